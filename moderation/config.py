@@ -1,0 +1,256 @@
+"""Typed configuration: frozen, strict, documented where each field stands; loads without torch.
+
+`load_config()` reads YAML, applies `--set a.b=c`, and turns every mistake into one `UsageError` that names the key
+and the nearest right one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moderation.errors import UsageError
+
+MIB = 1024 * 1024
+
+_T = TypeVar("_T", bound=BaseModel)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceConfig(_Section):
+    """Where items come from and what they may read."""
+
+    type: Literal["auto", "prefix", "manifest", "webdataset", "parquet"] = Field(
+        default="auto", description="auto: by the name of SOURCE (.csv .jsonl .parquet .tar, else a prefix or glob)"
+    )
+    keyframes: bool = Field(default=False, description="tar: the pictures of one folder are one item's keyframes")
+    bytes_column: str | None = Field(default=None, description="parquet/arrow: the column that holds encoded bytes")
+    allow: tuple[str, ...] = Field(
+        default=(),
+        description="prefixes that a manifest's URIs may name; empty: the manifest's own folder or bucket only",
+    )
+    max_manifest_rows: int = Field(default=50_000_000, ge=1, description="refuse larger manifests")
+
+
+class ShardConfig(_Section):
+    """Bounds of a shard: the unit of retry. Smaller loses less to a crash; larger writes fewer files."""
+
+    max_items: int = Field(default=256, ge=1, le=100_000)
+    max_bytes: int = Field(default=256 * MIB, ge=1)
+
+
+class MediaConfig(_Section):
+    """Limits on untrusted input, and how videos are sampled."""
+
+    max_bytes: int = Field(default=512 * MIB, ge=1, description="a larger object is `too_large`; it is not fetched")
+    max_pixels: int = Field(default=100_000_000, ge=1, description="of one picture, before decoding")
+    max_seconds: float = Field(default=4 * 3600.0, gt=0, description="a longer video is `too_long`")
+    max_frames: int = Field(default=64, ge=1, description="scored frames of one item, spread evenly over the whole")
+    sampling: Literal["keyframes", "uniform", "hybrid"] = Field(
+        default="keyframes",
+        description="keyframes: I-frames, and one more wherever two are over max_gap_s apart; "
+        "uniform: `fps`; hybrid: both",
+    )
+    fps: float = Field(default=1.0, gt=0, le=120, description="frames a second for uniform and hybrid")
+    max_gap_s: float = Field(default=5.0, gt=0, description="widest gap between scored frames, max_frames permitting")
+    decode_timeout_s: float = Field(default=60.0, gt=0, description="for one item; then it is `timeout`")
+    canvas_px: int = Field(default=448, ge=224, le=4096, description="frames are scaled so that the short side is this")
+
+
+class DetectorConfig(_Section):
+    """One detector of the stack."""
+
+    name: str
+    when: str | None = Field(default=None, description="condition on an earlier vote: `open_nsfw.nsfw >= 0.1`")
+    weights: str | None = Field(default=None, description="locator instead of the detector's own")
+    sha256: str | None = Field(default=None, description="of those weights")
+    options: Mapping[str, Any] = Field(default_factory=dict, description="checked by the detector")
+
+
+class StackConfig(_Section):
+    """The detectors and how they run."""
+
+    detectors: tuple[DetectorConfig, ...] = ()
+    only: tuple[str, ...] = Field(default=(), description="run just these detectors")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the device multiplies in it natively, else fp32"
+    )
+    compile: bool = Field(default=False, description="torch.compile the networks; needs a C++ compiler on CPU")
+    batch_size: int = Field(default=16, ge=1, le=4096, description="frames a batch")
+    keep_embeddings: bool = Field(default=False, description="write normalised float16 embeddings into votes/")
+
+
+class OutputConfig(_Section):
+    """The tables."""
+
+    format: Literal["parquet", "arrow"] = "parquet"
+    compression: Literal["zstd", "snappy", "none"] = "zstd"
+
+
+class RuntimeConfig(_Section):
+    """Workers and bounds. One worker owns one shard, end to end."""
+
+    workers: int | Literal["auto"] = Field(default="auto", description="auto: one a GPU, else one for all CPU cores")
+    num_gpus: float | Literal["auto"] = Field(default="auto", description="GPUs a worker")
+    num_cpus: float | Literal["auto"] = Field(default="auto", description="CPU cores a worker")
+    decode_threads: int | Literal["auto"] = "auto"
+    fetch_threads: int = Field(default=16, ge=1, le=256)
+    shards_in_flight: int = Field(default=2, ge=1, le=8, description="a worker: one scored, the next decoded")
+    frame_budget_bytes: int = Field(default=384 * MIB, ge=16 * MIB, description="decoded pixels waiting in a worker")
+    fetch_budget_bytes: int = Field(default=128 * MIB, ge=MIB, description="encoded bytes waiting in a worker")
+    shard_attempts: int = Field(default=2, ge=1, le=10, description="tries before a shard is bisected")
+    shard_timeout_s: float = Field(default=3600.0, gt=0, description="a shard that takes longer is killed and retried")
+    max_error_rate: float = Field(default=0.05, ge=0, le=1, description="more error rows than this: exit code 3")
+    ray_address: str | None = Field(default=None, description="a running cluster; none: RAY_ADDRESS, else a local one")
+
+
+class Config(_Section):
+    """Everything a job needs besides SOURCE and OUT."""
+
+    source: SourceConfig = SourceConfig()
+    shards: ShardConfig = ShardConfig()
+    media: MediaConfig = MediaConfig()
+    stack: StackConfig = StackConfig()
+    policy: str = Field(default="policies/default.yaml", description="path, relative to this file or packaged")
+    output: OutputConfig = OutputConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+def packaged_configs() -> Path:
+    """The folder of packaged configurations: inside the wheel, or the repository's `configs/`."""
+    inside = Path(__file__).parent / "_configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def resolve_config_path(path: str | None, *, beside: Path | None = None) -> Path:
+    """A file as named, or relative to `beside`, or packaged (`default.yaml`, `configs/default.yaml`).
+
+    Raises UsageError when there is none, naming the packaged ones.
+    """
+    name = path or "default.yaml"
+    packaged = packaged_configs()
+    candidates = [Path(name), *([beside / name] if beside else []), packaged / name.removeprefix("configs/")]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = sorted(str(p.relative_to(packaged)) for p in packaged.rglob("*.yaml"))
+    raise UsageError(f"no file {name!r}; packaged: {', '.join(known) or 'none'}{_nearest(name, known)}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping from a file. Raises UsageError with the line where it is not one."""
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise UsageError(f"{path}: expected a mapping at the top, found {type(loaded).__name__}")
+    return loaded
+
+
+def load_config(path: str | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Configuration from a YAML file and `a.b=c` overrides (values in YAML).
+
+    Raises UsageError naming the key and the nearest right one.
+    """
+    file = resolve_config_path(path)
+    tree = read_yaml(file)
+    for override in overrides:
+        _apply_override(tree, override)
+    config = validate(Config, tree, where=str(file))
+    policy = resolve_config_path(config.policy, beside=file.parent)
+    return config.model_copy(update={"policy": str(policy)})
+
+
+def validate(model: type[_T], tree: Mapping[str, Any], *, where: str) -> _T:
+    """`model` from plain data; every mistake in one UsageError, each with its key and the nearest right one."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise UsageError("\n".join(_explain(model, dict(e), where) for e in error.errors())) from error
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {override!r}: expected key=value, for example --set stack.batch_size=8")
+    steps = key.split(".")
+    node = tree
+    for step in steps[:-1]:
+        child = node.setdefault(step, {})
+        if not isinstance(child, dict):
+            raise UsageError(f"--set {key}: {step!r} is not a section")
+        node = child
+    try:
+        node[steps[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {key}: {value!r} is not YAML") from error
+
+
+def _explain(model: type[BaseModel], error: Mapping[str, Any], where: str) -> str:
+    location = [str(step) for step in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        siblings = sorted(_keys_at(model, location[:-1]))
+        return f"{where}: unknown key {key!r}{_nearest(location[-1], siblings, everywhere=_all_keys(model))}"
+    given = error.get("input")
+    shown = "" if isinstance(given, Mapping | list) or error["type"] == "missing" else f" (given: {given!r})"
+    return f"{where}: {key}: {error['msg']}{shown}"
+
+
+def _nearest(wrong: str, right: Sequence[str], *, everywhere: Sequence[str] = ()) -> str:
+    close = difflib.get_close_matches(wrong, right, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    leaf = [k for k in everywhere if k.rsplit(".", 1)[-1] == wrong]
+    if leaf:
+        return f"; did you mean {leaf[0]!r}?"
+    return f"; known here: {', '.join(right)}" if right else ""
+
+
+def _keys_at(model: type[BaseModel], steps: Sequence[str]) -> list[str]:
+    for step in steps:
+        if step.isdigit() or step not in model.model_fields:
+            continue
+        inner = _model_in(model.model_fields[step].annotation)
+        if inner is None:
+            return []
+        model = inner
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(part) for part in get_args(annotation))
+    return next((m for m in found if m is not None), None)
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    return list(_walk(model, prefix))
+
+
+def _walk(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for field_name, info in model.model_fields.items():
+        name = info.alias or field_name
+        yield prefix + name
+        inner = _model_in(info.annotation)
+        if inner is not None:
+            yield from _walk(inner, f"{prefix}{name}.")
+
+
+def canonical_json(value: object) -> str:
+    """Stable JSON for hashing: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)

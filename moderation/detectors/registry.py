@@ -1,0 +1,117 @@
+"""Detectors by name: entry points of the group `moderation.detectors`, loaded when asked for.
+
+A package adds a detector with
+
+    [project.entry-points."moderation.detectors"]
+    my_detector = "my_package.module:MyDetector"
+
+An extra after it (`"m:C [faces]"`) names what to install when its import fails.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from importlib.metadata import EntryPoint, entry_points
+
+from moderation.config import DetectorConfig
+from moderation.detectors.base import Detector, Weights
+from moderation.errors import UsageError
+
+GROUP = "moderation.detectors"
+
+
+class _Available(Mapping[str, type[Detector]]):
+    """Read-only; names cost nothing, a class is imported when looked up (so one broken plug-in harms no other)."""
+
+    def __init__(self, points: Mapping[str, EntryPoint]) -> None:
+        self._points = points
+
+    def __getitem__(self, name: str) -> type[Detector]:
+        return _load(self._points[name])
+
+    def __contains__(self, name: object) -> bool:
+        # Mapping's own would look up, that is import.
+        return name in self._points
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._points)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+
+def available() -> Mapping[str, type[Detector]]:
+    """All installed detectors, sorted by name.
+
+    Looking one up imports it: raises UsageError, with the pip command, when a package that it needs is missing.
+    Raises UsageError here when two packages claim one name.
+    """
+    points: dict[str, EntryPoint] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+        other = points.get(point.name)
+        # One distribution found twice (a wheel and an editable checkout) says the same and is fine.
+        if other is not None and other.value != point.value:
+            raise UsageError(f"two packages provide the detector {point.name!r}: {other.value} and {point.value}")
+        points[point.name] = point
+    return _Available(points)
+
+
+def build(config: DetectorConfig) -> Detector:
+    """The detector that a configuration names, with its options; not loaded yet.
+
+    Raises UsageError for an unknown name (naming the nearest), a missing package, or options it refuses.
+    """
+    known = available()
+    if config.name not in known:
+        close = difflib.get_close_matches(config.name, known, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]!r}?" if close else f"installed: {', '.join(known) or 'none'}"
+        raise UsageError(f"unknown detector {config.name!r}; {hint}")
+    detector = known[config.name](config.options)
+    weights_of(detector, config)
+    return detector
+
+
+def weights_of(detector: Detector, config: DetectorConfig) -> tuple[Weights, ...]:
+    """The weights to load: the detector's own, or the configuration's `weights` and `sha256` in their place.
+
+    Raises UsageError when these can't stand for the detector's: no sha256, or it takes none or several files.
+    """
+    own = tuple(detector.weights)
+    if config.weights is None and config.sha256 is None:
+        return own
+    if config.weights is None or config.sha256 is None:
+        raise UsageError(f"detector {config.name!r}: `weights` and `sha256` go together")
+    if len(own) != 1:
+        raise UsageError(f"detector {config.name!r}: takes {len(own)} weight files, `weights` can replace only one")
+    return (replace(own[0], locator=config.weights, sha256=config.sha256),)
+
+
+def check_options(name: str, options: Mapping[str, object], known: Mapping[str, type | tuple[type, ...]]) -> None:
+    """Options have known names and types. Raises UsageError naming the nearest name, or the type expected."""
+    for key, value in options.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]!r}?" if close else f"it knows: {', '.join(known) or 'none'}"
+            raise UsageError(f"detector {name!r}: unknown option {key!r}; {hint}")
+        kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
+        # bool is an int to Python; `top: true` is a mistake all the same.
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            expected = " or ".join(k.__name__ for k in kinds)  # type: ignore[union-attr] # a tuple after the line above
+            raise UsageError(f"detector {name!r}: option {key!r} must be {expected}, got {value!r}")
+
+
+def _load(point: EntryPoint) -> type[Detector]:
+    try:
+        loaded: type[Detector] = point.load()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == point.module.partition(".")[0]:
+            raise UsageError(f"detector {point.name!r}: {point.value} is not there; reinstall its package") from error
+        owner = point.dist.name if point.dist else package
+        what = f"'{owner}[{','.join(point.extras)}]'" if point.extras else package.replace("_", "-")
+        raise UsageError(f"detector {point.name!r} needs the package {package!r}; pip install {what}") from error
+    except AttributeError as error:
+        raise UsageError(f"detector {point.name!r}: {point.value} is not there; reinstall its package") from error
+    return loaded

@@ -1,0 +1,173 @@
+"""What the outermost boxes of a container say without decoding: is its end missing, does it hold a picture track.
+
+Only lengths are followed and only a bounded number of boxes, for the bytes are a stranger's. Layouts: ISO/IEC 14496-12
+(MP4), RFC 8794 and 9559 (Matroska), the RIFF container of WebP (RFC 9649) and AVI.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from moderation.media.sniff import MediaType
+
+MAX_BOXES = 20_000  # a fragmented MP4 of hours has thousands
+MAX_PADDING = 64 * 1024 * 1024  # zeros that mend a cut WebP
+
+_EBML_SEGMENT, _EBML_TRACKS, _EBML_ENTRY, _EBML_TYPE = 0x18538067, 0x1654AE6B, 0xAE, 0x83
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """truncated: bytes that the container announces are missing. has_video: None where it cannot be told."""
+
+    truncated: bool = False
+    has_video: bool | None = None
+
+
+def inspect(data: bytes, media_type: MediaType) -> Container:
+    """What the boxes of `data` say; never raises."""
+    if media_type is MediaType.MP4:
+        return _inspect_mp4(data)
+    if media_type is MediaType.MATROSKA:
+        return _inspect_matroska(data)
+    if media_type in (MediaType.AVI, MediaType.WEBP):
+        announced = int.from_bytes(data[4:8], "little") + 8
+        has_video = None if media_type is MediaType.WEBP else b"vids" in data[:65536]
+        return Container(truncated=announced > len(data), has_video=has_video)
+    return Container()
+
+
+def webp_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a WebP from its first chunk, or None.
+
+    Read here because libwebp allocates two canvases of this size as soon as its animation decoder is opened.
+    """
+    kind, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        return None
+    if kind == b"VP8X":
+        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
+    if kind == b"VP8 ":
+        width, height = struct.unpack("<HH", body[6:10])
+        return width & 0x3FFF, height & 0x3FFF
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, ((bits >> 14) & 0x3FFF) + 1
+    return None
+
+
+def mend_webp(data: bytes) -> bytes | None:
+    """A cut WebP made whole: the complete frames of an animation, or a still padded with zeros.
+
+    libwebp refuses an incomplete file; the arithmetic coder of a still decodes up to the cut all the same. None: no use.
+    """
+    kept, animated = 12, False
+    for kind, start, end in _riff_chunks(data):
+        animated = animated or kind == b"ANMF"
+        if end > len(data):
+            break
+        kept = end
+    else:
+        return None
+    if animated:
+        body = data[12:kept]
+        return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+    missing = end - len(data)
+    return data + bytes(missing) if 0 < missing <= MAX_PADDING and len(data) > start + 32 else None
+
+
+def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start of the body, end with padding) of each chunk; the last may end beyond the data."""
+    offset = 12
+    for _ in range(MAX_BOXES):
+        if offset + 8 > len(data):
+            return
+        size = int.from_bytes(data[offset + 4 : offset + 8], "little")
+        yield data[offset : offset + 4], offset + 8, offset + 8 + size + (size & 1)
+        offset += 8 + size + (size & 1)
+
+
+def _boxes(data: bytes, offset: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(type, start of the body, end) of each box of an MP4; the end may lie beyond `end`."""
+    for _ in range(MAX_BOXES):
+        if offset + 8 > end:
+            return
+        size, kind = struct.unpack_from(">I4s", data, offset)
+        header = 8
+        if size == 1 and offset + 16 <= end:
+            size, header = int.from_bytes(data[offset + 8 : offset + 16], "big"), 16
+        elif size == 0:
+            size = end - offset
+        if size < header or not kind.isascii():
+            return
+        yield kind, offset + header, offset + size
+        offset += size
+
+
+def _inspect_mp4(data: bytes) -> Container:
+    truncated, has_video = False, None
+    for kind, start, end in _boxes(data, 0, len(data)):
+        truncated = truncated or end > len(data)
+        if kind == b"moov" and end <= len(data):
+            has_video = any(_is_video_track(data, s, e) for k, s, e in _boxes(data, start, end) if k == b"trak")
+    return Container(truncated=truncated, has_video=has_video)
+
+
+def _is_video_track(data: bytes, start: int, end: int) -> bool:
+    for kind, inner, inner_end in _boxes(data, start, min(end, len(data))):
+        if kind == b"mdia":
+            for sub, body, _ in _boxes(data, inner, min(inner_end, len(data))):
+                if sub == b"hdlr":
+                    return data[body + 8 : body + 12] == b"vide"
+    return False
+
+
+def _inspect_matroska(data: bytes) -> Container:
+    for kind, start, end in _elements(data, 0, len(data)):
+        if kind != _EBML_SEGMENT:
+            continue
+        stop = len(data) if end is None else min(end, len(data))
+        has_video = None
+        for inner, body, inner_end in _elements(data, start, stop):
+            if inner == _EBML_TRACKS and inner_end is not None and inner_end <= len(data):
+                has_video = any(
+                    _uint(data, s, e) == 1
+                    for k, entry, entry_end in _elements(data, body, inner_end)
+                    if k == _EBML_ENTRY and entry_end is not None
+                    for t, s, e in _elements(data, entry, min(entry_end, inner_end))
+                    if t == _EBML_TYPE
+                )
+                break
+        return Container(truncated=end is not None and end > len(data), has_video=has_video)
+    return Container()
+
+
+def _elements(data: bytes, offset: int, end: int) -> Iterator[tuple[int, int, int | None]]:
+    """(id, start of the body, end) of each EBML element; end None where the size is "unknown"."""
+    for _ in range(MAX_BOXES):
+        kind, after_id = _vint(data, offset, end, keep_marker=True)
+        size, start = _vint(data, after_id, end, keep_marker=False)
+        if start == after_id or after_id == offset:
+            return
+        unknown = size == (1 << (7 * (start - after_id))) - 1
+        yield kind, start, None if unknown else start + size
+        if unknown:
+            return
+        offset = start + size
+
+
+def _vint(data: bytes, offset: int, end: int, *, keep_marker: bool) -> tuple[int, int]:
+    """A variable-length integer and the offset after it; the offset itself where there is none."""
+    if offset >= end or data[offset] == 0:
+        return 0, offset
+    length = 9 - data[offset].bit_length()
+    if offset + length > end:
+        return 0, offset
+    value = int.from_bytes(data[offset : offset + length], "big")
+    return (value if keep_marker else value & ((1 << (7 * length)) - 1)), offset + length
+
+
+def _uint(data: bytes, start: int, end: int | None) -> int:
+    return int.from_bytes(data[start : end if end is not None else start], "big")

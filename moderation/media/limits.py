@@ -1,0 +1,123 @@
+"""Bounds of decoding: pixels, time, and what size a frame comes out in.
+
+Native decoders cannot be interrupted. `decode_with_deadline` therefore runs one item's decode in a thread of its own
+that the caller stops waiting for; the thread goes on until its native call returns, then sees its `Deadline` and ends.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from moderation.errors import ItemError
+from moderation.types import ErrorCode
+
+_T = TypeVar("_T")
+
+LONG_SIDE = 4  # times the canvas: a strip of 100 x 50,000 must not become 448 x 224,000
+
+_abandoned: set[threading.Thread] = set()
+_abandoned_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadline:
+    """The moment at which an item's decoding is given up."""
+
+    ends_s: float  # on time.monotonic()'s clock
+    timeout_s: float
+
+    def check(self) -> None:
+        """Raises ItemError(TIMEOUT) when it has passed."""
+        if time.monotonic() > self.ends_s:
+            raise self.error()
+
+    def error(self) -> ItemError:
+        """The error that passing it is."""
+        return ItemError(ErrorCode.TIMEOUT, f"decoding took more than {self.timeout_s:g} s")
+
+
+class TimedBytes(io.BytesIO):
+    """Encoded bytes that a decoder reads; reading past the deadline raises ItemError(TIMEOUT).
+
+    Pillow pulls 64 KiB at a time, so that this is a check between strips, in the thread that decodes.
+    """
+
+    def __init__(self, data: bytes, deadline: Deadline) -> None:
+        super().__init__(data)
+        self._deadline = deadline
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._deadline.check()
+        return super().read(size)
+
+
+def start_deadline(timeout_s: float) -> Deadline:
+    """A deadline `timeout_s` seconds from now."""
+    return Deadline(ends_s=time.monotonic() + timeout_s, timeout_s=timeout_s)
+
+
+def decode_with_deadline(decode: Callable[[], _T], deadline: Deadline) -> _T:
+    """The result of `decode()`, run in a thread that is abandoned when the deadline passes.
+
+    Raises ItemError(TIMEOUT), and whatever `decode` raises. `abandoned_decodes()` counts the threads that still run.
+    """
+    result: list[_T] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(decode())
+        except BaseException as error:  # noqa: BLE001 - handed over to the waiting thread, which raises it
+            raised.append(error)
+        finally:
+            with _abandoned_lock:
+                _abandoned.discard(threading.current_thread())
+
+    thread = threading.Thread(target=run, name="decode", daemon=True)
+    thread.start()
+    thread.join(max(0.0, deadline.ends_s - time.monotonic()))
+    if thread.is_alive():
+        with _abandoned_lock:
+            if not result and not raised:  # else it ended between the two lines above
+                _abandoned.add(thread)
+                raise deadline.error()
+        thread.join()
+    if raised:
+        raise raised[0]
+    return result[0]
+
+
+def abandoned_decodes() -> int:
+    """How many given-up decodes still hold a thread and memory in this process."""
+    with _abandoned_lock:
+        return sum(t.is_alive() for t in _abandoned)
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Raises ItemError(TOO_MANY_PIXELS), or CORRUPT for a picture without area."""
+    if width < 1 or height < 1:
+        raise ItemError(ErrorCode.CORRUPT, f"a picture of {width}x{height} pixels")
+    if width * height > max_pixels:
+        raise ItemError(ErrorCode.TOO_MANY_PIXELS, f"{width}x{height} is more than {max_pixels} pixels")
+
+
+def canvas_size(width: int, height: int, canvas_px: int) -> tuple[int, int]:
+    """The size a frame is scaled to: short side `canvas_px` when larger, long side at most LONG_SIDE times that."""
+    scale = min(1.0, canvas_px / min(width, height), LONG_SIDE * canvas_px / max(width, height))
+    if scale == 1.0:
+        return width, height
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def spread(total: int, limit: int) -> list[int]:
+    """At most `limit` of the indices 0..total-1, evenly apart, the first and the last among them."""
+    if total <= limit:
+        return list(range(total))
+    if limit == 1:
+        return [total // 2]
+    return [round(k * (total - 1) / (limit - 1)) for k in range(limit)]

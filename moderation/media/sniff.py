@@ -1,0 +1,129 @@
+"""What a file is, told from its first bytes; and whether its name claims to be a picture or a video."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+HEAD_BYTES = 4096  # enough for every signature below; MPEG-TS needs three packets of 192 bytes
+
+
+class MediaType(StrEnum):
+    """A container or picture format, told by content."""
+
+    JPEG = "jpeg"
+    PNG = "png"  # APNG too
+    WEBP = "webp"
+    AVIF = "avif"
+    HEIC = "heic"
+    GIF = "gif"
+    BMP = "bmp"
+    TIFF = "tiff"
+    JPEG2000 = "jpeg2000"
+    MP4 = "mp4"  # MOV, M4V and 3GP too
+    MATROSKA = "matroska"  # WebM and MKV
+    AVI = "avi"
+    MPEG_TS = "mpeg-ts"
+    MPEG_PS = "mpeg-ps"
+    FLV = "flv"
+    ASF = "asf"  # WMV
+    OGG = "ogg"
+    OTHER = "other"  # a picture or video that nothing here decodes: JPEG XL, PSD, camera raw, RealMedia
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is decoded as a video."""
+        return self in _VIDEO
+
+
+_VIDEO = frozenset(
+    {
+        MediaType.MP4,
+        MediaType.MATROSKA,
+        MediaType.AVI,
+        MediaType.MPEG_TS,
+        MediaType.MPEG_PS,
+        MediaType.FLV,
+        MediaType.ASF,
+        MediaType.OGG,
+    }
+)
+
+_PREFIXES: tuple[tuple[bytes, MediaType], ...] = (
+    (b"\xff\xd8\xff", MediaType.JPEG),
+    (b"\x89PNG\r\n\x1a\n", MediaType.PNG),
+    (b"GIF87a", MediaType.GIF),
+    (b"GIF89a", MediaType.GIF),
+    (b"II*\x00", MediaType.TIFF),
+    (b"MM\x00*", MediaType.TIFF),
+    (b"II+\x00", MediaType.TIFF),
+    (b"MM\x00+", MediaType.TIFF),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", MediaType.JPEG2000),
+    (b"\xff\x4f\xff\x51", MediaType.JPEG2000),
+    (b"\x1aE\xdf\xa3", MediaType.MATROSKA),
+    (b"FLV\x01", MediaType.FLV),
+    (b"\x00\x00\x01\xba", MediaType.MPEG_PS),
+    (b"\x00\x00\x01\xb3", MediaType.MPEG_PS),
+    (b"0&\xb2u\x8ef\xcf\x11", MediaType.ASF),
+    (b"OggS\x00", MediaType.OGG),
+    (b"\xff\x0a", MediaType.OTHER),  # JPEG XL codestream
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", MediaType.OTHER),
+    (b"8BPS\x00", MediaType.OTHER),  # Photoshop
+    (b"v/1\x01", MediaType.OTHER),  # OpenEXR
+    (b".RMF\x00", MediaType.OTHER),  # RealMedia
+    (b"DDS |\x00", MediaType.OTHER),
+    (b"\x00\x00\x01\x00\x01\x00", MediaType.OTHER),  # an icon
+)
+
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_QUICKTIME_BOXES = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})  # movies older than `ftyp`
+_BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+
+_EXTENSIONS = frozenset(
+    "jpg jpeg jpe jfif mpo png apng webp avif avifs heic heif hif gif bmp dib tif tiff jp2 j2k jpx jpf jpm jxl "
+    "ico svg psd exr dds tga pcx ppm pgm pbm pnm raw dng cr2 cr3 nef arw orf rw2 "
+    "mp4 m4v mov qt 3gp 3g2 webm mkv avi ts mts m2ts mpg mpeg mpe m2v vob flv f4v wmv asf ogv ogm rm rmvb".split()
+)
+
+
+def sniff(head: bytes) -> MediaType | None:
+    """The type that the first bytes (HEAD_BYTES are enough) say, or None: not a picture or video known here."""
+    for prefix, media_type in _PREFIXES:
+        if head.startswith(prefix):
+            return media_type
+    if head[:4] == b"RIFF":
+        return {b"WEBP": MediaType.WEBP, b"AVI ": MediaType.AVI}.get(head[8:12])
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return MediaType.BMP
+    if head[4:8] == b"ftyp":
+        return _sniff_brand(head)
+    if head[4:8] in _QUICKTIME_BOXES and (head[:4] == b"\0\0\0\1" or int.from_bytes(head[:4], "big") >= 8):
+        return MediaType.MP4
+    if _has_sync(head, 0, 188) or _has_sync(head, 4, 192):
+        return MediaType.MPEG_TS
+    return None
+
+
+def names_media(name: str) -> bool:
+    """Whether the extension of `name` is that of a picture or a video."""
+    return name.rpartition("/")[2].rpartition(".")[2].lower() in _EXTENSIONS and "." in name
+
+
+def _sniff_brand(head: bytes) -> MediaType:
+    size = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = [head[8:12], *(head[i : i + 4] for i in range(16, size - 3, 4))]
+    # HEIC and AVIF both list `mif1`; a movie may list picture brands, so the major one decides first.
+    for brand in brands[:1]:
+        if brand in _AVIF_BRANDS:
+            return MediaType.AVIF
+        if brand == b"crx ":
+            return MediaType.OTHER  # Canon raw
+    if brands[0] in _HEIC_BRANDS:
+        is_avif = brands[0] in (b"mif1", b"msf1") and _AVIF_BRANDS.intersection(brands)
+        return MediaType.AVIF if is_avif else MediaType.HEIC
+    return MediaType.MP4
+
+
+def _has_sync(head: bytes, offset: int, packet: int) -> bool:
+    # Three packets in step: a text may begin with "G", but not with one at each of these.
+    return len(head) > offset + 2 * packet and all(head[offset + k * packet] == 0x47 for k in range(3))

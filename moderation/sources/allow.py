@@ -1,0 +1,106 @@
+"""Which objects a manifest may name: its rows come from strangers, the job reads with its own rights.
+
+A URI is first made absolute and spelled one way, then compared with the allowed prefixes. Local paths are compared
+after links are resolved. Redirects of an http server can't be seen from here: allow only servers that you trust.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+from moderation import storage
+from moderation.errors import ItemError
+from moderation.types import ErrorCode
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# An http server decodes these before it looks for the file: `%2e%2e` would climb out of an allowed prefix.
+_ENCODED = re.compile(r"%(2e|2f|5c|25)|\\", re.IGNORECASE)
+_LOCAL = frozenset({"file", "local"})
+
+
+def resolver(manifest: str, allow: Sequence[str]) -> Callable[[str], str]:
+    """A function from a URI as written in `manifest` to the canonical URI that may be read.
+
+    Relative URIs are relative to the manifest. Allowed are the prefixes of `allow`; if empty, the manifest's own
+    bucket, or its own folder on a file system without buckets. The function raises ItemError(FORBIDDEN).
+    """
+    manifest = _spell(storage.canonical(manifest))
+    base = manifest.rsplit("/", 1)[0]
+    prefixes = tuple(_prefix(entry) for entry in allow) if allow else (_own(manifest, base),)
+    prefixes_shown = ", ".join(prefixes)
+    # A manifest names many files of few folders; links are looked up once a folder.
+    real_folder = lru_cache(maxsize=4096)(os.path.realpath)
+
+    def resolve(written: str) -> str:
+        if _CONTROL.search(written):
+            raise ItemError(ErrorCode.FORBIDDEN, "the URI holds a control character or is not valid UTF-8")
+        uri = _absolute(written, base)
+        checked = uri
+        if _scheme(uri) in _LOCAL:
+            uri = os.path.abspath(uri)  # noqa: PTH100 - pure; Path.resolve() would follow links
+            folder, name = os.path.split(uri)
+            checked = os.path.join(real_folder(folder), name)  # noqa: PTH118 - text in, text out, a million times
+            if os.path.islink(checked):  # noqa: PTH114 - as above
+                checked = os.path.realpath(checked)
+        if not checked.startswith(prefixes):
+            raise ItemError(ErrorCode.FORBIDDEN, f"outside of what source.allow permits: {prefixes_shown}")
+        return uri
+
+    return resolve
+
+
+def _absolute(written: str, base: str) -> str:
+    """The URI with its scheme in one spelling; raises ItemError for what could mean another object than it says."""
+    if "://" in written:
+        uri = _spell(written)
+    elif _scheme(base) in _LOCAL:
+        uri = written if written.startswith("/") else f"{base}/{written}"
+    elif written.startswith(("/", "\\")):
+        raise ItemError(ErrorCode.FORBIDDEN, "a local path in a manifest that lies in object storage")
+    else:
+        uri = f"{base}/{written}"
+    scheme = _scheme(uri)
+    if scheme in _LOCAL:
+        if not uri.startswith("/"):
+            raise ItemError(ErrorCode.FORBIDDEN, "a file URI with a host or a relative path")
+        return uri
+    if {".", ".."} & set(uri.split("/")):
+        raise ItemError(ErrorCode.FORBIDDEN, "`.` or `..` in the path of an object")
+    if scheme.startswith("http") and (_ENCODED.search(uri) or "@" in uri.split("/")[2]):
+        raise ItemError(ErrorCode.FORBIDDEN, "encoded dots or slashes, or a user name, in a web address")
+    return uri
+
+
+def _spell(uri: str) -> str:
+    """One spelling: local paths bare, schemes in lower case, s3a as s3, memory without extra slashes."""
+    if "://" not in uri:
+        return uri
+    scheme, _, rest = uri.partition("://")
+    scheme = scheme.lower()
+    if scheme in _LOCAL:
+        return rest
+    if scheme == "memory":
+        rest = rest.lstrip("/")
+    return f"{'s3' if scheme == 's3a' else scheme}://{rest}"
+
+
+def _scheme(uri: str) -> str:
+    return uri.partition("://")[0] if "://" in uri else "file"
+
+
+def _prefix(entry: str) -> str:
+    """An allowed prefix, ending in `/` so that `photos` does not allow `photos-private`."""
+    spelled = _spell(storage.canonical(entry))
+    if _scheme(spelled) in _LOCAL:
+        return os.path.join(os.path.realpath(spelled), "")  # noqa: PTH118 - adds the slash, once also for "/"
+    return spelled if spelled.endswith("/") else f"{spelled}/"
+
+
+def _own(manifest: str, base: str) -> str:
+    scheme = _scheme(manifest)
+    if scheme in _LOCAL or scheme == "memory":
+        return _prefix(base or "/")
+    return "/".join(manifest.split("/")[:3]) + "/"

@@ -1,0 +1,144 @@
+"""What every source needs to make an item: ids, text that tables can hold, rows for what went wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterator, Mapping
+
+from moderation import storage
+from moderation.errors import UsageError
+from moderation.storage import ObjectInfo
+from moderation.types import ErrorCode, Item
+
+# More pictures in one item than this are an error row: an item can't be split, so it would sink its worker.
+MAX_OBJECTS = 100_000
+_SHOWN = 1000  # characters of a stranger's text that an error row repeats
+
+
+def make_id(*parts: object) -> str:
+    """An item id by content: 32 hex digits of the sha256 over the parts (a canonical URI, a member's name, a row)."""
+    joined = "\0".join(map(str, parts)).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(joined).hexdigest()[:32]
+
+
+def clean_text(text: str) -> str:
+    """The text as valid Unicode: what UTF-8 can't hold (lone surrogates, from odd file names) is written `\\udcff`."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shorten(text: str) -> str:
+    """A stranger's text, valid and bounded, for an error row."""
+    return clean_text(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+
+
+def attribute_text(value: object) -> str | None:
+    """A JSON value as an attribute: text as it is, anything else as compact JSON; None for null."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return clean_text(value)
+    return clean_text(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str))
+
+
+def flatten(value: Mapping[str, object]) -> dict[str, str]:
+    """Attributes from a JSON object, flattened one level: `{"a": {"b": 1}}` gives `{"a.b": "1"}`; nulls are left out."""
+    flat: dict[str, str] = {}
+    for name, child in value.items():
+        inner = {f"{name}.{k}": v for k, v in child.items()} if isinstance(child, dict) else {name: child}
+        for key, leaf in inner.items():
+            text = attribute_text(leaf)
+            if text is not None:
+                flat[clean_text(key)] = text
+    return flat
+
+
+def error_item(
+    item_id: str, uri: str, code: ErrorCode, detail: str, attributes: Mapping[str, str] | None = None
+) -> Item:
+    """An item of which nothing is read: it becomes a row with this code."""
+    return Item(
+        item_id=item_id,
+        uri=shorten(uri),
+        objects=(),
+        attributes=attributes or {},
+        error=code,
+        error_detail=shorten(detail),
+    )
+
+
+def base_name(uri: str) -> str:
+    """The last part of a URI: what it says of the type."""
+    return clean_text(uri.rstrip("/").rsplit("/", 1)[-1])
+
+
+def list_files(source: str, suffixes: tuple[str, ...]) -> Iterator[tuple[ObjectInfo, bool]]:
+    """The container files (manifests, tars, tables) that a source names, each with whether it is the first.
+
+    A file and a glob are taken as named; below a prefix only names that end in one of `suffixes` count.
+    """
+    named = bool(storage.GLOB & set(source))
+    first = True
+    for info in storage.list_objects(source):
+        if named or first and _same(info.uri, source) or info.uri.lower().endswith(suffixes):
+            yield info, first
+            first = False
+
+
+def _same(uri: str, source: str) -> bool:
+    return uri.rstrip("/") == storage.canonical(source).rstrip("/")
+
+
+def one_sentence(error: BaseException) -> str:
+    """An exception as one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class UniqueIds:
+    """Keeps the ids of one source unique in bounded memory: about 16 bytes an id, where a set of strings takes 150.
+
+    An open-addressing table of 64-bit hashes. Two ids that share a hash (1e-6 likely among 10 million) only cost the
+    second one a suffix.
+    """
+
+    def __init__(self) -> None:
+        self._table = array("Q", bytes(8 * 1024))
+        self._used = 0
+
+    def claim(self, item_id: str, *salts: object) -> str:
+        """The id itself the first time; afterwards `<id>~<hash of the first salt>`, then of two salts, and so on."""
+        claimed = item_id
+        for count in range(1, len(salts) + 1):
+            if self._add(claimed):
+                return claimed
+            claimed = f"{item_id}~{make_id(*salts[:count])[:12]}"
+        if not self._add(claimed):
+            raise UsageError(f"item id {shorten(item_id)!r} can't be made unique")
+        return claimed
+
+    def _add(self, item_id: str) -> bool:
+        digest = hashlib.blake2b(item_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        if not _insert(self._table, int.from_bytes(digest, "little") or 1):
+            return False
+        self._used += 1
+        if self._used * 4 > len(self._table) * 3:
+            larger = array("Q", bytes(8 * 2 * len(self._table)))
+            for known in self._table:
+                if known:
+                    _insert(larger, known)
+            self._table = larger
+        return True
+
+
+def _insert(table: array[int], value: int) -> bool:
+    mask = len(table) - 1
+    slot = value & mask
+    while table[slot]:
+        if table[slot] == value:
+            return False
+        slot = (slot + 1) & mask
+    table[slot] = value
+    return True

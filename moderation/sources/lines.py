@@ -1,0 +1,109 @@
+"""Lines of a text file in storage, and CSV records from them: what can't be read is named by its line, never lost."""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+
+from moderation import storage
+
+# A range of storage at a time: large enough that the wait for a request does not count.
+CHUNK = 8 * 1024 * 1024
+MAX_LINE = 1024 * 1024
+# Lines that one quoted cell may span; beyond it, the quote is taken for a mistake of its first line.
+MAX_CELL_LINES = 100
+
+UNREADABLE = "not UTF-8, or longer than 1 MiB"
+
+Line = tuple[int, str | None]  # its number from 1, and its text, None where unreadable
+
+
+def read_lines(uri: str) -> Iterator[Line]:
+    """The lines of a UTF-8 file without their ends, in bounded memory.
+
+    Raises FileNotFoundError, PermissionError, StorageError.
+    """
+    for number, raw in enumerate(_raw_lines(uri), start=1):
+        if raw is None:
+            yield number, None
+            continue
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        try:
+            yield number, raw.decode("utf-8").removesuffix("\r")
+        except UnicodeDecodeError:
+            yield number, None
+
+
+def _raw_lines(uri: str) -> Iterator[bytes | None]:
+    size = storage.info(uri).size_bytes
+    rest = b""
+    cut = False  # the current line is already too long: its bytes are dropped up to its end
+    for offset in range(0, size, CHUNK):
+        parts = (rest + storage.read_bytes(uri, offset=offset, length=min(CHUNK, size - offset))).split(b"\n")
+        rest = parts.pop()
+        for part in parts:
+            yield None if cut or len(part) > MAX_LINE else part
+            cut = False
+        if len(rest) > MAX_LINE:
+            cut, rest = True, b""
+    if cut or rest:
+        yield None if cut or len(rest) > MAX_LINE else rest
+
+
+def csv_records(lines: Iterator[Line], width: int | None = None) -> Iterator[tuple[int, list[str] | str]]:
+    """CSV records with the number of their first line, or in place of a record, what is wrong with that line.
+
+    Cells may be quoted and hold line breaks. A record that does not have `width` cells, or whose quotes don't end, is
+    one bad line: the lines after it are read afresh, so that a stray quote can't swallow them. Blank lines are none.
+    """
+    ahead: deque[Line] = deque()
+    stream = _with_pushback(lines, ahead)
+    for number, text in stream:
+        if text is None:
+            yield number, UNREADABLE
+            continue
+        if not text:
+            continue
+        taken: list[Line] = []
+        # The csv module is only asked where it makes a difference.
+        record = _quoted(text, stream, taken) if '"' in text or "\r" in text else text.split(",")
+        if record is not None and (width is None or len(record) == width):
+            yield number, record
+            continue
+        ahead.extendleft(reversed(taken))
+        if record is None:
+            yield number, "the quotes or line breaks of this line are not valid CSV"
+        else:
+            yield number, f"{len(record)} cells where the header has {width}"
+
+
+def _with_pushback(lines: Iterator[Line], ahead: deque[Line]) -> Iterator[Line]:
+    while True:
+        if ahead:
+            yield ahead.popleft()
+            continue
+        line = next(lines, None)
+        if line is None:
+            return
+        yield line
+
+
+def _quoted(text: str, stream: Iterator[Line], taken: list[Line]) -> list[str] | None:
+    """One record that may go on over further lines of `stream`, which are added to `taken`; None if it is not CSV."""
+
+    def feed() -> Iterator[str]:
+        yield f"{text}\n"
+        for line in islice(stream, MAX_CELL_LINES):
+            taken.append(line)
+            if line[1] is None:
+                return
+            yield f"{line[1]}\n"
+
+    try:
+        # strict: a quote that never ends is an error, and not the end of the file.
+        return next(csv.reader(feed(), strict=True), None)
+    except csv.Error:
+        return None

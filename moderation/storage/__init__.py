@@ -1,0 +1,43 @@
+"""The one seam to files and object stores: list, read, retry, publish.
+
+Every other module names objects by URI and calls these functions. Errors: FileNotFoundError, PermissionError, or
+StorageError for what retries did not cure.
+"""
+
+from __future__ import annotations
+
+from moderation.storage.access import (
+    ObjectInfo,
+    canonical,
+    delete_tree,
+    filesystem,
+    info,
+    is_folder,
+    join,
+    open_input,
+    publish,
+    read_bytes,
+    read_optional,
+    scheme_of,
+)
+from moderation.storage.listing import GLOB, list_objects
+from moderation.storage.retry import StorageError, retrying
+
+__all__ = [
+    "GLOB",
+    "ObjectInfo",
+    "StorageError",
+    "canonical",
+    "delete_tree",
+    "filesystem",
+    "info",
+    "is_folder",
+    "join",
+    "list_objects",
+    "open_input",
+    "publish",
+    "read_bytes",
+    "read_optional",
+    "retrying",
+    "scheme_of",
+]

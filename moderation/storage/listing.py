@@ -1,0 +1,142 @@
+"""Listings that stream, in a stable order: the first object comes before the listing has ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fsspec.asyn import sync
+
+from moderation.storage.access import ObjectInfo, canonical, filesystem, info, object_info, split_uri
+from moderation.storage.retry import REQUEST_TIMEOUT_S, retrying
+
+GLOB = frozenset("*?[")
+
+
+def list_objects(uri: str) -> Iterator[ObjectInfo]:
+    """Every object below a prefix, or that a glob matches, recursively, in a stable order, as the store pages.
+
+    The first object comes before the listing has ended. Raises FileNotFoundError when nothing is there at all.
+    """
+    uri = canonical(uri)
+    if GLOB & set(uri):
+        yield from _list_glob(uri)
+        return
+    scheme, path = split_uri(uri)
+    if scheme in ("file", "local"):
+        yield from _list_local(path)
+    elif scheme in ("s3", "s3a"):
+        yield from _list_s3(uri)
+    else:
+        yield from _list_fsspec(uri)
+
+
+def _local_info(path: str, stat: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(uri=path, size_bytes=stat.st_size, etag=f"{stat.st_size}-{stat.st_mtime_ns}")
+
+
+def _list_local(root: str) -> Iterator[ObjectInfo]:
+    path = Path(root)
+    if path.is_file():
+        yield _local_info(root, path.stat())
+        return
+    if not path.is_dir():
+        raise FileNotFoundError(root)
+    yield from _walk_local(root)
+
+
+def _walk_local(folder: str) -> Iterator[ObjectInfo]:
+    # Sorted a folder at a time: a stable order, and the first object comes at once. Links to folders are not
+    # followed (they may loop); links to files are read like files.
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda e: e.name)
+    for entry in listed:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk_local(entry.path)
+            continue
+        try:
+            if entry.is_file():
+                yield _local_info(entry.path, entry.stat())
+            elif entry.is_symlink() and not entry.is_dir():
+                # A dangling link is a name without content: a row, not silence.
+                yield ObjectInfo(uri=entry.path, size_bytes=0, etag=None)
+        except FileNotFoundError:
+            yield ObjectInfo(uri=entry.path, size_bytes=0, etag=None)
+
+
+def _list_s3(uri: str) -> Iterator[ObjectInfo]:
+    fs = filesystem(uri)
+    parts = urlsplit(uri)
+    bucket, prefix = parts.netloc, uri.split("://", 1)[1].partition("/")[2]
+    if prefix and not prefix.endswith("/"):
+        # `s3://b/photos` means the object of that name, or what is below `photos/`, never `photos-old/`.
+        try:
+            yield info(uri)
+            return
+        except FileNotFoundError:
+            prefix += "/"
+    token: str | None = None
+    found = False
+    while True:
+        page = retrying(partial(_s3_page, fs, bucket, prefix, token), what=uri)
+        for entry in page.get("Contents", []):
+            if not entry["Key"].endswith("/"):
+                found = True
+                yield ObjectInfo(
+                    uri=f"{parts.scheme}://{bucket}/{entry['Key']}",
+                    size_bytes=int(entry["Size"]),
+                    etag=str(entry.get("ETag", "")).strip('"') or None,
+                )
+        token = page.get("NextContinuationToken")
+        if not page.get("IsTruncated") or token is None:
+            break
+    if not found:
+        raise FileNotFoundError(uri)
+
+
+def _s3_page(  # one page
+    fs: Any,  # noqa: ANN401 - fsspec is untyped
+    bucket: str,
+    prefix: str,
+    token: str | None,
+) -> dict[str, Any]:
+    arguments = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1000}
+    if token:
+        arguments["ContinuationToken"] = token
+
+    async def call() -> dict[str, Any]:
+        client = await fs.set_session()
+        page: dict[str, Any] = await client.list_objects_v2(**arguments)
+        return page
+
+    result: dict[str, Any] = sync(fs.loop, call, timeout=REQUEST_TIMEOUT_S)
+    return result
+
+
+def _list_fsspec(uri: str) -> Iterator[ObjectInfo]:
+    fs = filesystem(uri)
+    scheme, path = split_uri(uri)
+    found = retrying(lambda: fs.find(path, detail=True), what=uri)
+    if not found:
+        raise FileNotFoundError(uri)
+    for name in sorted(found):
+        yield object_info(f"{scheme}://{name.lstrip('/') if scheme == 'memory' else name}", found[name])
+
+
+def _list_glob(uri: str) -> Iterator[ObjectInfo]:
+    scheme, path = split_uri(uri)
+    fs = filesystem(uri)
+    # Sorted by name, as prefixes are.
+    found = retrying(lambda: fs.glob(path, detail=True), what=uri)
+    matches = {name: d for name, d in found.items() if d["type"] == "file"}
+    if not matches:
+        raise FileNotFoundError(uri)
+    for name in sorted(matches):
+        if scheme == "file":
+            yield _local_info(name, Path(name).stat())
+        else:
+            yield object_info(f"{scheme}://{name.lstrip('/')}", matches[name])

@@ -1,0 +1,202 @@
+"""Frozen domain types; see the glossary in ARCHITECTURE.md. Imports nothing but numpy and the standard library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+
+
+class Kind(StrEnum):
+    """What an item is."""
+
+    IMAGE = "image"
+    ANIMATION = "animation"
+    VIDEO = "video"
+    KEYFRAMES = "keyframes"
+    ALBUM = "album"
+    UNKNOWN = "unknown"  # not decoded: skipped, or an error before the type was known
+
+
+class Verdict(StrEnum):
+    """What is decided of an item."""
+
+    BLOCK = "block"
+    REVIEW = "review"
+    PASS = "pass"
+
+
+class Status(StrEnum):
+    """Whether an item could be judged."""
+
+    OK = "ok"
+    ERROR = "error"
+    SKIPPED = "skipped"
+
+
+class ErrorCode(StrEnum):
+    """Why an item's `status` is not `ok`."""
+
+    TOO_LARGE = "too_large"  # more bytes than media.max_bytes
+    TOO_MANY_PIXELS = "too_many_pixels"  # more pixels than media.max_pixels
+    TOO_LONG = "too_long"  # longer than media.max_seconds
+    TRUNCATED = "truncated"  # the head decoded and was scored, the rest is missing
+    UNSUPPORTED_TYPE = "unsupported_type"  # the name says media, the content does not
+    CORRUPT = "corrupt"  # a known type that its decoder refuses
+    EMPTY = "empty"  # no bytes
+    NO_FRAMES = "no_frames"  # a container without a single picture
+    TIMEOUT = "timeout"  # decoding passed media.decode_timeout_s
+    NOT_FOUND = "not_found"
+    FORBIDDEN = "forbidden"  # storage refused, or outside source.allow
+    FETCH_FAILED = "fetch_failed"  # storage kept failing after its retries
+    DECODER_CRASHED = "decoder_crashed"  # the process died on this item
+    OUT_OF_MEMORY = "out_of_memory"  # the item alone does not fit in a worker
+    SCORE_FAILED = "score_failed"  # a detector raised on it
+    NOT_MEDIA = "not_media"  # status=skipped: media neither by content nor by name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaObject:
+    """Where the encoded bytes of one picture or video lie.
+
+    A whole object (`uri`), a byte range of one (`offset`, `size_bytes`: a member of a tar), or one cell of a
+    Parquet/Arrow file (`row_group`, `row`, `column`).
+    """
+
+    uri: str
+    name: str  # what its name says of its type ("a/b.jpg"); never used as a path
+    size_bytes: int | None = None
+    etag: str | None = None  # an opaque version: etag, or size and time of a local file
+    offset: int | None = None
+    row_group: int | None = None
+    row: int | None = None  # within the row group
+    column: str | None = None
+    frame: int | None = None  # of pre-cut keyframes: index in the video
+    time_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """What gets one verdict."""
+
+    item_id: str
+    uri: str
+    objects: tuple[MediaObject, ...]
+    kind: Kind | None = None  # None: decided by content
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    error: ErrorCode | None = None  # known before fetching, e.g. FORBIDDEN; nothing is read then
+    error_detail: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """Encoded bytes, 0 where unknown."""
+        return sum(o.size_bytes or 0 for o in self.objects)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A bounded list of items: the unit of scheduling, retry and commit; `shard_id` is a content hash."""
+
+    shard_id: str
+    items: tuple[Item, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Encoded bytes, 0 where unknown."""
+        return sum(i.size_bytes for i in self.items)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One picture of an item, decoded.
+
+    pixels: uint8 [H,W,3], RGB, upright, alpha over white; perhaps scaled down to the canvas the stack asked for.
+    width, height: of the picture as stored (upright), before scaling.
+    """
+
+    index: int
+    pixels: U8
+    width: int
+    height: int
+    time_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """What decoding found in one item: its frames, or why there are none.
+
+    `error` with frames (TRUNCATED, or a broken member of an album) means: scored, but never passed.
+    """
+
+    kind: Kind
+    frames: tuple[Frame, ...] = ()
+    frames_total: int = 0
+    duration_s: float | None = None
+    widest_gap_s: float | None = None  # between two scored frames, or the ends of the video
+    width: int | None = None
+    height: int | None = None
+    error: ErrorCode | None = None
+    error_detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """Part of a frame that a detector points at; x0, y0, x1, y1 in 0..1 of the frame."""
+
+    detector: str
+    label: str
+    score: float
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemVotes:
+    """All votes on one item.
+
+    scores: float32 [F,L], a column for each of `labels`; NaN = not asked (null in the tables).
+    """
+
+    labels: tuple[str, ...]
+    frames: tuple[int, ...]
+    times_s: tuple[float | None, ...]
+    scores: F32
+    regions: tuple[tuple[Region, ...], ...] = ()
+    blobs: Mapping[str, tuple[bytes | None, ...]] = field(default_factory=dict)  # "pdq.hash": a value a frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A vote that a verdict rests on."""
+
+    detector: str
+    label: str
+    score: float
+    frame: int | None = None
+    time_s: float | None = None
+    box: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What the policy makes of one item's votes.
+
+    scores: one number a check, None = not computed.
+    `reason` is `<stage>:<check>:<action>`, e.g. `negative:explicit:block`.
+    """
+
+    verdict: Verdict
+    reason: str
+    check: str | None
+    score: float | None
+    confidence: float | None
+    evidence: tuple[Evidence, ...] = ()
+    scores: Mapping[str, float | None] = field(default_factory=dict)
