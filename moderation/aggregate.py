@@ -2,7 +2,7 @@
 
 NaN is null: a vote that was not asked for. Everything here is monotone: raising one vote, the nulls staying where they
 are, never lowers the result. Plain floats instead of arrays, because nearly every item has one frame and a check two or
-three votes: measured 0.8 us a check, where the same with NumPy calls takes 8 us.
+three votes: to fuse two takes 1 us, with NumPy calls (isnan, any, min) 4 us.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 FuseMethod = Literal["max", "min", "mean", "weighted_mean", "k_of_n"]
-PoolMethod = Literal["any", "all", "mean", "top_k_mean", "run", "linear_softmax"]
+PoolMethod = Literal["any", "all", "mean", "top_k_mean", "bottom_k_mean", "run", "linear_softmax"]
 Missing = Literal["null", "skip"]
 
 NULL = math.nan
@@ -55,7 +55,8 @@ def pool(scores: Sequence[float], *, method: PoolMethod, k: int = 1, length: int
     """An item's score from its frames' scores, in the order of the frames.
 
     scores: [F], NaN = null; null frames are left out, all null (or none) gives NaN. One frame is its own score.
-    any: the largest. all: the smallest. mean. top_k_mean: of the k largest (of all, when there are fewer).
+    any: the largest. all: the smallest. mean. top_k_mean, bottom_k_mean: of the k largest, or smallest (of all, when
+    there are fewer): one frame alone says little, k of them enough.
     run: see `pool_run`. linear_softmax: see `pool_linear_softmax`. All but `run` ignore the order of the frames, to the
     last bit: sums are exact (fsum) or taken over sorted scores.
     """
@@ -68,9 +69,9 @@ def pool(scores: Sequence[float], *, method: PoolMethod, k: int = 1, length: int
         return min(present)
     if method == "mean":
         return math.fsum(present) / len(present)
-    if method == "top_k_mean":
-        top = sorted(present, reverse=True)[:k]
-        return math.fsum(top) / len(top)
+    if method in ("top_k_mean", "bottom_k_mean"):
+        extreme = sorted(present, reverse=method == "top_k_mean")[:k]
+        return math.fsum(extreme) / len(extreme)
     if method == "run":
         return pool_run(present, length=length, gap=gap)
     return pool_linear_softmax(present)
@@ -100,7 +101,7 @@ def pool_linear_softmax(scores: Sequence[float]) -> float:
     scores: [F], F >= 1, no nulls; below 0 counts as 0.
 
     Linear softmax (Wang, Li, Metze 2019, "A comparison of five multiple instance learning pooling functions for sound
-    event detection with weak labelling") weighs each frame by its own score. Its slope in s_i is
+    event detection with weak labeling") weighs each frame by its own score. Its slope in s_i is
     (2 s_i - y) / sum(s), with y the pooled value: raising a frame that scores less than y / 2 LOWERS the pooled value
     (0.9 with 0.0 pools to 0.90, 0.9 with 0.4 to 0.75). A verdict must not grow milder when a score rises, so this is
     its lower monotone envelope, the largest monotone function that nowhere exceeds it: the infimum of linear softmax
@@ -110,8 +111,8 @@ def pool_linear_softmax(scores: Sequence[float]) -> float:
     In words: a frame below half of the pooled value counts as half of it. With the k largest scores kept as they are,
     S1 and S2 their sum and sum of squares, that is S2 - y S1 - (F - k) y^2 / 4 = 0. y(k) is at most the answer for k
     below the right one and at least the answer above it, so k is right where it is the last with s_k >= y(k) / 2.
-    Measured over 64 frames at 0.03, of which n at 0.90: n=1 0.20 (plain 0.31), n=4 0.36 (0.60), n=16 0.60 (0.82),
-    n=48 0.83 (0.89).
+    Measured over 64 frames at 0.03, of which n at 0.90: n=1 0.20 (plain 0.31), n=4 0.36 (0.61), n=16 0.60 (0.82),
+    n=48 0.84 (0.89); over 16 frames at 0.5 +- 0.1 the two are within 0.006.
     """
     ordered = sorted((max(s, 0.0) for s in scores), reverse=True)
     if ordered[0] == 0.0:

@@ -104,20 +104,21 @@ def judge(bound: BoundPolicy, votes: ItemVotes) -> Judgement:
     end of its band as a part of half the band; default, how far the closest call stayed below its threshold, as a part
     of it; None for nulls.
 
-    evidence, at most 5: for a negative check its votes on its highest frames; for a pass by a positive check its votes
-    on its weakest frame; then, for every pass and for defaults, the strongest votes of the negative checks.
+    evidence, at most 5: of a negative check its votes on its highest frames; of a positive one its votes on its weakest
+    frame and the strongest vote of any negative check; of a default the strongest votes of the negative checks.
 
-    An item with no frames, or none of whose deciding checks has a score, is never passed.
+    Infinite votes count as null. An item with no frames, or none of whose deciding checks has a score, is never passed.
     Raises UsageError where the votes have other columns than the policy was bound to.
     """
     if votes.labels != bound.labels:
         raise UsageError(f"votes have the columns {votes.labels}, the policy was bound to {bound.labels}")
-    rows: list[list[float]] = votes.scores.tolist()
+    numbers = votes.scores
+    if np.isinf(numbers).any():
+        numbers = np.where(np.isinf(numbers), np.float32(aggregate.NULL), numbers)  # an overflow is no score
+    rows: list[list[float]] = numbers.tolist()
     for row in rows:
         row.append(aggregate.NULL)
-    every = _score(bound.checks, rows)
-    scores = {s.check.name: s.score for s in every}
-    scored = [s for s in every if s.check.side != "attribute"]
+    scores, scored = _score(bound.checks, rows)
 
     def decide(verdict: Verdict, reason: str, hit: _Hit | None, confidence: float | None) -> Judgement:
         return Judgement(
@@ -189,14 +190,22 @@ def _as_float32(number: float | None) -> float | None:
     return None if number is None else float(np.float32(number))
 
 
-def _score(checks: Sequence[BoundCheck], rows: Sequence[Sequence[float]]) -> list[_Scored]:
+def _score(
+    checks: Sequence[BoundCheck], rows: Sequence[Sequence[float]]
+) -> tuple[dict[str, float | None], list[_Scored]]:
+    # The score of every check, and what the deciding ones rest on.
     fused = [_fuse_frames(check, rows) for check in checks]
     pooled = [f[0] if len(f) == 1 else c.pool(f) for c, f in zip(checks, fused, strict=True)]
-    rounded: list[float] = np.asarray(pooled, np.float32).tolist()  # in one call: 2 us, one by one 5
-    return [
-        _Scored(c, f, s if s == s else None, s == s and (len(f) == 1 or not any(v != v for v in f)))
-        for c, f, s in zip(checks, fused, rounded, strict=True)
-    ]
+    rounded: list[float] = np.asarray(pooled, np.float32).tolist()  # in one call: 3 us, one by one 5
+    scores: dict[str, float | None] = {}
+    scored: list[_Scored] = []
+    for check, frames, number in zip(checks, fused, rounded, strict=True):
+        computed = number == number
+        score = scores[check.name] = number if computed else None
+        if check.side != "attribute":
+            complete = computed and (len(frames) == 1 or not any(f != f for f in frames))
+            scored.append(_Scored(check, frames, score, complete))
+    return scores, scored
 
 
 def _fuse_frames(check: BoundCheck, rows: Sequence[Sequence[float]]) -> list[float]:
@@ -241,12 +250,12 @@ def _closest_call(scored: Iterable[_Scored], verdict: Verdict) -> float | None:
 def _gather_evidence(
     hit: _Hit | None, bound: BoundPolicy, votes: ItemVotes, rows: Sequence[Sequence[float]]
 ) -> tuple[Evidence, ...]:
-    cells: list[tuple[int, int]] = []  # (row, column), strongest first
-    if hit:
-        sign, count = (1.0, MAX_EVIDENCE) if hit.scored.check.side == "negative" else (-1.0, 1)
-        cells = _cells_of_check(hit.scored, rows, sign, count)
-    if not hit or hit.scored.check.side != "negative":
-        cells += _strongest_negative(bound, rows)
+    if hit is None:
+        cells = _strongest_negative(bound, rows)  # (row, column), strongest first
+    elif hit.scored.check.side == "negative":
+        cells = _cells_of_check(hit.scored, rows, 1.0, MAX_EVIDENCE)
+    else:
+        cells = _cells_of_check(hit.scored, rows, -1.0, 1)[: MAX_EVIDENCE - 1] + _strongest_negative(bound, rows)[:1]
     return tuple([_as_evidence(votes, rows, *cell) for cell in list(dict.fromkeys(cells))[:MAX_EVIDENCE]])
 
 

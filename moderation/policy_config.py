@@ -18,6 +18,8 @@ from moderation.config import canonical_json, read_yaml, validate
 
 Side = Literal["negative", "positive", "attribute"]
 
+_CAUTIOUS = ("all", "bottom_k_mean", "mean")  # every frame weighs in, the weak ones at least as much as the others
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -51,14 +53,14 @@ class Pool(_Section):
     """How the frames' scores become the item's. `pool: any` is short for `{method: any}`."""
 
     method: aggregate.PoolMethod
-    k: int | None = Field(default=None, ge=1, description="top_k_mean: how many")
+    k: int | None = Field(default=None, ge=1, description="top_k_mean, bottom_k_mean: how many")
     length: int | None = Field(default=None, ge=1, description="run: frames that must hold")
     gap: int | None = Field(default=None, ge=0, description="run: frames that may miss between two that hold (0)")
 
     @model_validator(mode="after")
     def _parameters_fit(self) -> Pool:
-        run = self.method == "run"
-        _require(self, self.method, {"k": self.method == "top_k_mean", "length": run, "gap": run}, optional={"gap"})
+        run, k = self.method == "run", self.method in ("top_k_mean", "bottom_k_mean")
+        _require(self, self.method, {"k": k, "length": run, "gap": run}, optional={"gap"})
         return self
 
 
@@ -117,9 +119,9 @@ class Check(_Section):
             raise ValueError("an attribute decides nothing, so its `null` means nothing")
         if self.block is not None and self.review is not None and self.review > self.block:
             raise ValueError(f"`review` ({self.review}) must not be over `block` ({self.block})")
-        if self.side == "positive" and self.pool is not None and self.pool.method not in ("all", "mean"):
+        if self.side == "positive" and self.pooling.method not in _CAUTIOUS:
             raise ValueError(
-                f"a positive check pools by `all` or `mean`: with `{self.pool.method}` one fine frame passes"
+                f"a positive check pools by {' or '.join(_CAUTIOUS)}; by {self.pooling.method} one fine frame can pass"
             )
         if self.fuse.k is not None and self.fuse.k > len(self.votes):
             raise ValueError(f"`k_of_n` of {self.fuse.k} needs as many votes; there are {len(self.votes)}")

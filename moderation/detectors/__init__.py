@@ -1,1 +1,1 @@
-"""Detectors: a model or a measurement that scores frames, one file each; `registry` finds them, `base` says what one is."""
+"""Detectors: a model or a measurement that scores frames, one file each; `base` says what one is."""

@@ -20,14 +20,14 @@ class View:
 
     squash: to width x height whatever the aspect, then `crop` from the centre.
     crop:   short side to `resize`, then the centre `crop` x `crop`.
-    fit:    whole picture inside crop x crop on a blurred copy of itself.
+    fit:    whole picture inside crop x crop on a blurred copy of itself; `lanczos` is for this one only.
     canvas: the frames as decoded, sizes differ; the detector reads `FrameBatch.frames_HWC` itself.
     """
 
     mode: Literal["squash", "crop", "fit", "canvas"]
     resize: int = 0
     crop: int = 0
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bilinear"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

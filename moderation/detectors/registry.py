@@ -95,10 +95,11 @@ def check_options(name: str, options: Mapping[str, object], known: Mapping[str, 
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             hint = f"did you mean {close[0]!r}?" if close else f"it knows: {', '.join(known) or 'none'}"
             raise UsageError(f"detector {name!r}: unknown option {key!r}; {hint}")
-        kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
+        entry = known[key]
+        kinds = entry if isinstance(entry, tuple) else (entry,)
         # bool is an int to Python; `top: true` is a mistake all the same.
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            expected = " or ".join(k.__name__ for k in kinds)  # type: ignore[union-attr] # a tuple after the line above
+            expected = " or ".join(k.__name__ for k in kinds)
             raise UsageError(f"detector {name!r}: option {key!r} must be {expected}, got {value!r}")
 
 

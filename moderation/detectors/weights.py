@@ -1,6 +1,6 @@
 """Weights by locator and checksum: where they lie, whether they are the right ones, and reading ONNX initialisers.
 
-Nothing is unpickled and no code of the package that carries a file is run: `pkg://` finds the folder without importing it.
+Nothing is unpickled and no code of the package that carries a file is run: `pkg://` finds it without an import.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def read_onnx(path: Path | str) -> OnnxGraph:
     Raises FatalError when it does not parse. External data is refused: it would read files beside this one.
     """
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # comes with onnx, without stubs
     from onnx import numpy_helper
 
     try:

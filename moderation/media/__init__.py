@@ -1,0 +1,16 @@
+"""Bytes -> frames. The only importer of Pillow, decord and torchvision.io."""
+
+from moderation.media.decode import decode_item
+from moderation.media.image import decode_image
+from moderation.media.limits import abandoned_decodes, decode_with_deadline
+from moderation.media.sniff import MediaType, names_media, sniff
+
+__all__ = [
+    "MediaType",
+    "abandoned_decodes",
+    "decode_image",
+    "decode_item",
+    "decode_with_deadline",
+    "names_media",
+    "sniff",
+]

@@ -61,21 +61,23 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 def mend_webp(data: bytes) -> bytes | None:
     """A cut WebP made whole: the complete frames of an animation, or a still padded with zeros.
 
-    libwebp refuses an incomplete file; the arithmetic coder of a still decodes up to the cut all the same. None: no use.
+    libwebp refuses an incomplete file; the coder of a still decodes up to the cut all the same. None: whole, or no use.
     """
-    kept, animated = 12, False
+    kept, animated, cut = 12, False, None
     for kind, start, end in _riff_chunks(data):
         animated = animated or kind == b"ANMF"
         if end > len(data):
+            cut = (start, end)
             break
         kept = end
-    else:
+    if cut is None:
         return None
     if animated:
         body = data[12:kept]
         return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+    start, end = cut
     missing = end - len(data)
-    return data + bytes(missing) if 0 < missing <= MAX_PADDING and len(data) > start + 32 else None
+    return data + bytes(missing) if missing <= MAX_PADDING and len(data) > start + 32 else None
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -79,11 +79,17 @@ _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _QUICKTIME_BOXES = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})  # movies older than `ftyp`
 _BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
+# fmt: off
 _EXTENSIONS = frozenset(
-    "jpg jpeg jpe jfif mpo png apng webp avif avifs heic heif hif gif bmp dib tif tiff jp2 j2k jpx jpf jpm jxl "
-    "ico svg psd exr dds tga pcx ppm pgm pbm pnm raw dng cr2 cr3 nef arw orf rw2 "
-    "mp4 m4v mov qt 3gp 3g2 webm mkv avi ts mts m2ts mpg mpeg mpe m2v vob flv f4v wmv asf ogv ogm rm rmvb".split()
+    {
+        "jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "avif", "avifs", "heic", "heif", "hif",
+        "gif", "bmp", "dib", "tif", "tiff", "jp2", "j2k", "jpx", "jpf", "jpm", "jxl", "ico", "svg", "psd",
+        "exr", "dds", "tga", "pcx", "ppm", "pgm", "pbm", "pnm", "raw", "dng", "cr2", "cr3", "nef", "arw", "orf",
+        "rw2", "mp4", "m4v", "mov", "qt", "3gp", "3g2", "webm", "mkv", "avi", "ts", "mts", "m2ts", "mpg",
+        "mpeg", "mpe", "m2v", "vob", "flv", "f4v", "wmv", "asf", "ogv", "ogm", "rm", "rmvb",
+    }
 )
+# fmt: on
 
 
 def sniff(head: bytes) -> MediaType | None:

@@ -1,0 +1,75 @@
+"""Sources: a prefix or glob, a manifest, WebDataset tars, tables with bytes -> items, lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+from moderation.config import SourceConfig
+from moderation.errors import UsageError
+from moderation.sources import columnar, rows, table, webdataset
+from moderation.sources.manifest import manifest_items
+from moderation.sources.prefix import prefix_items
+from moderation.sources.table import read_column, table_items
+from moderation.sources.webdataset import webdataset_items
+from moderation.types import Item
+
+__all__ = ["open_source", "read_column", "source_type"]
+
+_READERS: dict[str, Callable[[str, SourceConfig], Iterator[Item]]] = {
+    "prefix": prefix_items,
+    "manifest": manifest_items,
+    "webdataset": webdataset_items,
+    "parquet": table_items,
+}
+_EMPTY = {
+    "prefix": "holds no files",
+    "manifest": "the manifest has no rows",
+    "webdataset": "no members in any tar",
+    "parquet": "no rows in any table",
+}
+
+
+def open_source(source: str, config: SourceConfig) -> Iterator[Item]:
+    """The items of a source, lazily, in a stable order, with ids that are unique in it.
+
+    What is wrong with the call is raised here, before the first item is asked for: UsageError for a source that is
+    missing, empty, may not be read, or is not what it should be, in one sentence. While iterating: UsageError for
+    what only shows later (`max_manifest_rows`), StorageError when storage keeps failing. What is wrong with a single
+    object or row is an item with `error`.
+    """
+    try:
+        kind = source_type(source, config)
+        items = _READERS[kind](source, config)
+        first = next(items, None)
+    except FileNotFoundError as error:
+        raise UsageError(f"{source}: there is nothing there") from error
+    except PermissionError as error:
+        raise UsageError(f"{source}: may not be read: {' '.join(str(error).split())}") from error
+    if first is None:
+        raise UsageError(f"{source}: empty: {_EMPTY[kind]}")
+    return chain((first,), items)
+
+
+def source_type(source: str, config: SourceConfig) -> str:
+    """`prefix`, `manifest`, `webdataset` or `parquet`: as configured, else by the name of the source.
+
+    A Parquet or Arrow file with a text column `uri` is a manifest, one with a column of bytes a table of bytes.
+    Raises UsageError when it is both or neither.
+    """
+    if config.type != "auto":
+        return config.type
+    name = source.rstrip("/").lower()
+    if name.endswith(columnar.SUFFIXES):
+        first = table.first_file(source)
+        has_uri, has_bytes = table.has_bytes_column(first)
+        if has_uri and has_bytes:
+            raise UsageError(
+                f"{first}: has both a column `uri` and a column of bytes: say which by source.type=manifest or parquet"
+            )
+        if not has_uri and not has_bytes:
+            raise UsageError(f"{first}: has neither a column `uri` (a manifest) nor a column of bytes")
+        return "manifest" if has_uri else "parquet"
+    if name.endswith(rows.SUFFIXES):
+        return "manifest"
+    return "webdataset" if name.endswith(webdataset.SUFFIXES) else "prefix"

@@ -8,7 +8,6 @@ from array import array
 from collections.abc import Iterator, Mapping
 
 from moderation import storage
-from moderation.errors import UsageError
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item
 
@@ -45,7 +44,7 @@ def attribute_text(value: object) -> str | None:
 
 
 def flatten(value: Mapping[str, object]) -> dict[str, str]:
-    """Attributes from a JSON object, flattened one level: `{"a": {"b": 1}}` gives `{"a.b": "1"}`; nulls are left out."""
+    """Attributes of a JSON object, flattened one level: `{"a": {"b": 1}}` gives `{"a.b": "1"}`; nulls are left out."""
     flat: dict[str, str] = {}
     for name, child in value.items():
         inner = {f"{name}.{k}": v for k, v in child.items()} if isinstance(child, dict) else {name: child}
@@ -83,7 +82,7 @@ def list_files(source: str, suffixes: tuple[str, ...]) -> Iterator[tuple[ObjectI
     named = bool(storage.GLOB & set(source))
     first = True
     for info in storage.list_objects(source):
-        if named or first and _same(info.uri, source) or info.uri.lower().endswith(suffixes):
+        if named or (first and _same(info.uri, source)) or info.uri.lower().endswith(suffixes):
             yield info, first
             first = False
 
@@ -109,14 +108,11 @@ class UniqueIds:
         self._used = 0
 
     def claim(self, item_id: str, *salts: object) -> str:
-        """The id itself the first time; afterwards `<id>~<hash of the first salt>`, then of two salts, and so on."""
-        claimed = item_id
-        for count in range(1, len(salts) + 1):
-            if self._add(claimed):
-                return claimed
-            claimed = f"{item_id}~{make_id(*salts[:count])[:12]}"
-        if not self._add(claimed):
-            raise UsageError(f"item id {shorten(item_id)!r} can't be made unique")
+        """The id itself the first time; after that `<id>~<hash of salts>`, of as few salts as keep it unique."""
+        claimed, count = item_id, 0
+        while not self._add(claimed):
+            count += 1
+            claimed = f"{item_id}~{make_id(*salts[:count], *range(len(salts), count))[:12]}"
         return claimed
 
     def _add(self, item_id: str) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
 
 from moderation import storage
 
@@ -60,8 +59,12 @@ def csv_records(lines: Iterator[Line], width: int | None = None) -> Iterator[tup
     one bad line: the lines after it are read afresh, so that a stray quote can't swallow them. Blank lines are none.
     """
     ahead: deque[Line] = deque()
-    stream = _with_pushback(lines, ahead)
-    for number, text in stream:
+
+    def take() -> Line | None:
+        return ahead.popleft() if ahead else next(lines, None)
+
+    while (line := take()) is not None:
+        number, text = line
         if text is None:
             yield number, UNREADABLE
             continue
@@ -69,7 +72,7 @@ def csv_records(lines: Iterator[Line], width: int | None = None) -> Iterator[tup
             continue
         taken: list[Line] = []
         # The csv module is only asked where it makes a difference.
-        record = _quoted(text, stream, taken) if '"' in text or "\r" in text else text.split(",")
+        record = _quoted(text, take, taken) if '"' in text or "\r" in text else text.split(",")
         if record is not None and (width is None or len(record) == width):
             yield number, record
             continue
@@ -80,23 +83,15 @@ def csv_records(lines: Iterator[Line], width: int | None = None) -> Iterator[tup
             yield number, f"{len(record)} cells where the header has {width}"
 
 
-def _with_pushback(lines: Iterator[Line], ahead: deque[Line]) -> Iterator[Line]:
-    while True:
-        if ahead:
-            yield ahead.popleft()
-            continue
-        line = next(lines, None)
-        if line is None:
-            return
-        yield line
-
-
-def _quoted(text: str, stream: Iterator[Line], taken: list[Line]) -> list[str] | None:
-    """One record that may go on over further lines of `stream`, which are added to `taken`; None if it is not CSV."""
+def _quoted(text: str, take: Callable[[], Line | None], taken: list[Line]) -> list[str] | None:
+    """One record that may go on over further lines, which are put into `taken`; None if it is not CSV."""
 
     def feed() -> Iterator[str]:
         yield f"{text}\n"
-        for line in islice(stream, MAX_CELL_LINES):
+        for _ in range(MAX_CELL_LINES):
+            line = take()
+            if line is None:
+                return
             taken.append(line)
             if line[1] is None:
                 return

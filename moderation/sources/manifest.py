@@ -42,7 +42,7 @@ _HELD = pa.schema(
     ]
 )
 
-Resolve = Callable[[str], str]
+Numbered = tuple[int, Row]  # with the number of its manifest
 
 
 def manifest_items(source: str, config: SourceConfig) -> Iterator[Item]:
@@ -62,11 +62,10 @@ def manifest_items(source: str, config: SourceConfig) -> Iterator[Item]:
     resolvers = [resolver(uri, config.allow) for uri in files]
     ids = UniqueIds()
     for rows in (_together if grouped else _apart)(files, config):
-        number = rows[0][0]
-        yield _item([row for _, row in rows], files[number], resolvers[number], ids)
+        yield _item(rows, files, resolvers, ids)
 
 
-def _rows(files: list[str], config: SourceConfig) -> Iterator[tuple[int, Row]]:
+def _rows(files: list[str], config: SourceConfig) -> Iterator[Numbered]:
     count = 0
     for number, uri in enumerate(files):
         for row in read_rows(uri):
@@ -76,11 +75,11 @@ def _rows(files: list[str], config: SourceConfig) -> Iterator[tuple[int, Row]]:
             yield number, row
 
 
-def _apart(files: list[str], config: SourceConfig) -> Iterator[list[tuple[int, Row]]]:
+def _apart(files: list[str], config: SourceConfig) -> Iterator[list[Numbered]]:
     return ([row] for row in _rows(files, config))
 
 
-def _together(files: list[str], config: SourceConfig) -> Iterator[list[tuple[int, Row]]]:
+def _together(files: list[str], config: SourceConfig) -> Iterator[list[Numbered]]:
     """The rows of each item, items in the order of their first rows; all rows are held, as one Arrow table."""
     table = pa.Table.from_batches(_held_batches(files, config), schema=_HELD).combine_chunks()
     if not table.num_rows:
@@ -89,7 +88,7 @@ def _together(files: list[str], config: SourceConfig) -> Iterator[list[tuple[int
     codes = table["key"].combine_chunks().dictionary_encode().indices.to_numpy()
     order = np.argsort(codes, kind="stable")
     table = table.drop_columns(["key"])
-    last, rows = -1, list[tuple[int, Row]]()
+    last, rows = -1, list[Numbered]()
     for start in range(0, len(order), _BATCH):
         part = order[start : start + _BATCH]
         for code, held in zip(codes[part], table.take(pa.array(part)).to_pylist(), strict=True):
@@ -129,40 +128,42 @@ def _key(number: int, row: Row) -> str:
     return f"row\0{number}\0{row.line}"
 
 
-def _unpack(held: dict[str, object]) -> tuple[int, Row]:
+def _unpack(held: dict[str, object]) -> Numbered:
     number = held.pop("file")
     assert isinstance(number, int)
     packed = held.pop("attributes")
     attributes = json.loads(packed) if isinstance(packed, str) else {}
     error = held.pop("error")
     detail = held.pop("detail") or ""
-    code = ErrorCode(error) if error is not None else None
+    code = ErrorCode(str(error)) if error is not None else None
     return number, Row(**held, attributes=attributes, error=code, detail=detail)  # type: ignore[arg-type]  # from _HELD
 
 
-def _item(rows: list[Row], manifest: str, resolve: Resolve, ids: UniqueIds) -> Item:
+def _item(numbered: list[Numbered], files: list[str], resolvers: list[Callable[[str], str]], ids: UniqueIds) -> Item:
     """One item of its rows (all of one group, or keyframes of one item, or a single one)."""
     objects: list[MediaObject] = []
+    rows = [row for _, row in numbered]
     failed: tuple[ErrorCode, str, str] | None = None  # code, what, the URI as written
     if len(rows) > MAX_OBJECTS:
         failed = ErrorCode.TOO_LARGE, f"more than {MAX_OBJECTS} rows of one item", rows[0].uri
-    for row in rows if failed is None else ():
+    for number, row in numbered if failed is None else ():
         try:
-            objects.append(_object(row, resolve))
+            objects.append(_object(row, resolvers[number]))
         except ItemError as error:
-            failed = error.code, f"line {row.line} of {manifest}: {error.detail}", row.uri
+            failed = error.code, f"line {row.line} of {files[number]}: {error.detail}", row.uri
             break
+    manifest = files[numbered[0][0]]
     explicit = _common([row.item_id for row in rows])
     given = explicit or rows[0].group
     attributes = _attributes(rows)
     if failed is not None:
         code, detail, written = failed
         wanted = given or make_id(manifest, "line", rows[0].line)
-        item_id = ids.claim(wanted, written, (manifest, rows[0].line), "error")
+        item_id = ids.claim(wanted, written, (manifest, rows[0].line))
         if given and item_id != given:
             attributes["item_id"] = given
         return error_item(item_id, written or f"{manifest}#line={rows[0].line}", code, detail, attributes)
-    item_id = ids.claim(given or make_id(objects[0].uri), objects[0].uri, (manifest, rows[0].line), "again")
+    item_id = ids.claim(given or make_id(objects[0].uri), objects[0].uri, (manifest, rows[0].line))
     if given and item_id != given:
         attributes["item_id"] = given
     kind = None
@@ -174,7 +175,7 @@ def _item(rows: list[Row], manifest: str, resolve: Resolve, ids: UniqueIds) -> I
     return Item(item_id=item_id, uri=objects[0].uri, objects=tuple(objects), kind=kind, attributes=attributes)
 
 
-def _object(row: Row, resolve: Resolve) -> MediaObject:
+def _object(row: Row, resolve: Callable[[str], str]) -> MediaObject:
     if row.error is not None:
         raise ItemError(row.error, row.detail)
     uri = resolve(row.uri)
@@ -211,4 +212,4 @@ def _merge(values: list[str | None]) -> str:
 
 
 def _common(values: list[str | None]) -> str | None:
-    return values[0] if all(v == values[0] for v in values) else None
+    return values[0] if len(set(values)) == 1 else None

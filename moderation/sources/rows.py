@@ -1,4 +1,4 @@
-"""Rows of a manifest, one form for CSV, JSON lines, Parquet and Arrow; a line that can't be read is a row with `error`."""
+"""Rows of a manifest, one form for CSV, JSON lines, Parquet and Arrow; an unreadable line is a row with `error`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Row(NamedTuple):
     group: str | None = None
     frame: int | None = None
     time_s: float | None = None
-    attributes: Mapping[str, str] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
+    attributes: Mapping[str, str] = {}
     error: ErrorCode | None = None
     detail: str = ""
 
@@ -156,10 +156,20 @@ def _table_rows(uri: str) -> Iterator[Row]:
                     done += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 columnar.raise_unless_corrupt(error)
-                # The rest of this row group can't be read; how many rows it held is known from the footer.
-                for line in range(before + done + 1, before + columnar.group_rows(table, group) + 1):
-                    yield Row(line, error=ErrorCode.CORRUPT, detail="a damaged page of the manifest")
-            before += columnar.group_rows(table, group) if table.parquet is not None else done
+                lost = _rows_in(table, group) - done
+                for line in range(before + done + 1, before + done + lost + 1):
+                    yield Row(line, error=ErrorCode.CORRUPT, detail="a damaged part of the manifest")
+                done += lost
+            before += done
+
+
+def _rows_in(table: columnar.Columnar, group: int) -> int:
+    """Rows of a row group, as its footer says; of a damaged batch of an Arrow file not known, and then 1."""
+    try:
+        return columnar.group_rows(table, group)
+    except (pa.ArrowException, OSError) as error:
+        columnar.raise_unless_corrupt(error)
+        return 1
 
 
 def _batch_rows(batch: pa.RecordBatch, special: list[str], leaves: list[str], first: int) -> Iterator[Row]:
@@ -182,13 +192,12 @@ def make_row(line: int, cells: Mapping[str, Any], attributes: Mapping[str, str])
     elif not isinstance(uri, str):
         error, detail, uri = ErrorCode.CORRUPT, "the uri is not text", ""
     frame, time_s = _number(cells.get("frame")), _number(cells.get("time_s"))
-    if frame is not None and (frame != frame // 1 or not 0 <= frame < 2**53):
-        error, detail, frame = ErrorCode.CORRUPT, "`frame` is not a whole number from 0", None
+    if frame is not None and (frame != frame // 1 or not 0 <= frame < 2**31):
+        # 0, not None: the row still belongs to its item, which is an error row then.
+        error, detail, frame = ErrorCode.CORRUPT, "`frame` is not a whole number from 0", 0
     if time_s is not None and not 0 <= time_s < math.inf:
-        error, detail, time_s = ErrorCode.CORRUPT, "`time_s` is not a number of seconds from 0", None
-    return Row(
-        line, uri, item_id, group, None if frame is None else int(frame), time_s, attributes, error, detail
-    )
+        error, detail, time_s = ErrorCode.CORRUPT, "`time_s` is not a number of seconds from 0", 0.0
+    return Row(line, uri, item_id, group, None if frame is None else int(frame), time_s, attributes, error, detail)
 
 
 def _number(cell: object) -> float | None:

@@ -1,0 +1,97 @@
+"""Part, then receipt; and what is still pending.
+
+A part's name is a function of its shard's content hash. The receipt is written last: a shard without one has not
+happened, whatever lies in verdicts/ or votes/. No locks, no renames; a rerun writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from moderation import storage
+from moderation.errors import FatalError, ShardError
+from moderation.types import Shard
+
+# Receipts are a few hundred bytes each: latency, not bandwidth, bounds reading them back.
+_READERS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The committed record that a shard is done.
+
+    counts: rows by `verdict:pass`, `status:error`, `kind:image`, `error:corrupt`, `check:explicit`.
+    seconds: busy time by step (fetch and decode summed over threads). bytes_: encoded bytes read.
+    """
+
+    shard_id: str
+    rows_in: int
+    rows: Mapping[str, int]  # verdicts, votes
+    sha256: Mapping[str, str]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    bytes_read: int = 0
+    peak_memory_bytes: int = 0
+    worker: str = ""
+
+
+def part_name(shard_id: str, format_: str) -> str:
+    """File name of a shard's part in either table."""
+    return f"part-{shard_id}.{format_}"
+
+
+def commit_shard(
+    out: str,
+    shard: Shard,
+    *,
+    parts: Mapping[str, bytes],
+    rows: Mapping[str, int],
+    format_: str,
+    facts: Mapping[str, Any],
+) -> Receipt:
+    """Publish the parts (`votes`, `verdicts`), then the receipt.
+
+    Raises ShardError when rows in != rows out, FatalError when the output is not writable, StorageError.
+    """
+    if rows["verdicts"] != len(shard.items):
+        raise ShardError(f"shard {shard.shard_id}: {len(shard.items)} items in, {rows['verdicts']} rows out")
+    receipt = Receipt(
+        shard_id=shard.shard_id,
+        rows_in=len(shard.items),
+        rows=dict(rows),
+        sha256={table: hashlib.sha256(data).hexdigest() for table, data in parts.items()},
+        **facts,
+    )
+    try:
+        for table, data in parts.items():
+            storage.publish(storage.join(out, table, part_name(shard.shard_id, format_)), data)
+        text = json.dumps(asdict(receipt), sort_keys=True, indent=1)
+        storage.publish(storage.join(out, "receipts", f"{shard.shard_id}.json"), text.encode())
+    except (PermissionError, FileNotFoundError) as error:
+        raise FatalError(f"cannot write to {out}: {error}") from error
+    return receipt
+
+
+def committed_ids(out: str) -> set[str]:
+    """Ids of the shards that have a receipt; one listing, nothing read."""
+    try:
+        listed = list(storage.list_objects(storage.join(out, "receipts")))
+    except FileNotFoundError:
+        return set()
+    names = (info.uri.rsplit("/", 1)[-1] for info in listed)
+    return {name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")}
+
+
+def read_receipts(out: str, ids: set[str]) -> Iterator[Receipt]:
+    """The receipts of these shards, in any order."""
+
+    def read(shard_id: str) -> Receipt:
+        return Receipt(**json.loads(storage.read_bytes(storage.join(out, "receipts", f"{shard_id}.json"))))
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from pool.map(read, sorted(ids))

@@ -1,0 +1,34 @@
+"""`python -m moderation.runtime.autopsy PLAN CONFIG THREADS`: go through a few items in this process, and perhaps die.
+
+The worker reads how it ended from the exit status: that names the signal, which Ray does not say.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from moderation.config import Config
+from moderation.pipeline import make_pools, moderate_items
+from moderation.plan import decode_shards
+from moderation.policy import bind
+from moderation.policy_config import load_policy
+from moderation.runtime.worker import set_threads
+from moderation.stack import build_stack
+
+
+def main(plan: str, config_file: str, threads: str) -> None:
+    """Moderate the items of a plan; nothing is written."""
+    config = Config.model_validate_json(Path(config_file).read_text(encoding="utf-8"))
+    set_threads(int(threads))
+    stack = build_stack(config)
+    stack.load()
+    policy = bind(load_policy(Path(config.policy)), stack.labels, gated=stack.gated, disabled=stack.disabled)
+    pools = make_pools(config, 1)
+    for shard in decode_shards(Path(plan).read_bytes()):
+        for _ in moderate_items(shard.items, config=config, stack=stack, policy=policy, pools=pools):
+            pass
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

@@ -1,0 +1,90 @@
+"""`source.keyframes`: the pictures of one folder of a tar are the pre-cut keyframes of one item."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from moderation.sources.items import make_id
+from moderation.sources.keys import PICTURES, SIDECARS, VIDEOS, Parts, attributes_of, key_items, media_item
+from moderation.sources.tar import Member
+from moderation.storage import ObjectInfo
+from moderation.types import Item, Kind
+
+Picture = tuple[str, Member]  # with its key
+
+
+def clip_items(info: ObjectInfo, keys: dict[str, Parts]) -> Iterator[Item]:
+    """Items in the order of their first members: a folder's pictures as one, all else as without `source.keyframes`."""
+    folders: dict[str, list[Picture]] = {}
+    taken: set[str] = set()
+    for key, parts in keys.items():
+        pictures = [(key, member) for suffix, member in parts if suffix in PICTURES]
+        if _folder(key) and pictures and not any(suffix in VIDEOS for suffix, _ in parts):
+            folders.setdefault(_folder(key), []).extend(pictures)
+            taken.add(key)
+    about: dict[str, dict[str, str]] = {}
+    for key, parts in keys.items():
+        owner = key if key in folders else _folder(key)
+        if key not in taken and owner in folders and all(suffix in SIDECARS for suffix, _ in parts):
+            about.setdefault(owner, {}).update(attributes_of(parts))
+            taken.add(key)
+    for key, parts in keys.items():
+        if key not in taken:
+            yield from key_items(info, key, parts)
+        elif pictures := folders.pop(_folder(key), []):
+            yield _clip(info, _folder(key), pictures, keys, about.get(_folder(key), {}))
+
+
+def _clip(
+    info: ObjectInfo, folder: str, pictures: list[Picture], keys: dict[str, Parts], attributes: dict[str, str]
+) -> Item:
+    numbered = _numbered(pictures)
+    item = media_item(
+        info, make_id(info.uri, "folder", folder), [m for _, (_, m) in numbered], Kind.KEYFRAMES, attributes
+    )
+    if item.error is not None:
+        return item
+    objects = tuple(
+        replace(picture, frame=frame, time_s=_time_s(keys[key]))
+        for picture, (frame, (key, _)) in zip(item.objects, numbered, strict=True)
+    )
+    return replace(item, uri=f"{info.uri}#{folder}/", objects=objects)
+
+
+def _numbered(pictures: list[Picture]) -> list[tuple[int, Picture]]:
+    """Each picture with its frame, in that order: the last number of its name (123 of `clip7/frame_000123`).
+
+    Where a name has none, or two have the same, all are numbered by their place in the order of their names.
+    """
+    numbers = [_last_number(key) for key, _ in pictures]
+    distinct = {n for n in numbers if n is not None}
+    if len(distinct) < len(pictures):
+        return list(enumerate(sorted(pictures, key=lambda picture: _natural(picture[1].name))))
+    by_number = {number: picture for number, picture in zip(numbers, pictures, strict=True) if number is not None}
+    return sorted(by_number.items())
+
+
+def _folder(key: str) -> str:
+    return key.rpartition("/")[0]
+
+
+def _last_number(key: str) -> int | None:
+    found = re.findall(r"[0-9]+", key.rpartition("/")[2])
+    # The tables hold frames as int32.
+    return int(found[-1]) if found and len(found[-1].lstrip("0")) <= 9 else None
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """A sort key that puts `2` before `10`."""
+    parts = re.split(r"([0-9]{1,15})", name)
+    return [(0, int(part)) if i % 2 else (1, part) for i, part in enumerate(parts)]
+
+
+def _time_s(parts: Parts) -> float | None:
+    try:
+        time_s = float(attributes_of(parts).get("time_s", "nan"))
+    except ValueError:
+        return None
+    return time_s if 0 <= time_s < float("inf") else None

@@ -1,0 +1,103 @@
+"""Keys of a tar: members that share the path up to the first dot of the name are one item."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from moderation.sources.items import MAX_OBJECTS, error_item, flatten, make_id
+from moderation.sources.tar import Member
+from moderation.storage import ObjectInfo
+from moderation.types import ErrorCode, Item, Kind, MediaObject
+
+# Which member of a key is the picture. What a file really is, is decided by content later.
+PICTURES = frozenset(
+    {"jpg", "jpeg", "jpe", "jfif", "png", "apng", "gif", "webp", "avif", "bmp", "dib", "tif", "tiff", "jp2", "j2k"}
+    | {"jpx", "jpf", "jpm", "heic", "heif", "hif", "jxl", "ppm", "pgm", "pbm", "pnm"}
+)
+VIDEOS = frozenset(
+    {"mp4", "m4v", "mov", "qt", "mkv", "webm", "avi", "mpg", "mpeg", "mpe", "m2v", "ts", "m2ts", "mts", "vob"}
+    | {"wmv", "asf", "flv", "f4v", "ogv", "ogm", "3gp", "3g2"}
+)
+# Sidecars whose content becomes attributes, and all that are never the item itself.
+READ = frozenset({"json", "txt", "cls"})
+SIDECARS = READ | {"md", "csv", "tsv", "npy", "npz", "pt", "pth", "pkl", "yaml", "yml", "xml", "srt", "vtt", "id"}
+
+Parts = list[tuple[str, Member]]  # the last suffix of each member of a key, and the member
+
+
+def _split_key(name: str) -> tuple[str, str]:
+    """The key and the last suffix of a member: `a/b.seg.png` is (`a/b`, `png`); hidden files are keys of their own."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, suffixes = base.partition(".")
+    if not dot or not stem:
+        return name, ""
+    return f"{folder}{slash}{stem}", suffixes.rpartition(".")[2].lower()
+
+
+def by_key(members: list[Member]) -> dict[str, Parts]:
+    """Keys in the order of their first members."""
+    keys: dict[str, Parts] = {}
+    for member in members:
+        key, suffix = _split_key(member.name)
+        keys.setdefault(key, []).append((suffix, member))
+    return keys
+
+
+def key_items(info: ObjectInfo, key: str, parts: Parts) -> Iterator[Item]:
+    """The item of a key; several where a video is among several media, for an album holds pictures only."""
+    media = [m for suffix, m in parts if suffix in PICTURES | VIDEOS]
+    attributes = attributes_of(parts)
+    if not media:
+        unknown = [m for suffix, m in parts if suffix not in SIDECARS]
+        if not unknown:
+            where = f"{info.uri}#{parts[0][1].name}"
+            detail = "a key without a picture or a video"
+            yield error_item(make_id(info.uri, "key", key), where, ErrorCode.NOT_MEDIA, detail, attributes)
+            return
+        media = unknown[:1]
+    if len(media) == 1:
+        yield media_item(info, make_id(info.uri, "key", key), media, None, attributes)
+    elif any(suffix in VIDEOS for suffix, _ in parts):
+        for nth, member in enumerate(media):
+            yield media_item(info, make_id(info.uri, "member", member.name, nth), [member], None, attributes)
+    else:
+        yield media_item(info, make_id(info.uri, "key", key), media, Kind.ALBUM, attributes)
+
+
+def media_item(
+    info: ObjectInfo, item_id: str, media: list[Member], kind: Kind | None, attributes: dict[str, str]
+) -> Item:
+    """An item of these members; an error row when one of them can't be read, for what was not seen is never passed."""
+    broken = next((m for m in media if m.error is not None), None)
+    where = f"{info.uri}#{media[0].name}"
+    if broken is not None and broken.error is not None:
+        return error_item(item_id, where, broken.error, f"{broken.name}: {broken.detail}", attributes)
+    if len(media) > MAX_OBJECTS:
+        return error_item(item_id, where, ErrorCode.TOO_LARGE, f"more than {MAX_OBJECTS} pictures", attributes)
+    objects = tuple(
+        MediaObject(uri=info.uri, name=m.name, size_bytes=m.size_bytes, etag=info.etag, offset=m.offset) for m in media
+    )
+    return Item(item_id=item_id, uri=where, objects=objects, kind=kind, attributes=attributes)
+
+
+def attributes_of(parts: Parts) -> dict[str, str]:
+    """Attributes from the sidecars of a key. A sidecar that can't be read is named in `json_error`; the item stays."""
+    attributes: dict[str, str] = {}
+    for suffix, member in parts:
+        if suffix not in READ:
+            continue
+        if member.content is None:
+            attributes[f"{suffix}_error"] = "not read: too large, or cut off"
+            continue
+        text = member.content.decode("utf-8", "backslashreplace")
+        if suffix != "json":
+            attributes[suffix] = text.strip()
+            continue
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            attributes["json_error"] = "not valid JSON"
+            continue
+        attributes.update(flatten(value if isinstance(value, dict) else {"json": value}))
+    return attributes

@@ -1,0 +1,71 @@
+"""WebDataset tars: members that share a key (the path up to the first dot of the name) are one item.
+
+- One picture or video a key: that is the item. Several pictures: an album. A video among several: an item each.
+- `.json` beside it: attributes, flattened one level. `.txt` and `.cls`: an attribute of that name.
+- A key of which no name says media: its first member that is no sidecar, by content; only sidecars: `not_media`.
+- With `source.keyframes` the pictures of one folder are one item's keyframes, `frame` from the number in the name and
+  `time_s` from a `.json` beside the picture; other `.json` in the folder, or of its name, give attributes.
+- A fault of the archive is an error row of the tar itself, beside the items that could be indexed.
+
+A whole tar is indexed before its first item: tars that were not sorted have the members of a key apart.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from moderation.config import SourceConfig
+from moderation.errors import UsageError
+from moderation.sources.clips import clip_items
+from moderation.sources.items import error_item, list_files, make_id
+from moderation.sources.keys import READ, by_key, key_items
+from moderation.sources.tar import Member, read_members
+from moderation.storage import ObjectInfo
+from moderation.types import ErrorCode, Item
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+# Tars indexed at the same time: indexing waits for storage. Their indexes are what is held in memory.
+_AHEAD = 4
+
+
+def webdataset_items(source: str, config: SourceConfig) -> Iterator[Item]:
+    """The items of one or more tars, in the order of tars and members.
+
+    Raises UsageError when the first tar is compressed (a later one is an error row), FileNotFoundError,
+    PermissionError, StorageError.
+    """
+    waiting: deque[Future[list[Item]]] = deque()
+    pool = ThreadPoolExecutor(_AHEAD, thread_name_prefix="tar-index")
+    try:
+        for info, first in list_files(source, SUFFIXES):
+            waiting.append(pool.submit(_index, info, config.keyframes, first))
+            if first or len(waiting) == _AHEAD:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _index(info: ObjectInfo, keyframes: bool, first: bool) -> list[Item]:
+    members: list[Member] = []
+    faults: list[Member] = []
+    try:
+        for member in read_members(info, READ):
+            (members if member.name else faults).append(member)
+    except UsageError as error:
+        if first:
+            raise
+        return [error_item(make_id(info.uri), info.uri, ErrorCode.UNSUPPORTED_TYPE, str(error))]
+    keys = by_key(members)
+    if keyframes:
+        items = list(clip_items(info, keys))
+    else:
+        items = [item for key, parts in keys.items() for item in key_items(info, key, parts)]
+    # An id of its own, apart from those of keys.
+    items += [
+        error_item(make_id(info.uri, "archive"), info.uri, f.error or ErrorCode.CORRUPT, f.detail) for f in faults
+    ]
+    return items
