@@ -149,7 +149,7 @@ def _verdict_cells(row: Row, checks: Sequence[str]) -> dict[str, object]:
         "etag": row.item.objects[0].etag if len(row.item.objects) == 1 else None,
         "content_hash": row.content_hash,
         "pdq": row.pdq,
-        "group_id": None,
+        "group_id": row.item.attributes.get("group"),
         "error_code": str(row.error_code) if row.error_code else None,
         "error_detail": _clean(row.error_detail) or None,
         "attributes": sorted(row.item.attributes.items()),

@@ -10,11 +10,11 @@ from moderation.errors import UsageError
 from moderation.sources import columnar, rows, table, webdataset
 from moderation.sources.manifest import manifest_items
 from moderation.sources.prefix import prefix_items
-from moderation.sources.table import read_column, table_items
+from moderation.sources.table import read_cells, table_items
 from moderation.sources.webdataset import webdataset_items
 from moderation.types import Item
 
-__all__ = ["open_source", "read_column", "source_type"]
+__all__ = ["open_source", "read_cells", "source_type"]
 
 _READERS: dict[str, Callable[[str, SourceConfig], Iterator[Item]]] = {
     "prefix": prefix_items,

@@ -17,6 +17,8 @@ from moderation.sources.items import attribute_text, clean_text, one_sentence
 
 SUFFIXES = (".parquet", ".pq", ".arrow", ".feather")
 BATCH_ROWS = 8192
+# Without it a column chunk (up to a whole row group of pictures) would be read into memory at once.
+BUFFER_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ def open_columnar(uri: str) -> Iterator[Columnar]:
     with storage.open_input(uri) as file:
         try:
             if magic.startswith(b"PAR1"):
-                parquet = pq.ParquetFile(file)
+                parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES)
                 opened = Columnar(
                     uri=uri, schema=parquet.schema_arrow, groups=parquet.num_row_groups, parquet=parquet, file=file
                 )
@@ -78,14 +80,16 @@ def group_rows(table: Columnar, group: int) -> int:
     return int(_ipc_batch(table, group, _narrowest(table.schema)).num_rows)
 
 
-def read_batches(table: Columnar, group: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The columns of a row group in batches of at most `BATCH_ROWS` rows."""
+def read_batches(
+    table: Columnar, group: int, columns: Sequence[str], most: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """The columns of a row group in batches of at most `most` rows."""
     if table.parquet is not None:
-        yield from table.parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=list(columns))
+        yield from table.parquet.iter_batches(batch_size=most, row_groups=[group], columns=list(columns))
         return
     batch = _ipc_batch(table, group, columns)
-    for start in range(0, batch.num_rows, BATCH_ROWS):
-        yield batch.slice(start, BATCH_ROWS)
+    for start in range(0, batch.num_rows, most):
+        yield batch.slice(start, most)
 
 
 def _ipc_batch(table: Columnar, group: int, columns: Sequence[str]) -> pa.RecordBatch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from moderation import storage
 from moderation.config import MediaConfig
@@ -11,8 +11,10 @@ from moderation.errors import ItemError, UsageError
 from moderation.sources.table import read_cells
 from moderation.types import ErrorCode, Item, MediaObject
 
-# Cells of a table are read this many at a time: each read opens the file anew, and its pages hold about as many.
-_BLOCK = 64
+_Group = tuple[str, int, str]  # uri, row group, column
+
+
+_CAUGHT = (ItemError, storage.StorageError, UsageError, OSError, ValueError)
 
 
 class Fetcher:
@@ -20,8 +22,9 @@ class Fetcher:
 
     def __init__(self, items: Sequence[Item], config: MediaConfig) -> None:
         self._max_bytes = config.max_bytes
-        self._blocks = _plan_blocks(items)
-        self._read: dict[MediaObject, bytes | ItemError] = {}
+        self._rows = _rows_by_group(items)
+        self._readers: dict[_Group, Iterator[tuple[int, bytes | ItemError]]] = {}
+        self._waiting: dict[_Group, dict[int, bytes | ItemError]] = {group: {} for group in self._rows}
         self._lock = threading.Lock()
 
     def __call__(self, item: Item) -> list[bytes | ItemError]:
@@ -35,14 +38,8 @@ class Fetcher:
             if source.column is not None:
                 return self._limited(self._cell(source))
             return self._limited(self._object(source))
-        except ItemError as error:
-            return error
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            return ItemError(ErrorCode.NOT_FOUND, str(error))
-        except PermissionError as error:
-            return ItemError(ErrorCode.FORBIDDEN, str(error))
-        except (storage.StorageError, UsageError, OSError, ValueError) as error:
-            return ItemError(ErrorCode.FETCH_FAILED, str(error))
+        except _CAUGHT as error:
+            return _as_item_error(error)
 
     def _object(self, source: MediaObject) -> bytes:
         if source.size_bytes is not None and source.size_bytes > self._max_bytes:
@@ -55,12 +52,25 @@ class Fetcher:
         return storage.read_bytes(source.uri, offset=0, length=self._max_bytes + 1)
 
     def _cell(self, source: MediaObject) -> bytes | ItemError:
+        assert source.row_group is not None and source.row is not None and source.column is not None
+        group = (source.uri, source.row_group, source.column)
         with self._lock:
-            if source not in self._read:
-                block = self._blocks[source]
-                for cell, payload in zip(block, read_cells(source.uri, block), strict=True):
-                    self._read[cell] = payload
-            return self._read.pop(source)
+            waiting = self._waiting[group]
+            # Items come nearly in order; what a neighbour's turn read on the way waits here.
+            while source.row not in waiting:
+                try:
+                    row, payload = next(self._cells(group))
+                    self._rows[group].discard(row)
+                    waiting[row] = payload
+                except _CAUGHT as error:
+                    # The reader has ended with this: it is the answer of all rows that were still to come.
+                    waiting.update(dict.fromkeys(self._rows[group], _as_item_error(error)))
+            return waiting.pop(source.row)
+
+    def _cells(self, group: _Group) -> Iterator[tuple[int, bytes | ItemError]]:
+        if group not in self._readers:
+            self._readers[group] = read_cells(*group, frozenset(self._rows[group]))
+        return self._readers[group]
 
     def _limited(self, payload: bytes | ItemError) -> bytes | ItemError:
         if isinstance(payload, bytes) and len(payload) > self._max_bytes:
@@ -68,16 +78,21 @@ class Fetcher:
         return payload
 
 
-def _plan_blocks(items: Sequence[Item]) -> dict[MediaObject, list[MediaObject]]:
-    """Each cell of a table -> the neighbours that are read with it, at most `_BLOCK` of one file."""
-    by_file: dict[str, list[MediaObject]] = {}
+def _rows_by_group(items: Sequence[Item]) -> dict[_Group, set[int]]:
+    """The rows that a shard wants of each row group, which is read once, from its first row to the last wanted."""
+    rows: dict[_Group, set[int]] = {}
     for item in items:
         for source in item.objects if item.error is None else ():
-            if source.column is not None:
-                by_file.setdefault(source.uri, []).append(source)
-    blocks: dict[MediaObject, list[MediaObject]] = {}
-    for cells in by_file.values():
-        for start in range(0, len(cells), _BLOCK):
-            block = cells[start : start + _BLOCK]
-            blocks.update(dict.fromkeys(block, block))
-    return blocks
+            if source.column is not None and source.row_group is not None and source.row is not None:
+                rows.setdefault((source.uri, source.row_group, source.column), set()).add(source.row)
+    return rows
+
+
+def _as_item_error(error: Exception) -> ItemError:
+    if isinstance(error, ItemError):
+        return error
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        return ItemError(ErrorCode.NOT_FOUND, str(error))
+    if isinstance(error, PermissionError):
+        return ItemError(ErrorCode.FORBIDDEN, str(error))
+    return ItemError(ErrorCode.FETCH_FAILED, str(error))

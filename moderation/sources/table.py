@@ -6,7 +6,7 @@ bytes is the exception: the format says nowhere else how many rows a batch has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 
@@ -19,6 +19,7 @@ from moderation.sources.items import UniqueIds, base_name, error_item, list_file
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item, MediaObject
 
+CELL_BATCH_ROWS = 32  # pictures held at once while cells are read
 # Columns that say what a cell's bytes are called, the first that is there.
 _NAMES = ("name", "filename", "file_name", "path", "key")
 
@@ -59,25 +60,36 @@ def bytes_column(table: Columnar, named: str | None) -> str:
     raise UsageError(f"{table.uri}: no bytes column; its columns are: {', '.join(table.schema.names)}")
 
 
-def read_column(uri: str, group: int, column: str) -> pa.ChunkedArray:
-    """The bytes column of one row group, as `MediaObject` names it (`image`, or `image.bytes` inside a struct).
+def read_cells(uri: str, group: int, column: str, rows: Collection[int]) -> Iterator[tuple[int, bytes | ItemError]]:
+    """The cells of one row group, in the order of its rows, of a column that `MediaObject` names.
 
-    All of it is held: Parquet can't read less of a column than its pages, nor Arrow less than a batch. Nulls stay
-    null. Raises ItemError(CORRUPT) when it is damaged or the file no table, ItemError(NOT_FOUND) when the file has
-    no such row group or column any more; FileNotFoundError, PermissionError, StorageError.
+    Read as the caller asks for more, a small batch at a time: a row group may hold gigabytes. A null is EMPTY, a row
+    that the group does not have NOT_FOUND, and what follows damage CORRUPT; every one of `rows` is answered.
+    Raises FileNotFoundError, PermissionError, StorageError.
     """
+    left = set(rows)
+    failure = ItemError(ErrorCode.NOT_FOUND, f"{uri}: no such row in group {group}, column {column!r}")
     try:
         with columnar.open_columnar(uri) as table:
             there = [leaf for field in table.schema for leaf in columnar.bytes_leaves(field)]
-            if group >= table.groups or column not in there:
-                raise ItemError(ErrorCode.NOT_FOUND, f"{uri}: no row group {group} with a bytes column {column!r}")
-            batches = columnar.read_batches(table, group, [column])
-            return pa.chunked_array([columnar.leaf_column(batch, column) for batch in batches])
+            start = 0
+            if group < table.groups and column in there:
+                for batch in columnar.read_batches(table, group, [column], CELL_BATCH_ROWS):
+                    cells = columnar.leaf_column(batch, column)
+                    for row in sorted(left.intersection(range(start, start + batch.num_rows))):
+                        value = cells[row - start].as_py()
+                        left.discard(row)
+                        yield row, value if value is not None else ItemError(ErrorCode.EMPTY, "a null cell")
+                    start += batch.num_rows
+                    if not left:
+                        return
     except UsageError as error:
-        raise ItemError(ErrorCode.CORRUPT, str(error)) from error
+        failure = ItemError(ErrorCode.CORRUPT, str(error))
     except (pa.ArrowException, OSError) as error:
         columnar.raise_unless_corrupt(error)
-        raise ItemError(ErrorCode.CORRUPT, f"{uri}: row group {group} is damaged") from error
+        failure = ItemError(ErrorCode.CORRUPT, f"{uri}: row group {group} is damaged")
+    for row in sorted(left):
+        yield row, failure
 
 
 def _file_items(table: Columnar, column: str, info: ObjectInfo, ids: UniqueIds) -> Iterator[Item]:

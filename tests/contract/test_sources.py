@@ -19,7 +19,7 @@ from moderation import storage
 from moderation.config import ShardConfig, SourceConfig
 from moderation.errors import UsageError
 from moderation.shards import make_shards, shards_from_table, shards_to_table
-from moderation.sources import open_source, read_column
+from moderation.sources import open_source, read_cells
 from moderation.types import Item, MediaObject
 
 PICTURES = {f"{folder}/{n:03}.jpg": bytes([n]) * (100 + 700 * n) for n in range(7) for folder in ("a", "b")}
@@ -140,8 +140,8 @@ def source(request: pytest.FixtureRequest, root: str) -> str:
 
 def read(media: MediaObject) -> bytes:
     if media.column is not None:
-        assert media.row_group is not None
-        cell = read_column(media.uri, media.row_group, media.column)[media.row].as_py()
+        assert media.row_group is not None and media.row is not None
+        ((_, cell),) = read_cells(media.uri, media.row_group, media.column, [media.row])
         assert isinstance(cell, bytes)
         return cell
     return storage.read_bytes(media.uri, offset=media.offset, length=media.size_bytes)
