@@ -10,7 +10,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -100,16 +100,23 @@ class OutputConfig(_Section):
 class RuntimeConfig(_Section):
     """Workers and bounds. One worker owns one shard, end to end."""
 
-    workers: int | Literal["auto"] = Field(default="auto", description="auto: one a GPU, else one for all CPU cores")
-    num_gpus: float | Literal["auto"] = Field(default="auto", description="GPUs a worker")
-    num_cpus: float | Literal["auto"] = Field(default="auto", description="CPU cores a worker")
-    decode_threads: int | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="auto: one a GPU, else one for all CPU cores"
+    )
+    num_gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(default="auto", description="GPUs a worker")
+    num_cpus: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(default="auto", description="CPU cores a worker")
+    decode_threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="auto: as many as the worker has CPU cores"
+    )
     fetch_threads: int = Field(default=16, ge=1, le=256)
     shards_in_flight: int = Field(default=2, ge=1, le=8, description="a worker: one scored, the next decoded")
     frame_budget_bytes: int = Field(default=384 * MIB, ge=16 * MIB, description="decoded pixels waiting in a worker")
     fetch_budget_bytes: int = Field(default=128 * MIB, ge=MIB, description="encoded bytes waiting in a worker")
     shard_attempts: int = Field(default=2, ge=1, le=10, description="tries before a shard is bisected")
-    shard_timeout_s: float = Field(default=3600.0, gt=0, description="a shard that takes longer is killed and retried")
+    shard_timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        default="auto", description="a shard that takes longer is killed and retried; auto: by its items and bytes"
+    )
+    grace_s: float = Field(default=30.0, ge=0, description="after SIGTERM, time for shards in flight to finish")
     max_error_rate: float = Field(default=0.05, ge=0, le=1, description="more error rows than this: exit code 3")
     ray_address: str | None = Field(default=None, description="a running cluster; none: RAY_ADDRESS, else a local one")
 

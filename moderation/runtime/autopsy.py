@@ -1,4 +1,4 @@
-"""`python -m moderation.runtime.autopsy PLAN CONFIG THREADS`: go through a few items in this process, and perhaps die.
+"""`python -m moderation.runtime.autopsy PLAN CONFIG POLICY THREADS`: go through a few items, and perhaps die.
 
 The worker reads how it ended from the exit status: that names the signal, which Ray does not say.
 """
@@ -12,18 +12,19 @@ from moderation.config import Config
 from moderation.pipeline import make_pools, moderate_items
 from moderation.plan import decode_shards
 from moderation.policy import bind
-from moderation.policy_config import load_policy
+from moderation.policy_config import Policy
 from moderation.runtime.worker import set_threads
 from moderation.stack import build_stack
 
 
-def main(plan: str, config_file: str, threads: str) -> None:
+def main(plan: str, config_file: str, policy_file: str, threads: str) -> None:
     """Moderate the items of a plan; nothing is written."""
     config = Config.model_validate_json(Path(config_file).read_text(encoding="utf-8"))
     set_threads(int(threads))
     stack = build_stack(config)
     stack.load()
-    policy = bind(load_policy(Path(config.policy)), stack.labels, gated=stack.gated, disabled=stack.disabled)
+    rules = Policy.model_validate_json(Path(policy_file).read_text(encoding="utf-8"))
+    policy = bind(rules, stack.labels, gated=stack.gated, disabled=stack.disabled)
     pools = make_pools(config, 1)
     for shard in decode_shards(Path(plan).read_bytes()):
         for _ in moderate_items(shard.items, config=config, stack=stack, policy=policy, pools=pools):
@@ -31,4 +32,4 @@ def main(plan: str, config_file: str, threads: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:5])

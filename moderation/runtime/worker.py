@@ -19,7 +19,7 @@ from moderation.config import Config
 from moderation.pipeline import RunFacts, make_pools, moderate_items, moderate_shard, peak_memory_bytes
 from moderation.plan import encode_shards
 from moderation.policy import bind
-from moderation.policy_config import load_policy
+from moderation.policy_config import Policy
 from moderation.stack import build_stack
 from moderation.types import Shard
 
@@ -35,26 +35,23 @@ class ShardWorker:
     The device is used by one of them at a time; meanwhile the others fetch and decode.
     """
 
-    def __init__(self, config: Config, facts: RunFacts, out: str, threads: int) -> None:
-        set_threads(threads)
+    def __init__(self, config: Config, policy: Policy, facts: RunFacts, out: str, threads: int) -> None:
+        # Nothing here can fail: what goes wrong in `load` reaches the driver as the exception that it is.
         self._config = config
+        # The policy itself, not its path: the file may lie on the driver's machine only, or change meanwhile.
+        self._rules = policy
         self._facts = facts
         self._out = out
         self._threads = threads
-        self._stack = build_stack(config)
-        self._stack.load()
-        self._policy = bind(
-            load_policy(Path(config.policy)),
-            self._stack.labels,
-            gated=self._stack.gated,
-            disabled=self._stack.disabled,
-        )
-        decode_threads = config.runtime.decode_threads
-        self._pools = make_pools(config, threads if decode_threads == "auto" else decode_threads)
-        self._loaded_bytes = peak_memory_bytes()
 
-    def ready(self) -> dict[str, Any]:
-        """Facts about this worker, once its stack is loaded."""
+    def load(self) -> dict[str, Any]:
+        """Load the stack; facts about this worker. Raises UsageError, FatalError."""
+        set_threads(self._threads)
+        self._stack = build_stack(self._config)
+        self._stack.load()
+        self._policy = bind(self._rules, self._stack.labels, gated=self._stack.gated, disabled=self._stack.disabled)
+        decode_threads = self._config.runtime.decode_threads
+        self._pools = make_pools(self._config, self._threads if decode_threads == "auto" else decode_threads)
         context = ray.get_runtime_context()
         return {
             "device": str(self._stack.device),
@@ -63,7 +60,7 @@ class ShardWorker:
             "gpu_ids": context.get_accelerator_ids().get("GPU", []),
             "node": context.get_node_id(),
             "pid": os.getpid(),
-            "loaded_memory_bytes": self._loaded_bytes,
+            "loaded_memory_bytes": peak_memory_bytes(),
         }
 
     def moderate(self, shard: Shard, poison: Mapping[str, str]) -> dict[str, Any]:
@@ -95,10 +92,12 @@ class ShardWorker:
     def autopsy(self, shard: Shard) -> str:
         """How a process of its own ends on these items: a signal's name, an exit code, `timeout`, or `survived`."""
         with tempfile.TemporaryDirectory() as folder:
-            plan, config = Path(folder) / "plan.parquet", Path(folder) / "config.json"
+            plan, config, policy = (Path(folder) / name for name in ("plan.parquet", "config.json", "policy.json"))
             plan.write_bytes(encode_shards([shard]))
             config.write_text(self._config.model_dump_json())
-            command = [sys.executable, "-m", "moderation.runtime.autopsy", str(plan), str(config), str(self._threads)]
+            policy.write_text(self._rules.model_dump_json(by_alias=True))
+            files = [str(plan), str(config), str(policy)]
+            command = [sys.executable, "-m", "moderation.runtime.autopsy", *files, str(self._threads)]
             try:
                 done = subprocess.run(command, timeout=AUTOPSY_TIMEOUT_S, capture_output=True, check=False)
             except subprocess.TimeoutExpired:

@@ -1,0 +1,56 @@
+"""`python -m jobs`, installed as `moderation`: one thin file a job."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+
+from jobs.backfill import backfill
+from jobs.config_show import config_show
+from jobs.doctor import doctor
+from moderation.errors import FatalError, UsageError
+
+EXIT_CODES = """Exit codes: 0 done. 2 wrong usage or configuration, nothing was started. 3 done, but more items than
+runtime.max_error_rate are errors. 4 stopped by a fatal error: the same command resumes."""
+
+app = typer.Typer(
+    help="Batch moderation of images and videos in object storage.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("backfill", epilog=EXIT_CODES)(backfill)
+app.command("doctor")(doctor)
+config_app = typer.Typer(help="Configuration.", no_args_is_help=True, rich_markup_mode=None)
+config_app.command("show")(config_show)
+app.add_typer(config_app, name="config")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one job; errors of ours become a sentence and an exit code."""
+    try:
+        app(list(arguments) if arguments is not None else None)
+    except UsageError as error:
+        _fail(error, 2)
+    except FatalError as error:
+        _fail(error, 4, "The same command resumes.")
+    except KeyboardInterrupt:
+        _fail(None, 4, "Interrupted; the same command resumes.")
+
+
+def _fail(error: Exception | None, code: int, advice: str = "") -> None:
+    console = Console(stderr=True, soft_wrap=True)
+    if error is not None:
+        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+    if advice:
+        console.print(advice, markup=False, highlight=False)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

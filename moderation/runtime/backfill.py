@@ -1,0 +1,192 @@
+"""The job: a source in, a dataset of verdicts out; resumable, and told how it went."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+
+from moderation import storage
+from moderation.commit import committed_ids
+from moderation.config import Config
+from moderation.errors import ModerationError
+from moderation.plan import list_shards, plan_shards
+from moderation.runtime.cluster import connect, leave
+from moderation.runtime.crew import Crew, share_out, wanted_workers
+from moderation.runtime.driver import Stop, Tally, drive
+from moderation.runtime.feed import Feed
+from moderation.runtime.progress import make_progress
+from moderation.runtime.run import Run, check_output, finish_run, nothing_left, prepare_run, start_over, write_state
+
+# Shards that wait in the driver: enough for two for each of a hundred workers; a plan row is a few hundred bytes.
+FEED_SHARDS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a call ended. `nothing_left`: an earlier call had already done it all."""
+
+    summary: Mapping[str, Any]
+    nothing_left: bool
+    partial: bool
+    error_rate: float
+    max_error_rate: float
+
+    @property
+    def too_many_errors(self) -> bool:
+        """Whether the call should end with exit code 3."""
+        return self.error_rate > self.max_error_rate
+
+
+def backfill(
+    source: str,
+    out: str,
+    config: Config,
+    *,
+    limit: int | None = None,
+    fresh: bool = False,
+    max_hours: float | None = None,
+    max_items: int | None = None,
+) -> Outcome:
+    """Judge every item of a source that OUT has no committed verdict of.
+
+    limit: only the first items of the source (part of the run's identity). max_hours, max_items: end by plan; the next
+    call goes on. Raises UsageError before any work starts, FatalError (resumable) afterwards.
+    """
+    run = prepare_run(source, out, config, limit)
+    if fresh:
+        start_over(run.out)
+    committed = check_output(run)
+    if nothing_left(run, committed):
+        return _outcome(run, _read_summary(run), nothing_left=True)
+    shards = plan_shards(run.source, run.out, config, limit=limit)
+    write_state(run, "running")
+    began_s = time.monotonic()
+    stop = Stop()
+    with make_progress(run.facts.run_id) as progress, _stop_on_signals(stop, config.runtime.grace_s):
+        feed = Feed(lambda: shards, committed, FEED_SHARDS)
+        connect(config.runtime)
+        try:
+            crew = Crew(config=config, policy=run.policy, facts=run.facts, out=run.out)
+            tally = drive(crew, feed, config.runtime, progress, stop, _enough(began_s, max_hours, max_items))
+        except ModerationError as error:
+            write_state(run, "failed", error=str(error))
+            raise
+        finally:
+            leave()
+    facts = _tally_facts(tally, committed=len(committed), reason=stop.reason)
+    summary = finish_run(run, feed.ids, wall_s=time.monotonic() - began_s, partial=tally.partial, facts=facts)
+    return _outcome(run, summary, nothing_left=False)
+
+
+def _enough(began_s: float, max_hours: float | None, max_items: int | None) -> Callable[[Tally], bool]:
+    def enough(tally: Tally) -> bool:
+        late = max_hours is not None and time.monotonic() - began_s >= max_hours * 3600
+        return late or (max_items is not None and tally.items >= max_items)
+
+    return enough
+
+
+@contextmanager
+def _stop_on_signals(stop: Stop, grace_s: float) -> Iterator[None]:
+    """SIGTERM (an evicted pod) and Ctrl-C ask the run to end; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, _: FrameType | None) -> None:
+        stop.request(signal.Signals(number).name, grace_s)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tally_facts(tally: Tally, *, committed: int, reason: str) -> dict[str, Any]:
+    return {
+        "shards_this_call": tally.receipts,
+        "items_this_call": tally.items,
+        "shards_before": committed,
+        "retries": dict(sorted(tally.retries.items())),
+        "workers": tally.workers,
+        "worker_memory_beyond_models_bytes": tally.max_worker_memory_bytes,
+        "stopped_by": reason or None,
+    }
+
+
+def _read_summary(run: Run) -> dict[str, Any]:
+    data = storage.read_optional(storage.join(run.out, "summary.json"))
+    found: dict[str, Any] = json.loads(data) if data is not None else {}
+    if found.get("state") != "done":
+        # All shards were committed, but the call died before it could sum up.
+        return finish_run(run, sorted(committed_ids(run.out)), wall_s=0.0, partial=False, facts={})
+    return found
+
+
+def _outcome(run: Run, summary: Mapping[str, Any], *, nothing_left: bool) -> Outcome:
+    return Outcome(
+        summary=summary,
+        nothing_left=nothing_left,
+        partial=summary.get("state") == "partial",
+        error_rate=float(summary.get("error_rate", 0.0)),
+        max_error_rate=run.config.runtime.max_error_rate,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a run would do."""
+
+    run_id: str
+    items: int
+    shards: int
+    size_bytes: int
+    unknown_sizes: int  # items of unknown size
+    errors: int  # items that are errors before anything is read
+    committed_shards: int
+    workers: int
+    num_cpus: float
+    num_gpus: float
+
+
+def preview(source: str, out: str, config: Config, *, limit: int | None = None, fresh: bool = False) -> Preview:
+    """The plan in numbers; nothing is written, no cluster is asked: workers are those of this machine.
+
+    Raises UsageError.
+    """
+    run = prepare_run(source, out, config, limit)
+    committed = set() if fresh else check_output(run)
+    items = shards = size = unknown = errors = done = 0
+    for shard in list_shards(run.source, config, limit=limit):
+        shards += 1
+        items += len(shard.items)
+        size += shard.size_bytes
+        unknown += sum(1 for item in shard.items if not item.size_bytes and item.error is None)
+        errors += sum(1 for item in shard.items if item.error is not None)
+        done += shard.shard_id in committed
+    nodes = [{"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(torch.cuda.device_count())}]
+    share = share_out(config.runtime, nodes)
+    return Preview(
+        run_id=run.facts.run_id,
+        items=items,
+        shards=shards,
+        size_bytes=size,
+        unknown_sizes=unknown,
+        errors=errors,
+        committed_shards=done,
+        workers=min(max(shards - done, 0), wanted_workers(config.runtime, share, nodes)),
+        num_cpus=share.num_cpus,
+        num_gpus=share.num_gpus,
+    )

@@ -1,0 +1,356 @@
+"""The bounded loop: hands shards to workers, takes receipts, and loses nothing when workers die.
+
+A shard whose worker died (or hung, or raised) is tried again; after `shard_attempts` it is a suspect: one worker, that
+does nothing else meanwhile, searches it for the items that do it (`suspects.py`). Shards of a node that went away are
+tried again without blame.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from moderation.config import RuntimeConfig
+from moderation.errors import FatalError, ItemError
+from moderation.runtime.crew import MOST_FAILED_STARTS, Crew, Member, live_nodes
+from moderation.runtime.feed import Feed
+from moderation.runtime.suspects import Ending, Step, Suspicion, first_codes
+from moderation.types import Shard
+
+POLL_S = 0.5
+# Shards of lost nodes come back without blame, but not for ever: a shard whose every node goes away is to blame.
+MOST_LOSSES = 10
+# Suspects among the first shards, or as a share of all, that are the fault of the set-up rather than of items.
+SUSPECTS_AT_LEAST = 8
+SUSPECTS_SHARE = 0.25
+NO_ROOM_EVERY_S = 60.0
+RETRY_WAIT_S = 1.0
+
+
+class Progress(Protocol):
+    """Told what happens; a bar or log lines."""
+
+    def shard_done(self, receipt: Mapping[str, Any], feed: Feed) -> None:
+        """A shard is committed."""
+
+    def note(self, event: str, message: str, **facts: object) -> None:
+        """Something that the one who reads the log at night should know."""
+
+
+@dataclass(slots=True)
+class Stop:
+    """A request to end early: no more shards are handed out, those in flight have until `deadline_s`."""
+
+    deadline_s: float | None = None
+    reason: str = ""
+
+    def request(self, reason: str, grace_s: float) -> None:
+        """Ask; asking again ends at once."""
+        now = time.monotonic()
+        self.deadline_s = now if self.deadline_s is not None else now + grace_s
+        self.reason = self.reason or reason
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody asked."""
+        return self.deadline_s is not None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the grace is over."""
+        return self.deadline_s is not None and time.monotonic() >= self.deadline_s
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Task:
+    """A shard, or a step of a search in one, at a worker."""
+
+    shard: Shard
+    deadline_s: float
+    suspicion: Suspicion | None = None
+    step: Step | None = None
+    late: bool = False  # killed by the watchdog
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What happened besides receipts; goes into the summary."""
+
+    receipts: int = 0
+    items: int = 0
+    retries: Counter[str] = field(default_factory=Counter)  # by reason
+    workers: list[dict[str, Any]] = field(default_factory=list)
+    partial: bool = False
+    max_worker_memory_bytes: int = 0
+
+
+def drive(
+    crew: Crew,
+    feed: Feed,
+    config: RuntimeConfig,
+    progress: Progress,
+    stop: Stop,
+    enough: Callable[[Tally], bool] = lambda _: False,
+) -> Tally:
+    """Judge every shard of the feed, or as many as there is time for (`Tally.partial`).
+
+    enough: asked after each receipt; true ends the run as a stop does, by plan.
+    Raises FatalError (resumable): output not writable, stack not loadable, storage failing beyond retries.
+    """
+    loop = _Loop(crew=crew, feed=feed, config=config, progress=progress, stop=stop)
+    try:
+        while not loop.finished():
+            loop.assign()
+            loop.collect()
+            loop.watch()
+            if not stop.requested and enough(loop.tally):
+                stop.request("enough", config.grace_s)
+    finally:
+        feed.close()
+        crew.dismiss()
+    return loop.tally
+
+
+@dataclass(slots=True, kw_only=True)
+class _Loop:
+    crew: Crew
+    feed: Feed
+    config: RuntimeConfig
+    progress: Progress
+    stop: Stop
+    tally: Tally = field(default_factory=Tally)
+    again: deque[tuple[float, Shard]] = field(default_factory=deque)  # (not before, shard)
+    suspects: deque[Suspicion] = field(default_factory=deque)
+    searched: int = 0
+    blame: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
+    said_no_room_s: float = field(default_factory=time.monotonic)
+
+    def finished(self) -> bool:
+        """Nothing left to hand out or to wait for; or told to stop, and nothing in flight (or no time for it)."""
+        busy = any(m.tasks for m in self.crew.members)
+        if self.stop.requested:
+            self.tally.partial = bool(busy or self.again or self.suspects or not self.feed.exhausted)
+            return not busy or self.stop.overdue
+        return self.feed.exhausted and not (busy or self.again or self.suspects)
+
+    def assign(self) -> None:
+        """Give every free place of a worker something to do."""
+        if self.stop.requested:
+            return
+        planned = self.feed.planned
+        # No more workers than shards are known to be left; more join as the listing goes on.
+        self.crew.fill(planned.shards - planned.committed_shards - self.tally.receipts)
+        # Breadth first: a worker's second shard waits until every worker has one.
+        for depth in range(self.config.shards_in_flight):
+            for member in self.crew.members:
+                if member.loading is None and len(member.tasks) == depth:
+                    self._give(member)
+
+    def _give(self, member: Member) -> None:
+        if any(t.suspicion is not None for t in member.tasks.values()):
+            return
+        shard = self._next_shard()
+        if shard is not None:
+            ref = member.actor.moderate.remote(shard, {})
+            member.tasks[ref] = Task(shard=shard, deadline_s=self._deadline(shard))
+        elif self.suspects and not member.tasks:
+            self._search(member, self.suspects.popleft())
+
+    def _next_shard(self) -> Shard | None:
+        if self.again and self.again[0][0] <= time.monotonic():
+            return self.again.popleft()[1]
+        return self.feed.take()
+
+    def _search(self, member: Member, suspicion: Suspicion) -> None:
+        step = suspicion.step()
+        part = Shard(shard_id=suspicion.shard.shard_id, items=step.items)
+        if step.action == "moderate":
+            ref = member.actor.moderate.remote(part, suspicion.poison)
+        elif step.action == "probe":
+            ref = member.actor.probe.remote(part, suspicion.poison)
+        else:
+            ref = member.actor.autopsy.remote(part)
+        member.tasks[ref] = Task(shard=part, suspicion=suspicion, step=step, deadline_s=self._deadline(part))
+
+    def _deadline(self, shard: Shard) -> float:
+        allowed = shard_timeout_s(shard, self.config.shard_timeout_s)
+        # Shards in flight share the device, and in the worst case wait for each other.
+        return time.monotonic() + allowed * self.config.shards_in_flight
+
+    def collect(self) -> None:
+        """Take what has become ready."""
+        refs = self.crew.refs
+        if not refs:
+            time.sleep(POLL_S / 5)
+            return
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        if not ready:
+            ready, _ = ray.wait(refs, num_returns=1, timeout=POLL_S)
+        for ref in ready:
+            member = self.crew.owner(ref)
+            if member is not None:
+                self._settle(member, ref)
+
+    def _settle(self, member: Member, ref: Any) -> None:  # noqa: ANN401 - Ray is untyped
+        if member.loading is ref:
+            self._settle_loading(member, ref)
+            return
+        task: Task = member.tasks[ref]
+        try:
+            value = ray.get(ref)
+        except RayTaskError as error:
+            del member.tasks[ref]
+            self._raised(task, error)
+            return
+        except RayActorError:
+            self._lost(member)
+            return
+        del member.tasks[ref]
+        if task.suspicion is not None:
+            self._searched(task.suspicion, Ending.DONE, value if isinstance(value, str) else "")
+        if task.step is None or task.step.action == "moderate":
+            self._committed(member, value)
+
+    def _settle_loading(self, member: Member, ref: Any) -> None:  # noqa: ANN401 - Ray is untyped
+        try:
+            member.facts = ray.get(ref)
+        except RayTaskError as error:
+            if isinstance(error.cause, FatalError):
+                raise error.cause from None
+            self._failed_start(member, _cause(error))
+            return
+        except RayError as error:
+            self._failed_start(member, f"{type(error).__name__}: {error}")
+            return
+        member.loading = None
+        self.crew.failed_starts = 0
+        self.tally.workers.append(dict(member.facts))
+        self.progress.note("worker", "worker ready", **member.facts)
+
+    def _failed_start(self, member: Member, reason: str) -> None:
+        self.crew.remove(member)
+        self.crew.failed_starts += 1
+        self.progress.note("worker_failed", f"a worker did not start: {reason}")
+        if self.crew.failed_starts >= MOST_FAILED_STARTS:
+            raise FatalError(f"{self.crew.failed_starts} workers in a row did not start; the last: {reason}")
+
+    def _committed(self, member: Member, receipt: Mapping[str, Any]) -> None:
+        self.tally.receipts += 1
+        self.tally.items += int(receipt["rows_in"])
+        beyond = int(receipt["peak_memory_bytes"]) - int(member.facts.get("loaded_memory_bytes", 0))
+        self.tally.max_worker_memory_bytes = max(self.tally.max_worker_memory_bytes, beyond)
+        self.progress.shard_done(receipt, self.feed)
+
+    def _raised(self, task: Task, error: RayTaskError) -> None:
+        if isinstance(error.cause, FatalError):
+            raise error.cause from None
+        if task.suspicion is not None:
+            self._searched(task.suspicion, Ending.RAISED, _cause(error))
+            return
+        self._blame(task.shard, "raised", _cause(error))
+
+    def _lost(self, member: Member) -> None:
+        """A worker is gone: its shards are tried again, with blame unless the node is gone too."""
+        tasks, member.tasks = list(member.tasks.values()), {}
+        self.crew.remove(member)
+        node_gone = member.node is not None and member.node not in {n["NodeID"] for n in live_nodes()}
+        late = any(t.late for t in tasks)
+        self.progress.note(
+            "worker_lost",
+            "node lost" if node_gone else "worker hung and was killed" if late else "worker died",
+            pid=member.facts.get("pid"),
+            shards=[t.shard.shard_id for t in tasks],
+        )
+        for task in tasks:
+            innocent = node_gone or (late and not task.late)
+            if task.suspicion is not None:
+                if innocent:
+                    self.suspects.appendleft(task.suspicion)
+                else:
+                    self._searched(task.suspicion, Ending.TIMEOUT if task.late else Ending.DIED)
+            elif innocent and self.losses[task.shard.shard_id] < MOST_LOSSES:
+                self.losses[task.shard.shard_id] += 1
+                self.tally.retries["node" if node_gone else "neighbour"] += 1
+                self.again.append((0.0, task.shard))
+            else:
+                self._blame(task.shard, "timeout" if task.late else "died", "")
+
+    def _blame(self, shard: Shard, reason: str, detail: str) -> None:
+        self.blame[shard.shard_id] += 1
+        self.tally.retries[reason] += 1
+        attempt = self.blame[shard.shard_id]
+        self.progress.note("shard_retry", f"shard {reason} {detail}".strip(), shard=shard.shard_id, attempt=attempt)
+        if attempt < self.config.shard_attempts:
+            self.again.append((time.monotonic() + RETRY_WAIT_S * attempt, shard))
+            return
+        self.suspects.append(Suspicion(shard=shard))
+        self.searched += 1
+        if self.searched >= SUSPECTS_AT_LEAST and self.searched > SUSPECTS_SHARE * (
+            self.tally.receipts + self.searched
+        ):
+            raise FatalError(
+                f"{self.searched} of {self.tally.receipts + self.searched} shards failed {attempt} times each;"
+                f" the last {reason} {detail}".rstrip()
+                + ": more likely the set-up than the items"
+            )
+
+    def _searched(self, suspicion: Suspicion, ending: Ending, detail: str = "") -> None:
+        step = suspicion.step()
+        known: dict[str, ItemError] = dict(suspicion.poison)
+        suspicion.tell(ending, detail)
+        if ending is not Ending.DONE:
+            self.tally.retries[f"search:{ending}"] += 1
+        found = {i: e for i, e in suspicion.poison.items() if i not in known}
+        if found:
+            codes = first_codes(found)
+            self.progress.note("poison", "item set aside", shard=suspicion.shard.shard_id, items=codes)
+        else:
+            self.progress.note(
+                "search", f"{step.action} of {len(step.items)} items: {ending}", shard=suspicion.shard.shard_id
+            )
+        if not suspicion.done:
+            self.suspects.appendleft(suspicion)
+
+    def watch(self) -> None:
+        """Kill workers whose shard is overdue; say so when there is no room."""
+        now = time.monotonic()
+        for member in list(self.crew.members):
+            late = [t for t in member.tasks.values() if now > t.deadline_s]
+            for task in late:
+                task.late = True
+            if late:
+                self._lost(member)
+        if any(m.loading is None for m in self.crew.members):
+            self.said_no_room_s = now
+        elif now - self.said_no_room_s > NO_ROOM_EVERY_S:
+            self.said_no_room_s = now
+            assert self.crew.share is not None
+            self.progress.note(
+                "no_room",
+                f"waiting for room in the cluster: a worker needs {self.crew.share.num_cpus:g} CPU"
+                f" and {self.crew.share.num_gpus:g} GPU",
+                nodes=[n["Resources"] for n in live_nodes()],
+            )
+
+
+def shard_timeout_s(shard: Shard, configured: float | str) -> float:
+    """How long a shard may take: as configured, or from its plan.
+
+    auto: five minutes, four seconds an item (a slow CPU scores five images a second) and a second for each 256 KiB
+    (such a stretch of video holds a few frames): ten times what was measured, and still an end.
+    """
+    if isinstance(configured, float | int):
+        return float(configured)
+    return 300.0 + 4.0 * len(shard.items) + shard.size_bytes / (256 * 1024)
+
+
+def _cause(error: RayTaskError) -> str:
+    cause = error.cause
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"

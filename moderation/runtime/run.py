@@ -1,0 +1,203 @@
+"""A run and its output folder: who it is, whether it may resume there, and what it leaves when it ends."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+from moderation import __version__, storage
+from moderation.commit import committed_ids, part_name, read_receipts
+from moderation.config import Config, canonical_json
+from moderation.errors import UsageError
+from moderation.pipeline import RunFacts
+from moderation.plan import decode_shards, plan_uri
+from moderation.policy import BoundPolicy, bind
+from moderation.policy_config import Policy, load_policy, policy_hash
+from moderation.report import render_report, summarise
+from moderation.stack import Stack, build_stack
+from moderation.writer import decode_table
+
+_FILES = ("run.json", "plan.parquet", "summary.json", "report.html", "_SUCCESS")
+_FOLDERS = ("plan", "verdicts", "votes", "receipts")
+_PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "decord2", "fsspec", "s3fs", "numpy")
+# What a person is likely to look at first; the tables hold the rest.
+_REPORT_ROWS = 200
+_REPORT_PARTS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One execution over one plan: what it reads, how it judges, where it writes."""
+
+    source: str
+    out: str
+    config: Config
+    policy: Policy
+    limit: int | None
+    facts: RunFacts
+    identity: Mapping[str, Any]  # what must be the same for a call to resume another's output
+
+
+def prepare_run(source: str, out: str, config: Config, limit: int | None = None) -> Run:
+    """Check everything that can be wrong before any work starts. Reads the policy, loads no weights, writes nothing.
+
+    The id is a hash of what decides the rows, so that the same call writes the same bytes anywhere.
+    Raises UsageError.
+    """
+    source, out = storage.canonical(source), storage.canonical(out).rstrip("/")
+    stack = build_stack(config)
+    policy = load_policy_of(config)
+    bind_policy(policy, stack)
+    identity = {
+        "source": source,
+        "limit": limit,
+        "source_config": config.source.model_dump(mode="json"),
+        "shards": config.shards.model_dump(mode="json"),
+        "media": config.media.model_dump(mode="json"),
+        "output": config.output.model_dump(mode="json"),
+        "stack": stack.fingerprint,
+        "policy": policy_hash(policy),
+    }
+    facts = RunFacts(
+        run_id=sha256(canonical_json(identity).encode()).hexdigest()[:16],
+        stack_fingerprint=stack.fingerprint,
+        policy_hash=policy_hash(policy),
+    )
+    return Run(source=source, out=out, config=config, policy=policy, limit=limit, facts=facts, identity=identity)
+
+
+def load_policy_of(config: Config) -> Policy:
+    """The policy that a configuration names. Raises UsageError."""
+    return load_policy(Path(config.policy))
+
+
+def bind_policy(policy: Policy, stack: Stack) -> BoundPolicy:
+    """A policy with its votes resolved to the stack's columns. Raises UsageError naming what is missing."""
+    return bind(policy, stack.labels, gated=stack.gated, disabled=stack.disabled)
+
+
+def check_output(run: Run) -> set[str]:
+    """Whether this run may write to its OUT; the ids of the shards that are committed there.
+
+    Raises UsageError when another run's tables are there.
+    """
+    data = storage.read_optional(storage.join(run.out, "run.json"))
+    if data is None:
+        ids = committed_ids(run.out)
+        if ids:
+            raise UsageError(f"{run.out}: holds receipts but no run.json, so not this run's; choose another OUT")
+        return ids
+    try:
+        before = json.loads(data)["identity"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{run.out}/run.json: not readable; choose another OUT, or --fresh to start over") from error
+    if before != run.identity:
+        raise UsageError(
+            f"{run.out}: belongs to another run: {_difference(before, dict(run.identity))}."
+            " Choose another OUT, or --fresh to delete these tables and start over"
+        )
+    return committed_ids(run.out)
+
+
+def start_over(out: str) -> None:
+    """Delete what a run wrote to OUT, and nothing else that lies there."""
+    for folder in _FOLDERS:
+        storage.delete_tree(storage.join(out, folder))
+    for file in _FILES:
+        storage.delete_tree(storage.join(out, file))
+
+
+def write_state(run: Run, state: str, **facts: object) -> None:
+    """`OUT/run.json`. state: running, partial, done, failed."""
+    record = {
+        "run_id": run.facts.run_id,
+        "state": state,
+        "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "identity": run.identity,
+        "config": run.config.model_dump(mode="json"),
+        "versions": versions(),
+        **facts,
+    }
+    text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
+    storage.publish(storage.join(run.out, "run.json"), text.encode())
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {
+        "moderation": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+    }
+
+
+def nothing_left(run: Run, committed: set[str]) -> bool:
+    """Whether the plan is complete and all of its shards are committed."""
+    if not committed:
+        return False
+    data = storage.read_optional(plan_uri(run.out))
+    return data is not None and all(shard.shard_id in committed for shard in decode_shards(data))
+
+
+def finish_run(
+    run: Run, shard_ids: Sequence[str], *, wall_s: float, partial: bool, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Sum up all receipts of the plan, this call's and earlier ones': `summary.json`, `report.html`, `_SUCCESS`."""
+    began = time.perf_counter()
+    committed = committed_ids(run.out)
+    receipts = read_receipts(run.out, committed.intersection(shard_ids))
+    summary = summarise(
+        receipts,
+        {
+            "run_id": run.facts.run_id,
+            "source": run.source,
+            "out": run.out,
+            "stack_fingerprint": run.facts.stack_fingerprint,
+            "policy_hash": run.facts.policy_hash,
+            "state": "partial" if partial else "done",
+            "wall_s": round(wall_s, 3),
+            "versions": versions(),
+            **facts,
+        },
+    )
+    page = render_report(summary, notable_rows(run, [i for i in shard_ids if i in committed]))
+    storage.publish(storage.join(run.out, "summary.json"), json.dumps(summary, indent=1, ensure_ascii=False).encode())
+    storage.publish(storage.join(run.out, "report.html"), page.encode())
+    write_state(run, "partial" if partial else "done", finish_s=round(time.perf_counter() - began, 3))
+    if not partial:
+        storage.publish(storage.join(run.out, "_SUCCESS"), b"")
+    return summary
+
+
+def notable_rows(run: Run, shard_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows that were not passed, for the report: from the first parts, until there are enough."""
+    found: list[dict[str, Any]] = []
+    columns = ["item_id", "uri", "kind", "verdict", "status", "reason", "check", "score", "error_code", "error_detail"]
+    for shard_id in shard_ids[:_REPORT_PARTS]:
+        name = part_name(shard_id, run.config.output.format)
+        table = decode_table(storage.read_bytes(storage.join(run.out, "verdicts", name)), run.config.output.format)
+        found += [r for r in table.select(columns).to_pylist() if r["verdict"] not in ("pass", None)]
+        if len(found) >= _REPORT_ROWS:
+            break
+    return found[:_REPORT_ROWS]
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first thing in which two identities differ, in words."""
+    for key in now:
+        old, new = before.get(key), now[key]
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            return _difference({f"{key}.{k}": v for k, v in old.items()}, {f"{key}.{k}": v for k, v in new.items()})
+        return f"{key} was {old}, is {new} now"
+    return "it has settings that this version does not know"
