@@ -24,7 +24,8 @@ from moderation.runtime.cluster import connect, leave
 from moderation.runtime.crew import Crew, share_out, wanted_workers
 from moderation.runtime.driver import Stop, Tally, drive
 from moderation.runtime.feed import Feed
-from moderation.runtime.progress import make_progress
+from moderation.runtime.metrics import Meters
+from moderation.runtime.progress import Several, make_progress
 from moderation.runtime.run import Run, check_output, finish_run, nothing_left, prepare_run, start_over, write_state
 
 # Shards that wait in the driver: enough for two for each of a hundred workers; a plan row is a few hundred bytes.
@@ -72,11 +73,12 @@ def backfill(
     write_state(run, "running")
     began_s = time.monotonic()
     stop = Stop()
-    with make_progress(run.facts.run_id) as progress, _stop_on_signals(stop, config.runtime.grace_s):
+    with make_progress(run.facts.run_id) as shown, _stop_on_signals(stop, config.runtime.grace_s):
         feed = Feed(lambda: shards, committed, FEED_SHARDS)
         connect(config.runtime)
         try:
             crew = Crew(config=config, policy=run.policy, facts=run.facts, out=run.out)
+            progress = Several((shown, Meters(run.facts.run_id)))
             tally = drive(crew, feed, config.runtime, progress, stop, _enough(began_s, max_hours, max_items))
         except ModerationError as error:
             write_state(run, "failed", error=str(error))
@@ -98,13 +100,17 @@ def _enough(began_s: float, max_hours: float | None, max_items: int | None) -> C
 
 @contextmanager
 def _stop_on_signals(stop: Stop, grace_s: float) -> Iterator[None]:
-    """SIGTERM (an evicted pod) and Ctrl-C ask the run to end; a second one ends it at once."""
+    """SIGTERM (an evicted pod) and Ctrl-C ask the run to end; a second Ctrl-C ends it at once.
+
+    A second SIGTERM does not: who evicts a pod may send several, and each would cut the grace short.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ask(number: int, _: FrameType | None) -> None:
-        stop.request(signal.Signals(number).name, grace_s)
+        if number == signal.SIGINT or not stop.requested:
+            stop.request(signal.Signals(number).name, grace_s)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 import ray
 
@@ -13,6 +14,7 @@ from moderation.errors import FatalError
 # Encoded pictures are read by the workers and pixels never leave them; what passes through the store are plans and
 # receipts. Ray's default would take a third of the memory.
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
+START_ATTEMPTS = 4
 
 
 def connect(config: RuntimeConfig) -> bool:
@@ -28,13 +30,27 @@ def connect(config: RuntimeConfig) -> bool:
     address = config.ray_address or os.environ.get("RAY_ADDRESS")
     options = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
-        ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options)
+        _start_here(options)
         return True
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise FatalError(f"no Ray cluster at {address}: {' '.join(str(error).split())[:300]}") from error
     return False
+
+
+def _start_here(options: dict[str, Any]) -> None:
+    # On a busy machine Ray's own processes may not answer each other in time; its waits are short and not all of
+    # them can be set, so it is asked again.
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options)
+            return
+        except Exception as error:  # Ray raises a bare Exception when a process of its own is late
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise FatalError(f"Ray does not start on this machine: {' '.join(str(error).split())}") from error
 
 
 def leave() -> None:

@@ -21,6 +21,7 @@ from moderation.errors import FatalError, ItemError
 from moderation.runtime.crew import MOST_FAILED_STARTS, Crew, Member, live_nodes
 from moderation.runtime.feed import Feed
 from moderation.runtime.suspects import Ending, Step, Suspicion, first_codes
+from moderation.runtime.worker import AUTOPSY_LOAD_S
 from moderation.types import Shard
 
 POLL_S = 0.5
@@ -176,8 +177,10 @@ class _Loop:
         elif step.action == "probe":
             ref = member.actor.probe.remote(part, suspicion.poison)
         else:
-            ref = member.actor.autopsy.remote(part)
-        member.tasks[ref] = Task(shard=part, suspicion=suspicion, step=step, deadline_s=self._deadline(part))
+            ref = member.actor.autopsy.remote(part, shard_timeout_s(part, self.config.shard_timeout_s))
+        extra_s = AUTOPSY_LOAD_S if step.action == "autopsy" else 0.0
+        deadline_s = self._deadline(part) + extra_s
+        member.tasks[ref] = Task(shard=part, suspicion=suspicion, step=step, deadline_s=deadline_s)
 
     def _deadline(self, shard: Shard) -> float:
         allowed = shard_timeout_s(shard, self.config.shard_timeout_s)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import IO, Any
@@ -14,6 +15,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from moderation.runtime.driver import Progress as ProgressProtocol
 from moderation.runtime.feed import Feed
 
 _QUIET = frozenset({"worker", "search"})  # said in the log, not above the bar
@@ -122,6 +124,23 @@ class BarProgress:
             return
         shown = " ".join(f"{k}={v}" for k, v in facts.items())
         self._console.print(f"{event}: {message} {shown}", markup=False, highlight=False, style="yellow")
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Tells each of several."""
+
+    told: tuple[ProgressProtocol, ...]
+
+    def shard_done(self, receipt: Mapping[str, Any], feed: Feed) -> None:
+        """A shard is committed."""
+        for one in self.told:
+            one.shard_done(receipt, feed)
+
+    def note(self, event: str, message: str, **facts: object) -> None:
+        """Something that the one who reads the log at night should know."""
+        for one in self.told:
+            one.note(event, message, **facts)
 
 
 def make_progress(run_id: str) -> BarProgress | LineProgress:

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-
 from moderation import __version__, storage
 from moderation.commit import committed_ids, part_name, read_receipts
 from moderation.config import Config, canonical_json

@@ -56,7 +56,8 @@ class Suspicion:
         if not self._suspects:
             return Step(action="moderate", items=self.shard.items)
         if len(self._suspects) == 1:
-            return Step(action="autopsy", items=self._suspects)
+            # Only a death leaves a question open: by which signal.
+            return Step(action="autopsy" if self._last is Ending.DIED else "probe", items=self._suspects)
         return Step(action="probe", items=self._suspects[: _half(self._suspects)])
 
     def tell(self, ending: Ending, detail: str = "") -> None:
@@ -67,10 +68,13 @@ class Suspicion:
         step = self.step()
         if step.action == "moderate":
             self._tell_moderate(ending, detail)
-        elif step.action == "probe":
+        elif len(self._suspects) > 1:
             self._tell_probe(ending, detail)
+        elif step.action == "autopsy":
+            self._tell_alone(survived=ending is Ending.DONE and detail == "survived", detail=detail)
         else:
-            self._tell_autopsy(ending, detail)
+            self._last, self._detail = (self._last, self._detail) if ending is Ending.DONE else (ending, detail)
+            self._tell_alone(survived=ending is Ending.DONE, detail="")
 
     def _tell_moderate(self, ending: Ending, detail: str) -> None:
         if ending is Ending.DONE:
@@ -90,27 +94,25 @@ class Suspicion:
         self._last, self._detail = ending, detail
         self._suspects = self._suspects[:half]
 
-    def _tell_autopsy(self, ending: Ending, detail: str) -> None:
-        item = self._suspects[0]
-        self._suspects = ()
-        if ending is Ending.DONE and detail == "survived":
+    def _tell_alone(self, *, survived: bool, detail: str) -> None:
+        (item,), self._suspects = self._suspects, ()
+        if survived:
             self._unconfirmed += 1
             if self._unconfirmed < UNCONFIRMED_ROUNDS:
                 return
-            detail = f"{self._unexplained()}, not when it was alone"
-        elif ending is not Ending.DONE:
-            detail = self._unexplained()
-        self.poison[item.item_id] = ItemError(_code(detail, self._last), self._describe(detail))
+        self.poison[item.item_id] = ItemError(*_diagnose(self._last, self._detail, "" if survived else detail))
 
-    def _unexplained(self) -> str:
-        return {Ending.TIMEOUT: "timeout", Ending.RAISED: "raised"}.get(self._last, "the process died")
 
-    def _describe(self, detail: str) -> str:
-        if self._last is Ending.RAISED and self._detail:
-            return self._detail
-        if detail == "timeout":
-            return "the worker hung on it and was killed"
-        return f"the process died on it: {detail}" if detail.startswith(("SIG", "exit")) else detail
+def _diagnose(last: Ending, said: str, autopsy: str) -> tuple[ErrorCode, str]:
+    """Code and words for an item. autopsy: how a process of its own ended on it; empty: that says nothing."""
+    if last is Ending.RAISED:
+        return ErrorCode.SCORE_FAILED, said
+    if last is Ending.TIMEOUT or autopsy == "timeout":
+        return ErrorCode.TIMEOUT, "the worker hung on it and was killed"
+    if autopsy == "SIGKILL":
+        # Nobody kills an autopsy but the kernel, when memory runs out.
+        return ErrorCode.OUT_OF_MEMORY, "the process was killed on it, as the kernel does when memory runs out"
+    return ErrorCode.DECODER_CRASHED, f"the process died on it: {autopsy or 'not again when it was alone'}"
 
 
 def most_deaths(items: int) -> int:
@@ -125,12 +127,3 @@ def first_codes(poison: Mapping[str, ItemError]) -> dict[str, str]:
 
 def _half(items: tuple[Item, ...]) -> int:
     return (len(items) + 1) // 2
-
-
-def _code(detail: str, last: Ending) -> ErrorCode:
-    if detail.startswith("timeout"):
-        return ErrorCode.TIMEOUT
-    if detail == "SIGKILL":
-        # Nobody kills an autopsy but the kernel, when memory runs out.
-        return ErrorCode.OUT_OF_MEMORY
-    return ErrorCode.SCORE_FAILED if last is Ending.RAISED else ErrorCode.DECODER_CRASHED

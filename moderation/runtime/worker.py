@@ -16,6 +16,7 @@ import ray
 import torch
 
 from moderation.config import Config
+from moderation.errors import ItemError
 from moderation.pipeline import RunFacts, make_pools, moderate_items, moderate_shard, peak_memory_bytes
 from moderation.plan import encode_shards
 from moderation.policy import bind
@@ -26,7 +27,7 @@ from moderation.types import Shard
 # Freed activations stay in the process: giving them back and faulting them in again for every batch cost a third of
 # the networks' time (37 against 58 images/s of open_nsfw in eager fp32 on two cores).
 MALLOC_ENV = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "536870912"}
-AUTOPSY_TIMEOUT_S = 600.0
+AUTOPSY_LOAD_S = 300.0  # for imports and the stack, before the clock of the items starts
 
 
 class ShardWorker:
@@ -63,7 +64,7 @@ class ShardWorker:
             "loaded_memory_bytes": peak_memory_bytes(),
         }
 
-    def moderate(self, shard: Shard, poison: Mapping[str, str]) -> dict[str, Any]:
+    def moderate(self, shard: Shard, poison: Mapping[str, ItemError]) -> dict[str, Any]:
         """Judge and commit a shard; its receipt as a dict, with this worker's facts."""
         receipt = moderate_shard(
             shard,
@@ -77,7 +78,7 @@ class ShardWorker:
         )
         return asdict(receipt)
 
-    def probe(self, shard: Shard, poison: Mapping[str, str]) -> int:
+    def probe(self, shard: Shard, poison: Mapping[str, ItemError]) -> int:
         """Go through a shard without committing, to see whether it kills the process; returns the rows."""
         rows = moderate_items(
             shard.items,
@@ -89,7 +90,7 @@ class ShardWorker:
         )
         return sum(1 for _ in rows)
 
-    def autopsy(self, shard: Shard) -> str:
+    def autopsy(self, shard: Shard, timeout_s: float) -> str:
         """How a process of its own ends on these items: a signal's name, an exit code, `timeout`, or `survived`."""
         with tempfile.TemporaryDirectory() as folder:
             plan, config, policy = (Path(folder) / name for name in ("plan.parquet", "config.json", "policy.json"))
@@ -97,11 +98,13 @@ class ShardWorker:
             config.write_text(self._config.model_dump_json())
             policy.write_text(self._rules.model_dump_json(by_alias=True))
             files = [str(plan), str(config), str(policy)]
-            command = [sys.executable, "-m", "moderation.runtime.autopsy", *files, str(self._threads)]
+            command = [sys.executable, "-m", "moderation.runtime.autopsy", *files, str(self._threads), str(timeout_s)]
             try:
-                done = subprocess.run(command, timeout=AUTOPSY_TIMEOUT_S, capture_output=True, check=False)
+                done = subprocess.run(command, timeout=timeout_s + AUTOPSY_LOAD_S, capture_output=True, check=False)
             except subprocess.TimeoutExpired:
                 return "timeout"
+        if done.returncode == -signal.SIGALRM:
+            return "timeout"
         if done.returncode < 0:
             return signal.Signals(-done.returncode).name
         return "survived" if done.returncode == 0 else f"exit code {done.returncode}"
