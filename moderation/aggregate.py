@@ -11,11 +11,15 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-FuseMethod = Literal["max", "min", "mean", "weighted_mean", "k_of_n"]
+FuseMethod = Literal["max", "min", "mean", "weighted_mean", "mean_logit", "k_of_n", "majority"]
 PoolMethod = Literal["any", "all", "mean", "top_k_mean", "bottom_k_mean", "run", "linear_softmax"]
 Missing = Literal["null", "skip"]
 
 NULL = math.nan
+
+# Probabilities are kept this far from 0 and 1 before their odds are taken: beyond it a float32 vote says `certain`, and
+# one certain vote would outweigh any number of others.
+_LEAST_ODDS = 1e-6
 
 
 def fuse(
@@ -28,8 +32,10 @@ def fuse(
 ) -> float:
     """One frame's score from the votes of several detectors.
 
-    votes: [n], NaN = null. weights: [n], positive, for `weighted_mean`; those of null votes drop out of the mean.
+    votes: [n], NaN = null. weights: [n], positive, for `weighted_mean` and `mean_logit`; those of null votes drop out.
     k: for `k_of_n`, which is the k-th largest vote: at or over a threshold exactly when k of the n are.
+    mean_logit: the votes' log odds averaged, and back to 0..1; with votes that are softmaxes of two logits this is the
+    mean of the logits. One confident vote weighs more than in `mean`. majority: the k-th largest, k more than half.
     missing: `null` makes the result null when any vote is; `skip` fuses those present.
     Returns NaN when nothing is present, or fewer than k votes for `k_of_n`.
     """
@@ -48,6 +54,10 @@ def fuse(
         return math.fsum(present) / len(present)
     if method == "weighted_mean":
         return math.fsum(w * v for w, v in zip(weights, present, strict=True)) / math.fsum(weights)
+    if method == "mean_logit":
+        return _mean_logit(present, weights or [1.0] * len(present))
+    if method == "majority":
+        return sorted(present, reverse=True)[len(present) // 2]
     return sorted(present, reverse=True)[k - 1] if len(present) >= k else NULL
 
 
@@ -127,6 +137,12 @@ def pool_linear_softmax(scores: Sequence[float]) -> float:
             break
         pooled = root
     return pooled
+
+
+def _mean_logit(votes: Sequence[float], weights: Sequence[float]) -> float:
+    inside = [min(max(v, _LEAST_ODDS), 1.0 - _LEAST_ODDS) for v in votes]
+    odds = math.fsum(w * math.log(v / (1.0 - v)) for w, v in zip(weights, inside, strict=True)) / math.fsum(weights)
+    return 1.0 / (1.0 + math.exp(-odds))
 
 
 def _longest_run(scores: Sequence[float], threshold: float, gap: int) -> int:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from moderation import storage
-from moderation.errors import FatalError, ShardError
+from moderation.errors import ShardError
 from moderation.types import Shard
 
 # Receipts are a few hundred bytes each: latency, not bandwidth, bounds reading them back.
@@ -25,8 +25,8 @@ _READERS = 32
 class Receipt:
     """The committed record that a shard is done.
 
-    counts: rows by `verdict:pass`, `status:error`, `kind:image`, `error:corrupt`, `check:explicit`.
-    seconds: busy time by step (fetch and decode summed over threads). bytes_: encoded bytes read.
+    counts: rows by `verdict:pass`, `status:error`, `kind:image`, `error:corrupt`, `check:explicit:block`.
+    seconds: busy time by step (fetch and decode summed over threads). bytes_read: encoded bytes.
     """
 
     shard_id: str
@@ -67,13 +67,10 @@ def commit_shard(
         sha256={table: hashlib.sha256(data).hexdigest() for table, data in parts.items()},
         **facts,
     )
-    try:
-        for table, data in parts.items():
-            storage.publish(storage.join(out, table, part_name(shard.shard_id, format_)), data)
-        text = json.dumps(asdict(receipt), sort_keys=True, indent=1)
-        storage.publish(storage.join(out, "receipts", f"{shard.shard_id}.json"), text.encode())
-    except (PermissionError, FileNotFoundError) as error:
-        raise FatalError(f"cannot write to {out}: {error}") from error
+    for table, data in parts.items():
+        storage.publish(storage.join(out, table, part_name(shard.shard_id, format_)), data)
+    text = json.dumps(asdict(receipt), sort_keys=True, indent=1)
+    storage.publish(storage.join(out, "receipts", f"{shard.shard_id}.json"), text.encode())
     return receipt
 
 

@@ -70,10 +70,25 @@ class DetectorConfig(_Section):
     """One detector of the stack."""
 
     name: str
+    alias: str | None = Field(
+        default=None,
+        pattern="^[a-z][a-z0-9_]*$",
+        description="what its columns are called, where one detector stands twice: `clip_b32` -> `clip_b32.mask`",
+    )
     when: str | None = Field(default=None, description="condition on an earlier vote: `open_nsfw.nsfw >= 0.1`")
     weights: str | None = Field(default=None, description="locator instead of the detector's own")
     sha256: str | None = Field(default=None, description="of those weights")
     options: Mapping[str, Any] = Field(default_factory=dict, description="checked by the detector")
+    options_from: str | None = Field(
+        default=None,
+        description="YAML file, relative to this one or packaged, with options that several detectors share; "
+        "`options` win. Read with the configuration, so that a worker needs no file",
+    )
+
+    @property
+    def title(self) -> str:
+        """What its columns are called."""
+        return self.alias or self.name
 
 
 class StackConfig(_Section):
@@ -140,13 +155,13 @@ def packaged_configs() -> Path:
 
 
 def resolve_config_path(path: str | None, *, beside: Path | None = None) -> Path:
-    """A file as named, or relative to `beside`, or packaged (`default.yaml`, `configs/default.yaml`).
+    """A file relative to `beside` (without it, as named), or packaged (`default.yaml`, `configs/default.yaml`).
 
     Raises UsageError when there is none, naming the packaged ones.
     """
     name = path or "default.yaml"
     packaged = packaged_configs()
-    candidates = [Path(name), *([beside / name] if beside else []), packaged / name.removeprefix("configs/")]
+    candidates = [beside / name if beside else Path(name), packaged / name.removeprefix("configs/")]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -158,7 +173,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping from a file. Raises UsageError with the line where it is not one."""
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UsageError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if loaded is None:
         return {}
@@ -176,9 +191,26 @@ def load_config(path: str | None = None, overrides: Sequence[str] = ()) -> Confi
     tree = read_yaml(file)
     for override in overrides:
         _apply_override(tree, override)
-    config = validate(Config, tree, where=str(file))
-    policy = resolve_config_path(config.policy, beside=file.parent)
-    return config.model_copy(update={"policy": str(policy)})
+    config = _with_shared_options(validate(Config, tree, where=str(file)), file.parent)
+    # A path on the command line is meant from where one stands, a path in a file from where the file lies.
+    named_here = any(o.partition("=")[0] == "policy" for o in overrides) and Path(config.policy).is_file()
+    policy = Path(config.policy) if named_here else resolve_config_path(config.policy, beside=file.parent)
+    return config.model_copy(update={"policy": str(policy.absolute())})
+
+
+def _with_shared_options(config: Config, beside: Path) -> Config:
+    detectors = tuple(
+        entry
+        if entry.options_from is None
+        else entry.model_copy(
+            update={
+                "options": {**read_yaml(resolve_config_path(entry.options_from, beside=beside)), **entry.options},
+                "options_from": None,
+            }
+        )
+        for entry in config.stack.detectors
+    )
+    return config.model_copy(update={"stack": config.stack.model_copy(update={"detectors": detectors})})
 
 
 def validate(model: type[_T], tree: Mapping[str, Any], *, where: str) -> _T:

@@ -10,27 +10,27 @@ import hashlib
 import resource
 import sys
 import threading
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from moderation import __version__
+from moderation.ahead import map_ahead
 from moderation.commit import Receipt, commit_shard
 from moderation.config import Config
 from moderation.errors import ItemError
 from moderation.media import decode_item
 from moderation.policy import BoundPolicy, judge
+from moderation.scoring import Clock, Decoded, score_items
 from moderation.sources.fetch import Fetcher
 from moderation.stack import BatchVotes, Stack
 from moderation.types import (
     ErrorCode,
-    Frame,
     Item,
     ItemVotes,
     Judgement,
@@ -41,10 +41,6 @@ from moderation.types import (
     Verdict,
 )
 from moderation.writer import Row, encode_table, verdicts_table, votes_table
-
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
-STEPS = ("fetch", "decode", "score", "judge", "write")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,39 +59,6 @@ class RunFacts:
             "policy_hash": self.policy_hash,
             "code_version": __version__,
         }
-
-
-@dataclass(slots=True)
-class Clock:
-    """Busy seconds by step; steps run in several threads."""
-
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def timed(self, step: str, call: Callable[[], _Out]) -> _Out:
-        """`call()`, its time added to the step's."""
-        began = time.perf_counter()
-        try:
-            return call()
-        finally:
-            spent = time.perf_counter() - began
-            with self._lock:
-                self.seconds[step] += spent
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoded:
-    """An item with what was read of it."""
-
-    item: Item
-    media: Media
-    size_bytes: int | None
-    content_hash: str | None
-
-    @property
-    def held_bytes(self) -> int:
-        """Pixels in memory."""
-        return sum(f.pixels.nbytes for f in self.media.frames)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,11 +92,11 @@ def moderate_shard(
     policy: BoundPolicy,
     facts: RunFacts,
     pools: Pools,
-    poison: Mapping[str, str] | None = None,
+    poison: Mapping[str, ItemError] | None = None,
 ) -> Receipt:
     """Judge a shard and commit it.
 
-    poison: item id -> detail, of items that are known to kill the process; they are not touched.
+    poison: item id -> why, of items that are known to kill or stall the process; they are not touched.
     Raises ShardError (retried by the driver), FatalError.
     """
     clock = Clock()
@@ -161,7 +124,7 @@ def moderate_shard(
         facts={
             "counts": count_rows(rows),
             "seconds": {step: round(s, 4) for step, s in clock.seconds.items()},
-            "bytes_read": sum(r.size_bytes or 0 for r in rows),
+            "bytes_read": clock.bytes_read,
             "peak_memory_bytes": peak_memory_bytes(),
         },
     )
@@ -175,7 +138,7 @@ def moderate_items(
     policy: BoundPolicy,
     pools: Pools,
     clock: Clock | None = None,
-    poison: Mapping[str, str] | None = None,
+    poison: Mapping[str, ItemError] | None = None,
     fetch: Callable[[Item], Sequence[bytes | ItemError]] | None = None,
 ) -> Iterator[Row]:
     """Rows of items, in their order, one an item. Pure of output: nothing is written.
@@ -184,13 +147,18 @@ def moderate_items(
     """
     clock = clock or Clock()
     read = fetch or Fetcher(items, config.media)
-    poisoned = {i: ItemError(ErrorCode.DECODER_CRASHED, detail) for i, detail in (poison or {}).items()}
+    poisoned = poison or {}
 
     def fetch_one(item: Item) -> tuple[Item, Sequence[bytes | ItemError]]:
         known = poisoned.get(item.item_id)
         if known is not None:
             return item, [known for _ in item.objects]
-        return item, clock.timed("fetch", lambda: read(item))
+        try:
+            payloads = clock.timed("fetch", lambda: read(item))
+        except ItemError as error:
+            payloads = [error for _ in item.objects]
+        clock.count_read(_read_bytes(payloads))
+        return item, payloads
 
     def decode_one(fetched: tuple[Item, Sequence[bytes | ItemError]]) -> Decoded:
         return clock.timed("decode", lambda: _decode(*fetched, config))
@@ -202,7 +170,7 @@ def moderate_items(
         most=pools.fetch_threads * 2,
         budget_bytes=config.runtime.fetch_budget_bytes // config.runtime.shards_in_flight,
         expected_bytes=lambda item: item.size_bytes,
-        held_bytes=lambda pair: sum(len(p) for p in pair[1] if isinstance(p, bytes)),
+        held_bytes=lambda pair: _read_bytes(pair[1]),
     )
     # Two batches ahead of the device, and never fewer than keep the threads busy.
     decoded = map_ahead(
@@ -214,148 +182,21 @@ def moderate_items(
         expected_bytes=lambda _: 3 * config.media.canvas_px * config.media.canvas_px * 2,
         held_bytes=lambda d: d.held_bytes,
     )
-    for found, votes in score_items(decoded, stack, clock, pools.device):
-        yield clock.timed("judge", lambda found=found, votes=votes: _judge(found, votes, stack, policy))  # type: ignore[misc] # mypy does not infer default arguments of lambdas
+    # Closed in this order when a shard fails, so that nothing of it goes on in the pools.
+    with closing(fetched), closing(decoded):
+        for found, votes in score_items(decoded, stack, clock, pools.device):
+            yield clock.timed("judge", partial(_judge, found, votes, stack, policy))
 
 
-def map_ahead(
-    call: Callable[[_In], _Out],
-    inputs: Iterable[_In],
-    pool: Executor,
-    *,
-    most: int,
-    budget_bytes: int,
-    expected_bytes: Callable[[_In], int],
-    held_bytes: Callable[[_Out], int],
-) -> Iterator[_Out]:
-    """`map(call, inputs)` by a pool, in order, at most `most` inputs and a byte budget ahead of the consumer.
-
-    What is running counts by its expected, what is done by its true size; one input is always allowed, so that a
-    large one cannot stall. Overshoot is bounded by what the pool's threads return at once.
-    """
-    waiting: deque[_Ahead[_Out]] = deque()
-    source = iter(inputs)
-    exhausted = False
-    while True:
-        while not exhausted and len(waiting) < most:
-            if waiting and sum(a.weight(held_bytes) for a in waiting) >= budget_bytes:
-                break
-            try:
-                given = next(source)
-            except StopIteration:
-                exhausted = True
-                break
-            waiting.append(_Ahead(future=pool.submit(call, given), expected=expected_bytes(given)))
-        if not waiting:
-            return
-        yield waiting.popleft().future.result()
-
-
-@dataclass(slots=True, kw_only=True)
-class _Ahead(Generic[_Out]):
-    future: Future[_Out]
-    expected: int
-
-    def weight(self, held_bytes: Callable[[_Out], int]) -> int:
-        if self.future.done() and self.future.exception() is None:
-            return held_bytes(self.future.result())
-        return self.expected
-
-
-@dataclass(slots=True, kw_only=True)
-class _Pending:
-    decoded: Decoded
-    votes: list[BatchVotes] = field(default_factory=list)
-    left: int
-    failed: ItemError | None = None
-
-
-def score_items(
-    decoded: Iterable[Decoded], stack: Stack, clock: Clock, device: AbstractContextManager[object] | None = None
-) -> Iterator[tuple[Decoded, BatchVotes | ItemError | None]]:
-    """Items with their frames' votes, in order. Frames of several items share a batch; a long item spans several.
-
-    None where an item has no frames; ItemError where a detector failed on one of them.
-    """
-    guard = device or nullcontext()
-    pending: deque[_Pending] = deque()
-    batch: list[tuple[_Pending, Frame]] = []
-    for found in decoded:
-        entry = _Pending(decoded=found, left=len(found.media.frames))
-        pending.append(entry)
-        for frame in found.media.frames:
-            batch.append((entry, frame))
-            if len(batch) == stack.batch_size:
-                _score_batch(batch, stack, clock, guard)
-                batch = []
-        yield from _finished(pending)
-    if batch:
-        _score_batch(batch, stack, clock, guard)
-    yield from _finished(pending)
-
-
-def _score_batch(
-    batch: Sequence[tuple[_Pending, Frame]], stack: Stack, clock: Clock, guard: AbstractContextManager[object]
-) -> None:
-    frames = [frame for _, frame in batch]
-    with guard:
-        try:
-            votes = clock.timed("score", lambda: stack.score(frames))
-        except (RuntimeError, ValueError, ArithmeticError, IndexError, KeyError, TypeError, MemoryError) as error:
-            # A detector is a plug-in and may fail on a frame; which one is found by asking each alone.
-            if len(batch) > 1:
-                for pair in batch:
-                    _score_batch([pair], stack, clock, nullcontext())
-                return
-            batch[0][0].failed = ItemError(ErrorCode.SCORE_FAILED, f"{type(error).__name__}: {error}")
-            batch[0][0].left -= 1
-            return
-    start = 0
-    while start < len(batch):
-        entry = batch[start][0]
-        stop = start
-        while stop < len(batch) and batch[stop][0] is entry:
-            stop += 1
-        entry.votes.append(_slice_votes(votes, start, stop))
-        entry.left -= stop - start
-        start = stop
-
-
-def _slice_votes(votes: BatchVotes, start: int, stop: int) -> BatchVotes:
-    return BatchVotes(
-        scores=votes.scores[start:stop],
-        regions=votes.regions[start:stop],
-        blobs={name: values[start:stop] for name, values in votes.blobs.items()},
-        embeddings={name: values[start:stop] for name, values in votes.embeddings.items()},
-        ran={},
-    )
-
-
-def _finished(pending: deque[_Pending]) -> Iterator[tuple[Decoded, BatchVotes | ItemError | None]]:
-    while pending and pending[0].left == 0:
-        entry = pending.popleft()
-        if entry.failed is not None:
-            yield entry.decoded, entry.failed
-        elif not entry.votes:
-            yield entry.decoded, None
-        else:
-            yield entry.decoded, _join_votes(entry.votes)
-
-
-def _join_votes(parts: Sequence[BatchVotes]) -> BatchVotes:
-    if len(parts) == 1:
-        return parts[0]
-    first = parts[0]
-    return BatchVotes(
-        scores=np.concatenate([p.scores for p in parts]),
-        regions=tuple(r for p in parts for r in p.regions),
-        blobs={name: tuple(b for p in parts for b in p.blobs[name]) for name in first.blobs},
-        embeddings={name: np.concatenate([p.embeddings[name] for p in parts]) for name in first.embeddings},
-        ran={},
-    )
+def _read_bytes(payloads: Sequence[bytes | ItemError]) -> int:
+    return sum(len(p) for p in payloads if isinstance(p, bytes))
 
 
 def _decode(item: Item, payloads: Sequence[bytes | ItemError], config: Config) -> Decoded:
+    if len(payloads) != len(item.objects):
+        # A mistake of whoever fetched; it must not cost the shard its other rows.
+        wrong = f"{len(payloads)} payloads for {len(item.objects)} objects"
+        payloads = [ItemError(ErrorCode.FETCH_FAILED, wrong) for _ in item.objects]
     read = [p for p in payloads if isinstance(p, bytes)]
     if not read:
         # Nothing could be read: the first reason stands for all.
@@ -457,9 +298,12 @@ def count_rows(rows: Sequence[Row]) -> dict[str, int]:
             counts[f"error:{row.error_code}"] += 1
         if row.votes is not None:
             asked = (~np.isnan(row.votes.scores)).sum(axis=0)
-            # A detector's labels are asked together: any one of them counts its frames.
-            by_detector = {label.partition(".")[0]: int(n) for label, n in zip(row.votes.labels, asked, strict=True)}
-            counts.update({f"asked:{detector}": n for detector, n in by_detector.items()})
+            # A detector's labels are asked together, but it may answer only some of them.
+            by_detector: dict[str, int] = {}
+            for label, frames in zip(row.votes.labels, asked.tolist(), strict=True):
+                name = f"asked:{label.partition('.')[0]}"
+                by_detector[name] = max(frames, by_detector.get(name, 0))
+            counts.update(by_detector)
     return dict(sorted(counts.items()))
 
 

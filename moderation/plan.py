@@ -45,10 +45,10 @@ def plan_shards(source: str, out: str, config: Config, *, limit: int | None = No
     if finished is not None:
         return decode_shards(finished)
     chunks = _read_chunks(out)
+    items = _limited(open_source(source, config.source), limit)
     if not chunks:
-        items = _limited(open_source(source, config.source), limit)
         return _write_plan(make_shards(items, config.shards), out, [])
-    return _resume_listing(source, out, config, chunks, limit)
+    return _resume_listing(items, out, config, chunks)
 
 
 def list_shards(source: str, config: Config, *, limit: int | None = None) -> Iterator[Shard]:
@@ -56,13 +56,13 @@ def list_shards(source: str, config: Config, *, limit: int | None = None) -> Ite
     return make_shards(_limited(open_source(source, config.source), limit), config.shards)
 
 
-def _resume_listing(source: str, out: str, config: Config, chunks: list[bytes], limit: int | None) -> Iterator[Shard]:
+def _resume_listing(items: Iterator[Item], out: str, config: Config, chunks: list[bytes]) -> Iterator[Shard]:
     known: set[str] = set()
     for data in chunks:
         for shard in decode_shards(data):
             known.update(item.item_id for item in shard.items)
             yield shard
-    fresh = (item for item in _limited(open_source(source, config.source), limit) if item.item_id not in known)
+    fresh = (item for item in items if item.item_id not in known)
     yield from _write_plan(make_shards(fresh, config.shards), out, chunks)
 
 

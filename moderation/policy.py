@@ -9,6 +9,9 @@
 A positive check is asked only where no negative one objects. Where several checks qualify, the one furthest over its
 threshold (as a part of the way to 1) decides, then the first by name.
 
+A cascade: checks with an `order` are asked in that order, and one with `stop` that decides ends it. What was not asked
+has no score; it could not have been harsher than the verdict that the stop leads to.
+
 Scores and thresholds are compared as float32, the type of the tables, so that a rejudge decides alike. Verdicts are
 monotone in the scores of the checks: up for a negative one is never milder, up for a positive one never harsher.
 """
@@ -48,6 +51,8 @@ class BoundCheck:
     review: float | None
     pass_: float | None
     null_is_review: bool
+    order: int | None
+    stops_at: float | None  # from this score on no check of a higher order is asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +62,7 @@ class BoundPolicy:
     policy: Policy
     labels: tuple[str, ...]
     checks: tuple[BoundCheck, ...]
+    cascade: bool  # whether any check can stop it
     negative_columns: tuple[tuple[int, bool], ...]  # of every negative check's votes, each once; and if it inverts them
 
 
@@ -89,9 +95,15 @@ def bind(
     problems = [p for name, check in policy.checks.items() for p in _find_problems(name, check, columns, gated)]
     if problems:
         raise UsageError("\n".join(problems))
-    checks = tuple(_bind_check(name, check, columns) for name, check in policy.checks.items())
+    checks = tuple(_bind_check(name, check, columns, policy.stops_at(name)) for name, check in policy.checks.items())
     negative = dict.fromkeys((c, check.invert) for check in checks if check.side == "negative" for c in check.columns)
-    return BoundPolicy(policy=policy, labels=tuple(labels), checks=checks, negative_columns=tuple(negative))
+    return BoundPolicy(
+        policy=policy,
+        labels=tuple(labels),
+        checks=checks,
+        cascade=any(check.stops_at is not None for check in checks),
+        negative_columns=tuple(negative),
+    )
 
 
 def judge(bound: BoundPolicy, votes: ItemVotes) -> Judgement:
@@ -119,6 +131,8 @@ def judge(bound: BoundPolicy, votes: ItemVotes) -> Judgement:
     for row in rows:
         row.append(aggregate.NULL)
     scores, scored = _score(bound.checks, rows)
+    if bound.cascade:
+        _end_cascade(bound.checks, scores, scored)
 
     def decide(verdict: Verdict, reason: str, hit: _Hit | None, confidence: float | None) -> Judgement:
         return Judgement(
@@ -157,7 +171,7 @@ def _find_problems(name: str, check: Check, columns: Collection[str], gated: Col
             yield f"check {name!r}: {label!r} has a `when:`, so say what a null means: `null: review` or `null: ignore`"
 
 
-def _bind_check(name: str, check: Check, columns: dict[str, int]) -> BoundCheck:
+def _bind_check(name: str, check: Check, columns: dict[str, int], stops_at: float | None) -> BoundCheck:
     pooling = check.pooling
     fuse = partial(
         aggregate.fuse,
@@ -183,6 +197,8 @@ def _bind_check(name: str, check: Check, columns: dict[str, int]) -> BoundCheck:
         review=_as_float32(check.review),
         pass_=_as_float32(check.pass_),
         null_is_review=check.side != "attribute" and check.null == "review",
+        order=check.order,
+        stops_at=_as_float32(stops_at),
     )
 
 
@@ -206,6 +222,24 @@ def _score(
             complete = computed and (len(frames) == 1 or not any(f != f for f in frames))
             scored.append(_Scored(check, frames, score, complete))
     return scores, scored
+
+
+def _end_cascade(checks: Sequence[BoundCheck], scores: dict[str, float | None], scored: list[_Scored]) -> None:
+    # Scores are there already (they cost nothing against the votes); those behind the first stop are taken back.
+    def stops(check: BoundCheck) -> bool:
+        score = scores[check.name]
+        return check.stops_at is not None and score is not None and score >= check.stops_at
+
+    last = min((check.order for check in checks if check.order is not None and stops(check)), default=None)
+    if last is None:
+        return
+    for check in checks:
+        if check.order is not None and check.order > last:
+            scores[check.name] = None
+    for index, s in enumerate(scored):
+        if s.check.order is not None and s.check.order > last:
+            unasked = [aggregate.NULL] * len(s.frames)
+            scored[index] = _Scored(s.check, unasked, None, False)
 
 
 def _fuse_frames(check: BoundCheck, rows: Sequence[Sequence[float]]) -> list[float]:

@@ -82,6 +82,11 @@ class Check(_Section):
         description="what it means that the score of a frame was not computed. review: a person looks, unless "
         "something blocks; ignore: judged by the other frames and checks. A positive check never passes on a null.",
     )
+    order: int | None = Field(default=None, ge=0, description="its place in the cascade; none: always asked")
+    stop: bool = Field(
+        default=False,
+        description="negative, with `order`: where it decides, the checks of a higher order are not asked (null)",
+    )
 
     @field_validator("votes", mode="before")
     @classmethod
@@ -125,7 +130,9 @@ class Check(_Section):
             )
         if self.fuse.k is not None and self.fuse.k > len(self.votes):
             raise ValueError(f"`k_of_n` of {self.fuse.k} needs as many votes; there are {len(self.votes)}")
-        if self.fuse.method != "weighted_mean" and len(set(self.votes.values()) | {1.0}) > 1:
+        if self.stop and (self.side != "negative" or self.order is None):
+            raise ValueError("`stop: true` is for negative checks with an `order`")
+        if self.fuse.method not in ("weighted_mean", "mean_logit") and len(set(self.votes.values()) | {1.0}) > 1:
             raise ValueError(f"weights mean nothing to `{self.fuse.method}`; use `weighted_mean`")
         return self
 
@@ -156,6 +163,29 @@ class Policy(_Section):
         if self.default == "pass" and not any(c.side == "negative" for c in self.checks.values()):
             raise ValueError("`default: pass` without a negative check would pass everything")
         return self
+
+    @model_validator(mode="after")
+    def _stops_hide_nothing(self) -> Policy:
+        for name, check in self.checks.items():
+            if check.stop and self.stops_at(name) is None:
+                # Else a higher score could turn a block into a review.
+                raise ValueError(
+                    f"check {name!r}: `stop: true` needs a `block`, because a check of a higher order can block"
+                )
+        return self
+
+    def stops_at(self, name: str) -> float | None:
+        """The score from which a check with `stop` ends the cascade; None where it cannot.
+
+        Its `review` where no check after it can block, else its `block`: what is not asked must not have been harsher.
+        """
+        check = self.checks[name]
+        if not check.stop or check.order is None:
+            return None
+        later = [c for c in self.checks.values() if c.order is not None and c.order > check.order]
+        if check.review is not None and all(c.block is None for c in later):
+            return check.review
+        return check.block
 
 
 def load_policy(path: Path) -> Policy:

@@ -17,10 +17,12 @@ import torch
 
 from moderation.config import Config, canonical_json
 from moderation.detectors.base import Detector, FrameBatch, Scored, Weights
+from moderation.detectors.prepare import compile_networks
 from moderation.detectors.registry import build, weights_of
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights import resolve
 from moderation.errors import UsageError
+from moderation.media import DECODE_VERSION
 from moderation.types import F32, Frame, Region
 
 _COMPARE: Mapping[str, Callable[[F32, float], npt.NDArray[np.bool_]]] = {
@@ -29,7 +31,10 @@ _COMPARE: Mapping[str, Callable[[F32, float], npt.NDArray[np.bool_]]] = {
     "<=": operator.le,
     "<": operator.lt,
 }
-_CONDITION = re.compile(r"^\s*(?P<vote>[\w.\-]+)\s*(?P<compare>>=|<=|>|<)\s*(?P<number>-?[0-9.]+(?:e-?\d+)?)\s*$")
+_CONDITION = re.compile(
+    r"^\s*(?P<vote>[\w.\-]+)\s*(?P<compare>>=|<=|>|<)\s*(?P<number>-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +107,8 @@ class Stack:
         for slot in self.slots:
             paths = [str(resolve(weights)) for weights in slot.weights]
             slot.detector.load(self.device, self.dtype, paths)
+            if self._config.compile:
+                compile_networks(slot.detector, self.device)
 
     def score(self, frames: Sequence[Frame]) -> BatchVotes:
         """Votes of every detector on every frame, in order; larger batches than fit are cut."""
@@ -138,7 +145,9 @@ class Stack:
                 continue
             began = time.perf_counter()
             found = self._run(slot.detector, batch, asked, earlier)
-            scores[asked, slot.columns] = found.scores.detach().float().cpu().numpy()
+            values_BL = found.scores.detach().float().cpu().numpy()  # noqa: N806 - shape suffix
+            # A detector that answers infinity has not answered, to a condition on its vote neither.
+            scores[asked, slot.columns] = np.where(np.isfinite(values_BL), values_BL, np.nan)
             for place, index in enumerate(asked):
                 if found.regions is not None:
                     regions[index].extend(found.regions[place])
@@ -148,8 +157,6 @@ class Stack:
                 unit = torch.nn.functional.normalize(found.embedding.float(), dim=1)
                 embeddings[name][asked] = unit.half().cpu().numpy()
             self.seconds[name] += time.perf_counter() - began
-        # A detector that answers infinity has not answered.
-        scores[~np.isfinite(scores)] = np.nan
         return BatchVotes(
             scores=scores,
             regions=tuple(tuple(r) for r in regions),
@@ -171,9 +178,12 @@ class Stack:
         frames: FrameBatch = batch if whole else batch.select(asked.tolist())
         needed = {name: earlier[name] for name in detector.requires if name in earlier}
         with torch.inference_mode(), self._autocast():
+            if not whole:
+                needed = {name: _select(scored, asked.tolist()) for name, scored in needed.items()}
             found = detector.score(frames, needed)
+        _check(detector, found, len(asked))
         if whole:
-            # Gated detectors are not offered to others: their rows would not line up.
+            # What only some frames were asked is not offered to others: its rows would not line up.
             earlier[detector.name] = found
         return found
 
@@ -194,6 +204,32 @@ class Stack:
         )
 
 
+def _select(scored: Scored, rows: list[int]) -> Scored:
+    """What a detector said of some of its frames, for one that is asked of these only."""
+    return Scored(
+        scores=scored.scores[rows],
+        embedding=None if scored.embedding is None else scored.embedding[rows],
+        regions=None if scored.regions is None else [scored.regions[i] for i in rows],
+        blobs={name: [values[i] for i in rows] for name, values in scored.blobs.items()},
+    )
+
+
+def _check(detector: Detector, found: Scored, rows: int) -> None:
+    """Rows in = rows out: numpy would spread one row over a batch. Raises ValueError naming what does not fit."""
+    if tuple(found.scores.shape) != (rows, len(detector.labels)):
+        raise ValueError(
+            f"{detector.name}: scores {list(found.scores.shape)} for {rows} frames and {len(detector.labels)} labels"
+        )
+    if found.embedding is not None and tuple(found.embedding.shape) != (rows, detector.embedding_dim):
+        raise ValueError(f"{detector.name}: an embedding of {list(found.embedding.shape)} for {rows} frames")
+    if found.regions is not None and len(found.regions) != rows:
+        raise ValueError(f"{detector.name}: regions of {len(found.regions)} frames for {rows}")
+    for name, values in found.blobs.items():
+        size = detector.blob_sizes.get(name)
+        if len(values) != rows or any(v is not None and len(v) != size for v in values):
+            raise ValueError(f"{detector.name}: {name!r} is not {rows} values of {size} bytes")
+
+
 def build_stack(config: Config) -> Stack:
     """The stack of a configuration, not yet loaded.
 
@@ -202,7 +238,7 @@ def build_stack(config: Config) -> Stack:
     entries = config.stack.detectors
     if not entries:
         raise UsageError("stack.detectors is empty: name at least one detector")
-    names = [d.name for d in entries]
+    names = [d.title for d in entries]
     for name in config.stack.only:
         if name not in names:
             raise UsageError(f"stack.only: {name!r} is not in stack.detectors{_nearest(name, names)}")
@@ -211,10 +247,10 @@ def build_stack(config: Config) -> Stack:
     disabled: list[str] = []
     for entry in entries:
         detector = build(entry)
-        if names.count(entry.name) > 1:
-            raise UsageError(f"stack.detectors: {entry.name!r} stands twice")
+        if names.count(entry.title) > 1:
+            raise UsageError(f"stack.detectors: {entry.title!r} stands twice; give one an `alias:`")
         own = [f"{detector.name}.{label}" for label in detector.labels]
-        if config.stack.only and entry.name not in config.stack.only:
+        if config.stack.only and entry.title not in config.stack.only:
             disabled.extend(own)
             continue
         for name in detector.requires:
@@ -248,12 +284,15 @@ def fingerprint(slots: Sequence[Slot], config: Config) -> str:
                 "labels": list(s.detector.labels),
                 "weights": [w.sha256 or w.locator for w in s.weights],
                 "when": None if s.condition is None else [s.condition.vote, s.condition.compare, s.condition.number],
-                "options": next((dict(d.options) for d in config.stack.detectors if d.name == s.detector.name), {}),
+                "options": next((dict(d.options) for d in config.stack.detectors if d.title == s.detector.name), {}),
             }
             for s in slots
         ],
         "dtype": config.stack.dtype,
         "media": config.media.model_dump(exclude={"decode_timeout_s", "max_bytes"}),
+        "decoding": DECODE_VERSION,
+        # Not a vote, but columns: parts of one table have one schema.
+        "keep_embeddings": config.stack.keep_embeddings,
     }
     return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:32]
 
@@ -268,6 +307,8 @@ def pick_device(name: str) -> torch.device:
         raise UsageError(f"stack.device: {name!r} is no device; use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("stack.device: cuda is not available here; use auto or cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"stack.device: no {name!r} here; there are {torch.cuda.device_count()} GPUs")
     return device
 
 

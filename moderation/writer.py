@@ -132,8 +132,8 @@ def _verdict_cells(row: Row, checks: Sequence[str]) -> dict[str, object]:
         "verdict": str(judged.verdict) if judged else None,
         "reason": judged.reason if judged else None,
         "check": judged.check if judged else None,
-        "score": judged.score if judged else None,
-        "confidence": judged.confidence if judged else None,
+        "score": _number(judged.score) if judged else None,
+        "confidence": _number(judged.confidence) if judged else None,
         "evidence": [
             {"detector": e.detector, "label": e.label, "score": e.score, "frame": e.frame, "time_s": e.time_s}
             | {"box": list(e.box) if e.box else None}
@@ -155,8 +155,13 @@ def _verdict_cells(row: Row, checks: Sequence[str]) -> dict[str, object]:
         "attributes": sorted(row.item.attributes.items()),
     }
     for check in checks:
-        cells[score_column(check)] = judged.scores.get(check) if judged else None
+        cells[score_column(check)] = _number(judged.scores.get(check)) if judged else None
     return cells
+
+
+def _number(value: float | None) -> float | None:
+    """NaN inside, null in the table."""
+    return None if value is None or value != value else value
 
 
 def _clean(text: str) -> str:
@@ -169,4 +174,4 @@ def _embedding_column(rows: Sequence[Row], name: str, dim: int) -> pa.Array:
     for row in rows:
         found = (row.embeddings or {}).get(name)
         cells.extend(found if found is not None else [None] * row.frames_scored)
-    return pa.array([None if c is None or np.isnan(c[0]) else c for c in cells], pa.list_(pa.float16(), dim))
+    return pa.array([None if c is None or not np.isfinite(c).all() else c for c in cells], pa.list_(pa.float16(), dim))

@@ -38,6 +38,7 @@ class Weights:
     sha256: str
     licence: str
     origin: str  # repository or model card
+    size_bytes: int | None = None  # where known, to say so when the file is missing
 
 
 class FrameBatch(Protocol):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.prepare import Conv, prepare
 from moderation.detectors.registry import check_options
 from moderation.detectors.weights import OnnxGraph, read_onnx
 from moderation.errors import FatalError
@@ -57,7 +58,7 @@ class ImageSafety:
         """Read the weights and move to the device. Raises FatalError when they are not of this network."""
         network = SwiftFormer(len(self.labels))
         load_network(network, read_onnx(paths[0]))
-        self.network = network.eval().requires_grad_(False).to(device, dtype).to(memory_format=torch.channels_last)
+        self.network = prepare(network, device, dtype)
         self._dtype = dtype
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
@@ -78,20 +79,19 @@ class SwiftFormer(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
-        self.stem = nn.Conv2d(3, _WIDTHS[0] // 2, 3, 2, 1)
-        self.stem_2 = nn.Conv2d(_WIDTHS[0] // 2, _WIDTHS[0], 3, 2, 1)
+        self.stem = Conv(3, _WIDTHS[0] // 2, 3, stride=2, activation="relu")
+        self.stem_2 = Conv(_WIDTHS[0] // 2, _WIDTHS[0], 3, stride=2, activation="relu")
         stages: list[nn.Module] = []
         for i, (width, depth) in enumerate(zip(_WIDTHS, _DEPTHS, strict=True)):
             if i:
-                stages.append(nn.Conv2d(_WIDTHS[i - 1], width, 3, 2, 1))
+                stages.append(Conv(_WIDTHS[i - 1], width, 3, stride=2))
             stages += [_ConvBlock(width, 4 * width) for _ in range(depth - 1)]
             stages.append(_AttentionBlock(width))
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(_WIDTHS[-1], classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu_(self.stem_2(F.relu_(self.stem(x))))
-        features: torch.Tensor = self.stages(x).mean(dim=(2, 3))
+        features: torch.Tensor = self.stages(self.stem_2(self.stem(x))).mean(dim=(2, 3))
         return features
 
 
@@ -100,13 +100,13 @@ class _ConvBlock(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        self.widen = nn.Conv2d(width, hidden, 1)
-        self.narrow = nn.Conv2d(hidden, width, 1)
+        self.depthwise = Conv(width, width, 3, groups=width)
+        self.widen = Conv(width, hidden, 1, activation="gelu")
+        self.narrow = Conv(hidden, width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.narrow(F.gelu(self.widen(self.depthwise(x))))
-        return out.add_(x)
+        out: torch.Tensor = self.narrow(self.widen(self.depthwise(x)), x)
+        return out
 
 
 class _AttentionBlock(nn.Module):
@@ -120,14 +120,14 @@ class _AttentionBlock(nn.Module):
         self.weigh = nn.Parameter(torch.zeros(width, 1))
         self.project = nn.Linear(width, width)
         self.final = nn.Linear(width, width)
-        self.widen = nn.Conv2d(width, 4 * width, 1)
-        self.narrow = nn.Conv2d(4 * width, width, 1)
+        self.widen = Conv(width, 4 * width, 1, activation="gelu")
+        self.narrow = Conv(4 * width, width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.local(x)
         x = x + self._attend(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        out: torch.Tensor = self.narrow(F.gelu(self.widen(x)))
-        return out.add_(x)
+        out: torch.Tensor = self.narrow(self.widen(x), x)
+        return out
 
     def _attend(self, x: torch.Tensor) -> torch.Tensor:
         """[B,H,W,C] -> the same shape. One global query: the mean of all queries, weighted by a learned direction."""
@@ -151,8 +151,10 @@ def load_network(network: SwiftFormer, graph: OnnxGraph) -> None:
 
 
 def _named(graph: OnnxGraph) -> dict[str, torch.Tensor]:
-    """All tensors by name; linear layers, exported without a name, get that of their bias."""
-    named = dict(graph.tensors)
+    """All tensors by name, in float64, as folding multiplies them; linear layers, exported without a name, get that of
+    their bias.
+    """
+    named = {name: t.double() if t.is_floating_point() else t for name, t in graph.tensors.items()}
     made_by = {node.outputs[0]: node for node in graph.nodes}
     for node in graph.nodes:
         if node.op != "Add":
@@ -160,7 +162,7 @@ def _named(graph: OnnxGraph) -> dict[str, torch.Tensor]:
         product = made_by.get(node.inputs[0])
         bias = node.inputs[1]
         if product is not None and product.op == "MatMul" and bias.endswith(".bias"):
-            named[bias.removesuffix("bias") + "weight"] = graph.tensors[product.inputs[1]].T
+            named[bias.removesuffix("bias") + "weight"] = named[product.inputs[1]].T
     return named
 
 
@@ -168,8 +170,9 @@ def _load(network: SwiftFormer, named: Mapping[str, torch.Tensor]) -> None:
     # (x/255 - mean)/std as the stem reads it: its weights over 255 std, and x minus 255 mean.
     std = named["std"].reshape(1, 3, 1, 1)
     network.mean.copy_(255 * named["mean"].reshape(1, 3, 1, 1))
-    _copy(network.stem, named, "model.stem.0")
-    network.stem.weight.div_(255 * std)
+    network.stem.weight.copy_(named["model.stem.0.weight"] / (255 * std))
+    assert network.stem.bias is not None  # built with one
+    network.stem.bias.copy_(named["model.stem.0.bias"])
     _copy(network.stem_2, named, "model.stem.3")
     modules = iter(network.stages)
     for stage, depth in enumerate(_DEPTHS):

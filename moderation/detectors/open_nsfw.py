@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.prepare import Conv, prepare
 from moderation.detectors.registry import check_options
 from moderation.detectors.weights import OnnxGraph, read_onnx
 from moderation.errors import FatalError
@@ -63,7 +64,7 @@ class OpenNsfw:
         """Read the weights and move to the device. Raises FatalError when they are not of this network."""
         network = ThinResNet()
         load_network(network, read_onnx(paths[0]))
-        self.network = network.eval().requires_grad_(False).to(device, dtype).to(memory_format=torch.channels_last)
+        self.network = prepare(network, device, dtype)
         self._dtype = dtype
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
@@ -84,9 +85,7 @@ class ThinResNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 64, 7, stride=2, padding=3)
-        # TensorFlow's SAME padding: here only at the end.
-        self.pool = nn.Sequential(nn.ConstantPad2d((0, 1, 0, 1), 0.0), nn.MaxPool2d(3, 2))
+        self.stem = Conv(3, 64, 7, stride=2, activation="relu")
         blocks: list[nn.Module] = []
         width_in = 64
         for stage, (count, width) in enumerate(_STAGES):
@@ -97,7 +96,8 @@ class ThinResNet(nn.Module):
         self.head = nn.Linear(width_in, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.pool(F.relu_(self.stem(x)))
+        # TensorFlow's SAME padding, here only at the end, by windows that may reach over it: no copy to pad.
+        x = F.max_pool2d(self.stem(x), 3, 2, ceil_mode=True)
         logits: torch.Tensor = self.head(self.blocks(x).mean(dim=(2, 3)))
         return logits
 
@@ -108,16 +108,15 @@ class _Bottleneck(nn.Module):
     def __init__(self, width_in: int, width: int, *, stride: int, project: bool) -> None:
         super().__init__()
         # In the order in which the file lists them.
-        self.project = nn.Conv2d(width_in, 4 * width, 1, stride=stride) if project else None
-        self.reduce = nn.Conv2d(width_in, width, 1, stride=stride)
-        self.middle = nn.Conv2d(width, width, 3, padding=1)
-        self.expand = nn.Conv2d(width, 4 * width, 1)
+        self.project = Conv(width_in, 4 * width, 1, stride=stride) if project else None
+        self.reduce = Conv(width_in, width, 1, stride=stride, activation="relu")
+        self.middle = Conv(width, width, 3, activation="relu")
+        self.expand = Conv(width, 4 * width, 1, activation="relu")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.project is None else self.project(x)
-        y = F.relu_(self.reduce(x))
-        y = F.relu_(self.middle(y))
-        return F.relu_(self.expand(y).add_(shortcut))
+        out: torch.Tensor = self.expand(self.middle(self.reduce(x)), shortcut)
+        return out
 
 
 def load_network(network: ThinResNet, graph: OnnxGraph) -> None:

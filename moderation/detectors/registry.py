@@ -68,24 +68,38 @@ def build(config: DetectorConfig) -> Detector:
         close = difflib.get_close_matches(config.name, known, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]!r}?" if close else f"installed: {', '.join(known) or 'none'}"
         raise UsageError(f"unknown detector {config.name!r}; {hint}")
+    if config.options_from is not None:
+        raise UsageError(f"detector {config.title!r}: `options_from` is read by load_config()")
     detector = known[config.name](config.options)
-    weights_of(detector, config)
+    detector.name = config.title
+    detector.weights = weights_of(detector, config)
     return detector
 
 
 def weights_of(detector: Detector, config: DetectorConfig) -> tuple[Weights, ...]:
     """The weights to load: the detector's own, or the configuration's `weights` and `sha256` in their place.
 
-    Raises UsageError when these can't stand for the detector's: no sha256, or it takes none or several files.
+    A detector that has no weights of its own leaves a locator empty for the configuration to fill.
+    Raises UsageError when these can't stand for the detector's: no sha256 (only hf:// may lack one, a hub knows its
+    own), or it takes none or several files; or when there are none.
     """
     own = tuple(detector.weights)
+    empty = [w for w in own if not w.locator]
     if config.weights is None and config.sha256 is None:
+        if empty:
+            raise UsageError(
+                f"detector {config.title!r}: say where they lie: `weights:` (s3://, file://, hf://) and `sha256:`"
+            )
         return own
-    if config.weights is None or config.sha256 is None:
-        raise UsageError(f"detector {config.name!r}: `weights` and `sha256` go together")
-    if len(own) != 1:
-        raise UsageError(f"detector {config.name!r}: takes {len(own)} weight files, `weights` can replace only one")
-    return (replace(own[0], locator=config.weights, sha256=config.sha256),)
+    if config.weights is None or (config.sha256 is None and not config.weights.startswith("hf://")):
+        raise UsageError(f"detector {config.title!r}: `weights` and `sha256` go together")
+    if any(w.locator == config.weights for w in own):
+        return own  # already in their place
+    if len(empty or own) != 1:
+        raise UsageError(f"detector {config.title!r}: takes {len(own)} weight files, `weights` can replace only one")
+    replaced = (empty or own)[0]
+    given = replace(replaced, locator=config.weights, sha256=config.sha256 or "")
+    return tuple(given if w is replaced else w for w in own)
 
 
 def check_options(name: str, options: Mapping[str, object], known: Mapping[str, type | tuple[type, ...]]) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,9 +18,11 @@ import torch
 
 from moderation import storage
 from moderation.detectors.base import Weights
+from moderation.detectors.mirror import find_mirrored, mirror_uri, missing
 from moderation.errors import FatalError, UsageError
 
 _CHUNK_BYTES = 1 << 20
+_PIECE_BYTES = 64 << 20  # of a download: each is one request with its own retries
 
 
 def resolve(w: Weights, *, cache: Path | None = None) -> Path:
@@ -28,14 +30,16 @@ def resolve(w: Weights, *, cache: Path | None = None) -> Path:
 
     `pkg://package/path` is read in place, `file://` too; `s3://` and every other fsspec scheme, and
     `hf://org/name[@revision]/file`, are downloaded once into `cache` (default: `default_cache()`) under their sha256.
+    A mirror (`$MODERATION_WEIGHTS`, see `mirror`) is asked first. Only hf:// may come without a sha256: the hub checks
+    its own, and a revision pins it.
 
-    Raises UsageError when there is nothing at the locator (with the command that installs a missing package),
-    FatalError when the content is not what `w.sha256` says, or storage fails.
+    Raises UsageError when there is nothing at the locator (with the command that installs a missing package, or the
+    ways to supply the file), FatalError when the content is not what `w.sha256` says, or storage fails.
     """
     scheme, separator, rest = w.locator.partition("://")
     if not separator:
         raise UsageError(f"weights {w.locator!r}: expected pkg://, file://, s3:// or hf://")
-    if len(w.sha256) != 64 or set(w.sha256.lower()) - set("0123456789abcdef"):
+    if (w.sha256 or scheme != "hf") and (len(w.sha256) != 64 or set(w.sha256.lower()) - set("0123456789abcdef")):
         raise UsageError(f"weights {w.locator}: sha256 must be 64 hexadecimal digits, got {w.sha256!r}")
     if scheme == "pkg":
         package, _, inside = rest.partition("/")
@@ -45,12 +49,18 @@ def resolve(w: Weights, *, cache: Path | None = None) -> Path:
         if not path.is_file():
             raise UsageError(f"weights {w.locator}: no such file")
         return _checked(path, w)
-    target = (cache or default_cache()) / f"{w.sha256.lower()}{Path(rest).suffix}"
-    if target.is_file():
+    folder = cache or default_cache()
+    mirror = mirror_uri()
+    mirrored = find_mirrored(w, mirror) if mirror else None
+    if mirror and mirrored:
+        w = replace(w, locator=storage.join(mirror, mirrored.file), sha256=mirrored.sha256)
+    target = folder / f"{w.sha256.lower()}{Path(rest).suffix}"
+    if w.sha256 and target.is_file():
         return _checked(target, w)
-    if scheme == "hf":
-        return _checked(_from_hub(w, rest), w)
-    return _store(lambda: _fetch(w), target, w)
+    if scheme == "hf" and not mirrored:
+        path = _from_hub(w, rest)
+        return _checked(path, w) if w.sha256 else path
+    return _download(w, target)
 
 
 def default_cache() -> Path:
@@ -97,21 +107,43 @@ def _checked(path: Path, w: Weights) -> Path:
     return path
 
 
-def _fetch(w: Weights) -> bytes:
-    try:
-        return storage.read_bytes(w.locator)
-    except FileNotFoundError as error:
-        raise UsageError(f"weights {w.locator}: no such object") from error
-    except PermissionError as error:
-        raise UsageError(f"weights {w.locator}: access denied") from error
-    except storage.StorageError as error:
-        raise FatalError(f"weights {w.locator}: {error}") from error
+def _download(w: Weights, target: Path) -> Path:
+    """An object under its final name, whole or not at all (several workers may do this at once); in bounded pieces."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as part:
+        try:
+            size = storage.info(w.locator).size_bytes
+            for start in range(0, size, _PIECE_BYTES):
+                data = storage.read_bytes(w.locator, offset=start, length=min(_PIECE_BYTES, size - start))
+                digest.update(data)
+                part.write(data)
+            part.flush()
+            if digest.hexdigest() != w.sha256.lower():
+                raise FatalError(
+                    f"weights {w.locator}: sha256 is {digest.hexdigest()}, expected {w.sha256.lower()}; not used"
+                )
+            Path(part.name).replace(target)
+        except FileNotFoundError as error:
+            raise missing(w, "there is no such object") from error
+        except PermissionError as error:
+            raise missing(w, "access denied") from error
+        except storage.StorageError as error:
+            raise FatalError(f"weights {w.locator}: {error}") from error
+        finally:
+            Path(part.name).unlink(missing_ok=True)
+    return target
 
 
 def _from_hub(w: Weights, rest: str) -> Path:
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+        )
     except ImportError as error:
         raise UsageError(f"weights {w.locator}: pip install huggingface-hub") from error
     steps = rest.split("/", 2)
@@ -120,28 +152,13 @@ def _from_hub(w: Weights, rest: str) -> Path:
     name, _, revision = steps[1].partition("@")
     try:
         return Path(hf_hub_download(f"{steps[0]}/{name}", steps[2], revision=revision or None))
+    except LocalEntryNotFoundError as error:
+        # Also what the library raises when it cannot reach the hub, or was told not to try.
+        raise missing(w, "the hub is out of reach and its cache has no copy") from error
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
-        raise UsageError(f"weights {w.locator}: the hub has no such repository or file, or it is private") from error
+        raise missing(w, "the hub has no such repository or file, or it is private") from error
     except (HfHubHTTPError, OSError) as error:
         raise FatalError(f"weights {w.locator}: {error}") from error
-
-
-def _store(fetch: Callable[[], bytes], target: Path, w: Weights) -> Path:
-    """Fetched bytes under their final name, whole or not at all: several workers may do this at once."""
-    data = fetch()
-    found = hashlib.sha256(data).hexdigest()
-    if found != w.sha256.lower():
-        raise FatalError(f"weights {w.locator}: sha256 is {found}, expected {w.sha256.lower()}; not used")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as part:
-        try:
-            part.write(data)
-            part.flush()
-            Path(part.name).replace(target)
-        except OSError:
-            Path(part.name).unlink(missing_ok=True)
-            raise
-    return target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,11 @@
 
 from moderation.media.decode import decode_item
 from moderation.media.image import decode_image
-from moderation.media.limits import abandoned_decodes, decode_with_deadline
+from moderation.media.limits import DECODE_VERSION, abandoned_decodes, decode_with_deadline
 from moderation.media.sniff import MediaType, names_media, sniff
 
 __all__ = [
+    "DECODE_VERSION",
     "MediaType",
     "abandoned_decodes",
     "decode_image",

@@ -14,7 +14,7 @@ from moderation.media.image import decode_jpeg_image, describe
 from moderation.media.limits import Deadline, decode_with_deadline, spread, start_deadline
 from moderation.media.sniff import HEAD_BYTES, MediaType, names_media, sniff
 from moderation.media.video import decode_video, widest_gap
-from moderation.types import ErrorCode, Frame, Item, Kind, Media
+from moderation.types import ErrorCode, Frame, Item, Kind, Media, MediaObject
 
 Payload = bytes | ItemError
 
@@ -36,21 +36,26 @@ def decode_item(item: Item, payloads: Sequence[Payload], config: MediaConfig) ->
     if len(payloads) != len(item.objects):
         raise ValueError(f"{len(payloads)} payloads for {len(item.objects)} objects of {item.item_id}")
     deadline = start_deadline(config.decode_timeout_s)
-    names = [o.name for o in item.objects]
+    claims = [_claims_media(o) for o in item.objects]
     if item.kind is Kind.KEYFRAMES:
         return _decode_keyframes(item, payloads, config, deadline)
     if item.kind is Kind.ALBUM or len(payloads) != 1:
-        return _decode_album(names, payloads, config, deadline)
-    return _decode_object(names[0], payloads[0], config, deadline)
+        return _decode_album(claims, payloads, config, deadline)
+    return _decode_object(claims[0], payloads[0], config, deadline)
 
 
-def _decode_object(name: str, payload: Payload, config: MediaConfig, deadline: Deadline) -> Media:
+def _claims_media(source: MediaObject) -> bool:
+    """Whether it is said to be a picture or a video: by its name, or as a nameless cell of the column of pictures."""
+    return names_media(source.name) or (source.column is not None and not source.name)
+
+
+def _decode_object(claimed: bool, payload: Payload, config: MediaConfig, deadline: Deadline) -> Media:
     """One object as Media; every failure is in its `error`."""
     media_type = None if isinstance(payload, ItemError) else sniff(payload[:HEAD_BYTES])
     try:
         if isinstance(payload, ItemError):
             raise payload
-        return _decode_bytes(name, payload, media_type, config, deadline)
+        return _decode_bytes(claimed, payload, media_type, config, deadline)
     except ItemError as error:
         code, detail = error.code, error.detail
     except DecompressionBombError as error:
@@ -64,15 +69,15 @@ def _decode_object(name: str, payload: Payload, config: MediaConfig, deadline: D
 
 
 def _decode_bytes(
-    name: str, data: bytes, media_type: MediaType | None, config: MediaConfig, deadline: Deadline
+    claimed: bool, data: bytes, media_type: MediaType | None, config: MediaConfig, deadline: Deadline
 ) -> Media:
     if not data:
         raise ItemError(ErrorCode.EMPTY, "0 bytes")
     if len(data) > config.max_bytes:
         raise ItemError(ErrorCode.TOO_LARGE, f"{len(data)} bytes are more than {config.max_bytes}")
     if media_type is None:
-        if names_media(name):
-            raise ItemError(ErrorCode.UNSUPPORTED_TYPE, "named like a picture or a video, but its content is neither")
+        if claimed:
+            raise ItemError(ErrorCode.UNSUPPORTED_TYPE, "said to be a picture or a video, but its content is neither")
         raise ItemError(ErrorCode.NOT_MEDIA, "neither by content nor by name")
     deadline.check()
     if media_type is MediaType.JPEG:
@@ -83,14 +88,16 @@ def _decode_bytes(
     return decode_with_deadline(lambda: decode(data, media_type, config, deadline), deadline)
 
 
-def _decode_album(names: Sequence[str], payloads: Sequence[Payload], config: MediaConfig, deadline: Deadline) -> Media:
+def _decode_album(
+    claims: Sequence[bool], payloads: Sequence[Payload], config: MediaConfig, deadline: Deadline
+) -> Media:
     """All members' frames, numbered on. Every still is scored; animations and videos share what max_frames leaves."""
     member_config = _with_max_frames(config, _frames_each(payloads, config.max_frames))
     members: list[Media] = []
     frames: list[Frame] = []
     total = 0
-    for name, payload in zip(names, payloads, strict=True):
-        member = _decode_object(name, payload, member_config, deadline)
+    for claimed, payload in zip(claims, payloads, strict=True):
+        member = _decode_object(claimed, payload, member_config, deadline)
         frames.extend(replace(f, index=total + f.index) for f in member.frames)
         # At least 1, and beyond every index used: a failed member keeps its number.
         total += max(1, member.frames_total, *(f.index + 1 for f in member.frames))
@@ -109,7 +116,7 @@ def _decode_keyframes(item: Item, payloads: Sequence[Payload], config: MediaConf
     for position, (source, payload) in enumerate(zip(item.objects, payloads, strict=True)):
         if position not in chosen and not isinstance(payload, ItemError):
             continue
-        member = _decode_object(source.name, payload, one, deadline)
+        member = _decode_object(_claims_media(source), payload, one, deadline)
         if member.kind is Kind.VIDEO and member.error is None:
             member = Media(kind=Kind.VIDEO, error=ErrorCode.UNSUPPORTED_TYPE, error_detail="a video among keyframes")
         index = source.frame if distinct and source.frame is not None else position

@@ -33,7 +33,7 @@ from moderation.media.sniff import MediaType, sniff
 from moderation.types import U8, ErrorCode, Frame, Kind, Media
 
 try:
-    import simplejpeg  # type: ignore[import-untyped]  # it ships stubs without py.typed
+    import simplejpeg
 except ImportError:  # only speed is lost: Pillow decodes to the same pixels
     simplejpeg = None
 

@@ -18,6 +18,10 @@ from moderation.types import ErrorCode
 
 _T = TypeVar("_T")
 
+# Part of the stack's fingerprint: changes whenever the same bytes may give other pixels.
+DECODE_VERSION = "1"
+# Resampling by a few percent blurs without saving work: 600x450 to 597x448 moved an imagenet score by 0.0498.
+NEARLY = 1.15
 LONG_SIDE = 4  # times the canvas: a strip of 100 x 50,000 must not become 448 x 224,000
 
 _abandoned: set[threading.Thread] = set()
@@ -107,8 +111,12 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def canvas_size(width: int, height: int, canvas_px: int) -> tuple[int, int]:
-    """The size a frame is scaled to: short side `canvas_px` when larger, long side at most LONG_SIDE times that."""
-    scale = min(1.0, canvas_px / min(width, height), LONG_SIDE * canvas_px / max(width, height))
+    """The size a frame is scaled to: short side `canvas_px` if clearly larger, long side at most LONG_SIDE times that.
+
+    A short side of at most NEARLY times the canvas stays as it is.
+    """
+    to_short = canvas_px / min(width, height)
+    scale = min(1.0 if to_short * NEARLY >= 1.0 else to_short, LONG_SIDE * canvas_px / max(width, height), 1.0)
     if scale == 1.0:
         return width, height
     return max(1, round(width * scale)), max(1, round(height * scale))

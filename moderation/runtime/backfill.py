@@ -27,6 +27,7 @@ from moderation.runtime.feed import Feed
 from moderation.runtime.metrics import Meters
 from moderation.runtime.progress import Several, make_progress
 from moderation.runtime.run import Run, check_output, finish_run, nothing_left, prepare_run, start_over, write_state
+from moderation.sources import open_source
 
 # Shards that wait in the driver: enough for two for each of a hundred workers; a plan row is a few hundred bytes.
 FEED_SHARDS = 256
@@ -65,6 +66,8 @@ def backfill(
     """
     run = prepare_run(source, out, config, limit)
     if fresh:
+        # A wrong source must not cost the tables that are there.
+        open_source(run.source, config.source)
         start_over(run.out)
     committed = check_output(run)
     if nothing_left(run, committed):
@@ -73,13 +76,15 @@ def backfill(
     write_state(run, "running")
     began_s = time.monotonic()
     stop = Stop()
-    with make_progress(run.facts.run_id) as shown, _stop_on_signals(stop, config.runtime.grace_s):
+    with make_progress(run.facts.run_id) as shown:
         feed = Feed(lambda: shards, committed, FEED_SHARDS)
-        connect(config.runtime)
         try:
+            connect(config.runtime)
             crew = Crew(config=config, policy=run.policy, facts=run.facts, out=run.out)
             progress = Several((shown, Meters(run.facts.run_id)))
-            tally = drive(crew, feed, config.runtime, progress, stop, _enough(began_s, max_hours, max_items))
+            # Only now: Ray puts a handler of its own in place when it connects.
+            with _stop_on_signals(stop, config.runtime.grace_s):
+                tally = drive(crew, feed, config.runtime, progress, stop, _enough(began_s, max_hours, max_items))
         except ModerationError as error:
             write_state(run, "failed", error=str(error))
             raise

@@ -12,8 +12,6 @@ from moderation.sources.table import read_cells
 from moderation.types import ErrorCode, Item, MediaObject
 
 _Group = tuple[str, int, str]  # uri, row group, column
-
-
 _CAUGHT = (ItemError, storage.StorageError, UsageError, OSError, ValueError)
 
 
@@ -28,7 +26,10 @@ class Fetcher:
         self._lock = threading.Lock()
 
     def __call__(self, item: Item) -> list[bytes | ItemError]:
-        """One payload an object, in order; an ItemError where one could not be read. Never raises for an item."""
+        """One payload an object, in order; an ItemError where one could not be read.
+
+        Never raises for an item; raises CredentialsError where storage does not know the caller.
+        """
         if item.error is not None:
             return [ItemError(item.error, item.error_detail) for _ in item.objects]
         return [self._fetch(o) for o in item.objects]
@@ -38,6 +39,8 @@ class Fetcher:
             if source.column is not None:
                 return self._limited(self._cell(source))
             return self._limited(self._object(source))
+        except storage.CredentialsError:
+            raise
         except _CAUGHT as error:
             return _as_item_error(error)
 
@@ -62,6 +65,10 @@ class Fetcher:
                     row, payload = next(self._cells(group))
                     self._rows[group].discard(row)
                     waiting[row] = payload
+                except storage.CredentialsError:
+                    raise
+                except StopIteration:
+                    raise ItemError(ErrorCode.NOT_FOUND, f"row {source.row} was handed out before") from None
                 except _CAUGHT as error:
                     # The reader has ended with this: it is the answer of all rows that were still to come.
                     waiting.update(dict.fromkeys(self._rows[group], _as_item_error(error)))

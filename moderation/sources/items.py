@@ -79,7 +79,7 @@ def list_files(source: str, suffixes: tuple[str, ...]) -> Iterator[tuple[ObjectI
 
     A file and a glob are taken as named; below a prefix only names that end in one of `suffixes` count.
     """
-    named = bool(storage.GLOB & set(source))
+    named = storage.is_glob(source)
     first = True
     for info in storage.list_objects(source):
         if named or (first and _same(info.uri, source)) or info.uri.lower().endswith(suffixes):

@@ -1,7 +1,7 @@
 """The one seam to files and object stores: list, read, retry, publish.
 
 Every other module names objects by URI and calls these functions. Errors: FileNotFoundError, PermissionError, or
-StorageError for what retries did not cure.
+StorageError for what retries did not cure; CredentialsError (fatal) where the caller is not known.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from moderation.storage.access import (
     read_optional,
     scheme_of,
 )
-from moderation.storage.listing import GLOB, list_objects
-from moderation.storage.retry import StorageError, retrying
+from moderation.storage.listing import is_glob, list_objects
+from moderation.storage.retry import CredentialsError, StorageError, retrying
 
 __all__ = [
-    "GLOB",
+    "CredentialsError",
     "ObjectInfo",
     "StorageError",
     "canonical",
@@ -32,6 +32,7 @@ __all__ = [
     "filesystem",
     "info",
     "is_folder",
+    "is_glob",
     "join",
     "list_objects",
     "open_input",

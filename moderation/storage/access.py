@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 import fsspec
 
-from moderation.errors import UsageError
-from moderation.storage.retry import REQUEST_TIMEOUT_S, retrying
+from moderation.errors import FatalError, UsageError
+from moderation.storage.retry import REQUEST_TIMEOUT_S, is_out_of_range, retrying
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,8 @@ def canonical(uri: str) -> str:
         return os.path.abspath(path)  # noqa: PTH100 - Path.resolve() would follow links; abspath is pure
     if scheme not in fsspec.available_protocols():
         raise UsageError(f"{uri}: unknown scheme {scheme!r}; known: a local path, s3://, gs://, az://, memory://")
+    if scheme == "memory":
+        return "memory://" + uri.split("://", 1)[1].lstrip("/")
     return uri
 
 
@@ -93,7 +97,12 @@ def info(uri: str) -> ObjectInfo:
     Raises FileNotFoundError (a folder counts as absent), PermissionError, StorageError.
     """
     uri = canonical(uri)
-    found = retrying(lambda: filesystem(uri).info(split_uri(uri)[1]), what=uri)
+    scheme, path = split_uri(uri)
+    if scheme == "file":
+        if Path(path).is_file():
+            return local_info(path)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    found = retrying(lambda: filesystem(uri).info(path), what=uri)
     if found["type"] != "file":
         raise FileNotFoundError(uri)
     return object_info(uri, found)
@@ -116,18 +125,23 @@ def read_bytes(uri: str, *, offset: int | None = None, length: int | None = None
     """
     uri = canonical(uri)
     scheme, path = split_uri(uri)
-    if scheme in ("file", "local"):
-        with Path(path).open("rb") as file:
-            if offset:
-                file.seek(offset)
-            return file.read() if length is None else file.read(length)
+    if length == 0:
+        # As a Range header this would be malformed, and a server may answer with the whole object.
+        return b""
+    if scheme == "file":
+        return retrying(lambda: _read_local(Path(path), offset or 0, length), what=uri)
     start = offset or 0
 
     def read() -> bytes:
         fs = filesystem(uri)
         if offset is None and length is None:
             return bytes(fs.cat_file(path))
-        data = bytes(fs.cat_file(path, start=start, end=None if length is None else start + length))
+        try:
+            data = bytes(fs.cat_file(path, start=start, end=None if length is None else start + length))
+        except OSError as error:
+            if is_out_of_range(error):
+                return b""  # an empty object, of which not even the first byte can be asked for
+            raise
         if length is not None and len(data) < length and start + len(data) < int(fs.info(path)["size"]):
             raise ConnectionResetError(f"{uri}: body cut short")
         return data
@@ -145,19 +159,22 @@ def open_input(uri: str) -> IO[bytes]:
 def publish(uri: str, data: bytes) -> None:
     """Write an object whole: readers see all of it or nothing. An object store does that by itself; locally by rename.
 
-    Raises PermissionError, StorageError.
+    Raises FatalError where it cannot be written, StorageError where storage kept failing.
     """
     uri = canonical(uri)
     scheme, path = split_uri(uri)
-    if scheme in ("file", "local"):
-        _publish_local(Path(path), data)
-        return
 
     def write() -> None:
-        fs = filesystem(uri)
-        fs.pipe_file(path, data)
+        if scheme == "file":
+            _publish_local(Path(path), data)
+        else:
+            filesystem(uri).pipe_file(path, data)
 
-    retrying(write, what=uri)
+    try:
+        retrying(write, what=uri)
+    except OSError as error:
+        # Not allowed, no such bucket, a file in the way, a full or read-only disk: no next shard would fare better.
+        raise FatalError(f"cannot write {uri}: {error}") from error
 
 
 def read_optional(uri: str) -> bytes | None:
@@ -175,13 +192,28 @@ def delete_tree(uri: str) -> None:
         retrying(lambda: filesystem(uri).rm(split_uri(uri)[1], recursive=True), what=uri)
 
 
+def local_info(path: str) -> ObjectInfo:
+    """A local file as a listing shows it. Raises FileNotFoundError."""
+    stat = Path(path).stat()
+    return ObjectInfo(uri=path, size_bytes=stat.st_size, etag=f"{stat.st_size}-{stat.st_mtime_ns}")
+
+
 def object_info(uri: str, found: dict[str, Any]) -> ObjectInfo:
     size = int(found.get("size") or 0)
     etag = found.get("ETag") or found.get("etag") or found.get("md5")
     if etag is None:
         stamp = found.get("mtime") or found.get("LastModified") or found.get("created")
+        if isinstance(stamp, datetime):
+            stamp = stamp.timestamp()  # fsspec's memory says it one way in a listing and the other when asked
         etag = f"{size}-{stamp}" if stamp is not None else None
     return ObjectInfo(uri=uri, size_bytes=size, etag=str(etag).strip('"') if etag is not None else None)
+
+
+def _read_local(path: Path, offset: int, length: int | None) -> bytes:
+    with path.open("rb") as file:
+        if offset:
+            file.seek(offset)
+        return file.read() if length is None else file.read(length)
 
 
 def _publish_local(path: Path, data: bytes) -> None:
@@ -195,5 +227,5 @@ def _publish_local(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         scratch.replace(path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             scratch.unlink()

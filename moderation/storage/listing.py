@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,57 +11,76 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fsspec.asyn import sync
+from fsspec.utils import glob_translate
 
-from moderation.storage.access import ObjectInfo, canonical, filesystem, info, object_info, split_uri
+from moderation.errors import UsageError
+from moderation.storage.access import (
+    ObjectInfo,
+    canonical,
+    filesystem,
+    info,
+    local_info,
+    object_info,
+    scheme_of,
+    split_uri,
+)
 from moderation.storage.retry import REQUEST_TIMEOUT_S, retrying
 
-GLOB = frozenset("*?[")
+_GLOB = frozenset("*?[")
+
+
+def is_glob(uri: str) -> bool:
+    """Whether a URI is a pattern. A local file or folder of just this name is none: `photos [2024]`."""
+    if not _GLOB & set(uri):
+        return False
+    scheme, path = split_uri(canonical(uri))
+    return not (scheme == "file" and os.path.lexists(path))
 
 
 def list_objects(uri: str) -> Iterator[ObjectInfo]:
     """Every object below a prefix, or that a glob matches, recursively, in a stable order, as the store pages.
 
-    The first object comes before the listing has ended. Raises FileNotFoundError when nothing is there at all.
+    The first object comes before the listing has ended. A glob is fsspec's: `*` and `?` stay in a folder, `**` spans
+    several. Raises FileNotFoundError when nothing is there at all.
     """
     uri = canonical(uri)
-    if GLOB & set(uri):
-        yield from _list_glob(uri)
-        return
+    yield from _list_glob(uri) if is_glob(uri) else _list_prefix(uri)
+
+
+def _list_prefix(uri: str, *, depth: int | None = None) -> Iterator[ObjectInfo]:
+    """depth: levels of local folders that are looked into; None: all."""
     scheme, path = split_uri(uri)
-    if scheme in ("file", "local"):
-        yield from _list_local(path)
+    if scheme == "file":
+        yield from _list_local(path, depth)
     elif scheme in ("s3", "s3a"):
         yield from _list_s3(uri)
     else:
         yield from _list_fsspec(uri)
 
 
-def _local_info(path: str, stat: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(uri=path, size_bytes=stat.st_size, etag=f"{stat.st_size}-{stat.st_mtime_ns}")
-
-
-def _list_local(root: str) -> Iterator[ObjectInfo]:
+def _list_local(root: str, depth: int | None) -> Iterator[ObjectInfo]:
     path = Path(root)
     if path.is_file():
-        yield _local_info(root, path.stat())
+        yield local_info(root)
         return
     if not path.is_dir():
         raise FileNotFoundError(root)
-    yield from _walk_local(root)
+    yield from _walk_local(root, depth)
 
 
-def _walk_local(folder: str) -> Iterator[ObjectInfo]:
+def _walk_local(folder: str, depth: int | None) -> Iterator[ObjectInfo]:
     # Sorted a folder at a time: a stable order, and the first object comes at once. Links to folders are not
     # followed (they may loop); links to files are read like files.
     with os.scandir(folder) as entries:
         listed = sorted(entries, key=lambda e: e.name)
     for entry in listed:
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk_local(entry.path)
+            if depth is None or depth > 1:
+                yield from _walk_local(entry.path, None if depth is None else depth - 1)
             continue
         try:
             if entry.is_file():
-                yield _local_info(entry.path, entry.stat())
+                yield local_info(entry.path)
             elif entry.is_symlink() and not entry.is_dir():
                 # A dangling link is a name without content: a row, not silence.
                 yield ObjectInfo(uri=entry.path, size_bytes=0, etag=None)
@@ -128,15 +148,17 @@ def _list_fsspec(uri: str) -> Iterator[ObjectInfo]:
 
 
 def _list_glob(uri: str) -> Iterator[ObjectInfo]:
-    scheme, path = split_uri(uri)
-    fs = filesystem(uri)
-    # Sorted by name, as prefixes are.
-    found = retrying(lambda: fs.glob(path, detail=True), what=uri)
-    matches = {name: d for name, d in found.items() if d["type"] == "file"}
-    if not matches:
+    # The listing below the last folder without a wildcard, filtered as it comes in.
+    top = uri[: uri.index("://") + 3] if "://" in uri else "/"
+    root = max(uri[: min(uri.index(c) for c in _GLOB if c in uri)].rpartition("/")[0], top, key=len)
+    if root == top and scheme_of(uri) in ("s3", "s3a"):
+        raise UsageError(f"{uri}: a wildcard in the name of a bucket")
+    matches = re.compile(glob_translate(uri)).match
+    below = uri[len(root.rstrip("/")) + 1 :]
+    found = False
+    for listed in _list_prefix(root, depth=None if "**" in below else below.count("/") + 1):
+        if matches(listed.uri):
+            found = True
+            yield listed
+    if not found:
         raise FileNotFoundError(uri)
-    for name in sorted(matches):
-        if scheme == "file":
-            yield _local_info(name, Path(name).stat())
-        else:
-            yield object_info(f"{scheme}://{name.lstrip('/')}", matches[name])

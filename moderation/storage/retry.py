@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from moderation.errors import ShardError
+from moderation.errors import FatalError, ShardError
 
 _T = TypeVar("_T")
 
@@ -23,9 +23,15 @@ _TRANSIENT_CODES = frozenset(
     {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "RequestTimeTooSkewed", "Throttling",
      "ThrottlingException", "TooManyRequests", "RequestLimitExceeded"}
 )  # fmt: skip
-_DENIED_CODES = frozenset(
-    {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AllAccessDisabled"}
+_DENIED_CODES = frozenset({"AccessDenied", "AllAccessDisabled"})
+# Nothing is wrong with the object: whoever asks is not known, or no longer, and every next request would end the same.
+_UNKNOWN_CALLER_CODES = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 )
+_UNKNOWN_CALLER_CLASSES = frozenset(
+    {"botocore.NoCredentialsError", "botocore.PartialCredentialsError", "botocore.CredentialRetrievalError",
+     "botocore.UnauthorizedSSOTokenError", "botocore.SSOTokenLoadError", "botocore.TokenRetrievalError"}
+)  # fmt: skip
 _ABSENT_CODES = frozenset({"NoSuchKey", "NoSuchBucket", "404", "NotFound"})
 
 
@@ -33,10 +39,14 @@ class StorageError(ShardError):
     """Storage kept failing after its retries."""
 
 
+class CredentialsError(FatalError, PermissionError):
+    """The credentials are missing, wrong or expired: the run stops, rather than that every item gets an error row."""
+
+
 def retrying(call: Callable[[], _T], *, what: str, attempts: int = ATTEMPTS) -> _T:
     """`call()`, again after transient faults with jittered exponential waits.
 
-    Raises FileNotFoundError and PermissionError at once, StorageError when the attempts are used up.
+    Raises FileNotFoundError, PermissionError and CredentialsError at once, StorageError when the attempts are used up.
     """
     for attempt in range(1, attempts + 1):
         try:
@@ -54,13 +64,23 @@ def retrying(call: Callable[[], _T], *, what: str, attempts: int = ATTEMPTS) -> 
     raise AssertionError("unreachable")
 
 
-def _classify(error: BaseException) -> type[FileNotFoundError] | type[PermissionError] | None:
+def _classify(error: BaseException) -> type[OSError] | None:
     code, status = _code_and_status(error)
-    if isinstance(error, FileNotFoundError) or code in _ABSENT_CODES:
+    if code in _TRANSIENT_CODES:
+        # Before the class: s3fs turns some of these (a clock that is off) into PermissionError.
+        return None
+    if isinstance(error, FileNotFoundError | NotADirectoryError) or code in _ABSENT_CODES or status == 404:
         return FileNotFoundError
+    if code in _UNKNOWN_CALLER_CODES or status == 401 or _class_names(error) & _UNKNOWN_CALLER_CLASSES:
+        return CredentialsError
     if isinstance(error, PermissionError) or code in _DENIED_CODES or status == 403:
         return PermissionError
     return None
+
+
+def _class_names(error: BaseException) -> set[str]:
+    # By class, without importing clients that may not be installed.
+    return {cls.__module__.partition(".")[0] + "." + cls.__name__ for cls in type(error).__mro__}
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -69,12 +89,10 @@ def _is_transient(error: BaseException) -> bool:
         return True
     if isinstance(error, TimeoutError | asyncio.TimeoutError | ConnectionError):
         return True
-    names = {cls.__module__.partition(".")[0] + "." + cls.__name__ for cls in type(error).__mro__}
-    # By class, without importing clients that may not be installed.
     known = {"aiohttp.ClientError", "botocore.HTTPClientError", "botocore.ConnectionError",
              "botocore.ResponseStreamingError", "fsspec.FSTimeoutError", "aiobotocore.AioResponseStreamingError",
              "botocore.IncompleteReadError", "httpx.TransportError"}  # fmt: skip
-    if names & known:
+    if _class_names(error) & known:
         return True
     # s3fs translates unknown codes to a bare OSError; a local OSError (ENOSPC, EIO) carries an errno of its own.
     return isinstance(error, OSError) and error.errno in (None, 5, 16, 104, 110) and bool(code or error.__cause__)
@@ -91,6 +109,12 @@ def _code_and_status(error: BaseException) -> tuple[str | None, int | None]:
         if isinstance(status, int):
             return None, status
     return None, None
+
+
+def is_out_of_range(error: BaseException) -> bool:
+    """Whether an object has no byte in the range that was asked for (HTTP 416)."""
+    code, status = _code_and_status(error)
+    return code == "InvalidRange" or status == 416
 
 
 def _short(error: BaseException) -> str:

@@ -119,7 +119,16 @@ def test_a_small_picture_keeps_its_pixels() -> None:
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((448, 448), (448, 448)), ((900, 600), (672, 448)), ((100, 50_000), (4, 1792)), ((300, 200), (300, 200))],
+    [
+        ((448, 448), (448, 448)),
+        ((900, 600), (672, 448)),
+        ((100, 50_000), (4, 1792)),
+        ((300, 200), (300, 200)),
+        ((600, 450), (600, 450)),
+        ((600, 515), (600, 515)),
+        ((600, 516), (521, 448)),
+        ((5000, 450), (1792, 161)),
+    ],
 )
 def test_the_canvas_bounds_both_sides(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert canvas_size(*size, 448) == expected
