@@ -11,7 +11,7 @@ from rich.console import Console
 from jobs.backfill import backfill
 from jobs.config_show import config_show
 from jobs.doctor import doctor
-from moderation.errors import FatalError, UsageError
+from moderation.errors import ModerationError, UsageError
 
 EXIT_CODES = """Exit codes: 0 done. 2 wrong usage or configuration, nothing was started. 3 done, but more items than
 runtime.max_error_rate are errors. 4 stopped by a fatal error: the same command resumes."""
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(list(arguments) if arguments is not None else None)
     except UsageError as error:
         _fail(error, 2)
-    except FatalError as error:
+    except ModerationError as error:
         _fail(error, 4, "The same command resumes.")
     except KeyboardInterrupt:
         _fail(None, 4, "Interrupted; the same command resumes.")

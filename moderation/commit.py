@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,8 @@ class Receipt:
 
     counts: rows by `verdict:pass`, `status:error`, `kind:image`, `error:corrupt`, `check:explicit:block`.
     seconds: busy time by step (fetch and decode summed over threads). bytes_read: encoded bytes.
+    committed_at: Unix seconds by the worker's clock, 0 in receipts of before it was kept; when, not what, so that
+    receipts of the same rows are equal.
     """
 
     shard_id: str
@@ -38,6 +41,7 @@ class Receipt:
     bytes_read: int = 0
     peak_memory_bytes: int = 0
     worker: str = ""
+    committed_at: float = field(default=0.0, compare=False)
 
 
 def part_name(shard_id: str, format_: str) -> str:
@@ -53,18 +57,20 @@ def commit_shard(
     rows: Mapping[str, int],
     format_: str,
     facts: Mapping[str, Any],
+    counted: str = "verdicts",
 ) -> Receipt:
-    """Publish the parts (`votes`, `verdicts`), then the receipt.
+    """Publish the parts (`votes`, `verdicts`), then the receipt. counted: the table with a row an item.
 
     Raises ShardError when rows in != rows out, FatalError when the output is not writable, StorageError.
     """
-    if rows["verdicts"] != len(shard.items):
-        raise ShardError(f"shard {shard.shard_id}: {len(shard.items)} items in, {rows['verdicts']} rows out")
+    if rows[counted] != len(shard.items):
+        raise ShardError(f"shard {shard.shard_id}: {len(shard.items)} items in, {rows[counted]} rows out")
     receipt = Receipt(
         shard_id=shard.shard_id,
         rows_in=len(shard.items),
         rows=dict(rows),
         sha256={table: hashlib.sha256(data).hexdigest() for table, data in parts.items()},
+        committed_at=round(time.time(), 3),
         **facts,
     )
     for table, data in parts.items():

@@ -46,6 +46,12 @@ class ShardConfig(_Section):
 
     max_items: int = Field(default=256, ge=1, le=100_000)
     max_bytes: int = Field(default=256 * MIB, ge=1)
+    order_by: str | None = Field(
+        default=None,
+        min_length=1,
+        description="attribute, a number: items with a larger one are judged first (none: 0). Listing ends before the "
+        "first shard starts; at most 1,000 different values",
+    )
 
 
 class MediaConfig(_Section):
@@ -63,7 +69,7 @@ class MediaConfig(_Section):
     fps: float = Field(default=1.0, gt=0, le=120, description="frames a second for uniform and hybrid")
     max_gap_s: float = Field(default=5.0, gt=0, description="widest gap between scored frames, max_frames permitting")
     decode_timeout_s: float = Field(default=60.0, gt=0, description="for one item; then it is `timeout`")
-    canvas_px: int = Field(default=448, ge=224, le=4096, description="frames are scaled so that the short side is this")
+    canvas_px: int = Field(default=448, ge=224, le=4096, description="short side that larger frames are scaled to")
 
 
 class DetectorConfig(_Section):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow.parquet as pq
 
@@ -36,16 +36,25 @@ def chunk_uri(out: str, index: int) -> str:
     return storage.join(out, "plan", f"chunk-{index:06d}.parquet")
 
 
-def plan_shards(source: str, out: str, config: Config, *, limit: int | None = None) -> Iterator[Shard]:
+def plan_shards(
+    source: str,
+    out: str,
+    config: Config,
+    *,
+    limit: int | None = None,
+    open_items: Callable[[], Iterator[Item]] | None = None,
+) -> Iterator[Shard]:
     """All shards of a run, in the order of the source; what an earlier call planned comes as it was planned.
 
+    open_items: the items instead of the whole source's (the nightly job's difference); called only when there is
+    something to list, exhausted before the plan counts as finished.
     Raises UsageError (source missing, empty, unreadable) at once.
     """
     finished = storage.read_optional(plan_uri(out))
     if finished is not None:
         return decode_shards(finished)
     chunks = _read_chunks(out)
-    items = _limited(open_source(source, config.source), limit)
+    items = _limited(open_items() if open_items is not None else open_source(source, config.source), limit)
     if not chunks:
         return _write_plan(make_shards(items, config.shards), out, [])
     return _resume_listing(items, out, config, chunks)

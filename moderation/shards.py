@@ -24,17 +24,43 @@ def make_shards(items: Iterable[Item], config: ShardConfig) -> Iterator[Shard]:
     An item that is larger than `max_bytes` by itself is alone; unknown sizes count as 0. The same items give the
     same shards.
     """
-    held: list[Item] = []
-    held_bytes = 0
+    sharder = Sharder(config)
     for item in items:
+        full = sharder.add(item)
+        if full is not None:
+            yield full
+    last = sharder.close()
+    if last is not None:
+        yield last
+
+
+class Sharder:
+    """Cuts items that come one at a time; `make_shards` for one that is told rather than asks."""
+
+    def __init__(self, config: ShardConfig) -> None:
+        self._config = config
+        self._items: list[Item] = []
+        self._bytes = 0
+
+    @property
+    def held(self) -> int:
+        """Items of the shard that is not full yet."""
+        return len(self._items)
+
+    def add(self, item: Item) -> Shard | None:
+        """Take an item; the shard that was full before it, if it was."""
         size = item.size_bytes
-        if held and (len(held) == config.max_items or held_bytes + size > config.max_bytes):
-            yield make_shard(held)
-            held, held_bytes = [], 0
-        held.append(item)
-        held_bytes += size
-    if held:
-        yield make_shard(held)
+        full = None
+        if self._items and (len(self._items) == self._config.max_items or self._bytes + size > self._config.max_bytes):
+            full = self.close()
+        self._items.append(item)
+        self._bytes += size
+        return full
+
+    def close(self) -> Shard | None:
+        """The shard of what is held, and begin anew; None when nothing is."""
+        items, self._items, self._bytes = self._items, [], 0
+        return make_shard(items) if items else None
 
 
 def make_shard(items: Iterable[Item]) -> Shard:

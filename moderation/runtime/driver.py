@@ -85,6 +85,7 @@ class Tally:
 
     receipts: int = 0
     items: int = 0
+    frames: int = 0
     retries: Counter[str] = field(default_factory=Counter)  # by reason
     workers: list[dict[str, Any]] = field(default_factory=list)
     partial: bool = False
@@ -247,6 +248,7 @@ class _Loop:
     def _committed(self, member: Member, receipt: Mapping[str, Any]) -> None:
         self.tally.receipts += 1
         self.tally.items += int(receipt["rows_in"])
+        self.tally.frames += int(receipt["counts"].get("frames", 0))
         beyond = int(receipt["peak_memory_bytes"]) - int(member.facts.get("loaded_memory_bytes", 0))
         self.tally.max_worker_memory_bytes = max(self.tally.max_worker_memory_bytes, beyond)
         self.progress.shard_done(receipt, self.feed)

@@ -164,6 +164,7 @@ def finish_run(
             "policy_hash": run.facts.policy_hash,
             "state": "partial" if partial else "done",
             "wall_s": round(wall_s, 3),
+            "max_error_rate": run.config.runtime.max_error_rate,
             "versions": versions(),
             **facts,
         },

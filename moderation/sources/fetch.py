@@ -28,7 +28,8 @@ class Fetcher:
     def __call__(self, item: Item) -> list[bytes | ItemError]:
         """One payload an object, in order; an ItemError where one could not be read.
 
-        Never raises for an item; raises CredentialsError where storage does not know the caller.
+        Never raises for an item; raises CredentialsError where storage does not know the caller, StoreDownError
+        where it answers nobody: rows of items that nobody looked at would be the only other end.
         """
         if item.error is not None:
             return [ItemError(item.error, item.error_detail) for _ in item.objects]
@@ -98,7 +99,7 @@ def _rows_by_group(items: Sequence[Item]) -> dict[_Group, set[int]]:
 def _as_item_error(error: Exception) -> ItemError:
     if isinstance(error, ItemError):
         return error
-    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError | storage.BucketError):
         return ItemError(ErrorCode.NOT_FOUND, str(error))
     if isinstance(error, PermissionError):
         return ItemError(ErrorCode.FORBIDDEN, str(error))

@@ -1,7 +1,8 @@
 """The one seam to files and object stores: list, read, retry, publish.
 
-Every other module names objects by URI and calls these functions. Errors: FileNotFoundError, PermissionError, or
-StorageError for what retries did not cure; CredentialsError (fatal) where the caller is not known.
+Every other module names objects by URI and calls these functions. Errors: FileNotFoundError, DeniedError (a
+PermissionError), or StorageError for what retries did not cure. For the whole run: BucketError where there is no such
+bucket, CredentialsError where the caller is not known, StoreDownError where the store answers nobody.
 """
 
 from __future__ import annotations
@@ -20,16 +21,30 @@ from moderation.storage.access import (
     read_optional,
     scheme_of,
 )
+from moderation.storage.budget import RetryBudget
+from moderation.storage.clients import forget_clients
 from moderation.storage.listing import is_glob, list_objects
-from moderation.storage.retry import CredentialsError, StorageError, retrying
+from moderation.storage.retry import (
+    BucketError,
+    CredentialsError,
+    DeniedError,
+    StorageError,
+    StoreDownError,
+    retrying,
+)
 
 __all__ = [
+    "BucketError",
     "CredentialsError",
+    "DeniedError",
     "ObjectInfo",
+    "RetryBudget",
     "StorageError",
+    "StoreDownError",
     "canonical",
     "delete_tree",
     "filesystem",
+    "forget_clients",
     "info",
     "is_folder",
     "is_glob",

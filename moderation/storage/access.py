@@ -6,15 +6,22 @@ import contextlib
 import errno
 import os
 import random
+import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import fsspec
 
 from moderation.errors import FatalError, UsageError
-from moderation.storage.retry import REQUEST_TIMEOUT_S, is_out_of_range, retrying
+from moderation.storage import clients, s3
+from moderation.storage.remote_file import RemoteFile
+from moderation.storage.retry import BucketError, is_out_of_range, retrying
+
+# `user:password@host`: an abfs container before an `@` has no colon.
+_PASSWORD = re.compile(r"[^/@]*:[^/@]*@|s3a?://[^/]*@", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +36,19 @@ class ObjectInfo:
 def canonical(uri: str) -> str:
     """One spelling an object: local files as absolute paths without `file://` and `..`; other schemes kept.
 
-    Raises UsageError for a scheme that fsspec does not know.
+    Raises UsageError for a scheme that fsspec does not know, and for a URI that holds a password.
     """
-    scheme, _ = split_uri(uri)
+    scheme, path = split_uri(uri)
     if scheme in ("file", "local"):
         path = uri.split("://", 1)[1] if "://" in uri else uri
         return os.path.abspath(path)  # noqa: PTH100 - Path.resolve() would follow links; abspath is pure
+    if _PASSWORD.match(path.partition("/")[0]) or _PASSWORD.match(uri):
+        # Not repeated here: URIs go into tables and logs, which is why this is refused.
+        raise UsageError(f"a {scheme}:// URI with credentials: take them out, the environment holds them")
     if scheme not in fsspec.available_protocols():
         raise UsageError(f"{uri}: unknown scheme {scheme!r}; known: a local path, s3://, gs://, az://, memory://")
     if scheme == "memory":
-        return "memory://" + uri.split("://", 1)[1].lstrip("/")
+        return "memory://" + path.lstrip("/")
     return uri
 
 
@@ -62,33 +72,8 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def filesystem(uri: str) -> Any:  # noqa: ANN401 - fsspec is untyped
-    """The fsspec filesystem of a URI; fsspec keeps one a thread and process. Listings are never cached.
-
-    (s3fs caches listings by default; a resume that trusts a stale one redoes or skips work.)
-    """
-    scheme, _ = split_uri(uri)
-    options: dict[str, Any] = {}
-    if scheme in ("s3", "s3a"):
-        options = {
-            "use_listings_cache": False,
-            "default_fill_cache": False,
-            # s3fs' own read-ahead would multiply our exact ranges.
-            "default_cache_type": "none",
-            "config_kwargs": {
-                "connect_timeout": 10,
-                "read_timeout": REQUEST_TIMEOUT_S,
-                "max_pool_connections": 64,
-                # Retries live here, in one place, with one budget.
-                "retries": {"max_attempts": 1, "mode": "standard"},
-            },
-        }
-    try:
-        fs = fsspec.filesystem(scheme, **options)
-    except ImportError as error:
-        raise UsageError(f"{uri}: {error}; install the package for {scheme}://") from error
-    if hasattr(fs, "retries"):
-        fs.retries = 1  # s3fs' loop: same reason
-    return fs
+    """The fsspec filesystem of a URI, shared by the threads of this process; see `clients`."""
+    return clients.filesystem(scheme_of(uri))
 
 
 def info(uri: str) -> ObjectInfo:
@@ -102,6 +87,8 @@ def info(uri: str) -> ObjectInfo:
         if Path(path).is_file():
             return local_info(path)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    if clients.is_s3(scheme):
+        return object_info(uri, retrying(lambda: s3.head(path), what=uri))
     found = retrying(lambda: filesystem(uri).info(path), what=uri)
     if found["type"] != "file":
         raise FileNotFoundError(uri)
@@ -131,29 +118,48 @@ def read_bytes(uri: str, *, offset: int | None = None, length: int | None = None
     if scheme == "file":
         return retrying(lambda: _read_local(Path(path), offset or 0, length), what=uri)
     start = offset or 0
+    if clients.is_s3(scheme):
+        get = partial(s3.get_range, path, start, length)
+    else:
+        get = partial(_cat_range, filesystem(uri), path, start, length)
 
     def read() -> bytes:
-        fs = filesystem(uri)
-        if offset is None and length is None:
-            return bytes(fs.cat_file(path))
         try:
-            data = bytes(fs.cat_file(path, start=start, end=None if length is None else start + length))
-        except OSError as error:
+            return get()
+        except Exception as error:
+            # The base of botocore's errors; an empty object, of which not even the first byte can be asked for.
             if is_out_of_range(error):
-                return b""  # an empty object, of which not even the first byte can be asked for
+                return b""
             raise
-        if length is not None and len(data) < length and start + len(data) < int(fs.info(path)["size"]):
-            raise ConnectionResetError(f"{uri}: body cut short")
-        return data
 
     return retrying(read, what=uri)
 
 
+def _cat_range(
+    fs: Any,  # noqa: ANN401 - fsspec is untyped
+    path: str,
+    start: int,
+    length: int | None,
+) -> bytes:
+    if not start and length is None:
+        return bytes(fs.cat_file(path))
+    data = bytes(fs.cat_file(path, start=start, end=None if length is None else start + length))
+    if length is not None and len(data) < length and start + len(data) < int(fs.info(path)["size"]):
+        raise ConnectionResetError(f"{path}: body cut short")
+    return data
+
+
 def open_input(uri: str) -> IO[bytes]:
-    """A seekable binary file, for readers that jump (Parquet footers). The caller closes it."""
+    """A seekable binary file, for readers that jump (Parquet footers). The caller closes it.
+
+    Its reads are retried like any other. Raises, also while reading: FileNotFoundError, PermissionError, StorageError.
+    """
     uri = canonical(uri)
-    file: IO[bytes] = retrying(lambda: filesystem(uri).open(split_uri(uri)[1], "rb"), what=uri)
-    return file
+    scheme, path = split_uri(uri)
+    if scheme == "file":
+        return retrying(lambda: Path(path).open("rb"), what=uri)
+    size = info(uri).size_bytes
+    return cast(IO[bytes], RemoteFile(lambda start, length: read_bytes(uri, offset=start, length=length), size))
 
 
 def publish(uri: str, data: bytes) -> None:
@@ -172,7 +178,7 @@ def publish(uri: str, data: bytes) -> None:
 
     try:
         retrying(write, what=uri)
-    except OSError as error:
+    except (OSError, BucketError) as error:
         # Not allowed, no such bucket, a file in the way, a full or read-only disk: no next shard would fare better.
         raise FatalError(f"cannot write {uri}: {error}") from error
 

@@ -7,13 +7,11 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-from fsspec.asyn import sync
 from fsspec.utils import glob_translate
 
 from moderation.errors import UsageError
+from moderation.storage import s3
 from moderation.storage.access import (
     ObjectInfo,
     canonical,
@@ -24,7 +22,8 @@ from moderation.storage.access import (
     scheme_of,
     split_uri,
 )
-from moderation.storage.retry import REQUEST_TIMEOUT_S, retrying
+from moderation.storage.clients import is_s3
+from moderation.storage.retry import retrying
 
 _GLOB = frozenset("*?[")
 
@@ -52,7 +51,7 @@ def _list_prefix(uri: str, *, depth: int | None = None) -> Iterator[ObjectInfo]:
     scheme, path = split_uri(uri)
     if scheme == "file":
         yield from _list_local(path, depth)
-    elif scheme in ("s3", "s3a"):
+    elif is_s3(scheme):
         yield from _list_s3(uri)
     else:
         yield from _list_fsspec(uri)
@@ -89,9 +88,8 @@ def _walk_local(folder: str, depth: int | None) -> Iterator[ObjectInfo]:
 
 
 def _list_s3(uri: str) -> Iterator[ObjectInfo]:
-    fs = filesystem(uri)
-    parts = urlsplit(uri)
-    bucket, prefix = parts.netloc, uri.split("://", 1)[1].partition("/")[2]
+    scheme, path = split_uri(uri)
+    bucket, prefix = s3.split_key(path)
     if prefix and not prefix.endswith("/"):
         # `s3://b/photos` means the object of that name, or what is below `photos/`, never `photos-old/`.
         try:
@@ -102,12 +100,12 @@ def _list_s3(uri: str) -> Iterator[ObjectInfo]:
     token: str | None = None
     found = False
     while True:
-        page = retrying(partial(_s3_page, fs, bucket, prefix, token), what=uri)
+        page = retrying(partial(s3.list_page, bucket, prefix, token), what=uri)
         for entry in page.get("Contents", []):
             if not entry["Key"].endswith("/"):
                 found = True
                 yield ObjectInfo(
-                    uri=f"{parts.scheme}://{bucket}/{entry['Key']}",
+                    uri=f"{scheme}://{bucket}/{entry['Key']}",
                     size_bytes=int(entry["Size"]),
                     etag=str(entry.get("ETag", "")).strip('"') or None,
                 )
@@ -116,25 +114,6 @@ def _list_s3(uri: str) -> Iterator[ObjectInfo]:
             break
     if not found:
         raise FileNotFoundError(uri)
-
-
-def _s3_page(  # one page
-    fs: Any,  # noqa: ANN401 - fsspec is untyped
-    bucket: str,
-    prefix: str,
-    token: str | None,
-) -> dict[str, Any]:
-    arguments = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1000}
-    if token:
-        arguments["ContinuationToken"] = token
-
-    async def call() -> dict[str, Any]:
-        client = await fs.set_session()
-        page: dict[str, Any] = await client.list_objects_v2(**arguments)
-        return page
-
-    result: dict[str, Any] = sync(fs.loop, call, timeout=REQUEST_TIMEOUT_S)
-    return result
 
 
 def _list_fsspec(uri: str) -> Iterator[ObjectInfo]:
@@ -151,7 +130,7 @@ def _list_glob(uri: str) -> Iterator[ObjectInfo]:
     # The listing below the last folder without a wildcard, filtered as it comes in.
     top = uri[: uri.index("://") + 3] if "://" in uri else "/"
     root = max(uri[: min(uri.index(c) for c in _GLOB if c in uri)].rpartition("/")[0], top, key=len)
-    if root == top and scheme_of(uri) in ("s3", "s3a"):
+    if root == top and is_s3(scheme_of(uri)):
         raise UsageError(f"{uri}: a wildcard in the name of a bucket")
     matches = re.compile(glob_translate(uri)).match
     below = uri[len(root.rstrip("/")) + 1 :]

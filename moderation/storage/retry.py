@@ -8,15 +8,17 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from moderation.errors import FatalError, ShardError
+from moderation.errors import FatalError, ModerationError, ShardError, UsageError
+from moderation.storage.budget import RetryBudget
 
 _T = TypeVar("_T")
 
-ATTEMPTS = 5
+# Six waits, together 10 to 20 s: so long may a store be away without that a single item shows it.
+ATTEMPTS = 7
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 8.0
-# One request that hangs is cut here and tried again; a whole 512 MiB object at 10 MiB/s takes 51 s.
-REQUEST_TIMEOUT_S = 60.0
+# Of this process: it is the process that storms a store, whichever of its threads asks.
+PROCESS_BUDGET = RetryBudget()
 # S3 codes that a retry can cure (the rest are the caller's mistake or final).
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TRANSIENT_CODES = frozenset(
@@ -32,49 +34,86 @@ _UNKNOWN_CALLER_CLASSES = frozenset(
     {"botocore.NoCredentialsError", "botocore.PartialCredentialsError", "botocore.CredentialRetrievalError",
      "botocore.UnauthorizedSSOTokenError", "botocore.SSOTokenLoadError", "botocore.TokenRetrievalError"}
 )  # fmt: skip
-_ABSENT_CODES = frozenset({"NoSuchKey", "NoSuchBucket", "404", "NotFound"})
+_ABSENT_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
 
 
 class StorageError(ShardError):
     """Storage kept failing after its retries."""
 
 
+class StoreDownError(FatalError):
+    """Storage answers nobody, or the retries are spent: to go on would make error rows of good items."""
+
+
+class DeniedError(ModerationError, PermissionError):
+    """Storage knows who asks and refuses: an item's row, or the end of the call, as whoever asked decides."""
+
+
+class BucketError(UsageError):
+    """There is no such bucket."""
+
+
 class CredentialsError(FatalError, PermissionError):
     """The credentials are missing, wrong or expired: the run stops, rather than that every item gets an error row."""
 
 
-def retrying(call: Callable[[], _T], *, what: str, attempts: int = ATTEMPTS) -> _T:
-    """`call()`, again after transient faults with jittered exponential waits.
+def retrying(
+    call: Callable[[], _T], *, what: str, attempts: int = ATTEMPTS, budget: RetryBudget = PROCESS_BUDGET
+) -> _T:
+    """`call()`, again after transient faults with jittered exponential waits. what: the URI, also names the store.
 
-    Raises FileNotFoundError, PermissionError and CredentialsError at once, StorageError when the attempts are used up.
+    Raises FileNotFoundError, DeniedError (a PermissionError), BucketError and CredentialsError at once; StorageError
+    when the attempts are used up; StoreDownError when the store answers no other request either, or the process has
+    no retries left to spend on it.
     """
+    store = _store_of(what)
+    began = budget.mark(store)
     for attempt in range(1, attempts + 1):
         try:
-            return call()
+            done = call()
         except Exception as error:
-            verdict = _classify(error)
-            if verdict is not None:
-                raise verdict(f"{what}: {_short(error)}") from error
-            if not _is_transient(error):
-                raise
+            final = _classify(error)
+            if final is not None or not _is_transient(error):
+                budget.answer(store)
+                if final is None:
+                    raise
+                raise final(f"{what}: {_short(error)}") from error
+            budget.fail(store)
             if attempt == attempts:
+                if budget.is_down(store, began, attempts):
+                    raise StoreDownError(f"{store} answers no request: {what}: {_short(error)}") from error
                 raise StorageError(f"{what}: still failing after {attempts} attempts: {_short(error)}") from error
-            # Full jitter: workers that were slowed down together do not come back together.
-            time.sleep(random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt)))
+            if not budget.take(store):
+                raise StoreDownError(
+                    f"{store} fails so often that retries are spent; the last: {what}: {_short(error)}"
+                ) from error
+            # Half of it jitter: workers that were slowed down together do not come back together.
+            longest_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt)
+            time.sleep(random.uniform(longest_s / 2, longest_s))
+        else:
+            budget.answer(store)
+            return done
     raise AssertionError("unreachable")
 
 
-def _classify(error: BaseException) -> type[OSError] | None:
+def _store_of(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}" if separator else "local files"
+
+
+def _classify(error: BaseException) -> type[Exception] | None:
     code, status = _code_and_status(error)
     if code in _TRANSIENT_CODES:
         # Before the class: s3fs turns some of these (a clock that is off) into PermissionError.
         return None
+    if code == "NoSuchBucket":
+        return BucketError
     if isinstance(error, FileNotFoundError | NotADirectoryError) or code in _ABSENT_CODES or status == 404:
         return FileNotFoundError
     if code in _UNKNOWN_CALLER_CODES or status == 401 or _class_names(error) & _UNKNOWN_CALLER_CLASSES:
         return CredentialsError
     if isinstance(error, PermissionError) or code in _DENIED_CODES or status == 403:
-        return PermissionError
+        return DeniedError
     return None
 
 

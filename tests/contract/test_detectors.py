@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
-from detector_suite import DetectorSuite
+import torch
+from detector_suite import CPU, DetectorSuite
 
-from moderation.detectors import registry
+from moderation.config import DetectorConfig
+from moderation.detectors import registry, weights
+from moderation.detectors.base import Detector
+from tests.tiny_clip import QUESTIONS, train
 
 
 @pytest.mark.weights
@@ -37,6 +41,23 @@ class TestQuality(DetectorSuite):
 
 class TestPdq(DetectorSuite):
     name = "pdq"
+
+
+class TestClip(DetectorSuite):
+    """A tiny network that the tests train: no package carries CLIP weights."""
+
+    name = "clip"
+    options: ClassVar = {"architecture": "ViT-B-32", "questions": QUESTIONS}
+    # Cosines are within 1e-6 between batches of one and of many; the checkpoint's scale multiplies that by up to 100.
+    tolerance = 1e-4
+
+    @classmethod
+    def load(cls) -> Detector:
+        tiny = train("tiny_a")
+        config = DetectorConfig.model_validate({"name": "clip", **tiny.entry, "options": tiny.options})
+        detector = registry.build(config)
+        detector.load(CPU, torch.float32, [str(weights.resolve(w)) for w in detector.weights])
+        return detector
 
 
 def test_every_detector_of_this_package_is_held_to_the_contract() -> None:

@@ -1,0 +1,52 @@
+"""`moderation ask`: a new question over the embeddings that a run kept; no pictures, no GPU."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from moderation.offline.ask import Ranking
+
+
+def ask(
+    out: Annotated[str, typer.Argument(help="Output of a run with stack.keep_embeddings.")],
+    texts: Annotated[list[str], typer.Argument(help="What is looked for, in words; several are weighed together.")],
+    against: Annotated[
+        list[str] | None, typer.Option(help="What it is told from; may be repeated. Default: ordinary things.")
+    ] = None,
+    as_check: Annotated[
+        str | None, typer.Option(help="Also write the scores, as columns <variant>.NAME beside the votes.")
+    ] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Only this variant; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many items to show.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
+) -> None:
+    """Rank the items of OUT by how well their best frame answers a question that was never asked of the pictures."""
+    from moderation.detectors.clip_questions import make_question
+    from moderation.offline.ask import ask as ask_question  # torch only once the call is right
+
+    question = make_question(as_check or "question", texts, against or ())
+    ranking = ask_question(out, question, limit=limit, keep=as_check is not None, only=variant or ())
+    if as_json:
+        typer.echo(json.dumps(asdict(ranking), indent=1, ensure_ascii=False))
+    else:
+        _print(ranking, out if as_check else None)
+
+
+def _print(ranking: Ranking, kept: str | None) -> None:
+    table = Table(title=f"{ranking.items:,} items, {ranking.frames:,} frames, by {', '.join(ranking.labels)}")
+    for name in ("score", "verdict", "frame", "uri"):
+        table.add_column(name, justify="right" if name in ("score", "frame") else "left", overflow="fold")
+    for found in ranking.found:
+        at = str(found.frame) if found.time_s is None else f"{found.frame} ({found.time_s:.1f} s)"
+        table.add_row(f"{found.score:.3f}", found.verdict or "", at, found.uri)
+    console = Console(markup=False, highlight=False)  # names come from strangers
+    console.print(table)
+    if kept:
+        console.print(f"kept as {', '.join(ranking.labels)} in {kept}/asks/{ranking.question.name}/")

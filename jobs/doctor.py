@@ -1,0 +1,38 @@
+"""`moderation doctor`: is everything here that a run needs, and what to do about what is not."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from moderation.config import load_config
+
+
+def doctor(
+    uris: Annotated[
+        list[str] | None, typer.Argument(metavar="[URI]...", help="Sources or outputs to reach; each is listed once.")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration file, or the name of a packaged one.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key; may be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Look at versions, devices, weights, decoders, storage and space. Exit code 2 when a run would not succeed."""
+    settings = load_config(config, list(set_ or []))
+
+    from moderation.doctor import diagnose, findings_as_json, render_findings  # heavy: imports torch
+
+    findings = diagnose(settings, list(uris or []))
+    stopping = [f for f in findings if f.stops_a_run]
+    if as_json:
+        typer.echo(findings_as_json(findings))
+    else:
+        console = Console()
+        console.print(render_findings(findings))
+        what = ", ".join(f.name for f in stopping)
+        console.print(f"\nTo mend first: {what}" if stopping else "\nReady.", markup=False, highlight=False)
+    if stopping:
+        raise typer.Exit(2)

@@ -1,0 +1,63 @@
+"""Mapping by a pool, in order, a bounded way ahead of the consumer."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+def map_ahead(
+    call: Callable[[_In], _Out],
+    inputs: Iterable[_In],
+    pool: Executor,
+    *,
+    most: int,
+    budget_bytes: int,
+    expected_bytes: Callable[[_In], int],
+    held_bytes: Callable[[_Out], int],
+) -> Generator[_Out, None, None]:
+    """`map(call, inputs)` by a pool, in order, at most `most` inputs and a byte budget ahead of the consumer.
+
+    What is running counts by its expected, what is done by its true size; one input is always allowed, so that a
+    large one cannot stall. Overshoot is bounded by what the pool's threads return at once.
+    Raises what `call` or `inputs` raise, where it stands in the order; what has not begun by then, or when the
+    generator is closed, never begins.
+    """
+    waiting: deque[_Ahead[_Out]] = deque()
+    source = iter(inputs)
+    exhausted = False
+    try:
+        while True:
+            while not exhausted and len(waiting) < most:
+                if waiting and sum(a.weight(held_bytes) for a in waiting) >= budget_bytes:
+                    break
+                try:
+                    given = next(source)
+                except StopIteration:
+                    exhausted = True
+                    break
+                waiting.append(_Ahead(future=pool.submit(call, given), expected=expected_bytes(given)))
+            if not waiting:
+                return
+            yield waiting.popleft().future.result()
+    finally:
+        # A shard that failed must not go on reading: its pool is shared with the next.
+        for left in waiting:
+            left.future.cancel()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Ahead(Generic[_Out]):
+    future: Future[_Out]
+    expected: int
+
+    def weight(self, held_bytes: Callable[[_Out], int]) -> int:
+        if self.future.done() and self.future.exception() is None:
+            return held_bytes(self.future.result())
+        return self.expected

@@ -1,0 +1,198 @@
+"""Is everything here that a run needs? Findings, each with what to do about it; asks much, changes nothing.
+
+Ray is looked at by its version only: starting it is the run's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from moderation.config import Config, DetectorConfig
+from moderation.detectors.base import Detector, Weights
+from moderation.detectors.registry import build, weights_of
+from moderation.detectors.weights import default_cache, resolve
+from moderation.doctor.findings import Finding
+from moderation.doctor.packages import find_decoders, find_extras, find_versions
+from moderation.errors import FatalError, UsageError
+from moderation.policy import bind
+from moderation.policy_config import load_policy, policy_hash
+from moderation.probes import Machine, look_at_machine, probe_storage
+from moderation.stack import build_stack, pick_device, pick_dtype
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+# Models of the default stack and Python with torch: measured 1.1 GiB in a worker on a CPU.
+_WORKER_BYTES = 1300 * MIB
+# A run over a million items writes about 1 GB of votes; less than this and the first nightly run may end on it.
+_LEAST_DISK_BYTES = 2 * GIB
+# Receipts and plan rows go through Ray's object store, pixels never: a small one is enough. Docker's default is 64 MiB.
+_LEAST_SHM_BYTES = 256 * MIB
+
+
+def diagnose(config: Config, uris: Sequence[str] = ()) -> list[Finding]:
+    """All findings for running this configuration on this machine.
+
+    uris: sources or outputs to list, besides the prefixes of `source.allow`. Downloads nothing; weights that are here
+    are read whole, for their checksum. Never raises for what it finds.
+    """
+    machine = look_at_machine(default_cache())
+    return [
+        *find_versions(),
+        *_devices(config, machine),
+        *_detectors(config),
+        *_policy(config),
+        *find_extras(),
+        *find_decoders(),
+        *_storage([*uris, *config.source.allow]),
+        *_space(config, machine),
+    ]
+
+
+def _devices(config: Config, machine: Machine) -> Iterator[Finding]:
+    group = "devices"
+    native = torch.cpu._is_avx512_bf16_supported()
+    arithmetic = "bf16 native" if native else "bf16 not native, fp32 is used"
+    cores = f"{machine.usable_cores} of {machine.cores} cores"
+    yield Finding(
+        group=group,
+        name="CPU",
+        status="ok",
+        detail=f"{cores}, {torch.get_num_threads()} torch threads, {arithmetic}",
+    )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for index in range(count):
+        about = torch.cuda.get_device_properties(index)
+        detail = f"{about.name}, {_size(about.total_memory)}"
+        yield Finding(group=group, name=f"GPU {index}", status="ok", detail=detail)
+    if not count:
+        seen = machine.has_nvidia_device
+        yield Finding(
+            group=group,
+            name="GPU",
+            status="wrong" if seen else "note",
+            detail="there is one, but this torch cannot use it" if seen else "none; the stack runs on the CPU",
+            advice="install a torch built for CUDA, and look at: nvidia-smi" if seen else "",
+        )
+    try:
+        device = pick_device(config.stack.device)
+        dtype = str(pick_dtype(config.stack.dtype, device)).removeprefix("torch.")
+        yield Finding(group=group, name="the stack runs on", status="ok", detail=f"{device} in {dtype}")
+    except UsageError as error:
+        advice = "--set stack.device=auto"
+        yield Finding(group=group, name="the stack runs on", status="wrong", detail=str(error), advice=advice)
+
+
+def _detectors(config: Config) -> Iterator[Finding]:
+    group = "detectors"
+    total_ms = 0.0
+    for entry in config.stack.detectors:
+        title = entry.title
+        if config.stack.only and title not in config.stack.only:
+            yield Finding(group=group, name=title, status="note", detail="left out by stack.only")
+            continue
+        try:
+            detector = build(entry)
+            weights = weights_of(detector, entry)
+        except UsageError as error:
+            yield _from_error(group, title, error)
+            continue
+        total_ms += detector.cost_ms
+        yield from _weights(group, entry, detector, weights)
+    if total_ms:
+        detail = f"{total_ms:.1f} ms a frame on two CPU cores, about {1000 / total_ms:,.0f} frames/s, were all asked"
+        yield Finding(group=group, name="together", status="ok", detail=detail)
+
+
+def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Sequence[Weights]) -> Iterator[Finding]:
+    about = f"version {detector.version}, {detector.cost_ms:g} ms a frame" + (
+        f", when {entry.when}" if entry.when else ""
+    )
+    if not weights:
+        yield Finding(group=group, name=entry.title, status="ok", detail=f"{about}, a measurement: no weights")
+    for w in weights:
+        if not w.locator.startswith(("pkg://", "file://")) and not _is_cached(w):
+            detail = f"{about}; {w.locator} is not here yet ({w.licence})"
+            advice = "nothing, if this machine reaches it: the first run fetches it and checks its sha256"
+            yield Finding(group=group, name=entry.title, status="note", detail=detail, advice=advice)
+            continue
+        try:
+            path = resolve(w)
+        except (UsageError, FatalError, OSError) as error:
+            yield _from_error(group, entry.title, error)
+            continue
+        detail = f"{about}; {w.locator}, {_size(path.stat().st_size)}, sha256 {w.sha256[:12]} as expected, {w.licence}"
+        yield Finding(group=group, name=entry.title, status="ok", detail=detail)
+
+
+def _is_cached(w: Weights) -> bool:
+    return (default_cache() / f"{w.sha256.lower()}{Path(w.locator).suffix}").is_file()
+
+
+def _from_error(group: str, name: str, error: Exception) -> Finding:
+    """Our errors name the command that helps behind the last `; `."""
+    text, _, command = str(error).rpartition("; ")
+    if not text:
+        text, command = command, ""
+    missing = command.startswith("pip install") or "no such" in text
+    if isinstance(error, FatalError) and not isinstance(error, UsageError):
+        text, command = (
+            str(error),
+            "restore the file (reinstall its package), or configure its sha256 if you changed it",
+        )
+    return Finding(group=group, name=name, status="missing" if missing else "wrong", detail=text, advice=command)
+
+
+def _policy(config: Config) -> Iterator[Finding]:
+    name = Path(config.policy).name
+    try:
+        policy = load_policy(Path(config.policy))
+        stack = build_stack(config)
+        bind(policy, stack.labels, gated=stack.gated, disabled=stack.disabled)
+    except (UsageError, OSError) as error:
+        advice = "correct the policy, or the stack that it is for"
+        yield Finding(group="policy", name=name, status="wrong", detail=str(error), advice=advice)
+        return
+    detail = f"{len(policy.checks)} checks, fits the stack, hash {policy_hash(policy)[:12]}"
+    yield Finding(group="policy", name=name, status="ok", detail=detail)
+
+
+def _storage(uris: Sequence[str]) -> Iterator[Finding]:
+    if not uris:
+        advice = "moderation doctor SOURCE OUT lists them"
+        yield Finding(group="storage", name="not asked", status="note", detail="no URI was given", advice=advice)
+    for uri in dict.fromkeys(uris):
+        answer = probe_storage(uri)
+        yield Finding(group="storage", name=uri, status=answer.status, detail=answer.detail, advice=answer.advice)
+
+
+def _space(config: Config, machine: Machine) -> Iterator[Finding]:
+    group = "space"
+    for name, free in machine.free_disk_bytes.items():
+        low = free < _LEAST_DISK_BYTES
+        advice = f"free some, or point elsewhere: {_ELSEWHERE.get(name, 'another OUT')}" if low else ""
+        yield Finding(
+            group=group, name=name, status="note" if low else "ok", detail=f"{_size(free)} free", advice=advice
+        )
+    shm = machine.shm_free_bytes
+    if shm is not None:
+        low = shm < _LEAST_SHM_BYTES
+        advice = "docker run --shm-size=1g; in Kubernetes an emptyDir with medium: Memory at /dev/shm" if low else ""
+        detail = f"{_size(shm)} free, for Ray's object store"
+        yield Finding(group=group, name="/dev/shm", status="note" if low else "ok", detail=detail, advice=advice)
+    if machine.memory_bytes is not None:
+        needs = _WORKER_BYTES + config.runtime.frame_budget_bytes + config.runtime.fetch_budget_bytes
+        low = machine.memory_bytes < needs
+        advice = "--set runtime.frame_budget_bytes=134217728, or a larger machine" if low else ""
+        detail = f"{_size(machine.memory_bytes)} available, a worker takes about {_size(needs)}"
+        yield Finding(group=group, name="memory", status="wrong" if low else "ok", detail=detail, advice=advice)
+
+
+_ELSEWHERE = {"temporary files": "TMPDIR", "weights cache": "MODERATION_CACHE"}
+
+
+def _size(size_bytes: float) -> str:
+    return f"{size_bytes / GIB:,.1f} GiB" if size_bytes >= GIB else f"{size_bytes / MIB:,.1f} MiB"

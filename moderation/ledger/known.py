@@ -1,0 +1,187 @@
+"""What of the ledger is held in memory while a listing goes by: hashes, versions and flags, 33 bytes a known item.
+
+Ten million items take 330 MB; looking up a batch of names is a binary search in a sorted array.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from moderation.ledger.rows import RETRIED, U64
+from moderation.ledger.store import Log, LogFile, read_file, table_keys
+from moderation.types import Status
+
+Flags = npt.NDArray[np.uint8]
+Positions = npt.NDArray[np.int64]
+
+OLDER = 1  # judged by another stack or policy
+DELETED = 2
+ELSEWHERE = 4  # listed by another SOURCE
+RETRY = 8  # its error lay outside of the object
+_COLUMNS = (
+    "key", "version", "content_key", "status", "error_code", "source", "stack_fingerprint", "policy_hash", "deleted_at",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What tonight's run is: who lists, and by which stack and policy it judges."""
+
+    source: str
+    stack_fingerprint: str
+    policy_hash: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Known:
+    """The current row of each item, sorted by key.
+
+    high, low: uint64 [N], halves of the key. version: uint64 [N]. flags, seen: uint8, bool [N].
+    contents: uint64 [M], sorted: content keys of rows whose verdict another name may take over.
+    """
+
+    high: U64
+    low: U64
+    version: U64
+    flags: Flags
+    seen: npt.NDArray[np.bool_]
+    contents: U64
+
+    def __len__(self) -> int:
+        return len(self.high)
+
+    def find(self, high: U64, low: U64) -> Positions:
+        """Where each key stands; -1: not known."""
+        where, found = _locate(self.high, self.low, high, low)
+        return np.where(found, where, -1)
+
+    def find_content(self, keys: U64) -> npt.NDArray[np.bool_]:
+        """Whether a row of this content exists (by 64 bits: to be verified)."""
+        return _contains(self.contents, keys)
+
+    def missed(self) -> tuple[U64, U64]:
+        """Keys of this source's items that were not seen and are not marked yet."""
+        gone = ~self.seen & (self.flags & (DELETED | ELSEWHERE) == 0)
+        return self.high[gone], self.low[gone]
+
+
+class ContentSet:
+    """Content keys of tonight's items: sorted arrays that are merged as they grow, 8 bytes a key."""
+
+    def __init__(self) -> None:
+        self._runs: list[U64] = []
+
+    def contains(self, keys: U64) -> npt.NDArray[np.bool_]:
+        """Which of the keys were added."""
+        found = np.zeros(len(keys), dtype=bool)
+        for run in self._runs:
+            found |= _contains(run, keys)
+        return found
+
+    def add(self, keys: U64) -> None:
+        """Add keys."""
+        run = np.unique(keys)
+        # Like a carry in binary counting: each key is merged log2(N) times.
+        while self._runs and len(self._runs[-1]) <= 2 * len(run):
+            run = np.union1d(self._runs.pop(), run)
+        if len(run):
+            self._runs.append(run)
+
+
+def load_known(log: Log, facts: Facts) -> Known:
+    """The whole ledger's hashes. The snapshot is sorted already; what lies beside it is merged in."""
+    base = _fill(log.ledger, log.snapshot, facts)
+    recent = [f for f in log.newest_first if f not in set(log.snapshot)]
+    known, contents = base if not recent else _merge(base, _fill(log.ledger, recent, facts))
+    keys = contents[contents != 0]
+    keys.sort()
+    return Known(
+        high=known[0],
+        low=known[1],
+        version=known[2],
+        flags=known[3],
+        seen=np.zeros(len(known[0]), dtype=bool),
+        contents=keys,
+    )
+
+
+_Columns = tuple[U64, U64, U64, Flags]
+
+
+def _fill(ledger: str, files: tuple[LogFile, ...] | list[LogFile], facts: Facts) -> tuple[_Columns, U64]:
+    rows = sum(f.rows for f in files)
+    high, low, version, contents = (np.empty(rows, np.uint64) for _ in range(4))
+    flags = np.zeros(rows, np.uint8)
+    start = 0
+    for file in files:
+        for table in read_file(ledger, file, _COLUMNS):
+            here = slice(start, start + table.num_rows)
+            high[here], low[here] = table_keys(table)
+            version[here] = table["version"].to_numpy()
+            flags[here] = found = _flags(table, facts)
+            inherits = _mask(pc.equal(table["status"], Status.OK.value)) & (found & OLDER == 0)
+            contents[here] = np.where(inherits, table["content_key"].to_numpy(), 0)
+            start = here.stop
+    return (high, low, version, flags), contents
+
+
+def _flags(table: pa.Table, facts: Facts) -> Flags:
+    same = pc.and_(
+        pc.equal(table["stack_fingerprint"], facts.stack_fingerprint), pc.equal(table["policy_hash"], facts.policy_hash)
+    )
+    retried = pc.is_in(table["error_code"].cast(pa.string()), value_set=pa.array([str(c) for c in RETRIED]))
+    found = np.where(_mask(same), 0, OLDER)
+    found |= np.where(_mask(pc.is_valid(table["deleted_at"])), DELETED, 0)
+    found |= np.where(_mask(pc.equal(table["source"], facts.source)), 0, ELSEWHERE)
+    found |= np.where(_mask(retried), RETRY, 0)
+    return found.astype(np.uint8)
+
+
+def _mask(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    filled: npt.NDArray[np.bool_] = pc.fill_null(column, False).to_numpy()
+    return filled
+
+
+def _merge(base: tuple[_Columns, U64], recent: tuple[_Columns, U64]) -> tuple[_Columns, U64]:
+    """Recent rows (newest first, keys perhaps several times) over base rows (sorted, each key once)."""
+    (high, low, *_), _ = recent
+    order = np.lexsort((low, high))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])
+    order = order[first]
+    where, found = _locate(base[0][0], base[0][1], high[order], low[order])
+    fresh = order[~found]
+    merged = []
+    # A column at a time: the peak is one column more than the result.
+    for old, new in zip((*base[0], base[1]), (*recent[0], recent[1]), strict=True):
+        old[where[found]] = new[order[found]]
+        merged.append(np.insert(old, where[~found], new[fresh]))
+    return (merged[0], merged[1], merged[2], merged[3]), merged[4]  # type: ignore[return-value]  # numpy loses dtypes
+
+
+def _locate(high: U64, low: U64, want_high: U64, want_low: U64) -> tuple[Positions, npt.NDArray[np.bool_]]:
+    """Where each wanted key stands in sorted keys, or would be inserted; and whether it is there."""
+    where = np.searchsorted(high, want_high).astype(np.int64)
+    if not len(high):
+        return where, np.zeros(len(where), dtype=bool)
+    while True:
+        # Halves of two keys are equal with odds of one in a million among ten million: stepped over, one by one.
+        at = np.minimum(where, len(high) - 1)
+        later = (where < len(high)) & (high[at] == want_high) & (low[at] < want_low)
+        if not later.any():
+            break
+        where = where + later
+    at = np.minimum(where, len(high) - 1)
+    return where, (where < len(high)) & (high[at] == want_high) & (low[at] == want_low)
+
+
+def _contains(ordered: U64, keys: U64) -> npt.NDArray[np.bool_]:
+    if not len(ordered):
+        return np.zeros(len(keys), dtype=bool)
+    at = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+    return (ordered[at] == keys) & (keys != 0)

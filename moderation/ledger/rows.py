@@ -1,0 +1,146 @@
+"""A row of the ledger: who an item is, which version of it was judged, what became of it and where that lies.
+
+All hashes are blake2b. Nothing here reads or writes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from moderation.types import ErrorCode, Item, MediaObject
+
+U64 = npt.NDArray[np.uint64]
+
+KEY_BYTES = 16
+UNKNOWN = 0  # a version or a content of which nothing is known
+
+# A row an item; the newest row of a key holds.
+LEDGER_SCHEMA = pa.schema(
+    [
+        ("key", pa.binary(KEY_BYTES)),
+        ("version", pa.uint64()),
+        ("content_key", pa.uint64()),
+        ("uri", pa.string()),
+        ("item_id", pa.string()),
+        ("etag", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("content_hash", pa.string()),
+        ("verdict", pa.string()),
+        ("status", pa.string()),
+        ("error_code", pa.string()),
+        ("source", pa.string()),  # the SOURCE that listed it; only its complete listing can miss it
+        ("run_out", pa.string()),
+        ("part", pa.string()),  # shard id: the name of the part in run_out/verdicts and run_out/votes
+        ("format", pa.string()),
+        ("stack_fingerprint", pa.string()),
+        ("policy_hash", pa.string()),
+        ("judged_at", pa.timestamp("s", tz="UTC")),
+        ("deleted_at", pa.timestamp("s", tz="UTC")),
+    ],
+    metadata={"moderation.table": "ledger", "moderation.schema_version": "1"},
+)
+
+# Errors whose cause lies outside of the object, so that the next night may read what this one could not.
+RETRIED = (ErrorCode.FETCH_FAILED, ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN)
+# What a manifest may say of a version that its listing does not carry.
+_VERSION_ATTRIBUTES = ("etag", "content_hash", "size_bytes", "last_modified")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def item_key(item: Item) -> bytes:
+    """16 bytes that name an item in the ledger.
+
+    Of its URI and its id: a manifest that gives an object a new id asks for a row under that id, and the members of
+    one tar or the cells of one table may share a URI.
+    """
+    return blake2b(f"{item.uri}\0{item.item_id}".encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
+
+
+def item_version(item: Item) -> int:
+    """64 bits that differ when the content may: of etag and size (for local files: size and time); UNKNOWN = 0.
+
+    A manifest row carries neither; its columns `etag`, `content_hash`, `size_bytes` and `last_modified` then count.
+    """
+    if item.error is not None:
+        return _hash64(f"error\0{item.error}")
+    if len(item.objects) == 1:
+        media = item.objects[0]
+        if media.etag is not None and media.offset is None and media.column is None:
+            return _hash64(f"{media.etag}\0{media.size_bytes}")
+    return _hash_facts(item)
+
+
+def _hash_facts(item: Item) -> int:
+    facts: list[object] = [
+        [o.uri, o.etag, o.size_bytes, o.offset, o.row_group, o.row, o.column, o.frame, o.time_s] for o in item.objects
+    ]
+    if not all(o.etag is not None or o.size_bytes is not None for o in item.objects):
+        told = {name: item.attributes[name] for name in _VERSION_ATTRIBUTES if name in item.attributes}
+        if not told and len(item.objects) == 1:
+            return UNKNOWN
+        # An album of unknown versions still changes with its members.
+        facts.append(sorted(told.items()))
+    return _hash64(json.dumps(facts, separators=(",", ":")))
+
+
+def content_id(item: Item) -> str | None:
+    """What is known of an item's content before it is read; equal ids mean equal bytes. None: nothing.
+
+    The manifest column `content_hash` (sha256, hex), or the etag of a single-part upload to S3, which is the MD5 of
+    the object (32 hex digits; that of a multipart upload has a `-`), with the size.
+    """
+    if item.error is not None or item.kind is not None or len(item.objects) != 1:
+        return None
+    told = item.attributes.get("content_hash", "").lower()
+    if _SHA256.fullmatch(told):
+        return f"sha256:{told}"
+    return _etag_id(item.objects[0])
+
+
+def measured_ids(item: Item, content_hash: str | None) -> tuple[str, ...]:
+    """What is known of an item's content after it was read: never what a manifest claims."""
+    if item.error is not None or item.kind is not None or len(item.objects) != 1:
+        return ()
+    found = (_etag_id(item.objects[0]), f"sha256:{content_hash}" if content_hash else None)
+    return tuple(i for i in found if i is not None)
+
+
+def content_key(identity: str | None) -> int:
+    """64 bits of a content id; UNKNOWN = 0 for None."""
+    return UNKNOWN if identity is None else _hash64(identity)
+
+
+def _etag_id(media: MediaObject) -> str | None:
+    if media.etag is None or media.size_bytes is None or media.offset is not None or media.column is not None:
+        return None
+    return f"md5:{media.etag}|{media.size_bytes}" if _MD5.fullmatch(media.etag) else None
+
+
+def _hash64(text: str) -> int:
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") or 1
+
+
+def split_keys(keys: Sequence[bytes]) -> tuple[U64, U64]:
+    """Keys as two uint64 [N] (high, low halves), which sort as the bytes do."""
+    return _halves(b"".join(keys))
+
+
+def key_column(column: pa.FixedSizeBinaryArray) -> tuple[U64, U64]:
+    """The same of an Arrow column without nulls."""
+    start = column.offset * KEY_BYTES
+    data = column.buffers()[1]
+    return _halves(memoryview(data)[start : start + len(column) * KEY_BYTES] if data is not None else b"")
+
+
+def _halves(data: bytes | memoryview) -> tuple[U64, U64]:
+    pairs = np.frombuffer(data, dtype=">u8").reshape(-1, 2)
+    return pairs[:, 0].astype(np.uint64), pairs[:, 1].astype(np.uint64)

@@ -1,0 +1,251 @@
+"""The log of the ledger: a batch of Parquet files a night, merged into one sorted snapshot from time to time.
+
+    LEDGER/head.json                  names the snapshot that is current; one object write commits a new one
+    LEDGER/snapshots/<n>/00000.parquet  rows sorted by key, no key twice, files in the order of their keys
+    LEDGER/entries/<night>.json       commits a night: names its files and their rows
+    LEDGER/entries/<night>/00000.parquet  rows sorted by key within the file
+
+A batch counts when its JSON is there. No file is ever changed; a batch is deleted when a later compaction replaces
+the snapshot that holds it, so that a reader of the last head still finds its files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from moderation import storage
+from moderation.errors import FatalError
+from moderation.ledger.rows import KEY_BYTES, LEDGER_SCHEMA, U64, key_column
+
+FILE_ROWS = 200_000  # of a file: about 60 MB as Arrow
+GROUP_ROWS = 50_000
+# More batches than these are merged, and sooner when they hold more than half of what the snapshot does: what lies
+# beside the snapshot is sorted in memory each night.
+MOST_BATCHES = 16
+SMALL_ROWS = 100_000
+_ZSTD_LEVEL = 3
+# Strings of which there are few: read as dictionaries, so that ten million rows of them take no memory.
+_FEW = ("verdict", "status", "error_code", "source", "run_out", "format", "stack_fingerprint", "policy_hash")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFile:
+    """One Parquet file, by its name below the ledger."""
+
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What is current: batches of the last nights (oldest first), and the snapshot of all before."""
+
+    ledger: str
+    generation: int = 0
+    snapshot: tuple[LogFile, ...] = ()
+    compacted: tuple[str, ...] = ()  # batches that the snapshot holds; they may still lie there
+    batches: Mapping[str, tuple[LogFile, ...]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files; a key may have several."""
+        return sum(f.rows for f in self.snapshot) + self.batch_rows
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows beside the snapshot."""
+        return sum(f.rows for files in self.batches.values() for f in files)
+
+    @property
+    def newest_first(self) -> list[LogFile]:
+        """Files in the order in which the first row of a key is the one that holds."""
+        recent = [f for files in reversed(list(self.batches.values())) for f in reversed(files)]
+        return recent + list(self.snapshot)
+
+
+def open_log(ledger: str) -> Log:
+    """The ledger as it is now; an empty one where nothing is there.
+
+    Raises FatalError when its files are not readable as a ledger, StorageError.
+    """
+    data = storage.read_optional(storage.join(ledger, "head.json"))
+    head = _decode(data, "head.json") if data is not None else {"generation": 0, "snapshot": [], "compacted": []}
+    compacted = tuple(head["compacted"])
+    batches = {}
+    for name in sorted(_batch_names(ledger) - set(compacted)):
+        found = _decode(storage.read_bytes(storage.join(ledger, "entries", f"{name}.json")), f"entries/{name}.json")
+        batches[name] = _files(found["files"])
+    return Log(
+        ledger=ledger,
+        generation=head["generation"],
+        snapshot=_files(head["snapshot"]),
+        compacted=compacted,
+        batches=batches,
+    )
+
+
+def is_entered(ledger: str, batch: str) -> bool:
+    """Whether a batch is in the ledger, merged or not."""
+    log = open_log(ledger)
+    return batch in log.batches or batch in log.compacted
+
+
+def append(ledger: str, batch: str, tables: Iterable[pa.Table]) -> int:
+    """Add a batch of rows (later tables hold over earlier ones); all or nothing. Returns rows.
+
+    batch: sorts after all before it, such as a date. Nothing is written for no rows.
+    """
+    files: list[LogFile] = []
+    for index, table in enumerate(_in_files(tables)):
+        name = f"entries/{batch}/{index:05d}.parquet"
+        storage.publish(storage.join(ledger, name), encode(table))
+        files.append(LogFile(name=name, rows=table.num_rows))
+    if files:
+        text = json.dumps({"files": [asdict(f) for f in files]}, indent=1)
+        storage.publish(storage.join(ledger, "entries", f"{batch}.json"), text.encode())
+    return sum(f.rows for f in files)
+
+
+def should_compact(log: Log) -> bool:
+    """Whether the batches have grown too many or too large."""
+    snapshot_rows = log.rows - log.batch_rows
+    return len(log.batches) > MOST_BATCHES or log.batch_rows > max(SMALL_ROWS, snapshot_rows // 2)
+
+
+def compact(log: Log) -> Log:
+    """Merge all batches into a new snapshot: the newest row of each key. Bounded memory: one file at a time."""
+    generation = log.generation + 1
+    files: list[LogFile] = []
+    with ExitStack() as stack:
+        readers = [stack.enter_context(_Reader(log.ledger, f)) for f in log.newest_first]
+        parts = max(1, -(-log.rows // FILE_ROWS))
+        # Keys are hashes: equal ranges of them hold about as many rows.
+        bounds = [(part << 64) // parts for part in range(parts + 1)]
+        for low, high in zip(bounds, bounds[1:], strict=False):
+            table = newest(pa.concat_tables([r.range(low, high) for r in readers]))
+            name = f"snapshots/{generation:06d}/{len(files):05d}.parquet"
+            if table.num_rows:
+                storage.publish(storage.join(log.ledger, name), encode(table))
+                files.append(LogFile(name=name, rows=table.num_rows))
+    compacted = sorted(log.batches)
+    head = {"generation": generation, "snapshot": [asdict(f) for f in files], "compacted": compacted}
+    storage.publish(storage.join(log.ledger, "head.json"), json.dumps(head, indent=1).encode())
+    # What the head before this one had replaced.
+    for name in log.compacted:
+        storage.delete_tree(storage.join(log.ledger, "entries", f"{name}.json"))
+        storage.delete_tree(storage.join(log.ledger, "entries", name))
+    if log.generation > 1:
+        storage.delete_tree(storage.join(log.ledger, "snapshots", f"{log.generation - 1:06d}"))
+    return Log(ledger=log.ledger, generation=generation, snapshot=tuple(files), compacted=tuple(compacted))
+
+
+def read_file(ledger: str, file: LogFile, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Columns of one file, a row group at a time."""
+    with _Reader(ledger, file) as reader:
+        for group in range(reader.groups):
+            yield reader.group(group, columns)
+
+
+def encode(table: pa.Table) -> bytes:
+    """A table of `LEDGER_SCHEMA` as a Parquet file, in small row groups."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", compression_level=_ZSTD_LEVEL, row_group_size=GROUP_ROWS)
+    return sink.getvalue()
+
+
+def newest(table: pa.Table) -> pa.Table:
+    """The first row of each key, sorted by key; the caller gives newer rows first."""
+    high, low = table_keys(table)
+    order = np.lexsort((low, high))  # stable: the first of equal keys stays first
+    high, low = high[order], low[order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    return table.take(pa.array(order[first]))
+
+
+def table_keys(table: pa.Table) -> tuple[U64, U64]:
+    """The key column as two uint64 [N]."""
+    chunks = [key_column(chunk) for chunk in table["key"].chunks]
+    if not chunks:
+        return np.empty(0, np.uint64), np.empty(0, np.uint64)
+    return np.concatenate([h for h, _ in chunks]), np.concatenate([w for _, w in chunks])
+
+
+class _Reader:
+    """An open Parquet file of the ledger; groups that have no key in a range are not read."""
+
+    def __init__(self, ledger: str, file: LogFile) -> None:
+        self._stream = storage.open_input(storage.join(ledger, file.name))
+        self._file = pq.ParquetFile(self._stream, read_dictionary=list(_FEW))
+        self.groups = self._file.num_row_groups
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def group(self, index: int, columns: Sequence[str]) -> pa.Table:
+        return self._file.read_row_group(index, columns=list(columns))
+
+    def range(self, low: int, high: int) -> pa.Table:
+        """Rows whose key's high half is in [low, high)."""
+        column = LEDGER_SCHEMA.get_field_index("key")
+        found = []
+        for index in range(self.groups):
+            stats = self._file.metadata.row_group(index).column(column).statistics
+            if stats is not None and stats.has_min_max and not _overlap(stats.min, stats.max, low, high):
+                continue
+            table = self._file.read_row_group(index)
+            keys, _ = table_keys(table)
+            within = (keys >= np.uint64(low)) & (keys <= np.uint64(high - 1))
+            found.append(table.filter(pa.array(within)).cast(LEDGER_SCHEMA))
+        return pa.concat_tables(found) if found else LEDGER_SCHEMA.empty_table()
+
+
+def _overlap(least: bytes, most: bytes, low: int, high: int) -> bool:
+    half = KEY_BYTES // 2
+    return int.from_bytes(most[:half], "big") >= low and int.from_bytes(least[:half], "big") < high
+
+
+def _in_files(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Tables gathered into files of a bounded number of rows, each sorted by key, newest row first."""
+    held: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        held.append(table)
+        rows += table.num_rows
+        if rows >= FILE_ROWS:
+            yield newest(pa.concat_tables(reversed(held)))
+            held, rows = [], 0
+    if rows:
+        yield newest(pa.concat_tables(reversed(held)))
+
+
+def _batch_names(ledger: str) -> set[str]:
+    folder = storage.join(ledger, "entries")
+    try:
+        listed = [info.uri for info in storage.list_objects(folder)]
+    except FileNotFoundError:
+        return set()
+    names = (uri.rsplit("/", 2)[-2:] for uri in listed)
+    return {n.removesuffix(".json") for above, n in names if above == "entries" and n.endswith(".json") and n[0] != "."}
+
+
+def _files(found: Iterable[Mapping[str, str | int]]) -> tuple[LogFile, ...]:
+    return tuple(LogFile(name=str(f["name"]), rows=int(f["rows"])) for f in found)
+
+
+def _decode(data: bytes, name: str) -> dict[str, object] | object:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise FatalError(f"the ledger's {name} is not readable: {error}") from error

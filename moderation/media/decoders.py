@@ -1,0 +1,21 @@
+"""Which kinds of file can be decoded here: what this machine's builds of the decoders hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+from PIL import features
+
+
+def decoders() -> Mapping[str, bool]:
+    """`{"jpeg": True, ..., "heic": False, "video": True}`; asks the builds, decodes nothing.
+
+    fast_jpeg: simplejpeg, which decodes the same pixels as Pillow at twice its speed. video: the module `decord`.
+    """
+    built = {"jpeg": "jpg", "png": "zlib", "webp": "webp", "avif": "avif", "jpeg2000": "jpg_2000", "tiff": "libtiff"}
+    installed = {"heic": "pillow_heif", "fast_jpeg": "simplejpeg", "video": "decord"}
+    return {
+        **{kind: bool(features.check(name)) for kind, name in built.items()},
+        **{kind: find_spec(module) is not None for kind, module in installed.items()},
+    }

@@ -1,0 +1,118 @@
+"""A slice of a run: every N-th part of its shards, so that several jobs share one backfill without talking.
+
+Which slice a shard belongs to is a function of its id alone. The tables of all slices go to one OUT: names are content
+hashes, so the parts are those of an unsliced run. What is a slice's own lies in `OUT/slices/3-of-8/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from moderation import storage
+from moderation.errors import UsageError
+from moderation.types import Shard
+
+# More jobs at once than this share nothing but their bill; and a status reads a few files of each.
+MOST_SLICES = 1000
+_FOLDER = re.compile(r"([1-9][0-9]{0,3})-of-([1-9][0-9]{0,3})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Slice:
+    """Part `index` (from 1) of `count`."""
+
+    count: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def holds(self, shard_id: str) -> bool:
+        """Whether a shard is of this slice: by the first 32 bits of its id, a hash, so slices are about equal."""
+        return int(shard_id[:8], 16) % self.count == self.index - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a slice's listing saw of the whole source, so that slices can be told to be parts of the same.
+
+    digest: sha256 over the ids of all shards in order. positions: where this slice's shards stand among them.
+    """
+
+    shards: int
+    items: int
+    size_bytes: int
+    digest: str
+    positions: tuple[int, ...]
+
+
+def parse_slice(text: str) -> Slice:
+    """`3/8` as the third of eight. Raises UsageError."""
+    index, slash, count = text.partition("/")
+    if not slash or not index.strip().isdecimal() or not count.strip().isdecimal():
+        raise UsageError(f"slice {text!r}: expected which of how many, for example 3/8")
+    found = Slice(index=int(index), count=int(count))
+    if not 1 <= found.index <= found.count <= MOST_SLICES:
+        raise UsageError(f"slice {text!r}: expected 1/N to N/N, with N at most {MOST_SLICES}")
+    return found
+
+
+def slice_home(out: str, part: Slice) -> str:
+    """The folder of a slice's own plan, state and summary."""
+    return storage.join(out, "slices", f"{part.index}-of-{part.count}")
+
+
+def find_slices(out: str) -> list[Slice]:
+    """The slices that have left anything in OUT, by count and index; one listing."""
+    top = storage.join(storage.canonical(out).rstrip("/"), "slices")
+    found: set[Slice] = set()
+    try:
+        for info in storage.list_objects(top):
+            named = _FOLDER.fullmatch(info.uri.removeprefix(top).strip("/").partition("/")[0])
+            if named is not None:
+                found.add(Slice(index=int(named[1]), count=int(named[2])))
+    except FileNotFoundError:
+        return []
+    return sorted(found)
+
+
+def take_slice(shards: Iterable[Shard], part: Slice, home: str) -> Iterator[Shard]:
+    """The shards of one slice; when the last is known, what was listed is published as `listing.json`."""
+    digest = hashlib.sha256()
+    positions: list[int] = []
+    count = items = size = 0
+    for position, shard in enumerate(shards):
+        digest.update(shard.shard_id.encode("ascii"))
+        count, items, size = count + 1, items + len(shard.items), size + shard.size_bytes
+        if part.holds(shard.shard_id):
+            positions.append(position)
+            yield shard
+    record = {
+        "shards": count,
+        "items": items,
+        "size_bytes": size,
+        "digest": digest.hexdigest(),
+        "positions": positions,
+    }
+    storage.publish(listing_uri(home), json.dumps(record).encode())
+
+
+def listing_uri(home: str) -> str:
+    """Where a slice says what its listing saw."""
+    return storage.join(home, "listing.json")
+
+
+def read_listing(home: str) -> Listing | None:
+    """What a slice's listing saw; None while it goes on. Raises UsageError when the file is not one of ours."""
+    data = storage.read_optional(listing_uri(home))
+    if data is None:
+        return None
+    try:
+        record = json.loads(data)
+        return Listing(**{**record, "positions": tuple(record["positions"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{listing_uri(home)}: not readable") from error

@@ -1,0 +1,85 @@
+"""How much a process may retry: a share of what succeeds, store by store, so that a store that is down is not stormed.
+
+The idea is the retry quota of the AWS SDKs (https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html):
+a bucket of tokens that each retry draws on and each answer refills a little.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+# Sixteen threads that all meet an outage of ten seconds, twice: beyond that, waiting is for who started the job.
+BURST = 256.0
+# With a tenth of the requests failing, retries are a ninth of the answers; a quarter is no longer a bad night.
+SHARE = 0.25
+# Failures of others, while a request used up its attempts and nobody got an answer, that make it the store's fault.
+OTHERS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What a store had answered when a request began."""
+
+    answered: int
+    failed: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Store:
+    tokens: float
+    answered: int = 0
+    failed: int = 0
+    retried: int = 0
+
+
+class RetryBudget:
+    """Tokens for retries, by store (`s3://bucket`); thread-safe."""
+
+    def __init__(self, *, burst: float = BURST, share: float = SHARE) -> None:
+        """burst: retries before any answer, and the most that are saved up. share: of a retry, for each answer."""
+        self._burst, self._share = burst, share
+        self._stores: dict[str, _Store] = {}
+        self._lock = threading.Lock()
+
+    def mark(self, store: str) -> Mark:
+        """Where a request begins."""
+        with self._lock:
+            known = self._store(store)
+            return Mark(answered=known.answered, failed=known.failed)
+
+    def answer(self, store: str) -> None:
+        """The store answered (also by "not found"): it is up."""
+        with self._lock:
+            known = self._store(store)
+            known.answered += 1
+            known.tokens = min(self._burst, known.tokens + self._share)
+
+    def fail(self, store: str) -> None:
+        """A request failed in a way that a retry may cure."""
+        with self._lock:
+            self._store(store).failed += 1
+
+    def take(self, store: str) -> bool:
+        """Whether one more retry is allowed; it is then counted."""
+        with self._lock:
+            known = self._store(store)
+            if known.tokens < 1:
+                return False
+            known.tokens -= 1
+            known.retried += 1
+            return True
+
+    def is_down(self, store: str, since: Mark, own: int) -> bool:
+        """Whether nobody got an answer since then, and others than this request (of `own` failures) tried."""
+        with self._lock:
+            known = self._store(store)
+            return known.answered == since.answered and known.failed - since.failed - own >= OTHERS
+
+    def retried(self) -> dict[str, int]:
+        """Retries so far, by store."""
+        with self._lock:
+            return {name: known.retried for name, known in sorted(self._stores.items())}
+
+    def _store(self, name: str) -> _Store:
+        return self._stores.setdefault(name, _Store(tokens=self._burst))

@@ -1,0 +1,96 @@
+"""The fsspec filesystem of a URI: one a process and scheme, with our bounds instead of the client's own.
+
+Endpoint, region, profile and credentials are the client's business: it reads the environment, or the usual files
+(`~/.aws/config`, `~/.aws/credentials`, a machine's role). Nothing here takes them as an argument, so that none can
+come from a manifest or end in a table.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from typing import Any
+
+import fsspec
+
+from moderation.errors import UsageError
+
+# One request that hangs is cut here and tried again; it bounds the wait for the next bytes, not for all of them.
+REQUEST_TIMEOUT_S = 60.0
+TIMEOUT_VARIABLE = "MODERATION_REQUEST_TIMEOUT_S"
+_CONNECT_TIMEOUT_S = 10.0
+# As many as threads may fetch at once (runtime.fetch_threads ends at 256), and then some wait.
+_CONNECTIONS = 128
+_S3 = frozenset({"s3", "s3a"})
+
+_open: dict[tuple[int, str], Any] = {}
+_lock = threading.Lock()
+
+
+def request_timeout_s() -> float:
+    """How long one request may hang: `$MODERATION_REQUEST_TIMEOUT_S`, else 60 s. Raises UsageError."""
+    given = os.environ.get(TIMEOUT_VARIABLE)
+    if not given:
+        return REQUEST_TIMEOUT_S
+    try:
+        timeout_s = float(given)
+    except ValueError:
+        timeout_s = math.nan
+    if not 0 < timeout_s < math.inf:
+        raise UsageError(f"{TIMEOUT_VARIABLE}={given}: expected seconds, more than 0")
+    return timeout_s
+
+
+def is_s3(scheme: str) -> bool:
+    """Whether a scheme is spoken by s3fs."""
+    return scheme in _S3
+
+
+def filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec is untyped
+    """The filesystem of a scheme, shared by the threads of this process. Listings are never cached.
+
+    fsspec by itself keeps one a thread, and each s3fs then has a client of its own: sixteen threads spent more time
+    on making clients than on reading. (s3fs caches listings by default; a resume that trusts a stale one redoes or
+    skips work.) Raises UsageError when the package for the scheme is missing.
+    """
+    key = (os.getpid(), "s3" if is_s3(scheme) else scheme)
+    found = _open.get(key)
+    if found is None:
+        with _lock:
+            found = _open.get(key)
+            if found is None:
+                found = _open[key] = _make(key[1])
+    return found
+
+
+def forget_clients() -> None:
+    """Drop the clients of this process: the next call reads the environment again."""
+    with _lock:
+        _open.clear()
+
+
+def _make(scheme: str) -> Any:  # noqa: ANN401 - fsspec is untyped
+    try:
+        fs = fsspec.filesystem(scheme, skip_instance_cache=True, **(_s3_options() if scheme == "s3" else {}))
+    except ImportError as error:
+        raise UsageError(f"{scheme}://: {error}; install the package for it") from error
+    if hasattr(fs, "retries"):
+        fs.retries = 1  # s3fs' loop: retries live in retry.py, in one place, with one budget
+    return fs
+
+
+def _s3_options() -> dict[str, Any]:
+    timeout_s = request_timeout_s()
+    return {
+        "use_listings_cache": False,
+        "default_fill_cache": False,
+        # s3fs' own read-ahead would multiply our exact ranges.
+        "default_cache_type": "none",
+        "config_kwargs": {
+            "connect_timeout": min(_CONNECT_TIMEOUT_S, timeout_s),
+            "read_timeout": timeout_s,
+            "max_pool_connections": _CONNECTIONS,
+            "retries": {"max_attempts": 1, "mode": "standard"},
+        },
+    }

@@ -1,0 +1,91 @@
+"""What s3fs is not asked for: one GET an object, one HEAD, and pages of a listing.
+
+s3fs asks for the size before each whole read (two requests where one does), and reads `?versionId=` out of a key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from fsspec.asyn import sync
+
+from moderation.storage.clients import filesystem, request_timeout_s
+
+# "bytes 0-99/1000"
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+# The answer may come in slowly (its next bytes are what the client's own deadline is for), a page never does.
+_PAGE_DEADLINES = 2.0
+
+
+_T = TypeVar("_T")
+
+
+def split_key(path: str) -> tuple[str, str]:
+    """`bucket/a/b` -> (`bucket`, `a/b`); a key is taken as it is written."""
+    bucket, _, key = path.partition("/")
+    return bucket, key
+
+
+def get_range(path: str, start: int, length: int | None) -> bytes:
+    """The bytes of an object from `start`, at most `length`.
+
+    Always a ranged request: its answer says how long the object is, so that a body cut short shows.
+    Raises ConnectionResetError when fewer bytes come than there are.
+    """
+    bucket, key = split_key(path)
+    wanted = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
+
+    async def read(client: Any) -> tuple[bytes, str | None]:  # noqa: ANN401 - botocore is untyped
+        answer = await client.get_object(Bucket=bucket, Key=key, Range=wanted)
+        async with answer["Body"] as body:
+            return await body.read(), answer.get("ContentRange")
+
+    data, content_range = _call(read)
+    described = _CONTENT_RANGE.fullmatch(content_range or "")
+    if described is None:
+        # A server that does not know ranges sends the whole object.
+        return data[start:] if length is None else data[start : start + length]
+    first, last, total = map(int, described.groups())
+    end = total if length is None else min(start + length, total)
+    if first != start or last + 1 != end or len(data) != end - start:
+        raise ConnectionResetError(f"{len(data)} bytes came of {start} to {end}")
+    return data
+
+
+def head(path: str) -> dict[str, Any]:
+    """Size and etag of one object, as a listing has them."""
+    bucket, key = split_key(path)
+    if not key:
+        raise FileNotFoundError(path)  # a bucket is a folder
+
+    async def ask(client: Any) -> dict[str, Any]:  # noqa: ANN401 - botocore is untyped
+        answer: dict[str, Any] = await client.head_object(Bucket=bucket, Key=key)
+        return answer
+
+    answer = _call(ask)
+    return {"size": answer["ContentLength"], "ETag": answer.get("ETag")}
+
+
+def list_page(bucket: str, prefix: str, token: str | None) -> dict[str, Any]:
+    """One page (1,000 objects) of what lies below a prefix, in the order of keys."""
+    arguments = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1000}
+    if token:
+        arguments["ContinuationToken"] = token
+
+    async def ask(client: Any) -> dict[str, Any]:  # noqa: ANN401 - botocore is untyped
+        page: dict[str, Any] = await client.list_objects_v2(**arguments)
+        return page
+
+    return _call(ask, timeout_s=_PAGE_DEADLINES * request_timeout_s())
+
+
+def _call(ask: Callable[[Any], Awaitable[_T]], timeout_s: float | None = None) -> _T:
+    fs = filesystem("s3")
+
+    async def run() -> _T:
+        return await ask(await fs.set_session())
+
+    answer: _T = sync(fs.loop, run, timeout=timeout_s)
+    return answer

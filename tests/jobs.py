@@ -1,0 +1,114 @@
+"""Running the real program in tests: the command line as a process of its own, with a small stack or the whole one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+REPOSITORY = Path(__file__).parent.parent
+PLUGINS = REPOSITORY / "tests" / "plugins"
+SHARED = REPOSITORY.parent / "shared" / "data"
+
+POLICY = """
+version: 1
+default: pass
+checks:
+  reddish:
+    side: negative
+    votes: [tiny.red]
+    block: 0.95
+    review: 0.6
+    null: review
+"""
+
+
+def make_tiny_config(folder: Path, **options: Any) -> Path:
+    """A configuration with the plug-in detector alone: starts at once and scores a thousand pictures a second."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "policy.yaml").write_text(POLICY)
+    config = {
+        "policy": "policy.yaml",
+        "stack": {"detectors": [{"name": "tiny", "options": options}]},
+        "shards": {"max_items": 8},
+    }
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(config))  # JSON is YAML
+    return path
+
+
+def make_pictures(folder: Path, count: int, special: Mapping[int, tuple[int, int, int]] | None = None) -> Path:
+    """Small PNGs of different greys; `special` ones in a plain colour of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        level = 20 + index * 7 % 120
+        colour = (special or {}).get(index, (level, level, level))
+        Image.new("RGB", (16 + index % 5, 16), colour).save(folder / f"{index:04d}.png")
+    return folder
+
+
+def job_env(**extra: str) -> dict[str, str]:
+    """The environment of a job: our packages and the plug-in on the path, no cluster but its own."""
+    env = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS",)}
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), str(PLUGINS), env.get("PYTHONPATH")]))
+    return {**env, "PYTHONPATH": path, "RAY_DEDUP_LOGS": "0", **extra}
+
+
+def job_command(*arguments: object) -> list[str]:
+    """The command line of `python -m jobs`."""
+    return [sys.executable, "-m", "jobs", *(str(a) for a in arguments)]
+
+
+def run_job(
+    *arguments: object, env: Mapping[str, str] | None = None, timeout_s: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """`python -m jobs ARGUMENTS`, to its end."""
+    return subprocess.run(
+        job_command(*arguments),
+        env=dict(env or job_env()),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def verdicts(out: Path) -> pa.Table:
+    """All verdict rows, sorted by URI."""
+    return read_parts(out, "verdicts").sort_by("uri")
+
+
+def read_parts(out: Path, table: str) -> pa.Table:
+    """The parts of a table, one after the other."""
+    return pa.concat_tables([pq.read_table(p) for p in sorted((out / table).glob("part-*.parquet"))])
+
+
+def part_bytes(out: Path) -> dict[str, bytes]:
+    """Every committed file of the tables, by its name."""
+    return {f"{p.parent.name}/{p.name}": p.read_bytes() for t in ("verdicts", "votes") for p in (out / t).iterdir()}
+
+
+def summary(out: Path) -> dict[str, Any]:
+    """summary.json."""
+    found: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return found
+
+
+def log_lines(stderr: str, event: str | None = None) -> list[dict[str, Any]]:
+    """The structured log of a job that ran off a terminal."""
+    lines = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+    return [line for line in lines if event is None or line["event"] == event]
+
+
+def by_name(table: pa.Table, columns: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """File name -> the given columns."""
+    rows = table.select(["uri", *columns]).to_pylist()
+    return {row["uri"].rsplit("/", 1)[-1]: tuple(row[c] for c in columns) for row in rows}

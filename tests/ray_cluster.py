@@ -1,0 +1,119 @@
+"""A real Ray cluster on this machine for tests: a head and more nodes, each a raylet with processes of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.jobs import job_env
+
+# Starting takes 6 s on an idle machine; Ray gives up on itself earlier than this on a busy one, and is asked again.
+START_TIMEOUT_S = 180
+START_ATTEMPTS = 4
+STORE_BYTES = 100 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Node:
+    """One node: the process group of its `ray start --block`."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    def kill(self) -> None:
+        """Kill it as a lost machine would be: everything at once, nothing tidied."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@dataclass(slots=True)
+class Cluster:
+    """A head and its nodes."""
+
+    port: int
+    metrics_port: int
+    dashboard_port: int
+    nodes: list[Node] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        """For RAY_ADDRESS."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment of a job that runs on this cluster."""
+        return job_env(RAY_ADDRESS=self.address)
+
+    def add_node(self, *, num_cpus: int = 1, num_gpus: int = 0) -> Node:
+        """Another node, once it has joined."""
+        node = _start(["--address", self.address], num_cpus, num_gpus)
+        self.nodes.append(node)
+        return node
+
+    def stop(self) -> None:
+        """End every process that was started here."""
+        for node in reversed(self.nodes):
+            node.kill()
+            shutil.rmtree(node.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_cluster(*, num_cpus: int = 2, num_gpus: int = 0, dashboard: bool = False) -> Iterator[Cluster]:
+    """A cluster with a head of these (logical) resources; ends with the block."""
+    port, metrics_port, dashboard_port = free_port(), free_port(), free_port()
+    cluster = Cluster(port=port, metrics_port=metrics_port, dashboard_port=dashboard_port)
+    head = ["--head", "--port", str(port), "--metrics-export-port", str(metrics_port)]
+    head += ["--include-dashboard", str(dashboard).lower(), "--dashboard-port", str(dashboard_port)]
+    try:
+        cluster.nodes.append(_start(head, num_cpus, num_gpus))
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _start(arguments: list[str], num_cpus: int, num_gpus: int) -> Node:
+    for _ in range(START_ATTEMPTS):
+        # Short: the sockets of a session lie below it, and a socket's path has room for 107 bytes.
+        folder = Path(tempfile.mkdtemp(prefix="rc", dir="/tmp"))
+        command = [str(Path(sys.executable).with_name("ray")), "start", *arguments, "--block"]
+        command += ["--num-cpus", str(num_cpus), "--num-gpus", str(num_gpus), "--disable-usage-stats"]
+        command += ["--node-ip-address", "127.0.0.1", "--object-store-memory", str(STORE_BYTES)]
+        if "--head" in arguments:
+            command += ["--temp-dir", str(folder)]
+        env = job_env(RAY_metrics_report_interval_ms="1000", RAY_health_check_period_ms="1000")
+        log = folder / "start.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, env=env, stdout=output, stderr=output, start_new_session=True)
+        node = Node(process=process, folder=folder)
+        if _wait_started(process, log):
+            return node
+        node.kill()
+    raise RuntimeError(f"ray start failed {START_ATTEMPTS} times: {log.read_text()[-2000:]}")
+
+
+def _wait_started(process: subprocess.Popen[bytes], log: Path) -> bool:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if "Ray runtime started" in log.read_text(errors="replace"):
+            return True
+        time.sleep(0.2)
+    return False
