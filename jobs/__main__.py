@@ -8,9 +8,15 @@ from collections.abc import Sequence
 import typer
 from rich.console import Console
 
+from jobs.ask import ask
 from jobs.backfill import backfill
 from jobs.config_show import config_show
 from jobs.doctor import doctor
+from jobs.keyframes import keyframes
+from jobs.merge import merge
+from jobs.nightly import nightly
+from jobs.status import status
+from jobs.weights import weights_pull
 from moderation.errors import ModerationError, UsageError
 
 EXIT_CODES = """Exit codes: 0 done. 2 wrong usage or configuration, nothing was started. 3 done, but more items than
@@ -25,10 +31,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("backfill", epilog=EXIT_CODES)(backfill)
+app.command("keyframes", epilog=EXIT_CODES)(keyframes)
+app.command("status")(status)
+app.command("merge")(merge)
+app.command("nightly", epilog=EXIT_CODES)(nightly)
+app.command("ask")(ask)
 app.command("doctor")(doctor)
 config_app = typer.Typer(help="Configuration.", no_args_is_help=True, rich_markup_mode=None)
 config_app.command("show")(config_show)
 app.add_typer(config_app, name="config")
+weights_app = typer.Typer(help="Weights.", no_args_is_help=True, rich_markup_mode=None)
+weights_app.command("pull")(weights_pull)
+app.add_typer(weights_app, name="weights")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

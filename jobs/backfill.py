@@ -12,6 +12,7 @@ from rich.table import Table
 
 from moderation.config import load_config
 from moderation.errors import UsageError
+from moderation.slices import parse_slice
 
 
 def backfill(
@@ -31,6 +32,9 @@ def backfill(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first items of the source.")] = None,
     max_hours: Annotated[float | None, typer.Option(min=0, help="End by then; the next call goes on.")] = None,
     max_items: Annotated[int | None, typer.Option(min=1, help="End after so many; the next call goes on.")] = None,
+    slice_: Annotated[
+        str | None, typer.Option("--slice", metavar="K/N", help="Only this part of the shards; see `merge`.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, do nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the tables in OUT and start over.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -42,17 +46,20 @@ def backfill(
     if policy is not None:
         overrides.append(f"policy={json.dumps(policy)}")
     settings = load_config(config, overrides)
+    part = parse_slice(slice_) if slice_ is not None else None
 
     from moderation.runtime.backfill import backfill as run_backfill  # heavy imports only once the call is right
     from moderation.runtime.backfill import preview
 
     if dry_run:
-        plan = preview(source, out, settings, limit=limit, fresh=fresh)
+        plan = preview(source, out, settings, limit=limit, fresh=fresh, part=part)
         _print_plan({name: getattr(plan, name) for name in plan.__slots__}, as_json=as_json)
         return
     if max_items is not None and limit is not None and max_items > limit:
         raise UsageError(f"--max-items {max_items} is more than --limit {limit}")
-    outcome = run_backfill(source, out, settings, limit=limit, fresh=fresh, max_hours=max_hours, max_items=max_items)
+    outcome = run_backfill(
+        source, out, settings, limit=limit, fresh=fresh, max_hours=max_hours, max_items=max_items, part=part
+    )
     if as_json:
         typer.echo(json.dumps(outcome.summary, indent=1, ensure_ascii=False))
     else:

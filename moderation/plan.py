@@ -10,14 +10,17 @@ from __future__ import annotations
 import io
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow.parquet as pq
 
 from moderation import storage
 from moderation.config import Config
+from moderation.priority import cut_shards
 from moderation.schema import PLAN_SCHEMA
-from moderation.shards import make_shards, plan_batches, shards_from_table
+from moderation.shards import plan_batches, shards_from_table
+from moderation.slices import Slice, take_slice
 from moderation.sources import open_source
 from moderation.types import Item, Shard
 
@@ -43,8 +46,13 @@ def plan_shards(
     *,
     limit: int | None = None,
     open_items: Callable[[], Iterator[Item]] | None = None,
+    part: Slice | None = None,
 ) -> Iterator[Shard]:
     """All shards of a run, in the order of the source; what an earlier call planned comes as it was planned.
+
+    out: the folder of the plan: OUT, or a slice's own in it.
+    part: only the shards of this slice. A listing of it that was interrupted begins anew: what it had planned has
+    gaps where other slices' shards are, and cutting the source around them would move the bounds of shards.
 
     open_items: the items instead of the whole source's (the nightly job's difference); called only when there is
     something to list, exhausted before the plan counts as finished.
@@ -53,16 +61,20 @@ def plan_shards(
     finished = storage.read_optional(plan_uri(out))
     if finished is not None:
         return decode_shards(finished)
-    chunks = _read_chunks(out)
+    chunks = _read_chunks(out) if part is None else []
     items = _limited(open_items() if open_items is not None else open_source(source, config.source), limit)
+    if part is not None:
+        storage.delete_tree(storage.join(out, "plan"))
+        return _write_plan(take_slice(cut_shards(items, config.shards), part, out), out, [])
     if not chunks:
-        return _write_plan(make_shards(items, config.shards), out, [])
+        return _write_plan(cut_shards(items, config.shards), out, [])
     return _resume_listing(items, out, config, chunks)
 
 
-def list_shards(source: str, config: Config, *, limit: int | None = None) -> Iterator[Shard]:
-    """The shards of a source, nothing written (a dry run)."""
-    return make_shards(_limited(open_source(source, config.source), limit), config.shards)
+def list_shards(source: str, config: Config, *, limit: int | None = None, part: Slice | None = None) -> Iterator[Shard]:
+    """The shards of a source, or of a slice of it, nothing written (a dry run)."""
+    shards = cut_shards(_limited(open_source(source, config.source), limit), config.shards)
+    return shards if part is None else (shard for shard in shards if part.holds(shard.shard_id))
 
 
 def _resume_listing(items: Iterator[Item], out: str, config: Config, chunks: list[bytes]) -> Iterator[Shard]:
@@ -72,7 +84,7 @@ def _resume_listing(items: Iterator[Item], out: str, config: Config, chunks: lis
             known.update(item.item_id for item in shard.items)
             yield shard
     fresh = (item for item in items if item.item_id not in known)
-    yield from _write_plan(make_shards(fresh, config.shards), out, chunks)
+    yield from _write_plan(cut_shards(fresh, config.shards), out, chunks)
 
 
 def _write_plan(shards: Iterable[Shard], out: str, chunks: list[bytes]) -> Iterator[Shard]:
@@ -101,6 +113,18 @@ def encode_shards(shards: Iterable[Shard]) -> bytes:
         for batch in plan_batches(shards):
             writer.write_batch(batch)
     return sink.getvalue()
+
+
+def read_shard_sizes(uri: str) -> dict[str, int] | None:
+    """Items by shard id of a plan or a chunk of one, in order; None where there is none. Reads one column."""
+    try:
+        with storage.open_input(uri) as file:
+            sizes: Counter[str] = Counter()
+            for batch in pq.ParquetFile(file).iter_batches(columns=["shard_id"]):
+                sizes.update(batch.column(0).to_pylist())
+            return dict(sizes)
+    except FileNotFoundError:
+        return None
 
 
 def _publish_chunk(shards: list[Shard], out: str, index: int) -> bytes:

@@ -17,6 +17,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).parent.parent
 PLUGINS = REPOSITORY / "tests" / "plugins"
 SHARED = REPOSITORY.parent / "shared" / "data"
+SHARED_CLUSTER = "MODERATION_TEST_RAY_ADDRESS"
 
 POLICY = """
 version: 1
@@ -55,11 +56,13 @@ def make_pictures(folder: Path, count: int, special: Mapping[int, tuple[int, int
     return folder
 
 
-def job_env(**extra: str) -> dict[str, str]:
-    """The environment of a job: our packages and the plug-in on the path, no cluster but its own."""
-    env = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS",)}
+def job_env(*, own_cluster: bool = False, **extra: str) -> dict[str, str]:
+    """The environment of a job: our packages and the plug-in on the path, the tests' cluster where it runs."""
+    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    if SHARED_CLUSTER in env and not own_cluster:
+        env["RAY_ADDRESS"] = env[SHARED_CLUSTER]
     path = os.pathsep.join(filter(None, [str(REPOSITORY), str(PLUGINS), env.get("PYTHONPATH")]))
-    return {**env, "PYTHONPATH": path, "RAY_DEDUP_LOGS": "0", **extra}
+    return {**env, "PYTHONPATH": path, **extra}
 
 
 def job_command(*arguments: object) -> list[str]:

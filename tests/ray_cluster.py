@@ -22,6 +22,15 @@ START_TIMEOUT_S = 180
 START_ATTEMPTS = 4
 STORE_BYTES = 100 * 1024 * 1024
 
+_SETTINGS = {
+    "RAY_AUTH_MODE": "disabled",  # a token in the home directory would switch it on for the head alone
+    "RAY_metrics_report_interval_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_agent_register_timeout_ms": "120000",
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+}
+
 
 @dataclass(slots=True)
 class Node:
@@ -99,7 +108,9 @@ def _start(arguments: list[str], num_cpus: int, num_gpus: int) -> Node:
         command += ["--node-ip-address", "127.0.0.1", "--object-store-memory", str(STORE_BYTES)]
         if "--head" in arguments:
             command += ["--temp-dir", str(folder)]
-        env = job_env(RAY_metrics_report_interval_ms="1000", RAY_health_check_period_ms="1000")
+        env = job_env(
+            RAY_AUTH_MODE="disabled", RAY_metrics_report_interval_ms="1000", RAY_health_check_period_ms="1000"
+        )
         log = folder / "start.log"
         with log.open("wb") as output:
             process = subprocess.Popen(command, env=env, stdout=output, stderr=output, start_new_session=True)

@@ -38,7 +38,7 @@ SHAPES = ("circle", "square", "triangle")
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 _TEXT = {"context_length": 24, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
-# ResNets: in some hundred steps they learn what a transformer of that size does not (shape 0.83 against 0.38 after 400).
+# ResNets: in 400 steps they learn what a transformer of that size does not (shapes: 0.83 right against 0.38).
 ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "tiny_a": {
         "embed_dim": 64,

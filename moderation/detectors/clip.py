@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ from moderation.detectors.clip_text import (
     read_class_embeddings,
     score_embeddings,
 )
-from moderation.detectors.weights import default_cache
+from moderation.detectors.weights import default_cache, sha256_of
 
 
 class Clip:
@@ -106,8 +107,8 @@ class Clip:
 
         tuned: question -> local file of class embeddings, for those that have one instead of words.
         """
-        key = self._words_key()
-        cache = default_cache().parent / "words" if key else None
+        key = self._words_key(network)
+        cache = default_cache() / "words"
         found = [
             read_class_embeddings(tuned[q.name], q, self.name, self.embedding_dim)
             if q.name in tuned
@@ -134,9 +135,9 @@ class Clip:
         unit = nn.functional.normalize(embedding.float(), dim=1)
         return Scored(scores=score_embeddings(unit, self._contrasts), embedding=embedding)
 
-    def _words_key(self) -> str:
-        """What the text tower is; empty where that is not known for certain, and then nothing is cached."""
-        if not self.weights[0].sha256:
-            return ""
-        facts = canonical_json([self.weights[0].sha256, self.architecture])
+    def _words_key(self, network: ClipNetwork) -> str:
+        """What the text tower is, in 64 digits."""
+        # A hub's file may come without a checksum: 1.7 GB are hashed in seconds, its words take a minute on a CPU.
+        sha256 = self.weights[0].sha256 or sha256_of(Path(network.path))
+        facts = canonical_json([sha256, self.architecture])
         return hashlib.sha256(facts.encode()).hexdigest()

@@ -28,12 +28,13 @@ _Architecture = Mapping[str, Any]
 class ClipNetwork:
     """Both towers of a variant, fp32, on the CPU.
 
-    visual: normalised pixels [B,3,S,S] -> [B,D]. encode: sentences -> [N,D]. scale: exp(logit_scale).
+    visual: normalised pixels [B,3,S,S] -> [B,D]. encode: sentences -> [N,D]. scale: exp(logit_scale). path: its file.
     """
 
     visual: nn.Module
     encode: Encode
     scale: float
+    path: str
 
 
 def read_architecture(named: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +109,8 @@ def load_network(architecture: _Architecture, path: str, dtype: torch.dtype) -> 
             found: torch.Tensor = model.encode_text(tokens.to(model.logit_scale.device))
         return found
 
-    return ClipNetwork(visual=model.visual, encode=encode, scale=float(model.logit_scale.exp().reshape(-1)[0]))
+    scale = float(model.logit_scale.exp().reshape(-1)[0])
+    return ClipNetwork(visual=model.visual, encode=encode, scale=scale, path=path)
 
 
 def cast_visual(visual: nn.Module, architecture: _Architecture, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
-from moderation.detectors.prepare import Conv, prepare
+from moderation.detectors.prepare import Conv, infer, prepare
 from moderation.detectors.registry import check_options
 from moderation.detectors.weights import OnnxGraph, read_onnx
 from moderation.errors import FatalError
@@ -67,7 +67,7 @@ class ImageSafety:
             raise RuntimeError("load() first")
         pixels = batch.view(self.view)
         # The mean is subtracted in float32: 123.675 has no near neighbour in bf16.
-        embedding = self.network((pixels - self.network.mean.float()).to(self._dtype))
+        embedding = infer(self.network, (pixels - self.network.mean.float()).to(self._dtype))
         return Scored(scores=self.network.head(embedding).float().softmax(dim=1), embedding=embedding)
 
 

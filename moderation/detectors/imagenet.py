@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
-from moderation.detectors.prepare import Conv, prepare
+from moderation.detectors.prepare import Conv, infer, prepare
 from moderation.detectors.registry import check_options
 from moderation.detectors.weights import package_file
 from moderation.errors import FatalError, UsageError
@@ -95,7 +95,7 @@ class ImageNet:
             raise RuntimeError("load() first")
         pixels = batch.view(self.view)
         # Exact in bf16: whole numbers below 256, over a power of two.
-        embedding = self.network(((pixels - 127) / 128).to(self._dtype))
+        embedding = infer(self.network, ((pixels - 127) / 128).to(self._dtype))
         probabilities = self.network.head(embedding).float().softmax(dim=1)
         scores = [probabilities[:, list(indices)].sum(dim=1) for indices in self.concepts.values()]
         return Scored(scores=torch.stack(scores, dim=1).clamp_(max=1), embedding=embedding)

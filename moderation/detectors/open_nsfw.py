@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
-from moderation.detectors.prepare import Conv, prepare
+from moderation.detectors.prepare import Conv, infer, prepare
 from moderation.detectors.registry import check_options
 from moderation.detectors.weights import OnnxGraph, read_onnx
 from moderation.errors import FatalError
@@ -76,7 +76,7 @@ class OpenNsfw:
             pixels = _through_jpeg(pixels)
         # Whole numbers below 256: exact in bf16 too.
         mean = pixels.new_tensor(_MEAN_RGB).view(1, 3, 1, 1)
-        logits = self.network((pixels - mean).to(self._dtype))
+        logits = infer(self.network, (pixels - mean).to(self._dtype))
         return Scored(scores=logits.float().softmax(dim=1))
 
 

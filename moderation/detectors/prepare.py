@@ -2,15 +2,22 @@
 
 Eager torch writes a convolution's output, reads and writes it again for the activation, and again for the sum with a
 shortcut; these passes wait for memory. Fused, and with weights in the order that the kernel reads, the networks here
-run 1.3 to 1.6 times as fast on two AVX512 cores (`torch.jit`, which fuses too, is deprecated and was slower;
+run 1.2 to 1.5 times as fast on two AVX512 cores (`torch.jit`, which fuses too, is deprecated, and slowed two of three;
 `torch.compile`, see `compile_networks`, needs a C++ compiler). The calls are those that torch's own compiler makes for
 a CPU. Where this build of torch lacks them, and on a GPU, the plain operators run, which score the same.
+
+A batch goes through in parts, side by side, not each operator over all cores: a hundred times a batch a team waits for
+its slowest member, which is long where decoding (or another job) shares the cores. Measured for image_safety on two
+shared cores, batch 16: in two parts 34 to 36 images/s and 31 ms of CPU time each; as a team 12 to 39 and 50 ms.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from threading import Barrier
 from typing import Any, Final, Literal, TypeVar
 
 import torch
@@ -28,6 +35,8 @@ _FUSED: Final[dict[Activation | None, tuple[str, list[float], str]]] = {
     "relu6": ("hardtanh", [0.0, 6.0], ""),
     "gelu": ("gelu", [], "none"),
 }
+# A part of fewer frames fills no team; and this many frames wait at most for one slow core.
+_MOST_PARTS: Final = 4
 # Of these torch offers a fused sum, too.
 _FUSED_AFTER_SUM: Final[tuple[Activation | None, ...]] = (None, "relu")
 
@@ -82,6 +91,11 @@ class Conv(nn.Conv2d):
             return F.gelu(y)
         return F.relu_(y) if self.activation == "relu" else F.hardtanh_(y, 0.0, 6.0)
 
+    @property
+    def packed(self) -> bool:
+        """Whether it uses the fused call."""
+        return self._packed is not None
+
     def pack(self) -> None:
         """Use the fused call from now on; its own copy of the weights is in the order that the kernel reads."""
         self._packed = torch.ops.mkldnn._reorder_convolution_weight(
@@ -104,7 +118,58 @@ def prepare(network: _Network, device: torch.device, dtype: torch.dtype) -> _Net
             for module in network.modules():
                 if isinstance(module, Conv):
                     module.pack()
+        _crew(torch.get_num_threads())
     return network
+
+
+def infer(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """network(x), [B,...] -> [B,...], of a prepared network; on a CPU in parts of the batch, side by side."""
+    threads = torch.get_num_threads()
+    parts = min(count_parts(threads), len(x))
+    if x.device.type != "cpu" or parts < 2 or not _is_fused(network):
+        return _call(network, x)
+    # Both are a thread's own.
+    inference, autocast = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu")
+
+    def run(part: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(inference), torch.autocast("cpu", dtype, enabled=autocast):
+            return _call(network, part)
+
+    return torch.cat(list(_crew(threads).map(run, x.chunk(parts))))
+
+
+def count_parts(threads: int) -> int:
+    """In how many parts a batch goes through this many threads: 1 to 4, such that each has as many."""
+    return max(parts for parts in range(1, _MOST_PARTS + 1) if threads % parts == 0)
+
+
+def _call(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = network(x)
+    return out
+
+
+def _is_fused(network: nn.Module) -> bool:
+    return any(isinstance(module, Conv) and module.packed for module in network.modules())
+
+
+@lru_cache(maxsize=4)
+def _crew(threads: int) -> ThreadPoolExecutor:
+    """One thread a part, each with its share of `threads`; kept, as are torch's own teams."""
+    parts = count_parts(threads)
+    gathered = Barrier(parts + 1)
+
+    def start() -> None:
+        torch.set_num_threads(threads // parts)
+        gathered.wait()
+
+    pool = ThreadPoolExecutor(parts, thread_name_prefix="infer")
+    for _ in range(parts):
+        pool.submit(start)
+    gathered.wait()
+    # The number is a thread's own, but what the last one set is also that of every thread yet to come.
+    torch.set_num_threads(threads)
+    return pool
 
 
 def _can_fuse(dtype: torch.dtype) -> bool:
@@ -122,9 +187,9 @@ def _can_fuse(dtype: torch.dtype) -> bool:
 def compile_networks(detector: object, device: torch.device) -> int:
     """`torch.compile` every network that a loaded detector holds, in place; returns how many.
 
-    For GPUs: on a CPU it was 1.2 times slower than the fused calls (EfficientNet-Lite0, torch 2.15, frozen), took two
-    minutes for the first batch and as long for the first of another size. Raises UsageError when the compiler that
-    torch needs is not there: C++ for a CPU, C for a GPU.
+    Meant for GPUs (not measured there). On a CPU it was 1.2 times slower than the fused calls (EfficientNet-Lite0,
+    torch 2.15, frozen), and took two minutes for the first batch and as long for the first of another size. Raises
+    UsageError when the compiler that torch needs is not there: C++ for a CPU, C for a GPU.
     """
     networks = [value for value in getattr(detector, "__dict__", {}).values() if isinstance(value, nn.Module)]
     if networks:

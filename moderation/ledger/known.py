@@ -6,6 +6,7 @@ Ten million items take 330 MB; looking up a batch of names is a binary search in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from moderation.types import Status
 
 Flags = npt.NDArray[np.uint8]
 Positions = npt.NDArray[np.int64]
+
+_T = TypeVar("_T", bound=np.generic)
 
 OLDER = 1  # judged by another stack or policy
 DELETED = 2
@@ -57,7 +60,7 @@ class Known:
 
     def find(self, high: U64, low: U64) -> Positions:
         """Where each key stands; -1: not known."""
-        where, found = _locate(self.high, self.low, high, low)
+        where, found = locate(self.high, self.low, high, low)
         return np.where(found, where, -1)
 
     def find_content(self, keys: U64) -> npt.NDArray[np.bool_]:
@@ -143,28 +146,29 @@ def _flags(table: pa.Table, facts: Facts) -> Flags:
 
 
 def _mask(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    filled: npt.NDArray[np.bool_] = pc.fill_null(column, False).to_numpy()
+    filled: npt.NDArray[np.bool_] = np.asarray(pc.fill_null(column, False).to_numpy(), dtype=bool)
     return filled
 
 
 def _merge(base: tuple[_Columns, U64], recent: tuple[_Columns, U64]) -> tuple[_Columns, U64]:
     """Recent rows (newest first, keys perhaps several times) over base rows (sorted, each key once)."""
-    (high, low, *_), _ = recent
+    (high, low, version, flags), contents = recent
     order = np.lexsort((low, high))
     first = np.ones(len(order), dtype=bool)
     first[1:] = (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])
     order = order[first]
-    where, found = _locate(base[0][0], base[0][1], high[order], low[order])
-    fresh = order[~found]
-    merged = []
-    # A column at a time: the peak is one column more than the result.
-    for old, new in zip((*base[0], base[1]), (*recent[0], recent[1]), strict=True):
+    where, found = locate(base[0][0], base[0][1], high[order], low[order])
+
+    def over(old: npt.NDArray[_T], new: npt.NDArray[_T]) -> npt.NDArray[_T]:
         old[where[found]] = new[order[found]]
-        merged.append(np.insert(old, where[~found], new[fresh]))
-    return (merged[0], merged[1], merged[2], merged[3]), merged[4]  # type: ignore[return-value]  # numpy loses dtypes
+        return np.insert(old, where[~found], new[order[~found]])
+
+    (old_high, old_low, old_version, old_flags), old_contents = base
+    columns = over(old_high, high), over(old_low, low), over(old_version, version), over(old_flags, flags)
+    return columns, over(old_contents, contents)
 
 
-def _locate(high: U64, low: U64, want_high: U64, want_low: U64) -> tuple[Positions, npt.NDArray[np.bool_]]:
+def locate(high: U64, low: U64, want_high: U64, want_low: U64) -> tuple[Positions, npt.NDArray[np.bool_]]:
     """Where each wanted key stands in sorted keys, or would be inserted; and whether it is there."""
     where = np.searchsorted(high, want_high).astype(np.int64)
     if not len(high):
@@ -184,4 +188,5 @@ def _contains(ordered: U64, keys: U64) -> npt.NDArray[np.bool_]:
     if not len(ordered):
         return np.zeros(len(keys), dtype=bool)
     at = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
-    return (ordered[at] == keys) & (keys != 0)
+    found: npt.NDArray[np.bool_] = (ordered[at] == keys) & (keys != 0)
+    return found

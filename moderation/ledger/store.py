@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -51,7 +54,7 @@ class Log:
     ledger: str
     generation: int = 0
     snapshot: tuple[LogFile, ...] = ()
-    compacted: tuple[str, ...] = ()  # batches that the snapshot holds; they may still lie there
+    compacted: tuple[str, ...] = ()  # batches that still lie there, though the snapshot holds them
     batches: Mapping[str, tuple[LogFile, ...]] = field(default_factory=dict)
 
     @property
@@ -77,10 +80,12 @@ def open_log(ledger: str) -> Log:
     Raises FatalError when its files are not readable as a ledger, StorageError.
     """
     data = storage.read_optional(storage.join(ledger, "head.json"))
-    head = _decode(data, "head.json") if data is not None else {"generation": 0, "snapshot": [], "compacted": []}
-    compacted = tuple(head["compacted"])
+    first: dict[str, Any] = {"generation": 0, "snapshot": [], "compacted": []}
+    head = _decode(data, "head.json") if data is not None else first
+    listed = _batch_names(ledger)
+    compacted = tuple(name for name in head["compacted"] if name in listed)
     batches = {}
-    for name in sorted(_batch_names(ledger) - set(compacted)):
+    for name in sorted(listed - set(compacted)):
         found = _decode(storage.read_bytes(storage.join(ledger, "entries", f"{name}.json")), f"entries/{name}.json")
         batches[name] = _files(found["files"])
     return Log(
@@ -129,13 +134,15 @@ def compact(log: Log) -> Log:
         parts = max(1, -(-log.rows // FILE_ROWS))
         # Keys are hashes: equal ranges of them hold about as many rows.
         bounds = [(part << 64) // parts for part in range(parts + 1)]
-        for low, high in zip(bounds, bounds[1:], strict=False):
-            table = newest(pa.concat_tables([r.range(low, high) for r in readers]))
+        for low, high in pairwise(bounds):
+            found = [r.range(low, high) for r in readers]
+            table = newest(pa.concat_tables([LEDGER_SCHEMA.empty_table(), *found]))
             name = f"snapshots/{generation:06d}/{len(files):05d}.parquet"
             if table.num_rows:
                 storage.publish(storage.join(log.ledger, name), encode(table))
                 files.append(LogFile(name=name, rows=table.num_rows))
-    compacted = sorted(log.batches)
+    # Also what an earlier compaction had no time to delete: else it would come back as the newest.
+    compacted = sorted({*log.batches, *log.compacted})
     head = {"generation": generation, "snapshot": [asdict(f) for f in files], "compacted": compacted}
     storage.publish(storage.join(log.ledger, "head.json"), json.dumps(head, indent=1).encode())
     # What the head before this one had replaced.
@@ -152,6 +159,16 @@ def read_file(ledger: str, file: LogFile, columns: Sequence[str]) -> Iterator[pa
     with _Reader(ledger, file) as reader:
         for group in range(reader.groups):
             yield reader.group(group, columns)
+
+
+def find_rows(log: Log, column: str, wanted: Callable[[pa.Table], npt.NDArray[np.bool_]]) -> Iterator[pa.Table]:
+    """Rows, newest files first, of which `wanted` says so by one column; of other row groups only that is read."""
+    for file in log.newest_first:
+        with _Reader(log.ledger, file) as reader:
+            for group in range(reader.groups):
+                found = wanted(reader.group(group, [column]))
+                if found.any():
+                    yield reader.group(group, LEDGER_SCHEMA.names).filter(pa.array(found)).cast(LEDGER_SCHEMA)
 
 
 def encode(table: pa.Table) -> bytes:
@@ -244,8 +261,9 @@ def _files(found: Iterable[Mapping[str, str | int]]) -> tuple[LogFile, ...]:
     return tuple(LogFile(name=str(f["name"]), rows=int(f["rows"])) for f in found)
 
 
-def _decode(data: bytes, name: str) -> dict[str, object] | object:
+def _decode(data: bytes, name: str) -> dict[str, Any]:
     try:
-        return json.loads(data)
+        found: dict[str, Any] = json.loads(data)
     except ValueError as error:
         raise FatalError(f"the ledger's {name} is not readable: {error}") from error
+    return found

@@ -1,6 +1,7 @@
 """Bytes -> frames. The only importer of Pillow, decord and torchvision.io."""
 
 from moderation.media.decode import decode_item
+from moderation.media.encode import encode_jpeg
 from moderation.media.image import decode_image
 from moderation.media.limits import DECODE_VERSION, abandoned_decodes, decode_with_deadline
 from moderation.media.sniff import MediaType, names_media, sniff
@@ -12,6 +13,7 @@ __all__ = [
     "decode_image",
     "decode_item",
     "decode_with_deadline",
+    "encode_jpeg",
     "names_media",
     "sniff",
 ]

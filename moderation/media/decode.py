@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from PIL.Image import DecompressionBombError
@@ -19,6 +20,9 @@ from moderation.types import ErrorCode, Frame, Item, Kind, Media, MediaObject
 Payload = bytes | ItemError
 
 MIN_MEMBER_FRAMES = 4  # of an animation or video in a large album, so that each is looked at more than once
+
+# Attributes of keyframes that `moderation keyframes` cut.
+CUT_FROM = "cut_from."
 
 _IN_STRIPS = frozenset({MediaType.JPEG, MediaType.BMP})  # read piece by piece: the deadline is seen without a thread
 
@@ -123,10 +127,44 @@ def _decode_keyframes(item: Item, payloads: Sequence[Payload], config: MediaConf
         frames.extend(replace(f, index=index, time_s=source.time_s) for f in member.frames[:1])
         members.append(replace(member, frames=()))
     media = _gather(Kind.KEYFRAMES, members, frames, len(payloads))
+    if any(name.startswith(CUT_FROM) for name in item.attributes):
+        return _as_cut(media, item.attributes)
     times_s = [f.time_s for f in frames if f.time_s is not None]
     if len(times_s) < max(2, len(frames)):
         return media
     return replace(media, widest_gap_s=widest_gap([t - min(times_s) for t in times_s], max(times_s) - min(times_s)))
+
+
+def _as_cut(media: Media, attributes: Mapping[str, str]) -> Media:
+    """Keyframes with what was known of their video when they were cut: its size and length, and what was wrong with it.
+
+    The attributes may be a stranger's: a number that is none is left out, and a code can only make a verdict harsher.
+    """
+    names = ("width", "height", "duration_s", "frames_total")
+    width, height, duration_s, total = (_number(attributes.get(CUT_FROM + name)) for name in names)
+    times_s = [f.time_s for f in media.frames if f.time_s is not None]
+    if width and height and min(width, height) >= 1:
+        wide, high = int(width), int(height)
+        frames = tuple(replace(f, width=wide, height=high) for f in media.frames)
+        media = replace(media, frames=frames, width=wide, height=high)
+    if total and total >= media.frames_total:
+        media = replace(media, frames_total=int(total))
+    if duration_s is not None and times_s and len(times_s) == len(media.frames):
+        media = replace(media, duration_s=duration_s, widest_gap_s=widest_gap(times_s, duration_s))
+    code = attributes.get(CUT_FROM + "error_code")
+    if media.error is None and code in frozenset(ErrorCode) and code != ErrorCode.NOT_MEDIA:
+        detail = describe(attributes.get(CUT_FROM + "error_detail", ""))
+        media = replace(media, error=ErrorCode(code), error_detail=detail)
+    return media
+
+
+def _number(text: str | None) -> float | None:
+    """A number that the tables can hold, 0 or more."""
+    try:
+        value = float(text) if text is not None else math.nan
+    except ValueError:
+        return None
+    return value if 0 <= value < 2**31 else None
 
 
 def _gather(kind: Kind, members: Sequence[Media], frames: Sequence[Frame], total: int) -> Media:

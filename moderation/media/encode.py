@@ -20,6 +20,9 @@ _WITH_ALPHA = frozenset({"PA", "La", "RGBa"})
 _FASTEST = 1  # zlib's level: the bytes live until they are decoded
 
 
+JPEG_QUALITY = 95
+
+
 def is_pillow(value: object) -> TypeGuard[Image.Image]:
     """Whether this is a Pillow image."""
     return isinstance(value, Image.Image)
@@ -50,3 +53,13 @@ def encode_picture(picture: Image.Image | U8) -> bytes:
             return buffer.getvalue()
     except DECODER_ERRORS as error:
         raise ItemError(ErrorCode.CORRUPT, f"{image.format or 'picture'}: {describe(error)}") from error
+
+
+def encode_jpeg(pixels_HWC: U8) -> bytes:  # noqa: N803 - shape suffix
+    """uint8 [H,W,3] RGB as JPEG of quality 95 without chroma subsampling; the same pixels give the same bytes.
+
+    Four fifths of the bytes of PNG are saved; what it costs in scores is in docs/backfill.md.
+    """
+    with io.BytesIO() as buffer:
+        Image.fromarray(pixels_HWC).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        return buffer.getvalue()

@@ -43,13 +43,16 @@ def asked_labels(out: str) -> dict[str, tuple[str, ...]]:
 def with_asked(votes: pa.Table, out: str, shard_id: str, names: Sequence[str], format_: str) -> pa.Table:
     """A shard's votes with the columns of kept questions beside them; rows as they were.
 
-    Raises UsageError when the question was not asked of this shard (asked before the run went on: ask again).
+    Raises UsageError when the question was not asked of this shard (before the run went on, or of another run's votes).
     """
     for name in names:
         try:
             part = read_part(storage.join(out, "asks", name, part_name(shard_id, format_)), None, format_)
         except FileNotFoundError as error:
             raise UsageError(f"{out}: {name!r} was not asked of shard {shard_id}; ask it again") from error
+        if _run_id(part) != _run_id(votes):
+            # Same items, another stack: the rows would fit and the scores would not.
+            raise UsageError(f"{out}: asks/{name} is of run {_run_id(part)}, the votes of another; ask it again")
         if not (part["item_id"].equals(votes["item_id"]) and part["frame"].equals(votes["frame"])):
             raise UsageError(f"{out}: the rows of asks/{name} are not those of the votes; ask it again")
         for field in part.schema:
@@ -88,15 +91,16 @@ def refuse_taken(out: str, run_id: str, question: Question, labels: Sequence[str
 
 
 def write_asked(
-    out: str, name: str, shard_id: str, keys: pa.Table, scores: F32, labels: Sequence[str], output: OutputConfig
+    out: str, name: str, shard_id: str, votes: pa.Table, scores: F32, labels: Sequence[str], output: OutputConfig
 ) -> None:
-    """A shard's part. keys: item_id and frame a row; scores: float32 [F,L], NaN = null."""
+    """A shard's part. votes: at least item_id and frame of its votes; scores: float32 [F,L], NaN = null."""
+    facts = {"table": "asks", "schema_version": SCHEMA_VERSION, "run_id": _run_id(votes)}
     schema = pa.schema(
         [("item_id", pa.string()), ("frame", pa.int32()), *((label, pa.float32()) for label in labels)],
-        metadata={"moderation.table": "asks", "moderation.schema_version": SCHEMA_VERSION},
+        metadata={f"moderation.{key}": value for key, value in facts.items()},
     )
     columns = [pa.array(np.ascontiguousarray(scores[:, i]), pa.float32(), from_pandas=True) for i in range(len(labels))]
-    table = pa.table([keys["item_id"], keys["frame"], *columns], schema=schema)
+    table = pa.table([votes["item_id"], votes["frame"], *columns], schema=schema)
     storage.publish(storage.join(out, "asks", name, part_name(shard_id, output.format)), encode_table(table, output))
 
 
@@ -117,6 +121,10 @@ def write_record(out: str, run_id: str, question: Question, labels: Sequence[str
 def _identity(run_id: str, question: Question, labels: Sequence[str]) -> str:
     # The run's id stands for its variants: their weights are in the stack's fingerprint.
     return hashlib.sha256(canonical_json([run_id, asdict(question), list(labels)]).encode()).hexdigest()
+
+
+def _run_id(table: pa.Table) -> str:
+    return bytes((table.schema.metadata or {}).get(b"moderation.run_id", b"")).decode()
 
 
 def _pick(table: pa.Table, columns: Sequence[str] | None, uri: str) -> pa.Table:

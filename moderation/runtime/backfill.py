@@ -16,10 +16,9 @@ from typing import Any
 import torch
 
 from moderation import storage
-from moderation.commit import committed_ids
 from moderation.config import Config
-from moderation.errors import ModerationError
-from moderation.plan import list_shards, plan_shards
+from moderation.errors import ModerationError, UsageError
+from moderation.plan import list_shards, plan_shards, plan_uri, read_shard_sizes
 from moderation.runtime.cluster import connect, leave
 from moderation.runtime.crew import Crew, share_out, wanted_workers
 from moderation.runtime.driver import Stop, Tally, drive
@@ -27,6 +26,8 @@ from moderation.runtime.feed import Feed
 from moderation.runtime.metrics import Meters
 from moderation.runtime.progress import Several, make_progress
 from moderation.runtime.run import Run, check_output, finish_run, nothing_left, prepare_run, start_over, write_state
+from moderation.runtime.worker import ShardWorker
+from moderation.slices import Slice
 from moderation.sources import open_source
 from moderation.types import Shard
 
@@ -59,24 +60,28 @@ def backfill(
     fresh: bool = False,
     max_hours: float | None = None,
     max_items: int | None = None,
+    part: Slice | None = None,
 ) -> Outcome:
     """Judge every item of a source that OUT has no committed verdict of.
 
     limit: only the first items of the source (part of the run's identity). max_hours, max_items: end by plan; the next
-    call goes on. Raises UsageError before any work starts, FatalError (resumable) afterwards.
+    call goes on. part: only this slice of the shards; `merge` makes one dataset of all slices.
+    Raises UsageError before any work starts, FatalError (resumable) afterwards.
     """
-    run = prepare_run(source, out, config, limit)
+    run = prepare_run(source, out, config, limit, part)
+    if fresh and part is not None:
+        raise UsageError("--fresh with --slice would delete the tables of the other slices; use a new OUT")
     if fresh:
         # A wrong source must not cost the tables that are there.
         open_source(run.source, config.source)
         start_over(run.out)
     committed = check_output(run)
     if nothing_left(run, committed):
-        return _outcome(run, _read_summary(run), nothing_left=True)
-    shards = plan_shards(run.source, run.out, config, limit=limit)
+        return outcome_of(run, read_summary(run), nothing_left=True)
+    shards = plan_shards(run.source, run.home, config, limit=limit, part=part)
     judged = judge_plan(run, shards, committed, max_hours=max_hours, max_items=max_items)
     summary = finish_run(run, judged.ids, wall_s=judged.wall_s, partial=judged.partial, facts=judged.facts)
-    return _outcome(run, summary, nothing_left=False)
+    return outcome_of(run, summary, nothing_left=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +102,12 @@ def judge_plan(
     max_hours: float | None = None,
     max_items: int | None = None,
     stop: Stop | None = None,
+    worker: type[ShardWorker] = ShardWorker,
 ) -> Judged:
     """Have the shards of a plan judged by Ray actors: all that have no receipt, or as many as there is time for.
 
-    stop: how others than a signal may ask for the end. Raises FatalError (resumable), and what `shards` raises.
+    stop: how others than a signal may ask for the end. worker: the actor that does it.
+    Raises FatalError (resumable), and what `shards` raises.
     """
     write_state(run, "running")
     began_s = time.monotonic()
@@ -109,7 +116,7 @@ def judge_plan(
         feed = Feed(lambda: shards, committed, FEED_SHARDS)
         try:
             connect(run.config.runtime)
-            crew = Crew(config=run.config, policy=run.policy, facts=run.facts, out=run.out)
+            crew = Crew(config=run.config, policy=run.policy, facts=run.facts, out=run.out, worker=worker)
             progress = Several((shown, Meters(run.facts.run_id)))
             # Only now: Ray puts a handler of its own in place when it connects.
             with _stop_on_signals(stop, run.config.runtime.grace_s):
@@ -119,7 +126,10 @@ def judge_plan(
             raise
         finally:
             leave()
-    facts = _tally_facts(tally, committed=len(committed), reason=stop.reason)
+    before = len(committed) if run.part is None else feed.planned.committed_shards
+    facts = _tally_facts(tally, committed=before, reason=stop.reason)
+    if run.part is not None:
+        facts["slice"] = str(run.part)
     return Judged(ids=feed.ids, wall_s=time.monotonic() - began_s, partial=tally.partial, facts=facts)
 
 
@@ -166,16 +176,21 @@ def _tally_facts(tally: Tally, *, committed: int, reason: str) -> dict[str, Any]
     }
 
 
-def _read_summary(run: Run) -> dict[str, Any]:
-    data = storage.read_optional(storage.join(run.out, "summary.json"))
+def read_summary(run: Run, *, judged: bool = True) -> dict[str, Any]:
+    """`summary.json` of a run whose shards are all committed; written now if the call died before it could.
+
+    judged: whether there are verdicts to show.
+    """
+    data = storage.read_optional(storage.join(run.home, "summary.json"))
     found: dict[str, Any] = json.loads(data) if data is not None else {}
     if found.get("state") != "done":
-        # All shards were committed, but the call died before it could sum up.
-        return finish_run(run, sorted(committed_ids(run.out)), wall_s=0.0, partial=False, facts={})
+        planned = read_shard_sizes(plan_uri(run.home)) or {}
+        return finish_run(run, list(planned), wall_s=0.0, partial=False, facts={}, judged=judged)
     return found
 
 
-def _outcome(run: Run, summary: Mapping[str, Any], *, nothing_left: bool) -> Outcome:
+def outcome_of(run: Run, summary: Mapping[str, Any], *, nothing_left: bool) -> Outcome:
+    """How a call ended, by the summary that it left."""
     return Outcome(
         summary=summary,
         nothing_left=nothing_left,
@@ -201,15 +216,23 @@ class Preview:
     num_gpus: float
 
 
-def preview(source: str, out: str, config: Config, *, limit: int | None = None, fresh: bool = False) -> Preview:
+def preview(
+    source: str,
+    out: str,
+    config: Config,
+    *,
+    limit: int | None = None,
+    fresh: bool = False,
+    part: Slice | None = None,
+) -> Preview:
     """The plan in numbers; nothing is written, no cluster is asked: workers are those of this machine.
 
     Raises UsageError.
     """
-    run = prepare_run(source, out, config, limit)
+    run = prepare_run(source, out, config, limit, part)
     committed = set() if fresh else check_output(run)
     items = shards = size = unknown = errors = done = 0
-    for shard in list_shards(run.source, config, limit=limit):
+    for shard in list_shards(run.source, config, limit=limit, part=part):
         shards += 1
         items += len(shard.items)
         size += shard.size_bytes

@@ -43,6 +43,9 @@ def _start_here(options: dict[str, Any]) -> None:
     # On a busy machine Ray's own processes may not answer each other in time; its waits are short and not all of
     # them can be set, so it is asked again.
     os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+    # Ray would start a process a core ahead of need; our actors bring an environment of their own and can't use them.
+    os.environ.setdefault("RAY_enable_worker_prestart", "0")
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options)

@@ -101,6 +101,7 @@ class Crew:
     policy: Policy
     facts: RunFacts
     out: str
+    worker: type[ShardWorker] = ShardWorker
     members: list[Member] = field(default_factory=list)
     share: Share | None = None
     failed_starts: int = 0
@@ -134,7 +135,7 @@ class Crew:
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads), **MALLOC_ENV}},
         }
         actor = (
-            ray.remote(ShardWorker).options(**options).remote(self.config, self.policy, self.facts, self.out, threads)
+            ray.remote(self.worker).options(**options).remote(self.config, self.policy, self.facts, self.out, threads)
         )
         self.started += 1
         return Member(actor=actor, loading=actor.load.remote())

@@ -22,6 +22,7 @@ from moderation.runtime.crew import MOST_FAILED_STARTS, Crew, Member, live_nodes
 from moderation.runtime.feed import Feed
 from moderation.runtime.suspects import Ending, Step, Suspicion, first_codes
 from moderation.runtime.worker import AUTOPSY_LOAD_S
+from moderation.storage import StorageError
 from moderation.types import Shard
 
 POLL_S = 0.5
@@ -212,6 +213,9 @@ class _Loop:
         except RayTaskError as error:
             del member.tasks[ref]
             self._raised(task, error)
+            if not isinstance(error.cause, StorageError):
+                # A device that failed once fails again; a fresh process costs seconds. Its other shards are innocent.
+                self._retire(member)
             return
         except RayActorError:
             self._lost(member)
@@ -260,6 +264,16 @@ class _Loop:
             self._searched(task.suspicion, Ending.RAISED, _cause(error))
             return
         self._blame(task.shard, "raised", _cause(error))
+
+    def _retire(self, member: Member) -> None:
+        tasks, member.tasks = list(member.tasks.values()), {}
+        self.crew.remove(member)
+        for task in tasks:
+            if task.suspicion is not None:
+                self.suspects.appendleft(task.suspicion)
+            else:
+                self.tally.retries["neighbour"] += 1
+                self.again.append((0.0, task.shard))
 
     def _lost(self, member: Member) -> None:
         """A worker is gone: its shards are tried again, with blame unless the node is gone too."""

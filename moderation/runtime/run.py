@@ -18,15 +18,16 @@ from moderation.commit import committed_ids, part_name, read_receipts
 from moderation.config import Config, canonical_json
 from moderation.errors import UsageError
 from moderation.pipeline import RunFacts
-from moderation.plan import decode_shards, plan_uri
+from moderation.plan import plan_uri, read_shard_sizes
 from moderation.policy import BoundPolicy, bind
 from moderation.policy_config import Policy, load_policy, policy_hash
 from moderation.report import render_report, summarise
+from moderation.slices import Slice, find_slices, slice_home
 from moderation.stack import Stack, build_stack
 from moderation.writer import decode_table
 
 _FILES = ("run.json", "plan.parquet", "summary.json", "report.html", "_SUCCESS")
-_FOLDERS = ("plan", "verdicts", "votes", "receipts")
+_FOLDERS = ("plan", "verdicts", "votes", "tars", "receipts", "slices", "asks")
 _PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "decord2", "fsspec", "s3fs", "numpy")
 # What a person is likely to look at first; the tables hold the rest.
 _REPORT_ROWS = 200
@@ -34,22 +35,31 @@ _REPORT_PARTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One execution over one plan: what it reads, how it judges, where it writes."""
+class Output:
+    """The output of a run: whose it is and where it lies. Enough to sum it up, on a machine that cannot judge."""
 
     source: str
-    out: str
+    out: str  # the tables and receipts
+    home: str  # plan, run.json, summary.json, report.html, _SUCCESS: `out`, or the folder of a slice in it
     config: Config
-    policy: Policy
-    limit: int | None
     facts: RunFacts
     identity: Mapping[str, Any]  # what must be the same for a call to resume another's output
 
 
-def prepare_run(source: str, out: str, config: Config, limit: int | None = None) -> Run:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(Output):
+    """One execution over one plan: what it reads, how it judges, where it writes."""
+
+    policy: Policy
+    limit: int | None
+    part: Slice | None = None
+
+
+def prepare_run(source: str, out: str, config: Config, limit: int | None = None, part: Slice | None = None) -> Run:
     """Check everything that can be wrong before any work starts. Reads the policy, loads no weights, writes nothing.
 
-    The id is a hash of what decides the rows, so that the same call writes the same bytes anywhere.
+    The id is a hash of what decides the rows, so that the same call writes the same bytes anywhere; a slice has the
+    id of the whole.
     Raises UsageError.
     """
     source, out = storage.canonical(source), storage.canonical(out).rstrip("/")
@@ -66,12 +76,23 @@ def prepare_run(source: str, out: str, config: Config, limit: int | None = None)
         "stack": stack.fingerprint,
         "policy": policy_hash(policy),
     }
-    facts = RunFacts(
-        run_id=sha256(canonical_json(identity).encode()).hexdigest()[:16],
-        stack_fingerprint=stack.fingerprint,
-        policy_hash=policy_hash(policy),
+    facts = RunFacts(run_id=run_id_of(identity), stack_fingerprint=stack.fingerprint, policy_hash=policy_hash(policy))
+    return Run(
+        source=source,
+        out=out,
+        home=out if part is None else slice_home(out, part),
+        config=config,
+        policy=policy,
+        limit=limit,
+        facts=facts,
+        identity=identity,
+        part=part,
     )
-    return Run(source=source, out=out, config=config, policy=policy, limit=limit, facts=facts, identity=identity)
+
+
+def run_id_of(identity: Mapping[str, Any]) -> str:
+    """16 hex digits: a hash of what decides the rows."""
+    return sha256(canonical_json(identity).encode()).hexdigest()[:16]
 
 
 def load_policy_of(config: Config) -> Policy:
@@ -84,27 +105,38 @@ def bind_policy(policy: Policy, stack: Stack) -> BoundPolicy:
     return bind(policy, stack.labels, gated=stack.gated, disabled=stack.disabled)
 
 
-def check_output(run: Run) -> set[str]:
+def check_output(run: Output) -> set[str]:
     """Whether this run may write to its OUT; the ids of the shards that are committed there.
 
-    Raises UsageError when another run's tables are there.
+    Raises UsageError when another run's tables are there: of the whole, or of any slice.
     """
-    data = storage.read_optional(storage.join(run.out, "run.json"))
+    homes = [run.out, *(slice_home(run.out, part) for part in find_slices(run.out))]
+    records = [(home, record) for home in homes if (record := read_state(home)) is not None]
+    for home, record in records:
+        if record["identity"] != run.identity:
+            raise UsageError(
+                f"{home}: belongs to another run: {difference(record['identity'], dict(run.identity))}."
+                " Choose another OUT, or --fresh to delete these tables and start over"
+            )
+    ids = committed_ids(run.out)
+    if ids and not records:
+        raise UsageError(f"{run.out}: holds receipts but no run.json, so not this run's; choose another OUT")
+    return ids
+
+
+def read_state(home: str) -> dict[str, Any] | None:
+    """`run.json` of a run or a slice; None without one. Raises UsageError when it is not one of ours."""
+    data = storage.read_optional(storage.join(home, "run.json"))
     if data is None:
-        ids = committed_ids(run.out)
-        if ids:
-            raise UsageError(f"{run.out}: holds receipts but no run.json, so not this run's; choose another OUT")
-        return ids
+        return None
     try:
-        before = json.loads(data)["identity"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{run.out}/run.json: not readable; choose another OUT, or --fresh to start over") from error
-    if before != run.identity:
-        raise UsageError(
-            f"{run.out}: belongs to another run: {_difference(before, dict(run.identity))}."
-            " Choose another OUT, or --fresh to delete these tables and start over"
-        )
-    return committed_ids(run.out)
+        record: dict[str, Any] = json.loads(data)
+        known = isinstance(record["identity"], dict)
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise UsageError(f"{home}/run.json: not readable; choose another OUT, or --fresh to start over")
+    return record
 
 
 def start_over(out: str) -> None:
@@ -115,8 +147,8 @@ def start_over(out: str) -> None:
         storage.delete_tree(storage.join(out, file))
 
 
-def write_state(run: Run, state: str, **facts: object) -> None:
-    """`OUT/run.json`. state: running, partial, done, failed."""
+def write_state(run: Output, state: str, **facts: object) -> None:
+    """`run.json`. state: running, partial, done, failed."""
     record = {
         "run_id": run.facts.run_id,
         "state": state,
@@ -127,7 +159,7 @@ def write_state(run: Run, state: str, **facts: object) -> None:
         **facts,
     }
     text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
-    storage.publish(storage.join(run.out, "run.json"), text.encode())
+    storage.publish(storage.join(run.home, "run.json"), text.encode())
 
 
 def versions() -> dict[str, str]:
@@ -139,18 +171,27 @@ def versions() -> dict[str, str]:
     }
 
 
-def nothing_left(run: Run, committed: set[str]) -> bool:
+def nothing_left(run: Output, committed: set[str]) -> bool:
     """Whether the plan is complete and all of its shards are committed."""
     if not committed:
         return False
-    data = storage.read_optional(plan_uri(run.out))
-    return data is not None and all(shard.shard_id in committed for shard in decode_shards(data))
+    planned = read_shard_sizes(plan_uri(run.home))
+    return planned is not None and committed.issuperset(planned)
 
 
 def finish_run(
-    run: Run, shard_ids: Sequence[str], *, wall_s: float, partial: bool, facts: Mapping[str, Any]
+    run: Output,
+    shard_ids: Sequence[str],
+    *,
+    wall_s: float | None,
+    partial: bool,
+    facts: Mapping[str, Any],
+    judged: bool = True,
 ) -> dict[str, Any]:
-    """Sum up all receipts of the plan, this call's and earlier ones': `summary.json`, `report.html`, `_SUCCESS`."""
+    """Sum up all receipts of the plan, this call's and earlier ones': `summary.json`, `report.html`, `_SUCCESS`.
+
+    wall_s: of this call; None where there was no single one. judged: whether there are verdicts to show.
+    """
     began = time.perf_counter()
     committed = committed_ids(run.out)
     receipts = read_receipts(run.out, committed.intersection(shard_ids))
@@ -163,22 +204,23 @@ def finish_run(
             "stack_fingerprint": run.facts.stack_fingerprint,
             "policy_hash": run.facts.policy_hash,
             "state": "partial" if partial else "done",
-            "wall_s": round(wall_s, 3),
+            "wall_s": None if wall_s is None else round(wall_s, 3),
             "max_error_rate": run.config.runtime.max_error_rate,
             "versions": versions(),
             **facts,
         },
     )
-    page = render_report(summary, notable_rows(run, [i for i in shard_ids if i in committed]))
-    storage.publish(storage.join(run.out, "summary.json"), json.dumps(summary, indent=1, ensure_ascii=False).encode())
-    storage.publish(storage.join(run.out, "report.html"), page.encode())
+    notable = notable_rows(run, [i for i in shard_ids if i in committed]) if judged else []
+    page = render_report(summary, notable)
+    storage.publish(storage.join(run.home, "summary.json"), json.dumps(summary, indent=1, ensure_ascii=False).encode())
+    storage.publish(storage.join(run.home, "report.html"), page.encode())
     write_state(run, "partial" if partial else "done", finish_s=round(time.perf_counter() - began, 3))
     if not partial:
-        storage.publish(storage.join(run.out, "_SUCCESS"), b"")
+        storage.publish(storage.join(run.home, "_SUCCESS"), b"")
     return summary
 
 
-def notable_rows(run: Run, shard_ids: Sequence[str]) -> list[dict[str, Any]]:
+def notable_rows(run: Output, shard_ids: Sequence[str]) -> list[dict[str, Any]]:
     """Rows that were not passed, for the report: from the first parts, until there are enough."""
     found: list[dict[str, Any]] = []
     columns = ["item_id", "uri", "kind", "verdict", "status", "reason", "check", "score", "error_code", "error_detail"]
@@ -191,13 +233,13 @@ def notable_rows(run: Run, shard_ids: Sequence[str]) -> list[dict[str, Any]]:
     return found[:_REPORT_ROWS]
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The first thing in which two identities differ, in words."""
     for key in now:
         old, new = before.get(key), now[key]
         if old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
-            return _difference({f"{key}.{k}": v for k, v in old.items()}, {f"{key}.{k}": v for k, v in new.items()})
+            return difference({f"{key}.{k}": v for k, v in old.items()}, {f"{key}.{k}": v for k, v in new.items()})
         return f"{key} was {old}, is {new} now"
     return "it has settings that this version does not know"

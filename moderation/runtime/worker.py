@@ -36,6 +36,8 @@ class ShardWorker:
     The device is used by one of them at a time; meanwhile the others fetch and decode.
     """
 
+    autopsy_module = "moderation.runtime.autopsy"
+
     def __init__(self, config: Config, policy: Policy, facts: RunFacts, out: str, threads: int) -> None:
         # Nothing here can fail: what goes wrong in `load` reaches the driver as the exception that it is.
         self._config = config
@@ -98,7 +100,7 @@ class ShardWorker:
             config.write_text(self._config.model_dump_json())
             policy.write_text(self._rules.model_dump_json(by_alias=True))
             files = [str(plan), str(config), str(policy)]
-            command = [sys.executable, "-m", "moderation.runtime.autopsy", *files, str(self._threads), str(timeout_s)]
+            command = [sys.executable, "-m", self.autopsy_module, *files, str(self._threads), str(timeout_s)]
             try:
                 done = subprocess.run(command, timeout=timeout_s + AUTOPSY_LOAD_S, capture_output=True, check=False)
             except subprocess.TimeoutExpired:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from moderation.sources.items import make_id
+from moderation.sources.items import error_item, make_id
 from moderation.sources.keys import PICTURES, SIDECARS, VIDEOS, Parts, attributes_of, key_items, media_item
 from moderation.sources.tar import Member
 from moderation.storage import ObjectInfo
-from moderation.types import Item, Kind
+from moderation.types import ErrorCode, Item, Kind
 
 Picture = tuple[str, Member]  # with its key
 
@@ -32,7 +32,8 @@ def clip_items(info: ObjectInfo, keys: dict[str, Parts]) -> Iterator[Item]:
             taken.add(key)
     for key, parts in keys.items():
         if key not in taken:
-            yield from key_items(info, key, parts)
+            failed = _failed(info, key, parts) if all(suffix == "json" for suffix, _ in parts) else None
+            yield from key_items(info, key, parts) if failed is None else (failed,)
         elif pictures := folders.pop(_folder(key), []):
             yield _clip(info, _folder(key), pictures, keys, about.get(_folder(key), {}))
 
@@ -51,6 +52,16 @@ def _clip(
         for picture, (frame, (key, _)) in zip(item.objects, numbered, strict=True)
     )
     return replace(item, uri=f"{info.uri}#{folder}/", objects=objects)
+
+
+def _failed(info: ObjectInfo, key: str, parts: Parts) -> Item | None:
+    """The item of a folder without pictures whose `.json` says why: what could not be cut is a row too."""
+    attributes = attributes_of(parts)
+    code = attributes.get("cut_from.error_code")
+    if not _folder(key) or code not in frozenset(ErrorCode):
+        return None
+    item_id, where = make_id(info.uri, "folder", _folder(key)), f"{info.uri}#{_folder(key)}/"
+    return error_item(item_id, where, ErrorCode(code), attributes.get("cut_from.error_detail", ""), attributes)
 
 
 def _numbered(pictures: list[Picture]) -> list[tuple[int, Picture]]:

@@ -91,6 +91,7 @@ def _s3_options() -> dict[str, Any]:
             "connect_timeout": min(_CONNECT_TIMEOUT_S, timeout_s),
             "read_timeout": timeout_s,
             "max_pool_connections": _CONNECTIONS,
-            "retries": {"max_attempts": 1, "mode": "standard"},
+            # `max_attempts` would mean one retry more, from a quota of its own.
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
         },
     }

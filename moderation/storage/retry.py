@@ -34,6 +34,7 @@ _UNKNOWN_CALLER_CLASSES = frozenset(
     {"botocore.NoCredentialsError", "botocore.PartialCredentialsError", "botocore.CredentialRetrievalError",
      "botocore.UnauthorizedSSOTokenError", "botocore.SSOTokenLoadError", "botocore.TokenRetrievalError"}
 )  # fmt: skip
+_NO_BUCKET_CODES = frozenset({"NoSuchBucket", "InvalidBucketName"})
 _ABSENT_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
 
 
@@ -75,9 +76,9 @@ def retrying(
             final = _classify(error)
             if final is not None or not _is_transient(error):
                 budget.answer(store)
-                if final is None:
+                if final is None and "botocore.ClientError" not in _class_names(error):
                     raise
-                raise final(f"{what}: {_short(error)}") from error
+                raise (final or StorageError)(f"{what}: {_said(final)}{_short(error)}") from error
             budget.fail(store)
             if attempt == attempts:
                 if budget.is_down(store, began, attempts):
@@ -106,8 +107,8 @@ def _classify(error: BaseException) -> type[Exception] | None:
     if code in _TRANSIENT_CODES:
         # Before the class: s3fs turns some of these (a clock that is off) into PermissionError.
         return None
-    if code == "NoSuchBucket":
-        return BucketError
+    if code in _NO_BUCKET_CODES or "botocore.ParamValidationError" in _class_names(error):
+        return BucketError  # a name that no bucket can have, or has
     if isinstance(error, FileNotFoundError | NotADirectoryError) or code in _ABSENT_CODES or status == 404:
         return FileNotFoundError
     if code in _UNKNOWN_CALLER_CODES or status == 401 or _class_names(error) & _UNKNOWN_CALLER_CLASSES:
@@ -154,6 +155,14 @@ def is_out_of_range(error: BaseException) -> bool:
     """Whether an object has no byte in the range that was asked for (HTTP 416)."""
     code, status = _code_and_status(error)
     return code == "InvalidRange" or status == 416
+
+
+def _said(final: type[Exception] | None) -> str:
+    if final is BucketError:
+        return "no such bucket: "
+    if final is CredentialsError:
+        return "credentials are missing, wrong or expired: "
+    return "not permitted: " if final is DeniedError else ""
 
 
 def _short(error: BaseException) -> str:

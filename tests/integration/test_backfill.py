@@ -22,7 +22,7 @@ from tests.jobs import (
     verdicts,
 )
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 import torch
+import typer
 from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from moderation import aggregate, storage
-from moderation.commit import committed_ids
+from moderation.commit import committed_ids, part_name
 from moderation.config import Config, DetectorConfig, OutputConfig
 from moderation.detectors import registry, weights
 from moderation.detectors.clip import Clip
@@ -24,7 +30,7 @@ from moderation.detectors.mirror import VARIABLE
 from moderation.detectors.views import TensorFrames
 from moderation.errors import FatalError, UsageError
 from moderation.offline.ask import ask
-from moderation.offline.asks import asked_labels, read_part, with_asked
+from moderation.offline.asks import asked_labels, with_asked
 from moderation.offline.pull import pull_weights
 from moderation.pipeline import make_pools, moderate_shard
 from moderation.plan import plan_shards
@@ -33,6 +39,7 @@ from moderation.policy_config import load_policy
 from moderation.runtime.run import prepare_run, write_state
 from moderation.stack import Stack, build_stack
 from moderation.types import F32, U8, Frame
+from moderation.writer import decode_table
 from tests.tiny_clip import COLOURS, PICTURE, SHAPES, Scene, draw_set, train
 
 pytestmark = pytest.mark.slow
@@ -76,6 +83,14 @@ def loaded(config: Config) -> Stack:
 
 def frames_of(pictures: Sequence[U8]) -> list[Frame]:
     return [Frame(index=0, pixels=p, width=PICTURE, height=PICTURE) for p in pictures]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Words are cached where the test run ends, not in the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODERATION_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +170,30 @@ def test_bf16_answers_as_fp32_within_a_few_hundredths(
     assert np.quantile(np.abs(scores - exact), 0.99) < 0.05
 
 
+def test_a_transformer_embeds_in_bf16_as_in_fp32(tmp_path: Path, unseen: tuple[list[U8], list[Scene]]) -> None:
+    import open_clip
+
+    vision = {"image_size": 32, "patch_size": 8, "width": 64, "head_width": 32, "layers": 2}
+    architecture = {**train("tiny_a").architecture, "vision_cfg": vision}
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        model = open_clip.CLIP(**architecture)
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / "vit.safetensors")
+    batch = TensorFrames(unseen[0][:16], [(PICTURE, PICTURE)] * 16, torch.device("cpu"))
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        detector = Clip({**train("tiny_a").options, "architecture": architecture})
+        detector.load(torch.device("cpu"), dtype, [str(tmp_path / "vit.safetensors")])
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            found.append(detector.score(batch, {}))
+    exact, half = found
+    assert exact.embedding is not None
+    assert half.embedding is not None
+    assert half.embedding.dtype == torch.bfloat16  # else it was not cast
+    assert torch.nn.functional.cosine_similarity(exact.embedding, half.embedding.float()).min() > 0.999
+    assert half.scores.dtype == torch.float32
+
+
 def test_a_batch_of_no_frames_gives_no_rows(stack: Stack) -> None:
     assert stack.score([]).scores.shape == (0, len(stack.labels))
 
@@ -188,8 +227,6 @@ def run(
 
 
 def tables(out: str, table: str, config: Config) -> list[dict[str, Any]]:
-    import pyarrow.ipc
-
     rows: list[dict[str, Any]] = []
     for path in sorted((Path(out) / table).iterdir()):
         if config.output.format == "parquet":
@@ -230,8 +267,6 @@ def test_kept_embeddings_answer_as_the_pictures_did(run: tuple[str, Config, dict
 
 
 def tables_of_asked(out: str, name: str, config: Config) -> list[dict[str, Any]]:
-    import pyarrow.ipc
-
     rows: list[dict[str, Any]] = []
     for path in sorted((Path(out) / "asks" / name).glob("part-*")):
         table = pq.read_table(path) if config.output.format == "parquet" else pyarrow.ipc.open_file(path).read_all()
@@ -254,40 +289,57 @@ def test_asked_columns_stand_beside_the_votes_row_by_row(run: tuple[str, Config,
     out, config, _ = run
     ask(out, make_question("round", ["a red circle"], ["a red square"]), keep=True)
     shard_id = min(committed_ids(out))
-    from moderation.commit import part_name
-    from moderation.writer import decode_table
-
     data = storage.read_bytes(storage.join(out, "votes", part_name(shard_id, config.output.format)))
     votes = decode_table(data, config.output.format)
     wider = with_asked(votes, out, shard_id, ["round"], config.output.format)
     assert wider.column_names[-2:] == ["tiny_a.round", "tiny_b.round"]
     assert wider.num_rows == votes.num_rows
-    with pytest.raises(UsageError, match="ask it again"):
+    with pytest.raises(UsageError, match="was not asked of shard"):
         with_asked(votes, out, shard_id, ["never"], config.output.format)
+    of_another_run = votes.replace_schema_metadata({"moderation.run_id": "other"})
+    with pytest.raises(UsageError, match="the votes of another"):
+        with_asked(of_another_run, out, shard_id, ["round"], config.output.format)
 
 
 def test_a_name_that_is_taken_is_refused(run: tuple[str, Config, dict[str, Scene]]) -> None:
     out, _, _ = run
-    with pytest.raises(UsageError, match=r"has? tiny_a\.mask already|have tiny_a\.mask already"):
+    with pytest.raises(UsageError, match=r"have tiny_a\.mask already"):
         ask(out, make_question("mask", ["a mask"]), keep=True)
-    ask(out, make_question("blue", ["a blue circle"]), keep=True)
+    ask(out, make_question("bluish", ["a blue circle"]), keep=True)
     with pytest.raises(UsageError, match="was another question"):
-        ask(out, make_question("blue", ["a blue square"]), keep=True)
+        ask(out, make_question("bluish", ["a blue square"]), keep=True)
     with pytest.raises(UsageError, match="no CLIP variant tiny_c"):
-        ask(out, make_question("blue", ["a blue circle"]), only=["tiny_c"])
+        ask(out, make_question("bluish", ["a blue circle"]), only=["tiny_c"])
 
 
 def test_duckdb_reads_asked_columns_as_they_are(run: tuple[str, Config, dict[str, Scene]]) -> None:
     out, config, _ = run
     if config.output.format != "parquet":
         pytest.skip("DuckDB reads Parquet")
-    ask(out, make_question("green", ["a green circle"], ["a red circle", "a face"]), keep=True)
+    ask(out, make_question("greenish", ["a green circle"], ["a red circle", "a face"]), keep=True)
     query = f"""
-        SELECT count(*), max("tiny_a.green") FROM '{out}/votes/*.parquet' JOIN '{out}/asks/green/*.parquet'
+        SELECT count(*), max("tiny_a.greenish") FROM '{out}/votes/*.parquet' JOIN '{out}/asks/greenish/*.parquet'
         USING (item_id, frame)"""
     rows = duckdb.sql(query).fetchall()
     assert rows[0][0] == 40
     assert 0 < rows[0][1] <= 1
+
+
+def test_the_job_prints_what_was_found_and_keeps_it_under_the_name_given(
+    run: tuple[str, Config, dict[str, Scene]],
+) -> None:
+    from jobs.ask import ask as ask_job
+
+    out, _, _ = run
+    app = typer.Typer()
+    app.command()(ask_job)
+    words = ["a yellow circle", "--against", "a blue circle", "--against", "a face", "--limit", "3"]
+    found = json.loads(CliRunner().invoke(app, [out, *words, "--json"]).stdout)
+    assert len(found["found"]) == 3
+    shown = CliRunner().invoke(app, [out, *words, "--as-check", "yellowish"])
+    assert shown.exit_code == 0
+    assert "40 items, 40 frames" in shown.stdout
+    assert asked_labels(out)["yellowish"] == ("tiny_a.yellowish", "tiny_b.yellowish")
 
 
 # ---- weights through a bucket, and files that stand for words -------------------------------------------------------
@@ -351,10 +403,6 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
 def test_tuned_embeddings_are_a_drop_in_for_the_words(
     tmp_path: Path, unseen: tuple[list[U8], list[Scene]], votes: Mapping[str, F32]
 ) -> None:
-    import hashlib
-
-    from safetensors.torch import save_file
-
     plain = Clip(train("tiny_a").options)
     plain.name = "tiny_a"
     network = plain.load_words(str(train("tiny_a").path))

@@ -27,7 +27,7 @@ from tests.jobs import (
 )
 from tests.plugins.plugin_detectors import ABORTS, HANGS, IS_KILLED, RAISES
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 KILLS = 5
 ITEMS = 120

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from moderation.detectors.imagenet import EfficientNetLite0
-from moderation.detectors.prepare import Activation, Conv, compile_networks, prepare
+from moderation.detectors.prepare import Activation, Conv, compile_networks, count_parts, infer, prepare
 from moderation.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -20,9 +21,11 @@ ACTIVATIONS: tuple[Activation | None, ...] = (None, "relu", "relu6", "gelu")
 
 @pytest.fixture(autouse=True)
 def without_gradients() -> Iterator[None]:
+    threads = torch.get_num_threads()
     torch.manual_seed(0)
     with torch.inference_mode():
         yield
+    torch.set_num_threads(threads)
 
 
 def expected(conv: Conv, x: torch.Tensor, shortcut: torch.Tensor | None = None) -> torch.Tensor:
@@ -82,6 +85,34 @@ def test_a_whole_network_scores_the_same_fused_and_plain_and_in_any_batch() -> N
             module.unpack()
     assert_same(fused, network(pixels).double())
     assert_same(alone, fused[1:2].double())
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2, 5])
+def test_in_parts_a_batch_scores_as_whole_and_in_order(batch: int) -> None:
+    torch.set_num_threads(2)
+    network = prepare(EfficientNetLite0(), CPU, torch.float32)
+    pixels = torch.randn(batch, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    assert_same(infer(network, pixels), network(pixels).double())
+
+
+def test_parts_run_under_the_autocast_of_their_caller() -> None:
+    torch.set_num_threads(2)
+    network = prepare(nn.Sequential(Conv(3, 4, 1), nn.Flatten(), nn.Linear(16, 2)), CPU, torch.float32)
+    pixels = torch.randn(4, 3, 2, 2)
+    assert infer(network, pixels).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert infer(network, pixels).dtype == torch.bfloat16
+
+
+def test_running_in_parts_leaves_the_number_of_threads_alone() -> None:
+    torch.set_num_threads(2)
+    prepare(Conv(3, 4, 1), CPU, torch.float32)
+    with ThreadPoolExecutor(1) as new:
+        assert new.submit(torch.get_num_threads).result() == torch.get_num_threads() == 2
+
+
+def test_every_part_has_as_many_threads() -> None:
+    assert [count_parts(threads) for threads in (1, 2, 3, 4, 5, 6, 7, 8, 48)] == [1, 2, 3, 4, 1, 3, 1, 4, 4]
 
 
 def test_a_larger_kernel_pads_as_tensorflow_does() -> None:

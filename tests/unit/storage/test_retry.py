@@ -99,7 +99,10 @@ FINAL: list[tuple[Callable[[], Exception], type[Exception]]] = [
     (lambda: HttpError(401), CredentialsError),
     (lambda: botocore_error("NoCredentialsError"), CredentialsError),
     (lambda: OSError(errno.ENOSPC, "full"), OSError),
-    (lambda: ServerError("InvalidBucketName", 400), ServerError),
+    (lambda: ServerError("InvalidBucketName", 400), BucketError),
+    (lambda: botocore_error("ParamValidationError"), BucketError),
+    (lambda: botocore_error("ClientError"), StorageError),
+    (lambda: ServerError("MethodNotAllowed", 405), ServerError),
     (lambda: ValueError("a mistake"), ValueError),
 ]
 

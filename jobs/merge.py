@@ -1,0 +1,27 @@
+"""`moderation merge`: the slices of a backfill become one dataset."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def merge(
+    out: Annotated[str, typer.Argument(help="The OUT of the slices.")],
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete parts of shards that no slice plans, instead of refusing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Check that all slices of OUT are done, and write the plan, summary and report of the whole."""
+    from moderation.runtime.merge import merge_slices  # imports torch: only once the call is right
+
+    summary = merge_slices(out, prune=prune)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=1, ensure_ascii=False))
+        return
+    counts = "  ".join(f"{verdict} {count:,}" for verdict, count in summary["verdicts"].items())
+    typer.echo(f"{len(summary['slices'])} slices, {summary['shards']:,} shards, {summary['items']:,} items: {counts}")
+    typer.echo(f"{summary['out']}/report.html")

@@ -1,0 +1,220 @@
+"""What of tonight's listing has to be judged: an anti-join of the listing, as it streams by, with the ledger.
+
+What is new or changed goes into the plan. What has the content of something that is judged already, or will be
+tonight, is set aside (`Found`), and so is what has gone or come back; the files of `Found` are complete before the
+plan is, so that a plan that is finished never lacks them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from moderation.commit import committed_ids
+from moderation.ledger.known import DELETED, OLDER, RETRY, ContentSet, Facts, Known
+from moderation.ledger.rows import KEY_BYTES, U64, content_id, content_key, item_key, item_version, split_keys
+from moderation.ledger.store import Log, find_rows
+from moderation.types import Item, Status
+
+_BATCH = 4096  # of the listing: a lookup costs the same for one as for thousands
+# Copies that wait for their origin to be looked up in the ledger, which is a scan of one column of it.
+_COPIES = 20_000
+_RUNS_KNOWN = 64  # runs whose receipts are listed and remembered
+
+MARKS_SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("deleted", pa.bool_())])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where the verdict lies that a copy takes over; `run_out` is empty for one that is judged tonight."""
+
+    run_out: str
+    part: str
+    format: str
+    item_id: str
+
+
+TONIGHT = Origin(run_out="", part="", format="", item_id="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What a night does beyond the new and the changed.
+
+    rejudge_older: judge again what another stack or policy judged. judge_copies: also judge what has the content of
+    something judged. keep_missing: SOURCE lists only what is new, so nothing is missed.
+    """
+
+    rejudge_older: bool = False
+    judge_copies: bool = False
+    keep_missing: bool = False
+
+
+class Found(Protocol):
+    """Keeps what a listing showed besides items to judge."""
+
+    def copies(self, found: list[tuple[Item, Origin]]) -> None:
+        """Items that take over a verdict."""
+
+    def close(self, counts: Counter[str], marks: pa.Table) -> None:
+        """The listing has ended. marks: `MARKS_SCHEMA`."""
+
+
+def difference(
+    listing: Iterable[Item], known: Known, log: Log, facts: Facts, choice: Choice, found: Found
+) -> Iterator[Item]:
+    """The items to judge, in the order of the listing (a copy whose origin is gone comes later).
+
+    Counts: looked_at = unchanged + returned + new + changed + retried + rejudged; of the last four, `same_content`
+    take over a verdict. older: unchanged ones that another stack or policy judged. unversioned: unchanged by name
+    alone, of unknown version. Raises what the listing raises; nothing is closed then.
+    """
+    night = _Night(known=known, log=log, facts=facts, choice=choice, found=found)
+    items = iter(listing)
+    while batch := list(islice(items, _BATCH)):
+        yield from night.first_of_content(night.not_copies(night.sort(batch)))
+        if len(night.waiting) >= _COPIES:
+            yield from night.settle_copies()
+    yield from night.settle_copies()
+    night.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Night:
+    known: Known
+    log: Log
+    facts: Facts
+    choice: Choice
+    found: Found
+    counts: Counter[str] = field(default_factory=Counter)
+    waiting: list[Item] = field(default_factory=list)
+    tonight: ContentSet = field(default_factory=ContentSet)
+    returned: list[U64] = field(default_factory=list)  # positions in `known`
+    receipts: Callable[[str], frozenset[str]] = field(default_factory=lambda: lru_cache(_RUNS_KNOWN)(_receipts))
+
+    def sort(self, batch: list[Item]) -> list[Item]:
+        """Those that need a verdict tonight."""
+        at = self.known.find(*split_keys([item_key(item) for item in batch]))
+        versions = np.array([item_version(item) for item in batch], np.uint64)
+        listed_errors = np.array([item.error is not None for item in batch])
+        there = at >= 0
+        self.known.seen[at[there]] = True
+        if len(self.known):
+            before, flags = self.known.version[at], self.known.flags[at]
+        else:
+            before, flags = np.zeros(len(batch), np.uint64), np.zeros(len(batch), np.uint8)
+        changed = there & (versions != before) & (versions != 0) & (before != 0)
+        retried = there & ~changed & (flags & RETRY > 0) & ~listed_errors
+        older = there & ~changed & ~retried & (flags & OLDER > 0)
+        rejudged = older & self.choice.rejudge_older
+        judged = ~there | changed | retried | rejudged
+        returned = ~judged & (flags & DELETED > 0)
+        self.returned.append(at[returned].astype(np.uint64))
+        self.counts.update(
+            looked_at=len(batch),
+            new=int((~there).sum()),
+            changed=int(changed.sum()),
+            retried=int(retried.sum()),
+            rejudged=int(rejudged.sum()),
+            returned=int(returned.sum()),
+            unchanged=int((~judged & ~returned).sum()),
+            older=int((older & ~rejudged).sum()),
+            unversioned=int((~judged & (versions == 0)).sum()),
+        )
+        return [item for item, wanted in zip(batch, judged.tolist(), strict=True) if wanted]
+
+    def not_copies(self, items: list[Item]) -> list[Item]:
+        """Items but those whose content the ledger seems to know, which wait to be looked up."""
+        if self.choice.judge_copies or not items:
+            return items
+        keys = np.array([content_key(content_id(item)) for item in items], np.uint64)
+        copies = self.known.find_content(keys).tolist()
+        self.waiting += [item for item, copy in zip(items, copies, strict=True) if copy]
+        return [item for item, copy in zip(items, copies, strict=True) if not copy]
+
+    def first_of_content(self, items: list[Item]) -> list[Item]:
+        """Items but those whose content is judged tonight under another name."""
+        if self.choice.judge_copies or not items:
+            return items
+        keys = np.array([tonight_key(item) for item in items], np.uint64)
+        repeated = self.tonight.contains(keys)
+        first = np.zeros(len(items), dtype=bool)
+        first[np.unique(keys, return_index=True)[1]] = True
+        repeated |= ~first & (keys != 0)
+        self.tonight.add(keys[~repeated & (keys != 0)])
+        self._set_aside([(item, TONIGHT) for item, copy in zip(items, repeated.tolist(), strict=True) if copy])
+        return [item for item, copy in zip(items, repeated.tolist(), strict=True) if not copy]
+
+    def settle_copies(self) -> list[Item]:
+        """Set aside the waiting items whose origin's rows can be read; the others are to be judged after all."""
+        waiting, self.waiting = self.waiting, []
+        if not waiting:
+            return []
+        origins = self._origins({i for item in waiting if (i := content_id(item)) is not None})
+        settled = [(item, origins.get(content_id(item) or "")) for item in waiting]
+        self._set_aside([(item, origin) for item, origin in settled if origin is not None])
+        return self.first_of_content([item for item, origin in settled if origin is None])
+
+    def _set_aside(self, copies: list[tuple[Item, Origin]]) -> None:
+        self.counts["same_content"] += len(copies)
+        if copies:
+            self.found.copies(copies)
+
+    def _origins(self, wanted: set[str]) -> dict[str, Origin]:
+        keys = np.array(sorted(content_key(i) for i in wanted), np.uint64)
+        found: dict[str, Origin] = {}
+        for table in find_rows(self.log, "content_key", lambda t: np.isin(t["content_key"].to_numpy(), keys)):
+            for row in table.to_pylist():
+                usable = (
+                    row["status"] == Status.OK
+                    and row["stack_fingerprint"] == self.facts.stack_fingerprint
+                    and row["policy_hash"] == self.facts.policy_hash
+                )
+                for identity in row_contents(row) if usable else ():
+                    if identity in wanted and identity not in found and row["part"] in self.receipts(row["run_out"]):
+                        found[identity] = Origin(
+                            run_out=row["run_out"], part=row["part"], format=row["format"], item_id=row["item_id"]
+                        )
+        return found
+
+    def close(self) -> None:
+        """Tell what has gone and what has come back."""
+        high, low = self.known.missed() if not self.choice.keep_missing else (np.empty(0, np.uint64),) * 2
+        back = np.concatenate(self.returned) if self.returned else np.empty(0, np.uint64)
+        self.counts["deleted"] = len(high)
+        keys = _key_bytes(np.concatenate([high, self.known.high[back]]), np.concatenate([low, self.known.low[back]]))
+        deleted = np.arange(len(keys)) < len(high)
+        self.found.close(self.counts, pa.table([keys, pa.array(deleted)], schema=MARKS_SCHEMA))
+
+
+def tonight_key(item: Item) -> int:
+    """What two items of one night must share to need one verdict: the content, and what their names say of the type.
+
+    (A file that is no media is skipped or an error by its name.) 0: nothing is known.
+    """
+    identity = content_id(item)
+    if identity is None:
+        return 0
+    name = item.objects[0].name
+    return content_key(f"{identity}\0{name.rpartition('.')[2].lower() if '.' in name else ''}")
+
+
+def row_contents(row: dict[str, Any]) -> tuple[str, ...]:
+    """The content ids of a row of the ledger, as `rows.content_id` would name them."""
+    return (f"md5:{row['etag']}|{row['size_bytes']}", f"sha256:{row['content_hash']}")
+
+
+def _key_bytes(high: U64, low: U64) -> pa.Array:
+    pairs = np.stack([high, low], axis=1).astype(">u8")
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(KEY_BYTES), len(pairs), [None, pa.py_buffer(pairs.tobytes())])
+
+
+def _receipts(run_out: str) -> frozenset[str]:
+    return frozenset(committed_ids(run_out))

@@ -1,0 +1,103 @@
+"""A finished night as rows of the ledger: from the plan (what was listed) and the verdicts (what became of it)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from moderation import storage
+from moderation.ahead import map_ahead
+from moderation.commit import part_name
+from moderation.errors import FatalError
+from moderation.ledger.known import Facts, locate
+from moderation.ledger.rows import KEY_BYTES, LEDGER_SCHEMA, content_key, item_key, item_version, measured_ids
+from moderation.ledger.store import Log, find_rows, newest, table_keys
+from moderation.types import Shard
+from moderation.writer import decode_table
+
+_READERS = 16
+_AHEAD_BYTES = 64 * 1024 * 1024
+_JUDGED = ("item_id", "uri", "etag", "size_bytes", "content_hash", "verdict", "status", "error_code")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightFacts:
+    """What all rows of one night share."""
+
+    out: str
+    format: str
+    facts: Facts
+    judged_at: datetime
+
+
+def judged_rows(shards: Iterable[Shard], night: NightFacts) -> Iterator[pa.Table]:
+    """A table of `LEDGER_SCHEMA` a committed shard. Raises FatalError where a part is not that of its shard."""
+
+    def rows(shard: Shard) -> pa.Table:
+        name = part_name(shard.shard_id, night.format)
+        table = decode_table(storage.read_bytes(storage.join(night.out, "verdicts", name)), night.format)
+        return _shard_rows(shard, table.select(_JUDGED), night)
+
+    with ThreadPoolExecutor(_READERS, "entry") as pool:
+        yield from map_ahead(
+            rows,
+            shards,
+            pool,
+            most=2 * _READERS,
+            budget_bytes=_AHEAD_BYTES,
+            expected_bytes=lambda shard: 512 * len(shard.items),
+            held_bytes=lambda table: int(table.nbytes),
+        )
+
+
+def _shard_rows(shard: Shard, judged: pa.Table, night: NightFacts) -> pa.Table:
+    if judged["item_id"].to_pylist() != [item.item_id for item in shard.items]:
+        raise FatalError(f"{night.out}: the part of shard {shard.shard_id} does not hold the shard's items")
+    count = len(shard.items)
+    hashes = judged["content_hash"].to_pylist()
+    contents = [measured_ids(item, found) for item, found in zip(shard.items, hashes, strict=True)]
+    columns = {
+        **{name: judged[name] for name in _JUDGED},
+        "key": pa.array([item_key(item) for item in shard.items], pa.binary(KEY_BYTES)),
+        "version": pa.array(np.array([item_version(item) for item in shard.items], np.uint64)),
+        "content_key": pa.array(np.array([content_key(next(iter(ids), None)) for ids in contents], np.uint64)),
+    }
+    shared = {
+        "source": night.facts.source,
+        "run_out": night.out,
+        "part": shard.shard_id,
+        "format": night.format,
+        "stack_fingerprint": night.facts.stack_fingerprint,
+        "policy_hash": night.facts.policy_hash,
+        "judged_at": night.judged_at,
+        "deleted_at": None,
+    }
+    for name, value in shared.items():
+        columns[name] = pa.array([value] * count, LEDGER_SCHEMA.field(name).type)
+    return pa.table([columns[name] for name in LEDGER_SCHEMA.names], schema=LEDGER_SCHEMA)
+
+
+def marked_rows(log: Log, marks: pa.Table, at: datetime) -> Iterator[pa.Table]:
+    """The rows of items that have gone, with `deleted_at`, and of those that have come back, without."""
+    if not marks.num_rows:
+        return
+    high, low = table_keys(marks)
+    order = np.lexsort((low, high))
+    high, low, deleted = high[order], low[order], marks["deleted"].to_numpy()[order]
+    done = np.zeros(len(high), dtype=bool)
+    for table in find_rows(log, "key", lambda t: locate(high, low, *table_keys(t))[1]):
+        # Newest rows first; the order within one row group is that of its keys, each once.
+        where, _ = locate(high, low, *table_keys(table))
+        fresh = ~done[where]
+        done[where] = True
+        kept = newest(table.filter(pa.array(fresh)))
+        gone = pa.array(deleted[locate(high, low, *table_keys(kept))[0]])
+        stamps = pc.if_else(gone, pa.scalar(at, LEDGER_SCHEMA.field("deleted_at").type), None)
+        at_column = LEDGER_SCHEMA.get_field_index("deleted_at")
+        yield kept.set_column(at_column, LEDGER_SCHEMA.field(at_column), stamps)

@@ -1,0 +1,240 @@
+"""The nightly job: what is new or changed since the ledger gets a verdict; then the ledger knows it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any
+
+from moderation import storage
+from moderation.commit import committed_ids
+from moderation.config import Config, canonical_json
+from moderation.errors import FatalError, UsageError
+from moderation.lease import LEASE_S, Lease, hold_lease
+from moderation.ledger.copies import Target, write_copies
+from moderation.ledger.difference import Choice, difference
+from moderation.ledger.entry import NightFacts, judged_rows, marked_rows
+from moderation.ledger.found import Listing, Spool, read_listing, read_marks
+from moderation.ledger.known import Facts, load_known
+from moderation.ledger.store import append, compact, is_entered, open_log, should_compact
+from moderation.plan import decode_shards, plan_shards, plan_uri, read_shard_sizes
+from moderation.runtime.backfill import Judged, judge_plan
+from moderation.runtime.driver import Stop
+from moderation.runtime.run import Run, check_output, finish_run, nothing_left, prepare_run, run_id_of
+from moderation.schema import votes_schema
+from moderation.sources import open_source
+from moderation.stack import build_stack
+from moderation.types import Item, Shard
+
+_STAMP = "%Y%m%d-%H%M%S"
+_NO_WORK: Mapping[str, Any] = {"shards_this_call": 0, "items_this_call": 0, "frames_this_call": 0, "workers": []}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Night:
+    """One night: its id (time of its start, and a hash), and whether an earlier call began it."""
+
+    night_id: str
+    resumed: bool
+
+    @property
+    def began_at(self) -> datetime:
+        """When it was begun: by its id, so that a resumed night says the same."""
+        return datetime.strptime(self.night_id.rpartition("-")[0], _STAMP).replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightOutcome:
+    """How a night ended."""
+
+    night: Night
+    out: str
+    summary: Mapping[str, Any]
+    partial: bool
+    max_error_rate: float
+
+    @property
+    def too_many_errors(self) -> bool:
+        """Whether the call should end with exit code 3."""
+        return float(self.summary.get("error_rate", 0.0)) > self.max_error_rate
+
+
+def nightly(
+    source: str,
+    ledger: str,
+    out: str,
+    config: Config,
+    *,
+    choice: Choice | None = None,
+    lease_s: float = LEASE_S,
+    max_hours: float | None = None,
+    max_items: int | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> list[NightOutcome]:
+    """Judge what of a source is new or changed since the ledger, into OUT/<night>/; then write it to the ledger.
+
+    A night that an earlier call of the same kind left unfinished is finished first, then tonight's is done: one or two
+    outcomes. max_hours, max_items: of the call; a partial night is gone on with by the next one.
+    Raises UsageError before any work starts, LeaseHeldError when another nightly job is at it, FatalError (resumable).
+    """
+    choice = choice or Choice()
+    ledger, out = storage.canonical(ledger).rstrip("/"), storage.canonical(out).rstrip("/")
+    base = prepare_run(source, out, config)
+    _check_apart(base.source, ledger, out)
+    ends_s = None if max_hours is None else time.monotonic() + max_hours * 3600
+    stop = Stop()
+    outcomes: list[NightOutcome] = []
+    with hold_lease(ledger, lease_s, lambda: stop.request("the lease was lost", 0.0)) as lease:
+        while True:
+            night = _begin(base, ledger, choice, note)
+            job = _Job(base=base, ledger=ledger, choice=choice, night=night, lease=lease, stop=stop)
+            hours = None if ends_s is None else max(0.0, ends_s - time.monotonic()) / 3600
+            outcome = job.run(hours, None if max_items is None else max(0, max_items - _items(outcomes)))
+            outcomes.append(outcome)
+            over = ends_s is not None and time.monotonic() >= ends_s
+            enough = max_items is not None and _items(outcomes) >= max_items
+            if outcome.partial or not night.resumed or over or enough:
+                return outcomes
+
+
+def _items(outcomes: list[NightOutcome]) -> int:
+    return sum(int(o.summary.get("items_this_call", 0)) for o in outcomes)
+
+
+def _check_apart(source: str, ledger: str, out: str) -> None:
+    """Own output is never listed as something to judge."""
+    for name, folder in (("--ledger", ledger), ("--out", out)):
+        if f"{folder}/".startswith(f"{source.rstrip('/')}/"):
+            raise UsageError(f"{name} {folder} lies below SOURCE {source}: every night would judge its own tables")
+
+
+def _begin(base: Run, ledger: str, choice: Choice, note: Callable[[str], None]) -> Night:
+    """The unfinished night of an earlier call of the same kind, or a new one."""
+    uri = storage.join(ledger, "unfinished.json")
+    wanted = {"out": base.out, "identity": canonical_json(base.identity), "choice": asdict(choice)}
+    data = storage.read_optional(uri)
+    if data is not None:
+        try:
+            found = json.loads(data)
+            before = {name: found[name] for name in wanted}
+            night = Night(night_id=str(found["night"]), resumed=True)
+        except (ValueError, KeyError, TypeError) as error:
+            raise FatalError(f"{uri} is not readable: {error}; delete it to begin a new night") from error
+        if not is_entered(ledger, night.night_id):
+            if before == wanted:
+                return night
+            # Nothing is lost: what it did not enter is still new to tonight's difference.
+            note(f"night {night.night_id} in {before['out']} was left unfinished by another call; tonight begins anew")
+    now = datetime.now(UTC).strftime(_STAMP)
+    night = Night(night_id=f"{now}-{secrets.token_hex(3)}", resumed=False)
+    storage.publish(uri, json.dumps({"night": night.night_id, **wanted}, indent=1).encode())
+    return night
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    base: Run
+    ledger: str
+    choice: Choice
+    night: Night
+    lease: Lease
+    stop: Stop
+
+    def run(self, max_hours: float | None, max_items: int | None) -> NightOutcome:
+        """Plan, judge, take over, sum up, enter."""
+        run = _run_of(self.base, self.ledger, self.night)
+        committed = check_output(run)
+        judged = self._judge(run, committed, max_hours, max_items)
+        self.lease.check()
+        listing = read_listing(run.out)
+        facts = {**judged.facts, "nightly": self._facts(listing)}
+        if judged.partial or listing is None:
+            summary = finish_run(run, judged.ids, wall_s=judged.wall_s, partial=True, facts=facts)
+            return self._outcome(run, summary)
+        copies = write_copies(self._target(run), listing, _planned(run), committed_ids(run.out))
+        ids = [*(read_shard_sizes(plan_uri(run.home)) or ()), *(shard.shard_id for shard in copies)]
+        summary = finish_run(run, ids, wall_s=judged.wall_s, partial=False, facts=facts)
+        self._enter(run, copies)
+        return self._outcome(run, summary)
+
+    def _judge(self, run: Run, committed: set[str], max_hours: float | None, max_items: int | None) -> Judged:
+        if nothing_left(run, committed):
+            return Judged(ids=[], wall_s=0.0, partial=False, facts=_NO_WORK)
+        began_s = time.monotonic()
+        # The first shard before Ray starts: most nights of most sources there is none, and no cluster is needed.
+        shards = plan_shards(run.source, run.home, run.config, open_items=lambda: self._open_difference(run))
+        first = next(shards, None)
+        if first is None:
+            return Judged(ids=[], wall_s=time.monotonic() - began_s, partial=False, facts=_NO_WORK)
+        return judge_plan(
+            run, chain([first], shards), committed, max_hours=max_hours, max_items=max_items, stop=self.stop
+        )
+
+    def _open_difference(self, run: Run) -> Iterator[Item]:
+        listing = open_source(run.source, run.config.source)
+        facts, log = _ledger_facts(run), open_log(self.ledger)
+        return difference(listing, load_known(log, facts), log, facts, self.choice, Spool(run.out))
+
+    def _target(self, run: Run) -> Target:
+        stack, metadata = build_stack(run.config), run.facts.metadata()
+        return Target(
+            out=run.out,
+            config=run.config,
+            checks=tuple(run.policy.checks),
+            votes_schema=votes_schema(stack.labels, stack.blob_sizes, stack.embedding_dims, metadata),
+            metadata=metadata,
+        )
+
+    def _facts(self, listing: Listing | None) -> dict[str, Any]:
+        counts = dict(listing.counts) if listing is not None else {}
+        return {
+            "night": self.night.night_id,
+            "ledger": self.ledger,
+            "listing_ended": listing is not None,
+            "resumed": self.night.resumed,
+            **asdict(self.choice),
+            **counts,
+        }
+
+    def _enter(self, run: Run, copies: list[Shard]) -> None:
+        """The ledger last: only a night with _SUCCESS is in it."""
+        self.lease.check()
+        log = open_log(self.ledger)
+        at = self.night.began_at
+        facts = NightFacts(out=run.out, format=run.config.output.format, facts=_ledger_facts(run), judged_at=at)
+        # Later tables hold: what an interrupted listing had planned and a later one missed was judged all the same.
+        rows = chain(marked_rows(log, read_marks(run.out), at), judged_rows(chain(_planned(run), copies), facts))
+        append(self.ledger, self.night.night_id, rows)
+        storage.delete_tree(storage.join(self.ledger, "unfinished.json"))
+        log = open_log(self.ledger)
+        if should_compact(log):
+            compact(log)
+
+    def _outcome(self, run: Run, summary: Mapping[str, Any]) -> NightOutcome:
+        return NightOutcome(
+            night=self.night,
+            out=run.out,
+            summary=summary,
+            partial=summary.get("state") == "partial",
+            max_error_rate=run.config.runtime.max_error_rate,
+        )
+
+
+def _run_of(base: Run, ledger: str, night: Night) -> Run:
+    """The run of one night: an identity and a folder of its own below OUT."""
+    identity = {**base.identity, "ledger": ledger, "night": night.night_id}
+    out = storage.join(base.out, night.night_id)
+    return replace(base, out=out, home=out, identity=identity, facts=replace(base.facts, run_id=run_id_of(identity)))
+
+
+def _ledger_facts(run: Run) -> Facts:
+    return Facts(source=run.source, stack_fingerprint=run.facts.stack_fingerprint, policy_hash=run.facts.policy_hash)
+
+
+def _planned(run: Run) -> Iterator[Shard]:
+    return decode_shards(storage.read_bytes(plan_uri(run.home)))

@@ -1,0 +1,20 @@
+"""One Ray cluster for the jobs of all integration tests: starting one for each would take longer than the jobs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.jobs import SHARED_CLUSTER
+from tests.ray_cluster import Cluster, running_cluster
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Cluster]:
+    """Two cores on one node; `job_env()` points jobs to it while it runs."""
+    with running_cluster(num_cpus=2) as cluster:
+        os.environ[SHARED_CLUSTER] = cluster.address
+        yield cluster
+        del os.environ[SHARED_CLUSTER]
