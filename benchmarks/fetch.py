@@ -45,13 +45,11 @@ def main() -> None:
     parser.add_argument("--read", type=int, default=2_000, help="objects that are read, a round")
     parser.add_argument("--size", type=int, default=20_000, help="bytes of an object")
     given = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serve_s3(Path(folder), dir_cache="1h") as server,
-        environment(server.env()),
-    ):
-        fill(server.folder / BUCKET / "many", given.objects, given.size)
-        found = {**measure_listing(given.objects), **measure_reading(given.read, given.size)}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        fill(folder / BUCKET / "many", given.objects, given.size)
+        with serve_s3(folder) as server, environment(server.env()):
+            found = {**measure_listing(given.objects), **measure_reading(given.read, given.size)}
     record = {
         "benchmark": "fetch",
         "at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -63,12 +64,16 @@ def measure_memory(pictures: int = 50) -> dict[str, Any]:
 
 
 def repeat_photographs(folder: Path, items: int) -> Path:
-    """Links to the sample photographs, each as often as it takes."""
+    """Copies of the sample photographs, each as often as it takes (hard links where the disk is the same)."""
     folder.mkdir(parents=True)
     photographs = sorted(PHOTOGRAPHS.iterdir())
     for index in range(items):
         source = photographs[index % len(photographs)]
-        (folder / f"{index:05d}_{source.name}").symlink_to(source)
+        target = folder / f"{index:05d}_{source.name}"
+        try:
+            target.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, target)
     return folder
 
 

@@ -27,7 +27,8 @@ class Receipt:
     """The committed record that a shard is done.
 
     counts: rows by `verdict:pass`, `status:error`, `kind:image`, `error:corrupt`, `check:explicit:block`.
-    seconds: busy time by step (fetch and decode summed over threads). bytes_read: encoded bytes.
+    seconds: busy time by step (fetch and decode summed over threads). waits: idle time, by who waits for what
+    (`device:starved`). bytes_read: encoded bytes.
     committed_at: Unix seconds by the worker's clock, 0 in receipts of before it was kept; when, not what, so that
     receipts of the same rows are equal.
     """
@@ -38,6 +39,7 @@ class Receipt:
     sha256: Mapping[str, str]
     counts: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    waits: Mapping[str, float] = field(default_factory=dict)
     bytes_read: int = 0
     peak_memory_bytes: int = 0
     worker: str = ""

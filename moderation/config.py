@@ -137,6 +137,9 @@ class RuntimeConfig(_Section):
     shard_timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         default="auto", description="a shard that takes longer is killed and retried; auto: by its items and bytes"
     )
+    no_room_every_s: float = Field(
+        default=60.0, gt=0, description="how often to say that the cluster has no room for a worker"
+    )
     grace_s: float = Field(default=30.0, ge=0, description="after SIGTERM, time for shards in flight to finish")
     max_error_rate: float = Field(default=0.05, ge=0, le=1, description="more error rows than this: exit code 3")
     ray_address: str | None = Field(default=None, description="a running cluster; none: RAY_ADDRESS, else a local one")

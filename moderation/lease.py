@@ -6,7 +6,7 @@ Each job writes a claim of its own, then lists all claims. Who sees no other one
 sees one withdraws. Of two at the same moment the one that lists last sees both, so never do both hold it, whatever
 time a write takes; no store has to refuse an overwrite, which few do, but a listing has to show what was written
 before it (local files, S3, GCS and Azure do). A holder renews its claim every third of its life, and gives up when it
-came too late or finds another holder. Hosts' clocks have to agree to a fraction of the lease.
+finds another holder. Hosts' clocks have to agree to a fraction of the lease.
 """
 
 from __future__ import annotations
@@ -76,15 +76,19 @@ class Lease:
     def _renew(self) -> None:
         claim = self._claim
         while not self._released.wait(self._lease_s / 3) and not self._lost:
-            # A process that was stopped for long finds its lease over, and perhaps taken.
-            why = "it ended before it was renewed" if time.time() >= claim.expires else ""
-            renewed = replace(claim, expires=time.time() + self._lease_s)
+            why = ""
             try:
-                if not why:
-                    _write(self._ledger, renewed)
-                    claim = renewed
-                    others = [c for c in read_claims(self._ledger) if c.holding and c.token != claim.token]
-                    why = f"taken by {describe(others[0])}" if _alive(others) else ""
+                # A process that was stopped for long, or starved, asks again as if it came anew.
+                ended = time.time() >= claim.expires
+                renewed = replace(claim, holding=not ended, expires=time.time() + self._lease_s)
+                _write(self._ledger, renewed)
+                others = [c for c in _alive(read_claims(self._ledger)) if c.token != claim.token]
+                # One that only asks will see us; but whoever came while our lease was over may not have.
+                taken = [c for c in others if c.holding or ended]
+                why = f"taken by {describe(taken[0])}" if taken else ""
+                if ended and not taken:
+                    _write(self._ledger, replace(renewed, holding=True))
+                claim = renewed
             except (OSError, storage.StorageError, FatalError) as error:
                 # Storage may come back before the lease ends.
                 why = f"it can't be renewed: {_one_line(error)}" if time.time() >= claim.expires else ""

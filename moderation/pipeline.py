@@ -124,6 +124,7 @@ def moderate_shard(
         facts={
             "counts": count_rows(rows),
             "seconds": {step: round(s, 4) for step, s in clock.seconds.items()},
+            "waits": {wait: round(s, 4) for wait, s in clock.waits.items()},
             "bytes_read": clock.bytes_read,
             "peak_memory_bytes": peak_memory_bytes(),
         },
@@ -171,6 +172,7 @@ def moderate_items(
         budget_bytes=config.runtime.fetch_budget_bytes // config.runtime.shards_in_flight,
         expected_bytes=lambda item: item.size_bytes,
         held_bytes=lambda pair: _read_bytes(pair[1]),
+        waited=partial(clock.waited, "fetch"),
     )
     # Two batches ahead of the device, and never fewer than keep the threads busy.
     decoded = map_ahead(
@@ -181,6 +183,7 @@ def moderate_items(
         budget_bytes=config.runtime.frame_budget_bytes // config.runtime.shards_in_flight,
         expected_bytes=lambda _: 3 * config.media.canvas_px * config.media.canvas_px * 2,
         held_bytes=lambda d: d.held_bytes,
+        waited=partial(clock.waited, "decode"),
     )
     # Closed in this order when a shard fails, so that nothing of it goes on in the pools.
     with closing(fetched), closing(decoded):

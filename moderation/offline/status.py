@@ -24,7 +24,7 @@ from moderation.slices import Listing, find_slices, read_listing, slice_home
 
 # A receipt takes an object store 30 ms, and 32 are read at once: two seconds.
 MOST_READ = 2000
-# The rate is that of the last so many receipts: of the hour, not of the week.
+# The rate is that of the last so many receipts that were read: of the hour, not of the week.
 RATE_RECEIPTS = 200
 # Shards take seconds to minutes; their watchdog gives them five minutes at least before it kills a worker, and then
 # they are tried again.
@@ -152,9 +152,9 @@ class _Times:
         if since_s is not None:
             # Between two calls lies a pause that says nothing of the rate.
             dated = [r for r in dated if r.committed_at >= since_s]
-        # Of a sample the same stretch of time, in which it has fewer.
+        # As many of a sample: a longer stretch of time, for fewer would be noise (of 20 a fifth, of 200 a fifteenth).
         weight = committed / len(receipts)
-        recent = dated[-max(2, round(RATE_RECEIPTS / weight)) :]
+        recent = dated[-RATE_RECEIPTS:]
         if not recent:
             return _Times(newest=(last_s,), items_per_s=None)
         begin_s = since_s if since_s is not None and len(recent) == len(dated) else recent[0].committed_at

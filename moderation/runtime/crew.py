@@ -78,12 +78,25 @@ def live_nodes() -> list[dict[str, Any]]:
     return [n for n in ray.nodes() if n["Alive"]]
 
 
+def node_gone(member: Member) -> bool:
+    """Whether the node of a worker has left the cluster; of one that has not said where it is, whether any has."""
+    alive = {n["NodeID"] for n in live_nodes()}
+    return not alive.issuperset({member.node} if member.node is not None else member.nodes_then)
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Member:
-    """A worker actor: loading until `loading` has answered, then with tasks in flight (by Ray's reference)."""
+    """A worker actor: loading until `loading` has answered, then with tasks in flight (by Ray's reference).
+
+    placing: answers with its node and process once it runs somewhere; None when it has. nodes_then: the cluster's when
+    it was asked for.
+    """
 
     actor: Any
     loading: Any | None
+    placing: Any | None = None
+    placed_s: float | None = None
+    nodes_then: frozenset[str] = frozenset()
     facts: dict[str, Any] = field(default_factory=dict)
     tasks: dict[Any, Any] = field(default_factory=dict)
 
@@ -108,13 +121,16 @@ class Crew:
     started: int = 0
     _looked_s: float = -math.inf
     _wanted: int = 1
+    _nodes: frozenset[str] = frozenset()
 
     def fill(self, most: int) -> None:
         """Start workers up to what is wanted now, never more than `most` (there may be less work than room)."""
         now = time.monotonic()
         if now - self._looked_s > 2.0:
             # Nodes join and leave; asking the head is cheap, but not free.
-            nodes = [n["Resources"] for n in live_nodes()]
+            alive = live_nodes()
+            nodes = [n["Resources"] for n in alive]
+            self._nodes = frozenset(n["NodeID"] for n in alive)
             if self.share is None or not self.members:
                 self.share = share_out(self.config.runtime, nodes)
             self._wanted = wanted_workers(self.config.runtime, self.share, nodes)
@@ -138,7 +154,7 @@ class Crew:
             ray.remote(self.worker).options(**options).remote(self.config, self.policy, self.facts, self.out, threads)
         )
         self.started += 1
-        return Member(actor=actor, loading=actor.load.remote())
+        return Member(actor=actor, placing=actor.place.remote(), loading=actor.load.remote(), nodes_then=self._nodes)
 
     def remove(self, member: Member) -> None:
         """End a worker and forget it; the caller puts its tasks back."""
@@ -153,10 +169,10 @@ class Crew:
 
     @property
     def refs(self) -> list[Any]:
-        """What can become ready: answers of loading workers and of tasks."""
-        found = [m.loading for m in self.members if m.loading is not None]
+        """What can become ready: answers of new workers and of tasks."""
+        found = [ref for m in self.members for ref in (m.placing, m.loading) if ref is not None]
         return found + [ref for m in self.members for ref in m.tasks]
 
     def owner(self, ref: Any) -> Member | None:  # noqa: ANN401 - Ray is untyped
         """Whose answer a reference is; None when its worker is gone."""
-        return next((m for m in self.members if m.loading is ref or ref in m.tasks), None)
+        return next((m for m in self.members if ref in (m.placing, m.loading) or ref in m.tasks), None)

@@ -2,7 +2,7 @@
 
 A shard whose worker died (or hung, or raised) is tried again; after `shard_attempts` it is a suspect: one worker, that
 does nothing else meanwhile, searches it for the items that do it (`suspects.py`). Shards of a node that went away are
-tried again without blame.
+tried again without blame; as Ray sees late that a node is gone, a worker that is out of reach is waited for.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from moderation.config import RuntimeConfig
 from moderation.errors import FatalError, ItemError
-from moderation.runtime.crew import MOST_FAILED_STARTS, Crew, Member, live_nodes
+from moderation.runtime.crew import MOST_FAILED_STARTS, Crew, Member, live_nodes, node_gone
 from moderation.runtime.feed import Feed
-from moderation.runtime.suspects import Ending, Step, Suspicion, first_codes
+from moderation.runtime.state import Doubt, Progress, Stop, Tally, Task, shard_timeout_s
+from moderation.runtime.suspects import Ending, Suspicion, first_codes
 from moderation.runtime.worker import AUTOPSY_LOAD_S
 from moderation.storage import StorageError
 from moderation.types import Shard
@@ -31,66 +32,13 @@ MOST_LOSSES = 10
 # Suspects among the first shards, or as a share of all, that are the fault of the set-up rather than of items.
 SUSPECTS_AT_LEAST = 8
 SUSPECTS_SHARE = 0.25
-NO_ROOM_EVERY_S = 60.0
 RETRY_WAIT_S = 1.0
-
-
-class Progress(Protocol):
-    """Told what happens; a bar or log lines."""
-
-    def shard_done(self, receipt: Mapping[str, Any], feed: Feed) -> None:
-        """A shard is committed."""
-
-    def note(self, event: str, message: str, **facts: object) -> None:
-        """Something that the one who reads the log at night should know."""
-
-
-@dataclass(slots=True)
-class Stop:
-    """A request to end early: no more shards are handed out, those in flight have until `deadline_s`."""
-
-    deadline_s: float | None = None
-    reason: str = ""
-
-    def request(self, reason: str, grace_s: float) -> None:
-        """Ask; asking again ends at once."""
-        now = time.monotonic()
-        self.deadline_s = now if self.deadline_s is not None else now + grace_s
-        self.reason = self.reason or reason
-
-    @property
-    def requested(self) -> bool:
-        """Whether somebody asked."""
-        return self.deadline_s is not None
-
-    @property
-    def overdue(self) -> bool:
-        """Whether the grace is over."""
-        return self.deadline_s is not None and time.monotonic() >= self.deadline_s
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Task:
-    """A shard, or a step of a search in one, at a worker."""
-
-    shard: Shard
-    deadline_s: float
-    suspicion: Suspicion | None = None
-    step: Step | None = None
-    late: bool = False  # killed by the watchdog
-
-
-@dataclass(slots=True, kw_only=True)
-class Tally:
-    """What happened besides receipts; goes into the summary."""
-
-    receipts: int = 0
-    items: int = 0
-    frames: int = 0
-    retries: Counter[str] = field(default_factory=Counter)  # by reason
-    workers: list[dict[str, Any]] = field(default_factory=list)
-    partial: bool = False
-    max_worker_memory_bytes: int = 0
+# By Ray's defaults a node is given up after five checks, three seconds apart; one that hangs, ten seconds later.
+DOUBT_S = 30.0
+# A worker that has a place but no stack by then hangs: the largest weights from a slow bucket take minutes.
+LOAD_TIMEOUT_S = 1800.0
+# Starts that a lost node took along are no fault of the stack; this many in a row are one of the cluster.
+MOST_LOST_STARTS = 100
 
 
 def drive(
@@ -133,15 +81,18 @@ class _Loop:
     searched: int = 0
     blame: Counter[str] = field(default_factory=Counter)
     losses: Counter[str] = field(default_factory=Counter)
+    doubts: list[Doubt] = field(default_factory=list)
+    lost_starts: int = 0
     said_no_room_s: float = field(default_factory=time.monotonic)
 
     def finished(self) -> bool:
         """Nothing left to hand out or to wait for; or told to stop, and nothing in flight (or no time for it)."""
         busy = any(m.tasks for m in self.crew.members)
+        left = bool(busy or self.again or self.suspects or self.doubts)
         if self.stop.requested:
-            self.tally.partial = bool(busy or self.again or self.suspects or not self.feed.exhausted)
+            self.tally.partial = left or not self.feed.exhausted
             return not busy or self.stop.overdue
-        return self.feed.exhausted and not (busy or self.again or self.suspects)
+        return self.feed.exhausted and not left
 
     def assign(self) -> None:
         """Give every free place of a worker something to do."""
@@ -175,9 +126,9 @@ class _Loop:
         step = suspicion.step()
         part = Shard(shard_id=suspicion.shard.shard_id, items=step.items)
         if step.action == "moderate":
-            ref = member.actor.moderate.remote(part, suspicion.poison)
+            ref = member.actor.moderate.remote(part, suspicion.poison, step.care)
         elif step.action == "probe":
-            ref = member.actor.probe.remote(part, suspicion.poison)
+            ref = member.actor.probe.remote(part, suspicion.poison, step.care)
         else:
             ref = member.actor.autopsy.remote(part, shard_timeout_s(part, self.config.shard_timeout_s))
         extra_s = AUTOPSY_LOAD_S if step.action == "autopsy" else 0.0
@@ -204,6 +155,9 @@ class _Loop:
                 self._settle(member, ref)
 
     def _settle(self, member: Member, ref: Any) -> None:  # noqa: ANN401 - Ray is untyped
+        if member.placing is ref:
+            self._settle_placing(member, ref)
+            return
         if member.loading is ref:
             self._settle_loading(member, ref)
             return
@@ -217,14 +171,37 @@ class _Loop:
                 # A device that failed once fails again; a fresh process costs seconds. Its other shards are innocent.
                 self._retire(member)
             return
-        except RayActorError:
-            self._lost(member)
+        except RayError as error:
+            # Mostly the process is gone; whatever else keeps an answer from us, a fresh worker is the remedy.
+            self._lost(member, error)
             return
         del member.tasks[ref]
+        self._done(member, task, value)
+
+    def _done(self, member: Member, task: Task, value: Any) -> None:  # noqa: ANN401 - a receipt, or a step's answer
         if task.suspicion is not None:
             self._searched(task.suspicion, Ending.DONE, value if isinstance(value, str) else "")
         if task.step is None or task.step.action == "moderate":
             self._committed(member, value)
+
+    def _take_done(self, member: Member) -> None:
+        """Answers that came together with bad news of their worker: what is committed is not done again."""
+        refs = list(member.tasks)
+        ready = ray.wait(refs, num_returns=len(refs), timeout=0)[0] if refs else []
+        for ref in ready:
+            try:
+                value = ray.get(ref)
+            except RayError:
+                continue  # goes the way of its worker's other tasks
+            self._done(member, member.tasks.pop(ref), value)
+
+    def _settle_placing(self, member: Member, ref: Any) -> None:  # noqa: ANN401 - Ray is untyped
+        member.placing = None
+        try:
+            member.facts = dict(ray.get(ref))
+        except RayError:
+            return  # `loading` fails for the same reason, and is asked why
+        member.placed_s = time.monotonic()
 
     def _settle_loading(self, member: Member, ref: Any) -> None:  # noqa: ANN401 - Ray is untyped
         try:
@@ -235,19 +212,23 @@ class _Loop:
             self._failed_start(member, _cause(error))
             return
         except RayError as error:
-            self._failed_start(member, f"{type(error).__name__}: {error}")
+            # Out of reach is what a lost node looks like at first; a stack that kills its process is told as a death.
+            innocent = isinstance(error, ActorUnavailableError) or node_gone(member)
+            self._failed_start(member, f"{type(error).__name__}: {error}", innocent=innocent)
             return
         member.loading = None
-        self.crew.failed_starts = 0
+        self.crew.failed_starts = self.lost_starts = 0
         self.tally.workers.append(dict(member.facts))
         self.progress.note("worker", "worker ready", **member.facts)
 
-    def _failed_start(self, member: Member, reason: str) -> None:
+    def _failed_start(self, member: Member, reason: str, *, innocent: bool = False) -> None:
         self.crew.remove(member)
-        self.crew.failed_starts += 1
+        self.crew.failed_starts += not innocent
+        self.lost_starts += innocent
         self.progress.note("worker_failed", f"a worker did not start: {reason}")
-        if self.crew.failed_starts >= MOST_FAILED_STARTS:
-            raise FatalError(f"{self.crew.failed_starts} workers in a row did not start; the last: {reason}")
+        if self.crew.failed_starts >= MOST_FAILED_STARTS or self.lost_starts >= MOST_LOST_STARTS:
+            failed = self.crew.failed_starts + self.lost_starts
+            raise FatalError(f"{failed} workers in a row did not start; the last: {reason}")
 
     def _committed(self, member: Member, receipt: Mapping[str, Any]) -> None:
         self.tally.receipts += 1
@@ -266,6 +247,7 @@ class _Loop:
         self._blame(task.shard, "raised", _cause(error))
 
     def _retire(self, member: Member) -> None:
+        self._take_done(member)
         tasks, member.tasks = list(member.tasks.values()), {}
         self.crew.remove(member)
         for task in tasks:
@@ -273,22 +255,32 @@ class _Loop:
                 self.suspects.appendleft(task.suspicion)
             else:
                 self.tally.retries["neighbour"] += 1
-                self.again.append((0.0, task.shard))
+                self.again.appendleft((0.0, task.shard))
 
-    def _lost(self, member: Member) -> None:
-        """A worker is gone: its shards are tried again, with blame unless the node is gone too."""
-        tasks, member.tasks = list(member.tasks.values()), {}
+    def _lost(self, member: Member, error: RayError | None = None) -> None:
+        """A worker is gone: what it had is tried again; at once when it is known why, else when it is."""
+        self._take_done(member)
+        tasks, member.tasks = tuple(member.tasks.values()), {}
         self.crew.remove(member)
-        node_gone = member.node is not None and member.node not in {n["NodeID"] for n in live_nodes()}
-        late = any(t.late for t in tasks)
+        doubt = Doubt(member=member, tasks=tasks, until_s=time.monotonic() + DOUBT_S)
+        if isinstance(error, ActorUnavailableError) and not node_gone(member):
+            self.progress.note("worker_doubt", "worker out of reach", pid=member.facts.get("pid"))
+            self.doubts.append(doubt)
+        else:
+            self._mourn(doubt, "" if error is None else type(error).__name__)
+
+    def _mourn(self, lost: Doubt, detail: str) -> None:
+        """Give back what a lost worker had: with blame, unless its node is gone too."""
+        gone = node_gone(lost.member)
+        late = any(t.late for t in lost.tasks)
         self.progress.note(
             "worker_lost",
-            "node lost" if node_gone else "worker hung and was killed" if late else "worker died",
-            pid=member.facts.get("pid"),
-            shards=[t.shard.shard_id for t in tasks],
+            "node lost" if gone else "worker hung and was killed" if late else "worker died",
+            pid=lost.member.facts.get("pid"),
+            shards=[t.shard.shard_id for t in lost.tasks],
         )
-        for task in tasks:
-            innocent = node_gone or (late and not task.late)
+        for task in lost.tasks:
+            innocent = gone or (late and not task.late)
             if task.suspicion is not None:
                 if innocent:
                     self.suspects.appendleft(task.suspicion)
@@ -296,10 +288,10 @@ class _Loop:
                     self._searched(task.suspicion, Ending.TIMEOUT if task.late else Ending.DIED)
             elif innocent and self.losses[task.shard.shard_id] < MOST_LOSSES:
                 self.losses[task.shard.shard_id] += 1
-                self.tally.retries["node" if node_gone else "neighbour"] += 1
-                self.again.append((0.0, task.shard))
+                self.tally.retries["node" if gone else "neighbour"] += 1
+                self.again.appendleft((0.0, task.shard))
             else:
-                self._blame(task.shard, "timeout" if task.late else "died", "")
+                self._blame(task.shard, "timeout" if task.late else "died", detail)
 
     def _blame(self, shard: Shard, reason: str, detail: str) -> None:
         self.blame[shard.shard_id] += 1
@@ -332,23 +324,33 @@ class _Loop:
             self.progress.note("poison", "item set aside", shard=suspicion.shard.shard_id, items=codes)
         else:
             self.progress.note(
-                "search", f"{step.action} of {len(step.items)} items: {ending}", shard=suspicion.shard.shard_id
+                "search",
+                f"{step.action} of {len(step.items)} items ({step.care}): {ending}",
+                shard=suspicion.shard.shard_id,
             )
         if not suspicion.done:
             self.suspects.appendleft(suspicion)
 
     def watch(self) -> None:
-        """Kill workers whose shard is overdue; say so when there is no room."""
+        """Kill workers whose shard is overdue, or their loading; settle doubts; say so when there is no room."""
         now = time.monotonic()
         for member in list(self.crew.members):
+            if any(now > t.deadline_s for t in member.tasks.values()):
+                self._take_done(member)
             late = [t for t in member.tasks.values() if now > t.deadline_s]
             for task in late:
                 task.late = True
             if late:
                 self._lost(member)
-        if any(m.loading is None for m in self.crew.members):
+            elif member.loading is not None and now - (member.placed_s or now) > LOAD_TIMEOUT_S:
+                self._failed_start(member, f"not loaded after {LOAD_TIMEOUT_S:.0f} s")
+        for doubt in list(self.doubts):
+            if now > doubt.until_s or node_gone(doubt.member):
+                self.doubts.remove(doubt)
+                self._mourn(doubt, "out of reach")
+        if not self.crew.members or any(m.placed_s is not None for m in self.crew.members):
             self.said_no_room_s = now
-        elif now - self.said_no_room_s > NO_ROOM_EVERY_S:
+        elif now - self.said_no_room_s > self.config.no_room_every_s:
             self.said_no_room_s = now
             assert self.crew.share is not None
             self.progress.note(
@@ -357,17 +359,6 @@ class _Loop:
                 f" and {self.crew.share.num_gpus:g} GPU",
                 nodes=[n["Resources"] for n in live_nodes()],
             )
-
-
-def shard_timeout_s(shard: Shard, configured: float | str) -> float:
-    """How long a shard may take: as configured, or from its plan.
-
-    auto: five minutes, four seconds an item (a slow CPU scores five images a second) and a second for each 256 KiB
-    (such a stretch of video holds a few frames): ten times what was measured, and still an end.
-    """
-    if isinstance(configured, float | int):
-        return float(configured)
-    return 300.0 + 4.0 * len(shard.items) + shard.size_bytes / (256 * 1024)
 
 
 def _cause(error: RayTaskError) -> str:

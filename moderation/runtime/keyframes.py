@@ -10,7 +10,8 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from moderation.config import Config
 from moderation.errors import ItemError
 from moderation.keyframes import CUT_VERSION, cut_items, cut_shard
 from moderation.media import DECODE_VERSION
-from moderation.pipeline import RunFacts, make_pools, peak_memory_bytes
+from moderation.pipeline import Pools, RunFacts, make_pools, peak_memory_bytes
 from moderation.plan import decode_shards, plan_shards
 from moderation.runtime.backfill import Outcome, judge_plan, outcome_of, read_summary
 from moderation.runtime.run import Run, check_output, finish_run, load_policy_of, nothing_left, run_id_of, start_over
-from moderation.runtime.worker import ShardWorker, set_threads
+from moderation.runtime.suspects import Care
+from moderation.runtime.worker import ShardWorker, set_threads, tread_carefully
 from moderation.sources import open_source
 from moderation.types import Shard
 
@@ -53,13 +55,24 @@ class KeyframeWorker(ShardWorker):
             "loaded_memory_bytes": peak_memory_bytes(),
         }
 
-    def moderate(self, shard: Shard, poison: Mapping[str, ItemError]) -> dict[str, Any]:
+    def moderate(self, shard: Shard, poison: Mapping[str, ItemError], care: Care = "usual") -> dict[str, Any]:
         """Cut and commit a shard; its receipt as a dict."""
-        return asdict(cut_shard(shard, out=self._out, config=self._config, pools=self._pools, poison=poison))
+        with self._taking(care) as (config, pools):
+            return asdict(cut_shard(shard, out=self._out, config=config, pools=pools, poison=poison))
 
-    def probe(self, shard: Shard, poison: Mapping[str, ItemError]) -> int:
+    def probe(self, shard: Shard, poison: Mapping[str, ItemError], care: Care = "usual") -> int:
         """Go through a shard without committing, to see whether it kills the process; returns the rows."""
-        return sum(1 for _ in cut_items(shard.items, config=self._config, pools=self._pools, poison=poison))
+        with self._taking(care) as (config, pools):
+            return sum(1 for _ in cut_items(shard.items, config=config, pools=pools, poison=poison))
+
+    @contextmanager
+    def _taking(self, care: Care) -> Iterator[tuple[Config, Pools]]:
+        """What to work with. There is no stack here."""
+        if care == "usual":
+            yield self._config, self._pools
+        else:
+            config = tread_carefully(self._config)
+            yield config, make_pools(config, 1)
 
 
 def cut_keyframes(

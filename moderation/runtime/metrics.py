@@ -25,6 +25,7 @@ class Meters:
         self._bytes = Counter("moderation_bytes_total", "Encoded bytes read.", ("run",))
         self._shards = Counter("moderation_shards_total", "Shards committed.", ("run",))
         self._seconds = Counter("moderation_seconds_total", "Busy seconds, summed over threads.", ("run", "step"))
+        self._waits = Counter("moderation_wait_seconds_total", "Idle seconds of a step.", ("run", "step", "wait"))
         self._verdicts = Counter(
             "moderation_verdicts_total", "Verdicts, by the check that decided.", ("run", "check", "verdict")
         )
@@ -46,6 +47,9 @@ class Meters:
         _add(self._bytes, receipt["bytes_read"], self._run)
         for step, seconds in receipt["seconds"].items():
             _add(self._seconds, seconds, {**self._run, "step": step})
+        for key, seconds in receipt.get("waits", {}).items():
+            step, _, wait = key.partition(":")
+            _add(self._waits, seconds, {**self._run, "step": step, "wait": wait})
         for key, count in counts.items():
             kind, _, rest = key.partition(":")
             if kind == "check":

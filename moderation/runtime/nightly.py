@@ -24,8 +24,8 @@ from moderation.ledger.known import Facts, load_known
 from moderation.ledger.store import append, compact, is_entered, open_log, should_compact
 from moderation.plan import decode_shards, plan_shards, plan_uri, read_shard_sizes
 from moderation.runtime.backfill import Judged, judge_plan
-from moderation.runtime.driver import Stop
 from moderation.runtime.run import Run, check_output, finish_run, nothing_left, prepare_run, run_id_of
+from moderation.runtime.state import Stop
 from moderation.schema import votes_schema
 from moderation.sources import open_source
 from moderation.stack import build_stack
@@ -213,6 +213,7 @@ class _Job:
         storage.delete_tree(storage.join(self.ledger, "unfinished.json"))
         log = open_log(self.ledger)
         if should_compact(log):
+            self.lease.check()
             compact(log)
 
     def _outcome(self, run: Run, summary: Mapping[str, Any]) -> NightOutcome:

@@ -15,8 +15,8 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from moderation.runtime.driver import Progress as ProgressProtocol
 from moderation.runtime.feed import Feed
+from moderation.runtime.state import Progress as ProgressProtocol
 
 _QUIET = frozenset({"worker", "search"})  # said in the log, not above the bar
 
@@ -47,6 +47,7 @@ class LineProgress:
             "info",
             "shard",
             shard=receipt["shard_id"],
+            worker=receipt.get("worker", ""),
             rows=receipt["rows_in"],
             verdicts={k.removeprefix("verdict:"): v for k, v in counts.items() if k.startswith("verdict:")},
             errors={k.removeprefix("error:"): v for k, v in counts.items() if k.startswith("error:")},

@@ -16,6 +16,9 @@ from moderation.types import ErrorCode, Item, Shard
 UNCONFIRMED_ROUNDS = 3
 
 
+Care = Literal["usual", "careful", "smallest"]
+
+
 class Ending(StrEnum):
     """How a step ended."""
 
@@ -30,10 +33,13 @@ class Step:
     """What to do next with a worker that does nothing else meanwhile.
 
     moderate: the whole shard, and commit; probe: these items, no commit; autopsy: one item, in a process of its own.
+    care: `careful` keeps less in memory, so that a shard that only was too much at once is judged whole; `smallest`
+    scores in smaller batches as well, which may move a score's last bits.
     """
 
     action: Literal["moderate", "probe", "autopsy"]
     items: tuple[Item, ...]
+    care: Care = "careful"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,15 +56,17 @@ class Suspicion:
     _last: Ending = Ending.DIED
     _detail: str = ""
     _unconfirmed: int = 0
+    _care: Care = "careful"
 
     def step(self) -> Step:
         """The next thing to try."""
         if not self._suspects:
-            return Step(action="moderate", items=self.shard.items)
+            return Step(action="moderate", items=self.shard.items, care=self._care)
         if len(self._suspects) == 1:
             # Only a death leaves a question open: by which signal.
-            return Step(action="autopsy" if self._last is Ending.DIED else "probe", items=self._suspects)
-        return Step(action="probe", items=self._suspects[: _half(self._suspects)])
+            action: Literal["autopsy", "probe"] = "autopsy" if self._last is Ending.DIED else "probe"
+            return Step(action=action, items=self._suspects, care=self._care)
+        return Step(action="probe", items=self._suspects[: _half(self._suspects)], care=self._care)
 
     def tell(self, ending: Ending, detail: str = "") -> None:
         """How the step went. detail: of an autopsy, the signal's name, `timeout`, `survived` or an exit code.
@@ -80,7 +88,7 @@ class Suspicion:
         if ending is Ending.DONE:
             self.done = True
             return
-        self._last, self._detail = ending, detail
+        self._last, self._detail, self._care = ending, detail, "smallest"
         self._suspects = tuple(i for i in self.shard.items if i.item_id not in self.poison)
         if not self._suspects:
             raise FatalError(f"shard {self.shard.shard_id} fails with no item in work: {ending} {detail}".strip())

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,22 @@ from typing import Any
 import ray
 import torch
 
-from moderation.config import Config
+from moderation.config import MIB, Config
 from moderation.errors import ItemError
-from moderation.pipeline import RunFacts, make_pools, moderate_items, moderate_shard, peak_memory_bytes
+from moderation.pipeline import Pools, RunFacts, make_pools, moderate_items, moderate_shard, peak_memory_bytes
 from moderation.plan import encode_shards
 from moderation.policy import bind
 from moderation.policy_config import Policy
+from moderation.runtime.suspects import Care
 from moderation.stack import build_stack
 from moderation.types import Shard
 
 # Freed activations stay in the process: giving them back and faulting them in again for every batch cost a third of
 # the networks' time (37 against 58 images/s of open_nsfw in eager fp32 on two cores).
 MALLOC_ENV = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "536870912"}
+# The least that the configuration allows; one item is always taken, whatever its size.
+CAREFUL_FETCH_BYTES, CAREFUL_FRAME_BYTES = MIB, 16 * MIB
+SMALLER_BATCHES = 4
 AUTOPSY_LOAD_S = 300.0  # for imports and the stack, before the clock of the items starts
 
 
@@ -47,6 +52,10 @@ class ShardWorker:
         self._out = out
         self._threads = threads
 
+    def place(self) -> dict[str, Any]:
+        """Where this process is; answered before `load` is, which may take minutes."""
+        return {"node": ray.get_runtime_context().get_node_id(), "pid": os.getpid()}
+
     def load(self) -> dict[str, Any]:
         """Load the stack; facts about this worker. Raises UsageError, FatalError."""
         set_threads(self._threads)
@@ -61,36 +70,50 @@ class ShardWorker:
             "dtype": str(self._stack.dtype).removeprefix("torch."),
             "threads": self._threads,
             "gpu_ids": context.get_accelerator_ids().get("GPU", []),
-            "node": context.get_node_id(),
-            "pid": os.getpid(),
+            **self.place(),
             "loaded_memory_bytes": peak_memory_bytes(),
         }
 
-    def moderate(self, shard: Shard, poison: Mapping[str, ItemError]) -> dict[str, Any]:
+    def moderate(self, shard: Shard, poison: Mapping[str, ItemError], care: Care = "usual") -> dict[str, Any]:
         """Judge and commit a shard; its receipt as a dict, with this worker's facts."""
-        receipt = moderate_shard(
-            shard,
-            out=self._out,
-            config=self._config,
-            stack=self._stack,
-            policy=self._policy,
-            facts=self._facts,
-            pools=self._pools,
-            poison=poison,
-        )
-        return asdict(receipt)
+        with self._taking(care) as (config, pools):
+            receipt = moderate_shard(
+                shard,
+                out=self._out,
+                config=config,
+                stack=self._stack,
+                policy=self._policy,
+                facts=self._facts,
+                pools=pools,
+                poison=poison,
+            )
+        return asdict(receipt) | {"worker": f"{self.place()['node'][:12]}/{os.getpid()}"}
 
-    def probe(self, shard: Shard, poison: Mapping[str, ItemError]) -> int:
+    def probe(self, shard: Shard, poison: Mapping[str, ItemError], care: Care = "usual") -> int:
         """Go through a shard without committing, to see whether it kills the process; returns the rows."""
-        rows = moderate_items(
-            shard.items,
-            config=self._config,
-            stack=self._stack,
-            policy=self._policy,
-            pools=self._pools,
-            poison=poison,
-        )
-        return sum(1 for _ in rows)
+        with self._taking(care) as (config, pools):
+            rows = moderate_items(
+                shard.items, config=config, stack=self._stack, policy=self._policy, pools=pools, poison=poison
+            )
+            return sum(1 for _ in rows)
+
+    @contextmanager
+    def _taking(self, care: Care) -> Iterator[tuple[Config, Pools]]:
+        """What to work with; of a careful worker nothing else is asked meanwhile, so the stack may be changed."""
+        if care == "usual":
+            yield self._config, self._pools
+            return
+        config = tread_carefully(self._config)
+        pools = make_pools(config, 1)
+        batch_size = self._stack.batch_size
+        if care == "smallest":
+            self._stack.batch_size = max(1, batch_size // SMALLER_BATCHES)
+        try:
+            yield config, pools
+        finally:
+            self._stack.batch_size = batch_size
+            pools.fetch.shutdown(wait=False, cancel_futures=True)
+            pools.decode.shutdown(wait=False, cancel_futures=True)
 
     def autopsy(self, shard: Shard, timeout_s: float) -> str:
         """How a process of its own ends on these items: a signal's name, an exit code, `timeout`, or `survived`."""
@@ -110,6 +133,20 @@ class ShardWorker:
         if done.returncode < 0:
             return signal.Signals(-done.returncode).name
         return "survived" if done.returncode == 0 else f"exit code {done.returncode}"
+
+
+def tread_carefully(config: Config) -> Config:
+    """A configuration that holds as little in memory as it can: one item is decoded and hardly one waits.
+
+    Scores are the same: frames come to the device in the same batches.
+    """
+    least = {
+        "shards_in_flight": 1,
+        "fetch_threads": 1,
+        "fetch_budget_bytes": CAREFUL_FETCH_BYTES,
+        "frame_budget_bytes": CAREFUL_FRAME_BYTES,
+    }
+    return config.model_copy(update={"runtime": config.runtime.model_copy(update=least)})
 
 
 def set_threads(threads: int) -> None:

@@ -23,7 +23,7 @@ from moderation.storage.access import (
     split_uri,
 )
 from moderation.storage.clients import is_s3
-from moderation.storage.retry import retrying
+from moderation.storage.retry import DeniedError, retrying
 
 _GLOB = frozenset("*?[")
 
@@ -90,12 +90,17 @@ def _walk_local(folder: str, depth: int | None) -> Iterator[ObjectInfo]:
 def _list_s3(uri: str) -> Iterator[ObjectInfo]:
     scheme, path = split_uri(uri)
     bucket, prefix = s3.split_key(path)
+    denied: DeniedError | None = None
     if prefix and not prefix.endswith("/"):
         # `s3://b/photos` means the object of that name, or what is below `photos/`, never `photos-old/`.
         try:
             yield info(uri)
             return
         except FileNotFoundError:
+            prefix += "/"
+        except DeniedError as error:
+            # The answer to a HEAD has no body that would say why; that to a listing has.
+            denied = error
             prefix += "/"
     token: str | None = None
     found = False
@@ -113,7 +118,7 @@ def _list_s3(uri: str) -> Iterator[ObjectInfo]:
         if not page.get("IsTruncated") or token is None:
             break
     if not found:
-        raise FileNotFoundError(uri)
+        raise denied or FileNotFoundError(uri)
 
 
 def _list_fsspec(uri: str) -> Iterator[ObjectInfo]:

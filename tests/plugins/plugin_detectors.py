@@ -22,7 +22,11 @@ _TOLERANCE = 6  # JPEG moves plain colours a little
 
 
 class Tiny:
-    """Share of red, green and blue; with `deadly`, plain magenta aborts, cyan hangs and blue is killed."""
+    """Share of red, green and blue; with `deadly`, plain magenta aborts, cyan hangs and blue is killed.
+
+    most_frames: a larger batch does not fit in memory. waits_for: a file that must be there before anything is scored,
+    so that a test may take its time.
+    """
 
     name = "tiny"
     version = "1"
@@ -35,9 +39,12 @@ class Tiny:
     blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        check_options(self.name, options, {"deadly": bool, "slow_s": (float, int), "load_dies": bool})
+        known = {"deadly": bool, "slow_s": (float, int), "load_dies": bool, "waits_for": str, "most_frames": int}
+        check_options(self.name, options, known)
         self._deadly = bool(options.get("deadly", False))
         self._slow_s = float(options.get("slow_s", 0.0))
+        self._most_frames = options.get("most_frames")
+        self._waits_for = options.get("waits_for")
         self._load_dies = bool(options.get("load_dies", False))
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
@@ -45,6 +52,10 @@ class Tiny:
             os.abort()
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
+        while self._waits_for is not None and not os.path.exists(self._waits_for):  # noqa: PTH110 - polled often
+            time.sleep(0.05)
+        if self._most_frames is not None and len(batch.frames_HWC) > self._most_frames:
+            os.kill(os.getpid(), signal.SIGKILL)
         rows = []
         for frame in batch.frames_HWC:
             mean = frame.float().mean(dim=(0, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -144,3 +145,76 @@ def test_closed_early_it_begins_nothing_more() -> None:
         gate.set()
     # The one thread was at most in its second; the six others were cancelled.
     assert began in ([0], [0, 1])
+
+
+class Waits:
+    """What a stage says of its waiting."""
+
+    def __init__(self) -> None:
+        self.seconds = {"starved": 0.0, "blocked": 0.0}
+
+    def __call__(self, kind: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.seconds[kind] += seconds
+
+
+def run_told(waits: Waits, call: Callable[[int], int], inputs: Iterator[int]) -> Iterator[int]:
+    with ThreadPoolExecutor(1) as pool:
+        yield from map_ahead(
+            call,
+            inputs,
+            pool,
+            most=2,
+            budget_bytes=100,
+            expected_bytes=lambda _: 1,
+            held_bytes=lambda _: 1,
+            waited=waits,
+        )
+
+
+def test_a_slow_source_starves() -> None:
+    def slowly() -> Iterator[int]:
+        time.sleep(0.1)
+        yield 0
+
+    waits = Waits()
+    assert list(run_told(waits, lambda n: n, slowly())) == [0]
+    assert waits.seconds["starved"] >= 0.1
+
+
+def test_a_slow_consumer_blocks() -> None:
+    ran = [threading.Event() for _ in range(4)]
+
+    def work(n: int) -> int:
+        ran[n].set()
+        return n
+
+    waits = Waits()
+    outputs = run_told(waits, work, iter(range(4)))
+    assert next(outputs) == 0
+    # One more is allowed ahead; once it has run, nothing moves until the consumer does.
+    assert ran[1].wait(10)
+    time.sleep(0.1)
+    assert not ran[2].is_set()
+    assert list(outputs) == [1, 2, 3]
+    assert waits.seconds["blocked"] > 0
+
+
+def test_a_call_at_work_neither_starves_nor_blocks() -> None:
+    def work(n: int) -> int:
+        running.set()
+        release.wait()
+        return n
+
+    def inputs() -> Iterator[int]:
+        yield 0
+        assert running.wait(10)
+        time.sleep(0.2)
+        release.set()
+        yield 1
+
+    running, release, waits = threading.Event(), threading.Event(), Waits()
+    began_s = time.perf_counter()
+    assert list(run_told(waits, work, inputs())) == [0, 1]
+    # All but the time in which the source was slow and the call at work.
+    assert sum(waits.seconds.values()) <= time.perf_counter() - began_s - 0.2

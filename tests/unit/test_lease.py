@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from moderation import storage
 from moderation.errors import FatalError
-from moderation.lease import Claim, LeaseHeldError, hold_lease, read_claims
+from moderation.lease import Claim, Lease, LeaseHeldError, hold_lease, read_claims
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -94,6 +94,31 @@ def test_a_holder_that_finds_another_notices_and_leaves_its_claim(ledger: str) -
         with pytest.raises(FatalError, match=r"was lost: "):
             lease.check()
     assert read_claims(ledger) == [other]
+
+
+def test_a_holder_that_starved_goes_on_if_nobody_came(ledger: str) -> None:
+    over = put(ledger, expires_in_s=-5)
+    lost = threading.Event()
+    lease = Lease(ledger, over, 1.5, lost.set)
+    deadline = time.monotonic() + 30
+    while read_claims(ledger) == [over] or not read_claims(ledger)[0].holding:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    lease.check()
+    assert not lost.is_set()
+    lease.release()
+    assert read_claims(ledger) == []
+
+
+def test_a_holder_that_starved_gives_way_to_who_came(ledger: str) -> None:
+    over = replace(put(ledger, expires_in_s=100, holding=False), token="mine", expires=time.time() - 5)
+    lost = threading.Event()
+    lease = Lease(ledger, over, 1.5, lost.set)
+    assert lost.wait(30)
+    with pytest.raises(FatalError, match="was lost: taken by process 4711"):
+        lease.check()
+    lease.release()
+    assert [claim.token for claim in read_claims(ledger)] == ["other"]
 
 
 def test_somebody_who_only_asks_does_not_cost_the_holder_its_lease(ledger: str) -> None:

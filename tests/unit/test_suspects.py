@@ -105,3 +105,13 @@ def test_a_shard_that_fails_with_every_item_set_aside_stops_the_run() -> None:
     suspicion.done = False
     with pytest.raises(FatalError, match="no item in work"):
         suspicion.tell(Ending.DIED)
+
+
+def test_a_suspect_is_handled_with_care_and_in_smaller_batches_once_that_was_not_enough() -> None:
+    suspicion = Suspicion(shard=make_shard(4))
+    assert (suspicion.step().action, suspicion.step().care) == ("moderate", "careful")
+    suspicion.tell(Ending.DIED)
+    while suspicion.step().action != "moderate":
+        assert suspicion.step().care == "smallest"
+        suspicion.tell(Ending.DONE, "survived")
+    assert suspicion.step().care == "smallest" and not suspicion.poison

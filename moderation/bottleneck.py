@@ -1,0 +1,57 @@
+"""Why is my device idle? One sentence from the busy and the waiting seconds of a run. Pure.
+
+A shard's thread scores, waits for the device while a shard beside it scores (`device:lock`), waits for frames
+(`device:starved`), judges or writes. Where the shards spent most of that time is the bottleneck; when it is waiting for
+frames, the decoders tell whether they in turn waited for bytes (`decode:starved`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_ADVICE = {
+    "score": "scoring: shards were at the device, or queued for it, {share} of their time. More or faster devices, or a"
+    " smaller stack, would help.",
+    "fetch": "reading: the device waited for frames {share} of the shards' time, and the decoders for bytes. Storage"
+    " nearer to the workers, more runtime.fetch_threads or a larger runtime.fetch_budget_bytes would help.",
+    "decode": "decoding: the device waited for frames {share} of the shards' time, while the decoders were at work."
+    " More CPU cores a worker, or videos cut beforehand by `moderation keyframes`, would help.",
+    "judge": "judging: the policy took {share} of the shards' time.",
+    "write": "writing: encoding the tables took {share} of the shards' time. Fewer embeddings kept, or a quicker"
+    " output.compression, would help.",
+}
+
+
+def nest_waits(waits: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """`{"device": {"starved": 1.5}}` from `{"device:starved": 1.5}`; seconds."""
+    nested: dict[str, dict[str, float]] = {}
+    for wait, seconds in waits.items():
+        who, _, kind = wait.partition(":")
+        nested.setdefault(who, {})[kind] = round(seconds, 3)
+    return nested
+
+
+def find_bottleneck(seconds: Mapping[str, float], waits: Mapping[str, float]) -> tuple[str, float] | None:
+    """The step that shards spent most of their time on or waiting for, and its share (0..1); None where unknown.
+
+    seconds: busy, by step. waits: idle, by `who:kind`; both summed over the shards of a run.
+    """
+    starved = waits.get("device:starved", 0.0)
+    supply = "fetch" if waits.get("decode:starved", 0.0) > starved / 2 else "decode"
+    spent = {
+        "score": seconds.get("score", 0.0) + waits.get("device:lock", 0.0),
+        supply: starved,
+        "judge": seconds.get("judge", 0.0),
+        "write": seconds.get("write", 0.0),
+    }
+    total = sum(spent.values())
+    if not waits or total <= 0:
+        return None
+    step = max(spent, key=lambda name: spent[name])
+    return step, spent[step] / total
+
+
+def tell_bottleneck(seconds: Mapping[str, float], waits: Mapping[str, float]) -> str | None:
+    """The bottleneck in one sentence and what would help; None where it is unknown."""
+    found = find_bottleneck(seconds, waits)
+    return None if found is None else _ADVICE[found[0]].format(share=f"{found[1]:.0%}")
