@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -29,11 +30,13 @@ _SETTINGS = {
     "RAY_metrics_report_interval_ms": "1000",
     "RAY_health_check_period_ms": "1000",
     "RAY_agent_register_timeout_ms": "120000",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "150",
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
 }
 
 
+_NODE_ID = re.compile(r"Setting node ID node_id=([0-9a-f]+)")
 _AGENT_PORTS = (
     "--dashboard-agent-listen-port",
     "--dashboard-agent-grpc-port",
@@ -95,7 +98,7 @@ class Cluster:
 
     def add_node(self, *, num_cpus: int = 1, num_gpus: int = 0) -> Node:
         """Another node, once it has joined."""
-        node = _start(["--address", self.address], num_cpus, num_gpus)
+        node = _start(["--address", self.address], num_cpus, num_gpus, session_of=self.nodes[0])
         self.nodes.append(node)
         return node
 
@@ -133,7 +136,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _start(arguments: list[str], num_cpus: int, num_gpus: int) -> Node:
+def _start(arguments: list[str], num_cpus: int, num_gpus: int, session_of: Node | None = None) -> Node:
     for _ in range(START_ATTEMPTS):
         # Short: the sockets of a session lie below it, and a socket's path has room for 107 bytes.
         folder = Path(tempfile.mkdtemp(prefix="rc", dir="/tmp"))
@@ -142,27 +145,40 @@ def _start(arguments: list[str], num_cpus: int, num_gpus: int) -> Node:
         command += ["--node-ip-address", "127.0.0.1", "--object-store-memory", str(STORE_BYTES)]
         # A raylet waits 15 s for its agents to say which ports they took, which is too short on a busy machine; it
         # does not wait when it is told.
-        for name in _AGENT_PORTS:
+        ports = {name: free_port() for name in _AGENT_PORTS}
+        for name, port in ports.items():
             if name not in arguments:
-                command += [name, str(free_port())]
+                command += [name, str(port)]
         if "--head" in arguments:
             command += ["--temp-dir", str(folder)]
-        # Not the address of another cluster of the tests.
-        env = job_env(own_cluster=True, **_SETTINGS)
+        # Not the address of another cluster of the tests, nor the ports that every head of a machine would take.
+        own = {name: str(free_port()) for name in ("DASHBOARD_METRIC_PORT", "AUTOSCALER_METRIC_PORT")}
+        env = job_env(own_cluster=True, **_SETTINGS, **own)
         log = folder / "start.log"
         with log.open("wb") as output:
             process = subprocess.Popen(command, env=env, stdout=output, stderr=output, start_new_session=True)
         node = Node(process=process, folder=folder)
-        if _wait_started(process, log):
+        session = (folder if session_of is None else session_of.folder) / "session_latest"
+        if _wait_started(process, log, session, ports["--dashboard-agent-listen-port"]):
             return node
         node.kill()
     raise RuntimeError(f"ray start failed {START_ATTEMPTS} times: {log.read_text()[-2000:]}")
 
 
-def _wait_started(process: subprocess.Popen[bytes], log: Path) -> bool:
+def _wait_started(process: subprocess.Popen[bytes], log: Path, session: Path, listen_port: int) -> bool:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
         if "Ray runtime started" in log.read_text(errors="replace"):
             return True
+        _tell_listen_port(session, listen_port)
         time.sleep(0.2)
     return False
+
+
+def _tell_listen_port(session: Path, port: int) -> None:
+    """Write for a new raylet what its agent will: Ray 2.60 passes this port to the agent, not to the raylet."""
+    for log in session.glob("logs/raylet*.out"):
+        found = _NODE_ID.search(log.read_text(errors="replace"))
+        # Those of older nodes are there; nodes start one after the other.
+        if found is not None and not (told := session / f"dashboard_agent_listen_port_{found[1]}").exists():
+            told.write_text(str(port))

@@ -47,6 +47,18 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def submit(client: JobSubmissionClient, entrypoint: str, variables: dict[str, str]) -> str:
+    """Asks again while the dashboard answers that the node's agent, which runs the job, is not there yet."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=entrypoint, runtime_env={"env_vars": variables}))
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
 def wait_for(client: JobSubmissionClient, job_id: str) -> JobStatus:
     deadline = time.monotonic() + PATIENCE_S
     while not (status := client.get_job_status(job_id)).is_terminal():
@@ -67,10 +79,8 @@ def test_the_entrypoint_of_the_rendered_job_gives_verdicts(
     words = [program, command, str(folder), flag, str(out), *(str(config) if w == CONFIG_IN_POD else w for w in rest)]
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     client = JobSubmissionClient(f"http://127.0.0.1:{cluster.dashboard_port}")
-    job_id = client.submit_job(
-        entrypoint=shlex.join(words),
-        runtime_env={"env_vars": {"PATH": programs, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{PLUGINS}"}},
-    )
+    variables = {"PATH": programs, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{PLUGINS}"}
+    job_id = submit(client, shlex.join(words), variables)
     status, log = wait_for(client, job_id), client.get_job_logs(job_id)
     assert status is JobStatus.SUCCEEDED, log
     assert verdicts(out).num_rows == 20

@@ -18,7 +18,7 @@ import pytest
 from moderation.lease import Claim, read_claims
 from tests.jobs import POLICY, job_command, job_env, make_pictures, make_tiny_config, run_job, summary, verdicts
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 
 @pytest.fixture(scope="module")
