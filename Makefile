@@ -10,16 +10,19 @@ EXTRAS := --extra heic --extra faces --extra text --extra nudenet --extra review
 LOCK_FLAGS := --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench golden fmt lock clean
+.PHONY: help demo test test-long check bench golden fmt lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## moderate a small set made from pictures that ship in packages, and show the verdicts
 	$(RUN) -m examples.demo
 
-test: check  ## check, then all tests
-	$(RUN) -m pytest $(PYTEST_ARGS)
+test: check  ## check, then the tests (about 20 minutes on two cores)
+	$(RUN) -m pytest -m "not long" $(PYTEST_ARGS)
+
+test-long: $(STAMP)  ## the tests on clusters, on S3 and with trained models
+	$(RUN) -m pytest -m long $(PYTEST_ARGS)
 
 check: $(STAMP)  ## lint, format, types, layers
 	$(VENV)/bin/ruff check .

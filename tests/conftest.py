@@ -1,0 +1,33 @@
+"""What holds for all tests: no deadlines on examples, and which tests `make test` leaves to `make test-long`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# A busy machine is no failure; speed belongs into benchmarks/.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+# Files of which every test starts Ray jobs, a cluster or trains a model: minutes each on two cores.
+LONG = frozenset(
+    {
+        "test_clip.py",
+        "test_job_submission.py",
+        "test_memory.py",
+        "test_metrics.py",
+        "test_nightly.py",
+        "test_nodes.py",
+        "test_s3.py",
+        "test_scale.py",
+    }
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of long files."""
+    for item in items:
+        if Path(str(item.fspath)).name in LONG:
+            item.add_marker(pytest.mark.long)
