@@ -44,6 +44,8 @@ lock: $(STAMP)  ## resolve pyproject.toml again, keeping the versions that still
 	$(UV) pip compile pyproject.toml $(EXTRAS) $(LOCK_FLAGS) -o requirements.lock
 	sed -n 's/^reference = \["\(.*\)"\]$$/\1/p' pyproject.toml \
 		| $(UV) pip compile - --no-deps $(LOCK_FLAGS) -o requirements-reference.lock
+	echo hatchling | $(UV) pip compile pyproject.toml - --extra heic --extra faces --extra text \
+		-c requirements.lock $(LOCK_FLAGS) -o cluster/requirements.lock
 
 clean:  ## remove what was made here, but not .venv
 	rm -rf demo-data demo-out build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
