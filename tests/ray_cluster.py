@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.jobs import job_env
+from tests.job_runs import job_env
 
 # Starting takes 6 s on an idle machine; Ray gives up on itself earlier than this on a busy one, and is asked again.
 START_TIMEOUT_S = 180

@@ -1,6 +1,6 @@
 """What every detector must do. Authors of plug-ins: subclass `DetectorSuite`, name your detector, run pytest.
 
-    from detector_suite import DetectorSuite
+    from tests.contract.detector_suite import DetectorSuite
 
     class TestMine(DetectorSuite):
         name = "my_detector"

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import pytest
 import torch
-from detector_suite import CPU, DetectorSuite
 
 from moderation.config import DetectorConfig
 from moderation.detectors import registry, weights
 from moderation.detectors.base import Detector
+from tests.contract.detector_suite import CPU, DetectorSuite
 from tests.tiny_clip import QUESTIONS, train
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.jobs import SHARED_CLUSTER
+from tests.job_runs import SHARED_CLUSTER
 from tests.ray_cluster import Cluster, running_cluster
 
 

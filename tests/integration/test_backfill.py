@@ -9,7 +9,7 @@ import duckdb
 import pytest
 from PIL import Image
 
-from tests.jobs import (
+from tests.job_runs import (
     by_name,
     job_env,
     log_lines,

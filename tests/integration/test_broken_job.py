@@ -11,7 +11,7 @@ from PIL import Image
 
 from moderation.types import ErrorCode
 from tests.broken_files import LIMITS, make_broken_files, make_good_files
-from tests.jobs import by_name, make_tiny_config, run_job, verdicts
+from tests.job_runs import by_name, make_tiny_config, run_job, verdicts
 from tests.plugins.plugin_detectors import ABORTS
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from moderation.runtime.suspects import most_deaths
-from tests.jobs import (
+from tests.job_runs import (
     by_name,
     job_command,
     job_env,

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from tests.jobs import PLUGINS, REPOSITORY, log_lines, make_pictures, make_tiny_config, summary, verdicts
+from tests.job_runs import PLUGINS, REPOSITORY, log_lines, make_pictures, make_tiny_config, summary, verdicts
 from tests.ray_cluster import Cluster, running_cluster
 from tests.rendered_cluster import job_spec, of_kind, rendered
 

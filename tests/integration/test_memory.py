@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import log_lines, make_pictures, make_tiny_config, run_job, summary, verdicts
+from tests.job_runs import log_lines, make_pictures, make_tiny_config, run_job, summary, verdicts
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from moderation.commit import Receipt
-from tests.jobs import REPOSITORY, make_pictures, make_tiny_config, run_job, summary
+from tests.job_runs import REPOSITORY, make_pictures, make_tiny_config, run_job, summary
 from tests.ray_cluster import Cluster
 
 pytestmark = pytest.mark.ray

@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from tests.jobs import job_command, log_lines, make_pictures, make_tiny_config, part_bytes, run_job, summary, verdicts
+from tests.job_runs import (
+    job_command,
+    log_lines,
+    make_pictures,
+    make_tiny_config,
+    part_bytes,
+    run_job,
+    summary,
+    verdicts,
+)
 from tests.ray_cluster import Cluster, Node, running_cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

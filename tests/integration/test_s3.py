@@ -26,7 +26,7 @@ from moderation.sources import open_source
 from moderation.sources.fetch import Fetcher
 from moderation.storage import retry
 from tests.fault_proxy import KINDS, FaultProxy, fault_proxy
-from tests.jobs import (
+from tests.job_runs import (
     PLUGINS,
     by_name,
     job_command,

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.jobs import REPOSITORY, SHARED, by_name, read_parts, run_job, summary, verdicts
+from tests.job_runs import REPOSITORY, SHARED, by_name, read_parts, run_job, summary, verdicts
 
 pytestmark = [
     pytest.mark.ray,

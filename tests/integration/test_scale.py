@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.drawn_media import jpegs, mp4
-from tests.jobs import (
+from tests.job_runs import (
     by_name,
     job_command,
     job_env,

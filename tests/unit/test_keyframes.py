@@ -25,7 +25,7 @@ from moderation.types import ErrorCode, Item, Kind, MediaObject, Verdict
 from moderation.writer import Row
 from tests.drawn_media import draw, encode, jpegs, matroska, mp4
 from tests.fake_detectors import Fake, animation, policy_for, pools_of, stack_of
-from tests.jobs import SHARED
+from tests.job_runs import SHARED
 
 CONFIG = Config(
     runtime=RuntimeConfig(shards_in_flight=1), media=MediaConfig(sampling="uniform", fps=1), source=SourceConfig()

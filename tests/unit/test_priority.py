@@ -18,7 +18,7 @@ from moderation.plan import plan_shards
 from moderation.priority import cut_shards
 from moderation.shards import make_shards
 from moderation.types import Item, MediaObject
-from tests.jobs import REPOSITORY
+from tests.job_runs import REPOSITORY
 
 ORDERED = ShardConfig(max_items=3, order_by="priority")
 

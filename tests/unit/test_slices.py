@@ -22,7 +22,7 @@ from moderation.shards import make_shard
 from moderation.slices import Slice, find_slices, parse_slice, read_listing, slice_home
 from moderation.types import Item
 from tests.fake_detectors import Fake, policy_for, pools_of, stack_of
-from tests.jobs import make_pictures, part_bytes, summary
+from tests.job_runs import make_pictures, part_bytes, summary
 
 CONFIG = Config(shards=ShardConfig(max_items=2))
 THIRDS = [Slice(index=i, count=3) for i in (1, 2, 3)]
