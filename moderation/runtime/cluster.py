@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import time
 from typing import Any
 
 import ray
@@ -15,6 +17,9 @@ from moderation.errors import FatalError
 # receipts. Ray's default would take a third of the memory.
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 START_ATTEMPTS = 4
+# A head that has just been started listens within seconds; Ray itself would go on asking for two minutes.
+_KNOCKS = 4
+_KNOCK_S = 3.0
 
 
 def connect(config: RuntimeConfig) -> bool:
@@ -32,11 +37,27 @@ def connect(config: RuntimeConfig) -> bool:
     if not address:
         _start_here(options)
         return True
+    _knock(address)
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise FatalError(f"no Ray cluster at {address}: {' '.join(str(error).split())[:300]}") from error
     return False
+
+
+def _knock(address: str) -> None:
+    """Raises FatalError when nobody listens at `host:port`; other spellings are Ray's to resolve."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    for attempt in range(1, _KNOCKS + 1):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+            return
+        except (OSError, OverflowError) as error:
+            if attempt == _KNOCKS:
+                raise FatalError(f"no Ray cluster at {address}: {error}") from error
+            time.sleep(_KNOCK_S / 2)
 
 
 def _start_here(options: dict[str, Any]) -> None:

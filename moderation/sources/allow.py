@@ -61,6 +61,8 @@ def _absolute(written: str, base: str) -> str:
         if not uri.startswith("/"):
             raise ItemError(ErrorCode.FORBIDDEN, "a file URI with a host or a relative path")
         return uri
+    if storage.without_password(uri) != uri:
+        raise ItemError(ErrorCode.FORBIDDEN, "a URI with credentials: the environment holds them, never a manifest")
     if {".", ".."} & set(uri.split("/")):
         raise ItemError(ErrorCode.FORBIDDEN, "`.` or `..` in the path of an object")
     if scheme.startswith("http") and (_ENCODED.search(uri) or "@" in uri.split("/")[2]):

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyarrow as pa
 
+from moderation import storage
 from moderation.config import SourceConfig
 from moderation.errors import ItemError, UsageError
 from moderation.sources.allow import resolver
@@ -157,7 +158,7 @@ def _item(numbered: list[Numbered], files: list[str], resolvers: list[Callable[[
     given = explicit or rows[0].group
     attributes = _attributes(rows)
     if failed is not None:
-        code, detail, written = failed
+        code, detail, written = failed[0], failed[1], storage.without_password(failed[2])
         wanted = given or make_id(manifest, "line", rows[0].line)
         item_id = ids.claim(wanted, written, (manifest, rows[0].line))
         if given and item_id != given:

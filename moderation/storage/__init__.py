@@ -20,6 +20,7 @@ from moderation.storage.access import (
     read_bytes,
     read_optional,
     scheme_of,
+    without_password,
 )
 from moderation.storage.budget import RetryBudget
 from moderation.storage.clients import forget_clients
@@ -56,4 +57,5 @@ __all__ = [
     "read_optional",
     "retrying",
     "scheme_of",
+    "without_password",
 ]

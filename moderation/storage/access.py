@@ -52,6 +52,15 @@ def canonical(uri: str) -> str:
     return uri
 
 
+def without_password(uri: str) -> str:
+    """A URI fit for a table or a log: `s3://key:secret@bucket/x` becomes `s3://***@bucket/x`."""
+    scheme, path = split_uri(uri)
+    authority, slash, rest = path.partition("/")
+    if "://" not in uri or not (_PASSWORD.match(authority) or _PASSWORD.match(uri)):
+        return uri
+    return f"{scheme}://***@{authority.rpartition('@')[2]}{slash}{rest}"
+
+
 def scheme_of(uri: str) -> str:
     """`file`, `s3`, `memory`, ..."""
     return split_uri(uri)[0]

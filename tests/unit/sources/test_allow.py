@@ -109,6 +109,10 @@ def test_allow_replaces_the_manifests_own_place() -> None:
     assert refused("s3://bucket/m.csv", "a.jpg", allow)
 
 
+def test_a_uri_with_credentials_is_refused_wherever_it_points() -> None:
+    assert refused("s3://bucket/m.csv", "s3://KEY:SECRET@bucket/a.jpg", ("s3://",))
+
+
 def test_the_root_may_be_allowed(folder: Path) -> None:
     assert resolver("s3://bucket/m.csv", ("/",))(f"{folder}/ok.jpg") == f"{folder}/ok.jpg"
 

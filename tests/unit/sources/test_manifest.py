@@ -139,6 +139,14 @@ def test_bad_rows_are_error_rows_that_name_their_line(tmp_path: Path, group: str
     assert len({i.item_id for i in items}) == 5
 
 
+@pytest.mark.parametrize("written", ["s3://KEY:hunter2@bucket/a.jpg", "https://me:hunter2@host/a.jpg"])
+def test_credentials_in_a_uri_reach_no_row(tmp_path: Path, written: str) -> None:
+    [item] = from_text(tmp_path, f"uri\n{written}\n")
+    assert item.error is ErrorCode.FORBIDDEN
+    assert "hunter2" not in repr(item)
+    assert "***@" in item.uri
+
+
 def test_bad_json_lines_are_error_rows(tmp_path: Path) -> None:
     text = '{"uri": "a"}\n{"uri": \n[1]\n{"uri": 5}\n{"uri": null}\n' + "[" * 100_000 + '\n\n{"uri": "b"}\n'
     items = from_text(tmp_path, text, "m.jsonl")
