@@ -130,8 +130,10 @@ def _begin(base: Run, ledger: str, choice: Choice, note: Callable[[str], None]) 
                 return night
             # Nothing is lost: what it did not enter is still new to tonight's difference.
             note(f"night {night.night_id} in {before['out']} was left unfinished by another call; tonight begins anew")
-    now = datetime.now(UTC).strftime(_STAMP)
-    night = Night(night_id=f"{now}-{secrets.token_hex(3)}", resumed=False)
+    now = datetime.now(UTC)
+    # Microseconds first: of two nights in one second the later one sorts behind the earlier, in OUT and in the ledger.
+    tail = f"{now.microsecond:05x}{secrets.token_hex(1)[0]}"
+    night = Night(night_id=f"{now.strftime(_STAMP)}-{tail}", resumed=False)
     storage.publish(uri, json.dumps({"night": night.night_id, **wanted}, indent=1).encode())
     return night
 

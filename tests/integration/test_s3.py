@@ -138,6 +138,7 @@ def clean(
     )
     (files / "credentials").write_text(f"[night]\naws_access_key_id = {KEY_ID}\naws_secret_access_key = {SECRET}\n")
     env = job_env(
+        own_cluster=True,
         AWS_PROFILE="night",
         AWS_CONFIG_FILE=str(files / "config"),
         AWS_SHARED_CREDENTIALS_FILE=str(files / "credentials"),
@@ -153,7 +154,9 @@ def media_reads(proxy: FaultProxy) -> list[str]:
 
 
 def s3_job(proxy: FaultProxy, *arguments: Any, **extra: str) -> subprocess.CompletedProcess[str]:
-    return run_job(*arguments, env=job_env(**s3_env(proxy.endpoint), **RETRYING_ENV, **extra), timeout_s=500)
+    return run_job(
+        *arguments, env=job_env(own_cluster=True, **s3_env(proxy.endpoint), **RETRYING_ENV, **extra), timeout_s=500
+    )
 
 
 # --- a run
@@ -200,7 +203,7 @@ def test_a_killed_driver_resumes_on_s3_and_reads_no_committed_shard_again(
 ) -> None:
     slow = make_tiny_config(tmp_path / "config", slow_s=0.1)
     out = clean[0].parent / "killed"
-    env = job_env(**s3_env(good_day.endpoint))
+    env = job_env(own_cluster=True, **s3_env(good_day.endpoint))
     arguments = ("backfill", SOURCE, "--out", f"s3://{BUCKET}/killed", "--config", slow)
     with subprocess.Popen(
         job_command(*arguments), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
