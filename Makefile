@@ -6,7 +6,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 STAMP := $(VENV)/.installed
-EXTRAS := --extra heic --extra faces --extra text --extra nudenet --extra review --extra dev
+EXTRAS := --extra heic --extra faces --extra text --extra codes --extra nudenet --extra review --extra plots --extra dev
 LOCK_FLAGS := --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 
 .DEFAULT_GOAL := help
@@ -44,7 +44,7 @@ lock: $(STAMP)  ## resolve pyproject.toml again, keeping the versions that still
 	$(UV) pip compile pyproject.toml $(EXTRAS) $(LOCK_FLAGS) -o requirements.lock
 	sed -n 's/^reference = \["\(.*\)"\]$$/\1/p' pyproject.toml \
 		| $(UV) pip compile - --no-deps $(LOCK_FLAGS) -o requirements-reference.lock
-	echo hatchling | $(UV) pip compile pyproject.toml - --extra heic --extra faces --extra text \
+	echo hatchling | $(UV) pip compile pyproject.toml - --extra heic --extra faces --extra text --extra codes \
 		-c requirements.lock $(LOCK_FLAGS) -o cluster/requirements.lock
 
 clean:  ## remove what was made here, but not .venv

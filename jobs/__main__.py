@@ -10,12 +10,19 @@ from rich.console import Console
 
 from jobs.ask import ask
 from jobs.backfill import backfill
+from jobs.checks import checks
 from jobs.config_show import config_show
 from jobs.doctor import doctor
+from jobs.document import document
+from jobs.duplicates import duplicates
+from jobs.enroll import enroll
+from jobs.hashes import hashes_build, hashes_match
 from jobs.keyframes import keyframes
 from jobs.merge import merge
 from jobs.nightly import nightly
+from jobs.rejudge import rejudge
 from jobs.status import status
+from jobs.tune_prompts import tune_prompts
 from jobs.weights import weights_pull
 from moderation.errors import ModerationError, UsageError
 
@@ -36,6 +43,12 @@ app.command("status")(status)
 app.command("merge")(merge)
 app.command("nightly", epilog=EXIT_CODES)(nightly)
 app.command("ask")(ask)
+app.command("tune-prompts")(tune_prompts)
+app.command("checks")(checks)
+app.command("document")(document)
+app.command("rejudge")(rejudge)
+app.command("duplicates")(duplicates)
+app.command("enroll")(enroll)
 app.command("doctor")(doctor)
 config_app = typer.Typer(help="Configuration.", no_args_is_help=True, rich_markup_mode=None)
 config_app.command("show")(config_show)
@@ -43,6 +56,10 @@ app.add_typer(config_app, name="config")
 weights_app = typer.Typer(help="Weights.", no_args_is_help=True, rich_markup_mode=None)
 weights_app.command("pull")(weights_pull)
 app.add_typer(weights_app, name="weights")
+hashes_app = typer.Typer(help="Lists of known pictures.", no_args_is_help=True, rich_markup_mode=None)
+hashes_app.command("build")(hashes_build)
+hashes_app.command("match")(hashes_match)
+app.add_typer(hashes_app, name="hashes")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

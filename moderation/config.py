@@ -61,15 +61,24 @@ class MediaConfig(_Section):
     max_pixels: int = Field(default=100_000_000, ge=1, description="of one picture, before decoding")
     max_seconds: float = Field(default=4 * 3600.0, gt=0, description="a longer video is `too_long`")
     max_frames: int = Field(default=64, ge=1, description="scored frames of one item, spread evenly over the whole")
-    sampling: Literal["keyframes", "uniform", "hybrid"] = Field(
+    sampling: Literal["keyframes", "uniform", "hybrid", "shots"] = Field(
         default="keyframes",
         description="keyframes: I-frames, and one more wherever two are over max_gap_s apart; "
-        "uniform: `fps`; hybrid: both",
+        "uniform: `fps`; hybrid: both; shots: first, middle and last frame between two cuts, and the gaps",
     )
     fps: float = Field(default=1.0, gt=0, le=120, description="frames a second for uniform and hybrid")
     max_gap_s: float = Field(default=5.0, gt=0, description="widest gap between scored frames, max_frames permitting")
     decode_timeout_s: float = Field(default=60.0, gt=0, description="for one item; then it is `timeout`")
     canvas_px: int = Field(default=448, ge=224, le=4096, description="short side that larger frames are scaled to")
+    tiles: Literal["off", "grid", "auto"] = Field(
+        default="off",
+        description="parts of a still picture as frames of their own. grid: the pictures of one that is itself a grid; "
+        "auto: those, and pieces of long or large pictures",
+    )
+    max_tiles: int = Field(default=9, ge=2, le=64, description="tiles of one picture")
+    wholes: Literal["off", "auto"] = Field(
+        default="off", description="auto: an album of 4, 6 or 9 pictures that were one is judged as that one too"
+    )
 
 
 class DetectorConfig(_Section):

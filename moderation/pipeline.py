@@ -36,6 +36,7 @@ from moderation.types import (
     Judgement,
     Kind,
     Media,
+    Role,
     Shard,
     Status,
     Verdict,
@@ -231,6 +232,7 @@ def _judge(found: Decoded, scored: BatchVotes | ItemError | None, stack: Stack, 
     if isinstance(scored, ItemError):
         code, detail = scored.code, scored.detail
     votes = None
+    related = any(f.parent is not None or f.role is not Role.FRAME for f in media.frames)
     if isinstance(scored, BatchVotes):
         votes = ItemVotes(
             labels=stack.labels,
@@ -239,11 +241,15 @@ def _judge(found: Decoded, scored: BatchVotes | ItemError | None, stack: Stack, 
             scores=scored.scores,
             regions=scored.regions,
             blobs=scored.blobs,
+            roles=tuple(f.role for f in media.frames) if related else (),
+            parents=tuple(f.parent for f in media.frames) if related else (),
+            boxes=tuple(f.box for f in media.frames) if related else (),
         )
     if votes is None and code is None:
         code = ErrorCode.NO_FRAMES
     judgement = None if code is ErrorCode.NOT_MEDIA else judge_item(votes, code, policy)
     hashes = scored.blobs.get("pdq.hash", ()) if isinstance(scored, BatchVotes) else ()
+    hashes = tuple(h for h, f in zip(hashes, media.frames, strict=False) if f.role is Role.FRAME)
     # One hash an item: that of the frame in the middle, which titles and fades leave alone.
     middle = hashes[len(hashes) // 2] if hashes else None
     return Row(
@@ -292,7 +298,7 @@ def count_rows(rows: Sequence[Row]) -> dict[str, int]:
     for row in rows:
         counts[f"status:{row.status}"] += 1
         counts[f"kind:{row.kind}"] += 1
-        counts["frames"] += row.frames_scored
+        counts["frames"] += len(row.votes.frames) if row.votes is not None else 0
         if row.judgement is not None:
             counts[f"verdict:{row.judgement.verdict}"] += 1
             if row.judgement.check:
@@ -300,6 +306,7 @@ def count_rows(rows: Sequence[Row]) -> dict[str, int]:
         if row.error_code is not None:
             counts[f"error:{row.error_code}"] += 1
         if row.votes is not None:
+            counts.update(f"extra:{role}" for role in row.votes.roles if role is not Role.FRAME)
             asked = (~np.isnan(row.votes.scores)).sum(axis=0)
             # A detector's labels are asked together, but it may answer only some of them.
             by_detector: dict[str, int] = {}

@@ -1,6 +1,7 @@
 """An item's votes -> its judgement, by the rules of a policy; pure: no clock, no file, no state.
 
     negative checks   any over `block`                        -> block   negative:<check>:block
+                      else any over `block` by a part alone   -> review  context:<check>:review
                       else any over `review`                  -> review  negative:<check>:review
     nulls             else any with `null: review` and a null -> review  null:<check>:review
     positive checks   else any over `pass`                    -> pass    positive:<check>:pass
@@ -8,6 +9,8 @@
 
 A positive check is asked only where no negative one objects. Where several checks qualify, the one furthest over its
 threshold (as a part of the way to 1) decides, then the first by name.
+
+A part of a picture (a tile) blocks only where the picture around it agrees; see `context`.
 
 A cascade: checks with an `order` are asked in that order, and one with `stop` that decides ends it. What was not asked
 has no score; it could not have been harsher than the verdict that the stop leads to.
@@ -27,10 +30,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moderation import aggregate
+from moderation import aggregate, context
 from moderation.errors import UsageError
 from moderation.policy_config import Check, Policy, Side, check_names, load_policy, policy_hash
-from moderation.types import Evidence, ItemVotes, Judgement, Verdict
+from moderation.types import Evidence, ItemVotes, Judgement, Role, Verdict
 
 __all__ = ["BoundPolicy", "Policy", "bind", "check_names", "judge", "load_policy", "policy_hash"]
 
@@ -53,6 +56,7 @@ class BoundCheck:
     null_is_review: bool
     order: int | None
     stops_at: float | None  # from this score on no check of a higher order is asked
+    stops_by_block: bool  # a check of a higher order can block, so only a block may stop it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +75,14 @@ class _Scored(NamedTuple):  # not a dataclass: made ten times an item, and a tup
     frames: list[float]  # fused, NaN = null
     score: float | None  # pooled over the frames that have one, float32
     complete: bool  # every frame has one, and there are frames
+    blocking: float | None  # the score as far as it may block: without parts that their picture does not bear out
 
 
 class _Hit(NamedTuple):
     excess: float
     scored: _Scored
     threshold: float
+    shown: tuple[int, ...] = ()  # the rows that are its evidence; empty: the strongest
 
 
 def bind(
@@ -95,7 +101,7 @@ def bind(
     problems = [p for name, check in policy.checks.items() for p in _find_problems(name, check, columns, gated)]
     if problems:
         raise UsageError("\n".join(problems))
-    checks = tuple(_bind_check(name, check, columns, policy.stops_at(name)) for name, check in policy.checks.items())
+    checks = tuple(_bind_check(name, check, columns, policy) for name, check in policy.checks.items())
     negative = dict.fromkeys((c, check.invert) for check in checks if check.side == "negative" for c in check.columns)
     return BoundPolicy(
         policy=policy,
@@ -130,7 +136,8 @@ def judge(bound: BoundPolicy, votes: ItemVotes) -> Judgement:
     rows: list[list[float]] = numbers.tolist()
     for row in rows:
         row.append(aggregate.NULL)
-    scores, scored = _score(bound.checks, rows)
+    kinship = context.find_kinship(votes)
+    scores, scored = _score(bound.checks, rows) if kinship is None else _score_kin(bound.checks, rows, kinship)
     if bound.cascade:
         _end_cascade(bound.checks, scores, scored)
 
@@ -145,14 +152,17 @@ def judge(bound: BoundPolicy, votes: ItemVotes) -> Judgement:
             scores=scores,
         )
 
-    if hit := _furthest((s, s.check.block) for s in scored):
+    if hit := _furthest((s, s.blocking, s.check.block) for s in scored):
         return decide(Verdict.BLOCK, f"negative:{hit.scored.check.name}:block", hit, hit.excess)
-    if hit := _furthest((s, s.check.review) for s in scored):
+    if kinship is not None and (hit := _furthest((s, s.score, s.check.block) for s in scored)):
+        hit = hit._replace(shown=context.strongest_part(hit.scored.frames, kinship))
+        return decide(Verdict.REVIEW, f"context:{hit.scored.check.name}:review", hit, hit.excess)
+    if hit := _furthest((s, s.score, s.check.review) for s in scored):
         return decide(Verdict.REVIEW, f"negative:{hit.scored.check.name}:review", hit, _band_confidence(hit))
     for s in scored:
         if s.check.null_is_review and not s.complete:
             return decide(Verdict.REVIEW, f"null:{s.check.name}:review", _Hit(0.0, s, 1.0), None)
-    if hit := _furthest((s, s.check.pass_) for s in scored if s.complete):
+    if hit := _furthest((s, s.score, s.check.pass_) for s in scored if s.complete):
         return decide(Verdict.PASS, f"positive:{hit.scored.check.name}:pass", hit, hit.excess)
     if bound.policy.default == "pass":
         if all(s.score is None for s in scored):
@@ -171,8 +181,10 @@ def _find_problems(name: str, check: Check, columns: Collection[str], gated: Col
             yield f"check {name!r}: {label!r} has a `when:`, so say what a null means: `null: review` or `null: ignore`"
 
 
-def _bind_check(name: str, check: Check, columns: dict[str, int], stops_at: float | None) -> BoundCheck:
+def _bind_check(name: str, check: Check, columns: dict[str, int], policy: Policy) -> BoundCheck:
     pooling = check.pooling
+    order = check.order
+    later = [c for c in policy.checks.values() if order is not None and c.order is not None and c.order > order]
     fuse = partial(
         aggregate.fuse,
         method=check.fuse.method,
@@ -198,7 +210,8 @@ def _bind_check(name: str, check: Check, columns: dict[str, int], stops_at: floa
         pass_=_as_float32(check.pass_),
         null_is_review=check.side != "attribute" and check.null == "review",
         order=check.order,
-        stops_at=_as_float32(stops_at),
+        stops_at=_as_float32(policy.stops_at(name)),
+        stops_by_block=any(c.block is not None for c in later),
     )
 
 
@@ -220,17 +233,42 @@ def _score(
         score = scores[check.name] = number if computed else None
         if check.side != "attribute":
             complete = computed and (len(frames) == 1 or not any(f != f for f in frames))
-            scored.append(_Scored(check, frames, score, complete))
+            scored.append(_Scored(check, frames, score, complete, score))
+    return scores, scored
+
+
+def _score_kin(
+    checks: Sequence[BoundCheck], rows: Sequence[Sequence[float]], kinship: context.Kinship
+) -> tuple[dict[str, float | None], list[_Scored]]:
+    # As `_score`, where some rows are parts of others.
+    scores: dict[str, float | None] = {}
+    scored: list[_Scored] = []
+    for check in checks:
+        fused = _fuse_frames(check, rows)
+        if check.side == "negative":
+            agrees_at = check.block if check.review is None else check.review
+            pair = context.pool_in_context(fused, kinship, check.pool, agrees_at)
+        elif check.side == "positive":
+            fused = context.keep_roots(fused, kinship)
+            pair = (context.pool_roots(fused, kinship, check.pool),) * 2
+        else:
+            pair = (context.pool_frames(fused, kinship, check.pool),) * 2
+        score, blocking = (_as_float32(number) if number == number else None for number in pair)
+        scores[check.name] = score
+        if check.side != "attribute":
+            asked = kinship.roots if check.side == "positive" else range(len(fused))
+            complete = score is not None and not any(fused[row] != fused[row] for row in asked)
+            scored.append(_Scored(check, fused, score, complete, blocking))
     return scores, scored
 
 
 def _end_cascade(checks: Sequence[BoundCheck], scores: dict[str, float | None], scored: list[_Scored]) -> None:
     # Scores are there already (they cost nothing against the votes); those behind the first stop are taken back.
-    def stops(check: BoundCheck) -> bool:
-        score = scores[check.name]
-        return check.stops_at is not None and score is not None and score >= check.stops_at
+    def stops(s: _Scored) -> bool:
+        score = s.blocking if s.check.stops_by_block else s.score
+        return s.check.stops_at is not None and score is not None and score >= s.check.stops_at
 
-    last = min((check.order for check in checks if check.order is not None and stops(check)), default=None)
+    last = min((s.check.order for s in scored if s.check.order is not None and stops(s)), default=None)
     if last is None:
         return
     for check in checks:
@@ -239,7 +277,7 @@ def _end_cascade(checks: Sequence[BoundCheck], scores: dict[str, float | None], 
     for index, s in enumerate(scored):
         if s.check.order is not None and s.check.order > last:
             unasked = [aggregate.NULL] * len(s.frames)
-            scored[index] = _Scored(s.check, unasked, None, False)
+            scored[index] = _Scored(s.check, unasked, None, False, None)
 
 
 def _fuse_frames(check: BoundCheck, rows: Sequence[Sequence[float]]) -> list[float]:
@@ -251,13 +289,13 @@ def _fuse_frames(check: BoundCheck, rows: Sequence[Sequence[float]]) -> list[flo
     return [check.fuse([row[c] for c in check.columns]) for row in rows]
 
 
-def _furthest(candidates: Iterable[tuple[_Scored, float | None]]) -> _Hit | None:
+def _furthest(candidates: Iterable[tuple[_Scored, float | None, float | None]]) -> _Hit | None:
     best: _Hit | None = None
-    for scored, threshold in candidates:
-        if threshold is None or scored.score is None or scored.score < threshold:
+    for scored, score, threshold in candidates:
+        if threshold is None or score is None or score < threshold:
             continue
         room = 1.0 - threshold
-        excess = min(1.0, (scored.score - threshold) / room) if room > 0 else 1.0
+        excess = min(1.0, (score - threshold) / room) if room > 0 else 1.0
         if best is None or excess > best.excess:
             best = _Hit(excess, scored, threshold)
     return best
@@ -286,6 +324,9 @@ def _gather_evidence(
 ) -> tuple[Evidence, ...]:
     if hit is None:
         cells = _strongest_negative(bound, rows)  # (row, column), strongest first
+    elif hit.shown:
+        frames = [f if row in hit.shown else aggregate.NULL for row, f in enumerate(hit.scored.frames)]
+        cells = _cells_of_check(hit.scored._replace(frames=frames), rows, 1.0, MAX_EVIDENCE)
     elif hit.scored.check.side == "negative":
         cells = _cells_of_check(hit.scored, rows, 1.0, MAX_EVIDENCE)
     else:
@@ -330,5 +371,17 @@ def _as_evidence(votes: ItemVotes, rows: Sequence[Sequence[float]], index: int, 
         score=rows[index][column],
         frame=votes.frames[index],
         time_s=votes.times_s[index],
-        box=(region.x0, region.y0, region.x1, region.y1) if region else None,
+        box=_place(votes, index, (region.x0, region.y0, region.x1, region.y1) if region else None),
     )
+
+
+def _place(
+    votes: ItemVotes, index: int, box: tuple[float, float, float, float] | None
+) -> tuple[float, float, float, float] | None:
+    # Nobody has a tile at hand: what is in it is shown where it lies in the picture.
+    tile = votes.boxes[index] if votes.boxes and votes.roles[index] == Role.TILE else None
+    if tile is None or box is None:
+        return box or tile
+    x0, y0, x1, y1 = tile
+    wide, high = x1 - x0, y1 - y0
+    return x0 + box[0] * wide, y0 + box[1] * high, x0 + box[2] * wide, y0 + box[3] * high

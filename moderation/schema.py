@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"  # 2: votes have role, parent and box
 
 OBJECT_TYPE = pa.struct(
     [
@@ -107,12 +107,18 @@ def votes_schema(
     embedding_dims: Mapping[str, int],
     metadata: Mapping[str, str],
 ) -> pa.Schema:
-    """votes/: a row a frame; one float32 column a label, null = not asked. blob_sizes: `pdq.hash` -> bytes."""
+    """votes/: a row a frame; one float32 column a label, null = not asked. blob_sizes: `pdq.hash` -> bytes.
+
+    role (`frame`, `tile`, `whole`; null in version 1: `frame`), parent and box: see `types.Frame`.
+    """
     return pa.schema(
         [
             ("item_id", pa.string()),
             ("frame", pa.int32()),
             ("time_s", pa.float64()),
+            ("role", pa.string()),
+            ("parent", pa.int32()),
+            ("box", pa.list_(pa.float32(), 4)),
             *((label, pa.float32()) for label in labels),
             *((name, pa.binary(size)) for name, size in blob_sizes.items()),
             *((f"{name}.embedding", pa.list_(pa.float16(), dim)) for name, dim in embedding_dims.items()),

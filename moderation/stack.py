@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -136,6 +136,7 @@ class Stack:
             name: np.full((len(frames), dim), np.nan, dtype=np.float16) for name, dim in self.embedding_dims.items()
         }
         earlier: dict[str, Scored] = {}
+        some: dict[str, Scored] = {}  # of detectors behind a `when:`, for those who can do with a part
         ran: dict[str, int] = {}
         for slot in self.slots:
             asked = self._asked(slot, scores)
@@ -144,7 +145,9 @@ class Stack:
             if not len(asked):
                 continue
             began = time.perf_counter()
-            found = self._run(slot.detector, batch, asked, earlier)
+            found = self._run(slot.detector, batch, asked, earlier, some)
+            if slot.condition is not None:
+                some[name] = _spread_out(found, asked.tolist(), len(frames), slot.detector.labels)
             values_BL = found.scores.detach().float().cpu().numpy()  # noqa: N806 - shape suffix
             # A detector that answers infinity has not answered, to a condition on its vote neither.
             scores[asked, slot.columns] = np.where(np.isfinite(values_BL), values_BL, np.nan)
@@ -172,11 +175,21 @@ class Stack:
         return np.flatnonzero(slot.condition.met(scores[:, column]))
 
     def _run(
-        self, detector: Detector, batch: TensorFrames, asked: npt.NDArray[np.intp], earlier: dict[str, Scored]
+        self,
+        detector: Detector,
+        batch: TensorFrames,
+        asked: npt.NDArray[np.intp],
+        earlier: dict[str, Scored],
+        some: Mapping[str, Scored],
     ) -> Scored:
         whole = len(asked) == len(batch)
         frames: FrameBatch = batch if whole else batch.select(asked.tolist())
         needed = {name: earlier[name] for name in detector.requires if name in earlier}
+        for name in getattr(detector, "optional", ()):
+            # What is behind a condition is offered as a part even if this batch was asked as a whole: what a frame
+            # scores must not depend on its neighbours.
+            if name in some or name in earlier:
+                needed[name] = some.get(name) or earlier[name]
         with torch.inference_mode(), self._autocast():
             if not whole:
                 needed = {name: _select(scored, asked.tolist()) for name, scored in needed.items()}
@@ -184,7 +197,7 @@ class Stack:
         _check(detector, found, len(asked))
         if whole:
             # What only some frames were asked is not offered to others: its rows would not line up.
-            earlier[detector.name] = found
+            earlier[detector.name] = replace(found, labels=tuple(detector.labels))
         return found
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -211,7 +224,21 @@ def _select(scored: Scored, rows: list[int]) -> Scored:
         embedding=None if scored.embedding is None else scored.embedding[rows],
         regions=None if scored.regions is None else [scored.regions[i] for i in rows],
         blobs={name: [values[i] for i in rows] for name, values in scored.blobs.items()},
+        labels=scored.labels,
+        points=None if scored.points is None else [scored.points[i] for i in rows],
     )
+
+
+def _spread_out(scored: Scored, rows: list[int], count: int, labels: Sequence[str]) -> Scored:
+    """What a detector said of some frames of a batch, at their places in the whole: NaN and no regions elsewhere."""
+    scores = scored.scores.new_full((count, scored.scores.shape[1]), float("nan"))
+    scores[rows] = scored.scores
+    regions: list[Sequence[Region]] | None = None
+    if scored.regions is not None:
+        regions = [() for _ in range(count)]
+        for place, row in enumerate(rows):
+            regions[row] = scored.regions[place]
+    return Scored(scores=scores, regions=regions, labels=tuple(labels))
 
 
 def _check(detector: Detector, found: Scored, rows: int) -> None:

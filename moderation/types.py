@@ -24,6 +24,14 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"  # not decoded: skipped, or an error before the type was known
 
 
+class Role(StrEnum):
+    """What a frame is to its item; only a `frame` counts as one of its frames."""
+
+    FRAME = "frame"
+    TILE = "tile"  # a part of a frame, looked at more closely
+    WHOLE = "whole"  # pictures of an album put together that were one picture
+
+
 class Verdict(StrEnum):
     """What is decided of an item."""
 
@@ -118,6 +126,8 @@ class Frame:
 
     pixels: uint8 [H,W,3], RGB, upright, alpha over white; perhaps scaled down to the canvas the stack asked for.
     width, height: of the picture as stored (upright), before scaling.
+    parent: index of the frame of which this one is a part, and which is therefore its context; box: where it lies in
+    that, x0, y0, x1, y1 in 0..1.
     """
 
     index: int
@@ -125,6 +135,9 @@ class Frame:
     width: int
     height: int
     time_s: float | None = None
+    role: Role = Role.FRAME
+    parent: int | None = None
+    box: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +176,7 @@ class ItemVotes:
     """All votes on one item.
 
     scores: float32 [F,L], a column for each of `labels`; NaN = not asked (null in the tables).
+    roles, parents, boxes: as of `Frame`; empty where every frame is a `frame` without a parent.
     """
 
     labels: tuple[str, ...]
@@ -171,11 +185,14 @@ class ItemVotes:
     scores: F32
     regions: tuple[tuple[Region, ...], ...] = ()
     blobs: Mapping[str, tuple[bytes | None, ...]] = field(default_factory=dict)  # "pdq.hash": a value a frame
+    roles: tuple[Role, ...] = ()
+    parents: tuple[int | None, ...] = ()
+    boxes: tuple[tuple[float, float, float, float] | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """A vote that a verdict rests on."""
+    """A vote that a verdict rests on. box: 0..1 of the frame; of a tile, of the frame that it is cut from."""
 
     detector: str
     label: str
@@ -190,7 +207,7 @@ class Judgement:
     """What the policy makes of one item's votes.
 
     scores: one number a check, None = not computed.
-    `reason` is `<stage>:<check>:<action>`, e.g. `negative:explicit:block`.
+    `reason` is `<stage>:<check>:<action>`, e.g. `negative:explicit:block`, `context:explicit:review`.
     """
 
     verdict: Verdict

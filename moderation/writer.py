@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from moderation.config import OutputConfig
 from moderation.schema import score_column, verdicts_schema, votes_schema
-from moderation.types import ErrorCode, Item, ItemVotes, Judgement, Kind, Status
+from moderation.types import ErrorCode, Item, ItemVotes, Judgement, Kind, Role, Status
 
 # Parquet pages are compressed by zstd at its default level 3 in newer releases, 1 in older ones: said here, so that
 # a library update does not change bytes.
@@ -45,8 +45,10 @@ class Row:
 
     @property
     def frames_scored(self) -> int:
-        """Frames with at least one vote asked of them."""
-        return len(self.votes.frames) if self.votes is not None else 0
+        """Frames of the item that were scored; tiles and wholes are none of them."""
+        if self.votes is None:
+            return 0
+        return self.votes.roles.count(Role.FRAME) if self.votes.roles else len(self.votes.frames)
 
 
 def verdicts_table(rows: Sequence[Row], checks: Sequence[str], metadata: Mapping[str, str]) -> pa.Table:
@@ -72,6 +74,16 @@ def votes_table(
         ),
         "frame": pa.array([f for _, votes in voted for f in votes.frames], pa.int32()),
         "time_s": pa.array([t for _, votes in voted for t in votes.times_s], pa.float64()),
+        "role": pa.array(
+            [r for (_, v), n in zip(voted, counts, strict=True) for r in v.roles or (Role.FRAME,) * n], pa.string()
+        ),
+        "parent": pa.array(
+            [p for (_, v), n in zip(voted, counts, strict=True) for p in v.parents or (None,) * n], pa.int32()
+        ),
+        "box": pa.array(
+            [b for (_, v), n in zip(voted, counts, strict=True) for b in v.boxes or (None,) * n],
+            schema.field("box").type,
+        ),
     }
     scores = (
         np.concatenate([votes.scores for _, votes in voted]) if voted else np.empty((0, len(labels)), dtype=np.float32)
@@ -173,5 +185,5 @@ def _embedding_column(rows: Sequence[Row], name: str, dim: int) -> pa.Array:
     cells: list[npt.NDArray[np.float16] | None] = []
     for row in rows:
         found = (row.embeddings or {}).get(name)
-        cells.extend(found if found is not None else [None] * row.frames_scored)
+        cells.extend(found if found is not None else [None] * (len(row.votes.frames) if row.votes else 0))
     return pa.array([None if c is None or not np.isfinite(c).all() else c for c in cells], pa.list_(pa.float16(), dim))

@@ -15,11 +15,13 @@ settings.load_profile("patient")
 LONG = frozenset(
     {
         "test_clip.py",
+        "test_full.py",
         "test_job_submission.py",
         "test_memory.py",
         "test_metrics.py",
         "test_nightly.py",
         "test_nodes.py",
+        "test_prompts.py",
         "test_s3.py",
         "test_scale.py",
     }

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from moderation.types import Region
+from moderation.types import F32, Region
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +69,16 @@ class Scored:
     scores: float32 [B,L] on any device; NaN = not computed.
     embedding: float [B,D], not normalised, on the device; for heads that share it.
     regions: a list a frame. blobs: "hash" -> one bytes value (or None) a frame.
+    labels: of the columns of `scores`; the stack fills them in for those who read them.
+    points: float32 [n,P,2] a frame, x and y in 0..1 of it, of each of its n regions; for detectors that read them.
     """
 
     scores: torch.Tensor
     embedding: torch.Tensor | None = None
     regions: Sequence[Sequence[Region]] | None = None
     blobs: Mapping[str, Sequence[bytes | None]] = field(default_factory=dict)
+    labels: Sequence[str] = ()
+    points: Sequence[F32] | None = None
 
 
 class Detector(Protocol):
@@ -82,6 +86,9 @@ class Detector(Protocol):
 
     Built as `DetectorClass(options)` by the stack (cheap: no weights, no device; raises UsageError on wrong
     options), then `load()`ed once in the worker. Holds no state between calls.
+
+    An attribute `optional: Sequence[str]` may name detectors that it reads where the stack has them before it. Of one
+    behind a `when:` the frames that were not asked are NaN in its scores; it then offers no embedding.
     """
 
     name: str

@@ -44,6 +44,7 @@ from moderation.detectors.clip_text import (
     read_class_embeddings,
     score_embeddings,
 )
+from moderation.detectors.clip_tuned import tuned_name
 from moderation.detectors.weights import default_cache, sha256_of
 
 
@@ -78,6 +79,7 @@ class Clip:
         )
         # An empty locator: the configuration must fill it. After it the files that stand for words.
         self.weights: Sequence[Weights] = (checkpoint, *(q.embeddings for q in self.questions if q.embeddings))
+        self.pixel_facts = (parsed.mean, parsed.std)  # how pixels are scaled: embeddings are kept apart by it
         self._mean = torch.tensor(parsed.mean).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(parsed.std).view(1, 3, 1, 1) * 255
         self._dtype = torch.float32
@@ -107,10 +109,10 @@ class Clip:
 
         tuned: question -> local file of class embeddings, for those that have one instead of words.
         """
-        key = self._words_key(network)
+        key = self.model_key(network)
         cache = default_cache() / "words"
         found = [
-            read_class_embeddings(tuned[q.name], q, self.name, self.embedding_dim)
+            read_class_embeddings(tuned[q.name], q, tuned_name(tuned[q.name], q, self.name, key), self.embedding_dim)
             if q.name in tuned
             else embed_question(q, network.encode, key=key, cache=cache)
             for q in questions
@@ -135,8 +137,8 @@ class Clip:
         unit = nn.functional.normalize(embedding.float(), dim=1)
         return Scored(scores=score_embeddings(unit, self._contrasts), embedding=embedding)
 
-    def _words_key(self, network: ClipNetwork) -> str:
-        """What the text tower is, in 64 digits."""
+    def model_key(self, network: ClipNetwork) -> str:
+        """Which network this is, in 64 digits: words are cached by it, files that stand for words are bound to it."""
         # A hub's file may come without a checksum: 1.7 GB are hashed in seconds, its words take a minute on a CPU.
         sha256 = self.weights[0].sha256 or sha256_of(Path(network.path))
         facts = canonical_json([sha256, self.architecture])

@@ -10,14 +10,14 @@ import copy
 import difflib
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from moderation.detectors.clip_text import Encode
+from moderation.detectors.clip_text import Encode, EncodeAfter
 from moderation.detectors.weights import package_file
 from moderation.errors import FatalError, UsageError
 
@@ -29,12 +29,16 @@ class ClipNetwork:
     """Both towers of a variant, fp32, on the CPU.
 
     visual: normalised pixels [B,3,S,S] -> [B,D]. encode: sentences -> [N,D]. scale: exp(logit_scale). path: its file.
+    encode_after: sentences and vectors [M,W] that stand where M words before them would -> [N,D], differentiable.
+    word_vectors: words -> float32 [m,W], what the tower reads for them.
     """
 
     visual: nn.Module
     encode: Encode
     scale: float
     path: str
+    encode_after: EncodeAfter
+    word_vectors: Callable[[str], torch.Tensor]
 
 
 def read_architecture(named: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +114,15 @@ def load_network(architecture: _Architecture, path: str, dtype: torch.dtype) -> 
         return found
 
     scale = float(model.logit_scale.exp().reshape(-1)[0])
-    return ClipNetwork(visual=model.visual, encode=encode, scale=scale, path=path)
+    encode_after, word_vectors = _soft_words(model, encode_words)
+    return ClipNetwork(
+        visual=model.visual,
+        encode=encode,
+        scale=scale,
+        path=path,
+        encode_after=encode_after,
+        word_vectors=word_vectors,
+    )
 
 
 def cast_visual(visual: nn.Module, architecture: _Architecture, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -154,6 +166,44 @@ def _tokenizer(open_clip: Any, text: Mapping[str, Any]) -> Any:  # noqa: ANN401 
         raise UsageError(
             f"detector 'clip': its tokenizer {name!r} is not in the hub's cache ($HF_HOME) and cannot be fetched"
         ) from error
+
+
+def _soft_words(
+    model: Any,  # noqa: ANN401 - open_clip is untyped
+    encode_words: Any,  # noqa: ANN401 - open_clip is untyped
+) -> tuple[EncodeAfter, Callable[[str], torch.Tensor]]:
+    """The text tower read with vectors in the place of words, as CoOp does (Zhou et al. 2022, arXiv:2109.01134)."""
+    text = model if hasattr(model, "token_embedding") else model.text
+    assert isinstance(text.token_embedding, nn.Module)
+    table = text.token_embedding
+
+    def encode_after(sentences: Sequence[str], context_MW: torch.Tensor) -> torch.Tensor:  # noqa: N803 - shape suffix
+        count = len(context_MW)
+        tokens = encode_words([f"{'x ' * count}{sentence}" for sentence in sentences])
+        longest = int((encode_words(list(sentences)) != getattr(text, "pad_id", 0)).sum(dim=1).max())
+        held = tokens[:, 1 : 1 + count]
+        if longest + count > tokens.shape[1] or not bool((held == held[0, 0]).all()):
+            raise UsageError(f"detector 'clip': its text tower has no room for {count} words before the longest text")
+
+        def replace(_module: nn.Module, _given: object, vectors_NLW: torch.Tensor) -> torch.Tensor:  # noqa: N803
+            before, after = vectors_NLW[:, :1], vectors_NLW[:, 1 + count :]
+            return torch.cat([before, context_MW.to(before.dtype).expand(len(tokens), -1, -1), after], dim=1)
+
+        # A hook, not a copy of the tower's forward pass: what pooling and masks it has stays open_clip's business.
+        hook = table.register_forward_hook(replace)
+        try:
+            with torch.autocast("cpu", enabled=False):
+                found: torch.Tensor = model.encode_text(tokens)
+        finally:
+            hook.remove()
+        return found
+
+    def word_vectors(words: str) -> torch.Tensor:
+        length = len(words.split())
+        found: torch.Tensor = table(encode_words([words]))[0, 1 : 1 + length].detach().float()
+        return found
+
+    return encode_after, word_vectors
 
 
 def _load_checkpoint(model: nn.Module, path: str) -> None:

@@ -19,9 +19,11 @@ from moderation.config import canonical_json
 from moderation.detectors.clip_questions import Question
 from moderation.errors import FatalError, UsageError
 
-# Sentences -> [N,D]: the text tower of a variant.
+# Sentences -> [N,D]: the text tower of a variant. EncodeAfter: the same, after vectors [M,W] in the place of words.
 Encode = Callable[[Sequence[str]], torch.Tensor]
+EncodeAfter = Callable[[Sequence[str], torch.Tensor], torch.Tensor]
 
+_MOST_BYTES = 64 << 20  # of a file that stands for words: 16,000 vectors of 1,024 numbers
 _ENCODE_AT_ONCE = 256  # sentences; bounds the activations of the text tower to some hundred MB
 
 
@@ -120,12 +122,14 @@ def read_class_embeddings(path: str, question: Question, variant: str, dim: int)
     """Class embeddings that stand for a question's words, float32 [n,D] an answer, from a safetensors file.
 
     Its tensors are named `<variant>/<label>` or `<label>`; the contrast of a question of two sides is `against`.
-    Raises UsageError when one is missing, FatalError when the file is not readable.
+    Raises UsageError when one is missing or it is larger than words can be, FatalError when the file is not readable.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
+        if Path(path).stat().st_size > _MOST_BYTES:
+            raise UsageError(f"{path}: over {_MOST_BYTES >> 20} MiB; not a file of class embeddings")
         tensors: Mapping[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise FatalError(f"{path}: not readable as safetensors: {error}") from error

@@ -11,6 +11,7 @@ from moderation.errors import ItemError
 from moderation.media.image import DECODER_ERRORS, corrupt, describe, load_partly, open_picture, read_still, to_frame
 from moderation.media.limits import Deadline, check_pixels, spread
 from moderation.media.sniff import MediaType
+from moderation.media.tiles import add_tiles, detailed
 from moderation.types import ErrorCode, Frame, Kind, Media
 
 # A frame of these is painted over the ones before it, so every frame up to the last wanted one must be decoded.
@@ -31,7 +32,7 @@ def decode_picture(data: bytes, media_type: MediaType, config: MediaConfig, dead
         total = 1  # its directory of frames is broken: the first one may still decode
         mended = ErrorCode.TRUNCATED
     if total <= 1:
-        return read_still(image, config, mended=mended)
+        return add_tiles(read_still(image, detailed(config), mended=mended), config)
     frames, times_s, problem = _read_frames(image, media_type, spread(total, config.max_frames), config, deadline)
     if not frames:
         raise corrupt(media_type, problem or "no frame decodes")

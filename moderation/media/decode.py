@@ -14,8 +14,9 @@ from moderation.media.animation import decode_picture
 from moderation.media.image import decode_jpeg_image, describe
 from moderation.media.limits import Deadline, decode_with_deadline, spread, start_deadline
 from moderation.media.sniff import HEAD_BYTES, MediaType, names_media, sniff
+from moderation.media.tiles import add_tiles, detailed, stitch_frames
 from moderation.media.video import decode_video, widest_gap
-from moderation.types import ErrorCode, Frame, Item, Kind, Media, MediaObject
+from moderation.types import ErrorCode, Frame, Item, Kind, Media, MediaObject, Role
 
 Payload = bytes | ItemError
 
@@ -85,7 +86,7 @@ def _decode_bytes(
         raise ItemError(ErrorCode.NOT_MEDIA, "neither by content nor by name")
     deadline.check()
     if media_type is MediaType.JPEG:
-        return decode_jpeg_image(data, config, deadline)
+        return add_tiles(decode_jpeg_image(data, detailed(config), deadline), config)
     if media_type in _IN_STRIPS:
         return decode_picture(data, media_type, config, deadline)
     decode = decode_video if media_type.is_video else decode_picture
@@ -95,17 +96,32 @@ def _decode_bytes(
 def _decode_album(
     claims: Sequence[bool], payloads: Sequence[Payload], config: MediaConfig, deadline: Deadline
 ) -> Media:
-    """All members' frames, numbered on. Every still is scored; animations and videos share what max_frames leaves."""
-    member_config = _with_max_frames(config, _frames_each(payloads, config.max_frames))
+    """All members' frames, numbered on. Every still is scored; animations and videos share what max_frames leaves.
+
+    Behind them, numbered on too, the tiles of its stills (at most max_frames in all), and the whole that they make up.
+    """
+    member_config = _with_tiles(
+        _with_max_frames(config, _frames_each(payloads, config.max_frames)), config.max_frames // max(1, len(payloads))
+    )
     members: list[Media] = []
     frames: list[Frame] = []
+    tiles: list[Frame] = []
     total = 0
     for claimed, payload in zip(claims, payloads, strict=True):
         member = _decode_object(claimed, payload, member_config, deadline)
-        frames.extend(replace(f, index=total + f.index) for f in member.frames)
+        own = [f for f in member.frames if f.role is Role.FRAME]
+        frames.extend(replace(f, index=total + f.index) for f in own)
+        tiles.extend(replace(f, parent=total + (f.parent or 0)) for f in member.frames if f.role is not Role.FRAME)
         # At least 1, and beyond every index used: a failed member keeps its number.
-        total += max(1, member.frames_total, *(f.index + 1 for f in member.frames))
+        total += max(1, member.frames_total, *(f.index + 1 for f in own))
         members.append(replace(member, frames=()))
+    if len(frames) == len(members) and all(m.kind is Kind.IMAGE and m.error is None for m in members):
+        frames = list(stitch_frames(frames, total, config))
+    # What is a tile of another picture already needs none of its own.
+    apart = {f.index for f in frames if f.parent is None}
+    beyond = total + sum(f.role is Role.WHOLE for f in frames)
+    kept = [t for t in tiles if t.parent in apart]
+    frames.extend(replace(t, index=beyond + k) for k, t in enumerate(kept))
     return _gather(Kind.ALBUM, members, frames, total)
 
 
@@ -113,7 +129,7 @@ def _decode_keyframes(item: Item, payloads: Sequence[Payload], config: MediaConf
     """One frame an object, with the index and time that the source gave; at most max_frames, evenly spread."""
     given = [o.frame for o in item.objects]
     distinct = None not in given and len(set(given)) == len(given)
-    one = _with_max_frames(config, 1)
+    one = _with_tiles(_with_max_frames(config, 1), 0)
     chosen = frozenset(spread(len(payloads), config.max_frames))
     members: list[Media] = []
     frames: list[Frame] = []
@@ -197,6 +213,13 @@ def _frames_each(payloads: Sequence[Payload], max_frames: int) -> int:
 def _may_move(media_type: MediaType | None) -> bool:
     still = (MediaType.JPEG, MediaType.BMP, MediaType.JPEG2000, MediaType.OTHER)
     return media_type is not None and media_type not in still
+
+
+def _with_tiles(config: MediaConfig, most: int) -> MediaConfig:
+    """The same limits with at most so many tiles of a picture; none where that leaves fewer than two."""
+    if config.tiles == "off" or most >= config.max_tiles:
+        return config
+    return config.model_copy(update={"max_tiles": most} if most >= 2 else {"tiles": "off"})
 
 
 def _with_max_frames(config: MediaConfig, max_frames: int) -> MediaConfig:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Protocol
@@ -22,6 +23,7 @@ from moderation.errors import ItemError
 from moderation.media.container import Container, inspect
 from moderation.media.image import describe, scale_array
 from moderation.media.limits import Deadline, canvas_size, check_pixels
+from moderation.media.shots import MAX_PROBES, describe_frame, find_cuts, shots_of
 from moderation.media.sniff import MediaType
 from moderation.types import U8, ErrorCode, Frame, Kind, Media
 
@@ -66,7 +68,8 @@ def decode_video(data: bytes, media_type: MediaType, config: MediaConfig, deadli
     if duration_s > config.max_seconds:
         raise ItemError(ErrorCode.TOO_LONG, f"{duration_s:.0f} s is more than {config.max_seconds:g}")
     keys = np.asarray(reader.get_key_indices(), dtype=np.int64)
-    chosen = choose_frames(times_s, duration_s, keys, config)
+    cuts = _choose_shots(reader, times_s, keys, config, deadline) if config.sampling == "shots" else ()
+    chosen = choose_frames(times_s, duration_s, keys, config, shots=cuts)
     frames, problem = _read_frames(reader, chosen, times_s, config, deadline)
     if not frames:
         raise ItemError(ErrorCode.CORRUPT, f"{media_type}: {problem or 'no frame decodes'}")
@@ -85,12 +88,18 @@ def decode_video(data: bytes, media_type: MediaType, config: MediaConfig, deadli
     )
 
 
-def choose_frames(times_s: F64, duration_s: float, keys: npt.NDArray[np.int64], config: MediaConfig) -> list[int]:
+def choose_frames(
+    times_s: F64,
+    duration_s: float,
+    keys: npt.NDArray[np.int64],
+    config: MediaConfig,
+    shots: Sequence[int] = (),
+) -> list[int]:
     """Indices of the frames to score, ascending, at most `config.max_frames`.
 
     times_s: float64 [N], when each frame is shown, ascending from 0. keys: indices of the keyframes.
     keyframes: those, and evenly placed ones wherever two (or an end) are more than max_gap_s apart; uniform: one every
-    1/fps seconds; hybrid: both, and the gaps.
+    1/fps seconds; hybrid: both, and the gaps; shots: the first, middle and last frames given, and the gaps.
     """
     total = len(times_s)
     chosen: set[int] = set()
@@ -101,7 +110,48 @@ def choose_frames(times_s: F64, duration_s: float, keys: npt.NDArray[np.int64], 
         chosen.update(int(k) for k in keys if 0 <= k < total)
         chosen.add(0)  # the first frame, also where the index of keyframes is empty or begins late
         chosen.update(_fill_gaps(times_s, duration_s, sorted(chosen), config.max_gap_s))
+    if config.sampling == "shots":
+        chosen.update({0, *shots})
+        chosen.update(_fill_gaps(times_s, duration_s, sorted(chosen), config.max_gap_s))
     return _thin_out(times_s, sorted(chosen), config.max_frames)
+
+
+def _choose_shots(
+    reader: _Reader, times_s: F64, keys: npt.NDArray[np.int64], config: MediaConfig, deadline: Deadline
+) -> tuple[int, ...]:
+    """First, middle and last frame of every shot.
+
+    Up to MAX_PROBES frames are looked at: all of a short video, in one go. Of a longer one its keyframes (encoders put
+    one at a cut), which cost a frame each to decode, while a frame between them costs all since the last keyframe.
+    Half of the time that decoding has is spent on this at most; what lies behind is left to max_gap_s.
+    """
+    from decord import DECORDError
+
+    total = len(times_s)
+    every = total <= MAX_PROBES
+    sought = list(range(total)) if every else _thin_out(times_s, sorted({0, *keys.tolist()}), MAX_PROBES)
+    until_s = deadline.ends_s - deadline.timeout_s / 2
+    probes: list[int] = []
+    described: list[npt.NDArray[np.float32]] = []
+    for place, index in enumerate(sought):
+        if time.monotonic() > until_s:
+            break
+        try:
+            if not every or place == 0:
+                reader.seek_accurate(index)
+            pixels = reader.next().asnumpy()
+        except (DECORDError, RuntimeError, StopIteration):
+            break  # what is broken behind here is found by whoever reads the chosen frames
+        check_pixels(pixels.shape[1], pixels.shape[0], config.max_pixels)
+        probes.append(index)
+        described.append(describe_frame(pixels))
+    if not probes:
+        return ()
+    cuts = find_cuts(described, times_s[probes].tolist())
+    # Between two keyframes the last frame of a shot is not known: the one before the next shot's first.
+    ends = [*probes[1:], total if len(probes) == len(sought) else probes[-1] + 1]
+    spans = [(probes[first], ends[last] - 1) for first, last in shots_of(cuts, len(probes))]
+    return tuple(index for first, last in spans for index in (first, (first + last) // 2, last))
 
 
 def widest_gap(times_s: list[float], duration_s: float) -> float:

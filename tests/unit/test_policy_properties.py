@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moderation.policy import Policy, bind, judge, policy_hash
-from moderation.types import ItemVotes, Verdict
+from moderation.types import ItemVotes, Role, Verdict
 
 NEGATIVE = ("n.one", "n.two", "m.one")
 POSITIVE = ("p.one", "p.two")
@@ -176,7 +176,7 @@ def test_a_judgement_explains_itself_within_its_bounds(policy, scores):
     stage, *middle, action = judgement.reason.split(":")
     assert action == judgement.verdict
     assert middle in ([], ["all"], [judgement.check])
-    assert stage in ("negative", "positive", "null", "default")
+    assert stage in ("negative", "positive", "null", "default", "context")
     assert len(judgement.evidence) <= 5
     assert judgement.confidence is None or 0.0 <= judgement.confidence <= 1.0
     assert set(judgement.scores) == set(policy.checks)
@@ -185,3 +185,56 @@ def test_a_judgement_explains_itself_within_its_bounds(policy, scores):
     for evidence in judgement.evidence:
         row, column = evidence.frame, LABELS.index(f"{evidence.detector}.{evidence.label}")
         assert evidence.score == float(np.float32(scores[row][column]))
+
+
+@st.composite
+def families(draw, count):
+    """(roles, parents) of `count` frames: any of them frames, tiles or wholes; parents earlier, later or missing."""
+    roles = draw(st.lists(st.sampled_from(list(Role)), min_size=count, max_size=count))
+    parents = draw(st.lists(st.one_of(st.none(), st.integers(0, count)), min_size=count, max_size=count))
+    return tuple(roles), tuple(None if p == i else p for i, p in enumerate(parents))
+
+
+def related(scores, kin):
+    votes = votes_of(scores)
+    return ItemVotes(
+        labels=votes.labels,
+        frames=votes.frames,
+        times_s=votes.times_s,
+        scores=votes.scores,
+        roles=kin[0],
+        parents=kin[1],
+        boxes=(None,) * len(scores),
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(policy=policies(), scores=rows, data=st.data())
+def test_with_parts_and_wholes_raising_a_negative_vote_never_makes_the_verdict_milder(policy, scores, data):
+    kin = data.draw(families(len(scores)))
+    bound = bind(policy, LABELS)
+    before = judge(bound, related(scores, kin)).verdict
+    after = judge(bound, related(raised(scores, NEGATIVE, data), kin)).verdict
+    assert HARSHNESS[after] >= HARSHNESS[before]
+
+
+@settings(max_examples=100, deadline=None)
+@given(policy=policies(), scores=rows, data=st.data())
+def test_with_parts_and_wholes_raising_a_positive_vote_never_makes_the_verdict_harsher(policy, scores, data):
+    kin = data.draw(families(len(scores)))
+    bound = bind(policy, LABELS)
+    before = judge(bound, related(scores, kin)).verdict
+    after = judge(bound, related(raised(scores, POSITIVE, data), kin)).verdict
+    assert HARSHNESS[after] <= HARSHNESS[before]
+
+
+@settings(max_examples=100, deadline=None)
+@given(policy=policies(), scores=rows.map(lambda found: found[:1]), tiles=rows)
+def test_tiles_never_block_a_picture_that_passes_and_never_make_a_verdict_milder(policy, scores, tiles):
+    bound = bind(policy, LABELS)
+    roles = (Role.FRAME,) + (Role.TILE,) * len(tiles)
+    parents = (None,) + (0,) * len(tiles)
+    alone = judge(bound, votes_of(scores)).verdict
+    tiled = judge(bound, related([*scores, *tiles], (roles, parents))).verdict
+    assert HARSHNESS[tiled] >= HARSHNESS[alone]
+    assert (alone, tiled) != (Verdict.PASS, Verdict.BLOCK)

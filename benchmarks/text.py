@@ -1,0 +1,185 @@
+"""The detector `text` beside the package whose weights it runs (`RapidOCR()(picture)`), on the sample photographs.
+
+`python -m benchmarks.text [--items 200] [--rounds 1] [--threads 2]`. Both read the same pixels, sixteen photographs
+at a time, in turns, so that whatever else the machine does meets both alike. Figures, into `results/text.json`:
+
+- `ratio`: pictures a second, ours by the package's, medians of the rounds; by the clock and by the processor's time
+- `plain_ms`: a picture without text (neither finds any), one at a time
+- `words_found`: the share of the package's words that ours reads in the same picture. `same`: letter by letter, after
+  NFKC and case folding. `nearly`: one letter in four may differ, and spaces may fall elsewhere (the package reads
+  "NYKLINE", "microfibercleans"). `sure`: `nearly`, of words of three letters and more in lines that the package is sure
+  of (0.9): of small print both read guesses.
+
+Two settings are measured: the default, and one whose glance ends it for most pictures without text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.machine import median, write_result
+from benchmarks.throughput import PHOTOGRAPHS, REPOSITORY
+from moderation.detectors.text import Text
+from moderation.detectors.views import TensorFrames
+from moderation.detectors.weights import resolve
+from moderation.types import U8
+
+BATCH: Final = 16
+SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "default": {},
+    "quicker": {"glance": 0.3, "close_px": 608},
+}
+
+
+def measure_text(items: int, rounds: int, settings: Sequence[str]) -> dict[str, Any]:
+    """Run, in turns; returns the record."""
+    from rapidocr import RapidOCR
+
+    cpu = torch.device("cpu")
+    ours: dict[str, Text] = {}
+    for name in settings:
+        ours[name] = Text(SETTINGS[name])
+        ours[name].load(cpu, torch.float32, [str(resolve(w)) for w in Text.weights])
+    threads = torch.get_num_threads()
+    package = RapidOCR(params={"EngineConfig.onnxruntime.intra_op_num_threads": threads, "Global.log_level": "error"})
+    every = sorted(PHOTOGRAPHS.glob("*.JPEG"))
+    paths = every[:: max(1, len(every) // items)][:items]
+    frames = [np.array(Image.open(path).convert("RGB")) for path in paths]
+    clock: dict[str, list[float]] = {name: [] for name in ("package", *settings)}
+    processor: dict[str, list[float]] = {name: [] for name in clock}
+    read: dict[str, list[Any]] = {}
+    package(frames[0][..., ::-1].copy())
+    for number in range(rounds):
+        read = {name: [] for name in clock}
+        spent = {name: np.zeros(2) for name in clock}
+        for start in range(0, len(frames), BATCH):
+            part = frames[start : start + BATCH]
+            began = _now()
+            read["package"] += [package(frame[..., ::-1].copy()) for frame in part]
+            spent["package"] += _now() - began
+            for name, detector in ours.items():
+                began = _now()
+                with torch.inference_mode():
+                    read[name] += detector.read(_batch(part))
+                spent[name] += _now() - began
+            if start % 64 == 0:
+                print(f"  {start}: " + "  ".join(f"{n} {s[1]:.1f}" for n, s in spent.items()), flush=True)
+        for name, (wall_s, cpu_s) in spent.items():
+            clock[name].append(len(frames) / wall_s)
+            processor[name].append(len(frames) / cpu_s)
+        print(f"round {number + 1}: " + "  ".join(f"{n} {v[-1]:.2f}/s" for n, v in clock.items()), flush=True)
+    wanted = [list(zip(found.txts or (), found.scores or (), strict=True)) for found in read["package"]]
+    return {
+        "items": len(frames),
+        "rounds": rounds,
+        "threads": threads,
+        "settings": {name: dict(SETTINGS[name]) for name in settings},
+        "pictures_per_s": {name: median(values) for name, values in clock.items()},
+        "pictures_per_cpu_s": {name: median(values) for name, values in processor.items()},
+        "ratio": {name: round(median(clock[name]) / median(clock["package"]), 3) for name in settings},
+        "ratio_cpu": {name: round(median(processor[name]) / median(processor["package"]), 3) for name in settings},
+        "package_words": sum(len(words(text)) for lines in wanted for text, _ in lines),
+        "words_found": {
+            name: found_shares(wanted, [[line.text for line in page] for page in read[name]]) for name in settings
+        },
+        "plain_ms": {name: _plain_ms(ours[name], frames, wanted, read[name]) for name in settings},
+        "bars": {"ratio": 3.0, "words_found": 0.95, "plain_ms": 60.0},
+    }
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters and digits, whatever their case and width."""
+    return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
+
+
+def found_shares(wanted: Sequence[Sequence[tuple[str, float]]], ours: Sequence[Sequence[str]]) -> dict[str, float]:
+    """`same`, `nearly` and `sure` of the module's text."""
+    counts: Counter[str] = Counter()
+    for lines, texts in zip(wanted, ours, strict=True):
+        own = Counter(word for text in texts for word in words(text))
+        joined = ["".join(words(text)) for text in texts]
+        for text, confidence in lines:
+            for word in words(text):
+                counts["all"] += 1
+                if own[word]:
+                    own[word] -= 1
+                    counts["same"] += 1
+                nearly = any(_contains_nearly(line, word) for line in joined)
+                counts["nearly"] += nearly
+                if confidence >= 0.9 and len(word) >= 3:
+                    counts["all sure"] += 1
+                    counts["sure"] += nearly
+    return {
+        "same": round(counts["same"] / max(1, counts["all"]), 3),
+        "nearly": round(counts["nearly"] / max(1, counts["all"]), 3),
+        "sure": round(counts["sure"] / max(1, counts["all sure"]), 3),
+    }
+
+
+def _contains_nearly(line: str, word: str) -> bool:
+    """Whether a part of `line` is `word` but for one letter in four."""
+    above = [0] * (len(line) + 1)
+    for row, char in enumerate(word, start=1):
+        current = [row]
+        for column, other in enumerate(line, start=1):
+            current.append(min(above[column - 1] + (char != other), above[column] + 1, current[-1] + 1))
+        above = current
+    return min(above) <= len(word) // 4
+
+
+def _plain_ms(detector: Text, frames: Sequence[U8], wanted: Sequence[Any], read: Sequence[Any]) -> dict[str, float]:
+    """Milliseconds of a picture without text, alone: a glance ends it; and where the glance was not sure."""
+    spent: dict[str, list[float]] = {"all": [], "cpu": []}
+    for frame, theirs, own in zip(frames, wanted, read, strict=True):
+        if theirs or own:
+            continue
+        began = _now()
+        with torch.inference_mode():
+            detector.read(_batch([frame]))
+        wall_s, cpu_s = (_now() - began).tolist()
+        spent["all"].append(1000 * wall_s)
+        spent["cpu"].append(1000 * cpu_s)
+    if not spent["all"]:
+        return {}
+    quarter = float(np.quantile(spent["all"], 0.25))
+    return {"median": median(spent["all"]), "quarter": round(quarter, 1), "median_cpu": median(spent["cpu"])}
+
+
+def _batch(frames: Sequence[U8]) -> TensorFrames:
+    return TensorFrames(frames, [(f.shape[1], f.shape[0]) for f in frames], torch.device("cpu"))
+
+
+def _now() -> np.ndarray[Any, Any]:
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
+    given = parser.parse_args()
+    if not PHOTOGRAPHS.is_dir():
+        sys.exit("no ../shared/data beside the repository: nothing to measure with")
+    torch.set_num_threads(given.threads)
+    record = measure_text(given.items, given.rounds, given.settings)
+    print(json.dumps(record, indent=1))
+    print(write_result("text", record).relative_to(REPOSITORY))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""`moderation document`: what a moderated dataset holds, as a page and as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from moderation.config import resolve_config_path
+
+if TYPE_CHECKING:
+    from moderation.offline.inventory import Inventory
+
+
+def document(
+    out: Annotated[str, typer.Argument(help="Output of a run.")],
+    to: Annotated[str | None, typer.Option(help="Where page and JSON go; default: OUT/document.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Thresholds of another policy than the run's.")] = None,
+    taxonomy: Annotated[str | None, typer.Option(help="Another table of labels than the packaged one.")] = None,
+    examples: Annotated[int, typer.Option(min=0, max=100, help="Examples of each concept.")] = 6,
+    terms: Annotated[int, typer.Option(min=0, max=1000, help="Terms of each concept.")] = 20,
+    previews: Annotated[bool, typer.Option(help="Read the examples again, for small blurred previews.")] = True,
+) -> None:
+    """Take the inventory of OUT: share by concept, terms that stand out among what was flagged, blurred examples."""
+    path = None if policy is None else str(resolve_config_path(policy))
+
+    from moderation.offline.document import write_document  # torch only once the call is right
+    from moderation.offline.inventory import take_inventory
+
+    found = take_inventory(out, policy=path, taxonomy=taxonomy, examples=examples, terms=terms)
+    page = write_document(found, out, to or f"{out.rstrip('/')}/document", previews=previews)
+    _print(found)
+    Console(markup=False, highlight=False).print(f"inventory.json beside {page}", soft_wrap=True)
+
+
+def _print(found: Inventory) -> None:
+    table = Table(title=f"{found.items:,} items")
+    for name in ("concept", "found", "share", "stands out among them"):
+        table.add_column(name, justify="right" if name in ("found", "share") else "left", overflow="fold")
+    for concept in found.concepts:
+        words = ", ".join(f"{t.term[:40]} ({t.lift:.1f}x)" for t in concept.terms[:4] if t.z >= 2)
+        share = "–" if concept.share is None else f"{concept.share:.1%}"
+        table.add_row(concept.name, f"{concept.found:,}", share, words)
+    Console(markup=False, highlight=False).print(table)

@@ -1,0 +1,53 @@
+"""`moderation duplicates`: copies within a finished run, and of what earlier runs have judged."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from moderation.errors import UsageError
+
+
+def duplicates(
+    out: Annotated[str, typer.Argument(help="Output of a run.")],
+    ledger: Annotated[str | None, typer.Option(help="Also look among what this ledger has judged.")] = None,
+    distance: Annotated[int, typer.Option(help="Bits of 256 that the hashes of copies may differ in, to 47.")] = 31,
+    quality: Annotated[int, typer.Option(help="Of a hash, 0 to 100, from which it says something.")] = 50,
+    embedding: Annotated[
+        str | None, typer.Option(help="A detector whose kept embeddings find what hashes miss, such as imagenet.")
+    ] = None,
+    similarity: Annotated[float, typer.Option(help="Least cosine of such a pair.")] = 0.85,
+    confirm: Annotated[int, typer.Option(help="Bits that its hashes may differ in.")] = 90,
+    write: Annotated[bool, typer.Option("--write", help="Also write OUT/verdicts_grouped/.")] = False,
+    members: Annotated[
+        str, typer.Option(help="With --write. alone: verdicts as they are; inherit: the head's where it is harsher.")
+    ] = "alone",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Group the copies of OUT round the largest picture of each. Writes OUT/duplicates.parquet."""
+    from moderation.offline.duplicates import Nearness, find_duplicates  # imports torch: only once the call is right
+    from moderation.offline.grouped import MEMBERS, write_grouped
+
+    if members not in MEMBERS:
+        close = difflib.get_close_matches(members, MEMBERS, n=1, cutoff=0.0)
+        raise UsageError(f"--members {members!r}: must be {' or '.join(MEMBERS)}; did you mean {close[0]!r}?")
+    if members != "alone" and not write:
+        raise UsageError("--members says what --write writes: add --write")
+    nearness = Nearness(distance=distance, quality=quality, embedding=embedding, similarity=similarity, confirm=confirm)
+    report = find_duplicates(out, nearness, ledger=ledger)
+    written = write_grouped(out, members="inherit" if members == "inherit" else "alone") if write else None
+    if as_json:
+        found: dict[str, Any] = {**asdict(report), "written": asdict(written) if written else None}
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    counts = ", ".join(f"{count:,} by {relation}" for relation, count in report.relations.items()) or "none"
+    typer.echo(f"{report.groups:,} groups among {report.items + report.earlier:,} items: {counts}")
+    if report.unread:
+        typer.echo(f"{report.unread:,} earlier items were compared by content alone: their parts are gone")
+    typer.echo(report.uri)
+    if written:
+        typer.echo(f"{written.uri}: {written.grouped:,} rows in groups, {written.inherited:,} verdicts inherited")

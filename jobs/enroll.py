@@ -1,0 +1,53 @@
+"""`moderation enroll`: pictures of people, a folder each, become the gallery that the detector `gallery` reads."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from moderation.config import load_config
+from moderation.errors import UsageError
+
+
+def enroll(
+    people: Annotated[str, typer.Argument(help="Folder or prefix with a folder a person, of that person's pictures.")],
+    out: Annotated[str, typer.Option(help="The gallery: numbers and names, no pictures (.safetensors).")],
+    part: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=WEIGHT", help="Part of the face; may be repeated. Default: whole=1."),
+    ] = None,
+    largest: Annotated[bool, typer.Option(help="Of several faces in a picture take the largest.")] = False,
+    config: Annotated[str | None, typer.Option(help="Configuration file, or the name of a packaged one.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key; may be repeated.")
+    ] = None,
+) -> None:
+    """Make a gallery of known people; the detector `gallery` then looks for them (option `gallery`)."""
+    settings = load_config(config, list(set_ or []))
+    parts = _parts(part or [])
+
+    from moderation.offline.enroll import Outcome
+    from moderation.offline.enroll import enroll as enroll_people  # torch only once the call is right
+
+    made = enroll_people(people, out, settings, parts=parts, largest=largest)
+    console = Console(markup=False, highlight=False, soft_wrap=True)  # names come from strangers
+    for picture in made.pictures:
+        if picture.outcome is not Outcome.ENROLLED:
+            counted = f" ({picture.faces})" if picture.faces > 1 else ""
+            detail = f": {picture.detail}" if picture.detail else ""
+            console.print(f"left out, {picture.outcome}{counted}{detail}: {picture.uri!r}")
+    faces, people_ = len(made.gallery.person), len(made.gallery.names)
+    console.print(f"people: {people_:,}, faces: {faces:,}; {made.size_bytes:,} bytes in {out}")
+
+
+def _parts(given: list[str]) -> dict[str, float] | None:
+    parts: dict[str, float] = {}
+    for entry in given:
+        name, equals, weight = entry.partition("=")
+        try:
+            parts[name] = float(weight) if equals else 1.0
+        except ValueError as error:
+            raise UsageError(f"--part {entry!r}: expected NAME=WEIGHT, for example --part upper=0.5") from error
+    return parts or None

@@ -1,0 +1,31 @@
+"""`moderation rejudge`: another policy over the votes that a run kept; no pictures, no GPU."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from moderation.config import resolve_config_path
+
+
+def rejudge(
+    out: Annotated[str, typer.Argument(help="Output of a run.")],
+    policy: Annotated[str, typer.Option(help="Policy file, or the name of a packaged one.")],
+    to: Annotated[str, typer.Option(help="Folder or prefix that gets the new verdicts.")],
+) -> None:
+    """Judge the votes of OUT by another policy; it may also read questions asked afterwards (`ask --as-check`)."""
+    path = resolve_config_path(policy)
+
+    from moderation.offline.rejudge import rejudge as judge_again  # torch only once the call is right
+
+    found = judge_again(out, str(path), to)
+    console = Console(markup=False, highlight=False)
+    counts = ", ".join(f"{n:,} {verdict}" for verdict, n in sorted(found.verdicts.items()))
+    console.print(f"{found.items:,} items: {counts}")
+    if found.asks:
+        console.print(f"with the questions asked afterwards: {', '.join(found.asks)}")
+    for (before, after), n in sorted(found.moved.items()):
+        console.print(f"  {before} -> {after}: {n:,}")
+    console.print(f"written to {to}/verdicts/")

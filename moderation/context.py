@@ -1,0 +1,111 @@
+"""Frames that are parts of others: what a check makes of a tile, and of the picture that it was cut from; pure.
+
+A part alone can look like what it is not: a nose, a fold of cloth, a square of sand. So a part never blocks by itself:
+its block counts where the picture around it is at least suspicious to the same check. The other way round nothing is
+taken off: a picture put together from its parts (`whole`) is judged as any picture.
+
+Three kinds of rows, by `Frame.role` and `Frame.parent`:
+
+    roots      no parent: ordinary frames and wholes. All that positive checks are asked of.
+    own        the ordinary frames among the roots: pooled as an item's frames always are
+    families   rows that share a parent: pooled by the check's own pool, a family for itself
+
+A check's score is the highest of: its own frames', each whole's, each family's. How far it may block (`blocking`)
+leaves out the families whose parent does not agree, which is: scores under the check's `review` (its `block` where it
+has none), or has no score. Every one of these rises with every vote, so that verdicts stay monotone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from moderation.types import ItemVotes, Role
+
+_NULL = math.nan
+_NOT_THERE = -1  # the row of a parent that was not scored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kinship:
+    """Rows of an item's votes by what they are to each other. families: row of the parent -> rows of its parts."""
+
+    roots: tuple[int, ...]
+    own: tuple[int, ...]
+    wholes: tuple[int, ...]
+    frames: tuple[int, ...]
+    families: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+Pool = Callable[[Sequence[float]], float]
+
+
+def find_kinship(votes: ItemVotes) -> Kinship | None:
+    """Which rows belong to which; None where every frame stands for itself, as nearly always."""
+    if not votes.parents and not votes.roles:
+        return None
+    count = len(votes.frames)
+    roles = votes.roles or (Role.FRAME,) * count
+    parents = votes.parents or (None,) * count
+    if not any(p is not None for p in parents) and all(r == Role.FRAME for r in roles):
+        return None
+    row_of = {frame: row for row, frame in enumerate(votes.frames)}
+    families: dict[int, list[int]] = {}
+    for row, parent in enumerate(parents):
+        if parent is not None:
+            families.setdefault(row_of.get(parent, _NOT_THERE), []).append(row)
+    roots = [row for row, parent in enumerate(parents) if parent is None]
+    return Kinship(
+        roots=tuple(roots),
+        own=tuple(row for row in roots if roles[row] == Role.FRAME),
+        wholes=tuple(row for row in roots if roles[row] != Role.FRAME),
+        frames=tuple(row for row, role in enumerate(roles) if role == Role.FRAME),
+        families=tuple((row, tuple(rows)) for row, rows in families.items()),
+    )
+
+
+def pool_roots(fused: Sequence[float], kinship: Kinship, pool: Pool) -> float:
+    """A positive check's score: pooled over the pictures that are no parts."""
+    return pool([fused[row] for row in kinship.roots])
+
+
+def pool_frames(fused: Sequence[float], kinship: Kinship, pool: Pool) -> float:
+    """An attribute's score: pooled over the item's own frames, whatever else was looked at."""
+    return pool([fused[row] for row in kinship.frames])
+
+
+def pool_in_context(
+    fused: Sequence[float], kinship: Kinship, pool: Pool, agrees_at: float | None
+) -> tuple[float, float]:
+    """A negative check's (score, blocking); NaN = null.
+
+    fused: [F], its score of each row. agrees_at: from which score on a parent bears its parts out.
+    """
+    sure = [pool([fused[row] for row in kinship.own]), *(fused[row] for row in kinship.wholes)]
+    unsure: list[float] = []
+    for parent, rows in kinship.families:
+        around = fused[parent] if parent != _NOT_THERE else _NULL
+        agreed = agrees_at is not None and around >= agrees_at  # NaN compares false
+        (sure if agreed else unsure).append(pool([fused[row] for row in rows]))
+    blocking = _largest(sure)
+    return _largest([blocking, *unsure]), blocking
+
+
+def keep_roots(fused: Sequence[float], kinship: Kinship) -> list[float]:
+    """The scores of the roots, null for every part."""
+    kept = frozenset(kinship.roots)
+    return [score if row in kept else _NULL for row, score in enumerate(fused)]
+
+
+def strongest_part(fused: Sequence[float], kinship: Kinship) -> tuple[int, ...]:
+    """The row of the part that scores highest, and of its parent where that was scored: what a verdict shows."""
+    parts = [(fused[row], -row, at) for at, rows in kinship.families for row in rows if fused[row] == fused[row]]
+    if not parts:
+        return ()
+    _, row, parent = max(parts)
+    return (-row,) if parent == _NOT_THERE else (-row, parent)
+
+
+def _largest(scores: Sequence[float]) -> float:
+    return max((s for s in scores if s == s), default=_NULL)

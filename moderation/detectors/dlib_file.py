@@ -1,0 +1,188 @@
+"""Reading a network out of a file of dlib, bounded: numbers and names only, nothing of it is ever run.
+
+dlib's own format (`serialize.h`, `dnn/layers.h`, Boost licence, https://github.com/davisking/dlib) says no lengths and
+no offsets: one must know what comes next. A network's file is the name and numbers of its loss, the version of every
+layer (the last comes first), its input, and then its layers from the first to the last, each a name, its numbers, its
+parameters, three flags and three tensors of training that are empty in a released file. Here that order is expected
+layer by layer, and every size is checked before it is used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from moderation.errors import FatalError
+from moderation.types import F32
+
+_MOST_BYTES: Final = 256 << 20  # the largest network that dlib has released takes 23 MB
+_MOST_LAYERS: Final = 1000
+_MOST_NAME: Final = 64
+# What stands between a layer's name and its flags: i whole number, f number, t tensor, a place in the parameters (five
+# numbers). Names carry the version of the layout.
+_FIELDS: Final[Mapping[str, str]] = {
+    "con_4": "tiiiiiiiaaffff",  # filters, height, width, strides, paddings; learning rates and decays
+    "affine_": "taai",  # gamma, beta, whether one pair a channel
+    "relu_": "",
+    "add_prev_": "",
+    "max_pool_2": "iiiiii",  # height, width (0: everything), strides, paddings
+    "avg_pool_2": "iiiiii",
+    "fc_2": "iitaaiffff",  # outputs, inputs; bias mode
+}
+_VERSION_LAST: Final = 3  # of the layer that reads the input; all others say 1 (a tag) or 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DlibLayer:
+    """One layer: its name in dlib, its whole numbers in order, and its parameters, flat float32 (empty: none)."""
+
+    name: str
+    numbers: tuple[int, ...]
+    parameters: F32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DlibNetwork:
+    """A network as its file has it: the loss, the means of red, green and blue, the sides of the input, the layers."""
+
+    loss: str
+    means: tuple[float, float, float]
+    height: int
+    width: int
+    layers: tuple[DlibLayer, ...]
+
+
+def read_dlib(path: Path | str) -> DlibNetwork:
+    """The layers of a file of dlib, first to last. Raises FatalError when it is no such file, or not whole."""
+    file = Path(path)
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise FatalError(f"{path}: larger than {_MOST_BYTES >> 20} MB; not read")
+        reader = _Reader(file.read_bytes())
+        return _read_network(reader)
+    except (OSError, ValueError, OverflowError) as error:
+        raise FatalError(f"{path}: not readable as a network of dlib: {error}") from error
+
+
+class _Reader:
+    """A place in bytes that moves on; raises ValueError beyond the end or where something else stands."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._at = 0
+
+    @property
+    def done(self) -> bool:
+        return self._at == len(self._data)
+
+    def take(self, count: int) -> memoryview:
+        if not 0 <= count <= len(self._data) - self._at:
+            raise ValueError(f"it ends at byte {len(self._data)}, {count} more were due at {self._at}")
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def integer(self) -> int:
+        """A byte with the sign and how many follow, then these, the lowest first."""
+        (head,) = self.take(1)
+        count = head & 0x0F
+        if count > 8 or head & 0x70:
+            raise ValueError(f"no number at byte {self._at - 1}")
+        value = int.from_bytes(self.take(count), "little")
+        return -value if head & 0x80 else value
+
+    def expect(self, value: int) -> None:
+        found = self.integer()
+        if found != value:
+            raise ValueError(f"{found} instead of {value} before byte {self._at}")
+
+    def number(self) -> float:
+        """Mantissa and exponent of 2."""
+        mantissa, exponent = self.integer(), self.integer()
+        if abs(exponent) > 1100:
+            raise ValueError(f"exponent {exponent} before byte {self._at}")
+        return math.ldexp(mantissa, exponent)
+
+    def name(self) -> str:
+        length = self.integer()
+        if not 0 < length <= _MOST_NAME:
+            raise ValueError(f"a name of {length} bytes before byte {self._at}")
+        return bytes(self.take(length)).decode("ascii", errors="replace")
+
+    def tensor(self) -> F32:
+        """Version, four sides, numbers of 4 bytes."""
+        self.expect(2)
+        sides = [self.integer() for _ in range(4)]
+        if min(sides) < 0:
+            raise ValueError(f"a tensor of {sides} before byte {self._at}")
+        return np.frombuffer(self.take(4 * math.prod(sides)), dtype="<f4").astype(np.float32)
+
+    def place(self) -> None:
+        """A view of the parameters: version and four sides; what they are follows from the layer's numbers."""
+        self.expect(1)
+        for _ in range(4):
+            self.integer()
+
+    def flag(self) -> None:
+        if bytes(self.take(1)) not in (b"0", b"1"):
+            raise ValueError(f"no flag at byte {self._at - 1}")
+
+
+def _read_network(reader: _Reader) -> DlibNetwork:
+    reader.expect(1)
+    loss = reader.name()
+    if loss != "loss_metric_2":
+        raise ValueError(f"its loss is {loss!r}, only loss_metric_2 is known")
+    for _ in range(2):
+        reader.number()  # margin and distance of training
+    for _ in range(_MOST_LAYERS):
+        version = reader.integer()
+        if version == _VERSION_LAST:
+            break
+        if version not in (1, 2):
+            raise ValueError(f"a layer of version {version}")
+    else:
+        raise ValueError(f"more than {_MOST_LAYERS} layers")
+    kind = reader.name()
+    if kind != "input_rgb_image_sized":
+        raise ValueError(f"its input is {kind!r}, only input_rgb_image_sized is known")
+    means = (reader.number(), reader.number(), reader.number())
+    height, width = reader.integer(), reader.integer()
+    layers: list[DlibLayer] = []
+    while not reader.done:
+        if len(layers) > _MOST_LAYERS:
+            raise ValueError(f"more than {_MOST_LAYERS} layers")
+        layers.append(_read_layer(reader))
+        if len(layers) == 1:
+            reader.integer()  # pictures that one sample became in training
+    if not layers:
+        raise ValueError("it has no layers")
+    return DlibNetwork(loss=loss, means=means, height=height, width=width, layers=tuple(layers))
+
+
+def _read_layer(reader: _Reader) -> DlibLayer:
+    name = reader.name()
+    if name not in _FIELDS:
+        raise ValueError(f"a layer {name!r}; known are {', '.join(_FIELDS)}")
+    numbers: list[int] = []
+    parameters: F32 = np.zeros(0, dtype=np.float32)
+    for field in _FIELDS[name]:
+        match field:
+            case "i":
+                numbers.append(reader.integer())
+            case "f":
+                reader.number()
+            case "t":
+                parameters = reader.tensor()
+            case "a":
+                reader.place()
+    for _ in range(3):
+        reader.flag()
+    for _ in range(3):
+        if reader.tensor().size:
+            raise ValueError(f"{name}: what training left is still in the file")
+    return DlibLayer(name=name, numbers=tuple(numbers), parameters=parameters)

@@ -1,0 +1,166 @@
+"""From a map of "this pixel is text" to rectangles, and from a rectangle to an upright strip of the frame.
+
+After "Differentiable Binarization", https://arxiv.org/abs/1911.08947: the map marks the core of each line, which is
+grown back by its area over its perimeter. A rectangle grown so is a rectangle: no polygon library is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from moderation.errors import UsageError
+from moderation.types import F32, U8
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+# As the package rapidocr sets them for these weights.
+_PIXEL_THRESHOLD: Final = 0.3
+_BOX_THRESHOLD: Final = 0.5
+_GROWTH: Final = 1.6
+# Of a core and of the rectangle grown from it, in pixels of the map; less is noise.
+_SMALLEST_CORE: Final = 3
+_SMALLEST_BOX: Final = 5
+# A strip this many times as high as wide is written from top to bottom, or turned.
+_UPRIGHT: Final = 1.5
+STRIP_HEIGHT: Final = 48
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextBox:
+    """A rectangle that holds a line: corners float32 [4,2] as x, y in 0..1 of the frame, clockwise from top left."""
+
+    corners: F32
+    score: float
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1 of the upright rectangle around it."""
+        x0, y0 = self.corners.min(axis=0).tolist()
+        x1, y1 = self.corners.max(axis=0).tolist()
+        return x0, y0, x1, y1
+
+
+def find_boxes(probability: F32, most: int) -> list[TextBox]:
+    """Rectangles around what a map [H,W] marks, in reading order; of more than `most` the largest."""
+    cv2 = _opencv()
+    height, width = probability.shape
+    core = (probability > _PIXEL_THRESHOLD).astype(np.uint8)
+    if not core.any():
+        return []
+    core = cv2.dilate(core, np.ones((2, 2), np.uint8))
+    outlines, _ = cv2.findContours(core, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    if len(outlines) > most:
+        outlines = sorted(outlines, key=cv2.contourArea, reverse=True)[:most]
+    found: list[TextBox] = []
+    for outline in outlines:
+        centre, (w, h), angle = cv2.minAreaRect(outline)
+        if min(w, h) < _SMALLEST_CORE:
+            continue
+        score = _mean_inside(probability, cv2.boxPoints((centre, (w, h), angle)), cv2)
+        if score < _BOX_THRESHOLD:
+            continue
+        distance = _GROWTH * w * h / (2 * (w + h))
+        if min(w, h) + 2 * distance < _SMALLEST_BOX:
+            continue
+        corners = _clockwise(_grown(cv2.boxPoints((centre, (w, h), angle)), distance, cv2))
+        unit = (corners / np.array([width, height], np.float32)).clip(0, 1).astype(np.float32)
+        found.append(TextBox(corners=unit, score=score))
+    return _reading_order(found)
+
+
+def cut_strip(frame: U8, box: TextBox) -> U8 | None:
+    """The box upright, uint8 [h,w,3] at the frame's own scale; None where it is thinner than a letter can be."""
+    cv2 = _opencv()
+    height, width = frame.shape[:2]
+    # To whole pixels of the frame, as the package that these weights come with does: small print reads otherwise.
+    corners = np.round(box.corners * (width, height)).clip(0, (width - 1, height - 1)).astype(np.float32)
+    w = int(max(np.linalg.norm(corners[0] - corners[1]), np.linalg.norm(corners[2] - corners[3])))
+    h = int(max(np.linalg.norm(corners[0] - corners[3]), np.linalg.norm(corners[1] - corners[2])))
+    if min(w, h) <= 3:
+        return None
+    target = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
+    warp = cv2.getPerspectiveTransform(corners, target)
+    strip = cv2.warpPerspective(frame, warp, (w, h), borderMode=cv2.BORDER_REPLICATE, flags=cv2.INTER_CUBIC)
+    upright: U8 = np.rot90(strip) if h >= _UPRIGHT * w else strip
+    return upright
+
+
+def fit_strip(strip: U8, widest: int) -> U8:
+    """A strip scaled to 48 pixels in height, uint8 [48,w,3], at most `widest` wide (longer ones are squeezed)."""
+    height, width = strip.shape[:2]
+    scaled = min(widest, max(1, int(np.ceil(STRIP_HEIGHT * width / height))))
+    fitted: U8 = _opencv().resize(np.ascontiguousarray(strip), (scaled, STRIP_HEIGHT))
+    return fitted
+
+
+def covered_share(boxes: list[TextBox]) -> float:
+    """Share of the frame that rectangles cover, each place counted once; to a 256th of each side."""
+    if not boxes:
+        return 0.0
+    grid = np.zeros((256, 256), np.uint8)
+    for box in boxes:
+        # In 16ths of a cell: a line of print is thinner than a cell.
+        points = np.round((box.corners * 256 - 0.5) * 16).astype(np.int32)
+        _opencv().fillConvexPoly(grid, points, 1, lineType=8, shift=4)
+    drawn = float(grid.mean())
+    # Drawing rounds thin lines up to a cell; together they can't cover more than the sum of their areas.
+    return min(drawn, sum(_area(box.corners) for box in boxes), 1.0)
+
+
+def _area(corners: F32) -> float:
+    x, y = corners[:, 0], corners[:, 1]
+    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+
+
+def _mean_inside(probability: F32, corners: F32, cv2: ModuleType) -> float:
+    height, width = probability.shape
+    x0, y0 = np.floor(corners.min(axis=0)).astype(int).clip(0, (width - 1, height - 1))
+    x1, y1 = np.ceil(corners.max(axis=0)).astype(int).clip(0, (width - 1, height - 1))
+    mask = np.zeros((y1 - y0 + 1, x1 - x0 + 1), np.uint8)
+    cv2.fillPoly(mask, [(corners - (x0, y0)).astype(np.int32)], 1)
+    return float(cv2.mean(probability[y0 : y1 + 1, x0 : x1 + 1], mask)[0])
+
+
+def _grown(core: F32, distance: float, cv2: ModuleType) -> F32:
+    """A rectangle with each side further out; in whole pixels, as the package's polygon library counts."""
+    centre, (w, h), angle = cv2.minAreaRect(np.trunc(core + 1e-3).astype(np.float32))
+    grown: F32 = np.round(cv2.boxPoints((centre, (w + 2 * distance, h + 2 * distance), angle)))
+    return grown
+
+
+def _clockwise(corners: F32) -> F32:
+    """Top left, top right, bottom right, bottom left, as far as a turned rectangle has them."""
+    by_x = corners[np.argsort(corners[:, 0], kind="stable")]
+    left = by_x[:2][np.argsort(by_x[:2, 1], kind="stable")]
+    right = by_x[2:][np.argsort(by_x[2:, 1], kind="stable")]
+    ordered: F32 = np.stack([left[0], right[0], right[1], left[1]])
+    return ordered
+
+
+def _reading_order(boxes: list[TextBox]) -> list[TextBox]:
+    """Lines from top to bottom; boxes whose tops are next to each other stand in one line, from left to right."""
+    boxes = sorted(boxes, key=lambda b: (float(b.corners[0, 1]), float(b.corners[0, 0])))
+    lines: list[list[TextBox]] = []
+    for box in boxes:
+        if lines and box.corners[0, 1] - lines[-1][-1].corners[0, 1] < 0.015:
+            lines[-1].append(box)
+        else:
+            lines.append([box])
+    return [box for line in lines for box in sorted(line, key=lambda b: float(b.corners[0, 0]))]
+
+
+def require_opencv() -> None:
+    """Raises UsageError with the command that installs it."""
+    _opencv()
+
+
+def _opencv() -> ModuleType:
+    try:
+        import cv2
+    except ImportError as error:
+        raise UsageError("detector 'text' needs the package 'opencv'; pip install 'moderation[text]'") from error
+    return cv2

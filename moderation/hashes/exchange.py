@@ -1,0 +1,278 @@
+"""Lists of known pictures as other tools share them: lines of text -> entries; a bad line is refused by its number.
+
+    csv             a header with `hash`, and perhaps `quality`, `label`, `group`, `entry`
+    hex             no header: 64 hexadecimal digits, then perhaps the quality and a name: what PDQ's own tools print
+    vpdq            no header: frame, quality, hash, seconds: one file a video, what vPDQ's own tools write
+    threatexchange  records with `indicator` and `type` (HASH_PDQ; others are left out), perhaps `id` and `tags`: CSV
+                    with a header, JSON (an array, or a page of the API with `data`), or an object a line
+
+Sources of the forms: https://github.com/facebook/ThreatExchange (pdq, vpdq, python-threatexchange) and the API's
+documentation of threat descriptors. Qualities are 0 to 100.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from moderation.errors import UsageError
+from moderation.hashes.lists import MAX_ENTRIES, Known
+
+FORMATS: Final = ("csv", "hex", "vpdq", "threatexchange")
+MAX_LINE: Final = 1 << 16  # characters; a record with all its tags has a few thousand
+MAX_JSON: Final = 256 << 20  # of a document that is not a record a line
+_SHOWN: Final = 10  # bad lines that an error names
+_MAX_NAME: Final = 500
+_HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
+_COLUMNS: Final = ("hash", "quality", "label", "group", "entry")
+_PDQ_TYPES: Final = ("HASH_PDQ", "PDQ")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reading:
+    """What one list has shown so far."""
+
+    name: str
+    label: str
+    group: str | None
+    bad: list[str] = field(default_factory=list)
+    refused: int = 0
+    skipped: int = 0  # records of another type
+
+    def refuse(self, line: int, why: str) -> None:
+        self.refused += 1
+        if len(self.bad) < _SHOWN:
+            self.bad.append(f"{self.name}:{line}: {why}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchanged:
+    """What a list holds. skipped: records of another type than PDQ."""
+
+    entries: list[Known]
+    skipped: int
+
+
+def read_exchange(lines: Iterable[str], format_: str, *, name: str, label: str, group: str | None = None) -> Exchanged:
+    """Entries of a list.
+
+    lines: of the file, with or without their ends. name: of the file, for messages. label, group: of entries that have
+    none of their own. Raises UsageError for an unknown format (naming the nearest), and, naming the first ten with
+    their numbers, for lines that are no entry: half a list would be silence about the other half.
+    """
+    if format_ not in FORMATS:
+        close = difflib.get_close_matches(format_, FORMATS, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(FORMATS)}"
+        raise UsageError(f"--exchange {format_!r}: no such format; {hint}")
+    parse: Callable[[Iterator[str], _Reading], Iterator[Known]] = {
+        "csv": _read_csv,
+        "hex": _read_hex,
+        "vpdq": _read_vpdq,
+        "threatexchange": _read_threatexchange,
+    }[format_]
+    reading = _Reading(name=name, label=label, group=group)
+    entries: list[Known] = []
+    for known in parse(_bounded(lines, name), reading):
+        entries.append(known)
+        if len(entries) > MAX_ENTRIES:
+            raise UsageError(f"{name}: more than {MAX_ENTRIES:,} hashes; make several lists of it")
+    if reading.refused:
+        more = f"\nand {reading.refused - _SHOWN:,} more" if reading.refused > _SHOWN else ""
+        raise UsageError("\n".join(reading.bad) + more)
+    return Exchanged(entries=entries, skipped=reading.skipped)
+
+
+def _bounded(lines: Iterable[str], name: str) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        # The first may be a whole document of JSON.
+        most = MAX_JSON if number == 1 else MAX_LINE
+        if len(line) > most:
+            raise UsageError(f"{name}:{number}: a line of {len(line):,} characters; {most:,} at most")
+        # A byte order mark, which spreadsheets write.
+        yield line.removeprefix("\ufeff") if number == 1 else line
+
+
+def _entry(reading: _Reading, line: int, cells: Mapping[str, str | None]) -> Known | None:
+    """An entry of one line's cells; None, and a refusal, where they are wrong."""
+    text = (cells.get("hash") or "").strip()
+    if not _HASH.fullmatch(text):
+        reading.refuse(line, f"hash {text[:80]!r} is not 64 hexadecimal digits")
+        return None
+    quality: int | None = None
+    told = (cells.get("quality") or "").strip()
+    if told:
+        if not (told.isascii() and told.isdigit() and int(told) <= 100):
+            reading.refuse(line, f"quality {told[:20]!r} is not a whole number from 0 to 100")
+            return None
+        quality = int(told)
+    names = {key: (cells.get(key) or "").strip() for key in ("label", "group", "entry")}
+    for key, value in names.items():
+        if len(value) > _MAX_NAME or not value.isprintable():
+            reading.refuse(line, f"{key} {value[:40]!r} is longer than {_MAX_NAME} characters, or not printable")
+            return None
+    return Known(
+        hash=bytes.fromhex(text),
+        label=names["label"] or reading.label,
+        quality=quality,
+        group=names["group"] or reading.group,
+        entry=names["entry"] or None,
+    )
+
+
+def _rows(lines: Iterator[str], reading: _Reading) -> Iterator[tuple[int, list[str]]]:
+    """Number and cells of each line that is not empty."""
+    rows = csv.reader(lines, strict=True, skipinitialspace=True)
+    try:
+        for row in rows:
+            if any(cell.strip() for cell in row):
+                yield rows.line_num, row
+    except csv.Error as error:
+        reading.refuse(rows.line_num, f"not readable as CSV: {error}")
+
+
+def _read_csv(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
+    rows = _rows(lines, reading)
+    number, first = next(rows, (1, []))
+    header = [cell.strip().lower() for cell in first]
+    if "hash" not in header:
+        close = difflib.get_close_matches("hash", header, n=1, cutoff=0.5)
+        if len(header) <= 3 and header and _HASH.fullmatch(header[0]):
+            hint = "; without a header it is read with --exchange hex"
+        else:
+            hint = f"; {close[0]!r} is near" if close else f"; it has: {', '.join(header)[:200] or 'nothing'}"
+        raise UsageError(f"{reading.name}:{number}: no column `hash`{hint}")
+    for column in header:
+        # Other columns are the list's own business, but not one that is meant for us and spelt wrong.
+        close = difflib.get_close_matches(column, _COLUMNS, n=1, cutoff=0.7)
+        if column not in _COLUMNS and close and close[0] not in header:
+            raise UsageError(f"{reading.name}:{number}: unknown column {column!r}; did you mean {close[0]!r}?")
+    for number, row in rows:
+        if len(row) != len(header):
+            reading.refuse(number, f"{len(row)} cells under {len(header)} columns")
+            continue
+        if (known := _entry(reading, number, dict(zip(header, row, strict=True)))) is not None:
+            yield known
+
+
+def _read_hex(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
+    for number, row in _rows(lines, reading):
+        if len(row) > 3:
+            reading.refuse(number, f"{len(row)} cells; expected hash, or hash,quality, or hash,quality,name")
+            continue
+        cells = dict(zip(("hash", "quality", "entry"), row, strict=False))
+        if (known := _entry(reading, number, cells)) is not None:
+            yield known
+
+
+def _read_vpdq(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
+    # The frames of one file are one video.
+    reading.group = reading.group or reading.name
+    for number, row in _rows(lines, reading):
+        if len(row) != 4:
+            reading.refuse(number, f"{len(row)} cells; expected frame,quality,hash,seconds")
+            continue
+        cells = {"quality": row[1], "hash": row[2], "entry": f"{row[0].strip()} at {row[3].strip()} s"}
+        if (known := _entry(reading, number, cells)) is not None:
+            yield known
+
+
+def _read_threatexchange(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
+    for number, record in _records(lines, reading):
+        kind = str(record.get("type") or "")
+        if kind.upper() not in _PDQ_TYPES:
+            reading.skipped += 1
+            continue
+        tags = record.get("tags") or record.get("labels") or record.get("label")
+        told = record.get("quality")
+        cells = {
+            "hash": str(record.get("indicator") or ""),
+            "quality": None if told is None else str(told),
+            "label": "+".join(_tags(tags)),
+            "entry": str(record.get("id") or ""),
+        }
+        if (known := _entry(reading, number, cells)) is not None:
+            yield known
+
+
+def _tags(found: Any) -> list[str]:  # noqa: ANN401 - what a stranger's JSON holds
+    """Tags as a list of names, of records `{"data": [{"text": ...}]}` as the API gives them, or in one text."""
+    if isinstance(found, Mapping):
+        found = found.get("data")
+    if isinstance(found, str):
+        return sorted({t.strip() for t in re.split(r"[|;,]", found.strip("[] ")) if t.strip()})
+    if not isinstance(found, list):
+        return []
+    texts = [t.get("text") if isinstance(t, Mapping) else t for t in found]
+    return sorted({str(t).strip() for t in texts if t})
+
+
+def _records(lines: Iterator[str], reading: _Reading) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Records with the line (in an array: the place) where each stands."""
+    first = next((line for line in lines if line.strip()), "")
+    start = first.lstrip()[:1]
+    if start not in ("{", "["):
+        rows = _rows(_after(first, lines), reading)
+        number, header = next(rows, (1, []))
+        names = [cell.strip().lower() for cell in header]
+        if "indicator" not in names or "type" not in names:
+            raise UsageError(f"{reading.name}:{number}: no columns `indicator` and `type`; it has: {', '.join(names)}")
+        for number, row in rows:
+            if len(row) != len(names):
+                reading.refuse(number, f"{len(row)} cells under {len(names)} columns")
+            else:
+                yield number, dict(zip(names, row, strict=True))
+        return
+    if start == "{" and (whole := _as_record(first)) is not None and "data" not in whole:
+        yield from _record_lines(first, lines, reading)
+        return
+    yield from _document(first, lines, reading)
+
+
+def _after(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _as_record(text: str) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _record_lines(first: str, lines: Iterator[str], reading: _Reading) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(_after(first, lines), start=1):
+        if not line.strip():
+            continue
+        record = _as_record(line)
+        if record is None:
+            reading.refuse(number, "not a JSON object")
+        else:
+            yield number, record
+
+
+def _document(first: str, lines: Iterator[str], reading: _Reading) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    parts, size = [first], len(first)
+    for line in lines:
+        parts.append(line if line.endswith("\n") else f"{line}\n")
+        size += len(line)
+        if size > MAX_JSON:
+            raise UsageError(f"{reading.name}: over {MAX_JSON:,} characters of JSON; one object a line has no limit")
+    try:
+        tree = json.loads("".join(parts))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{reading.name}: not readable as JSON: {error}") from error
+    found = tree.get("data") if isinstance(tree, dict) else tree
+    if not isinstance(found, list):
+        raise UsageError(f"{reading.name}: JSON without a list of records (an array, or `data`)")
+    for place, record in enumerate(found, start=1):
+        if isinstance(record, dict):
+            yield place, record
+        else:
+            reading.refuse(place, "not a JSON object")

@@ -1,0 +1,156 @@
+"""The file of known hashes: one Arrow IPC table, sorted, checked on reading; nothing in it can run.
+
+Columns: hash fixed_size_binary(32); quality uint8 0..100 (null: not told); label (what it is a hash of: `spam`); group
+(a video, of which it is one frame; null: a picture by itself); entry (its name where it came from; may be null).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
+
+from moderation.errors import UsageError
+from moderation.hashes.search import HASH_BYTES, HashIndex
+from moderation.types import U8
+
+FORMAT_VERSION: Final = "1"
+# An entry takes about 150 bytes once it is loaded and indexed: 20 million are 3 GB.
+MAX_ENTRIES: Final = 20_000_000
+MAX_FILE_BYTES: Final = 4 << 30
+
+LIST_SCHEMA: Final = pa.schema(
+    [
+        pa.field("hash", pa.binary(HASH_BYTES), nullable=False),
+        pa.field("quality", pa.uint8()),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("group", pa.string()),
+        pa.field("entry", pa.string()),
+    ],
+    metadata={"moderation.table": "hashes", "moderation.hashes_version": FORMAT_VERSION},
+)
+
+
+class Known(NamedTuple):  # a tuple: a million are made in half the time of a dataclass
+    """One entry of a list."""
+
+    hash: bytes
+    label: str
+    quality: int | None = None
+    group: str | None = None
+    entry: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashList:
+    """Known hashes, ready to be searched.
+
+    hashes: uint8 [N,32]. label: int32 [N] into `labels`. group: int32 [N] into `groups`, -1 for a picture by itself.
+    entries: string [N], may hold nulls.
+    """
+
+    index: HashIndex
+    hashes: U8
+    label: npt.NDArray[np.int32]
+    labels: tuple[str, ...]
+    group: npt.NDArray[np.int32]
+    groups: tuple[str, ...]
+    entries: pa.ChunkedArray
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+
+def encode_list(entries: Sequence[Known]) -> tuple[bytes, int]:
+    """The file of these entries, and how many it holds: each once, sorted, so that the same list has the same bytes.
+
+    Raises UsageError for none, and for more than `MAX_ENTRIES`.
+    """
+    if not entries:
+        raise UsageError("the list holds no hash")
+    if len(entries) > MAX_ENTRIES:
+        raise UsageError(f"the list holds {len(entries):,} hashes; {MAX_ENTRIES:,} at most: make several of it")
+    unique = sorted(set(entries), key=_order)
+    columns = [
+        pa.array([getattr(k, field.name) for k in unique], field.type, size=len(unique)) for field in LIST_SCHEMA
+    ]
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, LIST_SCHEMA) as writer:
+        writer.write_table(pa.table(columns, schema=LIST_SCHEMA), max_chunksize=1 << 20)
+    return sink.getvalue(), len(unique)
+
+
+def _order(known: Known) -> tuple[bytes, str, str, str, int]:
+    quality = -1 if known.quality is None else known.quality
+    return known.hash, known.label, known.group or "", known.entry or "", quality
+
+
+def read_list(path: Path, *, quality: int = 0) -> HashList:
+    """A list from its file, without the entries that are known to have a lower quality (0..100).
+
+    Raises UsageError when it is no such file, is damaged, is of another version, or nothing is left.
+    """
+    table = _read_table(path)
+    bad = pc.fill_null(pc.less(table["quality"], quality), False)
+    table = table.filter(pc.invert(bad)).combine_chunks()
+    if not table.num_rows:
+        raise UsageError(f"{path}: no hash in it has a quality of {quality} or more")
+    label, labels = _coded(table["label"])
+    group, groups = _coded(table["group"])
+    column = table["hash"].combine_chunks()
+    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    start = column.offset * HASH_BYTES
+    data = memoryview(column.buffers()[1])[start : start + len(column) * HASH_BYTES]
+    hashes = np.frombuffer(data, np.uint8).reshape(-1, HASH_BYTES).copy()  # the file is closed after this
+    return HashList(
+        index=HashIndex(hashes),
+        hashes=hashes,
+        label=label,
+        labels=labels,
+        group=group,
+        groups=groups,
+        entries=table["entry"],
+    )
+
+
+def _read_table(path: Path) -> pa.Table:
+    advice = "`moderation hashes build LIST.csv --out FILE` makes one"
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise UsageError(f"{path}: {size:,} bytes, a list of hashes has at most {MAX_FILE_BYTES:,}")
+        with pa.OSFile(str(path)) as file:
+            reader = pa.ipc.open_file(file)
+            # Before anything is read: what a stranger's header promises is not allocated.
+            if reader.schema.metadata is None or not reader.schema.equals(LIST_SCHEMA):
+                raise UsageError(f"{path}: not a list of hashes; {advice}")
+            version = reader.schema.metadata.get(b"moderation.hashes_version", b"").decode(errors="replace")
+            if version != FORMAT_VERSION:
+                raise UsageError(
+                    f"{path}: a list of version {version!r}, this program reads {FORMAT_VERSION}; {advice}"
+                )
+            table = reader.read_all()
+            table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        # Arrow calls a broken structure the one or the other.
+        raise UsageError(f"{path}: not readable as a list of hashes ({error}); {advice}") from error
+    if table.num_rows > MAX_ENTRIES:
+        raise UsageError(f"{path}: {table.num_rows:,} hashes; {MAX_ENTRIES:,} at most")
+    if table["hash"].null_count or table["label"].null_count:
+        raise UsageError(f"{path}: has entries without a hash or a label; {advice}")
+    return table
+
+
+def _coded(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
+    encoded = column.combine_chunks().dictionary_encode()
+    encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
+    codes: npt.NDArray[np.int32] = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+    return codes, tuple(encoded.dictionary.to_pylist())

@@ -1,0 +1,182 @@
+"""Seams: whether one picture is a grid of several, and whether several pictures were one. Pure arithmetic on pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from moderation.types import U8
+
+F32 = npt.NDArray[np.float32]
+Box = tuple[float, float, float, float]
+
+# (rows, columns) that a picture may be a grid of; those of two are left out: a horizon would be one of them.
+LAYOUTS = ((4, 4), (3, 4), (4, 3), (3, 3), (2, 4), (4, 2), (2, 3), (3, 2), (2, 2), (1, 4), (4, 1), (1, 3), (3, 1))
+# How the albums of so many pictures are laid out, row by row, as the apps that cut them show them.
+ALBUM_LAYOUTS: Mapping[int, tuple[tuple[int, int], ...]] = {4: ((2, 2),), 6: ((2, 3), (3, 2)), 9: ((3, 3),)}
+
+_LEAST_SIDE_PX = 16  # of a tile; nothing can be told of smaller ones
+_AWAY = 0.03  # a seam may lie so far from its place, as a part of the side
+_STEP = 12.0  # levels: a jump of less is no edge
+_JUMPING = 0.50  # of the pixels along a seam jump, where two pictures meet
+_QUIET = 0.75  # beside a seam at most so much as many pixels jump
+_FLAT = 5.0  # levels of standard deviation along a gutter
+_SAMPLES = 128  # of a line, at least
+_ENDS = 0.3  # of the pixels jump where a gutter ends
+
+_MOST_FIT = 0.7  # of the telling seams of a cut picture, at least
+_STRIP = 96  # samples along an edge
+_DETAIL = 6.0  # levels of mean deviation: a flatter edge fits to anything, so it says nothing
+_FITS = 0.85  # across a seam, at most so much of the deviation along it; of 3,600 seams of strangers 5% are under 1.21
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stitch:
+    """Pictures that were one. bound: of each, row by row, whether its own edges say so."""
+
+    rows: int
+    columns: int
+    bound: tuple[bool, ...]
+
+
+def find_grid(pixels: U8, most_tiles: int) -> tuple[Box, ...]:
+    """The tiles of a picture that is itself a grid of pictures, row by row; empty where it is none.
+
+    pixels: uint8 [H,W,3]. A grid has seams at regular places across the whole width and height: a gutter, which is
+    rows of one colour, or an edge, where most pixels jump at once and those beside do not. Of the layouts that fit with
+    at most `most_tiles` tiles the one with most is taken.
+    """
+    if min(pixels.shape[:2]) < 2 * _LEAST_SIDE_PX:
+        return ()
+    down, across = _read_profile(pixels), _read_profile(pixels.transpose(1, 0, 2))
+    for rows, columns in sorted(LAYOUTS, key=lambda layout: -layout[0] * layout[1]):
+        if rows * columns > most_tiles or min(len(down.jump) // rows, len(across.jump) // columns) < _LEAST_SIDE_PX:
+            continue
+        upper, left = _find_seams(down, rows), _find_seams(across, columns)
+        if upper is not None and left is not None:
+            return tuple(_boxes(upper, left, pixels.shape))
+    return ()
+
+
+def stitch_album(pictures: Sequence[U8]) -> Stitch | None:
+    """Whether the pictures of an album are one picture that was cut, in the order of reading; None where not.
+
+    pictures: uint8 [H,W,3], alike in their proportions. Across a seam of a cut picture the pixels go on: they differ
+    by a fraction of what they vary along it. Edges without detail (sky, a white margin) fit anything and do not count;
+    most of those with detail must fit, and a third of all must have some. A picture is `bound` where at least half of
+    its own telling edges fit: one strange picture among eight that fit is not taken for a part of theirs.
+    """
+    for rows, columns in ALBUM_LAYOUTS.get(len(pictures), ()):
+        fits = [(a, b, _fit(pictures[a], pictures[b], beside)) for a, b, beside in _neighbours(rows, columns)]
+        telling = [(a, b, fit) for a, b, fit in fits if fit is not None]
+        good = sum(fit <= _FITS for _, _, fit in telling)
+        if len(telling) < max(2, len(fits) / 3) or good < _MOST_FIT * len(telling):
+            continue
+        votes = [[fit <= _FITS for a, b, fit in telling if place in (a, b)] for place in range(len(pictures))]
+        return Stitch(rows=rows, columns=columns, bound=tuple(any(v) and 2 * sum(v) >= len(v) for v in votes))
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Profile:
+    """What is asked of every line of a picture, from the first to the last; all [N].
+
+    flat: it has one colour. jump: the share of its pixels that jump from two lines before it to the next one.
+    """
+
+    flat: npt.NDArray[np.bool_]
+    jump: F32
+
+
+def _read_profile(pixels: U8) -> _Profile:
+    """Of the rows of uint8 [H,W,3]; every n-th pixel of each is looked at."""
+    step = max(1, pixels.shape[1] // _SAMPLES)
+    flat = np.ones(len(pixels), np.bool_)
+    jumped: npt.NDArray[np.bool_] = np.zeros((len(pixels) - 3, len(range(0, pixels.shape[1], step))), np.bool_)
+    for channel in range(3):  # each for itself: between two pictures of one brightness the colours jump
+        levels = pixels[:, ::step, channel].astype(np.float32)
+        flat &= levels.std(axis=1) < _FLAT
+        # Resampling smears an edge over two rows: a jump is taken over three.
+        jumped |= np.abs(levels[3:] - levels[:-3]) >= _STEP
+    jump = np.zeros(len(pixels), np.float32)
+    jump[2:-1] = jumped.mean(axis=1)
+    return _Profile(flat=flat, jump=jump)
+
+
+def _find_seams(lines: _Profile, parts: int) -> list[tuple[int, int]] | None:
+    """(end of the part before, start of the part after) at each of the places that cut the lines into `parts`."""
+    found = []
+    count = len(lines.jump)
+    reach = max(3, round(_AWAY * count))
+    for k in range(1, parts):
+        place = round(k * count / parts)
+        seam = _find_seam(lines, max(6, place - reach), min(count - 7, place + reach))
+        if seam is None:
+            return None
+        found.append(seam)
+    return found
+
+
+def _find_seam(lines: _Profile, low: int, high: int) -> tuple[int, int] | None:
+    """A gutter or an edge between lines `low` and `high`."""
+    flat = [y for y in range(low, high + 1) if lines.flat[y]]
+    if flat:
+        first = last = flat[len(flat) // 2]
+        while lines.flat[first - 1] and first > low:
+            first -= 1
+        while lines.flat[last + 1] and last < high:
+            last += 1
+        # Lines of one colour all the way are sky or a margin, not a gutter: it ends within reach, on both sides.
+        around = lines.jump[first - 4 : first + 1].max(), lines.jump[last + 1 : last + 6].max()
+        if low < first and last < high and min(around) >= _ENDS:
+            return first, last + 1
+    best = low + int(lines.jump[low : high + 1].argmax())
+    beside = max(float(lines.jump[best - 5]), float(lines.jump[best + 5]))
+    if lines.jump[best] < _JUMPING or beside > _QUIET * lines.jump[best]:
+        return None
+    return best, best
+
+
+def _boxes(upper: Sequence[tuple[int, int]], left: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> Iterator[Box]:
+    height, width = shape[:2]
+    rows = list(zip([0, *(after for _, after in upper)], [*(before for before, _ in upper), height], strict=True))
+    columns = list(zip([0, *(after for _, after in left)], [*(before for before, _ in left), width], strict=True))
+    for top, bottom in rows:
+        for start, end in columns:
+            yield start / width, top / height, end / width, bottom / height
+
+
+def _neighbours(rows: int, columns: int) -> Iterator[tuple[int, int, bool]]:
+    """(a, b, whether b is at a's right; else below it) of all pairs that share a seam."""
+    for row in range(rows):
+        for column in range(columns):
+            place = row * columns + column
+            if column + 1 < columns:
+                yield place, place + 1, True
+            if row + 1 < rows:
+                yield place, place + columns, False
+
+
+def _fit(a: U8, b: U8, beside: bool) -> float | None:
+    """Mean difference across a seam, as a part of the mean deviation along it; None where the edges have no detail."""
+    one, two = (_edge(p, beside, last=last) for p, last in ((a, True), (b, False)))
+    both = np.concatenate([one, two])
+    spread = min(float(np.abs(e - e.mean(axis=0)).mean()) for e in (one, two))
+    if spread < _DETAIL:
+        return None
+    along = float(np.abs(both - both.mean(axis=0)).mean())
+    return float(np.abs(one - two).mean()) / along
+
+
+def _edge(picture: U8, beside: bool, *, last: bool) -> F32:
+    """float32 [_STRIP,3]: the outermost line of a picture, averaged along itself to a common length."""
+    turned = picture if not beside else picture.transpose(1, 0, 2)
+    line = (turned[-1] if last else turned[0]).astype(np.float32)
+    marks = np.linspace(0, len(line), _STRIP + 1)
+    sums = np.concatenate([np.zeros((1, 3), np.float32), np.cumsum(line, axis=0, dtype=np.float32)])
+    at = np.stack([np.interp(marks, np.arange(len(line) + 1), sums[:, c]) for c in range(3)], axis=1)
+    edge: F32 = (np.diff(at, axis=0) * (_STRIP / len(line))).astype(np.float32)
+    return edge

@@ -1,0 +1,107 @@
+"""What a finished run kept of its frames' hashes, read back part by part."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from moderation import storage
+from moderation.errors import UsageError
+from moderation.hashes.search import HASH_BYTES, I16, I64
+from moderation.types import U8
+
+NO_QUALITY = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hashed:
+    """Hashes of a part's frames; tiles and other parts of frames are left out.
+
+    item: int64 [F] into `items`. hashes: uint8 [F,32]; quality: int16 [F], 0..100, -1 where there is no hash.
+    """
+
+    items: tuple[str, ...]
+    item: I64
+    hashes: U8
+    quality: I16
+
+
+def read_run_format(out: str) -> str:
+    """`parquet` or `arrow`: the format of a run's parts. Raises UsageError when OUT holds no run."""
+    data = storage.read_optional(storage.join(out, "run.json"))
+    if data is None:
+        raise UsageError(f"{out}: no run.json; not the output of a run")
+    try:
+        format_: str = json.loads(data)["config"]["output"]["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{out}/run.json is not readable as that of a run: {error}") from error
+    return format_
+
+
+def read_columns(uri: str, wanted: list[str], format_: str) -> pa.Table:
+    """Those of the wanted columns that a part has; of a Parquet file only they are read.
+
+    Raises FileNotFoundError, StorageError.
+    """
+
+    def read() -> pa.Table:
+        with storage.open_input(uri) as file:
+            if format_ == "arrow":
+                table = pa.ipc.open_file(file).read_all()
+                return table.select([name for name in wanted if name in table.column_names])
+            parquet = pq.ParquetFile(file)
+            names = parquet.schema_arrow.names
+            return parquet.read(columns=[name for name in wanted if name in names])
+
+    return storage.retrying(read, what=uri)
+
+
+def own_frames(votes: pa.Table) -> pa.Table:
+    """The rows of frames: not of their tiles, nor of pictures put together. In older votes all are frames."""
+    if "role" not in votes.column_names:
+        return votes
+    return votes.filter(pc.fill_null(pc.equal(votes["role"], "frame"), True))
+
+
+def read_hashes(uri: str, format_: str) -> Hashed:
+    """The hashes of a part of votes. Raises UsageError when the run had no detector `pdq`."""
+    votes = own_frames(read_columns(uri, ["item_id", "role", "pdq.quality", "pdq.hash"], format_))
+    if "pdq.hash" not in votes.column_names or "pdq.quality" not in votes.column_names:
+        raise UsageError(f"{uri}: the run kept no hashes; its stack lacks the detector `pdq`")
+    encoded = votes["item_id"].combine_chunks().dictionary_encode()
+    encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) and encoded.num_chunks else encoded
+    if not len(votes):
+        return Hashed(
+            items=(),
+            item=np.empty(0, np.int64),
+            hashes=np.empty((0, HASH_BYTES), np.uint8),
+            quality=np.empty(0, np.int16),
+        )
+    return Hashed(
+        items=tuple(encoded.dictionary.to_pylist()),
+        item=encoded.indices.to_numpy().astype(np.int64),
+        hashes=hash_rows(votes["pdq.hash"]),
+        quality=percents(votes["pdq.quality"], votes["pdq.hash"]),
+    )
+
+
+def hash_rows(column: pa.ChunkedArray) -> U8:
+    """binary(32) -> uint8 [F,32]; zeros where null."""
+    none = bytes(HASH_BYTES)
+    data = b"".join(none if value is None else value for value in column.to_pylist())
+    return np.frombuffer(data, np.uint8).reshape(-1, HASH_BYTES)
+
+
+def percents(quality: pa.ChunkedArray, hashes: pa.ChunkedArray) -> I16:
+    """PDQ's quality 0..1 -> int16 [F] 0..100; -1 where it or the hash is null."""
+    there: npt.NDArray[np.bool_] = np.asarray(pc.and_(quality.is_valid(), hashes.is_valid()))
+    numbers = quality.to_numpy().astype(np.float64) * 100
+    found: I16 = np.where(there, np.nan_to_num(numbers).round(), NO_QUALITY).astype(np.int16)
+    return found

@@ -1,0 +1,91 @@
+"""An OUT as a run leaves it, made of votes that a test writes down: no pictures, no detectors, no Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from moderation import storage
+from moderation.commit import commit_shard
+from moderation.config import Config
+from moderation.pipeline import judge_item
+from moderation.plan import encode_shards, plan_uri
+from moderation.policy import bind, load_policy
+from moderation.types import ErrorCode, Item, ItemVotes, Kind, MediaObject, Shard, Status
+from moderation.writer import Row, encode_table, verdicts_table, votes_table
+
+RUN_ID = "0123456789abcdef"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """One item: its frames' votes (None: it could not be decoded), and what its manifest said."""
+
+    name: str
+    votes: Sequence[Sequence[float | None]] | None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_run(
+    folder: Path,
+    labels: Sequence[str],
+    items: Sequence[Made],
+    policy: str,
+    *,
+    shard_items: int = 4,
+    format_: str = "parquet",
+    keep_policy: bool = True,
+) -> str:
+    """The OUT of a run over these items; uris are `<folder>/in/<name>`, where a test may put pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    policy_path = folder / "policy.yaml"
+    policy_path.write_text(policy, encoding="utf-8")
+    config = Config.model_validate({"policy": str(policy_path), "output": {"format": format_}})
+    bound = bind(load_policy(policy_path), tuple(labels))
+    out = str(folder / "out")
+    metadata = {"run_id": RUN_ID, "stack_fingerprint": "stack", "policy_hash": "policy", "code_version": "test"}
+    shards: list[Shard] = []
+    for start in range(0, len(items), shard_items):
+        chunk = items[start : start + shard_items]
+        rows = [_row(folder, made, tuple(labels), bound) for made in chunk]
+        shard = Shard(shard_id=f"{start:032x}", items=tuple(row.item for row in rows))
+        tables = {
+            "votes": votes_table(rows, labels, {}, {}, metadata),
+            "verdicts": verdicts_table(rows, tuple(bound.policy.checks), metadata),
+        }
+        parts = {name: encode_table(table, config.output) for name, table in tables.items()}
+        counts = {name: table.num_rows for name, table in tables.items()}
+        commit_shard(out, shard, parts=parts, rows=counts, format_=format_, facts={})
+        shards.append(shard)
+    storage.publish(plan_uri(out), encode_shards(shards))
+    record = {"run_id": RUN_ID, "source": str(folder / "in"), "config": config.model_dump(mode="json")}
+    (folder / "out" / "run.json").write_text(json.dumps(record))
+    if not keep_policy:
+        policy_path.unlink()
+    return out
+
+
+def _row(folder: Path, made: Made, labels: tuple[str, ...], bound: object) -> Row:
+    uri = str(folder / "in" / made.name)
+    item = Item(
+        item_id=made.name, uri=uri, objects=(MediaObject(uri=uri, name=made.name),), attributes=dict(made.attributes)
+    )
+    votes = None
+    code = ErrorCode.CORRUPT if made.votes is None else None
+    if made.votes is not None:
+        scores = np.array([[np.nan if s is None else s for s in row] for row in made.votes], np.float32)
+        count = len(scores)
+        votes = ItemVotes(labels=labels, frames=tuple(range(count)), times_s=(None,) * count, scores=scores)
+    judged = judge_item(votes, code, bound)  # type: ignore[arg-type] # a BoundPolicy, kept out of the signature
+    return Row(
+        item=item,
+        status=Status.OK if code is None else Status.ERROR,
+        kind=Kind.IMAGE,
+        judgement=judged,
+        votes=votes,
+        error_code=code,
+    )

@@ -1,0 +1,276 @@
+"""text: rules, boxes and a file's characters without weights; then the packaged networks on pictures drawn here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont
+
+from moderation.config import load_config, packaged_configs, read_yaml
+from moderation.detectors.text import Text, count_words, printable
+from moderation.detectors.text_rules import PATTERNS, find_hits, make_rules, score_hits
+from moderation.detectors.text_weights import read_characters
+from moderation.detectors.views import TensorFrames
+from moderation.detectors.weights import resolve
+from moderation.errors import FatalError, UsageError
+from moderation.types import F32, U8
+
+CPU = torch.device("cpu")
+RULES = read_yaml(packaged_configs() / "rules" / "text.yaml")
+
+
+def hits(*lines: str, **options: object) -> list[tuple[str, str]]:
+    return [(hit.label, hit.rule) for hit in find_hits(make_rules(options or RULES), lines)]
+
+
+def labels(*lines: str) -> set[str]:
+    return {label for label, _ in hits(*lines)}
+
+
+# --- rules
+
+
+@pytest.mark.parametrize("line", ["TikTok", "ＴｉｋＴｏｋ @someone", "tik tok", "T-I-K-T-O-K", "抖 音"])
+def test_a_brand_is_found_whatever_its_case_width_and_spaces(line: str) -> None:
+    assert "watermark" in labels(line)
+
+
+@pytest.mark.parametrize("line", ["5hutterstock", "shuterstock", "shutterrstock", "www.shutlerstock.c"])
+def test_a_long_word_may_have_one_letter_wrong(line: str) -> None:
+    assert ("watermark", "shutterstock") in hits(line)
+
+
+def test_two_letters_wrong_are_another_word() -> None:
+    assert ("watermark", "shutterstock") not in hits("5hutter5tock")
+
+
+def test_a_short_phrase_is_not_found_inside_a_longer_word() -> None:
+    assert not hits("madame dmarc", advert=["add me", "dm"])
+    assert hits("please add me!", advert=["add me"]) == [("advert", "add me")]
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        ("Tel 138-1234-5678", "phone"),
+        ("call +49 151 1234567", "phone"),
+        ("+14155550123", "phone"),
+        ("www.example.com", "url"),
+        ("visit example.shop today", "url"),
+        ("CLUB.AUTOHOME.COM.CN", "url"),
+        ("mail me: a.b@example.org", "email"),
+        ("加微信 vx:abc12345", "messenger"),
+        ("微信号：shop_2024", "messenger"),
+        ("QQ 123456789", "messenger"),
+        ("t.me/somebody", "messenger"),
+        ("@some_body", "handle"),
+        ("only ￥99", "price"),
+        ("199元", "price"),
+    ],
+)
+def test_contact_details_and_prices_are_recognised(line: str, rule: str) -> None:
+    assert rule in {name for _, name in hits(line)}
+
+
+@pytest.mark.parametrize(
+    "line", ["1234567890123456", "12:30", "2024-05-01", "Mt. Everest", "a.b", "e.g. this", "No. 1"]
+)
+def test_ordinary_print_is_no_contact(line: str) -> None:
+    assert not {name for _, name in hits(line)} & {"phone", "url", "email", "messenger", "handle"}
+
+
+def test_shop_talk_and_banned_words_are_told_apart() -> None:
+    assert labels("加微信领取优惠券") == {"advert"}
+    assert labels("网络赌场") == {"banned"}
+    assert labels("GARDEN OPEN TO VISITORS") == set()
+
+
+def test_sightings_add_up_and_a_repeated_one_does_not() -> None:
+    options = {"advert": {"call now": 0.5, "discount": 0.5}}
+    once = find_hits(make_rules(options), ["call now"])
+    twice = find_hits(make_rules(options), ["call now", "call now"])
+    both = find_hits(make_rules(options), ["call now discount"])
+    assert score_hits(once, [0.8])["advert"] == pytest.approx(0.4)
+    assert score_hits(twice, [0.8, 0.8])["advert"] == pytest.approx(0.4)
+    assert score_hits(both, [0.8])["advert"] == pytest.approx(1 - 0.6 * 0.6)
+
+
+@given(st.text(max_size=300))
+def test_any_text_scores_between_0_and_1(text: str) -> None:
+    found = score_hits(find_hits(make_rules(RULES), [text]), [0.9])
+    assert all(0 <= score <= 1 for score in found.values())
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_pattern_reads_a_hostile_line_in_one_go(name: str) -> None:
+    # Steps, not seconds: ten times the line may not take much more than ten times as long; the test's limit would say.
+    for hostile in ("a" * 4000, "1" * 4000, "a." * 2000, "微信" + ":" * 4000, "1 " * 2000, "@" * 4000, "a@" * 2000):
+        PATTERNS[name].search(hostile)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"advertt": []}, "advert"),
+        ({"advert": "add me"}, "advert"),
+        ({"advert": {"add me": 2}}, "weight"),
+        ({"advert": [["x"]]}, "phrase"),
+        ({"banned": ["!"]}, "letters"),
+        ({"patterns": {"phones": {}}}, "phone"),
+        ({"patterns": {"phone": {"wieght": 1}}}, "weight"),
+        ({"patterns": {"phone": {"label": "adverts"}}}, "advert"),
+        ({"close_px": 10}, "close_px"),
+        ({"glance": "0.3"}, "glance"),
+    ],
+)
+def test_a_wrong_option_is_refused_naming_what_is_right(options: dict[str, object], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        Text(options)
+
+
+def test_the_packaged_rules_load_through_options_from(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("stack: {detectors: [{name: text, options_from: rules/text.yaml, options: {close_px: 640}}]}")
+    (entry,) = load_config(str(path)).stack.detectors
+    detector = Text(entry.options)
+    assert len(detector.rules.phrases) > 100
+    assert set(detector.rules.patterns) == set(PATTERNS)
+
+
+# --- what a table shows, and files
+
+
+def test_a_label_is_printable_and_bounded() -> None:
+    shown = printable("a\x1b[0m\u202e\nb" + "c" * 500)
+    assert shown.isprintable()
+    assert len(shown) == 120
+
+
+def test_words_are_counted_as_people_count() -> None:
+    assert count_words("OBJECTS IN MIRROR, 2 m") == 5
+    assert count_words("扫码 now") == 3
+    assert count_words("…!") == 0
+
+
+def test_a_file_without_characters_is_refused() -> None:
+    assert read_characters("a\nb\n") == ("", "a", "b", " ")
+    with pytest.raises(FatalError, match="characters"):
+        read_characters("")
+
+
+# --- boxes
+
+
+def test_a_turned_bar_becomes_a_rectangle_that_is_grown_and_counted_once() -> None:
+    cv2 = pytest.importorskip("cv2")
+    from moderation.detectors.text_boxes import covered_share, cut_strip, find_boxes
+
+    marked = np.zeros((200, 300), np.float32)
+    corners = cv2.boxPoints(((150, 100), (120, 16), 20))
+    cv2.fillPoly(marked, [corners.astype(np.int32)], 0.9)
+    (box,) = find_boxes(marked, 10)
+    edge = box.corners * (300, 200)
+    # 1.6 times area over perimeter: 11 pixels further out on each side; the core itself is drawn a little larger.
+    long, short = np.linalg.norm(edge[1] - edge[0]), np.linalg.norm(edge[3] - edge[0])
+    assert 120 + 20 < long < 120 + 34
+    assert 16 + 20 < short < 16 + 34
+    assert 0.6 < box.score <= 0.9
+    assert covered_share([box, box]) == pytest.approx(long * short / 60_000, rel=0.1)
+    strip = cut_strip(np.zeros((400, 600, 3), np.uint8), box)
+    assert strip is not None
+    assert strip.shape[0] < strip.shape[1]
+
+
+def test_boxes_come_in_reading_order_and_at_most_as_many_as_asked() -> None:
+    pytest.importorskip("cv2")
+    from moderation.detectors.text_boxes import find_boxes
+
+    marked: F32 = np.zeros((200, 300), np.float32)
+    for x, y in ((200, 20), (20, 22), (100, 120)):
+        marked[y : y + 12, x : x + 60] = 1
+    places = [tuple((box.corners[0] * (300, 200)).round(-1)) for box in find_boxes(marked, 10)]
+    assert [x for x, _ in places] == [*sorted([places[0][0], places[1][0]]), places[2][0]]
+    assert len(find_boxes(marked, 2)) == 2
+    assert find_boxes(np.zeros((64, 64), np.float32), 5) == []
+
+
+# --- the packaged networks
+
+
+@pytest.fixture(scope="module")
+def detector() -> Text:
+    pytest.importorskip("rapidocr")
+    loaded = Text({**RULES})
+    loaded.load(CPU, torch.float32, [str(resolve(w)) for w in Text.weights])
+    return loaded
+
+
+def written(*lines: str, size: int = 26) -> U8:
+    picture = Image.new("RGB", (480, 320), (70, 110, 150))
+    draw = ImageDraw.Draw(picture)
+    for i, line in enumerate(lines):
+        draw.text((30, 40 + 80 * i), line, fill=(250, 250, 240), font=ImageFont.load_default(size))
+    return np.array(picture)
+
+
+def batch(*frames: U8) -> TensorFrames:
+    return TensorFrames(frames, [(f.shape[1], f.shape[0]) for f in frames], CPU)
+
+
+@pytest.mark.weights
+def test_what_is_written_is_read_and_judged(detector: Text) -> None:
+    with torch.inference_mode():
+        scored = detector.score(batch(written("Add me on WhatsApp", "+49 151 1234567"), written()), {})
+    found, plain = (dict(zip(Text.labels, row, strict=True)) for row in scored.scores.tolist())
+    assert scored.regions is not None
+    first, second = scored.regions[0]
+    assert "whatsapp" in first.label.lower().replace(" ", "")
+    assert "1234567" in second.label
+    assert 0 <= first.x0 < first.x1 <= 1
+    assert 0 <= first.y0 < first.y1 < second.y1 <= 1
+    assert found["advert"] > 0.9
+    assert found["banned"] == found["watermark"] == 0
+    assert 0.03 < found["share"] < 0.4
+    assert found["words"] >= 6
+    assert plain == dict.fromkeys(Text.labels, 0.0)
+
+
+@pytest.mark.weights
+def test_an_unsure_glance_is_followed_by_a_close_look(detector: Text) -> None:
+    picture = written("a small line of print", size=12)
+    with torch.inference_mode():
+        (lines,) = Text.read(detector, batch(picture))
+    assert any("print" in line.text for line in lines)
+
+
+@pytest.mark.weights
+def test_the_networks_score_as_their_files_do_elsewhere(detector: Text) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    assert detector.detector is not None
+    assert detector.recogniser is not None
+    for network, weights, shape in (
+        (detector.detector, Text.weights[0], (1, 3, 64, 96)),
+        (detector.recogniser, Text.weights[1], (2, 3, 48, 160)),
+    ):
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+        session = runtime.InferenceSession(str(resolve(weights)), providers=["CPUExecutionProvider"])
+        # The file reads BGR.
+        theirs = session.run(None, {session.get_inputs()[0].name: x.flip(1).numpy()})[0]
+        with torch.inference_mode():
+            ours = network(x)
+        ours = ours.softmax(dim=2) if theirs.ndim == 3 else ours[:, None]
+        np.testing.assert_allclose(ours.numpy(), theirs, atol=2e-5)
+
+
+@pytest.mark.weights
+def test_weights_of_another_network_are_refused() -> None:
+    pytest.importorskip("rapidocr")
+    detector = Text({})
+    paths = [str(resolve(w)) for w in Text.weights]
+    with pytest.raises(FatalError, match="another"):
+        detector.load(CPU, torch.float32, paths[::-1])
