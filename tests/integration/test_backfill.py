@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from pathlib import Path
 
 import duckdb
@@ -11,6 +13,7 @@ from PIL import Image
 
 from tests.job_runs import (
     by_name,
+    job_command,
     job_env,
     log_lines,
     make_pictures,
@@ -178,11 +181,19 @@ def test_max_items_ends_early_and_the_next_call_goes_on(
     assert (out / "_SUCCESS").exists()
 
 
-def test_two_workers_write_the_same_bytes_as_one(pictures: Path, config: Path, done: Path, tmp_path: Path) -> None:
-    ended = run_job("backfill", pictures, "--out", tmp_path / "out", "--config", config, "--workers", 2)
-    assert ended.returncode == 0, ended.stderr
-    assert len(summary(tmp_path / "out")["workers"]) == 2
-    assert part_bytes(tmp_path / "out") == part_bytes(done)
+def test_two_workers_write_the_same_bytes_as_one(pictures: Path, tmp_path: Path) -> None:
+    # No worker scores before both are there: else the first one may have done it all by then.
+    gate, one, two, log = (tmp_path / name for name in ("open", "one", "two", "log"))
+    config = make_tiny_config(tmp_path / "config", waits_for=str(gate))
+    command = job_command("backfill", pictures, "--out", two, "--config", config, "--workers", 2)
+    with log.open("w") as stderr, subprocess.Popen(command, env=job_env(), stderr=stderr) as job:
+        while len(log_lines(log.read_text(), "worker")) < 2 and job.poll() is None:
+            time.sleep(0.1)
+        gate.touch()
+        assert job.wait() == 0, log.read_text()
+    assert len(summary(two)["workers"]) == 2
+    assert run_job("backfill", pictures, "--out", one, "--config", config).returncode == 0
+    assert part_bytes(two) == part_bytes(one)
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(pictures: Path, config: Path, tmp_path: Path) -> None:

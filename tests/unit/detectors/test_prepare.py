@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from moderation.detectors.imagenet import EfficientNetLite0
-from moderation.detectors.prepare import Activation, Conv, compile_networks, count_parts, infer, prepare
+from moderation.detectors.prepare import Activation, Conv, compile_networks, count_parts, infer, prepare, work_each
 from moderation.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -144,3 +144,19 @@ def test_compiling_without_a_compiler_names_what_is_missing(monkeypatch: pytest.
 def test_a_detector_without_networks_needs_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert compile_networks(object(), CPU) == 0
+
+
+def test_work_on_different_sizes_keeps_its_order_and_the_callers_modes() -> None:
+    def double(x: torch.Tensor) -> tuple[torch.Tensor, bool, bool]:
+        return x * 2, torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+
+    given = [torch.full((n,), float(n)) for n in range(1, 8)]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        made = work_each(double, given, torch.device("cpu"))
+    assert [m[0].tolist() for m in made] == [[2.0 * n] * n for n in range(1, 8)]
+    assert all(inference and autocast for _, inference, autocast in made)
+
+
+def test_numbers_too_small_for_the_normal_form_are_zero_where_networks_run() -> None:
+    (made,) = work_each(lambda x: x * 0.5, [torch.full((64,), 1.2e-38)], torch.device("cpu"))
+    assert made.sum() == 0
