@@ -51,14 +51,15 @@ clean:  ## remove what was made here, but not .venv
 	rm -rf demo-data demo-out build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # uv is quick, but knows nothing of an index that only pip was told of: then pip installs the same files.
+# No dependencies: the lock names all, less those that pyproject.toml overrides.
 # No build isolation: what builds the package is in the lock too, so that nothing outside it is fetched.
 $(STAMP): requirements.lock requirements-uv.lock requirements-reference.lock pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -c 'import sys; sys.exit("Python 3.11 or later is needed") if sys.version_info < (3, 11) else None'
 	$(RUN) -m pip --version >/dev/null 2>&1 || $(RUN) -m ensurepip
 	test -x $(UV) || $(RUN) -m pip install --quiet --require-hashes -r requirements-uv.lock
-	$(UV) pip install --python $(RUN) --require-hashes -r requirements.lock \
-		|| $(RUN) -m pip install --require-hashes -r requirements.lock
+	$(UV) pip install --python $(RUN) --no-deps --require-hashes -r requirements.lock \
+		|| $(RUN) -m pip install --no-deps --require-hashes -r requirements.lock
 	$(UV) pip install --python $(RUN) --no-deps --no-build-isolation -e .
 	$(UV) pip install --python $(RUN) --no-deps --require-hashes -r requirements-reference.lock \
 		|| echo 'No C++ compiler, so no reference for PDQ: its tests skip.'

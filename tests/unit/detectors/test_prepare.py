@@ -16,7 +16,7 @@ from moderation.detectors.prepare import Activation, Conv, compile_networks, cou
 from moderation.errors import UsageError
 
 CPU = torch.device("cpu")
-ACTIVATIONS: tuple[Activation | None, ...] = (None, "relu", "relu6", "gelu")
+ACTIVATIONS: tuple[Activation | None, ...] = (None, "relu", "relu6", "gelu", "silu")
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +38,8 @@ def expected(conv: Conv, x: torch.Tensor, shortcut: torch.Tensor | None = None) 
         y = y + shortcut.double()
     if conv.activation == "gelu":
         return y * (1 + torch.erf(y / 2**0.5)) / 2
+    if conv.activation == "silu":
+        return y * torch.sigmoid(y)
     if conv.activation is not None:
         y = y.clamp(0, 6 if conv.activation == "relu6" else None)
     return y
