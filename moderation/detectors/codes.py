@@ -78,7 +78,7 @@ class Codes:
     labels: Sequence[str] = ("count", "qr", "linear", "url", "contact")
     ranges: Mapping[str, tuple[float, float]] = {"count": (0.0, _MOST_CODES)}
     view = View(mode="canvas")
-    cost_ms = 10.0
+    cost_ms = 8.0
     weights: Sequence[Weights] = ()
     requires: Sequence[str] = ()
     embedding_dim = 0

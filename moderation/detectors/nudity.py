@@ -99,7 +99,7 @@ class Nudity:
     labels: Sequence[str] = ("explicit", "suggestive", "covered", "parts")
     ranges: Mapping[str, tuple[float, float]] = {"parts": (0.0, _MOST_BOXES)}
     view = View(mode="canvas")
-    cost_ms = 25.0
+    cost_ms = 20.0
     weights: Sequence[Weights] = (
         Weights(
             locator="pkg://nudenet/320n.onnx",
