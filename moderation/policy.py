@@ -165,10 +165,17 @@ def judge(bound: BoundPolicy, votes: ItemVotes) -> Judgement:
     if hit := _furthest((s, s.score, s.check.pass_) for s in scored if s.complete):
         return decide(Verdict.PASS, f"positive:{hit.scored.check.name}:pass", hit, hit.excess)
     if bound.policy.default == "pass":
-        if all(s.score is None for s in scored):
+        if not any(_was_asked(s, kinship) for s in scored):
             return decide(Verdict.REVIEW, "null:all:review", None, None)
         return decide(Verdict.PASS, "default:pass", None, _closest_call(scored, Verdict.PASS))
     return decide(Verdict.REVIEW, "default:review", None, _closest_call(scored, Verdict.REVIEW))
+
+
+def _was_asked(scored: _Scored, kinship: context.Kinship | None) -> bool:
+    # Of the item itself: what is known of its parts alone does not let it pass.
+    if scored.score is None or kinship is None:
+        return scored.score is not None
+    return any(scored.frames[row] == scored.frames[row] for row in kinship.roots)
 
 
 def _find_problems(name: str, check: Check, columns: Collection[str], gated: Collection[str]) -> Iterable[str]:

@@ -86,6 +86,13 @@ def test_tiles_need_no_vouching_but_the_picture_does() -> None:
     assert judged(votes(*[(0.1, 0.0, F, 4)] * 4, (0.1, 0.9, W, None))).verdict is Verdict.PASS
 
 
+def test_what_is_known_of_a_tile_alone_lets_no_picture_pass() -> None:
+    bad = {"side": "negative", "votes": ["d.bad"], "block": 0.9, "null": "ignore"}
+    policy = bind(Policy.model_validate({"default": "pass", "checks": {"bad": bad}}), LABELS)
+    assert judge(policy, votes((NAN, NAN, F, None), (0.1, NAN, T, 0))).reason == "null:all:review"
+    assert judge(policy, votes((0.1, NAN, F, None), (NAN, NAN, T, 0))).reason == "default:pass"
+
+
 def test_tiles_do_not_dilute_what_the_frame_itself_scores() -> None:
     pool = {"method": "top_k_mean", "k": 3}
     alone = judged(votes((0.93, 0.1, F, None)), pool=pool)
