@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,6 +85,8 @@ class Cluster:
     metrics_port: int
     dashboard_port: int
     nodes: list[Node] = field(default_factory=list)
+    # What every process of its nodes has in its environment beside the usual.
+    node_env: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -98,7 +100,7 @@ class Cluster:
 
     def add_node(self, *, num_cpus: int = 1, num_gpus: int = 0) -> Node:
         """Another node, once it has joined."""
-        node = _start(["--address", self.address], num_cpus, num_gpus, session_of=self.nodes[0])
+        node = _start(["--address", self.address], num_cpus, num_gpus, self.node_env, session_of=self.nodes[0])
         self.nodes.append(node)
         return node
 
@@ -116,14 +118,18 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster(*, num_cpus: int = 2, num_gpus: int = 0, dashboard: bool = False) -> Iterator[Cluster]:
+def running_cluster(
+    *, num_cpus: int = 2, num_gpus: int = 0, dashboard: bool = False, node_env: Mapping[str, str] | None = None
+) -> Iterator[Cluster]:
     """A cluster with a head of these (logical) resources; ends with the block."""
     port, metrics_port, dashboard_port = free_port(), free_port(), free_port()
-    cluster = Cluster(port=port, metrics_port=metrics_port, dashboard_port=dashboard_port)
+    cluster = Cluster(
+        port=port, metrics_port=metrics_port, dashboard_port=dashboard_port, node_env=dict(node_env or {})
+    )
     head = ["--head", "--port", str(port), "--metrics-export-port", str(metrics_port)]
     head += ["--include-dashboard", str(dashboard).lower(), "--dashboard-port", str(dashboard_port)]
     try:
-        cluster.nodes.append(_start(head, num_cpus, num_gpus))
+        cluster.nodes.append(_start(head, num_cpus, num_gpus, cluster.node_env))
         yield cluster
     finally:
         cluster.stop()
@@ -136,11 +142,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _start(arguments: list[str], num_cpus: int, num_gpus: int, session_of: Node | None = None) -> Node:
+def _start(
+    arguments: list[str], num_cpus: int, num_gpus: int, node_env: Mapping[str, str], session_of: Node | None = None
+) -> Node:
     for _ in range(START_ATTEMPTS):
         # Short: the sockets of a session lie below it, and a socket's path has room for 107 bytes.
         folder = Path(tempfile.mkdtemp(prefix="rc", dir="/tmp"))
-        command = [str(Path(sys.executable).with_name("ray")), "start", *arguments, "--block"]
+        command = [sys.executable, "-m", "tests.warm_workers", str(folder), "start", *arguments, "--block"]
         command += ["--num-cpus", str(num_cpus), "--num-gpus", str(num_gpus), "--disable-usage-stats"]
         command += ["--node-ip-address", "127.0.0.1", "--object-store-memory", str(STORE_BYTES)]
         # A raylet waits 15 s for its agents to say which ports they took, which is too short on a busy machine; it
@@ -150,10 +158,11 @@ def _start(arguments: list[str], num_cpus: int, num_gpus: int, session_of: Node 
             if name not in arguments:
                 command += [name, str(port)]
         if "--head" in arguments:
+            command += ["--no-monitor"]  # nothing scales these clusters
             command += ["--temp-dir", str(folder)]
         # Not the address of another cluster of the tests, nor the ports that every head of a machine would take.
         own = {name: str(free_port()) for name in ("DASHBOARD_METRIC_PORT", "AUTOSCALER_METRIC_PORT")}
-        env = job_env(own_cluster=True, **_SETTINGS, **own)
+        env = job_env(own_cluster=True, **_SETTINGS, **own, **node_env)
         log = folder / "start.log"
         with log.open("wb") as output:
             process = subprocess.Popen(command, env=env, stdout=output, stderr=output, start_new_session=True)

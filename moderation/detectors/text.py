@@ -15,7 +15,7 @@ import torch
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
 from moderation.detectors.prepare import prepare
 from moderation.detectors.registry import check_options
-from moderation.detectors.text_boxes import covered_share, require_opencv
+from moderation.detectors.text_boxes import covered_share, require_packages
 from moderation.detectors.text_network import TextDetector, TextRecogniser
 from moderation.detectors.text_reader import Line, Reader, read_lines
 from moderation.detectors.text_rules import LABELS, find_hits, make_rules, score_hits
@@ -36,7 +36,7 @@ class Text:
 
     A frame is first looked at small (`glance_px`, its long side); where no pixel is text with at least the probability
     `glance`, it has no text. Else it is looked at closely (`close_px`, its short side, enlarged if need be: small print
-    is found only so), and what is found is read. Upside-down lines are not turned round.
+    is found only so), and what is found is read, once more upside down where that is unsure.
 
     Options: `watermark`, `advert`, `banned`: phrases or phrase -> weight, `patterns`: built-in pattern -> {label,
     weight} (`options_from: rules/text.yaml` has a first set of all four; without any, only `share` and `words` say
@@ -95,9 +95,9 @@ class Text:
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device.
 
-        Raises FatalError when they are not of these networks, UsageError without OpenCV.
+        Raises FatalError when they are not of these networks, UsageError without OpenCV and pyclipper.
         """
-        require_opencv()
+        require_packages()
         detector = TextDetector()
         load_detector(detector, read_onnx(paths[0]))
         characters = read_characters(read_metadata(paths[1], "character"))

@@ -1,7 +1,7 @@
 """From a map of "this pixel is text" to rectangles, and from a rectangle to an upright strip of the frame.
 
 After "Differentiable Binarization", https://arxiv.org/abs/1911.08947: the map marks the core of each line, which is
-grown back by its area over its perimeter. A rectangle grown so is a rectangle: no polygon library is needed.
+grown back by its area over its perimeter. Rounding follows the package rapidocr: small print reads otherwise.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from moderation.errors import UsageError
 from moderation.types import F32, U8
@@ -44,10 +45,14 @@ class TextBox:
         return x0, y0, x1, y1
 
 
-def find_boxes(probability: F32, most: int) -> list[TextBox]:
-    """Rectangles around what a map [H,W] marks, in reading order; of more than `most` the largest."""
+def find_boxes(probability: F32, frame_size: tuple[int, int], most: int) -> list[TextBox]:
+    """Rectangles around what a map [H,W] marks, in reading order; of more than `most` the largest.
+
+    frame_size: height, width of the frame that was scaled to the map; corners are whole pixels of it.
+    """
     cv2 = _opencv()
     height, width = probability.shape
+    high, wide = frame_size
     core = (probability > _PIXEL_THRESHOLD).astype(np.uint8)
     if not core.any():
         return []
@@ -57,18 +62,18 @@ def find_boxes(probability: F32, most: int) -> list[TextBox]:
         outlines = sorted(outlines, key=cv2.contourArea, reverse=True)[:most]
     found: list[TextBox] = []
     for outline in outlines:
-        centre, (w, h), angle = cv2.minAreaRect(outline)
-        if min(w, h) < _SMALLEST_CORE:
+        corners, thickness = _rectangle(outline, cv2)
+        if thickness < _SMALLEST_CORE:
             continue
-        score = _mean_inside(probability, cv2.boxPoints((centre, (w, h), angle)), cv2)
+        score = _mean_inside(probability, corners, cv2)
         if score < _BOX_THRESHOLD:
             continue
-        distance = _GROWTH * w * h / (2 * (w + h))
-        if min(w, h) + 2 * distance < _SMALLEST_BOX:
+        corners, thickness = _rectangle(_grown(corners, cv2), cv2)
+        if thickness < _SMALLEST_BOX:
             continue
-        corners = _clockwise(_grown(cv2.boxPoints((centre, (w, h), angle)), distance, cv2))
-        unit = (corners / np.array([width, height], np.float32)).clip(0, 1).astype(np.float32)
-        found.append(TextBox(corners=unit, score=score))
+        frame = np.array([wide, high], np.float32)
+        pixels = _clockwise(np.round(corners / np.array([width, height], np.float32) * frame)).clip(0, frame - 1)
+        found.append(TextBox(corners=(pixels / frame).astype(np.float32), score=score))
     return _reading_order(found)
 
 
@@ -76,7 +81,6 @@ def cut_strip(frame: U8, box: TextBox) -> U8 | None:
     """The box upright, uint8 [h,w,3] at the frame's own scale; None where it is thinner than a letter can be."""
     cv2 = _opencv()
     height, width = frame.shape[:2]
-    # To whole pixels of the frame, as the package that these weights come with does: small print reads otherwise.
     corners = np.round(box.corners * (width, height)).clip(0, (width - 1, height - 1)).astype(np.float32)
     w = int(max(np.linalg.norm(corners[0] - corners[1]), np.linalg.norm(corners[2] - corners[3])))
     h = int(max(np.linalg.norm(corners[0] - corners[3]), np.linalg.norm(corners[1] - corners[2])))
@@ -95,6 +99,12 @@ def fit_strip(strip: U8, widest: int) -> U8:
     scaled = min(widest, max(1, int(np.ceil(STRIP_HEIGHT * width / height))))
     fitted: U8 = _opencv().resize(np.ascontiguousarray(strip), (scaled, STRIP_HEIGHT))
     return fitted
+
+
+def scale_as_packaged(frame: U8, height: int, width: int) -> U8:
+    """A frame resampled, uint8 [height,width,3]: to a level in 256 as the package does, which moves boxes by pixels."""
+    scaled: U8 = _opencv().resize(frame, (width, height))
+    return scaled
 
 
 def covered_share(boxes: list[TextBox]) -> float:
@@ -125,11 +135,21 @@ def _mean_inside(probability: F32, corners: F32, cv2: ModuleType) -> float:
     return float(cv2.mean(probability[y0 : y1 + 1, x0 : x1 + 1], mask)[0])
 
 
-def _grown(core: F32, distance: float, cv2: ModuleType) -> F32:
-    """A rectangle with each side further out; in whole pixels, as the package's polygon library counts."""
-    centre, (w, h), angle = cv2.minAreaRect(np.trunc(core + 1e-3).astype(np.float32))
-    grown: F32 = np.round(cv2.boxPoints((centre, (w + 2 * distance, h + 2 * distance), angle)))
-    return grown
+def _rectangle(points: F32 | npt.NDArray[np.int32], cv2: ModuleType) -> tuple[F32, float]:
+    """The smallest rectangle around points: corners [4,2] clockwise from the left, and its shorter side."""
+    rectangle = cv2.minAreaRect(points)
+    corners = sorted(cv2.boxPoints(rectangle), key=lambda corner: float(corner[0]))
+    left, right = (sorted(side, key=lambda corner: float(corner[1])) for side in (corners[:2], corners[2:]))
+    return np.array([left[0], right[0], right[1], left[1]], np.float32), min(rectangle[1])
+
+
+def _grown(core: F32, cv2: ModuleType) -> npt.NDArray[np.int32]:
+    """The outline of what lies within area / perimeter of a rectangle, int32 [N,1,2]."""
+    distance = _GROWTH * cv2.contourArea(core) / cv2.arcLength(core, closed=True)
+    clipper = _pyclipper()
+    offset = clipper.PyclipperOffset()
+    offset.AddPath(core, clipper.JT_ROUND, clipper.ET_CLOSEDPOLYGON)
+    return np.array(offset.Execute(distance), np.int32).reshape(-1, 1, 2)
 
 
 def _clockwise(corners: F32) -> F32:
@@ -153,9 +173,18 @@ def _reading_order(boxes: list[TextBox]) -> list[TextBox]:
     return [box for line in lines for box in sorted(line, key=lambda b: float(b.corners[0, 0]))]
 
 
-def require_opencv() -> None:
-    """Raises UsageError with the command that installs it."""
+def require_packages() -> None:
+    """Raises UsageError with the command that installs them."""
     _opencv()
+    _pyclipper()
+
+
+def _pyclipper() -> ModuleType:
+    try:
+        import pyclipper  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError as error:
+        raise UsageError("detector 'text' needs the package 'pyclipper'; pip install 'moderation[text]'") from error
+    return pyclipper  # type: ignore[no-any-return,unused-ignore]
 
 
 def _opencv() -> ModuleType:

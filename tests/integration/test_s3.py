@@ -37,6 +37,7 @@ from tests.job_runs import (
     run_job,
     verdicts,
 )
+from tests.ray_cluster import Cluster, running_cluster
 from tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server, environment, find_rclone, s3_env, s3_facts, serve_s3
 
 pytestmark = pytest.mark.ray
@@ -153,10 +154,15 @@ def media_reads(proxy: FaultProxy) -> list[str]:
     return [path for method, path in proxy.requests if method == "GET" and path.startswith(f"/{BUCKET}/in/")]
 
 
-def s3_job(proxy: FaultProxy, *arguments: Any, **extra: str) -> subprocess.CompletedProcess[str]:
-    return run_job(
-        *arguments, env=job_env(own_cluster=True, **s3_env(proxy.endpoint), **RETRYING_ENV, **extra), timeout_s=500
-    )
+@pytest.fixture(scope="module")
+def cluster(proxy: FaultProxy) -> Iterator[Cluster]:
+    """One whose workers reach the store by the proxy, as pods do that have a secret by reference."""
+    with running_cluster(node_env={**s3_env(proxy.endpoint), **RETRYING_ENV}) as running:
+        yield running
+
+
+def s3_job(cluster: Cluster, *arguments: Any) -> subprocess.CompletedProcess[str]:
+    return run_job(*arguments, env={**cluster.env, **cluster.node_env}, timeout_s=500)
 
 
 # --- a run
@@ -173,9 +179,9 @@ def test_a_run_on_s3_by_a_profile_gives_every_item_its_row(clean: tuple[Path, st
 
 
 def test_a_second_call_says_nothing_left_and_reads_no_picture(
-    clean: tuple[Path, str], good_day: FaultProxy, config: Path
+    clean: tuple[Path, str], cluster: Cluster, good_day: FaultProxy, config: Path
 ) -> None:
-    ended = s3_job(good_day, "backfill", SOURCE, "--out", f"s3://{BUCKET}/clean", "--config", config)
+    ended = s3_job(cluster, "backfill", SOURCE, "--out", f"s3://{BUCKET}/clean", "--config", config)
     assert ended.returncode == 0, ended.stderr
     assert "Nothing left" in ended.stdout
     assert media_reads(good_day) == []
@@ -184,12 +190,12 @@ def test_a_second_call_says_nothing_left_and_reads_no_picture(
 
 @pytest.mark.slow
 def test_a_run_with_faults_in_a_tenth_of_its_requests_writes_the_same_bytes(
-    clean: tuple[Path, str], good_day: FaultProxy, config: Path
+    clean: tuple[Path, str], cluster: Cluster, good_day: FaultProxy, config: Path
 ) -> None:
     good_day.injected.clear()
     good_day.rate = 0.1
     faulty = clean[0].parent / "faults"
-    ended = s3_job(good_day, "backfill", SOURCE, "--out", f"s3://{BUCKET}/faults", "--config", config)
+    ended = s3_job(cluster, "backfill", SOURCE, "--out", f"s3://{BUCKET}/faults", "--config", config)
     assert ended.returncode == 0, ended.stderr
     assert part_bytes(faulty) == part_bytes(clean[0])
     assert len(verdicts(faulty)) == ITEMS
@@ -199,11 +205,11 @@ def test_a_run_with_faults_in_a_tenth_of_its_requests_writes_the_same_bytes(
 
 @pytest.mark.slow
 def test_a_killed_driver_resumes_on_s3_and_reads_no_committed_shard_again(
-    clean: tuple[Path, str], good_day: FaultProxy, tmp_path: Path
+    clean: tuple[Path, str], cluster: Cluster, good_day: FaultProxy, tmp_path: Path
 ) -> None:
     slow = make_tiny_config(tmp_path / "config", slow_s=0.1)
     out = clean[0].parent / "killed"
-    env = job_env(own_cluster=True, **s3_env(good_day.endpoint))
+    env = {**cluster.env, **cluster.node_env}
     arguments = ("backfill", SOURCE, "--out", f"s3://{BUCKET}/killed", "--config", slow)
     with subprocess.Popen(
         job_command(*arguments), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -237,9 +243,11 @@ def rows_of(part: Path) -> list[dict[str, Any]]:
 # --- what a manifest and a tar may not do
 
 
-def test_a_manifest_reads_only_what_it_may(good_day: FaultProxy, server: S3Server, config: Path) -> None:
+def test_a_manifest_reads_only_what_it_may(
+    cluster: Cluster, good_day: FaultProxy, server: S3Server, config: Path
+) -> None:
     out = f"s3://{BUCKET}/by-manifest"
-    ended = s3_job(good_day, "backfill", f"s3://{BUCKET}/manifests/night.jsonl", "--out", out, "--config", config)
+    ended = s3_job(cluster, "backfill", f"s3://{BUCKET}/manifests/night.jsonl", "--out", out, "--config", config)
     assert ended.returncode == 3, ended.stderr
     rows = {row["uri"]: row for row in verdicts(server.path(out)).to_pylist()}
     assert {uri for uri, row in rows.items() if row["error_code"] == "forbidden"} == FORBIDDEN
@@ -253,9 +261,9 @@ def test_a_manifest_reads_only_what_it_may(good_day: FaultProxy, server: S3Serve
     assert not [path for _, path in good_day.requests if path.startswith("/private")]
 
 
-def test_names_in_a_tar_are_only_ids(good_day: FaultProxy, server: S3Server, config: Path) -> None:
+def test_names_in_a_tar_are_only_ids(cluster: Cluster, good_day: FaultProxy, server: S3Server, config: Path) -> None:
     out = f"s3://{BUCKET}/by-tar"
-    ended = s3_job(good_day, "backfill", f"s3://{BUCKET}/tars/night.tar", "--out", out, "--config", config)
+    ended = s3_job(cluster, "backfill", f"s3://{BUCKET}/tars/night.tar", "--out", out, "--config", config)
     assert ended.returncode == 0, ended.stderr
     rows = verdicts(server.path(out)).to_pylist()
     assert [row["verdict"] for row in rows] == ["block"] * len(TAR_NAMES)

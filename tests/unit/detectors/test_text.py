@@ -173,7 +173,7 @@ def test_a_turned_bar_becomes_a_rectangle_that_is_grown_and_counted_once() -> No
     marked = np.zeros((200, 300), np.float32)
     corners = cv2.boxPoints(((150, 100), (120, 16), 20))
     cv2.fillPoly(marked, [corners.astype(np.int32)], 0.9)
-    (box,) = find_boxes(marked, 10)
+    (box,) = find_boxes(marked, (400, 600), 10)
     edge = box.corners * (300, 200)
     # 1.6 times area over perimeter: 11 pixels further out on each side; the core itself is drawn a little larger.
     long, short = np.linalg.norm(edge[1] - edge[0]), np.linalg.norm(edge[3] - edge[0])
@@ -193,10 +193,10 @@ def test_boxes_come_in_reading_order_and_at_most_as_many_as_asked() -> None:
     marked: F32 = np.zeros((200, 300), np.float32)
     for x, y in ((200, 20), (20, 22), (100, 120)):
         marked[y : y + 12, x : x + 60] = 1
-    places = [tuple((box.corners[0] * (300, 200)).round(-1)) for box in find_boxes(marked, 10)]
+    places = [tuple((box.corners[0] * (300, 200)).round(-1)) for box in find_boxes(marked, (200, 300), 10)]
     assert [x for x, _ in places] == [*sorted([places[0][0], places[1][0]]), places[2][0]]
-    assert len(find_boxes(marked, 2)) == 2
-    assert find_boxes(np.zeros((64, 64), np.float32), 5) == []
+    assert len(find_boxes(marked, (200, 300), 2)) == 2
+    assert find_boxes(np.zeros((64, 64), np.float32), (64, 64), 5) == []
 
 
 # --- the packaged networks
@@ -246,6 +246,28 @@ def test_an_unsure_glance_is_followed_by_a_close_look(detector: Text) -> None:
     with torch.inference_mode():
         (lines,) = Text.read(detector, batch(picture))
     assert any("print" in line.text for line in lines)
+
+
+@pytest.mark.weights
+def test_a_line_that_is_upside_down_is_read(detector: Text) -> None:
+    upright = written("Add me on WhatsApp")
+    with torch.inference_mode():
+        rows = detector.read(batch(upright, np.ascontiguousarray(upright[::-1, ::-1])))
+    assert [[line.text for line in lines] for lines in rows] == [[rows[0][0].text]] * 2
+
+
+@pytest.mark.weights
+def test_lines_are_found_where_the_package_finds_them_and_say_the_same(detector: Text) -> None:
+    from rapidocr import RapidOCR
+
+    picture = written("The quick brown fox", "jumps over", "the lazy dog, 42", size=20)
+    theirs = RapidOCR(params={"Global.log_level": "error"})(picture[..., ::-1].copy())
+    with torch.inference_mode():
+        (ours,) = detector.read(batch(picture))
+    assert [line.text for line in ours] == list(theirs.txts)
+    np.testing.assert_allclose([line.confidence for line in ours], theirs.scores, atol=1e-3)
+    corners = np.array([line.box.corners * picture.shape[1::-1] for line in ours])
+    np.testing.assert_allclose(corners, theirs.boxes, atol=1)
 
 
 @pytest.mark.weights
