@@ -39,7 +39,7 @@ from moderation.types import U8
 BATCH: Final = 16
 SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "default": {},
-    "quicker": {"glance": 0.3, "close_px": 608},
+    "glance": {"glance": 0.3},
 }
 
 

@@ -1,4 +1,4 @@
-"""Lines of text in a batch of frames: a look at low resolution, a close look where that finds something, then reading.
+"""Lines of text in a batch of frames: perhaps a look at low resolution, a close look, then reading.
 
 Every size is a function of one frame or one line alone, and only equals share a batch: what a frame says does not
 depend on its neighbours (squeeze-and-excite and attention look at the padding, too).
@@ -54,8 +54,8 @@ class Line:
 class Reader:
     """Both networks, loaded, and the sizes that they look at.
 
-    glance_px: long side of the first look; glance: probability of its surest pixel from which on a frame is read;
-    close_px: short side of the second look. most: lines a frame.
+    glance_px: long side of the first look; glance: probability of its surest pixel from which on a frame is read, 0 for
+    no such look; close_px: short side of the second. most: lines a frame; surest: the least confidence of a line.
     """
 
     detector: TextDetector
@@ -71,8 +71,10 @@ class Reader:
 
 def read_lines(reader: Reader, frames: Sequence[torch.Tensor]) -> list[list[Line]]:
     """Lines of each frame (uint8 [H,W,3], RGB), in reading order."""
-    seen = _look(Peak(reader.detector), reader.dtype, frames, [_glance_size(f, reader.glance_px) for f in frames])
-    close = [i for i, peak in enumerate(seen) if peak >= reader.glance]
+    close = list(range(len(frames)))
+    if reader.glance > 0:
+        seen = _look(Peak(reader.detector), reader.dtype, frames, [_glance_size(f, reader.glance_px) for f in frames])
+        close = [i for i, peak in enumerate(seen) if peak >= reader.glance]
     sizes = [_close_size(frames[i], reader.close_px) for i in close]
     maps = _look(reader.detector, reader.dtype, [frames[i] for i in close], sizes)
     strips: list[_Strip] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from moderation.config import load_config, packaged_configs, read_yaml
 from moderation.detectors.text import Text, count_words, printable
+from moderation.detectors.text_reader import read_lines
 from moderation.detectors.text_rules import PATTERNS, find_hits, make_rules, score_hits
 from moderation.detectors.text_weights import read_characters
 from moderation.detectors.views import TensorFrames
@@ -241,11 +243,13 @@ def test_what_is_written_is_read_and_judged(detector: Text) -> None:
 
 
 @pytest.mark.weights
-def test_an_unsure_glance_is_followed_by_a_close_look(detector: Text) -> None:
-    picture = written("a small line of print", size=12)
+@pytest.mark.parametrize(("least", "found"), [(0, True), (0.3, True), (1, False)])
+def test_a_glance_that_sees_nothing_ends_it(detector: Text, least: float, found: bool) -> None:
+    assert detector._reader is not None
+    reader = replace(detector._reader, glance=least)
     with torch.inference_mode():
-        (lines,) = Text.read(detector, batch(picture))
-    assert any("print" in line.text for line in lines)
+        (lines,) = read_lines(reader, [torch.from_numpy(written("a line of print", size=20))])
+    assert bool(lines) == found
 
 
 @pytest.mark.weights
