@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
+import multiprocessing
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -68,9 +73,82 @@ def job_env(*, own_cluster: bool = False, **extra: str) -> dict[str, str]:
     return {**env, "PYTHONPATH": path, **extra}
 
 
-def job_command(*arguments: object) -> list[str]:
-    """The command line of `python -m jobs`."""
-    return [sys.executable, "-m", "jobs", *(str(a) for a in arguments)]
+class Job:
+    """`python -m jobs ARGUMENTS` as a process of its own, forked from one that has imported what takes longest.
+
+    Its output is in files, so that it is never held up by who reads it. A context ends with the process, which is
+    killed where the context fails.
+    """
+
+    def __init__(self, *arguments: object, env: Mapping[str, str]) -> None:
+        self.args = [str(a) for a in arguments]
+        self._folder = Path(tempfile.mkdtemp(prefix="job"))
+        self._process = _FORKING.Process(target=_be_a_job, args=(self.args, dict(env), str(self._folder)))
+        self._process.start()
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        if failed is not None:
+            self.kill()
+        self.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def stdout(self) -> str:
+        """What it has printed so far."""
+        return self._printed("stdout")
+
+    @property
+    def stderr(self) -> str:
+        """Its log so far."""
+        return self._printed("stderr")
+
+    def poll(self) -> int | None:
+        """Its exit code, minus the signal that ended it, or None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """The same, once it has ended. Raises TimeoutExpired."""
+        self._process.join(timeout_s)
+        code = self._process.exitcode
+        if code is None:
+            raise subprocess.TimeoutExpired(self.args, timeout_s or 0)
+        return code
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self._process.terminate()
+
+    def _printed(self, name: str) -> str:
+        file = self._folder / name
+        return file.read_text() if file.exists() else ""
+
+
+# Not Ray: it reads its settings from the environment once, when it is imported.
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload(["moderation.pipeline", "tests.job_runs", "jobs.__main__"])
+
+
+def _be_a_job(arguments: list[str], env: dict[str, str], folder: str) -> None:
+    os.environ.clear()
+    os.environ.update(env)
+    sys.path[:0] = [p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p and p not in sys.path]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        os.dup2(os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+
+    from jobs.__main__ import main
+
+    try:
+        main(arguments)
+    finally:
+        atexit._run_exitfuncs()  # a forked process leaves without
 
 
 def run_job(
@@ -82,14 +160,13 @@ def run_job(
     """
     if env is None:
         return _run_here([str(a) for a in arguments])
-    return subprocess.run(
-        job_command(*arguments),
-        env=dict(env),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    with Job(*arguments, env=env) as job:
+        try:
+            code = job.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            job.kill()
+            raise
+        return subprocess.CompletedProcess(job.args, code, job.stdout, job.stderr)
 
 
 def _run_here(arguments: list[str]) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.job_runs import (
+    Job,
     by_name,
-    job_command,
     job_env,
     log_lines,
     make_pictures,
@@ -183,14 +182,13 @@ def test_max_items_ends_early_and_the_next_call_goes_on(
 
 def test_two_workers_write_the_same_bytes_as_one(pictures: Path, tmp_path: Path) -> None:
     # No worker scores before both are there: else the first one may have done it all by then.
-    gate, one, two, log = (tmp_path / name for name in ("open", "one", "two", "log"))
+    gate, one, two = (tmp_path / name for name in ("open", "one", "two"))
     config = make_tiny_config(tmp_path / "config", waits_for=str(gate))
-    command = job_command("backfill", pictures, "--out", two, "--config", config, "--workers", 2)
-    with log.open("w") as stderr, subprocess.Popen(command, env=job_env(), stderr=stderr) as job:
-        while len(log_lines(log.read_text(), "worker")) < 2 and job.poll() is None:
+    with Job("backfill", pictures, "--out", two, "--config", config, "--workers", 2, env=job_env()) as job:
+        while len(log_lines(job.stderr, "worker")) < 2 and job.poll() is None:
             time.sleep(0.1)
         gate.touch()
-        assert job.wait() == 0, log.read_text()
+        assert job.wait() == 0, job.stderr
     assert len(summary(two)["workers"]) == 2
     assert run_job("backfill", pictures, "--out", one, "--config", config).returncode == 0
     assert part_bytes(two) == part_bytes(one)

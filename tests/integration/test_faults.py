@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import pytest
 
 from moderation.runtime.suspects import most_deaths
 from tests.job_runs import (
+    Job,
     by_name,
-    job_command,
     job_env,
     log_lines,
     make_pictures,
@@ -57,7 +56,7 @@ def receipts(out: Path) -> dict[str, int]:
     return {p.stem: p.stat().st_mtime_ns for p in (out / "receipts").glob("*.json")}
 
 
-def wait_for_receipts(out: Path, count: int, job: subprocess.Popen[str]) -> None:
+def wait_for_receipts(out: Path, count: int, job: Job) -> None:
     deadline = time.monotonic() + 120
     while len(receipts(out)) < count and job.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -68,13 +67,10 @@ def test_a_killed_driver_resumes_to_the_same_bytes(
 ) -> None:
     out = tmp_path / "out"
     chance = random.Random(20261122)
-    command = job_command("backfill", pictures, "--out", out, "--config", slow_config)
     kills = 0
     for _ in range(KILLS):
         before = receipts(out)
-        with subprocess.Popen(
-            command, env=job_env(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-        ) as job:
+        with Job("backfill", pictures, "--out", out, "--config", slow_config, env=job_env()) as job:
             wait_for_receipts(out, min(len(before) + chance.randint(1, 3), 15), job)
             time.sleep(chance.uniform(0, 0.4))
             job.kill()
@@ -96,23 +92,20 @@ def test_killed_workers_are_replaced_and_the_bytes_are_the_same(
 ) -> None:
     out = tmp_path / "out"
     chance = random.Random(7)
-    command = job_command("backfill", pictures, "--out", out, "--config", slow_config)
     killed: list[int] = []
-    with subprocess.Popen(command, env=job_env(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as job:
-        assert job.stderr is not None
-        lines = []
-        for line in job.stderr:
-            lines.append(line)
-            if line.startswith("{") and json.loads(line)["event"] == "worker" and len(killed) < KILLS:
+    with Job("backfill", pictures, "--out", out, "--config", slow_config, env=job_env()) as job:
+        while job.poll() is None:
+            time.sleep(0.02)
+            fresh = [line["pid"] for line in log_lines(job.stderr, "worker") if line["pid"] not in killed]
+            if fresh and len(killed) < KILLS:
                 time.sleep(chance.uniform(0.05, 0.8))
-                pid = json.loads(line)["pid"]
                 if job.poll() is None and summary_state(out) == "running":
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-        assert job.wait() == 0, "".join(lines)
-    assert len(killed) == KILLS
+                    os.kill(fresh[0], signal.SIGKILL)
+                    killed.append(fresh[0])
+        assert job.wait() == 0, job.stderr
+        lost = log_lines(job.stderr, "worker_lost")
+    assert len(killed) == len(lost) == KILLS
     assert part_bytes(out) == undisturbed
-    assert len(log_lines("".join(lines), "worker_lost")) == KILLS
     assert summary(out)["items"] == ITEMS
 
 
@@ -127,12 +120,10 @@ def test_sigterm_finishes_what_is_in_flight_and_the_next_call_goes_on(
     pictures: Path, slow_config: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    command = job_command("backfill", pictures, "--out", out, "--config", slow_config)
-    with subprocess.Popen(command, env=job_env(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as job:
+    with Job("backfill", pictures, "--out", out, "--config", slow_config, env=job_env()) as job:
         wait_for_receipts(out, 2, job)
-        job.send_signal(signal.SIGTERM)
-        _, stderr = job.communicate(timeout=120)
-    assert job.returncode == 0, stderr
+        job.terminate()
+        assert job.wait(120) == 0, job.stderr
     assert summary_state(out) == "partial"
     assert summary(out)["stopped_by"] == "SIGTERM"
     assert 2 <= len(receipts(out)) < 15

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.job_runs import (
-    job_command,
+    Job,
     log_lines,
     make_pictures,
     make_tiny_config,
@@ -67,23 +66,20 @@ def undisturbed(
     return part_bytes(out)
 
 
-class Job:
-    """A backfill at work, and its log so far."""
+class Backfill(Job):
+    """A backfill at work."""
 
-    def __init__(self, cluster: Cluster, log: Path, *arguments: object) -> None:
-        self._log = log
-        with log.open("w") as stderr:
-            command = job_command("backfill", *arguments)
-            self.process = subprocess.Popen(command, env=cluster.env, stderr=stderr, stdout=subprocess.DEVNULL)
+    def __init__(self, cluster: Cluster, *arguments: object) -> None:
+        super().__init__("backfill", *arguments, env=cluster.env)
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        return log_lines(self._log.read_text(), event)
+        return log_lines(self.stderr, event)
 
     def wait_for(self, what: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while not what():
-            assert self.process.poll() is None, self._log.read_text()
-            assert time.monotonic() < deadline, self._log.read_text()
+            assert self.poll() is None, self.stderr
+            assert time.monotonic() < deadline, self.stderr
             time.sleep(0.05)
 
     def wait_for_workers(self, count: int) -> list[dict[str, Any]]:
@@ -91,27 +87,25 @@ class Job:
         return self.lines("worker")
 
     def end(self) -> None:
-        assert self.process.wait(PATIENCE_S) == 0, self._log.read_text()
+        assert self.wait(PATIENCE_S) == 0, self.stderr
 
 
 @pytest.fixture
 def job(
     cluster: Cluster, pictures: Path, config: Path, gate: Path, undisturbed: dict[str, bytes], tmp_path: Path
-) -> Iterator[Callable[..., Job]]:
+) -> Iterator[Callable[..., Backfill]]:
     """Starts backfills into `out`, with the gate shut."""
     gate.unlink(missing_ok=True)
-    began: list[Job] = []
+    began: list[Backfill] = []
 
-    def start(name: str = "out", *more: str) -> Job:
-        log = tmp_path / f"{name}-{len(began)}.log"
-        began.append(Job(cluster, log, pictures, "--out", tmp_path / name, "--config", config, *ONE_CORE, *more))
+    def start(name: str = "out", *more: str) -> Backfill:
+        began.append(Backfill(cluster, pictures, "--out", tmp_path / name, "--config", config, *ONE_CORE, *more))
         return began[-1]
 
     yield start
     for one in began:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait()
+        with one:
+            one.kill()
     for node in cluster.nodes[1:]:
         cluster.lose_node(node)
 
@@ -130,7 +124,7 @@ def at(node: Node, workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_a_killed_worker_is_replaced(
-    job: Callable[..., Job], gate: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    job: Callable[..., Backfill], gate: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     one = job()
     (worker,) = one.wait_for_workers(1)
@@ -144,7 +138,7 @@ def test_a_killed_worker_is_replaced(
 
 
 def test_shards_of_a_lost_node_go_elsewhere_and_are_not_blamed(
-    cluster: Cluster, job: Callable[..., Job], gate: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    cluster: Cluster, job: Callable[..., Backfill], gate: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     node = cluster.add_node(num_cpus=1)
     one = job()
@@ -162,7 +156,7 @@ def test_shards_of_a_lost_node_go_elsewhere_and_are_not_blamed(
 
 
 def test_a_node_that_joins_late_is_used(
-    cluster: Cluster, job: Callable[..., Job], gate: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    cluster: Cluster, job: Callable[..., Backfill], gate: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     one = job()
     one.wait_for_workers(1)
@@ -176,14 +170,14 @@ def test_a_node_that_joins_late_is_used(
 
 
 def test_a_killed_driver_leaves_what_the_next_call_goes_on_with(
-    cluster: Cluster, job: Callable[..., Job], gate: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    cluster: Cluster, job: Callable[..., Backfill], gate: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     cluster.add_node(num_cpus=1)
     gate.touch()
     one = job()
     one.wait_for(lambda: bool(one.lines("shard")))
-    one.process.kill()
-    assert one.process.wait() == -signal.SIGKILL
+    one.kill()
+    assert one.wait() == -signal.SIGKILL
     # Its workers end with it, but may be at their last shard now.
     committed = {line["shard"] for line in one.lines("shard")}
     before = {s: (tmp_path / "out" / "receipts" / f"{s}.json").stat().st_mtime_ns for s in committed}
@@ -195,7 +189,7 @@ def test_a_killed_driver_leaves_what_the_next_call_goes_on_with(
 
 
 def test_a_full_cluster_is_waited_for_and_said_to_be_full(
-    job: Callable[..., Job], gate: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    job: Callable[..., Backfill], gate: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     first = job("first")
     first.wait_for_workers(1)
@@ -211,7 +205,7 @@ def test_a_full_cluster_is_waited_for_and_said_to_be_full(
 
 
 def test_each_worker_sees_a_gpu_of_its_own(
-    cluster: Cluster, job: Callable[..., Job], gate: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    cluster: Cluster, job: Callable[..., Backfill], gate: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     cluster.add_node(num_cpus=2, num_gpus=2)
     one = job()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,8 +12,8 @@ import pytest
 
 from tests.drawn_media import jpegs, mp4
 from tests.job_runs import (
+    Job,
     by_name,
-    job_command,
     job_env,
     make_pictures,
     make_tiny_config,
@@ -65,14 +64,13 @@ def test_the_status_follows_a_run_that_is_killed_and_ends(tmp_path: Path) -> Non
     # One at a time: of two in flight the second may be the first to be committed.
     ordered = ("--set", "shards.order_by=priority", "--set", "runtime.shards_in_flight=1")
     command = ("backfill", manifest, "--out", out, "--config", slow, *ordered)
-    with subprocess.Popen(job_command(*command), env=job_env(), stderr=subprocess.PIPE, stdout=subprocess.PIPE) as job:
+    with Job(*command, env=job_env()) as job:
         waited = time.monotonic() + 200
         while not (out / "receipts").is_dir() or not list((out / "receipts").glob("*.json")):
             assert job.poll() is None and time.monotonic() < waited
             time.sleep(0.1)
         during = json.loads(run_job("status", out, "--json").stdout)
         job.kill()
-        job.communicate()
     assert during["state"] == "running"
     assert 8 <= during["items_done"] <= during["items_total"] == 24
     assert sum(during["verdicts"].values()) == during["items_done"]
