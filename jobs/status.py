@@ -34,6 +34,8 @@ def _print_status(found: RunStatus) -> None:
     console = Console()
     table = Table(title=f"run {found.run_id or '(not begun)'}: {found.state}", show_header=False)
     table.add_row("items", _progress(found.items_done, found.items_total))
+    if found.items_copied:
+        table.add_row("copied", f"{found.items_copied:,} more, by content that was judged before")
     table.add_row("shards", _progress(found.shards_done, found.shards_total))
     rate = f"{found.items_per_s:,.1f} items/s" if found.items_per_s is not None else "not known yet"
     left = f", {_span(found.left_s)} left" if found.left_s is not None else ""

@@ -52,7 +52,8 @@ class RunStatus:
 
     items_per_s, left_s: by the newest receipts; None where it is not known, left_s also when nothing runs.
     receipts_read: how many receipts `verdicts` and `errors` are of; they are `exact` when that is all of them, else
-    scaled up. seems_stuck: running by its state, but without a commit for 15 minutes.
+    scaled up. items_copied: rows of a night that took over the verdict of the same content; in no other figure here.
+    seems_stuck: running by its state, but without a commit for 15 minutes.
     """
 
     out: str
@@ -65,6 +66,7 @@ class RunStatus:
     shards_done: int
     items_total: int | None
     items_done: int
+    items_copied: int
     items_per_s: float | None
     left_s: float | None
     last_receipt_age_s: float | None
@@ -101,6 +103,9 @@ def read_status(out: str, *, now_s: float, most_read: int = MOST_READ) -> RunSta
         sizes.update(planned)
     if not parts:
         raise UsageError(f"{out}: no run there")
+    # Read before the plan, which is written before its shards are judged: what it does not have was not judged.
+    copied = committed - sizes.keys()
+    committed = committed & sizes.keys()
     whole = next((p for p in parts if p.slice is None), None)
     total = _total(whole, listings)
     running = [p for p in parts if p.state == "running"]
@@ -122,6 +127,7 @@ def read_status(out: str, *, now_s: float, most_read: int = MOST_READ) -> RunSta
         shards_done=sum(shard_id in committed for shard_id in sizes),
         items_total=total[1] if total else None,
         items_done=done,
+        items_copied=_rows(out, copied, most_read),
         items_per_s=None if rate is None else round(rate, 3),
         left_s=round((total[1] - done) / rate, 1) if total and rate and running else None,
         last_receipt_age_s=None if age_s is None else round(age_s, 1),
@@ -235,6 +241,11 @@ def _state(parts: list[PartStatus], whole: PartStatus | None) -> str:
         if state in known:
             return state or "not begun"
     return "done"
+
+
+def _rows(out: str, ids: set[str], most_read: int) -> int:
+    rows = [receipt.rows_in for receipt in read_receipts(out, _sample(ids, most_read))]
+    return round(sum(rows) * len(ids) / len(rows)) if rows else 0
 
 
 def _sample(ids: set[str], most: int) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +60,16 @@ def status_at(out: str, seconds: float, most_read: int = 100) -> RunStatus:
 def test_where_no_run_is_it_says_so(out: str) -> None:
     with pytest.raises(UsageError, match="no run there"):
         status_at(out, 0)
+
+
+def test_rows_that_were_copied_are_counted_apart(source: str, out: str) -> None:
+    say(out, "running")
+    first, *_ = plan_shards(source, out, CONFIG)
+    commit(out, first, BEGAN_S + 10)
+    commit(out, replace(first, shard_id="f" * len(first.shard_id)), BEGAN_S + 11)
+    found = status_at(out, 50)
+    assert (found.items_done, found.items_copied, found.shards_done) == (2, 2, 1)
+    assert found.verdicts == {"pass": 1, "review": 1}
 
 
 def test_half_way_it_tells_rate_time_left_and_what_was_found(source: str, out: str) -> None:
