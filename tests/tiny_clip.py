@@ -153,7 +153,7 @@ def draw_set(count: int, seed: int, *, among: Sequence[Scene] | None = None) -> 
 
 
 @cache
-def train(name: str) -> TinyClip:
+def train(name: str, steps: int = _STEPS) -> TinyClip:
     """One of `ARCHITECTURES`, trained; the same numbers every time."""
     from safetensors.torch import save_file
 
@@ -161,16 +161,16 @@ def train(name: str) -> TinyClip:
     # One thread: sums in one order, and on a busy machine no slower (layers this small spend two on waiting).
     torch.set_num_threads(1)
     try:
-        state = _train(name)
+        state = _train(name, steps)
     finally:
         torch.set_num_threads(threads)
-    path = _folder() / f"{name}.safetensors"
+    path = _folder() / f"{name}-{steps}.safetensors"
     save_file(state, path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return TinyClip(name=name, path=path, sha256=sha256, architecture=ARCHITECTURES[name])
 
 
-def _train(name: str) -> dict[str, torch.Tensor]:
+def _train(name: str, steps: int) -> dict[str, torch.Tensor]:
     import open_clip
 
     architecture, seed = ARCHITECTURES[name], _SEEDS[name]
@@ -182,9 +182,9 @@ def _train(name: str) -> dict[str, torch.Tensor]:
     model.token_embedding.requires_grad_(False)
     learned = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=3e-3, weight_decay=0.02)
-    warm_then_cosine = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=_STEPS, pct_start=0.1)
+    warm_then_cosine = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps, pct_start=0.1)
     loss_of = open_clip.ClipLoss()
-    for pixels, captions in _batches(_STEPS, architecture["vision_cfg"]["image_size"], seed=1000 * seed):
+    for pixels, captions in _batches(steps, architecture["vision_cfg"]["image_size"], seed=1000 * seed):
         image, text, scale = model(pixels, tokenizer(captions))
         loss = loss_of(image, text, scale)
         optimizer.zero_grad(set_to_none=True)

@@ -132,10 +132,16 @@ def _reader(readers: dict[str, list[OnnxNode]], node: OnnxNode) -> OnnxNode:
 
 
 def _copy_convolutions(modules: Sequence[nn.Conv2d | nn.Conv1d], tensors: _Tensors) -> None:
-    for module in modules:
+    left = iter(modules)
+    for module in left:
         weight, bias = next(tensors)
         if isinstance(module, nn.Conv1d):
             weight = weight.squeeze(2)
+        half = module.in_channels
+        if module.groups == 1 and weight.shape[1] == 2 * half:  # of two inputs, which have a module each
+            _copy(module.weight, weight[:, :half])
+            nn.init.zeros_(_given(module.bias))
+            module, weight = next(left), weight[:, half:]
         _copy(module.weight, weight)
         if bias is None:
             nn.init.zeros_(_given(module.bias))

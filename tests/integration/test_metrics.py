@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 import urllib.request
 from collections import Counter
@@ -67,10 +68,14 @@ def receipts(out: Path) -> list[Receipt]:
 @pytest.fixture(scope="module")
 def scraped(ray_cluster: Cluster, done: Path) -> dict[str, dict[Series, float]]:
     """What the exporter shows once the counters have arrived there."""
-    run_id, shards = summary(done)["run_id"], len(receipts(done))
+    return scrape_all(ray_cluster, done)
+
+
+def scrape_all(cluster: Cluster, out: Path) -> dict[str, dict[Series, float]]:
+    run_id, shards = summary(out)["run_id"], len(receipts(out))
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
-        found = scrape(ray_cluster.metrics_port, run_id)
+        found = scrape(cluster.metrics_port, run_id)
         if found.get("ray_moderation_shards_total", {}).get(frozenset()) == shards:
             return found
         time.sleep(0.5)
@@ -125,3 +130,18 @@ def test_the_dashboard_asks_for_names_that_are_exported(scraped: dict[str, dict[
     asked = set(re.findall(r"ray_moderation_[a-z_]+", text))
     # A run without trouble has no retries to show.
     assert asked - {"ray_moderation_retries_total"} <= set(scraped)
+
+
+def test_both_nights_of_a_call_are_counted(ray_cluster: Cluster, tmp_path: Path) -> None:
+    make_pictures(tmp_path / "in", 30)
+    config = make_tiny_config(tmp_path / "config")
+    command = ("nightly", tmp_path / "in", "--ledger", tmp_path / "ledger", "--out", tmp_path / "out")
+    assert run_job(*command, "--config", config, "--max-items", 8).returncode == 0
+    make_pictures(tmp_path / "more", 31)
+    shutil.copy(tmp_path / "more" / "0030.png", tmp_path / "in" / "late.png")
+    ended = run_job(*command, "--config", config, env=job_env())
+    assert ended.returncode == 0, ended.stderr
+    first, second = sorted((tmp_path / "out").iterdir())
+    found = scrape_all(ray_cluster, second)
+    assert found["ray_moderation_items_total"] == {labelled(): 1}
+    assert summary(first)["items"] == 30
