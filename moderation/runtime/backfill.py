@@ -103,13 +103,11 @@ def judge_plan(
     max_hours: float | None = None,
     max_items: int | None = None,
     stop: Stop | None = None,
-    stay: bool = False,
     worker: type[ShardWorker] = ShardWorker,
 ) -> Judged:
     """Have the shards of a plan judged by Ray actors: all that have no receipt, or as many as there is time for.
 
-    stop: how others than a signal may ask for the end. stay: connected to the cluster, for another plan: the counts of
-    a process that connects again are not exported. worker: the actor that does it.
+    stop: how others than a signal may ask for the end. worker: the actor that does it.
     Raises FatalError (resumable), and what `shards` raises.
     """
     write_state(run, "running")
@@ -128,8 +126,7 @@ def judge_plan(
             write_state(run, "failed", error=str(error))
             raise
         finally:
-            if not stay:
-                leave()
+            leave()
     before = len(committed) if run.part is None else feed.planned.committed_shards
     facts = _tally_facts(tally, committed=before, reason=stop.reason)
     if run.part is not None:

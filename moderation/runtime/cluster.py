@@ -6,8 +6,6 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -77,15 +75,6 @@ def _start_here(options: dict[str, Any]) -> None:
             ray.shutdown()
             if attempt == START_ATTEMPTS:
                 raise FatalError(f"Ray does not start on this machine: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def left_at_the_end() -> Iterator[None]:
-    """Whatever is joined within is left with it, at the latest."""
-    try:
-        yield
-    finally:
-        leave()
 
 
 def leave() -> None:

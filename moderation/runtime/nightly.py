@@ -24,7 +24,6 @@ from moderation.ledger.known import Facts, load_known
 from moderation.ledger.store import append, compact, is_entered, open_log, should_compact
 from moderation.plan import decode_shards, plan_shards, plan_uri, read_shard_sizes
 from moderation.runtime.backfill import Judged, judge_plan
-from moderation.runtime.cluster import left_at_the_end
 from moderation.runtime.run import Run, check_output, finish_run, nothing_left, prepare_run, run_id_of
 from moderation.runtime.state import Stop
 from moderation.schema import votes_schema
@@ -90,7 +89,7 @@ def nightly(
     ends_s = None if max_hours is None else time.monotonic() + max_hours * 3600
     stop = Stop()
     outcomes: list[NightOutcome] = []
-    with left_at_the_end(), hold_lease(ledger, lease_s, lambda: stop.request("the lease was lost", 0.0)) as lease:
+    with hold_lease(ledger, lease_s, lambda: stop.request("the lease was lost", 0.0)) as lease:
         while True:
             night = _begin(base, ledger, choice, note)
             job = _Job(base=base, ledger=ledger, choice=choice, night=night, lease=lease, stop=stop)
@@ -174,8 +173,9 @@ class _Job:
         first = next(shards, None)
         if first is None:
             return Judged(ids=[], wall_s=time.monotonic() - began_s, partial=False, facts=_NO_WORK)
-        todo = chain([first], shards)
-        return judge_plan(run, todo, committed, max_hours=max_hours, max_items=max_items, stop=self.stop, stay=True)
+        return judge_plan(
+            run, chain([first], shards), committed, max_hours=max_hours, max_items=max_items, stop=self.stop
+        )
 
     def _open_difference(self, run: Run) -> Iterator[Item]:
         listing = open_source(run.source, run.config.source)
