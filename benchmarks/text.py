@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
@@ -34,6 +35,7 @@ from benchmarks.throughput import PHOTOGRAPHS, REPOSITORY
 from moderation.detectors.text import Text
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights import resolve
+from moderation.runtime.worker import MALLOC_ENV
 from moderation.types import U8
 
 BATCH: Final = 16
@@ -173,6 +175,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     given = parser.parse_args()
+    if not MALLOC_ENV.keys() <= os.environ.keys():
+        # Memory is managed as in a worker, for both; a process reads these once, when it begins.
+        os.execve(
+            sys.executable, [sys.executable, "-m", "benchmarks.text", *sys.argv[1:]], {**os.environ, **MALLOC_ENV}
+        )
     if not PHOTOGRAPHS.is_dir():
         sys.exit("no ../shared/data beside the repository: nothing to measure with")
     torch.set_num_threads(given.threads)

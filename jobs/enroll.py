@@ -40,6 +40,7 @@ def enroll(
             console.print(f"left out, {picture.outcome}{counted}{detail}: {picture.uri!r}")
     faces, people_ = len(made.gallery.person), len(made.gallery.names)
     console.print(f"people: {people_:,}, faces: {faces:,}; {made.size_bytes:,} bytes in {out}")
+    console.print(f"sha256: {made.sha256}")
 
 
 def _parts(given: list[str]) -> dict[str, float] | None:

@@ -74,8 +74,8 @@ class GalleryDetector:
     - `match`: how surely the best match in the frame is that person, 0..1; 0 when every face is nobody's, null when
       there is no face (or none large enough to tell).
 
-    A face that matches is a region labelled with the person's name. Options: `gallery`, the file's URI; `threshold`
-    (0.6), the distance beyond which a face is nobody's; `min_side` (28), the smallest face that is asked, in pixels of
+    A face that matches is a region labelled with the person's name. Options: `gallery`, the file's URI, and `sha256`,
+    what it must be, which `enroll` prints; `threshold` (0.6), the distance beyond which a face is nobody's; `min_side` (28), the smallest face that is asked, in pixels of
     the frame as decoded: when smaller, strangers look alike (docs/faces.md). The parts of the face and their weights
     are those that the gallery was made with.
 
@@ -93,7 +93,7 @@ class GalleryDetector:
     blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        check_options(self.name, options, {"gallery": str, "threshold": (float, int), "min_side": int})
+        check_options(self.name, options, {"gallery": str, "sha256": str, "threshold": (float, int), "min_side": int})
         if not options.get("gallery"):
             raise UsageError("detector 'gallery': option 'gallery' must name a file of `moderation enroll`")
         self.threshold = float(options.get("threshold", DISTANCE))
@@ -103,6 +103,8 @@ class GalleryDetector:
         if not 1 <= self.min_side <= 4096:
             raise UsageError(f"detector 'gallery': option 'min_side' must be 1 to 4096 pixels, got {self.min_side}")
         self.gallery, digest = read_gallery(options["gallery"])
+        if digest != options.get("sha256", digest).lower():
+            raise UsageError(f"detector 'gallery': {options['gallery']} has the sha256 {digest}, not the one given")
         self.version = f"1+{digest[:16]}"
         self.network: FaceNetwork | None = None
         self._matcher: Matcher | None = None

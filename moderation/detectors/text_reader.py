@@ -193,9 +193,10 @@ def _read(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> lis
 
 
 def _decode(logits: torch.Tensor, characters: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """The likeliest class a time step, [N,T,classes]; repeats are one character, class 0 is none."""
+    """The likeliest class a time step, [N,T,classes], which is used up; repeats are one character, class 0 is none."""
     best, classes = logits.max(dim=2)
-    chances = (best.float() - logits.float().logsumexp(dim=2)).exp().cpu().numpy()
+    # In place: of each time step there are 18,710.
+    chances = logits.float().sub_(best.float()[..., None]).exp_().sum(dim=2).reciprocal_().cpu().numpy()
     for row, chance in zip(classes.cpu().numpy(), chances, strict=True):
         kept = row != 0
         kept[1:] &= row[1:] != row[:-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -59,6 +60,7 @@ class Enrolment:
     gallery: Gallery
     pictures: tuple[Enrolled, ...]
     size_bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,8 @@ def enroll(
     )
     data = encode_gallery(gallery)
     storage.publish(out, data)
-    return Enrolment(gallery=gallery, pictures=tuple(done), size_bytes=len(data))
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Enrolment(gallery=gallery, pictures=tuple(done), size_bytes=len(data), sha256=sha256)
 
 
 def _load_faces(config: Config, device: torch.device) -> Faces:

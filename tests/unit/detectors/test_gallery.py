@@ -202,6 +202,7 @@ def test_the_score_falls_with_the_distance_and_is_a_half_where_the_network_parts
         ({"gallery": "/no/such/file.safetensors"}, "no such file; make one"),
         ({"gallery": __file__}, "no gallery"),
         ({"gallery": "GIVEN", "threshold": 3}, "between 0 and 2"),
+        ({"gallery": "GIVEN", "sha256": "0" * 64}, "not the one given"),
     ],
 )
 def test_a_wrong_option_is_refused_before_any_work(options: dict[str, object], words: str) -> None:
