@@ -177,9 +177,8 @@ def main() -> None:
     given = parser.parse_args()
     if not MALLOC_ENV.keys() <= os.environ.keys():
         # Memory is managed as in a worker, for both; a process reads these once, when it begins.
-        os.execve(
-            sys.executable, [sys.executable, "-m", "benchmarks.text", *sys.argv[1:]], {**os.environ, **MALLOC_ENV}
-        )
+        command = [sys.executable, "-m", "benchmarks.text", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **MALLOC_ENV})
     if not PHOTOGRAPHS.is_dir():
         sys.exit("no ../shared/data beside the repository: nothing to measure with")
     torch.set_num_threads(given.threads)

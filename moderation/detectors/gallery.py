@@ -75,9 +75,9 @@ class GalleryDetector:
       there is no face (or none large enough to tell).
 
     A face that matches is a region labelled with the person's name. Options: `gallery`, the file's URI, and `sha256`,
-    what it must be, which `enroll` prints; `threshold` (0.6), the distance beyond which a face is nobody's; `min_side` (28), the smallest face that is asked, in pixels of
-    the frame as decoded: when smaller, strangers look alike (docs/faces.md). The parts of the face and their weights
-    are those that the gallery was made with.
+    what it must be, which `enroll` prints; `threshold` (0.6), the distance beyond which a face is nobody's; `min_side`
+    (28), the smallest face that is asked, in pixels of the frame as decoded: when smaller, strangers look alike
+    (docs/faces.md). The parts of the face and their weights are those that the gallery was made with.
 
     The gallery is read when the detector is built, and its content is part of the detector's version: two galleries of
     one name do not pass for each other.
