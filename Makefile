@@ -18,10 +18,10 @@ help:  ## this list
 demo: $(STAMP)  ## moderate a small set made from pictures that ship in packages, and show the verdicts
 	$(RUN) -m examples.demo
 
-test: check  ## check, then the tests (about 20 minutes on two cores)
+test: check  ## check, then the tests (about 14 minutes on two cores)
 	$(RUN) -m pytest -m "not long" $(PYTEST_ARGS)
 
-test-long: $(STAMP)  ## the tests on clusters, on S3 and with trained models
+test-long: $(STAMP)  ## the tests on clusters, on S3 and with trained models (about 11)
 	$(RUN) -m pytest -m long $(PYTEST_ARGS)
 
 check: $(STAMP)  ## lint, format, types, layers
