@@ -88,7 +88,7 @@ class Text:
         self.close_px = _within(options, "close_px", 736, 64, 2048)
         self.min_confidence = _within(options, "min_confidence", 0.5, 0, 1)
         self.max_lines = _within(options, "max_lines", 200, 1, 2000)
-        self.version = "1"
+        self.version = "2"
         self.detector: TextDetector | None = None
         self.recogniser: TextRecogniser | None = None
         self._reader: Reader | None = None
