@@ -10,6 +10,9 @@ at a time, in turns, so that whatever else the machine does meets both alike. Fi
   "NYKLINE", "microfibercleans"). `sure`: `nearly`, of words of three letters and more in lines that the package is sure
   of (0.9): of small print both read guesses.
 
+- `gates`: `words_found` of the first setting if a glance with that threshold stood before it, and the share of pictures
+  without text that it would send on
+
 Two settings are measured: the default, and one whose glance ends it for most pictures without text.
 """
 
@@ -33,12 +36,14 @@ from PIL import Image
 from benchmarks.machine import median, write_result
 from benchmarks.throughput import PHOTOGRAPHS, REPOSITORY
 from moderation.detectors.text import Text
+from moderation.detectors.text_reader import find_peaks
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights import resolve
 from moderation.runtime.worker import MALLOC_ENV
 from moderation.types import U8
 
 BATCH: Final = 16
+GATES: Final = (0.0, 0.015, 0.03, 0.1, 0.3)
 SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "default": {},
     "glance": {"glance": 0.3},
@@ -96,6 +101,7 @@ def measure_text(items: int, rounds: int, settings: Sequence[str]) -> dict[str, 
         "words_found": {
             name: found_shares(wanted, [[line.text for line in page] for page in read[name]]) for name in settings
         },
+        "gates": _gates(ours[settings[0]], frames, wanted, read[settings[0]]),
         "plain_ms": {name: _plain_ms(ours[name], frames, wanted, read[name]) for name in settings},
         "bars": {"ratio": 3.0, "words_found": 0.95, "plain_ms": 60.0},
     }
@@ -128,6 +134,26 @@ def found_shares(wanted: Sequence[Sequence[tuple[str, float]]], ours: Sequence[S
         "nearly": round(counts["nearly"] / max(1, counts["all"]), 3),
         "sure": round(counts["sure"] / max(1, counts["all sure"]), 3),
     }
+
+
+def _gates(
+    detector: Text, frames: Sequence[U8], wanted: Sequence[Sequence[tuple[str, float]]], read: Sequence[Any]
+) -> dict[str, dict[str, float]]:
+    """What a first look would do at each threshold, from what was read without: words left, and plain pictures too."""
+    assert detector._reader is not None
+    with torch.inference_mode():
+        peaks = find_peaks(detector._reader, [torch.from_numpy(frame) for frame in frames])
+    texts = [[line.text for line in page] for page in read]
+    plain = [not theirs and not own for theirs, own in zip(wanted, texts, strict=True)]
+    found: dict[str, dict[str, float]] = {}
+    for least in GATES:
+        kept = [page if peak >= least else [] for page, peak in zip(texts, peaks, strict=True)]
+        passed = [peak >= least for peak, bare in zip(peaks, plain, strict=True) if bare]
+        found[f"{least:g}"] = {
+            **found_shares(wanted, kept),
+            "plain_looked_at": round(sum(passed) / max(1, len(passed)), 3),
+        }
+    return found
 
 
 def _contains_nearly(line: str, word: str) -> bool:

@@ -73,8 +73,7 @@ def read_lines(reader: Reader, frames: Sequence[torch.Tensor]) -> list[list[Line
     """Lines of each frame (uint8 [H,W,3], RGB), in reading order."""
     close = list(range(len(frames)))
     if reader.glance > 0:
-        seen = _look(Peak(reader.detector), reader.dtype, frames, [_glance_size(f, reader.glance_px) for f in frames])
-        close = [i for i, peak in enumerate(seen) if peak >= reader.glance]
+        close = [i for i, peak in enumerate(find_peaks(reader, frames)) if peak >= reader.glance]
     sizes = [_close_size(frames[i], reader.close_px) for i in close]
     maps = _look(reader.detector, reader.dtype, [frames[i] for i in close], sizes)
     strips: list[_Strip] = []
@@ -89,6 +88,12 @@ def read_lines(reader: Reader, frames: Sequence[torch.Tensor]) -> list[list[Line
         if confidence >= reader.surest and text.strip():
             lines[strip.frame].append(Line(text=text, confidence=confidence, box=strip.box))
     return lines
+
+
+def find_peaks(reader: Reader, frames: Sequence[torch.Tensor]) -> list[float]:
+    """Of each frame, seen small: the probability of the pixel that is surest to be text."""
+    sizes = [_glance_size(frame, reader.glance_px) for frame in frames]
+    return [float(peak) for peak in _look(Peak(reader.detector), reader.dtype, frames, sizes)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
