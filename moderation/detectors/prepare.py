@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from threading import Barrier
@@ -39,9 +39,12 @@ _FUSED: Final[dict[Activation | None, tuple[str, list[float], str]]] = {
 }
 # A part of fewer frames fills no team; and this many frames wait at most for one slow core.
 _MOST_PARTS: Final = 4
-# Sizes of which a layer keeps its weights packed: frames of one run have few shapes. Widths that are nearly the same
-# take the same order, or else it is sorted for the one call.
-_MOST_PACKED: Final = 4
+# Sizes of which a layer keeps its weights packed: at least 4, for frames of one run have few shapes, and of a small
+# layer as many as are in this many bytes. Widths that are nearly the same take the same order, or else it is sorted for
+# the one call.
+_LEAST_PACKED: Final = 4
+_MOST_PACKED: Final = 64
+_PACKED_BYTES: Final = 2**20
 _WIDTHS_ALIKE: Final = 8
 # Of these torch offers a fused sum, too.
 _FUSED_AFTER_SUM: Final[tuple[Activation | None, ...]] = (None, "relu")
@@ -122,8 +125,9 @@ class Conv(nn.Conv2d):
             packed = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
             )
+            most = min(_MOST_PACKED, max(_LEAST_PACKED, _PACKED_BYTES // self.weight.nbytes))
             # Another thread may do the same meanwhile, with the same result.
-            self._packed = {**dict(list(self._packed.items())[1 - _MOST_PACKED :]), size: packed}
+            self._packed = {**dict(list(self._packed.items())[1 - most :]), size: packed}
         return packed
 
     def unpack(self) -> None:
@@ -142,7 +146,8 @@ def prepare(network: _Network, device: torch.device, dtype: torch.dtype) -> _Net
             for module in network.modules():
                 if isinstance(module, Conv):
                     module.pack()
-        _crew(torch.get_num_threads())
+        threads = torch.get_num_threads()
+        _crew(threads, count_parts(threads))
     return network
 
 
@@ -152,14 +157,19 @@ def infer(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     parts = min(count_parts(threads), len(x))
     if x.device.type != "cpu" or parts < 2 or not _is_fused(network):
         return _call(network, x)
-    return torch.cat(list(_crew(threads).map(_as_here(partial(_call, network)), x.chunk(parts))))
+    crew = _crew(threads, count_parts(threads))
+    return torch.cat(list(crew.map(_as_here(partial(_call, network)), x.chunk(parts))))
 
 
-def work_each(work: Callable[[_Given], _Made], given: Iterable[_Given], device: torch.device) -> list[_Made]:
-    """work(x) of each; on a CPU side by side, for what differs in size and so shares no batch."""
-    if device.type != "cpu":
+def work_each(work: Callable[[_Given], _Made], given: Sequence[_Given], device: torch.device) -> list[_Made]:
+    """work(x) of each; on a CPU side by side, for what differs in size and so shares no batch.
+
+    What is fewer than the parts that a batch goes through in has all the threads between them.
+    """
+    if device.type != "cpu" or not given:
         return [work(x) for x in given]
-    return list(_crew(torch.get_num_threads()).map(_as_here(work), given))
+    threads = torch.get_num_threads()
+    return list(_crew(threads, count_parts(threads, len(given))).map(_as_here(work), given))
 
 
 def _as_here(work: Callable[[_Given], _Made]) -> Callable[[_Given], _Made]:
@@ -174,9 +184,9 @@ def _as_here(work: Callable[[_Given], _Made]) -> Callable[[_Given], _Made]:
     return run
 
 
-def count_parts(threads: int) -> int:
+def count_parts(threads: int, most: int = _MOST_PARTS) -> int:
     """In how many parts a batch goes through this many threads: 1 to 4, such that each has as many."""
-    return max(parts for parts in range(1, _MOST_PARTS + 1) if threads % parts == 0)
+    return max(parts for parts in range(1, min(most, _MOST_PARTS) + 1) if threads % parts == 0)
 
 
 def _call(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -188,16 +198,17 @@ def _is_fused(network: nn.Module) -> bool:
     return any(isinstance(module, Conv) and module.packed for module in network.modules())
 
 
-@lru_cache(maxsize=4)
-def _crew(threads: int) -> ThreadPoolExecutor:
+@lru_cache(maxsize=8)
+def _crew(threads: int, parts: int) -> ThreadPoolExecutor:
     """One thread a part, each with its share of `threads`; kept, as are torch's own teams."""
-    parts = count_parts(threads)
     gathered = Barrier(parts + 1)
 
     def start() -> None:
         # A GELU of what is far below zero is a number too small for float32's normal form, on which a core multiplies a
         # hundred times as slowly: two layers of the text detector took 70% of its time. Teams inherit the setting.
         torch.set_flush_denormal(True)
+        # A thread takes the process's number when it first asks, over one that it was given before.
+        torch.get_num_threads()
         torch.set_num_threads(threads // parts)
         gathered.wait()
 

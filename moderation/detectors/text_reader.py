@@ -1,4 +1,4 @@
-"""Lines of text in a batch of frames: perhaps a look at low resolution, a close look, then reading.
+"""Lines of text in a batch of frames: glances by a tiny network, a close look by a small one, then reading.
 
 Every size is a function of one frame or one line alone, and only equals share a batch: what a frame says does not
 depend on its neighbours (squeeze-and-excite and attention look at the padding, too).
@@ -13,16 +13,17 @@ from typing import Final, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from moderation.detectors.prepare import work_each
 from moderation.detectors.text_boxes import STRIP_HEIGHT, TextBox, cut_strip, find_boxes, fit_strip, scale_as_packaged
-from moderation.detectors.text_network import TIME_STEP_PX, Peak, TextDetector, TextRecogniser
+from moderation.detectors.text_network import SMALL, TIME_STEP_PX, DetectorSize, Peak, TextDetector, TextRecogniser
 from moderation.types import U8
 
 _GRID: Final = 32  # sides that the detection network takes are multiples of it
-# Pixels in one call of the detection network: 16 small looks, or two close ones.
+# Pixels in one call of a detection network. On a CPU three glances, which takes a third off their time, or one close
+# look: features of one frame stay in its caches then, and cores need not wait for each other.
 _MOST_PIXELS: Final = 1_600_000
+_FEW_PIXELS: Final = 500_000
 _LONGEST_PX: Final = 2048
 # Lines are filled up to the width that the network was trained with; six of one frame that are nearly as long as each
 # other to the longest of them, as the package rapidocr does: what stands behind a line changes what its small print
@@ -31,9 +32,13 @@ _SHORTEST: Final = 320
 _FELLOWS: Final = 6
 _WIDEST: Final = 1600
 # A line that is less sure is read upside down, too; that is what it says if it is as much surer. The package asks a
-# network of its own, which turns some lines that are upright: this finds 97% of its words, and sure ones that it loses.
+# network of its own, which turns some lines that are upright: this finds 98% of its words, and sure ones that it loses.
 _SURE: Final = 0.8
 _SURER: Final = 0.25
+# One or two characters are a strip less than twice as wide as high. What is found in textures looks so and is sure of
+# nothing either way up: they are turned only where they say next to nothing, and must then be sure.
+_SHORT: Final = 2 * STRIP_HEIGHT
+_UNSURE: Final = 0.35
 # Time steps in one call of the recognition network: each has a probability for 18,710 characters.
 _MOST_STEPS: Final = 640
 _FEW_STEPS: Final = 160  # on a CPU
@@ -52,18 +57,18 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """Both networks, loaded, and the sizes that they look at.
+    """The networks, loaded, and the sizes that they look at.
 
-    glance_px: long side of the first look; glance: probability of its surest pixel from which on a frame is read, 0 for
-    no such look; close_px: short side of the second. most: lines a frame; surest: the least confidence of a line.
+    glances: of each, in turn, the short side, and the probability of its surest pixel from which on the frame is
+    looked at again; close_px: short side of the close look; most: lines a frame; surest: least confidence of a line.
     """
 
+    glancer: TextDetector
     detector: TextDetector
     recogniser: TextRecogniser
     characters: Sequence[str]
     dtype: torch.dtype
-    glance_px: int
-    glance: float
+    glances: Sequence[tuple[int, float]]
     close_px: int
     most: int
     surest: float
@@ -72,8 +77,9 @@ class Reader:
 def read_lines(reader: Reader, frames: Sequence[torch.Tensor]) -> list[list[Line]]:
     """Lines of each frame (uint8 [H,W,3], RGB), in reading order."""
     close = list(range(len(frames)))
-    if reader.glance > 0:
-        close = [i for i, peak in enumerate(find_peaks(reader, frames)) if peak >= reader.glance]
+    for short_px, least in reader.glances:
+        peaks = find_peaks(reader, [frames[i] for i in close], short_px)
+        close = [i for i, peak in zip(close, peaks, strict=True) if peak >= least]
     sizes = [_close_size(frames[i], reader.close_px) for i in close]
     maps = _look(reader.detector, reader.dtype, [frames[i] for i in close], sizes)
     strips: list[_Strip] = []
@@ -90,10 +96,10 @@ def read_lines(reader: Reader, frames: Sequence[torch.Tensor]) -> list[list[Line
     return lines
 
 
-def find_peaks(reader: Reader, frames: Sequence[torch.Tensor]) -> list[float]:
-    """Of each frame, seen small: the probability of the pixel that is surest to be text."""
-    sizes = [_glance_size(frame, reader.glance_px) for frame in frames]
-    return [float(peak) for peak in _look(Peak(reader.detector), reader.dtype, frames, sizes)]
+def find_peaks(reader: Reader, frames: Sequence[torch.Tensor], short_px: int) -> list[float]:
+    """Of each frame, glanced at: the probability of the pixel that is surest to be text."""
+    sizes = [_glance_size(frame, short_px) for frame in frames]
+    return [float(peak) for peak in _look(Peak(reader.glancer), reader.dtype, frames, sizes)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,16 +131,17 @@ def _fill_up(frame: U8, index: int, boxes: Sequence[TextBox]) -> list[_Strip]:
 def _read_either_way(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> list[tuple[str, float]]:
     """Text and confidence of each strip, upside down where that is much surer."""
     found = _read(reader, strips, device)
-    unsure = [i for i, (_, confidence) in enumerate(found) if confidence < _SURE]
+    short = [strip.pixels.shape[1] < _SHORT for strip in strips]
+    unsure = [i for i, (_, confidence) in enumerate(found) if confidence < (_UNSURE if short[i] else _SURE)]
     turned = _read(reader, [strips[i].turned() for i in unsure], device)
     for i, (text, confidence) in zip(unsure, turned, strict=True):
-        if confidence >= found[i][1] + _SURER:
+        if confidence >= max(found[i][1] + _SURER, _SURE if short[i] else 0):
             found[i] = text, confidence
     return found
 
 
 def _look(
-    network: nn.Module, dtype: torch.dtype, frames: Sequence[torch.Tensor], sizes: Sequence[tuple[int, int]]
+    network: TextDetector | Peak, dtype: torch.dtype, frames: Sequence[torch.Tensor], sizes: Sequence[tuple[int, int]]
 ) -> list[torch.Tensor]:
     """What a network makes of each frame scaled to its (height, width), on the host."""
     found: list[torch.Tensor] = [torch.empty(0)] * len(frames)
@@ -142,26 +149,22 @@ def _look(
     for i, size in enumerate(sizes):
         groups.setdefault(size, []).append(i)
     device = frames[0].device if frames else torch.device("cpu")
+    most = _FEW_PIXELS if device.type == "cpu" else _MOST_PIXELS
 
     def see(part: Sequence[int]) -> torch.Tensor:
         pixels = torch.cat([_scale(frames[i], sizes[i]) for i in part])
-        seen: torch.Tensor = network(_normalise(pixels, dtype))
+        seen: torch.Tensor = network(_normalise(pixels, dtype, network.size))
         return seen.float().cpu()
 
     parts = [
         part
         for (height, width), members in groups.items()
-        for part in _pieces(members, _most_at_once(_MOST_PIXELS // (height * width), device))
+        for part in _pieces(members, max(1, most // (height * width)))
     ]
     for part, seen in zip(parts, work_each(see, parts, device), strict=True):
         for i, result in zip(part, seen, strict=True):
             found[i] = result
     return found
-
-
-def _most_at_once(most: int, device: torch.device) -> int:
-    """On a CPU one: features of one frame stay in its caches, and cores need not wait for each other."""
-    return 1 if device.type == "cpu" else max(1, most)
 
 
 def _read(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> list[tuple[str, float]]:
@@ -182,7 +185,10 @@ def _read(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> lis
         x = torch.from_numpy(rows).to(device).permute(0, 3, 1, 2)
         # Zero, not black, is "nothing" to the network.
         return list(
-            _decode(reader.recogniser(_normalise(x, reader.dtype).masked_fill_(blank.to(device), 0)), reader.characters)
+            _decode(
+                reader.recogniser(_normalise(x, reader.dtype, SMALL).masked_fill_(blank.to(device), 0)),
+                reader.characters,
+            )
         )
 
     steps = _FEW_STEPS if device.type == "cpu" else _MOST_STEPS
@@ -198,15 +204,15 @@ def _read(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> lis
 
 
 def _decode(logits: torch.Tensor, characters: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """The likeliest class a time step, [N,T,classes], which is used up; repeats are one character, class 0 is none."""
+    """The likeliest class a time step, [N,T,classes]; repeats are one character, class 0 is none."""
     best, classes = logits.max(dim=2)
-    # In place: of each time step there are 18,710.
-    chances = logits.float().sub_(best.float()[..., None]).exp_().sum(dim=2).reciprocal_().cpu().numpy()
-    for row, chance in zip(classes.cpu().numpy(), chances, strict=True):
-        kept = row != 0
-        kept[1:] &= row[1:] != row[:-1]
-        text = "".join(characters[c] for c in row[kept])
-        yield text, float(chance[kept].mean()) if kept.any() else 0.0
+    kept = classes != 0
+    kept[:, 1:] &= classes[:, 1:] != classes[:, :-1]
+    # Of a time step there are 18,710, and most are "none": the probability of the others alone.
+    chances = (logits[kept].float() - best[kept].float()[:, None]).exp_().sum(dim=1).reciprocal_().cpu()
+    ends = np.cumsum(kept.sum(dim=1).cpu().numpy())[:-1]
+    for row, chance in zip(np.split(classes[kept].cpu().numpy(), ends), np.split(chances.numpy(), ends), strict=True):
+        yield "".join(characters[c] for c in row), float(chance.mean()) if len(row) else 0.0
 
 
 def _scale(frame: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -220,20 +226,23 @@ def _scale(frame: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return scaled.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _normalise(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _normalise(pixels: torch.Tensor, dtype: torch.dtype, size: DetectorSize) -> torch.Tensor:
     floats = pixels.to(torch.float32, memory_format=torch.channels_last)
-    return floats.mul_(1 / 127.5).sub_(1).to(dtype)
+    alike = len(set(zip(size.centre, size.spread, strict=True))) == 1
+    for part, centre, spread in zip([floats] if alike else floats.unbind(1), size.centre, size.spread, strict=False):
+        part.mul_(1 / spread).sub_(centre / spread)
+    return floats.to(dtype)
 
 
-def _glance_size(frame: torch.Tensor, long_px: int) -> tuple[int, int]:
+def _glance_size(frame: torch.Tensor, short_px: int) -> tuple[int, int]:
     height, width = frame.shape[:2]
-    return _gridded(height, width, long_px / max(height, width))
+    short, long = sorted((height, width))
+    return _gridded(height, width, min(short_px / short, _LONGEST_PX / long))
 
 
 def _close_size(frame: torch.Tensor, short_px: int) -> tuple[int, int]:
-    height, width = frame.shape[:2]
-    short, long = sorted((height, width))
-    return _gridded(height, width, min(max(1.0, short_px / short), _LONGEST_PX / long))
+    """As a glance, but never smaller than the frame is."""
+    return _glance_size(frame, max(short_px, min(frame.shape[:2])))
 
 
 def _gridded(height: int, width: int, scale: float) -> tuple[int, int]:

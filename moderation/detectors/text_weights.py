@@ -23,14 +23,17 @@ _Tensors = Iterator[tuple[torch.Tensor, torch.Tensor | None]]
 def load_detector(network: TextDetector, graph: OnnxGraph) -> None:
     """Copy the file's convolutions, in its order. Raises FatalError when they do not fit."""
     with _fitting("text detection", graph) as tensors:
-        _copy_convolutions([m for m in network.modules() if isinstance(m, nn.Conv2d)][:-2], tensors)
+        _copy_convolutions([m for m in network.modules() if isinstance(m, nn.Conv2d)][:-4], tensors)
+        weight, bias = next(tensors)
+        network.fuse.split(weight, _given(bias))
         weight, bias = next(tensors)  # [in,out,2,2], transposed
         into, out = weight.shape[:2]
         network.finer.weight.copy_(weight.permute(2, 3, 1, 0).reshape(4 * out, into, 1, 1))
         _copy(network.finer.bias, _given(bias).flatten().repeat(4))
         weight, bias = next(tensors)
-        # The four places of the first step share the weights of the second.
-        network.finest.weight.copy_(weight.permute(2, 3, 1, 0).reshape(4, -1, 1, 1).repeat(4, 1, 1, 1))
+        # The four places of the first step share the weights of the second: [y2,y1,x2,x1] of [y2,x2,out].
+        places = torch.einsum("yv,xu,ibc->ybxcvui", torch.eye(2), torch.eye(2), weight[:, 0])
+        network.finest.weight.copy_(places.reshape(16, 4 * out, 1, 1))
         _copy(network.finest.bias, _given(bias).flatten().expand(16))
         _read_rgb(network.stem.first)
 
@@ -95,7 +98,9 @@ def _convolution_tensors(graph: OnnxGraph) -> list[tuple[torch.Tensor, torch.Ten
         weight = graph.tensors[name].float()
         follower = _reader(readers, node)
         bias = None
-        if follower.op == "Add" and follower.inputs[1] in graph.tensors:
+        if len(node.inputs) > 2:
+            bias = graph.tensors[node.inputs[2]].float()
+        elif follower.op == "Add" and follower.inputs[1] in graph.tensors:
             bias = graph.tensors[follower.inputs[1]].float().flatten()
         elif follower.op == "BatchNormalization":
             gamma, beta, mean, variance = (graph.tensors[i].double() for i in follower.inputs[1:])

@@ -76,7 +76,7 @@ class TestClasses(DetectorSuite):
 @pytest.mark.weights
 class TestText(DetectorSuite):
     name = "text"
-    options: ClassVar = {"advert": ["add me"], "glance": 0.0, "close_px": 224}
+    options: ClassVar = {"advert": ["add me"], "glance": {}, "close_px": 224}
 
     @classmethod
     def load(cls) -> Detector:

@@ -115,6 +115,14 @@ def test_running_in_parts_leaves_the_number_of_threads_alone() -> None:
 
 def test_every_part_has_as_many_threads() -> None:
     assert [count_parts(threads) for threads in (1, 2, 3, 4, 5, 6, 7, 8, 48)] == [1, 2, 3, 4, 1, 3, 1, 4, 4]
+    assert [count_parts(4, most) for most in (1, 2, 3, 9)] == [1, 2, 2, 4]
+
+
+def test_what_is_alone_has_all_the_threads() -> None:
+    torch.set_num_threads(2)
+    for given, each in (([1], 2), ([1, 2], 1), ([1, 2, 3], 1)):
+        assert work_each(lambda _: torch.get_num_threads(), given, CPU) == [each] * len(given)
+    assert work_each(lambda x: x, [], CPU) == []
 
 
 def test_a_larger_kernel_pads_as_tensorflow_does() -> None:

