@@ -52,7 +52,7 @@ class Text:
     labels: Sequence[str] = (*LABELS, "share", "words")
     ranges: Mapping[str, tuple[float, float]] = {"words": (0.0, 1e5)}
     view = View(mode="canvas")
-    cost_ms = 300.0
+    cost_ms = 210.0
     weights: Sequence[Weights] = (
         Weights(
             locator="pkg://rapidocr/models/PP-OCRv6_det_small.onnx",

@@ -201,7 +201,6 @@ def _larger_of_two(x: torch.Tensor, out: torch.Tensor) -> None:
 def _add_enlarged(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
     """fine += coarse with each pixel repeated, [B,C,h,w] and [B,C,h/2,w/2], without the enlarged copy."""
     height, width = coarse.shape[-2:]
-    # As a view, where channels are last too; `unflatten` is the same without types.
     fine.view(*fine.shape[:2], height, 2, width, 2).add_(coarse[:, :, :, None, :, None])
     return fine
 
