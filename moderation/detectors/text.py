@@ -85,7 +85,7 @@ class Text:
         known: dict[str, type | tuple[type, ...]] = {
             **dict.fromkeys(LABELS, phrases),
             "patterns": Mapping,
-            "glance": Mapping,
+            "glance": object,  # whose own message says how it is written
             "close_px": int,
             "min_confidence": (int, float),
             "max_lines": int,
@@ -171,8 +171,10 @@ def count_words(text: str) -> int:
     return words
 
 
-def _make_glances(given: Mapping[Any, Any]) -> list[tuple[int, float]]:
+def _make_glances(given: object) -> list[tuple[int, float]]:
     """Short side and probability of each, the smallest first; a side may be text, as JSON's keys are."""
+    if not isinstance(given, Mapping):
+        raise UsageError(f"detector 'text': option 'glance' is {{pixels: probability}}, as {{416: 0.07}}; got {given!r}")
     glances = {}
     for side, probability in given.items():
         if not str(side).isdecimal() or not 64 <= int(side) <= 2048:
