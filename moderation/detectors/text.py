@@ -174,7 +174,7 @@ def count_words(text: str) -> int:
 def _make_glances(given: object) -> list[tuple[int, float]]:
     """Short side and probability of each, the smallest first; a side may be text, as JSON's keys are."""
     if not isinstance(given, Mapping):
-        raise UsageError(f"detector 'text': option 'glance' is {{pixels: probability}}, as {{416: 0.07}}; got {given!r}")
+        raise UsageError(f"detector 'text': option 'glance' is pixels: probability, as {{416: 0.07}}; got {given!r}")
     glances = {}
     for side, probability in given.items():
         if not str(side).isdecimal() or not 64 <= int(side) <= 2048:
