@@ -27,7 +27,7 @@ from moderation.types import Region
 _ORIGIN: Final = "https://github.com/PaddlePaddle/PaddleOCR"
 _LONGEST_LABEL: Final = 120  # characters of a line that a region shows
 # Measured on 200 photographs (docs/text.md): it ends it for half of those without text, and 95% of all words are left.
-_GLANCES: Final[Mapping[Any, Any]] = {416: 0.07}
+_GLANCES: Final[Mapping[Any, Any]] = {416: 0.06}
 _MOST_GLANCES: Final = 4
 
 
@@ -44,7 +44,7 @@ class Text:
     Options: `watermark`, `advert`, `banned`: phrases or phrase -> weight, `patterns`: built-in pattern -> {label,
     weight} (`options_from: rules/text.yaml` has a first set of all four; without any, only `share` and `words` say
     something); `glance`: short side in pixels -> probability of the surest pixel from which on the frame is looked at
-    again ({416: 0.07}; {}: no glance; several: one after another); `close_px` (736), `min_confidence` (0.5) of a line,
+    again ({416: 0.06}; {}: no glance; several: one after another); `close_px` (736), `min_confidence` (0.5) of a line,
     `max_lines` a frame (200).
     """
 
@@ -96,7 +96,7 @@ class Text:
         self.close_px = _within(options, "close_px", 736, 64, 2048)
         self.min_confidence = _within(options, "min_confidence", 0.5, 0, 1)
         self.max_lines = _within(options, "max_lines", 200, 1, 2000)
-        self.version = "3"
+        self.version = "4"
         self.glancer: TextDetector | None = None
         self.detector: TextDetector | None = None
         self.recogniser: TextRecogniser | None = None
@@ -174,7 +174,7 @@ def count_words(text: str) -> int:
 def _make_glances(given: object) -> list[tuple[int, float]]:
     """Short side and probability of each, the smallest first; a side may be text, as JSON's keys are."""
     if not isinstance(given, Mapping):
-        raise UsageError(f"detector 'text': option 'glance' is pixels: probability, as {{416: 0.07}}; got {given!r}")
+        raise UsageError(f"detector 'text': option 'glance' is pixels: probability, as {{416: 0.06}}; got {given!r}")
     glances = {}
     for side, probability in given.items():
         if not str(side).isdecimal() or not 64 <= int(side) <= 2048:

@@ -19,7 +19,7 @@ from moderation.detectors.text_boxes import STRIP_HEIGHT, TextBox, cut_strip, fi
 from moderation.detectors.text_network import SMALL, TIME_STEP_PX, DetectorSize, Peak, TextDetector, TextRecogniser
 from moderation.types import U8
 
-_GRID: Final = 32  # sides that the detection network takes are multiples of it
+_GRID: Final = 32  # sides that the detection networks take are multiples of it
 # Pixels in one call of a detection network. On a CPU three glances, which takes a third off their time, or one close
 # look: features of one frame stay in its caches then, and cores need not wait for each other.
 _MOST_PIXELS: Final = 1_600_000
@@ -143,16 +143,16 @@ def _read_either_way(reader: Reader, strips: Sequence[_Strip], device: torch.dev
 def _look(
     network: TextDetector | Peak, dtype: torch.dtype, frames: Sequence[torch.Tensor], sizes: Sequence[tuple[int, int]]
 ) -> list[torch.Tensor]:
-    """What a network makes of each frame scaled to its (height, width), on the host."""
+    """What a network makes of each frame scaled to its (height, width) and filled up to the grid, on the host."""
     found: list[torch.Tensor] = [torch.empty(0)] * len(frames)
     groups: dict[tuple[int, int], list[int]] = {}
-    for i, size in enumerate(sizes):
-        groups.setdefault(size, []).append(i)
+    for i, (height, width) in enumerate(sizes):
+        groups.setdefault((_up(height), _up(width)), []).append(i)
     device = frames[0].device if frames else torch.device("cpu")
     most = _FEW_PIXELS if device.type == "cpu" else _MOST_PIXELS
 
     def see(part: Sequence[int]) -> torch.Tensor:
-        pixels = torch.cat([_scale(frames[i], sizes[i]) for i in part])
+        pixels = torch.cat([_fill_grid(_scale(frames[i], sizes[i])) for i in part])
         seen: torch.Tensor = network(_normalise(pixels, dtype, network.size))
         return seen.float().cpu()
 
@@ -226,6 +226,26 @@ def _scale(frame: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return scaled.round_().clamp_(0, 255).to(torch.uint8)
 
 
+def _up(side: int) -> int:
+    """The next multiple of the grid."""
+    return -(-side // _GRID) * _GRID
+
+
+def _fill_grid(pixels: torch.Tensor) -> torch.Tensor:
+    """[1,3,h,w] -> the same at the upper left of whole steps of the grid, its last row and column repeated.
+
+    To scale by the few per cent that are missing would blur small print; the pixels next to an edge show no text.
+    """
+    height, width = pixels.shape[2:]
+    if (height, width) == (_up(height), _up(width)):
+        return pixels
+    filled = pixels.new_empty((1, _up(height), _up(width), 3)).permute(0, 3, 1, 2)
+    filled[..., :height, :width] = pixels
+    filled[..., :height, width:] = pixels[..., -1:]
+    filled[..., height:, :] = filled[..., height - 1 : height, :]
+    return filled
+
+
 def _normalise(pixels: torch.Tensor, dtype: torch.dtype, size: DetectorSize) -> torch.Tensor:
     floats = pixels.to(torch.float32, memory_format=torch.channels_last)
     alike = len(set(zip(size.centre, size.spread, strict=True))) == 1
@@ -235,20 +255,22 @@ def _normalise(pixels: torch.Tensor, dtype: torch.dtype, size: DetectorSize) -> 
 
 
 def _glance_size(frame: torch.Tensor, short_px: int) -> tuple[int, int]:
+    """Never larger than the frame is: that costs more and finds no more."""
     height, width = frame.shape[:2]
-    short, long = sorted((height, width))
-    return _gridded(height, width, min(short_px / short, _LONGEST_PX / long))
+    scale = min(1.0, _scale_to(frame, short_px))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _close_size(frame: torch.Tensor, short_px: int) -> tuple[int, int]:
-    """As a glance, but never smaller than the frame is."""
-    return _glance_size(frame, max(short_px, min(frame.shape[:2])))
-
-
-def _gridded(height: int, width: int, scale: float) -> tuple[int, int]:
-    """Sides as multiples of 32, at least one; each rounded on its own, as these weights are used elsewhere."""
-    high, wide = (max(1, round(side * scale / _GRID)) * _GRID for side in (height, width))
+    """Never smaller than the frame is; each side a multiple of the grid, as these weights are used elsewhere."""
+    scale = _scale_to(frame, max(short_px, min(frame.shape[:2])))
+    high, wide = (max(1, round(side * scale / _GRID)) * _GRID for side in frame.shape[:2])
     return high, wide
+
+
+def _scale_to(frame: torch.Tensor, short_px: int) -> float:
+    short, long = sorted(frame.shape[:2])
+    return min(short_px / short, _LONGEST_PX / long)
 
 
 def _pieces(values: Sequence[_T], most: int) -> Iterator[Sequence[_T]]:

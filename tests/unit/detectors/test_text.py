@@ -18,7 +18,7 @@ from moderation.config import load_config, packaged_configs, read_yaml
 from moderation.detectors.prepare import prepare
 from moderation.detectors.text import Text, count_words, printable
 from moderation.detectors.text_network import SMALL, TINY, DetectorSize, Peak, TextDetector, _largest_of_four
-from moderation.detectors.text_reader import read_lines
+from moderation.detectors.text_reader import _fill_grid, _glance_size, find_peaks, read_lines
 from moderation.detectors.text_rules import PATTERNS, find_hits, make_rules, score_hits
 from moderation.detectors.text_weights import load_detector, read_characters
 from moderation.detectors.views import TensorFrames
@@ -275,6 +275,33 @@ def test_a_frame_without_text_is_glanced_at_and_no_more(detector: Text, monkeypa
     with torch.inference_mode():
         detector.read(batch(written(), written("print"), written()))
     assert seen == [1]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (32, 64), (31, 33), (5, 700)])
+def test_a_glance_is_filled_up_by_repeating_the_border(shape: tuple[int, int]) -> None:
+    frame = torch.randint(0, 256, (1, *shape, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    filled = _fill_grid(frame)
+    assert all(side % 32 == 0 and side - given < 32 for side, given in zip(filled.shape[2:], shape, strict=True))
+    more = [filled.shape[3] - shape[1], filled.shape[2] - shape[0]]
+    expected = F.pad(frame.float(), (0, more[0], 0, more[1]), mode="replicate")
+    assert torch.equal(filled.float(), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((375, 500), (375, 500)), ((1080, 1920), (416, 740)), ((10, 4096), (5, 2048)), ((1, 9000), (1, 2048))],
+)
+def test_a_glance_never_enlarges_and_keeps_the_shape(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    assert _glance_size(torch.empty((*shape, 3), dtype=torch.uint8), 416) == size
+
+
+@pytest.mark.weights
+def test_a_glance_finds_print_at_the_border_of_odd_frames(detector: Text) -> None:
+    assert detector._reader is not None
+    frame = torch.from_numpy(np.ascontiguousarray(written("a line of print", size=20)[35:, 5:211]))
+    with torch.inference_mode():
+        bare, printed = find_peaks(detector._reader, [torch.full_like(frame, 90), frame], 416)
+    assert bare < 0.06 < 0.9 < printed
 
 
 def test_glances_come_back_from_json_as_they_went() -> None:
