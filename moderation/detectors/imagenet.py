@@ -34,6 +34,9 @@ _STAGES: Final = (
     (3, 1, 6, 320, 1),
 )
 _EMBEDDING: Final = 1280
+# 96 channels of 112x112 pixels are its widest: of six frames 28 MiB. A batch of 16 in four parts takes 0.9 of the time
+# that it takes in two.
+_MOST_FRAMES: Final = 6
 _BN_EPS: Final = 1e-3  # TensorFlow's; with torch's 1e-5 the scores are off
 
 # Groups when the configuration names none: what a reviewer may want to see first. First names of the classes.
@@ -95,7 +98,7 @@ class ImageNet:
             raise RuntimeError("load() first")
         pixels = batch.view(self.view)
         # Exact in bf16: whole numbers below 256, over a power of two.
-        embedding = infer(self.network, ((pixels - 127) / 128).to(self._dtype))
+        embedding = infer(self.network, ((pixels - 127) / 128).to(self._dtype), most=_MOST_FRAMES)
         probabilities = self.network.head(embedding).float().softmax(dim=1)
         scores = [probabilities[:, list(indices)].sum(dim=1) for indices in self.concepts.values()]
         return Scored(scores=torch.stack(scores, dim=1).clamp_(max=1), embedding=embedding)

@@ -151,13 +151,19 @@ def prepare(network: _Network, device: torch.device, dtype: torch.dtype) -> _Net
     return network
 
 
-def infer(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """network(x), [B,...] -> [B,...], of a prepared network; on a CPU in parts of the batch, side by side."""
+def infer(network: nn.Module, x: torch.Tensor, *, most: int = 0) -> torch.Tensor:
+    """network(x), [B,...] -> [B,...], of a prepared network; on a CPU in parts of the batch, side by side.
+
+    most: frames of a part, at most (0: any number): of a network whose widest features of more than that are larger
+    than the 32 MiB that glibc keeps, and so are mapped anew, page by page, at every call.
+    """
     threads = torch.get_num_threads()
-    parts = min(count_parts(threads), len(x))
+    side_by_side = count_parts(threads)
+    turns = -(-len(x) // (side_by_side * most)) if most else 1
+    parts = min(side_by_side * turns, len(x))
     if x.device.type != "cpu" or parts < 2 or not _is_fused(network):
         return _call(network, x)
-    crew = _crew(threads, count_parts(threads))
+    crew = _crew(threads, side_by_side)
     return torch.cat(list(crew.map(_as_here(partial(_call, network)), x.chunk(parts))))
 
 

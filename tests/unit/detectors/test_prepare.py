@@ -90,11 +90,16 @@ def test_a_whole_network_scores_the_same_fused_and_plain_and_in_any_batch() -> N
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2, 5])
-def test_in_parts_a_batch_scores_as_whole_and_in_order(batch: int) -> None:
-    torch.set_num_threads(2)
+@pytest.mark.parametrize(("threads", "most"), [(2, 0), (2, 1), (1, 2), (2, 9)])
+def test_in_parts_a_batch_scores_as_whole_and_in_order(batch: int, threads: int, most: int) -> None:
+    torch.set_num_threads(threads)
     network = prepare(EfficientNetLite0(), CPU, torch.float32)
     pixels = torch.randn(batch, 3, 64, 64).contiguous(memory_format=torch.channels_last)
-    assert_same(infer(network, pixels), network(pixels).double())
+    parts: list[int] = []
+    network.register_forward_pre_hook(lambda _, given: parts.append(len(given[0])))
+    together = infer(network, pixels, most=most)
+    assert batch == 0 or not most or max(parts) <= most
+    assert_same(together, network(pixels).double())
 
 
 def test_parts_run_under_the_autocast_of_their_caller() -> None:
