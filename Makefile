@@ -9,6 +9,9 @@ STAMP := $(VENV)/.installed
 EXTRAS := --extra heic --extra faces --extra text --extra codes --extra nudenet --extra review --extra plots --extra dev
 LOCK_FLAGS := --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 
+# A crash in native code names the thread, at the interpreter's exit too, where pytest has switched its own handler off.
+export PYTHONFAULTHANDLER := 1
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long check bench golden fmt lock clean
 

@@ -49,6 +49,11 @@ _WIDTHS_ALIKE: Final = 8
 # Of these torch offers a fused sum, too.
 _FUSED_AFTER_SUM: Final[tuple[Activation | None, ...]] = (None, "relu")
 
+# oneDNN makes a kernel for each layer and size of picture, in a millisecond, and keeps 1,024 unless told otherwise: 16
+# sizes of a network of 60 layers. Strangers' pictures, scaled by their short side, have more, and each then found its
+# kernels gone: `text` took twice as long a picture. Read once, at the first convolution of the process.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+
 _Network = TypeVar("_Network", bound=nn.Module)
 _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")
