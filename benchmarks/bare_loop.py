@@ -10,12 +10,11 @@ from pathlib import Path
 
 import torch
 
-from moderation.config import load_config
+from moderation.config.load import load_config
 from moderation.media import decode_item
-from moderation.pipeline import judge_item
-from moderation.policy import bind
-from moderation.policy_config import load_policy
-from moderation.stack import build_stack
+from moderation.policy.judge import bind, judge_item
+from moderation.policy.model import load_policy
+from moderation.scoring.stack import build_stack
 from moderation.types import Item, ItemVotes, MediaObject
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.machine import write_result
-from moderation.config import MediaConfig
+from moderation.config.model import MediaConfig
 from moderation.media import decode_image
 from moderation.media.seams import ALBUM_LAYOUTS, LAYOUTS, find_grid, stitch_album
 from moderation.types import U8

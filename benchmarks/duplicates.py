@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.machine import write_result
-from moderation.hashes.near import TABLES, collapse, near_pairs
-from moderation.offline.duplicates import Nearness, as_table, group_pictures
-from moderation.offline.pictures import Pictures
+from moderation.analysis.duplicates import Nearness, as_table, group_pictures
+from moderation.analysis.pictures import Pictures
+from moderation.hashes.pairs import TABLES, collapse, near_pairs
 from moderation.types import U8
 
 DISTANCE = 31

@@ -27,8 +27,8 @@ from typing import Any
 from fsspec.asyn import sync
 
 from moderation import storage
-from moderation.ahead import map_ahead
-from moderation.config import Config, MediaConfig, SourceConfig
+from moderation.concurrency import map_ahead
+from moderation.config.model import Config, MediaConfig, SourceConfig
 from moderation.sources import open_source
 from moderation.sources.fetch import Fetcher
 from moderation.types import Item

@@ -33,7 +33,7 @@ from benchmarks.machine import write_result
 from moderation import storage
 from moderation.ledger import store
 from moderation.ledger.difference import Choice, Origin, difference
-from moderation.ledger.known import Facts, load_known
+from moderation.ledger.index import Facts, load_known
 from moderation.ledger.rows import (
     KEY_BYTES,
     LEDGER_SCHEMA,

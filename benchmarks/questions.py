@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from benchmarks.machine import median, write_result
-from moderation.config import Config
-from moderation.stack import Stack, build_stack
+from moderation.config.model import Config
+from moderation.scoring.stack import Stack, build_stack
 from moderation.types import Frame
 
 BAR_QUESTIONS = 1.03

@@ -38,10 +38,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.machine import median, write_result
 from benchmarks.throughput import PHOTOGRAPHS, REPOSITORY
-from moderation.detectors.text import Text
-from moderation.detectors.text_reader import find_peaks
+from moderation.detectors.text.detector import Text
+from moderation.detectors.text.reader import find_peaks
 from moderation.detectors.views import TensorFrames
-from moderation.detectors.weights import resolve
+from moderation.detectors.weights.locator import resolve
 from moderation.runtime.worker import MALLOC_ENV
 from moderation.types import U8
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from moderation.offline.ask import Ranking
+    from moderation.analysis.ask import Ranking
 
 
 def ask(
@@ -28,8 +28,8 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
 ) -> None:
     """Rank the items of OUT by how well their best frame answers a question that was never asked of the pictures."""
-    from moderation.detectors.clip_questions import make_question
-    from moderation.offline.ask import ask as ask_question  # torch only once the call is right
+    from moderation.analysis.ask import ask as ask_question  # torch only once the call is right
+    from moderation.detectors.clip.questions import make_question
 
     question = make_question(as_check or "question", texts, against or ())
     ranking = ask_question(out, question, limit=limit, keep=as_check is not None, only=variant or ())

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from moderation.config import load_config
+from moderation.config.load import load_config
 from moderation.errors import UsageError
-from moderation.slices import parse_slice
+from moderation.planning.slices import parse_slice
 
 
 def backfill(

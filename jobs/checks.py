@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from moderation.config import resolve_config_path
+from moderation.config.load import resolve_config_path
 from moderation.errors import UsageError
 
 if TYPE_CHECKING:
-    from moderation.offline.checks import CheckFound
+    from moderation.analysis.checks import CheckFound
 
 
 def checks(
@@ -32,7 +32,7 @@ def checks(
         raise UsageError(f"--format {format_!r}: png or svg")
     path = None if policy is None else str(resolve_config_path(policy))
 
-    from moderation.offline.checks import describe_checks  # torch only once the call is right
+    from moderation.analysis.checks import describe_checks  # torch only once the call is right
 
     found = describe_checks(out, path, check or ())
     if as_json:
@@ -40,7 +40,7 @@ def checks(
     else:
         _print(found)
     if plot:
-        from moderation.offline.check_pages import write_check_pages
+        from moderation.analysis.check_pages import write_check_pages
 
         page = write_check_pages(found, out, to or f"{out.rstrip('/')}/checks", format_)
         Console(markup=False, highlight=False, stderr=as_json).print(f"figures beside {page}", soft_wrap=True)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from moderation.config import load_config
-from moderation.config_text import show_config
+from moderation.config.load import load_config
+from moderation.config.show import show_config
 
 
 def config_show(

@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from moderation.config import resolve_config_path
+from moderation.config.load import resolve_config_path
 
 if TYPE_CHECKING:
-    from moderation.offline.inventory import Inventory
+    from moderation.analysis.inventory import Inventory
 
 
 def document(
@@ -26,8 +26,8 @@ def document(
     """Take the inventory of OUT: share by concept, terms that stand out among what was flagged, blurred examples."""
     path = None if policy is None else str(resolve_config_path(policy))
 
-    from moderation.offline.document import write_document  # torch only once the call is right
-    from moderation.offline.inventory import take_inventory
+    from moderation.analysis.document import write_document  # torch only once the call is right
+    from moderation.analysis.inventory import take_inventory
 
     found = take_inventory(out, policy=path, taxonomy=taxonomy, examples=examples, terms=terms)
     page = write_document(found, out, to or f"{out.rstrip('/')}/document", previews=previews)

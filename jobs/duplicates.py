@@ -29,8 +29,8 @@ def duplicates(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Group the copies of OUT round the largest picture of each. Writes OUT/duplicates.parquet."""
-    from moderation.offline.duplicates import Nearness, find_duplicates  # imports torch: only once the call is right
-    from moderation.offline.grouped import MEMBERS, write_grouped
+    from moderation.analysis.duplicates import Nearness, find_duplicates  # imports torch: only once the call is right
+    from moderation.analysis.grouped import MEMBERS, write_grouped
 
     if members not in MEMBERS:
         close = difflib.get_close_matches(members, MEMBERS, n=1, cutoff=0.0)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from moderation.config import load_config
+from moderation.config.load import load_config
 from moderation.errors import UsageError
 
 
@@ -28,8 +28,8 @@ def enroll(
     settings = load_config(config, list(set_ or []))
     parts = _parts(part or [])
 
-    from moderation.offline.enroll import Outcome
-    from moderation.offline.enroll import enroll as enroll_people  # torch only once the call is right
+    from moderation.analysis.enroll import Outcome
+    from moderation.analysis.enroll import enroll as enroll_people  # torch only once the call is right
 
     made = enroll_people(people, out, settings, parts=parts, largest=largest)
     console = Console(markup=False, highlight=False, soft_wrap=True)  # names come from strangers

@@ -21,7 +21,7 @@ def hashes_build(
     as_json: Annotated[bool, _AS_JSON] = False,
 ) -> None:
     """Make the file that the detector `known` reads of lists of PDQ hashes. A bad line is refused by its number."""
-    from moderation.offline.hashes import build_list  # imports torch: only once the call is right
+    from moderation.analysis.known_hashes import build_list  # imports torch: only once the call is right
 
     built = build_list(lists, out, exchange=exchange, label=label)
     if as_json:
@@ -46,7 +46,7 @@ def hashes_match(
     as_json: Annotated[bool, _AS_JSON] = False,
 ) -> None:
     """Hold the hashes that a run kept against a list: no pictures are read. Writes OUT/known.parquet."""
-    from moderation.offline.hashes import match_run
+    from moderation.analysis.known_hashes import match_run
 
     matched = match_run(out, known, sha256, distance=distance, quality=quality)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from moderation.config import load_config
+from moderation.config.load import load_config
 
 
 def keyframes(

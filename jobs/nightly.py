@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from moderation.config import load_config
-from moderation.lease import LEASE_S, SHORTEST_S
+from moderation.config.load import load_config
+from moderation.storage.lease import LEASE_S, SHORTEST_S
 
 
 def nightly(

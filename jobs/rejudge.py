@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from moderation.config import resolve_config_path
+from moderation.config.load import resolve_config_path
 
 
 def rejudge(
@@ -18,7 +18,7 @@ def rejudge(
     """Judge the votes of OUT by another policy; it may also read questions asked afterwards (`ask --as-check`)."""
     path = resolve_config_path(policy)
 
-    from moderation.offline.rejudge import rejudge as judge_again  # torch only once the call is right
+    from moderation.analysis.rejudge import rejudge as judge_again  # torch only once the call is right
 
     found = judge_again(out, str(path), to)
     console = Console(markup=False, highlight=False)

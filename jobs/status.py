@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from moderation.offline.status import PartStatus, RunStatus
+    from moderation.results.status import PartStatus, RunStatus
 
 
 def status(
@@ -21,7 +21,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Say how far the run in OUT is, at what rate, and with which errors. The cluster is not touched."""
-    from moderation.offline.status import read_status
+    from moderation.results.status import read_status
 
     found = read_status(out, now_s=time.time())
     if as_json:

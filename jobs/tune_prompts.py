@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from moderation.config import load_config
+from moderation.config.load import load_config
 
 if TYPE_CHECKING:
-    from moderation.offline.prompts.run import Outcome
+    from moderation.training.prompts.run import Outcome
 
 
 def tune_prompts(
@@ -54,10 +54,10 @@ def tune_prompts(
     settings = load_config(config, list(set_ or []))
 
     from moderation import storage
-    from moderation.offline.prompts.curve import parse_shots
-    from moderation.offline.prompts.labelled import parse_rule
-    from moderation.offline.prompts.run import tune_prompts as tune  # torch only once the call is right
-    from moderation.offline.prompts.tune import Settings
+    from moderation.training.prompts.curve import parse_shots
+    from moderation.training.prompts.labelled import parse_rule
+    from moderation.training.prompts.run import tune_prompts as tune  # torch only once the call is right
+    from moderation.training.prompts.tune import Settings
 
     wanted = parse_shots(shots)
     if len(wanted) != 1:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from moderation.config import load_config
+from moderation.config.load import load_config
 
 
 def weights_pull(
@@ -21,8 +21,8 @@ def weights_pull(
     """Fetch and check the weights of CONFIG and copy them to a mirror; MODERATION_WEIGHTS=TO then finds them there."""
     settings = load_config(config, list(set_ or []))
 
-    from moderation.detectors.mirror import VARIABLE
-    from moderation.offline.pull import pull_weights  # torch only once the call is right
+    from moderation.detectors.weights.mirror import VARIABLE
+    from moderation.detectors.weights.pull import pull_weights  # torch only once the call is right
 
     table = Table(title=f"weights in {to}")
     for name in ("file", "MB", "sha256", "licence", "from"):

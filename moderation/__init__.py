@@ -5,13 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from moderation.version import __version__
+
 if TYPE_CHECKING:
-    from moderation.config import Config, load_config
+    from moderation.config.load import load_config
+    from moderation.config.model import Config
     from moderation.errors import FatalError, ItemError, ModerationError, ShardError, UsageError
     from moderation.moderator import Moderator, VerdictRow
     from moderation.types import ErrorCode, Evidence, Kind, Status, Verdict
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Config",
@@ -34,7 +35,8 @@ __all__ = [
 # Where each name lives. Imported when first asked for (PEP 562): `import moderation` must not take the seconds and the
 # memory of torch, which a process that only reads tables or a configuration never needs.
 _HOMES = {
-    "moderation.config": ("Config", "load_config"),
+    "moderation.config.load": ("load_config",),
+    "moderation.config.model": ("Config",),
     "moderation.errors": ("FatalError", "ItemError", "ModerationError", "ShardError", "UsageError"),
     "moderation.moderator": ("Moderator", "VerdictRow"),
     "moderation.types": ("ErrorCode", "Evidence", "Kind", "Status", "Verdict"),

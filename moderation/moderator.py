@@ -19,18 +19,19 @@ import numpy as np
 import pyarrow as pa
 
 from moderation import storage
-from moderation.config import Config, load_config, resolve_config_path
+from moderation.concurrency import usable_cores
+from moderation.config.load import load_config, resolve_config_path
+from moderation.config.model import Config
 from moderation.errors import ItemError, UsageError
 from moderation.media.encode import encode_picture, is_pillow
-from moderation.pipeline import RunFacts, judge_item, make_pools, moderate_items
-from moderation.policy import bind
-from moderation.policy_config import load_policy, policy_hash
-from moderation.probes import usable_cores
+from moderation.pipeline.shard import RunFacts, make_pools, moderate_items
+from moderation.policy.judge import bind, judge_item
+from moderation.policy.model import load_policy, policy_hash
+from moderation.results.tables import Row, verdicts_table
+from moderation.scoring.stack import build_stack
 from moderation.sources.fetch import Fetcher
 from moderation.sources.items import UniqueIds, base_name, clean_text, make_id
-from moderation.stack import build_stack
 from moderation.types import ErrorCode, Evidence, Item, ItemVotes, Judgement, Kind, MediaObject, Status, Verdict
-from moderation.writer import Row, verdicts_table
 
 _ENCODED = bytes | bytearray | memoryview
 Input = object  # str | Path | bytes | a Pillow image | uint8 array; Pillow is no dependency of this module's types

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from moderation.config import MediaConfig
+from moderation.config.model import MediaConfig
 from moderation.types import ErrorCode, Kind
 from tests.drawn_media import avi, draw, encode, jpegs, matroska, mp4
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from moderation.config import Config, DetectorConfig, StackConfig
+from moderation.config.model import Config, DetectorConfig, StackConfig
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
-from moderation.pipeline import Pools
-from moderation.policy import BoundPolicy, bind
-from moderation.policy_config import Policy
-from moderation.stack import Slot, Stack, parse_condition
+from moderation.pipeline.shard import Pools
+from moderation.policy.judge import BoundPolicy, bind
+from moderation.policy.model import Policy
+from moderation.scoring.stack import Slot, Stack, parse_condition
 from moderation.types import Frame, Region
 
 Spoil = Callable[[torch.Tensor], torch.Tensor]

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from moderation import storage
-from moderation.commit import commit_shard
-from moderation.config import Config
-from moderation.pipeline import judge_item
-from moderation.plan import encode_shards, plan_uri
-from moderation.policy import bind, load_policy
+from moderation.config.model import Config
+from moderation.planning.plan import encode_shards, plan_uri
+from moderation.policy.judge import bind, judge_item
+from moderation.policy.model import load_policy
+from moderation.results.receipts import commit_shard
+from moderation.results.tables import Row, encode_table, verdicts_table, votes_table
 from moderation.types import ErrorCode, Item, ItemVotes, Kind, MediaObject, Shard, Status
-from moderation.writer import Row, encode_table, verdicts_table, votes_table
 
 RUN_ID = "0123456789abcdef"
 

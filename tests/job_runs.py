@@ -132,7 +132,7 @@ class Job:
 
 # Not Ray: it reads its settings from the environment once, when it is imported.
 _FORKING = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload(["moderation.pipeline", "tests.job_runs", "jobs.__main__"])
+_FORKING.set_forkserver_preload(["moderation.pipeline.shard", "tests.job_runs", "jobs.__main__"])
 
 
 def _be_a_job(arguments: list[str], env: dict[str, str], folder: str) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from moderation.detectors.alignment import TARGET
 from moderation.detectors.base import FrameBatch, Scored
-from moderation.detectors.face_parts import DEFAULT_PARTS, check_parts, width_of
-from moderation.detectors.gallery import FACE_WEIGHTS
-from moderation.detectors.gallery_file import Gallery, encode_gallery
+from moderation.detectors.faces.alignment import TARGET
+from moderation.detectors.faces.gallery import FACE_WEIGHTS
+from moderation.detectors.faces.gallery_file import Gallery, encode_gallery
+from moderation.detectors.faces.parts import DEFAULT_PARTS, check_parts, width_of
 from moderation.types import Region
 
 

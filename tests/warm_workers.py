@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # What a worker imports; not Ray itself, which reads the environment once, when it is imported.
-_MODULES = ("moderation.pipeline", "google.protobuf.message", "jsonschema", "psutil", "requests", "yaml")
+_MODULES = ("moderation.pipeline.shard", "google.protobuf.message", "jsonschema", "psutil", "requests", "yaml")
 _DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
 _SCRIPT = "default_worker.py"
 _CONTEXT = "--serialized-runtime-env-context"

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 
-from moderation.config import DetectorConfig
+from moderation.config.model import DetectorConfig
 from moderation.detectors.base import Detector, Weights
 from moderation.errors import UsageError
 

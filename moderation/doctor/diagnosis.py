@@ -10,17 +10,17 @@ from pathlib import Path
 
 import torch
 
-from moderation.config import Config, DetectorConfig
+from moderation.config.model import Config, DetectorConfig
 from moderation.detectors.base import Detector, Weights
 from moderation.detectors.registry import build, weights_of
-from moderation.detectors.weights import default_cache, resolve
+from moderation.detectors.weights.locator import default_cache, resolve
 from moderation.doctor.findings import Finding
 from moderation.doctor.packages import find_decoders, find_extras, find_versions
+from moderation.doctor.probes import Machine, look_at_machine, probe_storage
 from moderation.errors import FatalError, UsageError
-from moderation.policy import bind
-from moderation.policy_config import load_policy, policy_hash
-from moderation.probes import Machine, look_at_machine, probe_storage
-from moderation.stack import build_stack, pick_device, pick_dtype
+from moderation.policy.judge import bind
+from moderation.policy.model import load_policy, policy_hash
+from moderation.scoring.stack import build_stack, pick_device, pick_dtype
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB

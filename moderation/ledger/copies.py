@@ -16,16 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from moderation import storage
-from moderation.commit import commit_shard, part_name
-from moderation.config import Config
+from moderation.config.model import Config
 from moderation.ledger.difference import TONIGHT, Origin, row_contents, tonight_key
-from moderation.ledger.found import Listing, read_copies
-from moderation.ledger.known import locate
+from moderation.ledger.index import locate
+from moderation.ledger.listing import Listing, read_copies
 from moderation.ledger.rows import U64, content_id, item_key, split_keys
-from moderation.schema import verdicts_schema
-from moderation.shards import make_shards
+from moderation.planning.shards import make_shards
+from moderation.results.receipts import commit_shard, part_name
+from moderation.results.schema import verdicts_schema
+from moderation.results.tables import Row, decode_table, encode_table, verdicts_table
 from moderation.types import ErrorCode, Item, Judgement, Kind, Shard, Status, Verdict
-from moderation.writer import Row, decode_table, encode_table, verdicts_table
 
 _PARTS = 8  # of other runs, held as tables
 REASON = "same_content"

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from moderation.commit import committed_ids
-from moderation.ledger.known import DELETED, OLDER, RETRY, ContentSet, Facts, Known
+from moderation.ledger.index import DELETED, OLDER, RETRY, ContentSet, Facts, Known
 from moderation.ledger.rows import KEY_BYTES, U64, content_id, content_key, item_key, item_version, split_keys
 from moderation.ledger.store import Log, find_rows
+from moderation.results.receipts import committed_ids
 from moderation.types import Item, Status
 
 _BATCH = 4096  # of the listing: a lookup costs the same for one as for thousands

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from moderation import storage
-from moderation.ahead import map_ahead
-from moderation.commit import part_name
+from moderation.concurrency import map_ahead
 from moderation.errors import FatalError
-from moderation.ledger.known import Facts, locate
+from moderation.ledger.index import Facts, locate
 from moderation.ledger.rows import KEY_BYTES, LEDGER_SCHEMA, content_key, item_key, item_version, measured_ids
 from moderation.ledger.store import Log, find_rows, newest, table_keys
+from moderation.results.receipts import part_name
+from moderation.results.tables import decode_table
 from moderation.types import Shard
-from moderation.writer import decode_table
 
 _READERS = 16
 _AHEAD_BYTES = 64 * 1024 * 1024

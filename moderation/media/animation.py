@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from PIL.ImageFile import ImageFile
 
-from moderation.config import MediaConfig
+from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.image import DECODER_ERRORS, corrupt, describe, load_partly, open_picture, read_still, to_frame
 from moderation.media.limits import Deadline, check_pixels, spread

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from PIL.Image import DecompressionBombError
 
-from moderation.config import MediaConfig
+from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.animation import decode_picture
 from moderation.media.image import decode_jpeg_image, describe

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from moderation.config import MediaConfig
+from moderation.config.model import MediaConfig
 from moderation.media.image import scale_array
 from moderation.media.limits import canvas_size
 from moderation.media.seams import ALBUM_LAYOUTS, Box, Stitch, find_grid, stitch_album

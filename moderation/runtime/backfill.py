@@ -16,19 +16,19 @@ from typing import Any
 import torch
 
 from moderation import storage
-from moderation.config import Config
+from moderation.config.model import Config
 from moderation.errors import ModerationError, UsageError
-from moderation.plan import list_shards, plan_shards, plan_uri, read_shard_sizes
+from moderation.planning.plan import list_shards, plan_shards, plan_uri, read_shard_sizes
+from moderation.planning.slices import Slice
 from moderation.runtime.cluster import connect, leave
-from moderation.runtime.crew import Crew, share_out, wanted_workers
 from moderation.runtime.driver import drive
-from moderation.runtime.feed import Feed
 from moderation.runtime.metrics import Meters
 from moderation.runtime.progress import Several, make_progress
 from moderation.runtime.run import Run, check_output, finish_run, nothing_left, prepare_run, start_over, write_state
+from moderation.runtime.shard_queue import Feed
 from moderation.runtime.state import Stop, Tally
 from moderation.runtime.worker import ShardWorker
-from moderation.slices import Slice
+from moderation.runtime.worker_pool import Crew, share_out, wanted_workers
 from moderation.sources import open_source
 from moderation.types import Shard
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from moderation.config import RuntimeConfig
+from moderation.config.model import RuntimeConfig
 from moderation.errors import FatalError
 
 # Encoded pictures are read by the workers and pixels never leave them; what passes through the store are plans and

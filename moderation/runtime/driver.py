@@ -16,13 +16,13 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from moderation.config import RuntimeConfig
+from moderation.config.model import RuntimeConfig
 from moderation.errors import FatalError, ItemError
-from moderation.runtime.crew import MOST_FAILED_STARTS, Crew, Member, live_nodes, node_gone
-from moderation.runtime.feed import Feed
+from moderation.runtime.bisection import Ending, Suspicion, first_codes
+from moderation.runtime.shard_queue import Feed
 from moderation.runtime.state import Doubt, Progress, Stop, Tally, Task, shard_timeout_s
-from moderation.runtime.suspects import Ending, Suspicion, first_codes
 from moderation.runtime.worker import AUTOPSY_LOAD_S
+from moderation.runtime.worker_pool import MOST_FAILED_STARTS, Crew, Member, live_nodes, node_gone
 from moderation.storage import StorageError
 from moderation.types import Shard
 

@@ -19,15 +19,15 @@ from typing import Any
 import ray
 
 from moderation import storage
-from moderation.config import Config
+from moderation.config.model import Config
 from moderation.errors import ItemError
-from moderation.keyframes import CUT_VERSION, cut_items, cut_shard
 from moderation.media import DECODE_VERSION
-from moderation.pipeline import Pools, RunFacts, make_pools, peak_memory_bytes
-from moderation.plan import decode_shards, plan_shards
+from moderation.pipeline.keyframes import CUT_VERSION, cut_items, cut_shard
+from moderation.pipeline.shard import Pools, RunFacts, make_pools, peak_memory_bytes
+from moderation.planning.plan import decode_shards, plan_shards
 from moderation.runtime.backfill import Outcome, judge_plan, outcome_of, read_summary
+from moderation.runtime.bisection import Care
 from moderation.runtime.run import Run, check_output, finish_run, load_policy_of, nothing_left, run_id_of, start_over
-from moderation.runtime.suspects import Care
 from moderation.runtime.worker import ShardWorker, set_threads, tread_carefully
 from moderation.sources import open_source
 from moderation.types import Shard

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from moderation import storage
-from moderation.commit import committed_ids, part_name
-from moderation.config import Config
+from moderation.config.model import Config
 from moderation.errors import UsageError
-from moderation.pipeline import RunFacts
-from moderation.plan import decode_shards, encode_shards, plan_uri
+from moderation.pipeline.shard import RunFacts
+from moderation.planning.plan import decode_shards, encode_shards, plan_uri
+from moderation.planning.slices import Listing, Slice, find_slices, read_listing, slice_home
+from moderation.results.receipts import committed_ids, part_name
 from moderation.runtime.run import Output, difference, finish_run, read_state, run_id_of
-from moderation.slices import Listing, Slice, find_slices, read_listing, slice_home
 from moderation.types import Shard
 
 

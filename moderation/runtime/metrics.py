@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
-from moderation.runtime.feed import Feed
+from moderation.runtime.shard_queue import Feed
 
 
 class Meters:

@@ -12,23 +12,24 @@ from itertools import chain
 from typing import Any
 
 from moderation import storage
-from moderation.commit import committed_ids
-from moderation.config import Config, canonical_json
+from moderation.config.canonical import canonical_json
+from moderation.config.model import Config
 from moderation.errors import FatalError, UsageError
-from moderation.lease import LEASE_S, Lease, hold_lease
 from moderation.ledger.copies import Target, write_copies
 from moderation.ledger.difference import Choice, difference
 from moderation.ledger.entry import NightFacts, judged_rows, marked_rows
-from moderation.ledger.found import Listing, Spool, read_listing, read_marks
-from moderation.ledger.known import Facts, load_known
+from moderation.ledger.index import Facts, load_known
+from moderation.ledger.listing import Listing, Spool, read_listing, read_marks
 from moderation.ledger.store import append, compact, is_entered, open_log, should_compact
-from moderation.plan import decode_shards, plan_shards, plan_uri, read_shard_sizes
+from moderation.planning.plan import decode_shards, plan_shards, plan_uri, read_shard_sizes
+from moderation.results.receipts import committed_ids
+from moderation.results.schema import votes_schema
 from moderation.runtime.backfill import Judged, judge_plan
 from moderation.runtime.run import Run, check_output, finish_run, nothing_left, prepare_run, run_id_of
 from moderation.runtime.state import Stop
-from moderation.schema import votes_schema
+from moderation.scoring.stack import build_stack
 from moderation.sources import open_source
-from moderation.stack import build_stack
+from moderation.storage.lease import LEASE_S, Lease, hold_lease
 from moderation.types import Item, Shard
 
 _STAMP = "%Y%m%d-%H%M%S"

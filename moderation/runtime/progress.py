@@ -15,7 +15,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from moderation.runtime.feed import Feed
+from moderation.runtime.shard_queue import Feed
 from moderation.runtime.state import Progress as ProgressProtocol
 
 _QUIET = frozenset({"worker", "search"})  # said in the log, not above the bar

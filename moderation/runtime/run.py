@@ -13,18 +13,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from moderation import __version__, storage
-from moderation.commit import committed_ids, part_name, read_receipts
-from moderation.config import Config, canonical_json
+from moderation import storage
+from moderation.config.canonical import canonical_json
+from moderation.config.model import Config
 from moderation.errors import UsageError
-from moderation.pipeline import RunFacts
-from moderation.plan import plan_uri, read_shard_sizes
-from moderation.policy import BoundPolicy, bind
-from moderation.policy_config import Policy, load_policy, policy_hash
-from moderation.report import render_report, summarise
-from moderation.slices import Slice, find_slices, slice_home
-from moderation.stack import Stack, build_stack
-from moderation.writer import decode_table
+from moderation.pipeline.shard import RunFacts
+from moderation.planning.plan import plan_uri, read_shard_sizes
+from moderation.planning.slices import Slice, find_slices, slice_home
+from moderation.policy.judge import BoundPolicy, bind
+from moderation.policy.model import Policy, load_policy, policy_hash
+from moderation.results.receipts import committed_ids, part_name, read_receipts
+from moderation.results.summary import render_report, summarise
+from moderation.results.tables import decode_table
+from moderation.scoring.stack import Stack, build_stack
+from moderation.version import __version__
 
 _FILES = ("run.json", "plan.parquet", "summary.json", "report.html", "_SUCCESS")
 _FOLDERS = ("plan", "verdicts", "votes", "tars", "receipts", "slices", "asks")

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from moderation.runtime.crew import Member
-from moderation.runtime.feed import Feed
-from moderation.runtime.suspects import Step, Suspicion
+from moderation.runtime.bisection import Step, Suspicion
+from moderation.runtime.shard_queue import Feed
+from moderation.runtime.worker_pool import Member
 from moderation.types import Shard
 
 

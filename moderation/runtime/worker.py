@@ -16,14 +16,14 @@ from typing import Any
 import ray
 import torch
 
-from moderation.config import MIB, Config
+from moderation.config.model import MIB, Config
 from moderation.errors import ItemError
-from moderation.pipeline import Pools, RunFacts, make_pools, moderate_items, moderate_shard, peak_memory_bytes
-from moderation.plan import encode_shards
-from moderation.policy import bind
-from moderation.policy_config import Policy
-from moderation.runtime.suspects import Care
-from moderation.stack import build_stack
+from moderation.pipeline.shard import Pools, RunFacts, make_pools, moderate_items, moderate_shard, peak_memory_bytes
+from moderation.planning.plan import encode_shards
+from moderation.policy.judge import bind
+from moderation.policy.model import Policy
+from moderation.runtime.bisection import Care
+from moderation.scoring.stack import build_stack
 from moderation.types import Shard
 
 # Freed activations stay in the process: giving them back and faulting them in again for every batch cost a third of
@@ -41,7 +41,7 @@ class ShardWorker:
     The device is used by one of them at a time; meanwhile the others fetch and decode.
     """
 
-    autopsy_module = "moderation.runtime.autopsy"
+    autopsy_module = "moderation.runtime.isolated_run"
 
     def __init__(self, config: Config, policy: Policy, facts: RunFacts, out: str, threads: int) -> None:
         # Nothing here can fail: what goes wrong in `load` reaches the driver as the exception that it is.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-from moderation.config import SourceConfig
+from moderation.config.model import SourceConfig
 from moderation.errors import UsageError
 from moderation.sources import columnar, rows, table, webdataset
 from moderation.sources.manifest import manifest_items

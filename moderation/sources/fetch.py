@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from moderation import storage
-from moderation.config import MediaConfig
+from moderation.config.model import MediaConfig
 from moderation.errors import ItemError, UsageError
 from moderation.sources.table import read_cells
 from moderation.types import ErrorCode, Item, MediaObject

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from moderation import storage
-from moderation.config import SourceConfig
+from moderation.config.model import SourceConfig
 from moderation.errors import ItemError, UsageError
 from moderation.sources.allow import resolver
 from moderation.sources.items import MAX_OBJECTS, UniqueIds, base_name, error_item, list_files, make_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from moderation import storage
-from moderation.config import SourceConfig
+from moderation.config.model import SourceConfig
 from moderation.sources.items import base_name, clean_text, error_item, make_id
 from moderation.types import ErrorCode, Item, MediaObject
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 import pyarrow as pa
 
 from moderation import storage
-from moderation.config import SourceConfig
+from moderation.config.model import SourceConfig
 from moderation.errors import ItemError, UsageError
 from moderation.sources import columnar
 from moderation.sources.columnar import Columnar

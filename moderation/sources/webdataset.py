@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from moderation.config import SourceConfig
+from moderation.config.model import SourceConfig
 from moderation.errors import UsageError
 from moderation.sources.clips import clip_items
 from moderation.sources.items import error_item, list_files, make_id

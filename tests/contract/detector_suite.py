@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 import torch
 
-from moderation.config import DetectorConfig
-from moderation.detectors import registry, weights
+from moderation.config.model import DetectorConfig
+from moderation.detectors import registry
 from moderation.detectors.base import Detector, Scored
 from moderation.detectors.views import TensorFrames
+from moderation.detectors.weights import locator as weights
 from moderation.errors import UsageError
 from moderation.types import U8
 

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from moderation import storage
-from moderation.config import ShardConfig, SourceConfig
+from moderation.config.model import ShardConfig, SourceConfig
 from moderation.errors import UsageError
-from moderation.shards import make_shards, shards_from_table, shards_to_table
+from moderation.planning.shards import make_shards, shards_from_table, shards_to_table
 from moderation.sources import open_source, read_cells
 from moderation.types import Item, MediaObject
 

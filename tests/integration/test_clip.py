@@ -20,26 +20,28 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from moderation import aggregate, storage
-from moderation.commit import committed_ids, part_name
-from moderation.config import Config, DetectorConfig, OutputConfig
-from moderation.detectors import registry, weights
-from moderation.detectors.clip import Clip
-from moderation.detectors.clip_questions import make_question
-from moderation.detectors.mirror import VARIABLE
+from moderation import storage
+from moderation.analysis.ask import ask
+from moderation.config.model import Config, DetectorConfig, OutputConfig
+from moderation.detectors import registry
+from moderation.detectors.clip.detector import Clip
+from moderation.detectors.clip.questions import make_question
 from moderation.detectors.views import TensorFrames
+from moderation.detectors.weights import locator as weights
+from moderation.detectors.weights.mirror import VARIABLE
+from moderation.detectors.weights.pull import pull_weights
 from moderation.errors import FatalError, UsageError
-from moderation.offline.ask import ask
-from moderation.offline.asks import asked_labels, with_asked
-from moderation.offline.pull import pull_weights
-from moderation.pipeline import make_pools, moderate_shard
-from moderation.plan import plan_shards
-from moderation.policy import bind
-from moderation.policy_config import load_policy
+from moderation.pipeline.shard import make_pools, moderate_shard
+from moderation.planning.plan import plan_shards
+from moderation.policy import aggregate
+from moderation.policy.judge import bind
+from moderation.policy.model import load_policy
+from moderation.results.asked import asked_labels, with_asked
+from moderation.results.receipts import committed_ids, part_name
+from moderation.results.tables import decode_table
 from moderation.runtime.run import prepare_run, write_state
-from moderation.stack import Stack, build_stack
+from moderation.scoring.stack import Stack, build_stack
 from moderation.types import F32, U8, Frame
-from moderation.writer import decode_table
 from tests.tiny_clip import COLOURS, PICTURE, SHAPES, Scene, draw_set, train
 
 pytestmark = pytest.mark.slow

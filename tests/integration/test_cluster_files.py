@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from moderation.config import load_config
+from moderation.config.load import load_config
 from tests.rendered_cluster import (
     OVERLAYS,
     RAY_KINDS,

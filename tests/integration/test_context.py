@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moderation.config import Config, load_config
-from moderation.pipeline import make_pools, moderate_items
-from moderation.policy import BoundPolicy, Policy, bind
-from moderation.stack import Stack, build_stack
+from moderation.config.load import load_config
+from moderation.config.model import Config
+from moderation.pipeline.shard import make_pools, moderate_items
+from moderation.policy.judge import BoundPolicy, bind
+from moderation.policy.model import Policy
+from moderation.results.tables import Row
+from moderation.scoring.stack import Stack, build_stack
 from moderation.types import Item, Kind, MediaObject, Role, Verdict
-from moderation.writer import Row
 from tests.job_runs import SHARED
 
 pytestmark = [pytest.mark.weights, pytest.mark.slow, pytest.mark.shared]

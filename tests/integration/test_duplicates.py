@@ -11,14 +11,15 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from moderation.config import DetectorConfig
-from moderation.detectors import registry, weights
+from moderation.analysis.duplicates import Nearness, group_pictures
+from moderation.analysis.pictures import Pictures
+from moderation.config.model import DetectorConfig
+from moderation.detectors import registry
 from moderation.detectors.base import Detector, Scored
-from moderation.detectors.pdq import Pdq
+from moderation.detectors.hashing.pdq import Pdq
 from moderation.detectors.views import TensorFrames
+from moderation.detectors.weights import locator as weights
 from moderation.hashes.search import HASH_BYTES
-from moderation.offline.duplicates import Nearness, group_pictures
-from moderation.offline.pictures import Pictures
 from tests.job_runs import SHARED
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from moderation.runtime.suspects import most_deaths
+from moderation.runtime.bisection import most_deaths
 from tests.job_runs import (
     Job,
     by_name,

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moderation.config import Config, MediaConfig
+from moderation.config.model import Config, MediaConfig
 from moderation.media import decode_item
-from moderation.stack import BatchVotes, build_stack
+from moderation.scoring.stack import BatchVotes, build_stack
 from moderation.types import Frame, Item, MediaObject
 from tests.job_runs import SHARED, run_job
 

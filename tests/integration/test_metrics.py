@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from moderation.commit import Receipt
+from moderation.results.receipts import Receipt
 from tests.job_runs import REPOSITORY, job_env, make_pictures, make_tiny_config, run_job, summary
 from tests.ray_cluster import Cluster
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from moderation.lease import Claim, read_claims
+from moderation.storage.lease import Claim, read_claims
 from tests.job_runs import POLICY, Job, job_env, make_pictures, make_tiny_config, run_job, summary, verdicts
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]

@@ -21,15 +21,17 @@ import pytest
 import torch
 from PIL import Image
 
-from moderation.config import DetectorConfig, MediaConfig, load_config
-from moderation.detectors import registry, weights
+from moderation.config.load import load_config
+from moderation.config.model import DetectorConfig, MediaConfig
+from moderation.detectors import registry
 from moderation.detectors.base import Detector, FrameBatch, Scored, View
-from moderation.detectors.imagenet import ImageNet, class_names
+from moderation.detectors.general.imagenet import ImageNet, class_names
 from moderation.detectors.views import TensorFrames
+from moderation.detectors.weights import locator as weights
 from moderation.media.image import decode_image
-from moderation.policy import BoundPolicy, bind, judge
-from moderation.policy_config import load_policy
-from moderation.stack import build_stack
+from moderation.policy.judge import BoundPolicy, bind, judge
+from moderation.policy.model import load_policy
+from moderation.scoring.stack import build_stack
 from moderation.types import F32, Frame, ItemVotes, Judgement
 
 IMAGES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "images"

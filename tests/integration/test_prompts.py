@@ -16,23 +16,23 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from moderation.commit import committed_ids
-from moderation.config import Config
-from moderation.detectors.clip_questions import make_question
+from moderation.analysis.ask import ask
+from moderation.analysis.checks import describe_checks
+from moderation.analysis.inventory import take_inventory
+from moderation.analysis.rejudge import rejudge
+from moderation.config.model import Config
+from moderation.detectors.clip.questions import make_question
 from moderation.errors import UsageError
-from moderation.offline.ask import ask
-from moderation.offline.checks import describe_checks
-from moderation.offline.inventory import take_inventory
-from moderation.offline.prompts.curve import FUSED, ZERO_SHOT
-from moderation.offline.prompts.run import Outcome, tune_prompts
-from moderation.offline.prompts.tune import Settings
-from moderation.offline.rejudge import rejudge
-from moderation.pipeline import make_pools, moderate_shard
-from moderation.plan import plan_shards
-from moderation.policy import bind
-from moderation.policy_config import load_policy
+from moderation.pipeline.shard import make_pools, moderate_shard
+from moderation.planning.plan import plan_shards
+from moderation.policy.judge import bind
+from moderation.policy.model import load_policy
+from moderation.results.receipts import committed_ids
 from moderation.runtime.run import prepare_run, write_state
-from moderation.stack import Stack, build_stack
+from moderation.scoring.stack import Stack, build_stack
+from moderation.training.prompts.curve import FUSED, ZERO_SHOT
+from moderation.training.prompts.run import Outcome, tune_prompts
+from moderation.training.prompts.tune import Settings
 from moderation.types import U8, Frame
 from tests.job_runs import run_job
 from tests.tiny_clip import PICTURE, SHAPES, Scene, draw_set, train

@@ -20,7 +20,7 @@ from PIL import Image
 
 from jobs.__main__ import main
 from moderation import storage
-from moderation.config import MediaConfig, SourceConfig
+from moderation.config.model import MediaConfig, SourceConfig
 from moderation.errors import ItemError
 from moderation.sources import open_source
 from moderation.sources.fetch import Fetcher

@@ -22,7 +22,7 @@ from examples.demo_set import (
     write_demo_set,
 )
 from examples.motion_jpeg import encode_avi
-from moderation.config import MediaConfig, SourceConfig
+from moderation.config.model import MediaConfig, SourceConfig
 from moderation.errors import ItemError, UsageError
 from moderation.media import decode_item
 from moderation.sources import open_source

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 from moderation import ErrorCode, Kind, Moderator, Status, UsageError, Verdict, VerdictRow
-from moderation.config import MediaConfig
+from moderation.config.model import MediaConfig
 from moderation.detectors import registry
 from moderation.media import decode_item
 from moderation.media.encode import encode_picture
-from moderation.pipeline import RunFacts
+from moderation.pipeline.shard import RunFacts
+from moderation.results.tables import encode_table
 from moderation.types import Item, MediaObject
-from moderation.writer import encode_table
 from tests.drawn_media import draw, encode
 
 POLICY = """

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from moderation.config import DetectorConfig
+from moderation.config.model import DetectorConfig
 from moderation.detectors import registry
-from moderation.detectors.quality import Quality
+from moderation.detectors.general.quality import Quality
 from moderation.errors import UsageError
 
 GOOD_SHA = "0" * 64
@@ -63,7 +63,9 @@ def test_a_package_that_a_detector_imports_is_named_for_pip(monkeypatch: pytest.
 
 def test_a_broken_plug_in_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     install(
-        monkeypatch, point("broken", "no_such_package_abc:X"), point("fine", "moderation.detectors.quality:Quality")
+        monkeypatch,
+        point("broken", "no_such_package_abc:X"),
+        point("fine", "moderation.detectors.general.quality:Quality"),
     )
     assert list(registry.available()) == ["broken", "fine"]
     assert "broken" in registry.available()

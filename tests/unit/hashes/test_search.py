@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moderation.hashes.near import collapse, near_pairs
+from moderation.hashes.pairs import collapse, near_pairs
 from moderation.hashes.search import HashIndex, neighbour_masks
 from moderation.types import U8
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moderation.config import MediaConfig
+from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.animation import decode_picture
 from moderation.media.limits import start_deadline

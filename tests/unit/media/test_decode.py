@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from moderation.config import MediaConfig
+from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media import decode as decode_module
 from moderation.media.decode import decode_item

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moderation.config import MediaConfig
+from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media import image as image_module
 from moderation.media.image import decode_image

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moderation.config import MediaConfig
+from moderation.config.model import MediaConfig
 from moderation.media.limits import start_deadline
 from moderation.media.shots import CUT, describe_frame, distance, find_cuts, shots_of
 from moderation.media.sniff import sniff

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moderation.config import MediaConfig
+from moderation.config.model import MediaConfig
 from moderation.media import decode_item
 from moderation.media.tiles import cut_boxes
 from moderation.types import U8, Item, Kind, Media, MediaObject, Role

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moderation.config import MediaConfig
+from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.limits import start_deadline
 from moderation.media.sniff import sniff

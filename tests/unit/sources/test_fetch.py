@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from moderation import storage
-from moderation.config import MediaConfig, SourceConfig
+from moderation.config.model import MediaConfig, SourceConfig
 from moderation.errors import ItemError
 from moderation.sources import fetch as fetch_module
 from moderation.sources import open_source

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moderation.config import SourceConfig
+from moderation.config.model import SourceConfig
 from moderation.errors import UsageError
 from moderation.sources import manifest as manifest_module
 from moderation.sources import open_source

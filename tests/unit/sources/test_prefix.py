@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moderation.config import SourceConfig
+from moderation.config.model import SourceConfig
 from moderation.errors import UsageError
 from moderation.sources import open_source
 from moderation.types import ErrorCode

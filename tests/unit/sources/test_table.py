@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from moderation import storage
-from moderation.config import SourceConfig
+from moderation.config.model import SourceConfig
 from moderation.errors import ItemError, UsageError
 from moderation.sources import open_source, read_cells, source_type
 from moderation.types import ErrorCode, Item

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from moderation import storage
-from moderation.config import SourceConfig
+from moderation.config.model import SourceConfig
 from moderation.errors import FatalError, UsageError
 from moderation.sources import open_source
 

@@ -1,0 +1,114 @@
+"""Verdicts with their groups: a derived table beside the parts of a run, which are never touched.
+
+OUT/verdicts_grouped/part-<shard>.parquet   the rows of the part of that name, `group_id` filled
+OUT/verdicts_grouped/grouped.json           what was made of what; written last: without it the table has not happened
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from moderation import storage
+from moderation.config.load import validate
+from moderation.config.model import Config
+from moderation.errors import UsageError
+from moderation.results.receipts import committed_ids, part_name
+from moderation.results.tables import decode_table, encode_table
+from moderation.types import Status, Verdict
+
+FOLDER: Final = "verdicts_grouped"
+Members = Literal["alone", "inherit"]
+MEMBERS: Final = ("alone", "inherit")
+_HARSHNESS: Final = {str(Verdict.PASS): 0, str(Verdict.REVIEW): 1, str(Verdict.BLOCK): 2}
+# What says why the row was judged as it was; of an inherited verdict it would be wrong.
+_OWN: Final = ("check", "score", "confidence")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What was written. inherited: rows with the verdict of their head instead of their own."""
+
+    uri: str
+    rows: int
+    grouped: int
+    inherited: int
+
+
+def write_grouped(out: str, *, members: Members = "alone") -> Written:
+    """The verdicts of a run with the groups of OUT/duplicates.parquet in `group_id`.
+
+    A row that is in no group keeps what it had (the `group` of its manifest). members: `alone` leaves verdicts as they
+    are; `inherit` gives a member the verdict of its head where that is harsher: never milder, because what was added
+    to a copy, such as a caption, may be what is forbidden. Its reason is then `duplicate:<item of the head>`.
+    Raises UsageError when there are no groups.
+    """
+    data = storage.read_optional(storage.join(out, "duplicates.parquet"))
+    record = storage.read_optional(storage.join(out, "run.json"))
+    if data is None or record is None:
+        raise UsageError(f"{out}: no duplicates.parquet; `moderation duplicates {out}` writes it")
+    run = json.loads(record)
+    config = validate(Config, run["config"], where=f"{out}/run.json")
+    groups = decode_table(data, "parquet")
+    groups = groups.filter(pc.is_null(groups["run_out"])).combine_chunks()
+    folder = storage.join(out, FOLDER)
+    storage.delete_tree(storage.join(folder, "grouped.json"))
+    rows = grouped = inherited = 0
+    for shard_id in sorted(committed_ids(out)):
+        name = part_name(shard_id, config.output.format)
+        verdicts = decode_table(storage.read_bytes(storage.join(out, "verdicts", name)), config.output.format)
+        places = pc.index_in(verdicts["item_id"], value_set=groups["item_id"].combine_chunks())
+        found = groups.take(places)
+        table = _with_groups(verdicts, found)
+        if members == "inherit":
+            table, count = _with_heads_verdicts(table, found)
+            inherited += count
+        storage.publish(storage.join(folder, name), encode_table(table, config.output))
+        rows += table.num_rows
+        grouped += len(found) - found["group_id"].null_count
+    written = Written(uri=folder, rows=rows, grouped=grouped, inherited=inherited)
+    facts: Mapping[str, Any] = {
+        "run_id": run["run_id"],
+        "members": members,
+        "rows": rows,
+        "grouped": grouped,
+        "inherited": inherited,
+    }
+    storage.publish(storage.join(folder, "grouped.json"), json.dumps(facts, indent=1, sort_keys=True).encode())
+    return written
+
+
+def _with_groups(verdicts: pa.Table, found: pa.Table) -> pa.Table:
+    at = verdicts.schema.get_field_index("group_id")
+    filled = pc.coalesce(found["group_id"], verdicts["group_id"])
+    return verdicts.set_column(at, verdicts.schema.field(at), filled)
+
+
+def _with_heads_verdicts(verdicts: pa.Table, found: pa.Table) -> tuple[pa.Table, int]:
+    cells = zip(
+        verdicts["verdict"].to_pylist(),
+        verdicts["status"].to_pylist(),
+        found["relation"].to_pylist(),
+        found["head_verdict"].to_pylist(),
+        strict=True,
+    )
+    harsher = [
+        status == Status.OK
+        and relation not in (None, "head")
+        and _HARSHNESS.get(theirs or "", -1) > _HARSHNESS.get(own or "", -1)
+        for own, status, relation, theirs in cells
+    ]
+    mask = pa.array(harsher, pa.bool_())
+    reasons = pc.binary_join_element_wise("duplicate", found["head_item_id"], ":")
+    replaced: dict[str, pa.ChunkedArray | pa.Scalar] = {"verdict": found["head_verdict"], "reason": reasons}
+    for name in (*replaced, *_OWN):
+        at = verdicts.schema.get_field_index(name)
+        field = verdicts.schema.field(at)
+        new = replaced.get(name, pa.scalar(None, field.type))
+        verdicts = verdicts.set_column(at, field, pc.if_else(mask, new, verdicts[name]))
+    return verdicts, sum(harsher)

@@ -1,0 +1,222 @@
+"""What a dataset holds, after its moderation: share by concept, the terms that stand out, examples.
+
+After Schramowski, Tauchmann, Kersting 2022 (arXiv:2202.06675), who answer question 16 of "Datasheets for datasets"
+(does it hold what might be offensive?) by what a network finds; here a concept is a check of the policy.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from moderation import storage
+from moderation.analysis.ask import read_run
+from moderation.analysis.terms import Term, TermCounts, over_represented, terms_of
+from moderation.errors import UsageError
+from moderation.policy.model import Check, Policy, load_policy
+from moderation.policy.taxonomy import load_taxonomy
+from moderation.results.asked import read_part
+from moderation.results.receipts import committed_ids, part_name
+from moderation.results.schema import score_column
+from moderation.types import Verdict
+
+_COLUMNS = ("item_id", "uri", "kind", "verdict", "status", "attributes")
+_EVEN = 0.5  # what counts as found where a check has no threshold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """An item that shows a concept; shard_id: where the plan has it."""
+
+    item_id: str
+    uri: str
+    score: float
+    shard_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concept:
+    """A check and the items at or over its threshold (its lowest; 0.5 where it has none).
+
+    asked: items with a score. terms: over-represented among the found. examples: the highest scores.
+    """
+
+    name: str
+    side: str
+    threshold: float
+    asked: int
+    found: int
+    terms: tuple[Term, ...]
+    examples: tuple[Example, ...]
+
+    @property
+    def share(self) -> float | None:
+        """Of the items that were asked."""
+        return self.found / self.asked if self.asked else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Category:
+    """A label of the taxonomy, from level 1 down, and the items with a check under it."""
+
+    path: tuple[str, ...]
+    items: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What was found in a run. flagged: terms over-represented among items that a check blocked or sent to review.
+
+    notes: what a reader must know of the numbers.
+    """
+
+    run_id: str
+    source: str
+    items: int
+    verdicts: Mapping[str, int]
+    kinds: Mapping[str, int]
+    concepts: tuple[Concept, ...]
+    categories: tuple[Category, ...]
+    flagged_items: int
+    flagged: tuple[Term, ...]
+    notes: tuple[str, ...]
+
+
+def take_inventory(
+    out: str, *, policy: str | None = None, taxonomy: str | None = None, examples: int = 6, terms: int = 20
+) -> Inventory:
+    """The inventory of a finished run, its verdicts read part by part.
+
+    policy: a file with the thresholds that say what is found; default: the run's. taxonomy: a table; default: the
+    packaged one. Raises UsageError when there is no run, or its policy is gone.
+    """
+    record = read_run(out)
+    config = record["config"]
+    path = Path(policy or config.policy)
+    if not path.is_file():
+        raise UsageError(f"{path}: the policy of this run is not there any more; name one by --policy")
+    rules = load_policy(path)
+    ids = sorted(committed_ids(out))
+    if not ids:
+        raise UsageError(f"{out}: no shard is committed there")
+    tally = _Tally(rules, load_taxonomy(taxonomy), examples)
+    for shard_id in ids:
+        uri = storage.join(out, "verdicts", part_name(shard_id, config.output.format))
+        tally.add(read_part(uri, None, config.output.format), shard_id)
+    return tally.result(str(record["run_id"]), str(record.get("source", "")), terms)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Counted:
+    check: Check
+    threshold: float
+    asked: int = 0
+    found: int = 0
+    outside: bool = False
+    terms: TermCounts = field(default_factory=TermCounts)
+    best: list[tuple[float, str, str, str]] = field(default_factory=list)
+
+
+class _Tally:
+    def __init__(self, policy: Policy, taxonomy: Mapping[str, tuple[str, ...]], examples: int) -> None:
+        self._counted = {
+            name: _Counted(check=check, threshold=_threshold(check)) for name, check in policy.checks.items()
+        }
+        self._taxonomy = taxonomy
+        self._examples = examples
+        self._verdicts: Counter[str] = Counter()
+        self._kinds: Counter[str] = Counter()
+        self._categories: Counter[tuple[str, ...]] = Counter()
+        self._all, self._flagged = TermCounts(), TermCounts()
+        self._absent: set[str] = set()
+
+    def add(self, verdicts: pa.Table, shard_id: str) -> None:
+        """The items of a part."""
+        names = set(verdicts.column_names)
+        self._absent |= {name for name in self._counted if score_column(name) not in names}
+        checks = [name for name in self._counted if score_column(name) in names]
+        columns = [*_COLUMNS, "check", *map(score_column, checks)]
+        for row in _rows(verdicts.select(columns)):
+            self._kinds[row["kind"]] += 1
+            if row["verdict"] is None:
+                continue  # no media: not a part of the dataset's pictures
+            self._verdicts[row["verdict"]] += 1
+            terms = terms_of(dict(row["attributes"] or ()))
+            self._all.add(terms)
+            if row["verdict"] != Verdict.PASS and row["check"] is not None:
+                self._flagged.add(terms)
+            found = [name for name in checks if self._count(name, row, terms, shard_id)]
+            paths = {
+                path[:n] for name in found for path in [self._taxonomy.get(name, ())] for n in range(1, len(path) + 1)
+            }
+            self._categories.update(paths)
+
+    def _count(self, name: str, row: Mapping[str, Any], terms: set[tuple[str, str]], shard_id: str) -> bool:
+        counted, score = self._counted[name], row[score_column(name)]
+        if score is None:
+            return False
+        counted.asked += 1
+        counted.outside |= not 0 <= score <= 1
+        if score < counted.threshold:
+            return False
+        counted.found += 1
+        counted.terms.add(terms)
+        entry = (score, row["item_id"], row["uri"], shard_id)
+        if len(counted.best) < self._examples:
+            heapq.heappush(counted.best, entry)
+        elif self._examples:
+            heapq.heappushpop(counted.best, entry)
+        return True
+
+    def result(self, run_id: str, source: str, terms: int) -> Inventory:
+        """What was counted."""
+        # Measurements (sharpness) are no concepts.
+        kept = {name: c for name, c in self._counted.items() if name not in self._absent and not c.outside}
+        notes = []
+        if self._absent:
+            notes.append(f"not among the run's checks, so not counted: {', '.join(sorted(self._absent))}")
+        if self._all.dropped:
+            notes.append("there are more different terms than are counted: rare ones were dropped on the way")
+        return Inventory(
+            run_id=run_id,
+            source=source,
+            items=self._all.items,
+            verdicts=dict(self._verdicts),
+            kinds=dict(self._kinds),
+            concepts=tuple(
+                Concept(
+                    name=name,
+                    side=c.check.side,
+                    threshold=c.threshold,
+                    asked=c.asked,
+                    found=c.found,
+                    terms=over_represented(c.terms, self._all, most=terms),
+                    examples=tuple(
+                        Example(score=score, item_id=item_id, uri=uri, shard_id=shard)
+                        for score, item_id, uri, shard in sorted(c.best, key=lambda e: (-e[0], e[1]))
+                    ),
+                )
+                for name, c in sorted(kept.items(), key=lambda pair: (-pair[1].found, pair[0]))
+            ),
+            categories=tuple(Category(path=path, items=n) for path, n in sorted(self._categories.items())),
+            flagged_items=self._flagged.items,
+            flagged=over_represented(self._flagged, self._all, most=terms),
+            notes=tuple(notes),
+        )
+
+
+def _threshold(check: Check) -> float:
+    given = [t for t in (check.review, check.block, check.pass_) if t is not None]
+    return min(given, default=_EVEN)
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    names: Sequence[str] = table.column_names
+    for cells in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        yield dict(zip(names, cells, strict=True))

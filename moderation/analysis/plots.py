@@ -1,0 +1,96 @@
+"""Figures of checks, as PNG or SVG. matplotlib comes with the extra `plots`; no window, no global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moderation.analysis.checks import BINS, CheckFound
+from moderation.errors import UsageError
+
+_COLOURS = {"block": "#b3261e", "review": "#b26a00", "pass": "#1f7a4d"}
+_MOST_ROWS = 60  # checks in the figure of disagreement: more are not read
+_DPI = 110
+
+
+def plot_check(check: CheckFound, *, format_: str = "png") -> bytes:
+    """The distribution of every variant's score and of the fused one, with the thresholds. Raises UsageError."""
+    figure = _figure((7.2, 3.6))
+    axes = figure.add_subplot()
+    edges = np.linspace(0, 1, BINS + 1)
+    several = len(check.votes) > 1
+    for vote in check.votes:
+        axes.stairs(_shares(vote.counts), edges, label=vote.name, linewidth=1.2)
+    if several:
+        axes.stairs(_shares(check.fused.counts), edges, label="fused", color="black", linewidth=2.2)
+    for name, threshold in check.thresholds.items():
+        over = check.at_least.get(name, 0.0)
+        axes.axvline(threshold, color=_COLOURS[name], linestyle="--", linewidth=1.4)
+        label = f" {name} ≥ {threshold:g}: {over:.1%}"
+        axes.text(
+            threshold, 0.97, label, color=_COLOURS[name], transform=axes.get_xaxis_transform(), va="top", fontsize=8
+        )
+    axes.set_yscale("symlog", linthresh=0.01)
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("score")
+    axes.set_ylabel("share of frames")
+    asked = check.fused.total - check.fused.nulls
+    axes.set_title(f"{check.name}: {asked:,} frames, {check.fused.nulls:,} not asked", fontsize=10, loc="left")
+    axes.legend(fontsize=8, frameon=False)
+    return _encode(figure, format_)
+
+
+def plot_disagreement(checks: Sequence[CheckFound], *, format_: str = "png") -> bytes | None:
+    """Share of frames that two variants put on different sides of a check's threshold; None without two variants."""
+    rows = [c for c in checks if any(p.apart is not None for p in c.pairs)]
+    if not rows:
+        return None
+    rows = sorted(rows, key=lambda c: -max(p.apart or 0.0 for p in c.pairs))[:_MOST_ROWS]
+    names = list(dict.fromkeys(_pair_name(p.first, p.second) for c in rows for p in c.pairs))
+    table = np.full((len(rows), len(names)), np.nan)
+    for i, check in enumerate(rows):
+        for pair in check.pairs:
+            if pair.apart is not None:
+                table[i, names.index(_pair_name(pair.first, pair.second))] = pair.apart
+    figure = _figure((3.0 + 1.5 * len(names), 1.4 + 0.3 * len(rows)))
+    axes = figure.add_subplot()
+    image = axes.imshow(table, cmap="magma_r", vmin=0, vmax=max(0.05, float(np.nanmax(table))), aspect="auto")
+    axes.set_xticks(range(len(names)), names, fontsize=8, rotation=20, ha="right")
+    axes.set_yticks(range(len(rows)), [c.name for c in rows], fontsize=8)
+    for (i, j), value in np.ndenumerate(table):
+        if not np.isnan(value):
+            dark = value > 0.6 * image.get_clim()[1]
+            axes.text(j, i, f"{value:.1%}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    axes.set_title("frames on different sides of the threshold", fontsize=10, loc="left")
+    figure.colorbar(image, ax=axes, format=lambda value, _: f"{value:.0%}")
+    return _encode(figure, format_)
+
+
+def _figure(inches: tuple[float, float]) -> Any:  # noqa: ANN401 - matplotlib is an optional package
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise UsageError("figures need the package matplotlib; pip install 'moderation[plots]'") from error
+    # A Figure of its own, not pyplot: that keeps every figure it has made.
+    return Figure(figsize=inches, layout="constrained")
+
+
+def _encode(figure: Any, format_: str) -> bytes:  # noqa: ANN401 - matplotlib is an optional package
+    sink = io.BytesIO()
+    # No date in it: the same votes give the same file.
+    figure.savefig(sink, format=format_, dpi=_DPI, metadata={"Date": None} if format_ == "svg" else {"Software": None})
+    return sink.getvalue()
+
+
+def _shares(counts: Sequence[int]) -> npt.NDArray[np.float64]:
+    return np.array(counts, np.float64) / (sum(counts) or 1)
+
+
+def _pair_name(first: str, second: str) -> str:
+    """Variants only: the label is the row's."""
+    return f"{first.partition('.')[0]} / {second.partition('.')[0]}"

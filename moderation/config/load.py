@@ -1,0 +1,158 @@
+"""Configuration from YAML files and `--set`; every mistake names the key and the nearest right one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from moderation.config.hints import closest, did_you_mean
+from moderation.config.model import Config
+from moderation.errors import UsageError
+
+_T = TypeVar("_T", bound=BaseModel)
+
+
+def packaged_configs() -> Path:
+    """The folder of packaged configurations: inside the wheel, or the repository's `configs/`."""
+    inside = Path(__file__).parent.parent / "_configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "configs"
+
+
+def resolve_config_path(path: str | None, *, beside: Path | None = None) -> Path:
+    """A file relative to `beside` (without it, as named), or packaged (`default.yaml`, `configs/default.yaml`).
+
+    Raises UsageError when there is none, naming the packaged ones.
+    """
+    name = path or "default.yaml"
+    packaged = packaged_configs()
+    candidates = [beside / name if beside else Path(name), packaged / name.removeprefix("configs/")]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = sorted(str(p.relative_to(packaged)) for p in packaged.rglob("*.yaml"))
+    hint = did_you_mean(name, known, otherwise="known here", cutoff=0.5)
+    raise UsageError(f"no file {name!r}; packaged: {', '.join(known) or 'none'}{hint}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping from a file. Raises UsageError with the line where it is not one."""
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise UsageError(f"{path}: expected a mapping at the top, found {type(loaded).__name__}")
+    return loaded
+
+
+def load_config(path: str | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Configuration from a YAML file and `a.b=c` overrides (values in YAML).
+
+    Raises UsageError naming the key and the nearest right one.
+    """
+    file = resolve_config_path(path)
+    tree = read_yaml(file)
+    for override in overrides:
+        _apply_override(tree, override)
+    config = _with_shared_options(validate(Config, tree, where=str(file)), file.parent)
+    # A path on the command line is meant from where one stands, a path in a file from where the file lies.
+    named_here = any(o.partition("=")[0] == "policy" for o in overrides) and Path(config.policy).is_file()
+    policy = Path(config.policy) if named_here else resolve_config_path(config.policy, beside=file.parent)
+    return config.model_copy(update={"policy": str(policy.absolute())})
+
+
+def _with_shared_options(config: Config, beside: Path) -> Config:
+    detectors = tuple(
+        entry
+        if entry.options_from is None
+        else entry.model_copy(
+            update={
+                "options": {**read_yaml(resolve_config_path(entry.options_from, beside=beside)), **entry.options},
+                "options_from": None,
+            }
+        )
+        for entry in config.stack.detectors
+    )
+    return config.model_copy(update={"stack": config.stack.model_copy(update={"detectors": detectors})})
+
+
+def validate(model: type[_T], tree: Mapping[str, Any], *, where: str) -> _T:
+    """`model` from plain data; every mistake in one UsageError, each with its key and the nearest right one."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise UsageError("\n".join(_explain(model, dict(e), where) for e in error.errors())) from error
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {override!r}: expected key=value, for example --set stack.batch_size=8")
+    steps = key.split(".")
+    node = tree
+    for step in steps[:-1]:
+        child = node.setdefault(step, {})
+        if not isinstance(child, dict):
+            raise UsageError(f"--set {key}: {step!r} is not a section")
+        node = child
+    try:
+        node[steps[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {key}: {value!r} is not YAML") from error
+
+
+def _explain(model: type[BaseModel], error: Mapping[str, Any], where: str) -> str:
+    location = [str(step) for step in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        siblings = sorted(_keys_at(model, location[:-1]))
+        return f"{where}: unknown key {key!r}{_nearest_key(location[-1], siblings, model)}"
+    given = error.get("input")
+    shown = "" if isinstance(given, Mapping | list) or error["type"] == "missing" else f" (given: {given!r})"
+    return f"{where}: {key}: {error['msg']}{shown}"
+
+
+def _nearest_key(wrong: str, siblings: Sequence[str], model: type[BaseModel]) -> str:
+    # A key that is right in another section is named with that section.
+    if closest(wrong, siblings, cutoff=0.5) is None:
+        elsewhere = next((key for key in _all_keys(model) if key.rpartition(".")[2] == wrong), None)
+        if elsewhere is not None:
+            return f"; did you mean {elsewhere!r}?"
+    return did_you_mean(wrong, siblings, otherwise="known here", cutoff=0.5)
+
+
+def _keys_at(model: type[BaseModel], steps: Sequence[str]) -> list[str]:
+    for step in steps:
+        if step.isdigit() or step not in model.model_fields:
+            continue
+        inner = _model_in(model.model_fields[step].annotation)
+        if inner is None:
+            return []
+        model = inner
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(part) for part in get_args(annotation))
+    return next((m for m in found if m is not None), None)
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    return list(_walk(model, prefix))
+
+
+def _walk(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for field_name, info in model.model_fields.items():
+        name = info.alias or field_name
+        yield prefix + name
+        inner = _model_in(info.annotation)
+        if inner is not None:
+            yield from _walk(inner, f"{prefix}{name}.")

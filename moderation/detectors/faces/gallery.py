@@ -1,0 +1,194 @@
+"""Who is it: the faces of a frame against a gallery of known people; "nobody" is an answer.
+
+Needs `faces` before it, whose boxes and points it reads. The network is dlib's (see `face_network`), the gallery what
+`moderation enroll` wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from moderation import storage
+from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.faces.alignment import cut_chips
+from moderation.detectors.faces.dlib_file import read_dlib
+from moderation.detectors.faces.gallery_file import MOST_BYTES, Gallery, decode_gallery
+from moderation.detectors.faces.network import CHIP, DISTANCE, FaceNetwork, load_face_network
+from moderation.detectors.faces.parts import embed_faces
+from moderation.detectors.nn.prepare import prepare
+from moderation.detectors.registry import check_options
+from moderation.errors import UsageError
+from moderation.types import Region
+
+FACE_WEIGHTS: Final = Weights(
+    locator="pkg://face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
+    sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+    licence="CC0-1.0",
+    origin="https://github.com/davisking/dlib-models",
+    size_bytes=22_466_066,
+)
+_ROWS: Final = 32_768  # of the gallery at once: products of 64 faces with them take 8 MB, which a cache holds
+_STEEPNESS: Final = 20.0  # of the score over the distance, see `score_of`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matches:
+    """The nearest person of each face: int64 [F] rows of the gallery, and float32 [F] distances."""
+
+    rows: torch.Tensor
+    distances: torch.Tensor
+
+
+class Matcher:
+    """A gallery on a device, ready to be asked."""
+
+    def __init__(self, gallery: Gallery, device: torch.device) -> None:
+        self.gallery = gallery
+        self._rows = torch.from_numpy(gallery.embeddings).to(device)
+        # |q - g|^2 = |q|^2 - 2 (q.g - |g|^2 / 2): what is largest in the brackets is nearest.
+        self._halves = -self._rows.square().sum(dim=1) / 2
+
+    def match(self, faces: torch.Tensor) -> Matches:
+        """The nearest row to each of float32 [F,D]: one matrix product, in pieces of the gallery."""
+        best = faces.new_full((len(faces),), -torch.inf)
+        rows = torch.zeros(len(faces), dtype=torch.int64, device=faces.device)
+        for start in range(0, len(self._rows), _ROWS):
+            piece = slice(start, start + _ROWS)
+            found = torch.addmm(self._halves[piece], faces, self._rows[piece].T).max(dim=1)
+            better = found.values > best
+            best = torch.where(better, found.values, best)
+            rows = torch.where(better, found.indices + start, rows)
+        # From the difference, not from the sums above: those cancel where it is small.
+        distances = (faces - self._rows[rows]).norm(dim=1)
+        return Matches(rows=rows, distances=distances)
+
+
+class GalleryDetector:
+    """Known people, by their faces.
+
+    - `match`: how surely the best match in the frame is that person, 0..1; 0 when every face is nobody's, null when
+      there is no face (or none large enough to tell).
+
+    A face that matches is a region labelled with the person's name. Options: `gallery`, the file's URI, and `sha256`,
+    what it must be, which `enroll` prints; `threshold` (0.6), the distance beyond which a face is nobody's; `min_side`
+    (28), the smallest face that is asked, in pixels of the frame as decoded: when smaller, strangers look alike
+    (docs/faces.md). The parts of the face and their weights are those that the gallery was made with.
+
+    The gallery is read when the detector is built, and its content is part of the detector's version: two galleries of
+    one name do not pass for each other.
+    """
+
+    name = "gallery"
+    labels: Sequence[str] = ("match",)
+    view = View(mode="canvas")
+    cost_ms = 6.5  # a face; most frames have none
+    weights: Sequence[Weights] = (FACE_WEIGHTS,)
+    requires: Sequence[str] = ("faces",)
+    embedding_dim = 0
+    blob_sizes: Mapping[str, int] = {}
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        check_options(self.name, options, {"gallery": str, "sha256": str, "threshold": (float, int), "min_side": int})
+        if not options.get("gallery"):
+            raise UsageError("detector 'gallery': option 'gallery' must name a file of `moderation enroll`")
+        self.threshold = float(options.get("threshold", DISTANCE))
+        self.min_side: int = options.get("min_side", 28)
+        if not 0 < self.threshold <= 2:
+            raise UsageError(f"detector 'gallery': option 'threshold' must lie between 0 and 2, got {self.threshold}")
+        if not 1 <= self.min_side <= 4096:
+            raise UsageError(f"detector 'gallery': option 'min_side' must be 1 to 4096 pixels, got {self.min_side}")
+        self.gallery, digest = read_gallery(options["gallery"])
+        if digest != options.get("sha256", digest).lower():
+            raise UsageError(f"detector 'gallery': {options['gallery']} has the sha256 {digest}, not the one given")
+        self.version = f"1+{digest[:16]}"
+        self.network: FaceNetwork | None = None
+        self._matcher: Matcher | None = None
+
+    def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
+        """Read the weights, move them and the gallery to the device. Raises FatalError for another network's."""
+        self.network = load_face(paths[0], device)
+        self._matcher = Matcher(self.gallery, device)
+
+    def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
+        """scores float32 [B,1]; a region a face that matches."""
+        if self.network is None or self._matcher is None:
+            raise RuntimeError("load() first")
+        faces = earlier[self.requires[0]]
+        if faces.regions is None or faces.points is None:
+            raise RuntimeError(f"{self.requires[0]} gave no faces")
+        asked = [self._large(faces.regions[i], frame) for i, frame in enumerate(batch.frames_HWC)]
+        points = [torch.from_numpy(faces.points[i][large]).to(batch.device) for i, large in enumerate(asked)]
+        with torch.autocast(batch.device.type, enabled=False):
+            # In fp32 whatever the stack's dtype: faces were enrolled so, and bf16 moves distances by hundredths.
+            chips = cut_chips(batch.frames_HWC, points, CHIP)
+            found = self._matcher.match(embed_faces(self.network, chips, self.gallery.parts))
+        answers = iter(zip(found.rows.tolist(), found.distances.tolist(), strict=True))
+        scores: list[float] = []
+        regions: list[list[Region]] = []
+        for own, large in zip(faces.regions, asked, strict=True):
+            named = [
+                self._region(own[place], row, distance)
+                for place, (row, distance) in zip(large, answers, strict=False)
+                if distance <= self.threshold
+            ]
+            scores.append(max((r.score for r in named), default=0.0) if large else float("nan"))
+            regions.append(named)
+        return Scored(
+            scores=torch.tensor(scores, dtype=torch.float32).reshape(len(scores), 1),
+            regions=regions,
+        )
+
+    def _large(self, faces: Sequence[Region], frame: torch.Tensor) -> list[int]:
+        """Places of the faces that are large enough to tell who it is."""
+        height, width = frame.shape[:2]
+        least = self.min_side**2
+        return [i for i, f in enumerate(faces) if (f.x1 - f.x0) * width * (f.y1 - f.y0) * height >= least]
+
+    def _region(self, face: Region, row: int, distance: float) -> Region:
+        return Region(
+            detector=self.name,
+            label=self.gallery.names[int(self.gallery.person[row])],
+            score=score_of(distance),
+            x0=face.x0,
+            y0=face.y0,
+            x1=face.x1,
+            y1=face.y1,
+        )
+
+
+def score_of(distance: float) -> float:
+    """How surely two faces at this distance are one person's: 0.5 at dlib's 0.6, 0.88 at 0.5, 0.98 at 0.4.
+
+    A logistic curve about the distance at which the network was trained to part people. It is set, not fitted:
+    the faces at hand are too few (see docs/faces.md), and they would have it steeper.
+    """
+    return float(1 / (1 + torch.exp(torch.tensor(_STEEPNESS * (distance - DISTANCE), dtype=torch.float64))))
+
+
+def load_face(path: str, device: torch.device) -> FaceNetwork:
+    """The face network on a device, in float32. Raises FatalError when the file is of another."""
+    network = FaceNetwork()
+    load_face_network(network, read_dlib(path))
+    return prepare(network, device, torch.float32)
+
+
+def read_gallery(uri: str) -> tuple[Gallery, str]:
+    """A gallery and the sha256 of its file. Raises UsageError when it is not there, or no gallery."""
+    try:
+        size = storage.info(uri).size_bytes
+        if size > MOST_BYTES:
+            raise UsageError(f"gallery {uri}: {size:,} bytes; at most {MOST_BYTES:,} are read")
+        data = storage.read_bytes(uri)
+    except FileNotFoundError as error:
+        raise UsageError(f"gallery {uri}: no such file; make one with `moderation enroll`") from error
+    except (storage.StorageError, PermissionError, IsADirectoryError) as error:
+        raise UsageError(f"gallery {uri}: not readable: {error}") from error
+    gallery = decode_gallery(data, where=f"gallery {uri}")
+    if gallery.network != FACE_WEIGHTS.sha256:
+        raise UsageError(f"gallery {uri}: made with another network; enroll again")
+    return gallery, hashlib.sha256(data).hexdigest()

@@ -1,0 +1,106 @@
+"""A gallery: the people that `gallery` knows, as numbers and names, in one safetensors file; no pictures.
+
+`embeddings` is float16 [N,D], a row an enrolled picture; `person` is int32 [N], its person. The names, the parts of the
+face that the rows are made of, and the checksum of the network that made them stand as JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from moderation.detectors.faces.parts import check_parts, width_of
+from moderation.errors import UsageError
+from moderation.types import F32
+
+MOST_BYTES: Final = 2 << 30  # eight million faces of 128 numbers
+_MOST_HEADER: Final = 100 << 20  # safetensors' own limit
+_MOST_NAME: Final = 100  # characters of a name, which becomes the label of a region
+_LAYOUT: Final = "1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gallery:
+    """People and their faces.
+
+    names: a person each. person: int32 [N], whose face a row is. embeddings: float32 [N,D]; the distance between two
+    rows is Euclid's. parts: name of a part of the face -> its weight. network: sha256 of the weights.
+    """
+
+    names: tuple[str, ...]
+    person: npt.NDArray[np.int32]
+    embeddings: F32
+    parts: Mapping[str, float]
+    network: str
+
+
+def clean_name(text: str) -> str:
+    """A person's name, fit for a table or a page: printable, on one line, bounded; "?" when nothing is left."""
+    shown = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(shown.split())[:_MOST_NAME] or "?"
+
+
+def encode_gallery(gallery: Gallery) -> bytes:
+    """The bytes of the file; the same gallery gives the same bytes."""
+    facts = {
+        "layout": _LAYOUT,
+        "names": list(gallery.names),
+        "parts": dict(gallery.parts),
+        "network": gallery.network,
+    }
+    tensors = {
+        "embeddings": np.ascontiguousarray(gallery.embeddings, dtype=np.float16),
+        "person": np.ascontiguousarray(gallery.person, dtype=np.int32),
+    }
+    encoded: bytes = save(tensors, {"gallery": json.dumps(facts, ensure_ascii=False, sort_keys=True)})
+    return encoded
+
+
+def decode_gallery(data: bytes, *, where: str) -> Gallery:
+    """A gallery out of a file's bytes, all of it checked. Raises UsageError naming `where` and what is wrong."""
+    try:
+        facts = json.loads(_metadata(data)["gallery"])
+        tensors = load(data)
+        embeddings, person = tensors["embeddings"], tensors["person"]
+        names, parts = facts["names"], check_parts(facts["parts"])
+        if facts["layout"] != _LAYOUT:
+            raise ValueError(f"layout {facts['layout']!r}; this version reads {_LAYOUT!r}")
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise ValueError("its names are no list of text")
+        if embeddings.ndim != 2 or embeddings.dtype != np.float16 or embeddings.shape[1] != width_of(parts):
+            raise ValueError(f"embeddings {embeddings.dtype} {list(embeddings.shape)}")
+        if person.dtype != np.int32 or person.shape != embeddings.shape[:1]:
+            raise ValueError(f"person {person.dtype} {list(person.shape)}")
+        if not len(person) or person.min() < 0 or person.max() >= len(names):
+            raise ValueError(f"{len(person)} faces of {len(names)} people, who do not go together")
+        if not np.isfinite(embeddings).all():
+            raise ValueError("embeddings that are no numbers")
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        detail = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise UsageError(f"{where}: no gallery of `moderation enroll`: {detail}") from error
+    return Gallery(
+        names=tuple(clean_name(n) for n in names),
+        person=person,
+        embeddings=embeddings.astype(np.float32),
+        parts=parts,
+        network=str(facts["network"]),
+    )
+
+
+def _metadata(data: bytes) -> Mapping[str, Any]:
+    """The safetensors header's own words: 8 bytes of length, JSON."""
+    length = int.from_bytes(data[:8], "little")
+    if not 2 <= length <= min(_MOST_HEADER, len(data) - 8):
+        raise ValueError("not a safetensors file")
+    header = json.loads(data[8 : 8 + length])
+    found = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(found, dict):
+        raise ValueError("a safetensors file of something else")
+    return found

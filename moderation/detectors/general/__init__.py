@@ -1,0 +1,1 @@
+"""What a picture shows, and how good it is technically."""

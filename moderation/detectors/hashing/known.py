@@ -1,0 +1,164 @@
+"""Known pictures: the PDQ hash of a frame, of its mirrored and rotated copies and of its parts against a list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.hashing import pdq
+from moderation.detectors.registry import check_options
+from moderation.errors import UsageError
+from moderation.hashes.lists import HashList, read_list
+from moderation.hashes.search import BITS, HASH_BYTES, MOST_DISTANCE
+from moderation.types import F32, U8, Region
+
+_Cell = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
+# PDQ shrinks to 64 x 64: a part that is smaller has nothing to hash.
+_LEAST_CELL_PX: Final = 64
+_MOST_CUT: Final = 8
+_WHOLE: Final = (1,)
+
+
+class Known:
+    """Whether a frame is a near copy of a listed picture.
+
+    - `match`: 1 when a listed hash is within `distance` bits of one of the frame's, 0 when none is. No similarity, so
+      that `pool: mean` is the share of an item's frames that match. Null when the frame has too little in it to be
+      hashed (quality under the bar, in the whole and in every part): a black frame matches every list of black frames.
+    - `similarity`: 1 - distance/256 of the nearest where it matches (0.879 to 1), 0 where none does: to block the
+      nearest and review the others. Null as `match`.
+    - `distance`: bits to the nearest, 0 to `distance`; null where nothing matches.
+
+    A match is also two regions: one called `match`, so that evidence says where, and one called as the list calls the
+    picture. Options: `list` and `sha256`: what `moderation hashes build` wrote, as weights are named (`weights:` and
+    `sha256:` of the entry do as well). `distance`: 31. `quality`: 50, of the frame and of the listed. `dihedral`: true,
+    also the seven mirrored and rotated copies. `tiles`: [1], cuts of the frame into 1x1, 2x2, ... parts, each asked of
+    the list, to find a picture within a collage. After Meta's advice on PDQ (see `pdq`).
+    """
+
+    name = "known"
+    version = "1"
+    labels: Sequence[str] = ("match", "similarity", "distance")
+    ranges: Mapping[str, tuple[float, float]] = {"distance": (0.0, float(MOST_DISTANCE))}
+    view = View(mode="canvas")
+    cost_ms = 2.0
+    requires: Sequence[str] = ("pdq",)
+    embedding_dim = 0
+    blob_sizes: Mapping[str, int] = {}
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        known = {"list": str, "sha256": str, "distance": int, "quality": int, "dihedral": bool, "tiles": list}
+        check_options(self.name, options, known)
+        self.distance: int = _in_range(options, "distance", 31, MOST_DISTANCE)
+        self.quality: int = _in_range(options, "quality", 50, 100)
+        self.dihedral: bool = options.get("dihedral", True)
+        self.tiles = _read_tiles(options.get("tiles", list(_WHOLE)))
+        self.weights: Sequence[Weights] = (_read_locator(options),)
+        self._list: HashList | None = None
+
+    def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
+        """Read and index the list: on the CPU, about 150 bytes and a microsecond an entry."""
+        self._list = read_list(Path(paths[0]), quality=self.quality)
+
+    def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
+        """scores float32 [B,3]; regions of the matches."""
+        if self._list is None:
+            raise RuntimeError("load() first")
+        # bf16 would decide a third of the bits.
+        with torch.autocast(batch.device.type, enabled=False):
+            frames, boxes, hashes = self._queries(batch, earlier["pdq"])
+        scores: F32 = np.full((len(batch), len(self.labels)), np.nan, np.float32)
+        scores[frames, :2] = 0.0  # asked
+        entries, bits = self._list.index.nearest(hashes, self.distance)
+        regions: list[list[Region]] = [[] for _ in range(len(batch))]
+        hits = np.flatnonzero(entries >= 0)
+        # The nearest of each frame; of equally near ones the first asked, that is the largest part.
+        hits = hits[np.lexsort((hits, bits[hits], frames[hits]))]
+        for hit in hits[np.diff(frames[hits], prepend=-1) > 0].tolist():
+            similarity = 1.0 - float(bits[hit]) / BITS
+            scores[frames[hit]] = (1.0, similarity, bits[hit])
+            label = self._list.labels[self._list.label[entries[hit]]]
+            regions[frames[hit]] = [self._region(name, similarity, boxes[hit]) for name in ("match", label)]
+        return Scored(scores=torch.from_numpy(scores), regions=regions)
+
+    def _queries(self, batch: FrameBatch, hashed: Scored) -> tuple[npt.NDArray[np.int64], list[tuple[float, ...]], U8]:
+        """Hashes worth asking: frame int64 [Q], box (0..1) a hash, uint8 [Q,32]; each frame's own first."""
+        if not self.dihedral and self.tiles == _WHOLE:
+            rows = np.flatnonzero(self._is_busy(hashed.scores[:, 0]))
+            blobs = [hashed.blobs["hash"][row] or bytes(HASH_BYTES) for row in rows.tolist()]
+            return rows, [(0.0, 0.0, 1.0, 1.0)] * len(rows), _as_rows(blobs)
+        cells = [(i, cell) for i, f in enumerate(batch.frames_HWC) for cell in self._cells(f.shape[1], f.shape[0])]
+        if not cells:
+            return np.empty(0, np.int64), [], _as_rows([])
+        pixels = [batch.frames_HWC[i][y0:y1, x0:x1] for i, (x0, y0, x1, y1) in cells]
+        shrunk = (pdq.shrink_mirrored if self.dihedral else pdq.shrink)(pixels, batch.device)
+        small = shrunk if self.dihedral else shrunk.unsqueeze(1)
+        busy = np.flatnonzero(self._is_busy(pdq.quality(small[:, 0])))
+        chosen = small[torch.from_numpy(busy).to(small.device)]
+        bits = pdq.dihedral_bits(chosen) if self.dihedral else pdq.hash_bits(chosen[:, 0]).unsqueeze(1)
+        asked = np.repeat(busy, bits.shape[1])
+        boxes = [_share(cells[i][1], batch.frames_HWC[cells[i][0]]) for i in asked.tolist()]
+        frames = np.array([cells[i][0] for i in asked.tolist()], np.int64)
+        return frames, boxes, _as_rows(pdq.pack(bits.flatten(0, 1)))
+
+    def _is_busy(self, quality: torch.Tensor) -> npt.NDArray[np.bool_]:
+        # PDQ's own percents: 0.5 as float32 of a percent may lie under 0.5.
+        busy: npt.NDArray[np.bool_] = (quality * 100).round().cpu().numpy() >= self.quality
+        return busy
+
+    def _cells(self, width: int, height: int) -> list[_Cell]:
+        """The parts of a frame, the whole first where it is asked for; none too small to hash, but for the whole."""
+        found: list[_Cell] = []
+        for cut in self.tiles:
+            if cut > 1 and min(width, height) // cut < _LEAST_CELL_PX:
+                continue
+            x, y = ([side * i // cut for i in range(cut + 1)] for side in (width, height))
+            found += [(x[i], y[j], x[i + 1], y[j + 1]) for j in range(cut) for i in range(cut)]
+        return found
+
+    def _region(self, label: str, score: float, box: tuple[float, ...]) -> Region:
+        x0, y0, x1, y1 = box
+        return Region(detector=self.name, label=label, score=score, x0=x0, y0=y0, x1=x1, y1=y1)
+
+
+def _share(cell: _Cell, frame: torch.Tensor) -> tuple[float, ...]:
+    height, width = frame.shape[0], frame.shape[1]
+    return cell[0] / width, cell[1] / height, cell[2] / width, cell[3] / height
+
+
+def _as_rows(blobs: Sequence[bytes]) -> U8:
+    return np.frombuffer(b"".join(blobs), np.uint8).reshape(-1, HASH_BYTES)
+
+
+def _in_range(options: Mapping[str, Any], key: str, default: int, most: int) -> int:
+    value: int = options.get(key, default)
+    if not 0 <= value <= most:
+        raise UsageError(f"detector 'known': option {key!r} must be 0 to {most}, got {value}")
+    return value
+
+
+def _read_tiles(value: list[Any]) -> tuple[int, ...]:
+    if not value or any(
+        isinstance(cut, bool) or not isinstance(cut, int) or not 1 <= cut <= _MOST_CUT for cut in value
+    ):
+        raise UsageError(
+            f"detector 'known': option 'tiles' must list cuts from 1 to {_MOST_CUT}, such as [1, 2, 3], got {value!r}"
+        )
+    return tuple(sorted(set(value)))
+
+
+def _read_locator(options: Mapping[str, Any]) -> Weights:
+    """The list as weights: found, mirrored, cached and checked as they are. Empty: the configuration must name it."""
+    uri, sha256 = options.get("list", ""), options.get("sha256", "")
+    if bool(uri) != bool(sha256):
+        # Without it a list that changes would change votes unseen.
+        raise UsageError("detector 'known': `list` and `sha256` go together; `moderation hashes build` prints both")
+    if uri and "://" not in uri:
+        uri = f"file://{Path(uri).absolute()}"
+    return Weights(locator=uri, sha256=sha256, licence="the list's own", origin="`moderation hashes build`")

@@ -1,0 +1,1 @@
+"""Detectors that read the votes or embeddings of others."""

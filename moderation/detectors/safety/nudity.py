@@ -1,0 +1,235 @@
+"""Parts of bodies with boxes, bare or covered, by NudeNet, and what they say of a picture.
+
+Source: https://github.com/notAI-tech/NudeNet, package nudenet (extra `nudenet`). ITS WEIGHTS ARE UNDER THE AGPL-3.0, as
+the network they were trained with: who offers this over a network owes its users the source of what it is part of. So
+this detector is in no default configuration; whoever writes its name into one has decided that.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+
+from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.nn.prepare import infer, prepare
+from moderation.detectors.registry import check_options
+from moderation.detectors.safety.nudity_network import CLASSES, PartsNetwork, load_network
+from moderation.detectors.weights.locator import read_onnx
+from moderation.errors import UsageError
+from moderation.types import Region
+
+# In the order of the file's classes.
+PARTS: Final = (
+    "female_genitalia_covered",
+    "face_female",
+    "buttocks_exposed",
+    "female_breast_exposed",
+    "female_genitalia_exposed",
+    "male_breast_exposed",
+    "anus_exposed",
+    "feet_exposed",
+    "belly_covered",
+    "feet_covered",
+    "armpits_covered",
+    "armpits_exposed",
+    "face_male",
+    "belly_exposed",
+    "male_genitalia_exposed",
+    "anus_covered",
+    "female_breast_covered",
+    "buttocks_covered",
+)
+
+# What a part says, by default, and how much: label -> part -> weight.
+DEFAULT_MEANING: Final[Mapping[str, Mapping[str, float]]] = {
+    "explicit": {
+        "female_genitalia_exposed": 1.0,
+        "male_genitalia_exposed": 1.0,
+        "anus_exposed": 1.0,
+        "female_breast_exposed": 0.9,
+        "buttocks_exposed": 0.7,
+    },
+    "suggestive": {
+        "buttocks_exposed": 1.0,
+        "female_breast_exposed": 1.0,
+        "female_genitalia_covered": 0.8,
+        "anus_covered": 0.8,
+        "buttocks_covered": 0.6,
+        "female_breast_covered": 0.5,
+        "belly_exposed": 0.5,
+        "male_breast_exposed": 0.4,
+        "armpits_exposed": 0.3,
+    },
+    "covered": {
+        "female_breast_covered": 1.0,
+        "female_genitalia_covered": 1.0,
+        "buttocks_covered": 1.0,
+        "anus_covered": 1.0,
+        "belly_covered": 1.0,
+        "armpits_covered": 0.8,
+        "feet_covered": 0.5,
+    },
+}
+
+_SIDE: Final = 320
+# As the package sets them: a box counts from 0.2 on, is reported from 0.25, and gives way to a better one above 0.45.
+_REPORTED: Final = 0.25
+_OVERLAP: Final = 0.45
+# Boxes of one frame, the surest first; the sample photographs have 60 at most before suppression.
+_MOST_BOXES: Final = 200
+
+
+class Nudity:
+    """Labels `explicit`, `suggestive` and `covered`, 0..1: each the largest, over its parts, of weight times the part's
+    score; `parts`, how many were found.
+
+    Regions: a part each. The table is `DEFAULT_MEANING`; the option `meaning` (label -> part -> weight) replaces the
+    labels that it names. A part may say several things: a bare buttock is suggestive for sure, explicit by 0.7.
+
+    The weights are under the AGPL-3.0: off by default, see the module. View: the picture in the top left of a black
+    square, 320x320, bilinear without antialiasing, as the package does.
+    """
+
+    name = "nudity"
+    version = "1"
+    labels: Sequence[str] = ("explicit", "suggestive", "covered", "parts")
+    ranges: Mapping[str, tuple[float, float]] = {"parts": (0.0, _MOST_BOXES)}
+    view = View(mode="canvas")
+    cost_ms = 20.0
+    weights: Sequence[Weights] = (
+        Weights(
+            locator="pkg://nudenet/320n.onnx",
+            sha256="c15d8273adad2d0a92f014cc69ab2d6c311a06777a55545f2c4eb46f51911f0f",
+            licence="AGPL-3.0",
+            origin="https://github.com/notAI-tech/NudeNet",
+        ),
+    )
+    requires: Sequence[str] = ()
+    embedding_dim = 0
+    blob_sizes: Mapping[str, int] = {}
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        check_options(self.name, options, {"meaning": Mapping})
+        self.meaning = {**DEFAULT_MEANING, **_checked(options.get("meaning", {}))}
+        self.network: PartsNetwork | None = None
+        self._dtype = torch.float32
+
+    def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
+        """Read the weights and move to the device. Raises FatalError when they are not of this network."""
+        network = PartsNetwork().requires_grad_(False)
+        load_network(network, read_onnx(paths[0]))
+        self.network = prepare(network, device, dtype)
+        self._dtype = dtype
+
+    def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
+        """scores float32 [B,4]; regions a part each."""
+        if self.network is None:
+            raise RuntimeError("load() first")
+        frames = batch.frames_HWC
+        if not frames:
+            return Scored(scores=torch.zeros((0, len(self.labels))), regions=[])
+        pixels = torch.cat([_squared(frame) for frame in frames])
+        found = infer(self.network, pixels.div_(255).to(self._dtype)).float()
+        sizes = torch.tensor([[f.shape[1], f.shape[0]] for f in frames], dtype=torch.float32, device=found.device)
+        boxes, scores, classes, kept = keep_best(found, sizes)
+        regions = self._regions(boxes.cpu(), scores.cpu(), classes.cpu(), kept.cpu(), sizes.cpu())
+        return Scored(scores=self._summary(scores, classes, kept), regions=regions)
+
+    def _summary(self, scores: torch.Tensor, classes: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        columns = []
+        for label in self.labels[:3]:
+            weight = scores.new_tensor([self.meaning[label].get(part, 0.0) for part in PARTS])
+            columns.append((scores * weight[classes] * kept).amax(dim=1))
+        return torch.stack([*columns, kept.sum(dim=1).float()], dim=1)
+
+    def _regions(
+        self,
+        boxes: torch.Tensor,
+        scores: torch.Tensor,
+        classes: torch.Tensor,
+        kept: torch.Tensor,
+        sizes: torch.Tensor,
+    ) -> list[list[Region]]:
+        regions: list[list[Region]] = [[] for _ in boxes]
+        for i, k in kept.nonzero().tolist():
+            # Boxes are in the frame's pixels; a rounding above 1 is no place of it.
+            x0, y0, x1, y1 = (boxes[i, k] / sizes[i].repeat(2)).clamp(0, 1).tolist()
+            part, score = PARTS[int(classes[i, k])], float(scores[i, k])
+            regions[i].append(Region(detector=self.name, label=part, score=score, x0=x0, y0=y0, x1=x1, y1=y1))
+        return regions
+
+
+def keep_best(
+    found: torch.Tensor, sizes: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Non-maximum suppression of a batch, all classes together, as the package does.
+
+    found: float32 [B,4+18,N], boxes in pixels of the 320x320 square; sizes: [B,2], width and height of each frame.
+    Returns boxes float32 [B,K,4] (x0, y0, x1, y1 in pixels of the frame), scores [B,K] (the surest first), classes
+    int64 [B,K], kept bool [B,K]; K is what the fullest frame has, and at most 200.
+    """
+    best, classes = found[:, 4:].max(dim=1)
+    most = min(_MOST_BOXES, max(1, int((best >= _REPORTED).sum(dim=1).max())))
+    scores, order = best.topk(most, dim=1)
+    classes = classes.gather(1, order)
+    x, y, w, h = found[:, :4].gather(2, order[:, None].expand(-1, 4, -1)).unbind(dim=1)
+    scale = sizes.amax(dim=1, keepdim=True) / _SIDE
+    width, height = sizes[:, :1], sizes[:, 1:]
+    x0 = torch.minimum(((x - w / 2) * scale).clamp(min=0), width)
+    y0 = torch.minimum(((y - h / 2) * scale).clamp(min=0), height)
+    x1 = x0 + torch.minimum(w * scale, width - x0)
+    y1 = y0 + torch.minimum(h * scale, height - y0)
+    boxes = torch.stack([x0, y0, x1, y1], dim=2)
+    overlap = _overlaps(boxes)
+    kept = scores >= _REPORTED
+    for k in range(most - 1):
+        # Whoever is kept removes what overlaps it and comes after it: all frames at once.
+        kept[:, k + 1 :] &= ~(kept[:, k : k + 1] & (overlap[:, k, k + 1 :] > _OVERLAP))
+    return boxes, scores, classes, kept
+
+
+def _overlaps(boxes: torch.Tensor) -> torch.Tensor:
+    """Intersection over union of all pairs: [B,K,4] -> [B,K,K]."""
+    low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(dim=3)
+    area = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=2)
+    return shared / (area[:, :, None] + area[:, None] - shared).clamp(min=1e-9)
+
+
+def _squared(frame: torch.Tensor) -> torch.Tensor:
+    """uint8 [H,W,3] -> float32 [1,3,320,320], whole numbers 0..255: black to the right and below, then bilinear."""
+    height, width = frame.shape[:2]
+    side = max(height, width)
+    pixels = F.pad(frame[None].permute(0, 3, 1, 2), (0, side - width, 0, side - height))
+    # Not in uint8, as torch can on a CPU: its coarse weights are a level off for one pixel in six.
+    return F.interpolate(pixels.float(), (_SIDE, _SIDE), mode="bilinear").round_().clamp_(0, 255)
+
+
+def _checked(meaning: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """Raises UsageError naming the wrong label, part or weight, and the nearest right one."""
+    for label, parts in meaning.items():
+        if label not in DEFAULT_MEANING:
+            raise UsageError(
+                f"detector 'nudity': meaning: no label {label!r}{_nearest(str(label), list(DEFAULT_MEANING))}"
+            )
+        if not isinstance(parts, Mapping):
+            raise UsageError(f"detector 'nudity': meaning: {label}: expected part -> weight, got {parts!r}")
+        for part, weight in parts.items():
+            if part not in PARTS:
+                raise UsageError(f"detector 'nudity': meaning: {label}: no part {part!r}{_nearest(str(part), PARTS)}")
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
+                raise UsageError(f"detector 'nudity': meaning: {label}: {part}: weight must be 0 to 1, got {weight!r}")
+    return dict(meaning)
+
+
+def _nearest(wrong: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
+
+
+assert len(PARTS) == CLASSES

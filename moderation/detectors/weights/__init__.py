@@ -1,0 +1,1 @@
+"""Weights by locator and checksum: found, mirrored, read."""

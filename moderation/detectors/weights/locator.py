@@ -1,0 +1,199 @@
+"""Weights by locator and checksum: where they lie, whether they are the right ones, and reading ONNX initialisers.
+
+Nothing is unpickled and no code of the package that carries a file is run: `pkg://` finds it without an import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from moderation import storage
+from moderation.detectors.base import Weights
+from moderation.detectors.weights.mirror import find_mirrored, mirror_uri, missing
+from moderation.errors import FatalError, UsageError
+
+_CHUNK_BYTES = 1 << 20
+_PIECE_BYTES = 64 << 20  # of a download: each is one request with its own retries
+
+
+def resolve(w: Weights, *, cache: Path | None = None) -> Path:
+    """A local file with these weights, its sha256 checked.
+
+    `pkg://package/path` is read in place, `file://` too; `s3://` and every other fsspec scheme, and
+    `hf://org/name[@revision]/file`, are downloaded once into `cache` (default: `default_cache()`) under their sha256.
+    A mirror (`$MODERATION_WEIGHTS`, see `mirror`) is asked first. Only hf:// may come without a sha256: the hub checks
+    its own, and a revision pins it.
+
+    Raises UsageError when there is nothing at the locator (with the command that installs a missing package, or the
+    ways to supply the file), FatalError when the content is not what `w.sha256` says, or storage fails.
+    """
+    scheme, separator, rest = w.locator.partition("://")
+    if not separator:
+        raise UsageError(f"weights {w.locator!r}: expected pkg://, file://, s3:// or hf://")
+    if (w.sha256 or scheme != "hf") and (len(w.sha256) != 64 or set(w.sha256.lower()) - set("0123456789abcdef")):
+        raise UsageError(f"weights {w.locator}: sha256 must be 64 hexadecimal digits, got {w.sha256!r}")
+    if scheme == "pkg":
+        package, _, inside = rest.partition("/")
+        return _checked(package_file(package, inside), w)
+    if scheme == "file":
+        path = Path(rest)
+        if not path.is_file():
+            raise UsageError(f"weights {w.locator}: no such file")
+        return _checked(path, w)
+    folder = cache or default_cache()
+    mirror = mirror_uri()
+    mirrored = find_mirrored(w, mirror) if mirror else None
+    if mirror and mirrored:
+        w = replace(w, locator=storage.join(mirror, mirrored.file), sha256=mirrored.sha256)
+    target = folder / f"{w.sha256.lower()}{Path(rest).suffix}"
+    if w.sha256 and target.is_file():
+        return _checked(target, w)
+    if scheme == "hf" and not mirrored:
+        path = _from_hub(w, rest)
+        return _checked(path, w) if w.sha256 else path
+    return _download(w, target)
+
+
+def default_cache() -> Path:
+    """Where downloads are kept: $MODERATION_CACHE, else the user's cache folder."""
+    named = os.environ.get("MODERATION_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moderation" / "weights"
+
+
+def package_file(package: str, inside: str) -> Path:
+    """A file of an installed package, found without importing it.
+
+    Raises UsageError, with the command that installs it, when the package or the file is missing.
+    """
+    # Python package names use _, distributions -; pip takes either, people look for the second.
+    install = f"pip install {package.replace('_', '-')}"
+    if not package.isidentifier():
+        raise UsageError(f"pkg://{package}/{inside}: {package!r} is not the name of a package")
+    spec = find_spec(package)
+    if spec is None:
+        raise UsageError(f"pkg://{package}/{inside}: the package is not installed; {install}")
+    for folder in spec.submodule_search_locations or ():
+        root = Path(folder).resolve()
+        path = (root / inside).resolve()
+        if path.is_relative_to(root) and path.is_file():
+            return path
+    raise UsageError(f"pkg://{package}/{inside}: this version of the package has no such file; {install}")
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _checked(path: Path, w: Weights) -> Path:
+    found = sha256_of(path)
+    if found != w.sha256.lower():
+        raise FatalError(f"weights {w.locator}: sha256 is {found}, expected {w.sha256.lower()}; not used ({path})")
+    return path
+
+
+def _download(w: Weights, target: Path) -> Path:
+    """An object under its final name, whole or not at all (several workers may do this at once); in bounded pieces."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as part:
+        try:
+            size = storage.info(w.locator).size_bytes
+            for start in range(0, size, _PIECE_BYTES):
+                data = storage.read_bytes(w.locator, offset=start, length=min(_PIECE_BYTES, size - start))
+                digest.update(data)
+                part.write(data)
+            part.flush()
+            if digest.hexdigest() != w.sha256.lower():
+                raise FatalError(
+                    f"weights {w.locator}: sha256 is {digest.hexdigest()}, expected {w.sha256.lower()}; not used"
+                )
+            Path(part.name).replace(target)
+        except FileNotFoundError as error:
+            raise missing(w, "there is no such object") from error
+        except PermissionError as error:
+            raise missing(w, "access denied") from error
+        except storage.StorageError as error:
+            raise FatalError(f"weights {w.locator}: {error}") from error
+        finally:
+            Path(part.name).unlink(missing_ok=True)
+    return target
+
+
+def _from_hub(w: Weights, rest: str) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+        )
+    except ImportError as error:
+        raise UsageError(f"weights {w.locator}: pip install huggingface-hub") from error
+    steps = rest.split("/", 2)
+    if len(steps) != 3 or not all(steps):
+        raise UsageError(f"weights {w.locator}: expected hf://org/name[@revision]/file")
+    name, _, revision = steps[1].partition("@")
+    try:
+        return Path(hf_hub_download(f"{steps[0]}/{name}", steps[2], revision=revision or None))
+    except LocalEntryNotFoundError as error:
+        # Also what the library raises when it cannot reach the hub, or was told not to try.
+        raise missing(w, "the hub is out of reach and its cache has no copy") from error
+    except (RepositoryNotFoundError, EntryNotFoundError) as error:
+        raise missing(w, "the hub has no such repository or file, or it is private") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise FatalError(f"weights {w.locator}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxNode:
+    """One operation of a graph: what it is, and the names of what it reads and makes."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxGraph:
+    """The numbers of an ONNX file (copies, writable) and its operations in topological order."""
+
+    tensors: Mapping[str, torch.Tensor]
+    nodes: tuple[OnnxNode, ...]
+
+
+def read_onnx(path: Path | str) -> OnnxGraph:
+    """Initialisers and operations of an ONNX file; parsed, never executed.
+
+    Raises FatalError when it does not parse. External data is refused: it would read files beside this one.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # comes with onnx, without stubs
+    from onnx import numpy_helper
+
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except (DecodeError, OSError) as error:
+        raise FatalError(f"{path}: not readable as ONNX: {error}") from error
+    if any(i.data_location == onnx.TensorProto.EXTERNAL for i in graph.initializer):
+        raise FatalError(f"{path}: keeps its weights in other files; only self-contained ONNX files are read")
+    return OnnxGraph(
+        tensors={i.name: torch.from_numpy(np.array(numpy_helper.to_array(i))) for i in graph.initializer},
+        nodes=tuple(OnnxNode(op=n.op_type, inputs=tuple(n.input), outputs=tuple(n.output)) for n in graph.node),
+    )

@@ -1,0 +1,32 @@
+"""All the weights of a configuration into a bucket or folder, for a cluster without a way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from moderation.config.model import Config
+from moderation.detectors.base import Weights
+from moderation.detectors.registry import build
+from moderation.detectors.weights.locator import resolve, sha256_of
+from moderation.detectors.weights.mirror import Mirrored, fill_mirror
+
+
+def weights_in(config: Config) -> tuple[Weights, ...]:
+    """Every file that the detectors of a configuration load, each once. Raises UsageError."""
+    found: dict[tuple[str, str], Weights] = {}
+    for entry in config.stack.detectors:
+        for weights in build(entry).weights:
+            found.setdefault((weights.locator, weights.sha256), weights)
+    return tuple(found.values())
+
+
+def pull_weights(config: Config, to: str) -> tuple[Mirrored, ...]:
+    """Fetch the weights of a configuration, check them, and copy them to a mirror with an index and checksums.
+
+    A hub's file without a sha256 gets the one that it has. Raises UsageError, FatalError.
+    """
+    found: list[tuple[Weights, Path, str]] = []
+    for weights in weights_in(config):
+        path = resolve(weights)
+        found.append((weights, path, weights.sha256.lower() or sha256_of(path)))
+    return fill_mirror(found, to)

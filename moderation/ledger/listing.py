@@ -1,0 +1,117 @@
+"""What a night's listing found besides items to judge, as files below its output, so that a resumed night has them.
+
+OUT/<night>/night/copies-00000.parquet  items that take over a verdict, and from where
+OUT/<night>/night/marks.parquet         keys of the ledger's items that have gone or have come back
+OUT/<night>/night/listing.json          the counts; written last
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from moderation import storage
+from moderation.ledger.difference import Origin
+from moderation.planning.schema import PLAN_SCHEMA
+from moderation.planning.shards import shards_from_table, shards_to_table
+from moderation.types import Item, Shard
+
+_CHUNK_ROWS = 20_000  # a few MB; one chunk is held as items
+_ORIGIN = pa.schema(
+    [("run_out", pa.string()), ("part", pa.string()), ("format", pa.string()), ("item_id", pa.string())]
+)
+
+
+class Spool:
+    """`Found` as files below a night's output: chunks of copies, the marks, and last `listing.json` with the counts."""
+
+    def __init__(self, out: str) -> None:
+        self._out = out
+        self._chunks = 0
+        self._held: list[tuple[Item, Origin]] = []
+
+    def copies(self, found: list[tuple[Item, Origin]]) -> None:
+        """Hold some; publish when there are many."""
+        self._held += found
+        if len(self._held) >= _CHUNK_ROWS:
+            self._publish()
+
+    def close(self, counts: Counter[str], marks: pa.Table) -> None:
+        """Publish all."""
+        if self._held:
+            self._publish()
+        storage.publish(marks_uri(self._out), _parquet(marks))
+        facts = {"copy_chunks": self._chunks, "counts": dict(sorted(counts.items()))}
+        storage.publish(storage.join(self._out, "night", "listing.json"), json.dumps(facts, indent=1).encode())
+
+    def _publish(self) -> None:
+        storage.publish(copies_uri(self._out, self._chunks), encode_copies(self._held))
+        self._chunks, self._held = self._chunks + 1, []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a finished listing showed."""
+
+    copy_chunks: int
+    counts: dict[str, int]
+
+
+def read_listing(out: str) -> Listing | None:
+    """The record of a night's listing; None while it has not ended."""
+    data = storage.read_optional(storage.join(out, "night", "listing.json"))
+    return None if data is None else Listing(**json.loads(data))
+
+
+def copies_uri(out: str, chunk: int) -> str:
+    """A chunk of the items that take over a verdict."""
+    return storage.join(out, "night", f"copies-{chunk:05d}.parquet")
+
+
+def marks_uri(out: str) -> str:
+    """What has gone and what has come back."""
+    return storage.join(out, "night", "marks.parquet")
+
+
+def read_copies(out: str, listing: Listing) -> Iterator[list[tuple[Item, Origin]]]:
+    """The chunks of copies."""
+    for chunk in range(listing.copy_chunks):
+        yield decode_copies(storage.read_bytes(copies_uri(out, chunk)))
+
+
+def read_marks(out: str) -> pa.Table:
+    """Keys that have gone (`deleted`) or have come back."""
+    return pq.read_table(pa.BufferReader(storage.read_bytes(marks_uri(out))))
+
+
+def encode_copies(copies: list[tuple[Item, Origin]]) -> bytes:
+    """Copies as a Parquet file: the columns of a plan, and `origin.*`. In the order of their origins' parts.
+
+    So that a part of an earlier night is read once for all that take over from it.
+    """
+    ordered = sorted(copies, key=lambda c: (c[1].run_out, c[1].part))
+    table = shards_to_table([Shard(shard_id="", items=tuple(item for item, _ in ordered))])
+    origins = pa.Table.from_pylist([asdict(origin) for _, origin in ordered], schema=_ORIGIN)
+    for name in _ORIGIN.names:
+        table = table.append_column(f"origin.{name}", origins[name])
+    return _parquet(table)
+
+
+def decode_copies(data: bytes) -> list[tuple[Item, Origin]]:
+    """The inverse of `encode_copies`."""
+    table = pq.read_table(pa.BufferReader(data))
+    items = [item for shard in shards_from_table(table.select(PLAN_SCHEMA.names)) for item in shard.items]
+    origins = table.select([f"origin.{name}" for name in _ORIGIN.names]).rename_columns(_ORIGIN.names).to_pylist()
+    return [(item, Origin(**origin)) for item, origin in zip(items, origins, strict=True)]
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()

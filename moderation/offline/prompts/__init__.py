@@ -1,1 +1,0 @@
-"""Soft prompts: class embeddings of a check learned from labelled pictures, the networks frozen."""

@@ -1,0 +1,173 @@
+"""The plan of a run: its shards, written as the source is listed, read again on resume.
+
+While listing goes on the plan lies in `OUT/plan/chunk-*.parquet`; when it has ended, in `OUT/plan.parquet`. A shard is
+handed out only when a chunk that holds it is published, so a run that dies while listing never cuts the source into
+other shards than those it may have committed: the next call takes the chunks as they are and lists on for what is new.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+import pyarrow.parquet as pq
+
+from moderation import storage
+from moderation.config.model import Config
+from moderation.planning.ordering import cut_shards
+from moderation.planning.schema import PLAN_SCHEMA
+from moderation.planning.shards import plan_batches, shards_from_table
+from moderation.planning.slices import Slice, take_slice
+from moderation.sources import open_source
+from moderation.types import Item, Shard
+
+# The first shard is handed out at once; later chunks hold up to this many shards, or what came in this time.
+_CHUNK_SHARDS = 64
+_CHUNK_WAIT_S = 5.0
+
+
+def plan_uri(out: str) -> str:
+    """The finished plan."""
+    return storage.join(out, "plan.parquet")
+
+
+def chunk_uri(out: str, index: int) -> str:
+    """A piece of the plan while listing goes on."""
+    return storage.join(out, "plan", f"chunk-{index:06d}.parquet")
+
+
+def plan_shards(
+    source: str,
+    out: str,
+    config: Config,
+    *,
+    limit: int | None = None,
+    open_items: Callable[[], Iterator[Item]] | None = None,
+    part: Slice | None = None,
+) -> Iterator[Shard]:
+    """All shards of a run, in the order of the source; what an earlier call planned comes as it was planned.
+
+    out: the folder of the plan: OUT, or a slice's own in it.
+    part: only the shards of this slice. A listing of it that was interrupted begins anew: what it had planned has
+    gaps where other slices' shards are, and cutting the source around them would move the bounds of shards.
+
+    open_items: the items instead of the whole source's (the nightly job's difference); called only when there is
+    something to list, exhausted before the plan counts as finished.
+    Raises UsageError (source missing, empty, unreadable) at once.
+    """
+    finished = storage.read_optional(plan_uri(out))
+    if finished is not None:
+        return decode_shards(finished)
+    chunks = _read_chunks(out) if part is None else []
+    items = _limited(open_items() if open_items is not None else open_source(source, config.source), limit)
+    if part is not None:
+        storage.delete_tree(storage.join(out, "plan"))
+        return _write_plan(take_slice(cut_shards(items, config.shards), part, out), out, [])
+    if not chunks:
+        return _write_plan(cut_shards(items, config.shards), out, [])
+    return _resume_listing(items, out, config, chunks)
+
+
+def list_shards(source: str, config: Config, *, limit: int | None = None, part: Slice | None = None) -> Iterator[Shard]:
+    """The shards of a source, or of a slice of it, nothing written (a dry run)."""
+    shards = cut_shards(_limited(open_source(source, config.source), limit), config.shards)
+    return shards if part is None else (shard for shard in shards if part.holds(shard.shard_id))
+
+
+def _resume_listing(items: Iterator[Item], out: str, config: Config, chunks: list[bytes]) -> Iterator[Shard]:
+    known: set[str] = set()
+    for data in chunks:
+        for shard in decode_shards(data):
+            known.update(item.item_id for item in shard.items)
+            yield shard
+    fresh = (item for item in items if item.item_id not in known)
+    yield from _write_plan(cut_shards(fresh, config.shards), out, chunks)
+
+
+def _write_plan(shards: Iterable[Shard], out: str, chunks: list[bytes]) -> Iterator[Shard]:
+    chunks = list(chunks)
+    held: list[Shard] = []
+    most = 1
+    began = time.monotonic()
+    for shard in shards:
+        held.append(shard)
+        if len(held) >= most or time.monotonic() - began > _CHUNK_WAIT_S:
+            chunks.append(_publish_chunk(held, out, len(chunks)))
+            yield from held
+            held, most, began = [], min(most * 2, _CHUNK_SHARDS), time.monotonic()
+    if held:
+        chunks.append(_publish_chunk(held, out, len(chunks)))
+    # The finished plan first: a reader of the tail must never see fewer shards than were handed out.
+    storage.publish(plan_uri(out), _merge(chunks))
+    storage.delete_tree(storage.join(out, "plan"))
+    yield from held
+
+
+def encode_shards(shards: Iterable[Shard]) -> bytes:
+    """Shards as a Parquet file with `PLAN_SCHEMA`."""
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, PLAN_SCHEMA, compression="zstd") as writer:
+        for batch in plan_batches(shards):
+            writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def read_shard_sizes(uri: str) -> dict[str, int] | None:
+    """Items by shard id of a plan or a chunk of one, in order; None where there is none. Reads one column."""
+    try:
+        with storage.open_input(uri) as file:
+            sizes: Counter[str] = Counter()
+            for batch in pq.ParquetFile(file).iter_batches(columns=["shard_id"]):
+                sizes.update(batch.column(0).to_pylist())
+            return dict(sizes)
+    except FileNotFoundError:
+        return None
+
+
+def _publish_chunk(shards: list[Shard], out: str, index: int) -> bytes:
+    data = encode_shards(shards)
+    storage.publish(chunk_uri(out, index), data)
+    return data
+
+
+def _merge(chunks: Iterable[bytes]) -> bytes:
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, PLAN_SCHEMA, compression="zstd") as writer:
+        for data in chunks:
+            file = pq.ParquetFile(io.BytesIO(data))
+            for group in range(file.num_row_groups):
+                writer.write_table(file.read_row_group(group))
+    return sink.getvalue()
+
+
+def _read_chunks(out: str) -> list[bytes]:
+    chunks: list[bytes] = []
+    for index in itertools.count():
+        data = storage.read_optional(chunk_uri(out, index))
+        if data is None:
+            return chunks
+        chunks.append(data)
+    return chunks
+
+
+def decode_shards(data: bytes) -> Iterator[Shard]:
+    """Shards of a plan, a row group at a time; a shard may span row groups."""
+    file = pq.ParquetFile(io.BytesIO(data))
+    last: Shard | None = None
+    for group in range(file.num_row_groups):
+        for shard in shards_from_table(file.read_row_group(group)):
+            if last is not None and last.shard_id == shard.shard_id:
+                last = Shard(shard_id=last.shard_id, items=last.items + shard.items)
+                continue
+            if last is not None:
+                yield last
+            last = shard
+    if last is not None:
+        yield last
+
+
+def _limited(items: Iterator[Item], limit: int | None) -> Iterator[Item]:
+    return items if limit is None else itertools.islice(items, limit)

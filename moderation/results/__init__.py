@@ -1,0 +1,1 @@
+"""All that is in a run's output folder: its names, tables, receipts and records. Loads without torch."""

@@ -1,0 +1,139 @@
+"""Columns of questions that were asked after a run, beside its votes; committed parts are never touched.
+
+    OUT/asks/<name>/ask.json               what was asked of what; written last: without it there is no such column
+    OUT/asks/<name>/part-<shard>.parquet   item_id, frame, and a column a variant, called as the stack would call it
+
+Because the columns are called `clip_b32.<name>`, a policy that reads them needs no change when the question moves into
+the configuration of the next run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from moderation import storage
+from moderation.config.canonical import canonical_json
+from moderation.config.model import OutputConfig
+from moderation.errors import UsageError
+from moderation.results.receipts import part_name
+from moderation.results.tables import encode_table
+from moderation.types import F32
+from moderation.version import SCHEMA_VERSION
+
+
+def asked_labels(out: str) -> dict[str, tuple[str, ...]]:
+    """Questions that were kept beside the votes of OUT: name -> the columns that `with_asked` adds."""
+    try:
+        listed = [info.uri for info in storage.list_objects(storage.join(out, "asks"))]
+    except FileNotFoundError:
+        return {}
+    records = [json.loads(storage.read_bytes(uri)) for uri in listed if uri.endswith("/ask.json")]
+    return {record["name"]: tuple(record["labels"]) for record in sorted(records, key=lambda r: str(r["name"]))}
+
+
+def with_asked(votes: pa.Table, out: str, shard_id: str, names: Sequence[str], format_: str) -> pa.Table:
+    """A shard's votes with the columns of kept questions beside them; rows as they were.
+
+    Raises UsageError when the question was not asked of this shard (before the run went on, or of another run's votes).
+    """
+    for name in names:
+        try:
+            part = read_part(storage.join(out, "asks", name, part_name(shard_id, format_)), None, format_)
+        except FileNotFoundError as error:
+            raise UsageError(f"{out}: {name!r} was not asked of shard {shard_id}; ask it again") from error
+        if _run_id(part) != _run_id(votes):
+            # Same items, another stack: the rows would fit and the scores would not.
+            raise UsageError(f"{out}: asks/{name} is of run {_run_id(part)}, the votes of another; ask it again")
+        if not (part["item_id"].equals(votes["item_id"]) and part["frame"].equals(votes["frame"])):
+            raise UsageError(f"{out}: the rows of asks/{name} are not those of the votes; ask it again")
+        for field in part.schema:
+            if field.name not in ("item_id", "frame"):
+                votes = votes.append_column(field, part[field.name])
+    return votes
+
+
+def read_part(uri: str, columns: Sequence[str] | None, format_: str) -> pa.Table:
+    """A part, or some of its columns (only they are read of a Parquet file).
+
+    Raises FileNotFoundError, UsageError naming a column that it lacks, StorageError.
+    """
+
+    def read() -> pa.Table:
+        with storage.open_input(uri) as file:
+            if format_ == "arrow":
+                return _pick(pa.ipc.open_file(file).read_all(), columns, uri)
+            parquet = pq.ParquetFile(file)
+            _refuse_missing(parquet.schema_arrow.names, columns, uri)
+            return parquet.read(columns=None if columns is None else list(columns))
+
+    return storage.retrying(read, what=uri)
+
+
+def refuse_taken(
+    out: str, run_id: str, question: Mapping[str, Any], labels: Sequence[str], shard_id: str, format_: str
+) -> None:
+    """Raises UsageError when a vote or another question has this name already."""
+    with storage.open_input(storage.join(out, "votes", part_name(shard_id, format_))) as file:
+        names = pa.ipc.open_file(file).schema.names if format_ == "arrow" else pq.read_schema(file).names
+    taken = [label for label in labels if label in names]
+    if taken:
+        raise UsageError(f"{out}: its votes have {taken[0]} already; choose another name")
+    before = storage.read_optional(storage.join(out, "asks", question["name"], "ask.json"))
+    if before is not None and json.loads(before)["asked"] != _identity(run_id, question, labels):
+        raise UsageError(f"{out}: asks/{question['name']} was another question; choose another name")
+
+
+def write_asked(
+    out: str, name: str, shard_id: str, votes: pa.Table, scores: F32, labels: Sequence[str], output: OutputConfig
+) -> None:
+    """A shard's part. votes: at least item_id and frame of its votes; scores: float32 [F,L], NaN = null."""
+    facts = {"table": "asks", "schema_version": SCHEMA_VERSION, "run_id": _run_id(votes)}
+    schema = pa.schema(
+        [("item_id", pa.string()), ("frame", pa.int32()), *((label, pa.float32()) for label in labels)],
+        metadata={f"moderation.{key}": value for key, value in facts.items()},
+    )
+    columns = [pa.array(np.ascontiguousarray(scores[:, i]), pa.float32(), from_pandas=True) for i in range(len(labels))]
+    table = pa.table([votes["item_id"], votes["frame"], *columns], schema=schema)
+    storage.publish(storage.join(out, "asks", name, part_name(shard_id, output.format)), encode_table(table, output))
+
+
+def write_record(out: str, run_id: str, question: Mapping[str, Any], labels: Sequence[str], shards: int) -> None:
+    """Say what was asked of what, once the parts are there. question: as plain data, with its `name`."""
+    record: Mapping[str, Any] = {
+        "name": question["name"],
+        "labels": list(labels),
+        "asked": _identity(run_id, question, labels),
+        "run_id": run_id,
+        "question": dict(question),
+        "shards": shards,
+    }
+    text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
+    storage.publish(storage.join(out, "asks", question["name"], "ask.json"), text.encode())
+
+
+def _identity(run_id: str, question: Mapping[str, Any], labels: Sequence[str]) -> str:
+    # The run's id stands for its variants: their weights are in the stack's fingerprint.
+    return hashlib.sha256(canonical_json([run_id, dict(question), list(labels)]).encode()).hexdigest()
+
+
+def _run_id(table: pa.Table) -> str:
+    return bytes((table.schema.metadata or {}).get(b"moderation.run_id", b"")).decode()
+
+
+def _pick(table: pa.Table, columns: Sequence[str] | None, uri: str) -> pa.Table:
+    _refuse_missing(table.column_names, columns, uri)
+    return table if columns is None else table.select(list(columns))
+
+
+def _refuse_missing(names: Sequence[str], columns: Sequence[str] | None, uri: str) -> None:
+    missing = [column for column in columns or () if column not in names]
+    if missing:
+        raise UsageError(f"{uri}: has no column {missing[0]}")

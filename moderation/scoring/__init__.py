@@ -1,0 +1,1 @@
+"""Detectors over batches of frames of many items."""

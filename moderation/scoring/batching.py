@@ -1,0 +1,188 @@
+"""Frames of decoded items -> batches -> votes, an item at a time again; and the clock of a shard's steps."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from moderation.errors import ItemError, ShardError
+from moderation.scoring.stack import BatchVotes, Stack
+from moderation.types import ErrorCode, Frame, Item, Media
+
+_Out = TypeVar("_Out")
+# Who waits for what: `starved` for input, `blocked` by what comes after it, `lock` for a shard beside this one.
+WAITS = ("fetch:starved", "fetch:blocked", "decode:starved", "decode:blocked", "device:starved", "device:lock")
+STEPS = ("fetch", "decode", "score", "judge", "write")
+
+
+@dataclass(slots=True)
+class Clock:
+    """Busy seconds by step, seconds of waiting, and the encoded bytes read; steps run in several threads."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
+    waits: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WAITS, 0.0))
+    bytes_read: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def timed(self, step: str, call: Callable[[], _Out]) -> _Out:
+        """`call()`, its time added to the step's."""
+        began = time.perf_counter()
+        try:
+            return call()
+        finally:
+            spent = time.perf_counter() - began
+            with self._lock:
+                self.seconds[step] += spent
+
+    def waited(self, who: str, kind: str, seconds: float) -> None:
+        """Add to the time that `who` (fetch, decode, device) was idle."""
+        with self._lock:
+            self.waits[f"{who}:{kind}"] += seconds
+
+    def count_read(self, size_bytes: int) -> None:
+        """Add to the bytes read."""
+        with self._lock:
+            self.bytes_read += size_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """An item with what was read of it."""
+
+    item: Item
+    media: Media
+    size_bytes: int | None
+    content_hash: str | None
+
+    @property
+    def held_bytes(self) -> int:
+        """Pixels in memory."""
+        return sum(f.pixels.nbytes for f in self.media.frames)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pending:
+    decoded: Decoded
+    votes: list[BatchVotes] = field(default_factory=list)
+    left: int
+    failed: ItemError | None = None
+
+
+def score_items(
+    decoded: Iterable[Decoded], stack: Stack, clock: Clock, device: AbstractContextManager[object] | None = None
+) -> Iterator[tuple[Decoded, BatchVotes | ItemError | None]]:
+    """Items with their frames' votes, in order. Frames of several items share a batch; a long item spans several.
+
+    None where an item has no frames; ItemError where a detector failed on one of them.
+    Raises ShardError when the device itself failed.
+    """
+    guard = device or nullcontext()
+    pending: deque[_Pending] = deque()
+    batch: list[tuple[_Pending, Frame]] = []
+    for found in _each(decoded, clock):
+        entry = _Pending(decoded=found, left=len(found.media.frames))
+        pending.append(entry)
+        for frame in found.media.frames:
+            batch.append((entry, frame))
+            # Not `==`: a shard beside this one may shrink the stack's batches while this one gathers.
+            if len(batch) >= stack.batch_size:
+                _score_batch(batch, stack, clock, guard)
+                batch = []
+        yield from _finished(pending)
+    if batch:
+        _score_batch(batch, stack, clock, guard)
+    yield from _finished(pending)
+
+
+def _each(decoded: Iterable[Decoded], clock: Clock) -> Iterator[Decoded]:
+    source = iter(decoded)
+    while True:
+        began_s = time.perf_counter()
+        found = next(source, None)
+        clock.waited("device", "starved", time.perf_counter() - began_s)
+        if found is None:
+            return
+        yield found
+
+
+def _score_batch(
+    batch: Sequence[tuple[_Pending, Frame]], stack: Stack, clock: Clock, guard: AbstractContextManager[object]
+) -> None:
+    frames = [frame for _, frame in batch]
+    began_s = time.perf_counter()
+    with guard:
+        clock.waited("device", "lock", time.perf_counter() - began_s)
+        try:
+            votes = clock.timed("score", lambda: stack.score(frames))
+        except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+            _fail_each(batch, stack, clock, ItemError(ErrorCode.OUT_OF_MEMORY, str(error)))
+            return
+        except torch.AcceleratorError as error:
+            # The process's device context is gone: every frame after it would fail too, and get an error row for it.
+            raise ShardError(f"the device failed: {error}") from error
+        except (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, OSError) as error:
+            # A detector is a plug-in and may fail on a frame.
+            _fail_each(batch, stack, clock, ItemError(ErrorCode.SCORE_FAILED, f"{type(error).__name__}: {error}"))
+            return
+    start = 0
+    while start < len(batch):
+        entry = batch[start][0]
+        stop = start
+        while stop < len(batch) and batch[stop][0] is entry:
+            stop += 1
+        entry.votes.append(_slice_votes(votes, start, stop))
+        entry.left -= stop - start
+        start = stop
+
+
+def _fail_each(batch: Sequence[tuple[_Pending, Frame]], stack: Stack, clock: Clock, error: ItemError) -> None:
+    """Find the frames that a batch failed for by asking each alone; called with the device held."""
+    if len(batch) > 1:
+        for pair in batch:
+            _score_batch([pair], stack, clock, nullcontext())
+        return
+    entry = batch[0][0]
+    entry.failed = entry.failed or error
+    entry.left -= 1
+
+
+def _slice_votes(votes: BatchVotes, start: int, stop: int) -> BatchVotes:
+    return BatchVotes(
+        scores=votes.scores[start:stop],
+        regions=votes.regions[start:stop],
+        blobs={name: values[start:stop] for name, values in votes.blobs.items()},
+        embeddings={name: values[start:stop] for name, values in votes.embeddings.items()},
+        ran={},
+    )
+
+
+def _finished(pending: deque[_Pending]) -> Iterator[tuple[Decoded, BatchVotes | ItemError | None]]:
+    while pending and pending[0].left == 0:
+        entry = pending.popleft()
+        if entry.failed is not None:
+            yield entry.decoded, entry.failed
+        elif not entry.votes:
+            yield entry.decoded, None
+        else:
+            yield entry.decoded, _join_votes(entry.votes)
+
+
+def _join_votes(parts: Sequence[BatchVotes]) -> BatchVotes:
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    return BatchVotes(
+        scores=np.concatenate([p.scores for p in parts]),
+        regions=tuple(r for p in parts for r in p.regions),
+        blobs={name: tuple(b for p in parts for b in p.blobs[name]) for name in first.blobs},
+        embeddings={name: np.concatenate([p.embeddings[name] for p in parts]) for name in first.embeddings},
+        ran={},
+    )

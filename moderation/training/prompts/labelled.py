@@ -1,0 +1,187 @@
+"""Labelled pictures: a file of labels joined to the items of a source."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from moderation import storage
+from moderation.detectors.clip.questions import Question
+from moderation.detectors.clip.tuned import class_names
+from moderation.errors import UsageError
+from moderation.types import Item
+
+_MOST_BYTES = 256 << 20
+# Columns that may name the picture, the first of them that is there.
+NAMES = ("uri", "item_id", "path", "file", "filename", "file_name", "image", "img_name", "name")
+_YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
+_RULE = re.compile(r"^\s*(?P<name>\w+)\s*:\s*(?P<column>[^<>=]+?)\s*(?P<compare><=|>=|<|>)\s*(?P<number>-?[\d.]+)\s*$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """`offensive: moral_mean < 2.5`: rows of a table of ratings that belong to a class."""
+
+    name: str
+    column: str
+    compare: str
+    number: float
+
+    def holds(self, value: float) -> bool:
+        """Whether a row with this value belongs to the class."""
+        if self.compare.startswith("<"):
+            return value < self.number or (self.compare == "<=" and value == self.number)
+        return value > self.number or (self.compare == ">=" and value == self.number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """Items with their classes (index among the question's answers); unlabelled: items without a label."""
+
+    items: tuple[Item, ...]
+    targets: tuple[int, ...]
+    unlabelled: int
+
+
+def parse_rule(text: str) -> Rule:
+    """A rule as the command line says it. Raises UsageError."""
+    match = _RULE.match(text)
+    try:
+        if match:
+            number = float(match["number"])
+            return Rule(name=match["name"], column=match["column"], compare=match["compare"], number=number)
+    except ValueError:
+        pass
+    raise UsageError(f"--rule {text!r}: expected `class: column < number`")
+
+
+def read_labels(uri: str, question: Question, *, column: str = "label", rules: Sequence[Rule] = ()) -> dict[str, int]:
+    """Name of a picture -> class, from CSV, TSV or JSON lines with a name (`NAMES`) and a label.
+
+    Labels are the names of the question's answers; of a question of two sides its name or `against`, also 1 and 0.
+    rules: instead of the column `label`; rows that no rule claims are left out.
+    Raises UsageError naming the line and the nearest right word.
+    """
+    classes = class_names(question)
+    for rule in rules:
+        _class_of(rule.name, classes, f"--rule {rule.name}")
+    found: dict[str, int] = {}
+    for number, row in enumerate(_read_rows(uri), start=2):
+        where = f"{uri}, line {number}"
+        key = next((row[name] for name in NAMES if row.get(name)), None)
+        if key is None:
+            raise UsageError(f"{where}: names no picture; a column is called one of: {', '.join(NAMES)}")
+        target = _by_rules(row, rules, classes, where) if rules else _by_column(row, column, classes, where)
+        if target is None:
+            continue
+        if found.setdefault(key, target) != target:
+            raise UsageError(f"{where}: {key!r} has two labels")
+    if not found:
+        raise UsageError(f"{uri}: labels nothing")
+    return found
+
+
+def join_labels(items: Iterable[Item], labels: Mapping[str, int], source: str, classes: Sequence[str]) -> Labelled:
+    """The items that have a label: by URI, item_id, path below the source, file name, or that without its ending.
+
+    Raises UsageError when a class has fewer than two pictures, or a name could mean several.
+    """
+    listed = list(items)
+    keys = [_keys(item, source) for item in listed]
+    common = Counter(key for own in keys for key in set(own))
+    used: set[str] = set()
+    chosen: list[Item] = []
+    targets: list[int] = []
+    for item, own in zip(listed, keys, strict=True):
+        key = next((key for key in own if key in labels), None)
+        if key is None:
+            continue
+        if common[key] > 1:
+            raise UsageError(f"the label of {key!r} could mean {common[key]} pictures; write more of its path")
+        used.add(key)
+        chosen.append(item)
+        targets.append(labels[key])
+    if not chosen:
+        example = next(iter(labels))
+        raise UsageError(f"{source}: none of its {len(listed)} pictures has a label; the first label is of {example!r}")
+    counts = Counter(targets)
+    for index, name in enumerate(classes):
+        if counts[index] < 2:
+            raise UsageError(f"class {name!r} has {counts[index]} labelled pictures; at least two are needed")
+    return Labelled(items=tuple(chosen), targets=tuple(targets), unlabelled=len(listed) - len(chosen))
+
+
+def _read_rows(uri: str) -> Iterator[Mapping[str, str]]:
+    try:
+        data = storage.read_bytes(uri, offset=0, length=_MOST_BYTES + 1)
+    except FileNotFoundError as error:
+        raise UsageError(f"{uri}: no such file") from error
+    if len(data) > _MOST_BYTES:
+        raise UsageError(f"{uri}: over {_MOST_BYTES >> 20} MiB of labels")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{uri}: not UTF-8 text") from error
+    if uri.lower().endswith((".jsonl", ".ndjson")):
+        for number, line in enumerate(text.splitlines(), start=1):
+            try:
+                row = json.loads(line) if line.strip() else {}
+            except ValueError as error:
+                raise UsageError(f"{uri}, line {number}: not JSON") from error
+            if not isinstance(row, dict):
+                raise UsageError(f"{uri}, line {number}: not a JSON object")
+            if row:
+                yield {str(key): "" if value is None else str(value) for key, value in row.items()}
+        return
+    delimiter = "\t" if uri.lower().endswith(".tsv") else ","
+    for record in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
+        yield {key: value or "" for key, value in record.items() if isinstance(key, str)}
+
+
+def _by_column(row: Mapping[str, str], column: str, classes: Sequence[str], where: str) -> int | None:
+    if column not in row:
+        close = difflib.get_close_matches(column, list(row), n=1, cutoff=0.4)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(row)}"
+        raise UsageError(f"{where}: no column {column!r}{hint}")
+    text = row[column].strip()
+    return _class_of(text, classes, where) if text else None
+
+
+def _by_rules(row: Mapping[str, str], rules: Sequence[Rule], classes: Sequence[str], where: str) -> int | None:
+    claimed: set[int] = set()
+    for rule in rules:
+        if rule.column not in row:
+            raise UsageError(f"{where}: no column {rule.column!r}; there are: {', '.join(row)}")
+        try:
+            value = float(row[rule.column])
+        except ValueError:
+            continue  # an empty or missing rating belongs to no class
+        if rule.holds(value):
+            claimed.add(classes.index(rule.name))
+    if len(claimed) > 1:
+        raise UsageError(f"{where}: two rules claim it for different classes")
+    return claimed.pop() if claimed else None
+
+
+def _class_of(text: str, classes: Sequence[str], where: str) -> int:
+    if text in classes:
+        return classes.index(text)
+    if "against" in classes and text.lower() in _YES | _NO:
+        other = classes.index("against")
+        return other if text.lower() in _NO else 1 - other
+    close = difflib.get_close_matches(text, classes, n=1, cutoff=0.4)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise UsageError(f"{where}: no class {text!r}{hint}; there are: {', '.join(classes)}")
+
+
+def _keys(item: Item, source: str) -> list[str]:
+    name = item.objects[0].name if item.objects else ""
+    base = item.uri.rsplit("/", 1)[-1] or name
+    below = item.uri.removeprefix(storage.canonical(source).rstrip("/") + "/")
+    return list(dict.fromkeys([item.uri, item.item_id, below, base, base.rpartition(".")[0] or base]))

@@ -1,0 +1,90 @@
+"""The inventory of a run, as numbers, JSON and a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moderation.analysis.document import make_previews, shrink, write_document
+from moderation.analysis.inventory import take_inventory
+from tests.finished_run import Made, write_run
+
+LABELS = ("a.weapon", "quality.sharpness")
+POLICY = """
+default: pass
+checks:
+  weapon: {side: negative, votes: [a.weapon], review: 0.6}
+  portrait: {side: attribute, votes: [a.weapon], invert: true}
+  sharp: {side: attribute, votes: [quality.sharpness]}
+"""
+EVIL = "<script>alert(1)</script>"
+
+
+def items() -> list[Made]:
+    armed = [
+        Made(name=f"gun{i}.png", votes=[(0.7 + i / 100, 50)], attributes={"class": "rifle", "note": EVIL})
+        for i in range(8)
+    ]
+    calm = [Made(name=f"cup{i}.png", votes=[(0.1, 50)], attributes={"class": "teapot"}) for i in range(20)]
+    return [*armed, *calm, Made(name="broken.png", votes=None)]
+
+
+def test_concepts_are_counted_and_what_stands_out_is_named(tmp_path: Path) -> None:
+    found = take_inventory(write_run(tmp_path, LABELS, items(), POLICY), examples=3)
+    by_name = {c.name: c for c in found.concepts}
+    assert found.items == 29
+    assert found.verdicts == {"review": 9, "pass": 20}
+    assert set(by_name) == {"weapon", "portrait"}  # sharpness is no concept
+    weapon = by_name["weapon"]
+    assert (weapon.found, weapon.asked, weapon.threshold) == (8, 28, 0.6)
+    assert weapon.share == pytest.approx(8 / 28)
+    assert {t.term for t in weapon.terms} >= {"rifle"}
+    assert [e.item_id for e in weapon.examples] == ["gun7.png", "gun6.png", "gun5.png"]
+    assert by_name["portrait"].found == 20
+    assert found.flagged_items == 8  # the broken one was flagged by nothing that it shows
+    assert found.flagged[0].chosen == 8
+    assert ("Violence", "Weapons") in {c.path for c in found.categories}
+    assert next(c.items for c in found.categories if c.path == ("Violence",)) == 8
+
+
+def test_the_page_escapes_strangers_and_blurs_what_it_shows(tmp_path: Path) -> None:
+    out = write_run(tmp_path, LABELS, items(), POLICY)
+    (tmp_path / "in").mkdir()
+    for i in range(8):
+        Image.new("RGB", (400, 300), (i * 20, 50, 60)).save(tmp_path / "in" / f"gun{i}.png")
+    page = write_document(take_inventory(out, examples=3), out, str(tmp_path / "doc"))
+    html = Path(page).read_text()
+    assert EVIL not in html
+    assert "&lt;script&gt;" in html
+    assert "<script" not in html
+    assert html.count("data:image/jpeg;base64,") == 3
+    assert "filter: blur" in html
+    record = json.loads((tmp_path / "doc" / "inventory.json").read_text())
+    assert record["concepts"][0]["name"] in ("portrait", "weapon")
+    assert {c["name"]: c["found"] for c in record["concepts"]} == {"weapon": 8, "portrait": 20}
+
+
+def test_examples_that_are_gone_have_no_preview(tmp_path: Path) -> None:
+    out = write_run(tmp_path, LABELS, items(), POLICY)
+    assert make_previews(out, ["gun1.png", "never.png"]) == {}
+    page = write_document(take_inventory(out), out, str(tmp_path / "doc"), previews=False)
+    assert "data:image" not in Path(page).read_text()
+
+
+def test_another_policy_says_what_is_found(tmp_path: Path) -> None:
+    out = write_run(tmp_path, LABELS, items(), POLICY, keep_policy=False)
+    other = tmp_path / "strict.yaml"
+    other.write_text(POLICY.replace("0.6", "0.75") + "  hat: {side: negative, votes: [a.weapon], review: 0.5}\n")
+    found = take_inventory(out, policy=str(other))
+    assert next(c.found for c in found.concepts if c.name == "weapon") == 3
+    assert "not among the run's checks, so not counted: hat" in found.notes[0]
+
+
+def test_previews_keep_the_shape_of_a_picture() -> None:
+    assert shrink(np.zeros((300, 400, 3), np.uint8)).shape == (120, 160, 3)
+    assert shrink(np.zeros((3, 4000, 3), np.uint8)).shape == (1, 160, 3)
+    assert shrink(np.zeros((10, 20, 3), np.uint8)).shape == (10, 20, 3)

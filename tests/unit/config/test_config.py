@@ -1,0 +1,142 @@
+"""Configuration: every mistake is one sentence that names the key and the nearest right one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from moderation.config.load import load_config, packaged_configs, resolve_config_path
+from moderation.config.model import Config
+from moderation.errors import UsageError
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("media.max_pixel=5", "unknown key 'media.max_pixel'; did you mean 'max_pixels'?"),
+        ("stak.batch_size=5", "unknown key 'stak'; did you mean 'stack'?"),
+        ("batch_size=5", "unknown key 'batch_size'; did you mean 'stack.batch_size'?"),
+        ("stack.detectors=[{nam: quality}]", "unknown key 'stack.detectors.0.nam'; did you mean 'name'?"),
+        ("output.zzz=1", "unknown key 'output.zzz'; known here: compression, format"),
+        ("stack.batch_size=lots", "stack.batch_size: .*integer.*given: 'lots'"),
+        ("stack.batch_size=0", "stack.batch_size: .*greater than or equal to 1"),
+        ("output.format=csv", "output.format: .*'parquet' or 'arrow'.*given: 'csv'"),
+        ("stack.only=quality", "stack.only: .*tuple"),
+        ("stack.batch_size", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("stack.batch_size.deep=3", "'batch_size' is not a section|stack.batch_size"),
+        ("stack.only=[a", r"'\[a' is not YAML"),
+    ],
+)
+def test_a_wrong_override_is_named_with_the_nearest_right_key(override: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        load_config(overrides=[override])
+
+
+def test_several_mistakes_are_told_at_once() -> None:
+    with pytest.raises(UsageError) as wrong:
+        load_config(overrides=["media.max_pixel=5", "stack.batch_size=-1"])
+    assert len(str(wrong.value).splitlines()) == 2
+
+
+def test_overrides_are_typed_by_yaml() -> None:
+    config = load_config(
+        overrides=[
+            "stack.batch_size=8",
+            "stack.only=[quality, pdq]",
+            "runtime.max_error_rate=1e-3",
+            "stack.keep_embeddings=true",
+            "source.bytes_column=null",
+            "runtime.workers=2",
+            "source.allow=['s3://a/b=c/']",
+        ]
+    )
+    assert (config.stack.batch_size, config.stack.only) == (8, ("quality", "pdq"))
+    assert (config.runtime.max_error_rate, config.runtime.workers) == (0.001, 2)
+    assert config.stack.keep_embeddings is True
+    assert config.source.bytes_column is None
+    assert config.source.allow == ("s3://a/b=c/",)
+
+
+def test_the_last_override_wins_and_the_file_yields_to_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", "stack: {batch_size: 3}\nshards: {max_items: 9}\n")
+    config = load_config(path, ["stack.batch_size=4", "stack.batch_size=5"])
+    assert (config.stack.batch_size, config.shards.max_items) == (5, 9)
+
+
+def test_a_policy_is_looked_for_beside_the_file_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "there" / "c.yaml", "policy: policies/default.yaml\n")
+    beside = write(tmp_path / "there" / "policies" / "default.yaml", "")
+    write(tmp_path / "policies" / "default.yaml", "")  # where one happens to stand
+    assert load_config(path).policy == beside
+
+
+def test_a_policy_on_the_command_line_is_looked_for_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "there" / "c.yaml", "")
+    beside = write(tmp_path / "there" / "mine.yaml", "")
+    assert load_config(path, ["policy=mine.yaml"]).policy == beside
+    here = write(tmp_path / "mine.yaml", "")
+    assert load_config(path, ["policy=mine.yaml"]).policy == here
+
+
+def test_a_policy_that_is_packaged_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    packaged = packaged_configs().absolute() / "policies" / "default.yaml"
+    assert load_config(write(tmp_path / "c.yaml", "")).policy == str(packaged)
+    assert resolve_config_path("configs/policies/default.yaml") == packaged
+
+
+def test_a_policy_is_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A worker reads it too, and stands elsewhere.
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "c.yaml", "policy: p.yaml")
+    write(tmp_path / "p.yaml", "")
+    assert load_config("c.yaml").policy == str(tmp_path / "p.yaml")
+
+
+def test_a_file_that_is_not_there_is_told_with_the_nearest_packaged_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no file 'defalt.yaml'.*did you mean 'default.yaml'"):
+        load_config("defalt.yaml")
+    with pytest.raises(UsageError, match=r"no file 'none.yaml'"):
+        load_config(write(tmp_path / "c.yaml", "policy: none.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("stack: [", "not readable as YAML"),
+        ("- a\n", "expected a mapping at the top, found list"),
+        ("1: 2\n", "Keys should be strings"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_a_usage_error(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        load_config(write(tmp_path / "c.yaml", text))
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path / "c.yaml", ""))
+    assert config == Config(policy=config.policy)
+
+
+def test_a_configuration_is_frozen() -> None:
+    config = Config()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.stack.batch_size = 3  # type: ignore[misc]  # the point of the test
+
+
+def test_a_configuration_survives_the_way_to_another_process() -> None:
+    config = load_config(overrides=["stack.batch_size=3"])
+    assert Config.model_validate_json(config.model_dump_json()) == config

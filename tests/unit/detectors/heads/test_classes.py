@@ -1,0 +1,136 @@
+"""The fused head: its rule, its file's form, and votes that are not there."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from moderation.detectors.base import Scored
+from moderation.detectors.heads.classes import CLASSES, Classes, read_head
+from moderation.detectors.views import TensorFrames
+from moderation.errors import FatalError, UsageError
+from tests.fake_detectors import Fake, frame, stack_of
+
+PACKAGED = Path(__file__).parents[4] / "moderation" / "detectors" / "heads" / "classes.json"
+HEAD: dict[str, Any] = json.loads(PACKAGED.read_text())
+
+
+def said(nsfw: float = 0.02, safety: float = 0.04, worn: float = 0.0, swim: float = 0.0) -> dict[str, Scored]:
+    return {
+        "open_nsfw": Scored(scores=torch.tensor([[1 - nsfw, nsfw]]), labels=("sfw", "nsfw")),
+        "image_safety": Scored(scores=torch.tensor([[0.03, safety, 0.93]]), labels=("nsfl", "nsfw", "sfw")),
+        "imagenet": Scored(scores=torch.tensor([[worn, swim, 0.0]]), labels=("worn", "swimwear", "underwear")),
+    }
+
+
+def classify(path: Path = PACKAGED, **earlier: Scored) -> dict[str, float]:
+    detector = Classes({})
+    detector.load(torch.device("cpu"), torch.float32, [str(path)])
+    pixels = frame(0).pixels
+    scores = detector.score(TensorFrames([pixels], [(8, 8)], torch.device("cpu")), earlier).scores[0].tolist()
+    return dict(zip(CLASSES, scores, strict=True))
+
+
+def best(scores: dict[str, float]) -> str:
+    return max(scores, key=lambda name: scores[name])
+
+
+def write(tmp_path: Path, **changes: Any) -> Path:
+    path = tmp_path / "head.json"
+    path.write_text(json.dumps({**HEAD, **changes}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("votes", "expected"),
+    [
+        (said(), "other"),
+        (said(nsfw=0.99, safety=0.97), "explicit"),
+        (said(nsfw=0.96, safety=0.86), "suggestive"),
+        (said(nsfw=0.2, safety=0.4, swim=0.9), "suggestive"),
+        (said(worn=0.7), "person"),
+        (said(nsfw=0.31), "other"),
+    ],
+)
+def test_rule_as_documented(votes: dict[str, Scored], expected: str) -> None:
+    scores = classify(**votes)
+    assert best(scores) == expected
+    assert sum(scores.values()) == pytest.approx(1)
+
+
+def test_face_makes_a_person_where_there_is_that_detector() -> None:
+    faces = Scored(scores=torch.tensor([[1.0, 0.3, 0.99]]), labels=("count", "largest_share", "best"))
+    assert best(classify(**said(), faces=faces)) == "person"
+
+
+def test_optional_vote_that_was_not_asked_counts_as_its_stand_in() -> None:
+    faces = Scored(scores=torch.full((1, 3), math.nan), labels=("count", "largest_share", "best"))
+    assert classify(**said(), faces=faces) == classify(**said())
+
+
+def test_needed_vote_that_is_null_leaves_no_classes() -> None:
+    assert all(math.isnan(score) for score in classify(**said(nsfw=math.nan)).values())
+
+
+def test_concept_that_the_stack_lacks_is_named() -> None:
+    votes = said()
+    votes["imagenet"] = Scored(scores=torch.zeros((1, 1)), labels=("work",))
+    with pytest.raises(UsageError, match=r"imagenet\.\w+"):
+        classify(**votes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": "other"}, "format"),
+        ({"extra": 1}, "extra"),
+        ({"bias": {"explicit": 0.0}}, "bias"),
+        ({"weights": {name: [0.0] for name in CLASSES}}, "8 features"),
+        ({"features": []}, "features"),
+    ],
+)
+def test_head_that_does_not_fit_is_refused_by_what_is_wrong(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FatalError, match=words):
+        read_head(write(tmp_path, **changes))
+
+
+def test_file_too_large_for_a_head_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "big.json").write_bytes(b" " * ((1 << 20) + 1))
+    with pytest.raises(FatalError, match="no head"):
+        read_head(tmp_path / "big.json")
+
+
+def test_head_that_reads_what_is_never_offered_is_refused(tmp_path: Path) -> None:
+    features = [{**HEAD["features"][0], "votes": ["quality.entropy"]}, *HEAD["features"][1:]]
+    with pytest.raises(UsageError, match="quality"):
+        classify(write(tmp_path, features=features), **said())
+
+
+class Reader(Fake):
+    """Reads another detector where there is one."""
+
+    optional = ("fake",)
+
+
+def test_detector_reads_an_optional_one_as_it_was_asked_whatever_its_neighbours() -> None:
+    first, gated, reader = Fake("first"), Fake("fake"), Reader("reader", ("red",))
+    stack = stack_of(first, gated, reader, when={"fake": "first.red >= 0.5"})
+    stack.score([frame(255), frame(0)])
+    stack.score([frame(255)])
+    mixed, alone = (seen["fake"] for seen in reader.seen)
+    assert mixed.labels == ("red", "green")
+    assert mixed.scores[0].tolist() == alone.scores[0].tolist() == [1.0, 0.0]
+    assert mixed.scores[1].isnan().all()
+
+
+def test_detector_without_the_optional_one_runs_all_the_same() -> None:
+    reader = Reader("reader", ("red",))
+    stack_of(Fake("first"), reader).score([frame(255)])
+    assert "fake" not in reader.seen[0]

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from moderation.config.model import RuntimeConfig
+from moderation.runtime.worker_pool import Share, share_out, wanted_workers
+
+
+@pytest.mark.parametrize(
+    ("config", "nodes", "share", "workers"),
+    [
+        ({}, [{"CPU": 2}], (2, 0), 1),
+        ({"workers": 2}, [{"CPU": 2}], (1, 0), 2),
+        ({"workers": 4}, [{"CPU": 2}], (0.5, 0), 4),
+        ({}, [{"CPU": 16, "GPU": 4}], (4, 1), 4),
+        ({}, [{"CPU": 16, "GPU": 4}, {"CPU": 0}, {"CPU": 32}], (4, 1), 4),
+        ({}, [{"CPU": 4}, {"CPU": 8}], (4, 0), 3),
+        ({"workers": 6}, [{"CPU": 4}, {"CPU": 4}], (1, 0), 6),
+        ({"num_gpus": 0.5}, [{"CPU": 8, "GPU": 1}], (4, 0.5), 2),
+        ({"num_gpus": 0}, [{"CPU": 8, "GPU": 1}], (8, 0), 1),
+        ({"num_cpus": 3}, [{"CPU": 8}], (3, 0), 2),
+        # A cluster that sleeps until somebody asks.
+        ({"num_gpus": 1}, [{"CPU": 0}], (1, 1), 1),
+        ({}, [], (1, 0), 1),
+    ],
+)
+def test_workers_share_the_nodes(
+    config: dict[str, float], nodes: list[dict[str, float]], share: tuple[float, float], workers: int
+) -> None:
+    runtime = RuntimeConfig.model_validate(config)
+    got = share_out(runtime, nodes)
+    assert (got.num_cpus, got.num_gpus) == share
+    assert wanted_workers(runtime, got, nodes) == workers
+
+
+def test_a_worker_with_part_of_a_core_has_one_thread() -> None:
+    assert Share(num_cpus=0.5, num_gpus=0).threads == 1
+    assert Share(num_cpus=7.9, num_gpus=1).threads == 7

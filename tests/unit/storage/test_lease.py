@@ -1,0 +1,165 @@
+"""One holder at a time; the second is told who and until when; a dead one's lease ends; a lost one is noticed."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from moderation import storage
+from moderation.errors import FatalError
+from moderation.storage.lease import Claim, Lease, LeaseHeldError, hold_lease, read_claims
+
+
+@pytest.fixture(params=["local", "memory"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "ledger") if request.param == "local" else f"memory://lease-{tmp_path.name}"
+
+
+def put(ledger: str, *, expires_in_s: float, holding: bool = True) -> Claim:
+    now = time.time()
+    claim = Claim(
+        token="other", host="night-host", pid=4711, started=now - 60, expires=now + expires_in_s, holding=holding
+    )
+    storage.publish(storage.join(ledger, "lease", "other.json"), json.dumps(asdict(claim)).encode())
+    return claim
+
+
+def test_the_second_one_is_told_who_holds_it_and_until_when(ledger: str) -> None:
+    held = put(ledger, expires_in_s=100)
+    words = r"process 4711 on night-host, since .* UTC, until .* UTC \(ends in \d+ s"
+    with pytest.raises(LeaseHeldError, match=words), hold_lease(ledger):
+        pass
+    assert read_claims(ledger) == [held]
+
+
+def test_a_lease_that_has_ended_is_taken(ledger: str) -> None:
+    put(ledger, expires_in_s=-1)
+    with hold_lease(ledger) as lease:
+        lease.check()
+        (claim,) = read_claims(ledger)
+        assert claim.token != "other"
+        assert claim.holding
+
+
+def test_two_that_are_only_starting_both_give_way(ledger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moderation.storage.lease._WAIT_S", 0.001)
+    other = put(ledger, expires_in_s=100, holding=False)
+    with pytest.raises(LeaseHeldError, match="other nightly jobs are starting"), hold_lease(ledger):
+        pass
+    assert read_claims(ledger) == [other]
+
+
+def test_a_released_lease_leaves_nothing_behind(ledger: str) -> None:
+    with hold_lease(ledger):
+        assert len(read_claims(ledger)) == 1
+    assert read_claims(ledger) == []
+
+
+def test_a_lease_is_released_when_the_work_fails(ledger: str) -> None:
+    with pytest.raises(ZeroDivisionError), hold_lease(ledger):
+        raise ZeroDivisionError
+    assert read_claims(ledger) == []
+
+
+def test_what_is_not_a_claim_blocks_nobody(ledger: str) -> None:
+    storage.publish(storage.join(ledger, "lease", "x.json"), b"{cut sho")
+    storage.publish(storage.join(ledger, "lease", "y.json"), b'{"surprise": 1}')
+    with hold_lease(ledger) as lease:
+        lease.check()
+        assert len(read_claims(ledger)) == 1
+
+
+def test_a_held_lease_is_renewed(ledger: str) -> None:
+    with hold_lease(ledger, 3.0) as lease:
+        (first,) = now = read_claims(ledger)
+        deadline = time.monotonic() + 30
+        while now == [first] and time.monotonic() < deadline:
+            time.sleep(0.05)
+            now = read_claims(ledger)
+        assert now[0].token == first.token
+        assert now[0].expires > first.expires
+        lease.check()
+
+
+def test_a_holder_that_finds_another_notices_and_leaves_its_claim(ledger: str) -> None:
+    lost = threading.Event()
+    with hold_lease(ledger, 1.5, lost.set) as lease:
+        other = put(ledger, expires_in_s=100)
+        assert lost.wait(30)
+        with pytest.raises(FatalError, match=r"was lost: "):
+            lease.check()
+    assert read_claims(ledger) == [other]
+
+
+def test_a_holder_that_starved_goes_on_if_nobody_came(ledger: str) -> None:
+    over = put(ledger, expires_in_s=-5)
+    lost = threading.Event()
+    lease = Lease(ledger, over, 1.5, lost.set)
+    deadline = time.monotonic() + 30
+    while read_claims(ledger) == [over] or not read_claims(ledger)[0].holding:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    lease.check()
+    assert not lost.is_set()
+    lease.release()
+    assert read_claims(ledger) == []
+
+
+def test_a_holder_that_starved_gives_way_to_who_came(ledger: str) -> None:
+    over = replace(put(ledger, expires_in_s=100, holding=False), token="mine", expires=time.time() - 5)
+    lost = threading.Event()
+    lease = Lease(ledger, over, 1.5, lost.set)
+    assert lost.wait(30)
+    with pytest.raises(FatalError, match="was lost: taken by process 4711"):
+        lease.check()
+    lease.release()
+    assert [claim.token for claim in read_claims(ledger)] == ["other"]
+
+
+def test_somebody_who_only_asks_does_not_cost_the_holder_its_lease(ledger: str) -> None:
+    with hold_lease(ledger, 3.0) as lease:
+        first = {c.token: c for c in read_claims(ledger)}
+        put(ledger, expires_in_s=100, holding=False)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            mine = next(c for c in read_claims(ledger) if c.token in first)
+            if mine != first[mine.token]:
+                break
+            time.sleep(0.05)
+        time.sleep(0.3)  # the renewal writes, then looks at the others
+        lease.check()
+        assert mine.expires > first[mine.token].expires
+
+
+def test_of_many_that_start_together_one_works_at_a_time(tmp_path: Path) -> None:
+    ledger = str(tmp_path / "ledger")
+    lock = threading.Lock()
+    inside: set[int] = set()
+    most: list[int] = []
+    refused: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            with hold_lease(ledger):
+                with lock:
+                    inside.add(number)
+                    most.append(len(inside))
+                time.sleep(0.2)
+                with lock:
+                    inside.remove(number)
+        except LeaseHeldError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) + len(refused) == 6
+    assert set(most) == {1}
+    assert read_claims(ledger) == []
