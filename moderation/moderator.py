@@ -24,7 +24,8 @@ from moderation.config.load import load_config, resolve_config_path
 from moderation.config.model import Config
 from moderation.errors import ItemError, UsageError
 from moderation.media.encode import encode_picture, is_pillow
-from moderation.pipeline.shard import RunFacts, make_pools, moderate_items
+from moderation.pipeline.pools import make_pools
+from moderation.pipeline.shard import RunFacts, moderate_items
 from moderation.policy.judge import bind, judge_item
 from moderation.policy.model import load_policy, policy_hash
 from moderation.results.tables import Row, verdicts_table

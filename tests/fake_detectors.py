@@ -14,7 +14,7 @@ from PIL import Image
 
 from moderation.config.model import Config, DetectorConfig, StackConfig
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
-from moderation.pipeline.shard import Pools
+from moderation.pipeline.pools import Pools
 from moderation.policy.judge import BoundPolicy, bind
 from moderation.policy.model import Policy
 from moderation.scoring.stack import Slot, Stack, parse_condition

@@ -20,9 +20,10 @@ from moderation.concurrency import map_ahead
 from moderation.config.model import Config
 from moderation.errors import ItemError
 from moderation.media import decode_item, encode_jpeg, sniff
-from moderation.pipeline.shard import Pools, peak_memory_bytes
+from moderation.pipeline.clock import Clock
+from moderation.pipeline.counters import peak_memory_bytes
+from moderation.pipeline.pools import Pools
 from moderation.results.receipts import Receipt, commit_shard
-from moderation.scoring.batching import Clock
 from moderation.sources.fetch import Fetcher
 from moderation.sources.items import make_id
 from moderation.sources.keys import PICTURES, VIDEOS

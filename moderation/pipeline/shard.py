@@ -7,26 +7,22 @@ them. Rows come out in the order of the shard's items, one an item, whatever hap
 from __future__ import annotations
 
 import hashlib
-import resource
-import sys
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-
-import numpy as np
 
 from moderation.concurrency import map_ahead
 from moderation.config.model import Config
 from moderation.errors import ItemError
 from moderation.media import decode_item
+from moderation.pipeline.clock import Clock
+from moderation.pipeline.counters import count_rows, peak_memory_bytes
+from moderation.pipeline.pools import Pools
 from moderation.policy.judge import BoundPolicy, judge_item
 from moderation.results.receipts import Receipt, commit_shard
 from moderation.results.tables import Row, encode_table, verdicts_table, votes_table
-from moderation.scoring.batching import Clock, Decoded, score_items
+from moderation.scoring.batching import Decoded, score_items
 from moderation.scoring.stack import BatchVotes, Stack
 from moderation.sources.fetch import Fetcher
 from moderation.types import (
@@ -58,28 +54,6 @@ class RunFacts:
             "policy_hash": self.policy_hash,
             "code_version": __version__,
         }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pools:
-    """Threads of a worker, shared by its shards in flight. `device` guards the stack, which is not thread-safe."""
-
-    fetch: Executor
-    decode: Executor
-    fetch_threads: int
-    decode_threads: int
-    device: AbstractContextManager[object]
-
-
-def make_pools(config: Config, decode_threads: int) -> Pools:
-    """Pools of a worker; their threads end with the process."""
-    return Pools(
-        fetch=ThreadPoolExecutor(config.runtime.fetch_threads, "fetch"),
-        decode=ThreadPoolExecutor(decode_threads, "decode"),
-        fetch_threads=config.runtime.fetch_threads,
-        decode_threads=decode_threads,
-        device=threading.Lock(),
-    )
 
 
 def moderate_shard(
@@ -268,34 +242,3 @@ def _judge(found: Decoded, scored: BatchVotes | ItemError | None, stack: Stack, 
         error_code=code,
         error_detail=detail,
     )
-
-
-def count_rows(rows: Sequence[Row]) -> dict[str, int]:
-    """Counters of a shard; those of a run are their sums."""
-    counts: Counter[str] = Counter()
-    for row in rows:
-        counts[f"status:{row.status}"] += 1
-        counts[f"kind:{row.kind}"] += 1
-        counts["frames"] += len(row.votes.frames) if row.votes is not None else 0
-        if row.judgement is not None:
-            counts[f"verdict:{row.judgement.verdict}"] += 1
-            if row.judgement.check:
-                counts[f"check:{row.judgement.check}:{row.judgement.verdict}"] += 1
-        if row.error_code is not None:
-            counts[f"error:{row.error_code}"] += 1
-        if row.votes is not None:
-            counts.update(f"extra:{role}" for role in row.votes.roles if role is not Role.FRAME)
-            asked = (~np.isnan(row.votes.scores)).sum(axis=0)
-            # A detector's labels are asked together, but it may answer only some of them.
-            by_detector: dict[str, int] = {}
-            for label, frames in zip(row.votes.labels, asked.tolist(), strict=True):
-                name = f"asked:{label.partition('.')[0]}"
-                by_detector[name] = max(frames, by_detector.get(name, 0))
-            counts.update(by_detector)
-    return dict(sorted(counts.items()))
-
-
-def peak_memory_bytes() -> int:
-    """Peak resident memory of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux says KiB

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from moderation.config.model import Config
-from moderation.pipeline.shard import make_pools, moderate_items
+from moderation.pipeline.pools import make_pools
+from moderation.pipeline.shard import moderate_items
 from moderation.planning.plan import decode_shards
 from moderation.policy.judge import bind
 from moderation.policy.model import Policy

@@ -22,8 +22,10 @@ from moderation import storage
 from moderation.config.model import Config
 from moderation.errors import ItemError
 from moderation.media import DECODE_VERSION
+from moderation.pipeline.counters import peak_memory_bytes
 from moderation.pipeline.keyframes import CUT_VERSION, cut_items, cut_shard
-from moderation.pipeline.shard import Pools, RunFacts, make_pools, peak_memory_bytes
+from moderation.pipeline.pools import Pools, make_pools
+from moderation.pipeline.shard import RunFacts
 from moderation.planning.plan import decode_shards, plan_shards
 from moderation.runtime.backfill import Outcome, judge_plan, outcome_of, read_summary
 from moderation.runtime.bisection import Care

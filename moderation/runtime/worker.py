@@ -18,7 +18,9 @@ import torch
 
 from moderation.config.model import MIB, Config
 from moderation.errors import ItemError
-from moderation.pipeline.shard import Pools, RunFacts, make_pools, moderate_items, moderate_shard, peak_memory_bytes
+from moderation.pipeline.counters import peak_memory_bytes
+from moderation.pipeline.pools import Pools, make_pools
+from moderation.pipeline.shard import RunFacts, moderate_items, moderate_shard
 from moderation.planning.plan import encode_shards
 from moderation.policy.judge import bind
 from moderation.policy.model import Policy

@@ -1,14 +1,13 @@
-"""Frames of decoded items -> batches -> votes, an item at a time again; and the clock of a shard's steps."""
+"""Frames of decoded items -> batches -> votes, one item at a time again."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,39 +17,16 @@ from moderation.scoring.stack import BatchVotes, Stack
 from moderation.types import ErrorCode, Frame, Item, Media
 
 _Out = TypeVar("_Out")
-# Who waits for what: `starved` for input, `blocked` by what comes after it, `lock` for a shard beside this one.
-WAITS = ("fetch:starved", "fetch:blocked", "decode:starved", "decode:blocked", "device:starved", "device:lock")
-STEPS = ("fetch", "decode", "score", "judge", "write")
 
 
-@dataclass(slots=True)
-class Clock:
-    """Busy seconds by step, seconds of waiting, and the encoded bytes read; steps run in several threads."""
-
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
-    waits: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WAITS, 0.0))
-    bytes_read: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+class ScoringClock(Protocol):
+    """Told where the time of scoring goes; see `pipeline.clock`."""
 
     def timed(self, step: str, call: Callable[[], _Out]) -> _Out:
         """`call()`, its time added to the step's."""
-        began = time.perf_counter()
-        try:
-            return call()
-        finally:
-            spent = time.perf_counter() - began
-            with self._lock:
-                self.seconds[step] += spent
 
     def waited(self, who: str, kind: str, seconds: float) -> None:
-        """Add to the time that `who` (fetch, decode, device) was idle."""
-        with self._lock:
-            self.waits[f"{who}:{kind}"] += seconds
-
-    def count_read(self, size_bytes: int) -> None:
-        """Add to the bytes read."""
-        with self._lock:
-            self.bytes_read += size_bytes
+        """Add to the time that `who` was idle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +53,7 @@ class _Pending:
 
 
 def score_items(
-    decoded: Iterable[Decoded], stack: Stack, clock: Clock, device: AbstractContextManager[object] | None = None
+    decoded: Iterable[Decoded], stack: Stack, clock: ScoringClock, device: AbstractContextManager[object] | None = None
 ) -> Iterator[tuple[Decoded, BatchVotes | ItemError | None]]:
     """Items with their frames' votes, in order. Frames of several items share a batch; a long item spans several.
 
@@ -102,7 +78,7 @@ def score_items(
     yield from _finished(pending)
 
 
-def _each(decoded: Iterable[Decoded], clock: Clock) -> Iterator[Decoded]:
+def _each(decoded: Iterable[Decoded], clock: ScoringClock) -> Iterator[Decoded]:
     source = iter(decoded)
     while True:
         began_s = time.perf_counter()
@@ -114,7 +90,7 @@ def _each(decoded: Iterable[Decoded], clock: Clock) -> Iterator[Decoded]:
 
 
 def _score_batch(
-    batch: Sequence[tuple[_Pending, Frame]], stack: Stack, clock: Clock, guard: AbstractContextManager[object]
+    batch: Sequence[tuple[_Pending, Frame]], stack: Stack, clock: ScoringClock, guard: AbstractContextManager[object]
 ) -> None:
     frames = [frame for _, frame in batch]
     began_s = time.perf_counter()
@@ -143,7 +119,7 @@ def _score_batch(
         start = stop
 
 
-def _fail_each(batch: Sequence[tuple[_Pending, Frame]], stack: Stack, clock: Clock, error: ItemError) -> None:
+def _fail_each(batch: Sequence[tuple[_Pending, Frame]], stack: Stack, clock: ScoringClock, error: ItemError) -> None:
     """Find the frames that a batch failed for by asking each alone; called with the device held."""
     if len(batch) > 1:
         for pair in batch:

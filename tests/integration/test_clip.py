@@ -31,7 +31,8 @@ from moderation.detectors.weights import locator as weights
 from moderation.detectors.weights.mirror import VARIABLE
 from moderation.detectors.weights.pull import pull_weights
 from moderation.errors import FatalError, UsageError
-from moderation.pipeline.shard import make_pools, moderate_shard
+from moderation.pipeline.pools import make_pools
+from moderation.pipeline.shard import moderate_shard
 from moderation.planning.plan import plan_shards
 from moderation.policy import aggregate
 from moderation.policy.judge import bind

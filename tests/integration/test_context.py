@@ -11,7 +11,8 @@ from PIL import Image
 
 from moderation.config.load import load_config
 from moderation.config.model import Config
-from moderation.pipeline.shard import make_pools, moderate_items
+from moderation.pipeline.pools import make_pools
+from moderation.pipeline.shard import moderate_items
 from moderation.policy.judge import BoundPolicy, bind
 from moderation.policy.model import Policy
 from moderation.results.tables import Row

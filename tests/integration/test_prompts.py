@@ -23,7 +23,8 @@ from moderation.analysis.rejudge import rejudge
 from moderation.config.model import Config
 from moderation.detectors.clip.questions import make_question
 from moderation.errors import UsageError
-from moderation.pipeline.shard import make_pools, moderate_shard
+from moderation.pipeline.pools import make_pools
+from moderation.pipeline.shard import moderate_shard
 from moderation.planning.plan import plan_shards
 from moderation.policy.judge import bind
 from moderation.policy.model import load_policy

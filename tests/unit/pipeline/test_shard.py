@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from moderation import storage
 from moderation.config.model import Config, MediaConfig, OutputConfig, RuntimeConfig, SourceConfig
 from moderation.errors import FatalError, ItemError, ShardError
-from moderation.pipeline.shard import Pools, RunFacts, count_rows, make_pools, moderate_items, moderate_shard
+from moderation.pipeline.clock import Clock
+from moderation.pipeline.counters import count_rows
+from moderation.pipeline.pools import Pools, make_pools
+from moderation.pipeline.shard import RunFacts, moderate_items, moderate_shard
 from moderation.planning.shards import make_shard
 from moderation.results.receipts import committed_ids, read_receipts
 from moderation.results.tables import Row, decode_table
-from moderation.scoring.batching import Clock
 from moderation.sources import open_source
 from moderation.types import ErrorCode, Item, Kind, MediaObject, Shard, Status, Verdict
 from tests.fake_detectors import Fake, animation, png, policy_for, pools_of, raise_on_red, stack_of

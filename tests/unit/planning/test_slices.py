@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from moderation import storage
 from moderation.config.model import Config, ShardConfig
 from moderation.errors import UsageError
-from moderation.pipeline.shard import Pools, RunFacts, moderate_shard
+from moderation.pipeline.pools import Pools
+from moderation.pipeline.shard import RunFacts, moderate_shard
 from moderation.planning.plan import chunk_uri, decode_shards, list_shards, plan_shards, plan_uri
 from moderation.planning.shards import make_shard
 from moderation.planning.slices import Slice, find_slices, parse_slice, read_listing, slice_home
