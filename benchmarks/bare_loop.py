@@ -12,7 +12,8 @@ import torch
 
 from moderation.config.load import load_config
 from moderation.media import decode_item
-from moderation.policy.judge import bind, judge_item
+from moderation.policy.bind import bind
+from moderation.policy.judge import judge_item
 from moderation.policy.model import load_policy
 from moderation.scoring.stack import build_stack
 from moderation.types import Item, ItemVotes, MediaObject

@@ -26,7 +26,8 @@ from moderation.errors import ItemError, UsageError
 from moderation.media.encode import encode_picture, is_pillow
 from moderation.pipeline.pools import make_pools
 from moderation.pipeline.shard import RunFacts, moderate_items
-from moderation.policy.judge import bind, judge_item
+from moderation.policy.bind import bind
+from moderation.policy.judge import judge_item
 from moderation.policy.model import load_policy, policy_hash
 from moderation.results.tables import Row, verdicts_table
 from moderation.scoring.stack import build_stack

@@ -15,7 +15,7 @@ from PIL import Image
 from moderation.config.model import Config, DetectorConfig, StackConfig
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
 from moderation.pipeline.pools import Pools
-from moderation.policy.judge import BoundPolicy, bind
+from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy
 from moderation.scoring.stack import Slot, Stack, parse_condition
 from moderation.types import Frame, Region

@@ -12,7 +12,8 @@ import numpy as np
 from moderation import storage
 from moderation.config.model import Config
 from moderation.planning.plan import encode_shards, plan_uri
-from moderation.policy.judge import bind, judge_item
+from moderation.policy.bind import bind
+from moderation.policy.judge import judge_item
 from moderation.policy.model import load_policy
 from moderation.results.receipts import commit_shard
 from moderation.results.tables import Row, encode_table, verdicts_table, votes_table

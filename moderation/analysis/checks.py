@@ -17,7 +17,7 @@ import numpy.typing as npt
 from moderation.analysis.ask import read_run
 from moderation.analysis.rejudge import wanted_votes
 from moderation.errors import UsageError
-from moderation.policy.judge import BoundCheck, BoundPolicy, bind
+from moderation.policy.bind import BoundCheck, BoundPolicy, bind
 from moderation.policy.model import load_policy
 from moderation.results.receipts import committed_ids
 from moderation.results.votes import disabled_votes, needed_asks, read_votes, score_matrix, vote_labels

@@ -20,7 +20,8 @@ import pyarrow as pa
 from moderation import storage
 from moderation.analysis.ask import read_run
 from moderation.errors import UsageError
-from moderation.policy.judge import BoundPolicy, bind, judge_item
+from moderation.policy.bind import BoundPolicy, bind
+from moderation.policy.judge import judge_item
 from moderation.policy.model import Policy, load_policy, policy_hash
 from moderation.results.asked import read_part
 from moderation.results.receipts import committed_ids, part_name

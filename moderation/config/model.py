@@ -14,11 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 MIB = 1024 * 1024
 
 
-class _Section(BaseModel):
+class ConfigSection(BaseModel):
+    """A part of a configuration: frozen, no unknown keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SourceConfig(_Section):
+class SourceConfig(ConfigSection):
     """Where items come from and what they may read."""
 
     type: Literal["auto", "prefix", "manifest", "webdataset", "parquet"] = Field(
@@ -33,7 +35,7 @@ class SourceConfig(_Section):
     max_manifest_rows: int = Field(default=50_000_000, ge=1, description="refuse larger manifests")
 
 
-class ShardConfig(_Section):
+class ShardConfig(ConfigSection):
     """Bounds of a shard: the unit of retry. Smaller loses less to a crash; larger writes fewer files."""
 
     max_items: int = Field(default=256, ge=1, le=100_000)
@@ -46,7 +48,7 @@ class ShardConfig(_Section):
     )
 
 
-class MediaConfig(_Section):
+class MediaConfig(ConfigSection):
     """Limits on untrusted input, and how videos are sampled."""
 
     max_bytes: int = Field(default=512 * MIB, ge=1, description="a larger object is `too_large`; it is not fetched")
@@ -73,7 +75,7 @@ class MediaConfig(_Section):
     )
 
 
-class DetectorConfig(_Section):
+class DetectorConfig(ConfigSection):
     """One detector of the stack."""
 
     name: str
@@ -98,7 +100,7 @@ class DetectorConfig(_Section):
         return self.alias or self.name
 
 
-class StackConfig(_Section):
+class StackConfig(ConfigSection):
     """The detectors and how they run."""
 
     detectors: tuple[DetectorConfig, ...] = ()
@@ -112,14 +114,14 @@ class StackConfig(_Section):
     keep_embeddings: bool = Field(default=False, description="write normalised float16 embeddings into votes/")
 
 
-class OutputConfig(_Section):
+class OutputConfig(ConfigSection):
     """The tables."""
 
     format: Literal["parquet", "arrow"] = "parquet"
     compression: Literal["zstd", "snappy", "none"] = "zstd"
 
 
-class RuntimeConfig(_Section):
+class RuntimeConfig(ConfigSection):
     """Workers and bounds. One worker owns one shard, end to end."""
 
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
@@ -146,7 +148,7 @@ class RuntimeConfig(_Section):
     ray_address: str | None = Field(default=None, description="a running cluster; none: RAY_ADDRESS, else a local one")
 
 
-class Config(_Section):
+class Config(ConfigSection):
     """Everything a job needs besides SOURCE and OUT."""
 
     source: SourceConfig = SourceConfig()

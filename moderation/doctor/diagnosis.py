@@ -18,7 +18,7 @@ from moderation.doctor.findings import Finding
 from moderation.doctor.packages import find_decoders, find_extras, find_versions
 from moderation.doctor.probes import Machine, look_at_machine, probe_storage
 from moderation.errors import FatalError, UsageError
-from moderation.policy.judge import bind
+from moderation.policy.bind import bind
 from moderation.policy.model import load_policy, policy_hash
 from moderation.scoring.stack import build_stack, pick_device, pick_dtype
 

@@ -19,7 +19,8 @@ from moderation.media import decode_item
 from moderation.pipeline.clock import Clock
 from moderation.pipeline.counters import count_rows, peak_memory_bytes
 from moderation.pipeline.pools import Pools
-from moderation.policy.judge import BoundPolicy, judge_item
+from moderation.policy.bind import BoundPolicy
+from moderation.policy.judge import judge_item
 from moderation.results.receipts import Receipt, commit_shard
 from moderation.results.tables import Row, encode_table, verdicts_table, votes_table
 from moderation.scoring.batching import Decoded, score_items

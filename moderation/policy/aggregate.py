@@ -8,7 +8,7 @@ three votes: to fuse two takes 1 us, with NumPy calls (isnan, any, min) 4 us.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 FuseMethod = Literal["max", "min", "mean", "weighted_mean", "mean_logit", "k_of_n", "majority"]
@@ -16,10 +16,25 @@ PoolMethod = Literal["any", "all", "mean", "top_k_mean", "bottom_k_mean", "run",
 Missing = Literal["null", "skip"]
 
 NULL = math.nan
+is_null = math.isnan
 
 # Probabilities are kept this far from 0 and 1 before their odds are taken: beyond it a float32 vote says `certain`, and
 # one certain vote would outweigh any number of others.
 _LEAST_ODDS = 1e-6
+
+
+def _mean(scores: Sequence[float]) -> float:
+    return math.fsum(scores) / len(scores)
+
+
+# Methods that need nothing but the scores that are there.
+_PLAIN: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "max": max,
+    "any": max,
+    "min": min,
+    "all": min,
+    "mean": _mean,
+}
 
 
 def fuse(
@@ -39,26 +54,25 @@ def fuse(
     missing: `null` makes the result null when any vote is; `skip` fuses those present.
     Returns NaN when nothing is present, or fewer than k votes for `k_of_n`.
     """
-    present = [v for v in votes if v == v]
+    present = [v for v in votes if not is_null(v)]
     if len(present) < len(votes):
         if missing == "null":
             return NULL
-        weights = [w for w, v in zip(weights, votes, strict=False) if v == v]
+        weights = [w for w, v in zip(weights, votes, strict=False) if not is_null(v)]
     if not present:
         return NULL
-    if method == "max":
-        return max(present)
-    if method == "min":
-        return min(present)
-    if method == "mean":
-        return math.fsum(present) / len(present)
-    if method == "weighted_mean":
-        return math.fsum(w * v for w, v in zip(weights, present, strict=True)) / math.fsum(weights)
+    return _fuse_present(present, method, weights, k)
+
+
+def _fuse_present(present: Sequence[float], method: FuseMethod, weights: Sequence[float], k: int) -> float:
+    if method in ("k_of_n", "majority"):
+        needed = k if method == "k_of_n" else len(present) // 2 + 1
+        return sorted(present, reverse=True)[needed - 1] if len(present) >= needed else NULL
     if method == "mean_logit":
         return _mean_logit(present, weights or [1.0] * len(present))
-    if method == "majority":
-        return sorted(present, reverse=True)[len(present) // 2]
-    return sorted(present, reverse=True)[k - 1] if len(present) >= k else NULL
+    if method == "weighted_mean":
+        return math.fsum(w * v for w, v in zip(weights, present, strict=True)) / math.fsum(weights)
+    return _PLAIN[method](present)
 
 
 def pool(scores: Sequence[float], *, method: PoolMethod, k: int = 1, length: int = 1, gap: int = 0) -> float:
@@ -70,21 +84,17 @@ def pool(scores: Sequence[float], *, method: PoolMethod, k: int = 1, length: int
     run: see `pool_run`. linear_softmax: see `pool_linear_softmax`. All but `run` ignore the order of the frames, to the
     last bit: sums are exact (fsum) or taken over sorted scores.
     """
-    present = [s for s in scores if s == s]
+    present = [s for s in scores if not is_null(s)]
     if len(present) <= 1:
         return present[0] if present else NULL
-    if method == "any":
-        return max(present)
-    if method == "all":
-        return min(present)
-    if method == "mean":
-        return math.fsum(present) / len(present)
     if method in ("top_k_mean", "bottom_k_mean"):
         extreme = sorted(present, reverse=method == "top_k_mean")[:k]
-        return math.fsum(extreme) / len(extreme)
+        return _mean(extreme)
     if method == "run":
         return pool_run(present, length=length, gap=gap)
-    return pool_linear_softmax(present)
+    if method == "linear_softmax":
+        return pool_linear_softmax(present)
+    return _PLAIN[method](present)
 
 
 def pool_run(scores: Sequence[float], *, length: int, gap: int) -> float:

@@ -8,7 +8,7 @@ Three kinds of rows, by `Frame.role` and `Frame.parent`:
 
     roots      no parent: ordinary frames and wholes. All that positive checks are asked of.
     own        the ordinary frames among the roots: pooled as an item's frames always are
-    families   rows that share a parent: pooled by the check's own pool, a family for itself
+    families   rows that share a parent: pooled by the check's own pool, each family by itself
 
 A check's score is the highest of: its own frames', each whole's, each family's. How far it may block (`blocking`)
 leaves out the families whose parent does not agree, which is: scores under the check's `review` (its `block` where it
@@ -17,13 +17,12 @@ has none), or has no score. Every one of these rises with every vote, so that ve
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from moderation.policy.aggregate import NULL, is_null
 from moderation.types import ItemVotes, Role
 
-_NULL = math.nan
 _NOT_THERE = -1  # the row of a parent that was not scored
 
 
@@ -43,26 +42,31 @@ Pool = Callable[[Sequence[float]], float]
 
 def find_kinship(votes: ItemVotes) -> Kinship | None:
     """Which rows belong to which; None where every frame stands for itself, as nearly always."""
-    if not votes.parents and not votes.roles:
+    if all(parent is None for parent in votes.parents) and all(role == Role.FRAME for role in votes.roles):
         return None
-    count = len(votes.frames)
-    roles = votes.roles or (Role.FRAME,) * count
-    parents = votes.parents or (None,) * count
-    if not any(p is not None for p in parents) and all(r == Role.FRAME for r in roles):
-        return None
-    row_of = {frame: row for row, frame in enumerate(votes.frames)}
+    roles = votes.roles or (Role.FRAME,) * len(votes.frames)
+    parents = votes.parents or (None,) * len(votes.frames)
+    frames, roots = _rows_with(roles, Role.FRAME), _rows_with(parents, None)
+    return Kinship(
+        roots=roots,
+        own=tuple(row for row in roots if row in frames),
+        wholes=tuple(row for row in roots if row not in frames),
+        frames=frames,
+        families=_group_by_parent(votes.frames, parents),
+    )
+
+
+def _rows_with(values: Sequence[object], wanted: object) -> tuple[int, ...]:
+    return tuple(row for row, value in enumerate(values) if value == wanted)
+
+
+def _group_by_parent(frames: Sequence[int], parents: Sequence[int | None]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    row_of = {frame: row for row, frame in enumerate(frames)}
     families: dict[int, list[int]] = {}
     for row, parent in enumerate(parents):
         if parent is not None:
             families.setdefault(row_of.get(parent, _NOT_THERE), []).append(row)
-    roots = [row for row, parent in enumerate(parents) if parent is None]
-    return Kinship(
-        roots=tuple(roots),
-        own=tuple(row for row in roots if roles[row] == Role.FRAME),
-        wholes=tuple(row for row in roots if roles[row] != Role.FRAME),
-        frames=tuple(row for row, role in enumerate(roles) if role == Role.FRAME),
-        families=tuple((row, tuple(rows)) for row, rows in families.items()),
-    )
+    return tuple((row, tuple(rows)) for row, rows in families.items())
 
 
 def pool_roots(fused: Sequence[float], kinship: Kinship, pool: Pool) -> float:
@@ -85,7 +89,7 @@ def pool_in_context(
     sure = [pool([fused[row] for row in kinship.own]), *(fused[row] for row in kinship.wholes)]
     unsure: list[float] = []
     for parent, rows in kinship.families:
-        around = fused[parent] if parent != _NOT_THERE else _NULL
+        around = fused[parent] if parent != _NOT_THERE else NULL
         agreed = agrees_at is not None and around >= agrees_at  # NaN compares false
         (sure if agreed else unsure).append(pool([fused[row] for row in rows]))
     blocking = _largest(sure)
@@ -95,12 +99,12 @@ def pool_in_context(
 def keep_roots(fused: Sequence[float], kinship: Kinship) -> list[float]:
     """The scores of the roots, null for every part."""
     kept = frozenset(kinship.roots)
-    return [score if row in kept else _NULL for row, score in enumerate(fused)]
+    return [score if row in kept else NULL for row, score in enumerate(fused)]
 
 
 def strongest_part(fused: Sequence[float], kinship: Kinship) -> tuple[int, ...]:
     """The row of the part that scores highest, and of its parent where that was scored: what a verdict shows."""
-    parts = [(fused[row], -row, at) for at, rows in kinship.families for row in rows if fused[row] == fused[row]]
+    parts = [(fused[row], -row, at) for at, rows in kinship.families for row in rows if not is_null(fused[row])]
     if not parts:
         return ()
     _, row, parent = max(parts)
@@ -108,4 +112,4 @@ def strongest_part(fused: Sequence[float], kinship: Kinship) -> tuple[int, ...]:
 
 
 def _largest(scores: Sequence[float]) -> float:
-    return max((s for s in scores if s == s), default=_NULL)
+    return max((s for s in scores if not is_null(s)), default=NULL)

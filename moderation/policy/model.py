@@ -22,7 +22,9 @@ Side = Literal["negative", "positive", "attribute"]
 _CAUTIOUS = ("all", "bottom_k_mean", "mean")  # every frame weighs in, the weak ones at least as much as the others
 
 
-class _Section(BaseModel):
+class PolicySection(BaseModel):
+    """A part of a policy file: frozen, no unknown keys, no infinities."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -35,7 +37,7 @@ def _require(section: BaseModel, method: str, wanted: Mapping[str, bool], option
             raise ValueError(f"`{method}` needs `{name}`")
 
 
-class Fuse(_Section):
+class Fuse(PolicySection):
     """How the votes on one frame become the check's score of that frame. `fuse: min` is short for `{method: min}`."""
 
     method: aggregate.FuseMethod = "max"
@@ -50,7 +52,7 @@ class Fuse(_Section):
         return self
 
 
-class Pool(_Section):
+class Pool(PolicySection):
     """How the frames' scores become the item's. `pool: any` is short for `{method: any}`."""
 
     method: aggregate.PoolMethod
@@ -65,7 +67,7 @@ class Pool(_Section):
         return self
 
 
-class Check(_Section):
+class Check(PolicySection):
     """A question put to one or more detectors, fused into one score; higher means more of what it is named after."""
 
     side: Side = Field(description="negative: may block or send to review; positive: may pass; attribute: only written")
@@ -101,7 +103,7 @@ class Check(_Section):
     @field_validator("votes", mode="after")
     @classmethod
     def _weights_positive(cls, value: Mapping[str, float]) -> Mapping[str, float]:
-        wrong = [label for label, weight in value.items() if not weight > 0]
+        wrong = [label for label, weight in value.items() if not weight > 0]  # NaN too
         if wrong:
             # Zero would say "ask, but don't listen", and a negative weight would break monotony.
             raise ValueError(f"weight of {wrong[0]} must be over 0")
@@ -113,7 +115,7 @@ class Check(_Section):
         return {"method": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _consistent(self) -> Check:
+    def _thresholds_fit_the_side(self) -> Check:
         allowed = {"negative": {"block", "review"}, "positive": {"pass"}, "attribute": set()}[self.side]
         given = {"block": self.block, "review": self.review, "pass": self.pass_}
         named = {name for name, threshold in given.items() if threshold is not None}
@@ -121,20 +123,36 @@ class Check(_Section):
             raise ValueError(f"a {self.side} check takes no `{min(named - allowed)}`")
         if allowed and not named:
             raise ValueError(f"a {self.side} check needs {' or '.join(f'`{name}`' for name in sorted(allowed))}")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_are_consistent(self) -> Check:
         if self.side == "attribute" and "null" in self.model_fields_set:
             raise ValueError("an attribute decides nothing, so its `null` means nothing")
         if self.block is not None and self.review is not None and self.review > self.block:
             raise ValueError(f"`review` ({self.review}) must not be over `block` ({self.block})")
+        return self
+
+    @model_validator(mode="after")
+    def _pool_is_cautious(self) -> Check:
         if self.side == "positive" and self.pooling.method not in _CAUTIOUS:
             raise ValueError(
                 f"a positive check pools by {' or '.join(_CAUTIOUS)}; by {self.pooling.method} one fine frame can pass"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fuse_fits_the_votes(self) -> Check:
         if self.fuse.k is not None and self.fuse.k > len(self.votes):
             raise ValueError(f"`k_of_n` of {self.fuse.k} needs as many votes; there are {len(self.votes)}")
-        if self.stop and (self.side != "negative" or self.order is None):
-            raise ValueError("`stop: true` is for negative checks with an `order`")
         if self.fuse.method not in ("weighted_mean", "mean_logit") and len(set(self.votes.values()) | {1.0}) > 1:
             raise ValueError(f"weights mean nothing to `{self.fuse.method}`; use `weighted_mean`")
+        return self
+
+    @model_validator(mode="after")
+    def _can_stop(self) -> Check:
+        if self.stop and (self.side != "negative" or self.order is None):
+            raise ValueError("`stop: true` is for negative checks with an `order`")
         return self
 
     @property
@@ -143,7 +161,7 @@ class Check(_Section):
         return self.pool or Pool(method="all" if self.side == "positive" else "any")
 
 
-class Policy(_Section):
+class Policy(PolicySection):
     """The rules and thresholds that turn an item's votes into a verdict."""
 
     version: Literal[1] = Field(default=1, description="of this file's form")
@@ -181,12 +199,17 @@ class Policy(_Section):
         Its `review` where no check after it can block, else its `block`: what is not asked must not have been harsher.
         """
         check = self.checks[name]
-        if not check.stop or check.order is None:
+        if not check.stop:
             return None
-        later = [c for c in self.checks.values() if c.order is not None and c.order > check.order]
-        if check.review is not None and all(c.block is None for c in later):
+        if check.review is not None and all(later.block is None for later in self.checks_after(check)):
             return check.review
         return check.block
+
+    def checks_after(self, check: Check) -> list[Check]:
+        """The checks of a higher `order`; none where it has no order."""
+        if check.order is None:
+            return []
+        return [other for other in self.checks.values() if other.order is not None and other.order > check.order]
 
 
 def load_policy(path: Path) -> Policy:

@@ -14,7 +14,7 @@ from moderation.config.model import Config
 from moderation.pipeline.pools import make_pools
 from moderation.pipeline.shard import moderate_items
 from moderation.planning.plan import decode_shards
-from moderation.policy.judge import bind
+from moderation.policy.bind import bind
 from moderation.policy.model import Policy
 from moderation.runtime.worker import set_threads
 from moderation.scoring.stack import build_stack

@@ -20,7 +20,7 @@ from moderation.errors import UsageError
 from moderation.pipeline.shard import RunFacts
 from moderation.planning.plan import plan_uri, read_shard_sizes
 from moderation.planning.slices import Slice, find_slices, slice_home
-from moderation.policy.judge import BoundPolicy, bind
+from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy, load_policy, policy_hash
 from moderation.results.receipts import committed_ids, part_name, read_receipts
 from moderation.results.summary import render_report, summarise

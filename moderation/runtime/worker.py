@@ -22,7 +22,7 @@ from moderation.pipeline.counters import peak_memory_bytes
 from moderation.pipeline.pools import Pools, make_pools
 from moderation.pipeline.shard import RunFacts, moderate_items, moderate_shard
 from moderation.planning.plan import encode_shards
-from moderation.policy.judge import bind
+from moderation.policy.bind import bind
 from moderation.policy.model import Policy
 from moderation.runtime.bisection import Care
 from moderation.scoring.stack import build_stack

@@ -35,7 +35,7 @@ from moderation.pipeline.pools import make_pools
 from moderation.pipeline.shard import moderate_shard
 from moderation.planning.plan import plan_shards
 from moderation.policy import aggregate
-from moderation.policy.judge import bind
+from moderation.policy.bind import bind
 from moderation.policy.model import load_policy
 from moderation.results.asked import asked_labels, with_asked
 from moderation.results.receipts import committed_ids, part_name

@@ -13,7 +13,7 @@ from moderation.config.load import load_config
 from moderation.config.model import Config
 from moderation.pipeline.pools import make_pools
 from moderation.pipeline.shard import moderate_items
-from moderation.policy.judge import BoundPolicy, bind
+from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy
 from moderation.results.tables import Row
 from moderation.scoring.stack import Stack, build_stack

@@ -29,7 +29,8 @@ from moderation.detectors.general.imagenet import ImageNet, class_names
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights import locator as weights
 from moderation.media.image import decode_image
-from moderation.policy.judge import BoundPolicy, bind, judge
+from moderation.policy.bind import BoundPolicy, bind
+from moderation.policy.judge import judge
 from moderation.policy.model import load_policy
 from moderation.scoring.stack import build_stack
 from moderation.types import F32, Frame, ItemVotes, Judgement

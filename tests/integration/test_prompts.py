@@ -26,7 +26,7 @@ from moderation.errors import UsageError
 from moderation.pipeline.pools import make_pools
 from moderation.pipeline.shard import moderate_shard
 from moderation.planning.plan import plan_shards
-from moderation.policy.judge import bind
+from moderation.policy.bind import bind
 from moderation.policy.model import load_policy
 from moderation.results.receipts import committed_ids
 from moderation.runtime.run import prepare_run, write_state

@@ -18,7 +18,7 @@ from moderation.pipeline.keyframes import cut_items, cut_shard, folder_name, wri
 from moderation.pipeline.pools import Pools
 from moderation.pipeline.shard import moderate_items
 from moderation.planning.shards import make_shard
-from moderation.policy.judge import BoundPolicy, bind
+from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import load_policy
 from moderation.results.receipts import committed_ids
 from moderation.results.tables import Row

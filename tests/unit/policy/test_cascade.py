@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moderation.policy import aggregate
-from moderation.policy.judge import bind, judge
+from moderation.policy.bind import bind
+from moderation.policy.judge import judge
 from moderation.policy.model import Policy
 from moderation.types import ItemVotes, Judgement, Verdict
 

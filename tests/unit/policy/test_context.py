@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from moderation.policy.judge import bind, judge
+from moderation.policy.bind import bind
+from moderation.policy.judge import judge
 from moderation.policy.model import Policy
 from moderation.results.tables import Row, votes_table
 from moderation.results.votes import item_votes

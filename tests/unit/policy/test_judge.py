@@ -12,7 +12,8 @@ from moderation.config.load import packaged_configs
 from moderation.config.model import DetectorConfig
 from moderation.detectors.registry import build
 from moderation.errors import UsageError
-from moderation.policy.judge import bind, judge
+from moderation.policy.bind import bind
+from moderation.policy.judge import judge
 from moderation.policy.model import check_names, load_policy, policy_hash
 from moderation.types import ItemVotes, Region, Verdict
 

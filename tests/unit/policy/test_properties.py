@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moderation.policy.judge import bind, judge
+from moderation.policy.bind import bind
+from moderation.policy.judge import judge
 from moderation.policy.model import Policy, policy_hash
 from moderation.types import ItemVotes, Role, Verdict
 

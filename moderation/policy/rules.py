@@ -1,0 +1,190 @@
+"""The rules of a policy, in order: each looks at an item's scores and decides, or says nothing. The first one decides.
+
+    block_by_negative    any negative check over `block`                        block   negative:<check>:block
+    review_in_context    any over `block` by a part of a picture alone          review  context:<check>:review
+    review_by_negative   any over `review`                                      review  negative:<check>:review
+    review_nulls         any with `null: review` and a null                     review  null:<check>:review
+    pass_by_positive     any positive check over `pass`, with no null           pass    positive:<check>:pass
+    review_unasked       `default: pass`, and no check has a score              review  null:all:review
+    by_default           else                                                   default:review or default:pass
+
+Then `WITHHOLDING`: what may turn a pass into a review, whatever the checks say.
+
+    withhold_errors      an item with an error code                             review  error:<code>
+
+Where several checks qualify for one rule, the one furthest over its threshold (as a part of the way to 1) decides, then
+the first by name. A new rule is a function and a place in `RULES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from moderation.policy import context
+from moderation.policy.aggregate import is_null
+from moderation.policy.bind import BoundPolicy
+from moderation.policy.scores import CheckScore
+from moderation.types import ErrorCode, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One item as the rules see it. scores: of the deciding checks; error: why it could not be judged whole."""
+
+    bound: BoundPolicy
+    scores: Sequence[CheckScore]
+    kinship: context.Kinship | None = None
+    error: ErrorCode | None = None
+
+
+class Decision(NamedTuple):
+    """What a rule says. by: the check that decided, None where none did. shown: rows of its evidence; empty: any."""
+
+    verdict: Verdict
+    reason: str
+    by: CheckScore | None = None
+    confidence: float | None = None
+    shown: tuple[int, ...] = ()
+
+
+class _Exceeding(NamedTuple):
+    """A check over a threshold; excess: how far, as a part of the way from the threshold to 1."""
+
+    score: CheckScore
+    threshold: float
+    excess: float
+
+
+def block_by_negative(case: Case) -> Decision | None:
+    """A negative check is over its `block`."""
+    top = _furthest((s, s.blocking, s.check.block) for s in case.scores)
+    return top and _by_check(Verdict.BLOCK, "negative", top, top.excess)
+
+
+def review_in_context(case: Case) -> Decision | None:
+    """A part of a picture alone is over `block`; the picture around it does not agree."""
+    if case.kinship is None:
+        return None
+    top = _furthest((s, s.score, s.check.block) for s in case.scores)
+    if top is None:
+        return None
+    shown = context.strongest_part(top.score.frames, case.kinship)
+    return _by_check(Verdict.REVIEW, "context", top, top.excess)._replace(shown=shown)
+
+
+def review_by_negative(case: Case) -> Decision | None:
+    """A negative check is over its `review`."""
+    top = _furthest((s, s.score, s.check.review) for s in case.scores)
+    return top and _by_check(Verdict.REVIEW, "negative", top, _band_confidence(top))
+
+
+def review_nulls(case: Case) -> Decision | None:
+    """A check that says `null: review` has no score of some frame."""
+    for score in case.scores:
+        if score.check.null_is_review and not score.complete:
+            return Decision(Verdict.REVIEW, f"null:{score.check.name}:review", score)
+    return None
+
+
+def pass_by_positive(case: Case) -> Decision | None:
+    """A positive check with a score of every frame is over its `pass`."""
+    top = _furthest((s, s.score, s.check.pass_) for s in case.scores if s.complete)
+    return top and _by_check(Verdict.PASS, "positive", top, top.excess)
+
+
+def review_unasked(case: Case) -> Decision | None:
+    """`default: pass` does not pass an item of which nothing was asked."""
+    if case.bound.policy.default != "pass" or any(_was_asked(s, case.kinship) for s in case.scores):
+        return None
+    return Decision(Verdict.REVIEW, "null:all:review")
+
+
+def by_default(case: Case) -> Decision:
+    """No check decided."""
+    verdict = Verdict(case.bound.policy.default)
+    return Decision(verdict, f"default:{verdict}", confidence=_closest_call(case.scores, verdict))
+
+
+def withhold_errors(case: Case, decision: Decision) -> Decision:
+    """An item with an error is never passed; what was scored of it may still block it."""
+    if case.error is None or decision.verdict is not Verdict.PASS:
+        return decision
+    return Decision(Verdict.REVIEW, f"error:{case.error}")
+
+
+Rule = Callable[[Case], Decision | None]
+RULES: tuple[Rule, ...] = (
+    block_by_negative,
+    review_in_context,
+    review_by_negative,
+    review_nulls,
+    pass_by_positive,
+    review_unasked,
+)
+WITHHOLDING: tuple[Callable[[Case, Decision], Decision], ...] = (withhold_errors,)
+
+
+def decide(case: Case) -> Decision:
+    """The first rule that says anything, else the default."""
+    for rule in RULES:
+        decision = rule(case)
+        if decision is not None:
+            return decision
+    return by_default(case)
+
+
+def withhold(case: Case, decision: Decision) -> Decision:
+    """The decision, or the review that it becomes where a pass is not warranted."""
+    for rule in WITHHOLDING:
+        decision = rule(case, decision)
+    return decision
+
+
+def _by_check(verdict: Verdict, stage: str, top: _Exceeding, confidence: float) -> Decision:
+    return Decision(verdict, f"{stage}:{top.score.check.name}:{verdict}", top.score, confidence)
+
+
+def _furthest(candidates: Iterable[tuple[CheckScore, float | None, float | None]]) -> _Exceeding | None:
+    best: _Exceeding | None = None
+    for candidate, score, threshold in candidates:
+        if threshold is None or score is None or score < threshold:
+            continue
+        room = 1.0 - threshold
+        excess = min(1.0, (score - threshold) / room) if room > 0 else 1.0
+        if best is None or excess > best.excess:
+            best = _Exceeding(candidate, threshold, excess)
+    return best
+
+
+def _band_confidence(top: _Exceeding) -> float:
+    # Distance to the nearer end of the band between `review` and `block`, as a part of half the band.
+    score, end = top.score.score, top.score.check.block
+    if end is None or end <= top.threshold or score is None:
+        return top.excess
+    nearer = min(score - top.threshold, end - score)
+    return min(1.0, 2.0 * nearer / (end - top.threshold))
+
+
+def _closest_call(scores: Iterable[CheckScore], verdict: Verdict) -> float | None:
+    # What could have decided otherwise: a negative check against a pass, a positive one against a review.
+    margins: list[float] = []
+    for s in scores:
+        if s.score is not None:
+            score = s.score
+            margins += [(threshold - score) / threshold for threshold in _thresholds_against(s, verdict) if threshold]
+    return max(0.0, min(1.0, *margins)) if margins else None
+
+
+def _thresholds_against(score: CheckScore, verdict: Verdict) -> tuple[float | None, ...]:
+    if verdict is Verdict.PASS:
+        return score.check.review, score.check.block
+    return (score.check.pass_,) if score.complete else ()
+
+
+def _was_asked(score: CheckScore, kinship: context.Kinship | None) -> bool:
+    # Of the item itself: what is known of its parts alone does not let it pass.
+    if score.score is None or kinship is None:
+        return score.score is not None
+    return not all(is_null(score.frames[row]) for row in kinship.roots)
