@@ -15,7 +15,7 @@ from moderation.media import decode_item
 from moderation.policy.bind import bind
 from moderation.policy.judge import judge_item
 from moderation.policy.model import load_policy
-from moderation.scoring.stack import build_stack
+from moderation.scoring.build import build_stack
 from moderation.types import Item, ItemVotes, MediaObject
 
 

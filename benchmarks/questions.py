@@ -22,7 +22,8 @@ import torch
 
 from benchmarks.machine import median, write_result
 from moderation.config.model import Config
-from moderation.scoring.stack import Stack, build_stack
+from moderation.scoring.build import build_stack
+from moderation.scoring.stack import Stack
 from moderation.types import Frame
 
 BAR_QUESTIONS = 1.03

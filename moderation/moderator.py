@@ -24,13 +24,14 @@ from moderation.config.load import load_config, resolve_config_path
 from moderation.config.model import Config
 from moderation.errors import ItemError, UsageError
 from moderation.media.encode import encode_picture, is_pillow
+from moderation.pipeline.items import moderate_items
 from moderation.pipeline.pools import make_pools
-from moderation.pipeline.shard import RunFacts, moderate_items
+from moderation.pipeline.shard import RunFacts
 from moderation.policy.bind import bind
 from moderation.policy.judge import judge_item
 from moderation.policy.model import load_policy, policy_hash
 from moderation.results.tables import Row, verdicts_table
-from moderation.scoring.stack import build_stack
+from moderation.scoring.build import build_stack
 from moderation.sources.fetch import Fetcher
 from moderation.sources.items import UniqueIds, base_name, clean_text, make_id
 from moderation.types import ErrorCode, Evidence, Item, ItemVotes, Judgement, Kind, MediaObject, Status, Verdict

@@ -17,7 +17,9 @@ from moderation.detectors.base import FrameBatch, Scored, View, Weights
 from moderation.pipeline.pools import Pools
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy
-from moderation.scoring.stack import Slot, Stack, parse_condition
+from moderation.scoring.conditions import parse_condition
+from moderation.scoring.slots import Slot
+from moderation.scoring.stack import Stack
 from moderation.types import Frame, Region
 
 Spoil = Callable[[torch.Tensor], torch.Tensor]

@@ -25,7 +25,7 @@ from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights.locator import resolve
 from moderation.errors import UsageError
 from moderation.media import decode_item, names_media
-from moderation.scoring.stack import pick_device
+from moderation.scoring.devices import pick_device
 from moderation.types import F32, Frame, Item, MediaObject
 
 _BATCH: Final = 16

@@ -20,7 +20,8 @@ from moderation.doctor.probes import Machine, look_at_machine, probe_storage
 from moderation.errors import FatalError, UsageError
 from moderation.policy.bind import bind
 from moderation.policy.model import load_policy, policy_hash
-from moderation.scoring.stack import build_stack, pick_device, pick_dtype
+from moderation.scoring.build import build_stack
+from moderation.scoring.devices import pick_device, pick_dtype
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB

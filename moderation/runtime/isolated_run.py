@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 from moderation.config.model import Config
+from moderation.pipeline.items import moderate_items
 from moderation.pipeline.pools import make_pools
-from moderation.pipeline.shard import moderate_items
 from moderation.planning.plan import decode_shards
 from moderation.policy.bind import bind
 from moderation.policy.model import Policy
 from moderation.runtime.worker import set_threads
-from moderation.scoring.stack import build_stack
+from moderation.scoring.build import build_stack
 
 
 def main(plan: str, config_file: str, policy_file: str, threads: str, seconds: str) -> None:

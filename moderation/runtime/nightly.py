@@ -27,7 +27,7 @@ from moderation.results.schema import votes_schema
 from moderation.runtime.backfill import Judged, judge_plan
 from moderation.runtime.run import Run, check_output, finish_run, nothing_left, prepare_run, run_id_of
 from moderation.runtime.state import Stop
-from moderation.scoring.stack import build_stack
+from moderation.scoring.build import build_stack
 from moderation.sources import open_source
 from moderation.storage.lease import LEASE_S, Lease, hold_lease
 from moderation.types import Item, Shard

@@ -25,7 +25,8 @@ from moderation.policy.model import Policy, load_policy, policy_hash
 from moderation.results.receipts import committed_ids, part_name, read_receipts
 from moderation.results.summary import render_report, summarise
 from moderation.results.tables import decode_table
-from moderation.scoring.stack import Stack, build_stack
+from moderation.scoring.build import build_stack
+from moderation.scoring.stack import Stack
 from moderation.version import __version__
 
 _FILES = ("run.json", "plan.parquet", "summary.json", "report.html", "_SUCCESS")

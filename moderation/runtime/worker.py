@@ -19,13 +19,14 @@ import torch
 from moderation.config.model import MIB, Config
 from moderation.errors import ItemError
 from moderation.pipeline.counters import peak_memory_bytes
+from moderation.pipeline.items import moderate_items
 from moderation.pipeline.pools import Pools, make_pools
-from moderation.pipeline.shard import RunFacts, moderate_items, moderate_shard
+from moderation.pipeline.shard import RunFacts, moderate_shard
 from moderation.planning.plan import encode_shards
 from moderation.policy.bind import bind
 from moderation.policy.model import Policy
 from moderation.runtime.bisection import Care
-from moderation.scoring.stack import build_stack
+from moderation.scoring.build import build_stack
 from moderation.types import Shard
 
 # Freed activations stay in the process: giving them back and faulting them in again for every batch cost a third of

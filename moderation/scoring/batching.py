@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-import numpy as np
 import torch
 
 from moderation.errors import ItemError, ShardError
-from moderation.scoring.stack import BatchVotes, Stack
+from moderation.scoring.stack import Stack
+from moderation.scoring.votes import BatchVotes, join_votes, slice_votes
 from moderation.types import ErrorCode, Frame, Item, Media
 
 _Out = TypeVar("_Out")
@@ -114,7 +114,7 @@ def _score_batch(
         stop = start
         while stop < len(batch) and batch[stop][0] is entry:
             stop += 1
-        entry.votes.append(_slice_votes(votes, start, stop))
+        entry.votes.append(slice_votes(votes, start, stop))
         entry.left -= stop - start
         start = stop
 
@@ -130,16 +130,6 @@ def _fail_each(batch: Sequence[tuple[_Pending, Frame]], stack: Stack, clock: Sco
     entry.left -= 1
 
 
-def _slice_votes(votes: BatchVotes, start: int, stop: int) -> BatchVotes:
-    return BatchVotes(
-        scores=votes.scores[start:stop],
-        regions=votes.regions[start:stop],
-        blobs={name: values[start:stop] for name, values in votes.blobs.items()},
-        embeddings={name: values[start:stop] for name, values in votes.embeddings.items()},
-        ran={},
-    )
-
-
 def _finished(pending: deque[_Pending]) -> Iterator[tuple[Decoded, BatchVotes | ItemError | None]]:
     while pending and pending[0].left == 0:
         entry = pending.popleft()
@@ -148,17 +138,4 @@ def _finished(pending: deque[_Pending]) -> Iterator[tuple[Decoded, BatchVotes | 
         elif not entry.votes:
             yield entry.decoded, None
         else:
-            yield entry.decoded, _join_votes(entry.votes)
-
-
-def _join_votes(parts: Sequence[BatchVotes]) -> BatchVotes:
-    if len(parts) == 1:
-        return parts[0]
-    first = parts[0]
-    return BatchVotes(
-        scores=np.concatenate([p.scores for p in parts]),
-        regions=tuple(r for p in parts for r in p.regions),
-        blobs={name: tuple(b for p in parts for b in p.blobs[name]) for name in first.blobs},
-        embeddings={name: np.concatenate([p.embeddings[name] for p in parts]) for name in first.embeddings},
-        ran={},
-    )
+            yield entry.decoded, join_votes(entry.votes)

@@ -41,7 +41,8 @@ from moderation.results.asked import asked_labels, with_asked
 from moderation.results.receipts import committed_ids, part_name
 from moderation.results.tables import decode_table
 from moderation.runtime.run import prepare_run, write_state
-from moderation.scoring.stack import Stack, build_stack
+from moderation.scoring.build import build_stack
+from moderation.scoring.stack import Stack
 from moderation.types import F32, U8, Frame
 from tests.tiny_clip import COLOURS, PICTURE, SHAPES, Scene, draw_set, train
 

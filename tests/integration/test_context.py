@@ -11,12 +11,13 @@ from PIL import Image
 
 from moderation.config.load import load_config
 from moderation.config.model import Config
+from moderation.pipeline.items import moderate_items
 from moderation.pipeline.pools import make_pools
-from moderation.pipeline.shard import moderate_items
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy
 from moderation.results.tables import Row
-from moderation.scoring.stack import Stack, build_stack
+from moderation.scoring.build import build_stack
+from moderation.scoring.stack import Stack
 from moderation.types import Item, Kind, MediaObject, Role, Verdict
 from tests.job_runs import SHARED
 

@@ -11,7 +11,8 @@ import pytest
 
 from moderation.config.model import Config, MediaConfig
 from moderation.media import decode_item
-from moderation.scoring.stack import BatchVotes, build_stack
+from moderation.scoring.build import build_stack
+from moderation.scoring.votes import BatchVotes
 from moderation.types import Frame, Item, MediaObject
 from tests.job_runs import SHARED, run_job
 

@@ -32,7 +32,7 @@ from moderation.media.image import decode_image
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.judge import judge
 from moderation.policy.model import load_policy
-from moderation.scoring.stack import build_stack
+from moderation.scoring.build import build_stack
 from moderation.types import F32, Frame, ItemVotes, Judgement
 
 IMAGES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "images"

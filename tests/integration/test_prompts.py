@@ -30,7 +30,8 @@ from moderation.policy.bind import bind
 from moderation.policy.model import load_policy
 from moderation.results.receipts import committed_ids
 from moderation.runtime.run import prepare_run, write_state
-from moderation.scoring.stack import Stack, build_stack
+from moderation.scoring.build import build_stack
+from moderation.scoring.stack import Stack
 from moderation.training.prompts.curve import FUSED, ZERO_SHOT
 from moderation.training.prompts.run import Outcome, tune_prompts
 from moderation.training.prompts.tune import Settings

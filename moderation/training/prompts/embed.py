@@ -22,7 +22,7 @@ from moderation.detectors.clip.network import ClipNetwork
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights.locator import resolve
 from moderation.media import DECODE_VERSION, decode_item
-from moderation.scoring.stack import pick_device, pick_dtype
+from moderation.scoring.devices import pick_device, pick_dtype
 from moderation.sources.fetch import Fetcher
 from moderation.types import F32, Frame, Item
 

@@ -14,15 +14,16 @@ import pytest
 from moderation.config.load import load_config
 from moderation.config.model import Config, MediaConfig, RuntimeConfig, SourceConfig
 from moderation.errors import ItemError
+from moderation.pipeline.items import moderate_items
 from moderation.pipeline.keyframes import cut_items, cut_shard, folder_name, write_tar
 from moderation.pipeline.pools import Pools
-from moderation.pipeline.shard import moderate_items
 from moderation.planning.shards import make_shard
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import load_policy
 from moderation.results.receipts import committed_ids
 from moderation.results.tables import Row
-from moderation.scoring.stack import Stack, build_stack
+from moderation.scoring.build import build_stack
+from moderation.scoring.stack import Stack
 from moderation.sources import open_source
 from moderation.types import ErrorCode, Item, Kind, MediaObject, Verdict
 from tests.drawn_media import draw, encode, jpegs, matroska, mp4

@@ -18,8 +18,9 @@ from moderation.config.model import Config, MediaConfig, OutputConfig, RuntimeCo
 from moderation.errors import FatalError, ItemError, ShardError
 from moderation.pipeline.clock import Clock
 from moderation.pipeline.counters import count_rows
+from moderation.pipeline.items import moderate_items
 from moderation.pipeline.pools import Pools, make_pools
-from moderation.pipeline.shard import RunFacts, moderate_items, moderate_shard
+from moderation.pipeline.shard import RunFacts, moderate_shard
 from moderation.planning.shards import make_shard
 from moderation.results.receipts import committed_ids, read_receipts
 from moderation.results.tables import Row, decode_table

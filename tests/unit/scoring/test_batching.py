@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from moderation.errors import ItemError, ShardError
 from moderation.pipeline.clock import Clock
 from moderation.scoring.batching import Decoded, score_items
-from moderation.scoring.stack import BatchVotes, Stack
+from moderation.scoring.stack import Stack
+from moderation.scoring.votes import BatchVotes
 from moderation.types import ErrorCode, Item, Kind, Media
 from tests.fake_detectors import Fake, frame, raise_on_red, stack_of
 

@@ -11,7 +11,11 @@ import torch
 
 from moderation.config.model import Config, DetectorConfig, MediaConfig, StackConfig
 from moderation.errors import UsageError
-from moderation.scoring.stack import BatchVotes, build_stack, fingerprint, parse_condition, pick_device, pick_dtype
+from moderation.scoring.build import build_stack
+from moderation.scoring.conditions import parse_condition
+from moderation.scoring.devices import pick_device, pick_dtype
+from moderation.scoring.slots import fingerprint
+from moderation.scoring.votes import BatchVotes
 from moderation.types import F32
 from tests.fake_detectors import Fake, frame, stack_of
 

@@ -13,7 +13,7 @@ from moderation.detectors import registry
 from moderation.detectors.clip.detector import Clip
 from moderation.detectors.clip.questions import NEUTRAL, make_question, parse_options, read_questions
 from moderation.errors import UsageError
-from moderation.scoring.stack import build_stack
+from moderation.scoring.build import build_stack
 
 MASK = {"texts": ["a mask"], "against": ["a bare face"]}
 SHA256 = "0" * 64

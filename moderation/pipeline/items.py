@@ -1,0 +1,123 @@
+"""Items to rows: fetched and decoded ahead by threads, scored in batches, judged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+
+from moderation.concurrency import map_ahead
+from moderation.config.model import Config
+from moderation.errors import ItemError
+from moderation.media import decode_item
+from moderation.pipeline.clock import Clock
+from moderation.pipeline.judging import judge_decoded
+from moderation.pipeline.pools import Pools
+from moderation.policy.bind import BoundPolicy
+from moderation.results.tables import Row
+from moderation.scoring.batching import Decoded, score_items
+from moderation.scoring.stack import Stack
+from moderation.sources.fetch import Fetcher
+from moderation.types import (
+    ErrorCode,
+    Item,
+    Kind,
+    Media,
+)
+
+
+def moderate_items(
+    items: Sequence[Item],
+    *,
+    config: Config,
+    stack: Stack,
+    policy: BoundPolicy,
+    pools: Pools,
+    clock: Clock | None = None,
+    poison: Mapping[str, ItemError] | None = None,
+    fetch: Callable[[Item], Sequence[bytes | ItemError]] | None = None,
+) -> Iterator[Row]:
+    """Rows of items, in their order, one per item. Pure of output: nothing is written.
+
+    fetch: how encoded bytes are read; by default from storage.
+    """
+    clock = clock or Clock()
+    read = fetch or Fetcher(items, config.media)
+    poisoned = poison or {}
+
+    def fetch_one(item: Item) -> tuple[Item, Sequence[bytes | ItemError]]:
+        known = poisoned.get(item.item_id)
+        if known is not None:
+            return item, [known for _ in item.objects]
+        try:
+            payloads = clock.timed("fetch", lambda: read(item))
+        except ItemError as error:
+            payloads = [error for _ in item.objects]
+        clock.count_read(_read_bytes(payloads))
+        return item, payloads
+
+    def decode_one(fetched: tuple[Item, Sequence[bytes | ItemError]]) -> Decoded:
+        return clock.timed("decode", lambda: _decode(*fetched, config))
+
+    fetched = map_ahead(
+        fetch_one,
+        items,
+        pools.fetch,
+        most=pools.fetch_threads * 2,
+        budget_bytes=config.runtime.fetch_budget_bytes // config.runtime.shards_in_flight,
+        expected_bytes=lambda item: item.size_bytes,
+        held_bytes=lambda pair: _read_bytes(pair[1]),
+        waited=partial(clock.waited, "fetch"),
+    )
+    # Two batches ahead of the device, and never fewer than keep the threads busy.
+    decoded = map_ahead(
+        decode_one,
+        fetched,
+        pools.decode,
+        most=max(2 * stack.batch_size, 2 * pools.decode_threads),
+        budget_bytes=config.runtime.frame_budget_bytes // config.runtime.shards_in_flight,
+        expected_bytes=lambda _: 3 * config.media.canvas_px * config.media.canvas_px * 2,
+        held_bytes=lambda d: d.held_bytes,
+        waited=partial(clock.waited, "decode"),
+    )
+    # Closed in this order when a shard fails, so that nothing of it goes on in the pools.
+    with closing(fetched), closing(decoded):
+        for item, votes in score_items(decoded, stack, clock, pools.device):
+            yield clock.timed("judge", partial(judge_decoded, item, votes, policy))
+
+
+def _read_bytes(payloads: Sequence[bytes | ItemError]) -> int:
+    return sum(len(p) for p in payloads if isinstance(p, bytes))
+
+
+def _decode(item: Item, payloads: Sequence[bytes | ItemError], config: Config) -> Decoded:
+    if len(payloads) != len(item.objects):
+        # A mistake of whoever fetched; it must not cost the shard its other rows.
+        wrong = f"{len(payloads)} payloads for {len(item.objects)} objects"
+        payloads = [ItemError(ErrorCode.FETCH_FAILED, wrong) for _ in item.objects]
+    read = [payload for payload in payloads if isinstance(payload, bytes)]
+    return Decoded(
+        item=item,
+        media=decode_item(item, payloads, config.media) if read else _unread(item, payloads),
+        size_bytes=sum(map(len, read)) if read else (item.size_bytes or None),
+        content_hash=_content_hash(read) if read and len(read) == len(payloads) else None,
+    )
+
+
+def _unread(item: Item, payloads: Sequence[bytes | ItemError]) -> Media:
+    """Nothing of the item could be read: the first reason stands for all."""
+    error = next((payload for payload in payloads if isinstance(payload, ItemError)), ItemError(ErrorCode.EMPTY))
+    return Media(
+        kind=item.kind or Kind.UNKNOWN,
+        error=item.error or error.code,
+        error_detail=item.error_detail or error.detail,
+    )
+
+
+def _content_hash(payloads: Sequence[bytes]) -> str:
+    """sha256 of the bytes; of an item of several objects, of their hashes in order."""
+    digests = [hashlib.sha256(p) for p in payloads]
+    if len(digests) == 1:
+        return digests[0].hexdigest()
+    return hashlib.sha256(b"".join(d.digest() for d in digests)).hexdigest()

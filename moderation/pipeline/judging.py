@@ -1,0 +1,70 @@
+"""An item with its votes -> its row of the verdicts."""
+
+from __future__ import annotations
+
+from moderation.errors import ItemError
+from moderation.policy.bind import BoundPolicy
+from moderation.policy.judge import judge_item
+from moderation.results.tables import Row
+from moderation.scoring.batching import Decoded
+from moderation.scoring.votes import BatchVotes
+from moderation.types import ErrorCode, ItemVotes, Media, Role, Status
+
+
+def judge_decoded(decoded: Decoded, scored: BatchVotes | ItemError | None, policy: BoundPolicy) -> Row:
+    """The row of an item. scored: its frames' votes; why they failed; None where it has no frames."""
+    media = decoded.media
+    batch = scored if isinstance(scored, BatchVotes) else None
+    votes = None if batch is None else _votes_of(media, batch, policy.labels)
+    code, detail = (scored.code, scored.detail) if isinstance(scored, ItemError) else (media.error, media.error_detail)
+    if votes is None and code is None:
+        code = ErrorCode.NO_FRAMES
+    return Row(
+        item=decoded.item,
+        status=_status_of(code),
+        kind=media.kind,
+        judgement=None if code is ErrorCode.NOT_MEDIA else judge_item(votes, code, policy),
+        votes=votes,
+        embeddings=None if batch is None else batch.embeddings,
+        frames_total=media.frames_total,
+        duration_s=media.duration_s,
+        widest_gap_s=media.widest_gap_s,
+        width=media.width,
+        height=media.height,
+        size_bytes=decoded.size_bytes,
+        content_hash=decoded.content_hash,
+        pdq=None if batch is None else _hash_of(media, batch),
+        error_code=code,
+        error_detail=detail,
+    )
+
+
+def _votes_of(media: Media, batch: BatchVotes, labels: tuple[str, ...]) -> ItemVotes:
+    frames = media.frames
+    # Nearly always every frame stands for itself; then nothing is said of it.
+    related = any(frame.parent is not None or frame.role is not Role.FRAME for frame in frames)
+    return ItemVotes(
+        labels=labels,
+        frames=tuple(frame.index for frame in frames),
+        times_s=tuple(frame.time_s for frame in frames),
+        scores=batch.scores,
+        regions=batch.regions,
+        blobs=batch.blobs,
+        roles=tuple(frame.role for frame in frames) if related else (),
+        parents=tuple(frame.parent for frame in frames) if related else (),
+        boxes=tuple(frame.box for frame in frames) if related else (),
+    )
+
+
+def _status_of(code: ErrorCode | None) -> Status:
+    if code is None:
+        return Status.OK
+    return Status.SKIPPED if code is ErrorCode.NOT_MEDIA else Status.ERROR
+
+
+def _hash_of(media: Media, batch: BatchVotes) -> str | None:
+    """One PDQ hash per item, as hex digits: of the frame in the middle, which titles and fades leave alone."""
+    hashes = batch.blobs.get("pdq.hash", ())
+    hashes = tuple(h for h, frame in zip(hashes, media.frames, strict=False) if frame.role is Role.FRAME)
+    middle = hashes[len(hashes) // 2] if hashes else None
+    return None if middle is None else middle.hex()

@@ -1,0 +1,58 @@
+"""A configuration -> its stack, with nothing loaded yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moderation.config.hints import did_you_mean
+from moderation.config.model import Config
+from moderation.detectors.base import Detector
+from moderation.detectors.registry import build, weights_of
+from moderation.errors import UsageError
+from moderation.scoring.conditions import parse_condition
+from moderation.scoring.slots import Slot
+from moderation.scoring.stack import Stack
+
+
+def build_stack(config: Config) -> Stack:
+    """The stack of a configuration, not yet loaded.
+
+    Raises UsageError naming the wrong detector, option or condition.
+    """
+    entries = config.stack.detectors
+    _check_names(config)
+    slots: list[Slot] = []
+    labels: list[str] = []
+    disabled: list[str] = []
+    for entry in entries:
+        detector = build(entry)
+        own = [f"{detector.name}.{label}" for label in detector.labels]
+        if config.stack.only and entry.title not in config.stack.only:
+            disabled.extend(own)
+            continue
+        _check_requirements(detector, slots)
+        condition = parse_condition(entry.when, labels) if entry.when else None
+        columns = slice(len(labels), len(labels) + len(own))
+        labels.extend(own)
+        weights = weights_of(detector, entry)
+        slots.append(Slot(detector=detector, condition=condition, columns=columns, weights=weights))
+    return Stack(slots, config, disabled)
+
+
+def _check_names(config: Config) -> None:
+    titles = [entry.title for entry in config.stack.detectors]
+    if not titles:
+        raise UsageError("stack.detectors is empty: name at least one detector")
+    for name in config.stack.only:
+        if name not in titles:
+            raise UsageError(f"stack.only: {name!r} is not in stack.detectors{did_you_mean(name, titles)}")
+    for title in titles:
+        if titles.count(title) > 1:
+            raise UsageError(f"stack.detectors: {title!r} stands twice; give one an `alias:`")
+
+
+def _check_requirements(detector: Detector, slots: Sequence[Slot]) -> None:
+    ungated = {slot.detector.name for slot in slots if slot.condition is None}
+    for name in detector.requires:
+        if name not in ungated:
+            raise UsageError(f"stack.detectors: {detector.name!r} needs {name!r} before it, without `when:`")

@@ -1,0 +1,107 @@
+"""What the stack says of a batch of frames: collected detector by detector, cut and joined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from moderation.detectors.base import Scored
+from moderation.types import F32, Region
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchVotes:
+    """What the stack says of a batch.
+
+    scores: float32 [B,L], NaN = not asked. regions, blobs and embeddings: one value per frame.
+    ran: frames that each detector scored; empty for a part of a batch.
+    """
+
+    scores: F32
+    regions: tuple[tuple[Region, ...], ...]
+    blobs: Mapping[str, tuple[bytes | None, ...]]
+    embeddings: Mapping[str, npt.NDArray[np.float16]]
+    ran: Mapping[str, int]
+
+
+class VoteCollector:
+    """The votes of one batch while its detectors run.
+
+    What a detector scored stays on the device until somebody asks for it: each copy to the host waits for the device,
+    which could otherwise go on with the next detector.
+    """
+
+    def __init__(
+        self, frames: int, labels: int, blob_sizes: Mapping[str, int], embedding_dims: Mapping[str, int]
+    ) -> None:
+        self._scores = np.full((frames, labels), np.nan, dtype=np.float32)
+        self._regions: list[list[Region]] = [[] for _ in range(frames)]
+        self._blobs: dict[str, list[bytes | None]] = {name: [None] * frames for name in blob_sizes}
+        self._embeddings = {
+            name: np.full((frames, dim), np.nan, dtype=np.float16) for name, dim in embedding_dims.items()
+        }
+        self._ran: dict[str, int] = {}
+        self._on_device: list[tuple[npt.NDArray[np.intp], slice, torch.Tensor]] = []
+
+    def add(self, name: str, columns: slice, asked: npt.NDArray[np.intp], scored: Scored | None) -> None:
+        """What detector `name` said of the frames `asked`, [n] rows of the batch; None where it was asked of none."""
+        self._ran[name] = len(asked)
+        if scored is None:
+            return
+        self._on_device.append((asked, columns, scored.scores.detach().float()))
+        for place, row in enumerate(asked):
+            if scored.regions is not None:
+                self._regions[row].extend(scored.regions[place])
+            for blob, values in scored.blobs.items():
+                self._blobs[f"{name}.{blob}"][row] = values[place]
+        if name in self._embeddings and scored.embedding is not None:
+            unit = torch.nn.functional.normalize(scored.embedding.float(), dim=1)
+            self._embeddings[name][asked] = unit.half().cpu().numpy()
+
+    def scores(self) -> F32:
+        """float32 [B,L] of the detectors added so far; waits for the device."""
+        for asked, columns, values in self._on_device:
+            values_BL = values.cpu().numpy()  # noqa: N806 - shape suffix
+            # A detector that answers infinity has not answered, to a condition on its vote neither.
+            self._scores[asked, columns] = np.where(np.isfinite(values_BL), values_BL, np.nan)
+        self._on_device.clear()
+        return self._scores
+
+    def votes(self) -> BatchVotes:
+        """All of it; waits for the device."""
+        return BatchVotes(
+            scores=self.scores(),
+            regions=tuple(tuple(regions) for regions in self._regions),
+            blobs={name: tuple(values) for name, values in self._blobs.items()},
+            embeddings=self._embeddings,
+            ran=self._ran,
+        )
+
+
+def slice_votes(votes: BatchVotes, start: int, stop: int) -> BatchVotes:
+    """The votes of frames start to stop of a batch."""
+    return BatchVotes(
+        scores=votes.scores[start:stop],
+        regions=votes.regions[start:stop],
+        blobs={name: values[start:stop] for name, values in votes.blobs.items()},
+        embeddings={name: values[start:stop] for name, values in votes.embeddings.items()},
+        ran={},
+    )
+
+
+def join_votes(parts: Sequence[BatchVotes]) -> BatchVotes:
+    """Votes on consecutive frames as one. Raises IndexError for none."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    return BatchVotes(
+        scores=np.concatenate([part.scores for part in parts]),
+        regions=tuple(regions for part in parts for regions in part.regions),
+        blobs={name: tuple(blob for part in parts for blob in part.blobs[name]) for name in first.blobs},
+        embeddings={name: np.concatenate([part.embeddings[name] for part in parts]) for name in first.embeddings},
+        ran={name: sum(part.ran[name] for part in parts) for name in first.ran},
+    )
