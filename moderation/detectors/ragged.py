@@ -1,0 +1,188 @@
+"""Frames of many sizes resampled together: a few matrix products per batch, for devices that are slow to be called.
+
+Resampling is linear, so of each frame it is rows @ pixels @ columns.T, with small weights that depend on its size
+alone. Frames lie padded in one tensor, the weights of all are computed on the device, and padding has weight 0. Frame
+by frame a batch of 64 sizes takes hundreds of calls of a few microseconds each, and the device waits for them.
+
+Shape suffixes: B frames, S side of the view, H and W padded height and width, N either of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+
+Kernel = Literal["bilinear", "bicubic", "lanczos"]
+
+# Frames whose padded sizes differ by more than this share no tensor: padding is computed, too.
+_BUCKET_RATIO = 1.5
+# How far each kernel reaches from its middle, in source pixels where nothing is made smaller.
+_REACH: dict[Kernel, int] = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One axis of one frame: source pixels `start` to `start + length` become `out` pixels, and of these the view has
+    those from `first` on (negative: the view begins before them)."""
+
+    start: int
+    length: int
+    out: int
+    first: int
+
+
+def bucket_frames(shapes: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Indices of frames that are padded together. shapes: (height, width, ...) of each."""
+    buckets: dict[tuple[int, int], list[int]] = {}
+    for index, shape in enumerate(shapes):
+        height, width = (round(math.log(max(1, side), _BUCKET_RATIO)) for side in shape[:2])
+        buckets.setdefault((height, width), []).append(index)
+    return list(buckets.values())
+
+
+def pad_frames(frames: Sequence[torch.Tensor]) -> torch.Tensor:
+    """uint8 [h,w,3] each -> uint8 [B,H,W,3], zeros below and to the right."""
+    height, width = (max(frame.shape[axis] for frame in frames) for axis in (0, 1))
+    padded = frames[0].new_zeros((len(frames), height, width, 3))
+    for row, frame in zip(padded, frames, strict=True):
+        row[: frame.shape[0], : frame.shape[1]] = frame
+    return padded
+
+
+def resample(
+    padded_BHWC: torch.Tensor,  # noqa: N803 - shape suffix
+    vertical: Sequence[Axis],
+    horizontal: Sequence[Axis],
+    side: int,
+    kernel: Kernel,
+) -> torch.Tensor:
+    """uint8 [B,H,W,3] -> float32 [B,3,S,S], whole numbers 0..255; 0 where a frame has no pixel of the view.
+
+    bilinear and bicubic: as torch does with `antialias=True`. lanczos: as libvips, rows rounded before columns.
+    """
+    count, height, width, _ = padded_BHWC.shape
+    device = padded_BHWC.device
+    with torch.autocast(device.type, enabled=False):
+        rows_BSH = axis_weights(vertical, side, height, kernel, device)  # noqa: N806
+        columns_BSW = axis_weights(horizontal, side, width, kernel, device)  # noqa: N806
+        pixels = padded_BHWC.reshape(count, height, width * 3).float()
+        shorter = (rows_BSH @ pixels).view(count, side, width, 3).permute(0, 3, 1, 2)
+        if kernel == "lanczos":
+            shorter = shorter.round().clamp_(0, 255)
+        return (shorter @ columns_BSW.transpose(1, 2)[:, None]).round_().clamp_(0, 255)
+
+
+def axis_weights(axes: Sequence[Axis], side: int, padded: int, kernel: Kernel, device: torch.device) -> torch.Tensor:
+    """float32 [B,S,N]: what each source pixel of each frame weighs in each pixel of the view."""
+    numbers = torch.tensor([(a.start, a.length, a.out, a.first) for a in axes], dtype=torch.float32)
+    start, length, out, first = numbers.to(device, non_blocking=True).T[:, :, None, None]
+    scale: torch.Tensor = length / out
+    target = torch.arange(side, device=device, dtype=torch.float32)[None, :, None] + first
+    # With a margin on both sides: what a kernel finds beyond an edge counts there.
+    reach = math.ceil(_REACH[kernel] * max(1.0, max(a.length / a.out for a in axes))) + 2 if kernel == "lanczos" else 0
+    source = torch.arange(-reach, padded + reach, device=device, dtype=torch.float32)[None, None, :] - start
+    weights = _kernel_at(source, target, scale, kernel)
+    weights = weights * ((target >= 0) & (target < out))
+    if reach:
+        weights = _fold_edges(weights, source, length)
+    weights = weights * ((source >= 0) & (source < length))
+    weights = weights / weights.sum(dim=2, keepdim=True).clamp_min(1e-12)
+    kept: torch.Tensor = weights.narrow(2, reach, padded).contiguous()
+    return kept
+
+
+def _kernel_at(source: torch.Tensor, target: torch.Tensor, scale: torch.Tensor, kernel: Kernel) -> torch.Tensor:
+    if kernel == "lanczos":
+        return _lanczos(source, target, scale)
+    x = ((source + 0.5 - (target + 0.5) * scale) / scale.clamp_min(1.0)).abs()
+    return (1.0 - x).clamp_min(0.0) if kernel == "bilinear" else _cubic(x)
+
+
+def _cubic(x: torch.Tensor) -> torch.Tensor:
+    # Keys' cubic with a = -0.5, which is Catmull-Rom: what Pillow and torch's antialias take.
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = ((2.5 - 0.5 * x) * x - 4.0) * x + 2.0
+    return torch.where(x < 1.0, near, torch.where(x < 2.0, far, torch.zeros_like(x)))
+
+
+def _lanczos(source: torch.Tensor, target: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    # See `views.resampling_matrix`: libvips enlarges by Catmull-Rom, half an output pixel off.
+    down = (source + 0.5 - (target + 0.5) * scale).abs() / scale
+    smaller = torch.where(down < 3.0, torch.sinc(down) * torch.sinc(down / 3.0), torch.zeros_like(down))
+    larger = _cubic((source - target * scale + 0.5).abs())
+    return torch.where(scale < 1.0, larger, smaller)
+
+
+def _fold_edges(weights: torch.Tensor, source: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """Edges are repeated: what lies before the first pixel counts for it, what lies behind the last for that."""
+    before = (weights * (source < 0)).sum(dim=2, keepdim=True)
+    behind = (weights * (source >= length)).sum(dim=2, keepdim=True)
+    return weights + before * (source == 0) + behind * (source == length - 1)
+
+
+def surround(
+    pixels_B3SS: torch.Tensor,  # noqa: N803 - shape suffix
+    boxes: Sequence[tuple[int, int, int, int]],
+    blur: torch.Tensor,
+) -> torch.Tensor:
+    """Each frame in its box on a blurred copy of itself, squashed to the square; float32 [B,3,S,S], whole numbers.
+
+    pixels: 0 outside the boxes. boxes: x, y, width, height. blur: float32 [S,S], blurs a column of the square.
+    """
+    device, side = pixels_B3SS.device, pixels_B3SS.shape[-1]
+    numbers = torch.tensor(boxes, dtype=torch.float32).to(device, non_blocking=True)
+    x, y, width, height = numbers.T[:, :, None, None]
+    with torch.autocast(device.type, enabled=False):
+        rows = blur @ _enlargement(y, height, side)
+        columns = blur @ _enlargement(x, width, side)
+        # libvips truncates, hence floor.
+        around = (rows[:, None] @ pixels_B3SS @ columns.transpose(1, 2)[:, None]).floor_()
+    at = torch.arange(side, device=device, dtype=torch.float32)
+    inside_rows = ((at[None, :, None] >= y) & (at[None, :, None] < y + height)).view(-1, 1, side, 1)
+    inside_columns = ((at[None, :, None] >= x) & (at[None, :, None] < x + width)).view(-1, 1, 1, side)
+    return torch.where(inside_rows & inside_columns, pixels_B3SS, around)
+
+
+def _enlargement(first: torch.Tensor, length: torch.Tensor, side: int) -> torch.Tensor:
+    """float32 [B,S,S]: `length` samples that begin at `first` of the square, enlarged to all of it, linearly."""
+    at = torch.arange(side, device=first.device, dtype=torch.float32)
+    place = ((at[None, :, None] + 0.5) * length / side - 0.5).clamp_min(0.0)
+    place = torch.minimum(place, length - 1)
+    source = at[None, None, :] - first
+    weights = (1.0 - (source - place).abs()).clamp_min(0.0)
+    return weights * ((source >= 0) & (source < length))
+
+
+def fit_boxes(sizes: Sequence[tuple[int, int]], side: int) -> list[tuple[int, int, int, int]]:
+    """x, y, width, height of each whole picture of this (width, height) in the middle of a square."""
+    boxes = []
+    for width, height in sizes:
+        scale = min(side / width, side / height)
+        w, h = (max(1, min(side, round(length * scale))) for length in (width, height))
+        boxes.append(((side - w) // 2, (side - h) // 2, w, h))
+    return boxes
+
+
+@lru_cache(maxsize=8)
+def blur_matrix(side: int) -> torch.Tensor:
+    """float32 [S,S]: the blur of `fit`'s reference (libvips gaussblur) along one axis, edges repeated. A constant.
+
+    Sigma 10 at 224 pixels, its mask cut where it falls below 0.2 of the peak.
+    """
+    sigma = side * 10 / 224
+    reach = int(sigma * math.sqrt(-2 * math.log(0.2)))
+    offsets = np.arange(-reach, reach + 1)
+    mask = np.exp(-(offsets**2) / (2 * sigma**2))
+    mask /= mask.sum()
+    blur = np.zeros((side, side))
+    for row in range(side):
+        np.add.at(blur[row], np.clip(row + offsets, 0, side - 1), mask)
+    # A normal tensor even when first asked for inside inference_mode: it is cached for all callers.
+    with torch.inference_mode(False):
+        return torch.from_numpy(blur).to(torch.float32)
