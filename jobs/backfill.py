@@ -12,6 +12,7 @@ from rich.table import Table
 
 from moderation.config.load import load_config
 from moderation.errors import UsageError
+from moderation.pages.text import size
 from moderation.planning.slices import parse_slice
 
 
@@ -80,7 +81,7 @@ def _print_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
     table = Table(title="plan (nothing was started)", show_header=False)
     rows = {
         "items": f"{plan['items']:,}" + (f", {plan['errors']:,} of them errors already" if plan["errors"] else ""),
-        "bytes": _bytes(plan["size_bytes"])
+        "bytes": size(plan["size_bytes"])
         + (f", {plan['unknown_sizes']:,} of unknown size" if plan["unknown_sizes"] else ""),
         "shards": f"{plan['shards']:,}, {plan['committed_shards']:,} of them committed",
         "workers": f"{plan['workers']} with {plan['num_cpus']:g} CPU and {plan['num_gpus']:g} GPU each",
@@ -107,12 +108,3 @@ def _summary_table(summary: Mapping[str, Any]) -> Table:
         counts = summary.get(name) or {}
         table.add_row(name, "  ".join(f"{key} {value:,}" for key, value in counts.items()) or "none")
     return table
-
-
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1024 or unit == "TiB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError("unreachable")

@@ -13,9 +13,10 @@ from rich.table import Table
 
 from moderation.config.load import resolve_config_path
 from moderation.errors import UsageError
+from moderation.results.layout import checks_folder
 
 if TYPE_CHECKING:
-    from moderation.analysis.checks import CheckFound
+    from moderation.analysis.checks import CheckScores
 
 
 def checks(
@@ -42,11 +43,11 @@ def checks(
     if plot:
         from moderation.analysis.check_pages import write_check_pages
 
-        page = write_check_pages(found, out, to or f"{out.rstrip('/')}/checks", format_)
+        page = write_check_pages(found, out, to or checks_folder(out), format_)
         Console(markup=False, highlight=False, stderr=as_json).print(f"figures beside {page}", soft_wrap=True)
 
 
-def _print(found: Sequence[CheckFound]) -> None:
+def _print(found: Sequence[CheckScores]) -> None:
     table = Table()
     for name in ("check", "votes", "frames", "median", "95%", "at the threshold", "disagree"):
         table.add_column(name, justify="left" if name in ("check", "votes") else "right")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moderation.config.load import resolve_config_path
+from moderation.results.layout import document_folder
 
 if TYPE_CHECKING:
     from moderation.analysis.inventory import Inventory
@@ -30,7 +31,7 @@ def document(
     from moderation.analysis.inventory import take_inventory
 
     found = take_inventory(out, policy=path, taxonomy=taxonomy, examples=examples, terms=terms)
-    page = write_document(found, out, to or f"{out.rstrip('/')}/document", previews=previews)
+    page = write_document(found, out, to or document_folder(out), previews=previews)
     _print(found)
     Console(markup=False, highlight=False).print(f"inventory.json beside {page}", soft_wrap=True)
 

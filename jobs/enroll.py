@@ -28,13 +28,13 @@ def enroll(
     settings = load_config(config, list(set_ or []))
     parts = _parts(part or [])
 
-    from moderation.analysis.enroll import Outcome
+    from moderation.analysis.enroll import EnrolmentOutcome
     from moderation.analysis.enroll import enroll as enroll_people  # torch only once the call is right
 
     made = enroll_people(people, out, settings, parts=parts, largest=largest)
     console = Console(markup=False, highlight=False, soft_wrap=True)  # names come from strangers
     for picture in made.pictures:
-        if picture.outcome is not Outcome.ENROLLED:
+        if picture.outcome is not EnrolmentOutcome.ENROLLED:
             counted = f" ({picture.faces})" if picture.faces > 1 else ""
             detail = f": {picture.detail}" if picture.detail else ""
             console.print(f"left out, {picture.outcome}{counted}{detail}: {picture.uri!r}")

@@ -16,7 +16,7 @@ def merge(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Check that all slices of OUT are done, and write the plan, summary and report of the whole."""
-    from moderation.runtime.merge import merge_slices  # imports torch: only once the call is right
+    from moderation.results.merge import merge_slices  # Arrow only once the call is right
 
     summary = merge_slices(out, prune=prune)
     if as_json:

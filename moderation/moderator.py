@@ -26,11 +26,11 @@ from moderation.errors import ItemError, UsageError
 from moderation.media.encode import encode_picture, is_pillow
 from moderation.pipeline.items import moderate_items
 from moderation.pipeline.pools import make_pools
-from moderation.pipeline.shard import RunFacts
 from moderation.policy.bind import bind
 from moderation.policy.judge import judge_item
 from moderation.policy.model import load_policy, policy_hash
-from moderation.results.tables import Row, verdicts_table
+from moderation.results.record import RunFacts
+from moderation.results.tables import ItemRow, verdicts_table
 from moderation.scoring.build import build_stack
 from moderation.sources.fetch import Fetcher
 from moderation.sources.items import UniqueIds, base_name, clean_text, make_id
@@ -148,7 +148,7 @@ class Moderator:
     ) -> None:
         self.close()
 
-    def _as_given(self, row: Row, value: Input) -> Row:
+    def _as_given(self, row: ItemRow, value: Input) -> ItemRow:
         if isinstance(value, str | Path):
             return row
         if not isinstance(value, _ENCODED):
@@ -219,7 +219,7 @@ def _encoded(value: Input) -> bytes | ItemError:
         return error
 
 
-def _flatten(row: Row) -> VerdictRow:
+def _flatten(row: ItemRow) -> VerdictRow:
     judged = row.judgement
     return VerdictRow(
         uri=row.item.uri,
@@ -239,7 +239,7 @@ def _flatten(row: Row) -> VerdictRow:
     )
 
 
-def _to_row(found: VerdictRow) -> Row:
+def _to_row(found: VerdictRow) -> ItemRow:
     judgement = None
     if found.verdict is not None:
         judgement = Judgement(
@@ -251,7 +251,7 @@ def _to_row(found: VerdictRow) -> Row:
             evidence=found.evidence,
             scores=found.scores,
         )
-    return Row(
+    return ItemRow(
         item=Item(item_id=found.item_id, uri=found.uri, objects=()),
         status=found.status,
         kind=found.kind,

@@ -11,12 +11,13 @@ import numpy as np
 
 from moderation import storage
 from moderation.config.model import Config
-from moderation.planning.plan import encode_shards, plan_uri
+from moderation.planning.names import plan_uri
+from moderation.planning.plan import encode_shards
 from moderation.policy.bind import bind
 from moderation.policy.judge import judge_item
 from moderation.policy.model import load_policy
 from moderation.results.receipts import commit_shard
-from moderation.results.tables import Row, encode_table, verdicts_table, votes_table
+from moderation.results.tables import ItemRow, encode_table, verdicts_table, votes_table
 from moderation.types import ErrorCode, Item, ItemVotes, Kind, MediaObject, Shard, Status
 
 RUN_ID = "0123456789abcdef"
@@ -70,7 +71,7 @@ def write_run(
     return out
 
 
-def _row(folder: Path, made: Made, labels: tuple[str, ...], bound: object) -> Row:
+def _row(folder: Path, made: Made, labels: tuple[str, ...], bound: object) -> ItemRow:
     uri = str(folder / "in" / made.name)
     item = Item(
         item_id=made.name, uri=uri, objects=(MediaObject(uri=uri, name=made.name),), attributes=dict(made.attributes)
@@ -82,7 +83,7 @@ def _row(folder: Path, made: Made, labels: tuple[str, ...], bound: object) -> Ro
         count = len(scores)
         votes = ItemVotes(labels=labels, frames=tuple(range(count)), times_s=(None,) * count, scores=scores)
     judged = judge_item(votes, code, bound)  # type: ignore[arg-type] # a BoundPolicy, kept out of the signature
-    return Row(
+    return ItemRow(
         item=item,
         status=Status.OK if code is None else Status.ERROR,
         kind=Kind.IMAGE,

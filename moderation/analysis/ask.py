@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import heapq
-import json
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from moderation import storage
 from moderation.concurrency import map_ahead
-from moderation.config.load import validate
 from moderation.config.model import Config
 from moderation.detectors.clip.class_embeddings import Contrasts, score_embeddings
 from moderation.detectors.clip.detector import Clip
@@ -25,12 +22,12 @@ from moderation.detectors.registry import build
 from moderation.detectors.weights.locator import resolve
 from moderation.errors import UsageError
 from moderation.policy import aggregate
-from moderation.results.asked import read_part, refuse_taken, write_asked, write_record
-from moderation.results.receipts import committed_ids, part_name
+from moderation.results.asked import refuse_taken, write_ask_record, write_asked
+from moderation.results.reader import AHEAD_BYTES, READERS, StoredRun, open_run
+from moderation.results.votes import adjacent_runs
 from moderation.types import F32
 
-_READERS = 4
-_BUDGET_BYTES = 256 << 20  # of parts read ahead
+_KEYS = ["item_id", "frame", "time_s"]
 _EXPECTED_BYTES = 8 << 20  # a part's columns: 256 items with three embeddings are 1 MB, of 64 frames each 60 MB
 
 
@@ -44,7 +41,7 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class RankedItem:
     """An item and how well it answers the question: the score of its best frame, 0..1."""
 
     item_id: str
@@ -63,16 +60,31 @@ class Ranking:
     labels: tuple[str, ...]
     frames: int
     items: int
-    found: tuple[Found, ...]
+    found: tuple[RankedItem, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Shard:
-    """Votes of a shard: item_id and time a frame, and float32 [F,V] scores."""
+class _ScoredPart:
+    """The frames of a shard: their item_id, frame and time_s, and float32 [F,V] scores."""
 
     shard_id: str
     keys: pa.Table
     scores: F32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BestFrame:
+    """The frame of an item that answers the question best."""
+
+    score: float
+    item_id: str
+    shard_id: str
+    frame: int
+    time_s: float | None
+
+    def __lt__(self, other: _BestFrame) -> bool:
+        """Worse than another; of equal scores the id that sorts last, so that the order does not depend on shards."""
+        return (self.score, other.item_id) < (other.score, self.item_id)
 
 
 def ask(out: str, question: Question, *, limit: int = 100, keep: bool = False, only: Sequence[str] = ()) -> Ranking:
@@ -82,52 +94,33 @@ def ask(out: str, question: Question, *, limit: int = 100, keep: bool = False, o
     Variants are fused by the mean of their logits, frames by their best.
     Raises UsageError when the run kept no embeddings, or has or asked something else of that name.
     """
-    record = read_run(out)
-    config: Config = record["config"]
-    ids = sorted(committed_ids(out))
-    if not ids:
-        raise UsageError(f"{out}: no shard is committed there")
+    run = open_run(out)
+    config = run.load_config()
     variants = load_variants(config, question, only)
     labels = tuple(v.label for v in variants)
     if keep:
-        refuse_taken(out, record["run_id"], asdict(question), labels, ids[0], config.output.format)
-    best: list[tuple[float, str, str, int, float | None]] = []
+        refuse_taken(out, run.run_id, asdict(question), labels, run.shard_ids[0], run.format)
+    best: list[_BestFrame] = []
     frames = items = 0
-    for shard in _score_shards(out, ids, variants, config):
-        frames += len(shard.scores)
-        for candidate in _items(shard):
+    for part in _score_parts(run, variants):
+        frames += len(part.scores)
+        for candidate in _best_frames(part):
             items += 1
-            # A heap of the best; of equals the id that sorts first stays, so that the order does not depend on shards.
-            entry = (candidate[0], _reversed(candidate[1]), shard.shard_id, *candidate[2:])
             if len(best) < limit:
-                heapq.heappush(best, entry)
+                heapq.heappush(best, candidate)
             else:
-                heapq.heappushpop(best, entry)
+                heapq.heappushpop(best, candidate)
         if keep:
-            write_asked(out, question.name, shard.shard_id, shard.keys, shard.scores, labels, config.output)
+            write_asked(out, question.name, part.shard_id, part.keys, part.scores, labels, config.output)
     if keep:
-        write_record(out, record["run_id"], asdict(question), labels, len(ids))
-    found = _with_uris(out, sorted(best, reverse=True), config)
-    return Ranking(question=question, labels=labels, frames=frames, items=items, found=tuple(found))
-
-
-def read_run(out: str) -> dict[str, Any]:
-    """`OUT/run.json` with `config` as a Config. Raises UsageError when there is none."""
-    data = storage.read_optional(storage.join(out, "run.json"))
-    if data is None:
-        raise UsageError(f"{out}: no run.json; not the output of a run")
-    record: dict[str, Any] = json.loads(data)
-    return {**record, "config": validate(Config, record["config"], where=f"{out}/run.json")}
+        write_ask_record(out, run.run_id, asdict(question), labels, len(run.shard_ids))
+    ranked = tuple(_with_uris(run, sorted(best, reverse=True)))
+    return Ranking(question=question, labels=labels, frames=frames, items=items, found=ranked)
 
 
 def load_variants(config: Config, question: Question, only: Sequence[str] = ()) -> tuple[Variant, ...]:
     """The CLIP detectors of a configuration, with this question in their words. Raises UsageError, FatalError."""
-    detectors = [build(entry) for entry in config.stack.detectors]
-    clips = [d for d in detectors if isinstance(d, Clip) and (not only or d.name in only)]
-    unknown = set(only) - {d.name for d in clips}
-    if unknown or not clips:
-        known = ", ".join(d.name for d in detectors if isinstance(d, Clip)) or "none"
-        raise UsageError(f"no CLIP variant {', '.join(sorted(unknown)) or 'at all'} in this run; there are: {known}")
+    clips = _select_clips(config, only)
     if not config.stack.keep_embeddings:
         raise UsageError("this run kept no embeddings; it would have with --set stack.keep_embeddings=true")
     variants: list[Variant] = []
@@ -136,6 +129,16 @@ def load_variants(config: Config, question: Question, only: Sequence[str] = ()) 
         contrasts = clip.embed_questions((question,), network, {})
         variants.append(Variant(name=clip.name, label=f"{clip.name}.{question.name}", contrasts=contrasts))
     return tuple(variants)
+
+
+def _select_clips(config: Config, only: Sequence[str]) -> list[Clip]:
+    """All CLIP detectors, or those that `only` names. Raises UsageError where there is none, or not that one."""
+    clips = {d.name: d for d in map(build, config.stack.detectors) if isinstance(d, Clip)}
+    unknown = sorted(set(only) - clips.keys())
+    if unknown or not clips:
+        names = ", ".join(clips) or "none"
+        raise UsageError(f"no CLIP variant {', '.join(unknown) or 'at all'} in this run; there are: {names}")
+    return [clip for name, clip in clips.items() if name in (only or clips)]
 
 
 def score_column(column: pa.ChunkedArray, contrasts: Contrasts) -> F32:
@@ -151,57 +154,56 @@ def score_column(column: pa.ChunkedArray, contrasts: Contrasts) -> F32:
     return scores
 
 
-def _score_shards(out: str, ids: Sequence[str], variants: Sequence[Variant], config: Config) -> Iterator[_Shard]:
-    columns = ["item_id", "frame", "time_s", *(f"{v.name}.embedding" for v in variants)]
+def _score_parts(run: StoredRun, variants: Sequence[Variant]) -> Iterator[_ScoredPart]:
+    embeddings = [f"{v.name}.embedding" for v in variants]
 
     def read(shard_id: str) -> tuple[str, pa.Table]:
-        uri = storage.join(out, "votes", part_name(shard_id, config.output.format))
-        return shard_id, read_part(uri, columns, config.output.format)
+        return shard_id, run.read_votes(shard_id, [*_KEYS, *embeddings])
 
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         tables = map_ahead(
             read,
-            ids,
+            run.shard_ids,
             pool,
-            most=2 * _READERS,
-            budget_bytes=_BUDGET_BYTES,
+            most=2 * READERS,
+            budget_bytes=AHEAD_BYTES,
             expected_bytes=lambda _: _EXPECTED_BYTES,
             held_bytes=lambda pair: int(pair[1].nbytes),
         )
         for shard_id, table in tables:
-            scores = [score_column(table[f"{v.name}.embedding"], v.contrasts) for v in variants]
-            yield _Shard(shard_id=shard_id, keys=table.select(columns[:3]), scores=np.stack(scores, axis=1))
+            scores = [score_column(table[name], v.contrasts) for name, v in zip(embeddings, variants, strict=True)]
+            yield _ScoredPart(shard_id=shard_id, keys=table.select(_KEYS), scores=np.stack(scores, axis=1))
 
 
-def _items(shard: _Shard) -> Iterator[tuple[float, str, int, float | None]]:
-    """(score, item_id, frame, time) of the best frame of each item that has one; frames of an item are adjacent."""
-    rows: list[list[float]] = shard.scores.tolist()
-    keys = zip(*(shard.keys[name].to_pylist() for name in ("item_id", "frame", "time_s")), strict=True)
-    best: tuple[float, str, int, float | None] | None = None
-    for (item_id, frame, time_s), row in zip(keys, rows, strict=True):
-        score = row[0] if len(row) == 1 else aggregate.fuse(row, method="mean_logit", missing="skip")
-        if best is not None and best[1] != item_id:
-            yield best
-            best = None
-        if score == score and (best is None or score > best[0]):
-            best = (score, item_id, frame, time_s)
-    if best is not None:
-        yield best
+def _best_frames(part: _ScoredPart) -> Iterator[_BestFrame]:
+    """The best frame of each item that has one with a score; of equal ones the first."""
+    item_ids, frames, times_s = (part.keys[name].to_pylist() for name in _KEYS)
+    scores = [_fuse(row) for row in part.scores.tolist()]
+    for own in adjacent_runs(item_ids):
+        rows = [row for row in range(own.start, own.stop) if not math.isnan(scores[row])]
+        if rows:
+            best = max(rows, key=lambda row: scores[row])
+            yield _BestFrame(
+                score=scores[best],
+                item_id=item_ids[best],
+                shard_id=part.shard_id,
+                frame=frames[best],
+                time_s=times_s[best],
+            )
 
 
-def _reversed(text: str) -> str:
-    # Sorts the other way round: the heap drops its smallest, and of equal scores that should be the last id.
-    return "".join(chr(0x10FFFF - ord(c)) for c in text)
+def _fuse(row: list[float]) -> float:
+    return row[0] if len(row) == 1 else aggregate.fuse(row, method="mean_logit", missing="skip")
 
 
-def _with_uris(out: str, best: Sequence[tuple[float, str, str, int, float | None]], config: Config) -> Iterator[Found]:
-    known: dict[str, dict[str, tuple[str, str | None]]] = {}
-    for score, reverse_id, shard_id, frame, time_s in best:
-        if shard_id not in known:
-            uri = storage.join(out, "verdicts", part_name(shard_id, config.output.format))
-            part = read_part(uri, ["item_id", "uri", "verdict"], config.output.format)
+def _with_uris(run: StoredRun, best: Sequence[_BestFrame]) -> Iterator[RankedItem]:
+    uris: dict[str, dict[str, tuple[str, str | None]]] = {}  # shard -> item -> uri, verdict
+    for entry in best:
+        if entry.shard_id not in uris:
+            part = run.read_verdicts(entry.shard_id, ["item_id", "uri", "verdict"])
             cells = zip(*(part[name].to_pylist() for name in ("item_id", "uri", "verdict")), strict=True)
-            known[shard_id] = {item_id: (item_uri, verdict) for item_id, item_uri, verdict in cells}
-        item_id = _reversed(reverse_id)
-        item_uri, verdict = known[shard_id][item_id]
-        yield Found(item_id=item_id, uri=item_uri, verdict=verdict, score=score, frame=frame, time_s=time_s)
+            uris[entry.shard_id] = {item_id: (uri, verdict) for item_id, uri, verdict in cells}
+        uri, verdict = uris[entry.shard_id][entry.item_id]
+        yield RankedItem(
+            item_id=entry.item_id, uri=uri, verdict=verdict, score=entry.score, frame=entry.frame, time_s=entry.time_s
+        )

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from moderation.analysis.ask import read_run
-from moderation.analysis.rejudge import wanted_votes
 from moderation.errors import UsageError
-from moderation.policy.bind import BoundCheck, BoundPolicy, bind
-from moderation.policy.model import load_policy
-from moderation.results.receipts import committed_ids
-from moderation.results.votes import disabled_votes, needed_asks, read_votes, score_matrix, vote_labels
+from moderation.policy.bind import BoundCheck
+from moderation.policy.model import Policy
+from moderation.results.reader import StoredRun, load_policy_of_run, open_run
+from moderation.results.votes import read_bound_votes, score_matrix
 
 BINS = 50
 _F = npt.NDArray[np.float64]
@@ -48,7 +45,7 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
+class Disagreement:
     """Two votes of a check. apart: share of the frames with both that they put on different sides of the threshold.
 
     difference: mean distance of the two scores. None where no frame has both.
@@ -62,7 +59,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckFound:
+class CheckScores:
     """A check: its votes, what they fuse to, its thresholds (`block`, `review`, `pass`), share of frames at each."""
 
     name: str
@@ -71,47 +68,40 @@ class CheckFound:
     votes: tuple[Distribution, ...]
     fused: Distribution
     at_least: Mapping[str, float]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Disagreement, ...]
 
 
-def describe_checks(out: str, policy: str | None = None, only: Sequence[str] = ()) -> tuple[CheckFound, ...]:
+def describe_checks(out: str, policy: str | None = None, only: Sequence[str] = ()) -> tuple[CheckScores, ...]:
     """Distributions of every check of a run's policy (or of another), and disagreement between its votes.
 
     Reads the votes part by part. Checks over votes beyond 0..1 (measurements) are left out.
     Raises UsageError when there is no run, the policy does not fit, or it has no check of that name.
     """
-    record = read_run(out)
-    config = record["config"]
-    path = Path(policy or config.policy)
-    if not path.is_file():
-        raise UsageError(f"{path}: the policy of this run is not there any more; name one by --policy")
-    rules = load_policy(path)
+    run = open_run(out)
+    rules = load_policy_of_run(run, policy)
     unknown = [name for name in only if name not in rules.checks]
     if unknown:
         raise UsageError(f"no check {unknown[0]!r}; there are: {', '.join(rules.checks)}")
-    ids = sorted(committed_ids(out))
-    if not ids:
-        raise UsageError(f"{out}: no shard is committed there")
-    format_ = config.output.format
-    asks = needed_asks(out, wanted_votes(rules), vote_labels(read_votes(out, ids[0], format_)))
-    bound: BoundPolicy | None = None
-    tallies: dict[str, _Tally] = {}
-    for shard_id in ids:
-        votes = read_votes(out, shard_id, format_, asks)
-        labels = vote_labels(votes)
-        if bound is None:
-            bound = bind(rules, labels, disabled=disabled_votes(config, wanted_votes(rules)))
-            tallies = {c.name: _Tally(c, labels) for c in bound.checks if not only or c.name in only}
-        elif labels != bound.labels:
-            raise UsageError(f"{out}: its parts have different votes; rejudge them first")
-        scores = score_matrix(votes, labels).astype(np.float64)
-        for tally in tallies.values():
+    described = [tally.result() for tally in _tally_parts(run, rules, only or tuple(rules.checks))]
+    return tuple(check for check in described if not any(d.outside for d in check.votes))
+
+
+def _tally_parts(run: StoredRun, policy: Policy, names: Sequence[str]) -> list[_CheckTally]:
+    labels: tuple[str, ...] | None = None
+    tallies: list[_CheckTally] = []
+    for part in read_bound_votes(run, policy):
+        if labels is None:
+            labels = part.policy.labels
+            tallies = [_CheckTally(check, labels) for check in part.policy.checks if check.name in names]
+        elif labels != part.policy.labels:
+            raise UsageError(f"{run.out}: its parts have different votes; rejudge them first")
+        scores = score_matrix(part.votes, labels).astype(np.float64)
+        for tally in tallies:
             tally.add(scores)
-    found = [tally.result() for tally in tallies.values()]
-    return tuple(check for check in found if not any(d.outside for d in check.votes))
+    return tallies
 
 
-class _Tally:
+class _CheckTally:
     """Counts of one check, part after part."""
 
     def __init__(self, check: BoundCheck, labels: Sequence[str]) -> None:
@@ -122,9 +112,9 @@ class _Tally:
         given = {"block": check.block, "review": check.review, "pass": check.pass_}
         self._thresholds = {name: value for name, value in given.items() if value is not None}
         # Where it first decides something: that is where two variants can be of two minds.
-        self._line = min(self._thresholds.values(), default=0.5)
+        line = min(self._thresholds.values(), default=0.5)
         self._over: dict[str, int] = dict.fromkeys(self._thresholds, 0)
-        self._pairs = {pair: [0, 0, 0.0] for pair in combinations(range(len(names)), 2)}
+        self._pairs = [_PairTally(a, b, line) for a, b in combinations(range(len(names)), 2)]
 
     def add(self, scores: _F) -> None:
         """scores: float64 [F,L]."""
@@ -139,35 +129,50 @@ class _Tally:
         for name, threshold in self._thresholds.items():
             # As float32, as the policy compares.
             self._over[name] += int((fused.astype(np.float32) >= np.float32(threshold)).sum())
-        for (a, b), counted in self._pairs.items():
-            both = ~np.isnan(own[:, a]) & ~np.isnan(own[:, b])
-            first, second = own[both, a], own[both, b]
-            counted[0] += int(both.sum())
-            counted[1] += int(((first >= self._line) != (second >= self._line)).sum())
-            counted[2] += float(np.abs(first - second).sum())
+        for pair in self._pairs:
+            pair.add(own)
 
-    def result(self) -> CheckFound:
+    def result(self) -> CheckScores:
         """What was counted."""
         fused = self._fused.result()
         asked = fused.total - fused.nulls
         names = [histogram.name for histogram in self._votes]
-        return CheckFound(
+        return CheckScores(
             name=self._check.name,
             side=self._check.side,
             thresholds=self._thresholds,
             votes=tuple(histogram.result() for histogram in self._votes),
             fused=fused,
             at_least={name: n / asked if asked else 0.0 for name, n in self._over.items()},
-            pairs=tuple(
-                Pair(
-                    first=names[a],
-                    second=names[b],
-                    frames=int(n),
-                    apart=apart / n if n else None,
-                    difference=far / n if n else None,
-                )
-                for (a, b), (n, apart, far) in self._pairs.items()
-            ),
+            pairs=tuple(pair.result(names) for pair in self._pairs),
+        )
+
+
+class _PairTally:
+    """Counts of two votes of a check, by their columns."""
+
+    def __init__(self, first: int, second: int, line: float) -> None:
+        self._first, self._second, self._line = first, second, line
+        self._frames, self._apart, self._difference = 0, 0, 0.0
+
+    def add(self, own: _F) -> None:
+        """own: float64 [F,V], the votes of the check."""
+        first, second = own[:, self._first], own[:, self._second]
+        both = ~np.isnan(first) & ~np.isnan(second)
+        first, second = first[both], second[both]
+        self._frames += int(both.sum())
+        self._apart += int(((first >= self._line) != (second >= self._line)).sum())
+        self._difference += float(np.abs(first - second).sum())
+
+    def result(self, names: Sequence[str]) -> Disagreement:
+        """What was counted; names: of the check's votes."""
+        frames = self._frames
+        return Disagreement(
+            first=names[self._first],
+            second=names[self._second],
+            frames=frames,
+            apart=self._apart / frames if frames else None,
+            difference=self._difference / frames if frames else None,
         )
 
 

@@ -2,9 +2,9 @@
 
 Three keys, from sure to likely: the same bytes; PDQ hashes within `distance` bits; embeddings within a cosine,
 confirmed by hashes that agree more than those of strangers do. What joins a group is near its head itself
-(`hashes.stars`), so that a chain of look-alikes joins no two strangers.
+(`hashes.grouping`), so that a chain of look-alikes joins no two strangers.
 
-    OUT/duplicates.parquet   a row a member of a group, heads among them; groups of one are not in it
+    OUT/duplicates.parquet   one row per member of a group, heads among them; groups of one are not in it
 
 Measured on 200 photographs with copies of them (tests/integration/test_duplicates.py): two of different pictures
 differ in 86 bits or more, and their cosine is 0.66 at most.
@@ -30,6 +30,7 @@ from moderation.hashes.embedding_pairs import Confirm, alike_pairs
 from moderation.hashes.grouping import I8, Edges, group_by_heads
 from moderation.hashes.pairs import collapse, near_pairs
 from moderation.hashes.search import I64, MOST_DISTANCE
+from moderation.results.layout import duplicates_uri
 from moderation.types import F32
 
 RELATIONS: Final = ("pdq", "embedding", "exact", "head")
@@ -106,7 +107,7 @@ def find_duplicates(out: str, nearness: Nearness, *, ledger: str | None = None) 
     table = as_table(pictures, group_pictures(pictures, nearness))
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
-    target = storage.join(out, "duplicates.parquet")
+    target = duplicates_uri(out)
     storage.publish(target, sink.getvalue())
     relations = Counter(table["relation"].to_pylist())
     earlier = len(pictures) - pictures.items["run_out"].null_count

@@ -1,9 +1,9 @@
-"""Enrolling people: pictures of each, a folder a person, become a gallery of numbers and names; no picture is kept."""
+"""Enroll people: one folder of pictures per person becomes a gallery of numbers and names; no picture is kept."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -29,10 +29,10 @@ from moderation.scoring.devices import pick_device
 from moderation.types import F32, Frame, Item, MediaObject
 
 _BATCH: Final = 16
-_MOST_PICTURES: Final = 1_000_000
+_MAX_PICTURES: Final = 1_000_000
 
 
-class Outcome(StrEnum):
+class EnrolmentOutcome(StrEnum):
     """What became of one picture."""
 
     ENROLLED = "enrolled"
@@ -48,14 +48,14 @@ class Enrolled:
 
     uri: str
     person: str
-    outcome: Outcome
+    outcome: EnrolmentOutcome
     faces: int = 0
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolment:
-    """What `enroll` made: the gallery, and a line a picture."""
+    """What `enroll` made: the gallery, and one line per picture."""
 
     gallery: Gallery
     pictures: tuple[Enrolled, ...]
@@ -64,7 +64,7 @@ class Enrolment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Picture:
+class _PersonPicture:
     uri: str
     person: str
     frame: Frame | None
@@ -74,7 +74,7 @@ class _Picture:
 def enroll(
     people: str, out: str, config: Config, *, parts: dict[str, float] | None = None, largest: bool = False
 ) -> Enrolment:
-    """Write a gallery of the people in a folder, each a folder of pictures named after the person.
+    """Write a gallery of the people in a folder, each a folder of pictures that is named after the person.
 
     config: the options of its `faces` and the limits on media are used. parts: of the face, name -> weight; default the
     whole. largest: of several faces in a picture take the largest; otherwise such a picture is left out, as nobody said
@@ -82,44 +82,69 @@ def enroll(
     Raises UsageError when there is no such folder, or nobody in it could be enrolled.
     """
     checked = check_parts(parts or DEFAULT_PARTS)
-    device = pick_device(config.stack.device)
-    faces = _load_faces(config, device)
-    network = load_face(str(resolve(FACE_WEIGHTS)), device)
+    enroller = _Enroller(config, checked, largest=largest)
     done: list[Enrolled] = []
-    rows: list[F32] = []
+    embeddings: list[F32] = []
     owners: list[str] = []
-    pictures = _pictures(people, config)
+    pictures = _read_pictures(people, config)
     while batch := list(islice(pictures, _BATCH)):
-        shown = [p for p in batch if p.frame is not None]
-        frames = [p.frame for p in shown if p.frame is not None]
-        pixels = TensorFrames([f.pixels for f in frames], [(f.width, f.height) for f in frames], device)
-        with torch.inference_mode():
-            found = faces.find(pixels)
-            chosen = [_choose(f.boxes, largest=largest) for f in found]
-            points = [
-                torch.from_numpy(f.points[[] if c is None else [c]]).to(device)
-                for f, c in zip(found, chosen, strict=True)
-            ]
-            chips = cut_chips(pixels.frames_HWC, points, CHIP)
-            rows.append(embed_faces(network, chips, checked).cpu().numpy())
-        owners.extend(p.person for p, c in zip(shown, chosen, strict=True) if c is not None)
-        counts = {p.uri: (len(f.scores), c) for p, f, c in zip(shown, found, chosen, strict=True)}
-        done.extend(_line(p, *counts.get(p.uri, (0, None))) for p in batch)
+        lines, of_rows, rows = enroller.enroll(batch)
+        done.extend(lines)
+        owners.extend(of_rows)
+        embeddings.append(rows)
     if not owners:
         raise UsageError(f"{people}: nobody was enrolled: {_reasons(done)}")
-    names = tuple(sorted(set(owners)))
-    places = {name: place for place, name in enumerate(names)}
-    gallery = Gallery(
-        names=names,
-        person=np.array([places[o] for o in owners], dtype=np.int32),
-        embeddings=np.concatenate(rows),
-        parts=checked,
-        network=FACE_WEIGHTS.sha256,
-    )
+    gallery = _make_gallery(owners, np.concatenate(embeddings), checked)
     data = encode_gallery(gallery)
     storage.publish(out, data)
     sha256 = hashlib.sha256(data).hexdigest()
     return Enrolment(gallery=gallery, pictures=tuple(done), size_bytes=len(data), sha256=sha256)
+
+
+class _Enroller:
+    """The networks that find a face and describe it."""
+
+    def __init__(self, config: Config, parts: Mapping[str, float], *, largest: bool) -> None:
+        self._device = pick_device(config.stack.device)
+        self._faces = _load_faces(config, self._device)
+        self._network = load_face(str(resolve(FACE_WEIGHTS)), self._device)
+        self._parts = parts
+        self._largest = largest
+
+    def enroll(self, batch: Sequence[_PersonPicture]) -> tuple[list[Enrolled], list[str], F32]:
+        """A line for each picture; and of those that were enrolled the person, and a row of float32 [N,D]."""
+        shown = [(p, p.frame) for p in batch if p.frame is not None]
+        faces, chosen, rows = self._embed([frame for _, frame in shown])
+        counts = {p.uri: (n, index) for (p, _), n, index in zip(shown, faces, chosen, strict=True)}
+        owners = [p.person for (p, _), index in zip(shown, chosen, strict=True) if index is not None]
+        return [_line(p, *counts.get(p.uri, (0, None))) for p in batch], owners, rows
+
+    def _embed(self, frames: Sequence[Frame]) -> tuple[list[int], list[int | None], F32]:
+        """Of each frame the number of its faces and the one that is chosen; and the rows of those that are chosen."""
+        pixels = TensorFrames([f.pixels for f in frames], [(f.width, f.height) for f in frames], self._device)
+        with torch.inference_mode():
+            faces = self._faces.find(pixels)
+            chosen = [_choose(of_frame.boxes, largest=self._largest) for of_frame in faces]
+            points = [
+                torch.from_numpy(of_frame.points[[] if index is None else [index]]).to(self._device)
+                for of_frame, index in zip(faces, chosen, strict=True)
+            ]
+            chips = cut_chips(pixels.frames_HWC, points, CHIP)
+            rows: F32 = embed_faces(self._network, chips, self._parts).cpu().numpy()
+        return [len(of_frame.scores) for of_frame in faces], chosen, rows
+
+
+def _make_gallery(owners: Sequence[str], embeddings: F32, parts: Mapping[str, float]) -> Gallery:
+    """A gallery of people. owners: of each row of `embeddings` the person."""
+    names = tuple(sorted(set(owners)))
+    places = {name: place for place, name in enumerate(names)}
+    return Gallery(
+        names=names,
+        person=np.array([places[owner] for owner in owners], dtype=np.int32),
+        embeddings=embeddings,
+        parts=parts,
+        network=FACE_WEIGHTS.sha256,
+    )
 
 
 def _load_faces(config: Config, device: torch.device) -> Faces:
@@ -132,31 +157,38 @@ def _load_faces(config: Config, device: torch.device) -> Faces:
     return detector
 
 
-def _pictures(people: str, config: Config) -> Iterator[_Picture]:
-    """The pictures below a folder, decoded, in the order of their names."""
+def _read_pictures(people: str, config: Config) -> Iterator[_PersonPicture]:
+    """The pictures below a folder, decoded, in the order of their names. Raises UsageError where there are none."""
+    root = storage.canonical(people).rstrip("/") + "/"
+    for listed in _list_pictures(people):
+        person, separator, _ = listed.uri.removeprefix(root).partition("/")
+        if separator:
+            yield _read_picture(listed, clean_name(person), config)
+        else:
+            yield _PersonPicture(uri=listed.uri, person="", frame=None)
+
+
+def _list_pictures(people: str) -> list[storage.ObjectInfo]:
     try:
-        objects = sorted(islice(storage.list_objects(people), _MOST_PICTURES + 1), key=lambda o: o.uri)
+        listed = sorted(islice(storage.list_objects(people), _MAX_PICTURES + 1), key=lambda o: o.uri)
     except FileNotFoundError as error:
         raise UsageError(f"{people}: no such folder") from error
-    if len(objects) > _MOST_PICTURES:
-        raise UsageError(f"{people}: more than {_MOST_PICTURES:,} files")
-    root = storage.canonical(people).rstrip("/") + "/"
-    objects = [o for o in objects if names_media(o.uri)]
-    if not objects:
+    if len(listed) > _MAX_PICTURES:
+        raise UsageError(f"{people}: more than {_MAX_PICTURES:,} files")
+    pictures = [o for o in listed if names_media(o.uri)]
+    if not pictures:
         raise UsageError(f"{people}: no pictures there; expected a folder a person, with pictures of that person")
-    for found in objects:
-        person, separator, _ = found.uri.removeprefix(root).partition("/")
-        if not separator:
-            yield _Picture(uri=found.uri, person="", frame=None)
-            continue
-        source = MediaObject(uri=found.uri, name=found.uri, size_bytes=found.size_bytes)
-        item = Item(item_id=found.uri, uri=found.uri, objects=(source,))
-        if found.size_bytes > config.media.max_bytes:
-            yield _Picture(uri=found.uri, person=clean_name(person), frame=None, error="larger than media.max_bytes")
-            continue
-        media = decode_item(item, [storage.read_bytes(found.uri)], config.media)
-        frame = media.frames[0] if media.frames else None
-        yield _Picture(uri=found.uri, person=clean_name(person), frame=frame, error=str(media.error or ""))
+    return pictures
+
+
+def _read_picture(listed: storage.ObjectInfo, person: str, config: Config) -> _PersonPicture:
+    uri, size_bytes = listed.uri, listed.size_bytes
+    if size_bytes > config.media.max_bytes:
+        return _PersonPicture(uri=uri, person=person, frame=None, error="larger than media.max_bytes")
+    item = Item(item_id=uri, uri=uri, objects=(MediaObject(uri=uri, name=uri, size_bytes=size_bytes),))
+    media = decode_item(item, [storage.read_bytes(uri)], config.media)
+    frame = media.frames[0] if media.frames else None
+    return _PersonPicture(uri=uri, person=person, frame=frame, error=str(media.error or ""))
 
 
 def _choose(boxes: F32, *, largest: bool) -> int | None:
@@ -168,18 +200,18 @@ def _choose(boxes: F32, *, largest: bool) -> int | None:
     return int(((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).argmax())
 
 
-def _line(picture: _Picture, faces: int, chosen: int | None) -> Enrolled:
+def _line(picture: _PersonPicture, faces: int, chosen: int | None) -> Enrolled:
     if not picture.person:
-        outcome = Outcome.NO_PERSON
+        outcome = EnrolmentOutcome.NO_PERSON
     elif picture.frame is None:
-        outcome = Outcome.UNREADABLE
+        outcome = EnrolmentOutcome.UNREADABLE
     elif chosen is not None:
-        outcome = Outcome.ENROLLED
+        outcome = EnrolmentOutcome.ENROLLED
     else:
-        outcome = Outcome.SEVERAL_FACES if faces else Outcome.NO_FACE
+        outcome = EnrolmentOutcome.SEVERAL_FACES if faces else EnrolmentOutcome.NO_FACE
     return Enrolled(uri=picture.uri, person=picture.person, outcome=outcome, faces=faces, detail=picture.error)
 
 
 def _reasons(done: Sequence[Enrolled]) -> str:
-    counts = {outcome: sum(d.outcome is outcome for d in done) for outcome in Outcome}
+    counts = {outcome: sum(d.outcome is outcome for d in done) for outcome in EnrolmentOutcome}
     return ", ".join(f"{count} pictures with {outcome}" for outcome, count in counts.items() if count)

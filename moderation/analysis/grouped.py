@@ -15,14 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from moderation import storage
-from moderation.config.load import validate
-from moderation.config.model import Config
 from moderation.errors import UsageError
-from moderation.results.receipts import committed_ids, part_name
+from moderation.results.layout import DUPLICATES_FILE, GROUPED_FOLDER, duplicates_uri, grouped_uri, part_uri
+from moderation.results.reader import open_run
 from moderation.results.tables import decode_table, encode_table
 from moderation.types import Status, Verdict
 
-FOLDER: Final = "verdicts_grouped"
 Members = Literal["alone", "inherit"]
 MEMBERS: Final = ("alone", "inherit")
 _HARSHNESS: Final = {str(Verdict.PASS): 0, str(Verdict.REVIEW): 1, str(Verdict.BLOCK): 2}
@@ -48,53 +46,48 @@ def write_grouped(out: str, *, members: Members = "alone") -> Written:
     to a copy, such as a caption, may be what is forbidden. Its reason is then `duplicate:<item of the head>`.
     Raises UsageError when there are no groups.
     """
-    data = storage.read_optional(storage.join(out, "duplicates.parquet"))
-    record = storage.read_optional(storage.join(out, "run.json"))
-    if data is None or record is None:
-        raise UsageError(f"{out}: no duplicates.parquet; `moderation duplicates {out}` writes it")
-    run = json.loads(record)
-    config = validate(Config, run["config"], where=f"{out}/run.json")
+    data = storage.read_optional(duplicates_uri(out))
+    if data is None:
+        raise UsageError(f"{out}: no {DUPLICATES_FILE}; `moderation duplicates {out}` writes it")
+    run = open_run(out)
+    output = run.load_config().output
     groups = decode_table(data, "parquet")
     groups = groups.filter(pc.is_null(groups["run_out"])).combine_chunks()
-    folder = storage.join(out, FOLDER)
-    storage.delete_tree(storage.join(folder, "grouped.json"))
+    storage.delete_tree(grouped_uri(out))
     rows = grouped = inherited = 0
-    for shard_id in sorted(committed_ids(out)):
-        name = part_name(shard_id, config.output.format)
-        verdicts = decode_table(storage.read_bytes(storage.join(out, "verdicts", name)), config.output.format)
-        places = pc.index_in(verdicts["item_id"], value_set=groups["item_id"].combine_chunks())
-        found = groups.take(places)
-        table = _with_groups(verdicts, found)
+    for shard_id in run.shard_ids:
+        verdicts = run.read_verdicts(shard_id)
+        memberships = groups.take(pc.index_in(verdicts["item_id"], value_set=groups["item_id"].combine_chunks()))
+        table = _with_groups(verdicts, memberships)
         if members == "inherit":
-            table, count = _with_heads_verdicts(table, found)
+            table, count = _with_heads_verdicts(table, memberships)
             inherited += count
-        storage.publish(storage.join(folder, name), encode_table(table, config.output))
+        storage.publish(part_uri(out, GROUPED_FOLDER, shard_id, run.format), encode_table(table, output))
         rows += table.num_rows
-        grouped += len(found) - found["group_id"].null_count
-    written = Written(uri=folder, rows=rows, grouped=grouped, inherited=inherited)
-    facts: Mapping[str, Any] = {
-        "run_id": run["run_id"],
+        grouped += len(memberships) - memberships["group_id"].null_count
+    record: Mapping[str, Any] = {
+        "run_id": run.run_id,
         "members": members,
         "rows": rows,
         "grouped": grouped,
         "inherited": inherited,
     }
-    storage.publish(storage.join(folder, "grouped.json"), json.dumps(facts, indent=1, sort_keys=True).encode())
-    return written
+    storage.publish(grouped_uri(out), json.dumps(record, indent=1, sort_keys=True).encode())
+    return Written(uri=storage.join(out, GROUPED_FOLDER), rows=rows, grouped=grouped, inherited=inherited)
 
 
-def _with_groups(verdicts: pa.Table, found: pa.Table) -> pa.Table:
+def _with_groups(verdicts: pa.Table, memberships: pa.Table) -> pa.Table:
     at = verdicts.schema.get_field_index("group_id")
-    filled = pc.coalesce(found["group_id"], verdicts["group_id"])
+    filled = pc.coalesce(memberships["group_id"], verdicts["group_id"])
     return verdicts.set_column(at, verdicts.schema.field(at), filled)
 
 
-def _with_heads_verdicts(verdicts: pa.Table, found: pa.Table) -> tuple[pa.Table, int]:
+def _with_heads_verdicts(verdicts: pa.Table, memberships: pa.Table) -> tuple[pa.Table, int]:
     cells = zip(
         verdicts["verdict"].to_pylist(),
         verdicts["status"].to_pylist(),
-        found["relation"].to_pylist(),
-        found["head_verdict"].to_pylist(),
+        memberships["relation"].to_pylist(),
+        memberships["head_verdict"].to_pylist(),
         strict=True,
     )
     harsher = [
@@ -104,8 +97,8 @@ def _with_heads_verdicts(verdicts: pa.Table, found: pa.Table) -> tuple[pa.Table,
         for own, status, relation, theirs in cells
     ]
     mask = pa.array(harsher, pa.bool_())
-    reasons = pc.binary_join_element_wise("duplicate", found["head_item_id"], ":")
-    replaced: dict[str, pa.ChunkedArray | pa.Scalar] = {"verdict": found["head_verdict"], "reason": reasons}
+    reasons = pc.binary_join_element_wise("duplicate", memberships["head_item_id"], ":")
+    replaced: dict[str, pa.ChunkedArray | pa.Scalar] = {"verdict": memberships["head_verdict"], "reason": reasons}
     for name in (*replaced, *_OWN):
         at = verdicts.schema.get_field_index(name)
         field = verdicts.schema.field(at)

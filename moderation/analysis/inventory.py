@@ -10,19 +10,14 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from moderation import storage
-from moderation.analysis.ask import read_run
 from moderation.analysis.terms import Term, TermCounts, over_represented, terms_of
-from moderation.errors import UsageError
-from moderation.policy.model import Check, Policy, load_policy
+from moderation.policy.model import Check, Policy
 from moderation.policy.taxonomy import load_taxonomy
-from moderation.results.asked import read_part
-from moderation.results.receipts import committed_ids, part_name
+from moderation.results.reader import load_policy_of_run, open_run
 from moderation.results.schema import score_column
 from moderation.types import Verdict
 
@@ -96,37 +91,65 @@ def take_inventory(
     policy: a file with the thresholds that say what is found; default: the run's. taxonomy: a table; default: the
     packaged one. Raises UsageError when there is no run, or its policy is gone.
     """
-    record = read_run(out)
-    config = record["config"]
-    path = Path(policy or config.policy)
-    if not path.is_file():
-        raise UsageError(f"{path}: the policy of this run is not there any more; name one by --policy")
-    rules = load_policy(path)
-    ids = sorted(committed_ids(out))
-    if not ids:
-        raise UsageError(f"{out}: no shard is committed there")
-    tally = _Tally(rules, load_taxonomy(taxonomy), examples)
-    for shard_id in ids:
-        uri = storage.join(out, "verdicts", part_name(shard_id, config.output.format))
-        tally.add(read_part(uri, None, config.output.format), shard_id)
-    return tally.result(str(record["run_id"]), str(record.get("source", "")), terms)
+    run = open_run(out)
+    rules = load_policy_of_run(run, policy)
+    tally = _InventoryTally(rules, load_taxonomy(taxonomy), examples)
+    for shard_id in run.shard_ids:
+        tally.add(run.read_verdicts(shard_id), shard_id)
+    return tally.result(run.run_id, str(run.record.get("source", "")), terms)
 
 
 @dataclass(slots=True, kw_only=True)
-class _Counted:
+class _ConceptTally:
+    """Counts of one check."""
+
     check: Check
     threshold: float
     asked: int = 0
     found: int = 0
     outside: bool = False
     terms: TermCounts = field(default_factory=TermCounts)
-    best: list[tuple[float, str, str, str]] = field(default_factory=list)
+    best: list[tuple[float, str, str, str]] = field(default_factory=list)  # a heap: score, item_id, uri, shard_id
+
+    def add(
+        self, score: float, row: Mapping[str, Any], terms: set[tuple[str, str]], shard_id: str, examples: int
+    ) -> bool:
+        """Count an item that has a score; whether it shows the concept."""
+        self.asked += 1
+        self.outside |= not 0 <= score <= 1
+        if score < self.threshold:
+            return False
+        self.found += 1
+        self.terms.add(terms)
+        entry = (score, row["item_id"], row["uri"], shard_id)
+        if len(self.best) < examples:
+            heapq.heappush(self.best, entry)
+        elif examples:
+            heapq.heappushpop(self.best, entry)
+        return True
+
+    def result(self, name: str, everything: TermCounts, terms: int) -> Concept:
+        """What was counted."""
+        return Concept(
+            name=name,
+            side=self.check.side,
+            threshold=self.threshold,
+            asked=self.asked,
+            found=self.found,
+            terms=over_represented(self.terms, everything, limit=terms),
+            examples=tuple(
+                Example(score=score, item_id=item_id, uri=uri, shard_id=shard_id)
+                for score, item_id, uri, shard_id in sorted(self.best, key=lambda e: (-e[0], e[1]))
+            ),
+        )
 
 
-class _Tally:
+class _InventoryTally:
+    """Counts of a run, part after part."""
+
     def __init__(self, policy: Policy, taxonomy: Mapping[str, tuple[str, ...]], examples: int) -> None:
-        self._counted = {
-            name: _Counted(check=check, threshold=_threshold(check)) for name, check in policy.checks.items()
+        self._concepts = {
+            name: _ConceptTally(check=check, threshold=_threshold(check)) for name, check in policy.checks.items()
         }
         self._taxonomy = taxonomy
         self._examples = examples
@@ -139,45 +162,33 @@ class _Tally:
     def add(self, verdicts: pa.Table, shard_id: str) -> None:
         """The items of a part."""
         names = set(verdicts.column_names)
-        self._absent |= {name for name in self._counted if score_column(name) not in names}
-        checks = [name for name in self._counted if score_column(name) in names]
+        self._absent |= {name for name in self._concepts if score_column(name) not in names}
+        checks = [name for name in self._concepts if score_column(name) in names]
         columns = [*_COLUMNS, "check", *map(score_column, checks)]
         for row in _rows(verdicts.select(columns)):
             self._kinds[row["kind"]] += 1
-            if row["verdict"] is None:
-                continue  # no media: not a part of the dataset's pictures
-            self._verdicts[row["verdict"]] += 1
-            terms = terms_of(dict(row["attributes"] or ()))
-            self._all.add(terms)
-            if row["verdict"] != Verdict.PASS and row["check"] is not None:
-                self._flagged.add(terms)
-            found = [name for name in checks if self._count(name, row, terms, shard_id)]
-            paths = {
-                path[:n] for name in found for path in [self._taxonomy.get(name, ())] for n in range(1, len(path) + 1)
-            }
-            self._categories.update(paths)
+            # Without a verdict it is no media: not a part of the dataset's pictures.
+            if row["verdict"] is not None:
+                self._add_item(row, checks, shard_id)
 
-    def _count(self, name: str, row: Mapping[str, Any], terms: set[tuple[str, str]], shard_id: str) -> bool:
-        counted, score = self._counted[name], row[score_column(name)]
-        if score is None:
-            return False
-        counted.asked += 1
-        counted.outside |= not 0 <= score <= 1
-        if score < counted.threshold:
-            return False
-        counted.found += 1
-        counted.terms.add(terms)
-        entry = (score, row["item_id"], row["uri"], shard_id)
-        if len(counted.best) < self._examples:
-            heapq.heappush(counted.best, entry)
-        elif self._examples:
-            heapq.heappushpop(counted.best, entry)
-        return True
+    def _add_item(self, row: Mapping[str, Any], checks: Sequence[str], shard_id: str) -> None:
+        self._verdicts[row["verdict"]] += 1
+        terms = terms_of(dict(row["attributes"] or ()))
+        self._all.add(terms)
+        if row["verdict"] != Verdict.PASS and row["check"] is not None:
+            self._flagged.add(terms)
+        categories: set[tuple[str, ...]] = set()
+        for name in checks:
+            score = row[score_column(name)]
+            if score is not None and self._concepts[name].add(score, row, terms, shard_id, self._examples):
+                path = self._taxonomy.get(name, ())
+                categories.update(path[:n] for n in range(1, len(path) + 1))
+        self._categories.update(categories)
 
     def result(self, run_id: str, source: str, terms: int) -> Inventory:
         """What was counted."""
         # Measurements (sharpness) are no concepts.
-        kept = {name: c for name, c in self._counted.items() if name not in self._absent and not c.outside}
+        kept = {name: c for name, c in self._concepts.items() if name not in self._absent and not c.outside}
         notes = []
         if self._absent:
             notes.append(f"not among the run's checks, so not counted: {', '.join(sorted(self._absent))}")
@@ -190,23 +201,12 @@ class _Tally:
             verdicts=dict(self._verdicts),
             kinds=dict(self._kinds),
             concepts=tuple(
-                Concept(
-                    name=name,
-                    side=c.check.side,
-                    threshold=c.threshold,
-                    asked=c.asked,
-                    found=c.found,
-                    terms=over_represented(c.terms, self._all, most=terms),
-                    examples=tuple(
-                        Example(score=score, item_id=item_id, uri=uri, shard_id=shard)
-                        for score, item_id, uri, shard in sorted(c.best, key=lambda e: (-e[0], e[1]))
-                    ),
-                )
-                for name, c in sorted(kept.items(), key=lambda pair: (-pair[1].found, pair[0]))
+                concept.result(name, self._all, terms)
+                for name, concept in sorted(kept.items(), key=lambda pair: (-pair[1].found, pair[0]))
             ),
             categories=tuple(Category(path=path, items=n) for path, n in sorted(self._categories.items())),
             flagged_items=self._flagged.items,
-            flagged=over_represented(self._flagged, self._all, most=terms),
+            flagged=over_represented(self._flagged, self._all, limit=terms),
             notes=tuple(notes),
         )
 

@@ -29,10 +29,10 @@ from moderation.errors import UsageError
 from moderation.hashes.exchange import MAX_JSON, read_exchange
 from moderation.hashes.lists import MAX_FILE_BYTES, HashList, Known, encode_list, read_list
 from moderation.hashes.search import I64
-from moderation.results.frame_hashes import Hashed, read_hashes, read_run_format
-from moderation.results.receipts import committed_ids, part_name
+from moderation.results.frame_hashes import Hashed, read_hashes
+from moderation.results.layout import VOTES, known_uri, part_uri
+from moderation.results.reader import READERS, open_run
 
-_READERS = 4
 _PIECE_BYTES = 4 << 20  # of a list: one request each
 _BUDGET_BYTES = 128 << 20  # of parts read ahead
 
@@ -88,9 +88,9 @@ def build_list(lists: Sequence[str], out: str, *, exchange: str = "csv", label: 
     entries: list[Known] = []
     skipped = 0
     for uri in lists:
-        found = read_exchange(_lines(uri), exchange, name=Path(uri).name, label=label)
-        entries += found.entries
-        skipped += found.skipped
+        exchanged = read_exchange(_lines(uri), exchange, name=Path(uri).name, label=label)
+        entries += exchanged.entries
+        skipped += exchanged.skipped
     data, count = encode_list(entries)
     storage.publish(out, data)
     return Built(
@@ -125,7 +125,7 @@ def _lines(uri: str) -> Iterator[str]:
 
 
 def match_run(out: str, uri: str, sha256: str, *, distance: int = 31, quality: int = 50) -> Matched:
-    """Hold the hashes that a run kept against a list; writes OUT/known.parquet whole, a row an item and group.
+    """Hold the hashes that a run kept against a list; writes OUT/known.parquet whole, one row per item and group.
 
     uri, sha256: the list, as a configuration names it. A listed picture without a group is a group of its own, named by
     its hash. Frames and entries of a lower quality (0..100) count in no share. Raises UsageError where there is nothing
@@ -135,17 +135,14 @@ def match_run(out: str, uri: str, sha256: str, *, distance: int = 31, quality: i
     weights = Weights(locator=locator, sha256=sha256, licence="the list's own", origin="`moderation hashes build`")
     known = read_list(resolve(weights), quality=quality)
     groups = _Groups(known)
-    format_ = read_run_format(out)
-    ids = sorted(committed_ids(out))
-    if not ids:
-        raise UsageError(f"{out}: no shard is committed there")
+    run = open_run(out)
     tables, items, without = [KNOWN_SCHEMA.empty_table()], 0, 0
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         parts = map_ahead(
-            lambda shard_id: read_hashes(storage.join(out, "votes", part_name(shard_id, format_)), format_),
-            ids,
+            lambda shard_id: read_hashes(part_uri(out, VOTES, shard_id, run.format), run.format),
+            run.shard_ids,
             pool,
-            most=2 * _READERS,
+            most=2 * READERS,
             budget_bytes=_BUDGET_BYTES,
             expected_bytes=lambda _: 1 << 20,
             held_bytes=lambda part: int(part.hashes.nbytes),
@@ -158,7 +155,7 @@ def match_run(out: str, uri: str, sha256: str, *, distance: int = 31, quality: i
     table = pa.concat_tables(tables)
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
-    target = storage.join(out, "known.parquet")
+    target = known_uri(out)
     storage.publish(target, sink.getvalue())
     return Matched(
         uri=target,

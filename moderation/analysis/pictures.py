@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,27 +18,17 @@ import pyarrow.compute as pc
 from moderation import storage
 from moderation.concurrency import map_ahead
 from moderation.errors import UsageError
-from moderation.hashes.search import HASH_BYTES, I16, U64
-from moderation.ledger.store import open_log, read_file, table_keys
-from moderation.results.frame_hashes import NO_QUALITY, hash_rows, own_frames, percents, read_columns, read_run_format
-from moderation.results.receipts import committed_ids, part_name
+from moderation.hashes.search import HASH_BYTES, I16, I64, U64
+from moderation.ledger.store import newest_rows, open_log, read_file, table_keys
+from moderation.results.frame_hashes import NO_QUALITY, hash_rows, own_frames, percents
+from moderation.results.layout import VERDICTS, VOTES, part_uri
+from moderation.results.reader import AHEAD_BYTES, READERS, open_run, read_present
+from moderation.results.votes import adjacent_runs
 from moderation.types import U8, Status
 
-_READERS = 4
-_BUDGET_BYTES = 256 << 20  # of parts read ahead
 _VERDICTS = ["item_id", "verdict", "status", "width", "height", "size_bytes", "content_hash"]
-_LEDGER = (
-    "key",
-    "item_id",
-    "run_out",
-    "part",
-    "format",
-    "verdict",
-    "status",
-    "size_bytes",
-    "content_hash",
-    "deleted_at",
-)
+_OF_PART = ["item_id", "run_out", "part", "format", "verdict", "size_bytes", "content_hash"]
+_LEDGER = ("key", "status", "deleted_at", *_OF_PART)
 _NO_CONTENT = "0" * 32
 _MAX_EMBEDDED_BYTES = 6 << 30  # 2.4 million items with 1,280 numbers each; hashes alone have no such bound
 
@@ -78,46 +69,62 @@ def read_pictures(out: str, *, ledger: str | None = None, embedding: str | None 
     embedding: the detector whose kept embeddings are read. Earlier items whose parts are gone are compared by content
     alone. Raises UsageError when there is no run, or it kept no such embeddings.
     """
-    format_ = read_run_format(out)
-    ids = sorted(committed_ids(out))
-    if not ids:
-        raise UsageError(f"{out}: no shard is committed there")
-    own = [(out, shard_id, format_, None) for shard_id in ids]
+    run = open_run(out)
+    own = [_Source(run_out=out, part=shard_id, format=run.format, wanted=None) for shard_id in run.shard_ids]
     earlier = list(_earlier_parts(ledger, storage.canonical(out).rstrip("/"))) if ledger else []
     if ledger and not earlier and not storage.is_folder(ledger):
         raise UsageError(f"--ledger {ledger}: there is no ledger")
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         parts = map_ahead(
-            lambda part: _read_part(*part, embedding=embedding, required=part[3] is None),
+            lambda source: _read_source(source, embedding),
             [*own, *earlier],
             pool,
-            most=2 * _READERS,
-            budget_bytes=_BUDGET_BYTES,
+            most=2 * READERS,
+            budget_bytes=AHEAD_BYTES,
             expected_bytes=lambda _: 4 << 20,
             held_bytes=lambda part: part.nbytes,
         )
-        found, held = [], 0
+        pictures, held_bytes = [], 0
         for part in parts:
-            found.append(part)
-            held += 0 if part.embeddings is None else part.embeddings.nbytes
-            if held > _MAX_EMBEDDED_BYTES:
+            pictures.append(part)
+            held_bytes += 0 if part.embeddings is None else part.embeddings.nbytes
+            if held_bytes > _MAX_EMBEDDED_BYTES:
                 raise UsageError(f"{out}: too many embeddings of {embedding!r} to hold; group by hashes alone")
-        return _joined(found)
+        return _concatenate(pictures)
 
 
-def _joined(parts: Sequence[Pictures]) -> Pictures:
-    vectors = [p.embeddings for p in parts if p.embeddings is not None]
-    width = vectors[0].shape[1] if vectors else 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """A part of a run. wanted: of an earlier run, its rows in the ledger; None: the whole part, of this run."""
+
+    run_out: str
+    part: str
+    format: str
+    wanted: pa.Table | None
+
+
+def _concatenate(parts: Sequence[Pictures]) -> Pictures:
+    def joined(name: str) -> Any:  # noqa: ANN401 - an array of any type
+        return np.concatenate([getattr(part, name) for part in parts])
+
     return Pictures(
         items=pa.concat_tables([p.items for p in parts]),
-        pixels=np.concatenate([p.pixels for p in parts]),
-        size_bytes=np.concatenate([p.size_bytes for p in parts]),
-        content=np.concatenate([p.content for p in parts]),
-        hashes=np.concatenate([p.hashes for p in parts]),
-        quality=np.concatenate([p.quality for p in parts]),
-        embeddings=np.concatenate([_filled(p, width) for p in parts]) if vectors else None,
+        pixels=joined("pixels"),
+        size_bytes=joined("size_bytes"),
+        content=joined("content"),
+        hashes=joined("hashes"),
+        quality=joined("quality"),
+        embeddings=_concatenate_embeddings(parts),
         unread=sum(p.unread for p in parts),
     )
+
+
+def _concatenate_embeddings(parts: Sequence[Pictures]) -> F16 | None:
+    """float16 [N,D]; NaN rows for parts without embeddings, or with those of another width."""
+    width = next((p.embeddings.shape[1] for p in parts if p.embeddings is not None), None)
+    if width is None:
+        return None
+    return np.concatenate([_filled(p, width) for p in parts])
 
 
 def _filled(part: Pictures, width: int) -> F16:
@@ -126,40 +133,53 @@ def _filled(part: Pictures, width: int) -> F16:
     return np.full((len(part), width), np.nan, np.float16)
 
 
-def _read_part(
-    out: str, shard_id: str, format_: str, wanted: pa.Table | None, *, embedding: str | None, required: bool
-) -> Pictures:
-    """A part of a run; of an earlier one just the `wanted` rows of the ledger."""
-    name = part_name(shard_id, format_)
-    vector = f"{embedding}.embedding"
-    columns = ["item_id", "role", "pdq.quality", "pdq.hash", *([vector] if embedding else [])]
+def _read_source(source: _Source, embedding: str | None) -> Pictures:
+    """The items of a part; of an earlier run just those of its rows in the ledger."""
+    wanted = source.wanted
     try:
-        verdicts = read_columns(storage.join(out, "verdicts", name), _VERDICTS, format_)
-        votes = own_frames(read_columns(storage.join(out, "votes", name), columns, format_))
+        verdicts, votes = _read_tables(source, embedding)
     except FileNotFoundError:
-        if required:
+        if wanted is None:
             raise
-        assert wanted is not None  # only those of this run are required
-        return _by_content(wanted, out)
+        return _by_content(wanted, source.run_out)
     if wanted is not None:
         verdicts = verdicts.filter(pc.is_in(verdicts["item_id"], value_set=wanted["item_id"].combine_chunks()))
-    if embedding and vector not in votes.column_names and required:
-        advice = "they would be with --set stack.keep_embeddings=true"
-        raise UsageError(f"{out}: no embeddings of {embedding!r} were kept; {advice}")
     hashes, quality, rows = _of_single_frames(verdicts, votes)
     return Pictures(
-        items=_items(verdicts, None if required else out),
+        items=_items(verdicts, None if wanted is None else source.run_out),
         pixels=_numbers(verdicts["width"]) * _numbers(verdicts["height"]),
         size_bytes=_numbers(verdicts["size_bytes"]),
         content=_contents(verdicts["content_hash"]),
         hashes=hashes,
         quality=quality,
-        embeddings=_vectors(votes[vector], rows) if embedding and vector in votes.column_names else None,
+        embeddings=_read_embeddings(source, votes, embedding, rows),
     )
 
 
+def _read_tables(source: _Source, embedding: str | None) -> tuple[pa.Table, pa.Table]:
+    """Verdicts and votes of a part; of the votes the rows of frames."""
+    vector = [f"{embedding}.embedding"] if embedding else []
+    columns = ["item_id", "role", "pdq.quality", "pdq.hash", *vector]
+    at = (source.part, source.format)
+    verdicts = read_present(part_uri(source.run_out, VERDICTS, *at), source.format, _VERDICTS)
+    return verdicts, own_frames(read_present(part_uri(source.run_out, VOTES, *at), source.format, columns))
+
+
+def _read_embeddings(source: _Source, votes: pa.Table, embedding: str | None, rows: I64) -> F16 | None:
+    """The embeddings of the given rows. Raises UsageError where this run kept none; an earlier one may have not."""
+    if embedding is None:
+        return None
+    column = f"{embedding}.embedding"
+    if column in votes.column_names:
+        return _vectors(votes[column], rows)
+    if source.wanted is not None:
+        return None
+    advice = "they would be with --set stack.keep_embeddings=true"
+    raise UsageError(f"{source.run_out}: no embeddings of {embedding!r} were kept; {advice}")
+
+
 def _of_single_frames(verdicts: pa.Table, votes: pa.Table) -> tuple[U8, I16, npt.NDArray[np.int64]]:
-    """Hash and quality an item, and its row of the votes (-1: not compared).
+    """Hash and quality of each item, and its row of the votes (-1: not compared).
 
     One hash says what a picture is, but not what a film is: films that share a title would be one. See `known`.
     """
@@ -187,9 +207,9 @@ def _vectors(column: pa.ChunkedArray, rows: npt.NDArray[np.int64]) -> F16:
     flat = column.drop_null().combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float16)
     every = np.full((len(column), dim), np.nan, np.float16)
     every[valid] = flat.reshape(-1, dim)
-    found = np.full((len(rows), dim), np.nan, np.float16)
-    found[rows >= 0] = every[rows[rows >= 0]]
-    return found
+    vectors = np.full((len(rows), dim), np.nan, np.float16)
+    vectors[rows >= 0] = every[rows[rows >= 0]]
+    return vectors
 
 
 def _items(verdicts: pa.Table, run_out: str | None) -> pa.Table:
@@ -204,8 +224,8 @@ def _items(verdicts: pa.Table, run_out: str | None) -> pa.Table:
 
 
 def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    found: npt.NDArray[np.int64] = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
-    return found
+    numbers: I64 = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+    return numbers
 
 
 def _contents(column: pa.ChunkedArray) -> U64:
@@ -228,35 +248,42 @@ def _by_content(wanted: pa.Table, out: str) -> Pictures:
     )
 
 
-def _earlier_parts(ledger: str, out: str) -> Iterator[tuple[str, str, str, pa.Table]]:
-    """(run, part, format, its rows of the ledger) for each part with current rows of other runs."""
+def _earlier_parts(ledger: str, out: str) -> Iterator[_Source]:
+    """Each part with current rows of runs other than `out`, and those rows."""
+    rows = _current_rows(ledger, out)
+    if rows is None:
+        return
+    for name in ("run_out", "format", "verdict"):
+        rows = rows.set_column(rows.schema.get_field_index(name), name, rows[name].cast(pa.string()))
+    rows = rows.sort_by([("run_out", "ascending"), ("part", "ascending"), ("item_id", "ascending")])
+    parts = list(zip(*(rows[name].to_pylist() for name in ("run_out", "part", "format")), strict=True))
+    for of_part in adjacent_runs(parts):
+        run_out, part, format_ = parts[of_part.start]
+        wanted = rows.slice(of_part.start, of_part.stop - of_part.start)
+        yield _Source(run_out=run_out, part=part, format=format_, wanted=wanted)
+
+
+def _current_rows(ledger: str, out: str) -> pa.Table | None:
+    """The newest row of each item that another run than `out` judged; None where the ledger is empty."""
     log = open_log(ledger)
     files = log.newest_first
     keys = [table_keys(table) for file in files for table in read_file(ledger, file, ("key",))]
     if not keys:
-        return
+        return None
     high, low = (np.concatenate([k[half] for k in keys]) for half in (0, 1))
-    order = np.lexsort((low, high))  # stable: of equal keys the newest stays first
-    current = np.zeros(len(order), dtype=bool)
-    current[order[0]] = True
-    current[order[1:]] = (high[order[1:]] != high[order[:-1]]) | (low[order[1:]] != low[order[:-1]])
-    found, start = [], 0
+    current = np.zeros(len(high), dtype=bool)
+    current[newest_rows(high, low)] = True
+    kept, start = [], 0
     for file in files:
         for table in read_file(ledger, file, _LEDGER):
             here = current[start : start + table.num_rows]
             start += table.num_rows
-            judged = pc.and_(pc.equal(table["status"], Status.OK.value), pc.is_null(table["deleted_at"]))
-            other = pc.not_equal(table["run_out"].cast(pa.string()), out)
-            kept = here & np.asarray(pc.fill_null(pc.and_(judged, other), False))
-            found.append(table.filter(pa.array(kept)).drop_columns(["key", "status", "deleted_at"]))
-    rows = pa.concat_tables(found).unify_dictionaries().combine_chunks()
-    for name in ("run_out", "format", "verdict"):
-        rows = rows.set_column(rows.schema.get_field_index(name), name, rows[name].cast(pa.string()))
-    rows = rows.sort_by([("run_out", "ascending"), ("part", "ascending"), ("item_id", "ascending")])
-    names = list(zip(rows["run_out"].to_pylist(), rows["part"].to_pylist(), rows["format"].to_pylist(), strict=True))
-    first = 0
-    for stop in range(1, len(names) + 1):
-        if stop == len(names) or names[stop] != names[first]:
-            run_out, part, format_ = names[first]
-            yield run_out, part, format_, rows.slice(first, stop - first)
-            first = stop
+            kept.append(table.filter(pa.array(here & _judged_elsewhere(table, out))).select(_OF_PART))
+    return pa.concat_tables(kept).unify_dictionaries().combine_chunks()
+
+
+def _judged_elsewhere(rows: pa.Table, out: str) -> npt.NDArray[np.bool_]:
+    """Rows of the ledger that another run than `out` judged, of items that are still there."""
+    judged = pc.and_(pc.equal(rows["status"], Status.OK.value), pc.is_null(rows["deleted_at"]))
+    other = pc.not_equal(rows["run_out"].cast(pa.string()), out)
+    return np.asarray(pc.fill_null(pc.and_(judged, other), False))

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moderation.analysis.checks import BINS, CheckFound
+from moderation.analysis.checks import BINS, CheckScores, Disagreement
 from moderation.errors import UsageError
 
 _COLOURS = {"block": "#b3261e", "review": "#b26a00", "pass": "#1f7a4d"}
-_MOST_ROWS = 60  # checks in the figure of disagreement: more are not read
+_MAX_ROWS = 60  # checks in the figure of disagreement: more are not read
 _DPI = 110
 
 
-def plot_check(check: CheckFound, *, format_: str = "png") -> bytes:
+def plot_check(check: CheckScores, *, format_: str = "png") -> bytes:
     """The distribution of every variant's score and of the fused one, with the thresholds. Raises UsageError."""
     figure = _figure((7.2, 3.6))
     axes = figure.add_subplot()
@@ -45,30 +45,40 @@ def plot_check(check: CheckFound, *, format_: str = "png") -> bytes:
     return _encode(figure, format_)
 
 
-def plot_disagreement(checks: Sequence[CheckFound], *, format_: str = "png") -> bytes | None:
+def plot_disagreement(checks: Sequence[CheckScores], *, format_: str = "png") -> bytes | None:
     """Share of frames that two variants put on different sides of a check's threshold; None without two variants."""
-    rows = [c for c in checks if any(p.apart is not None for p in c.pairs)]
-    if not rows:
+    compared = [c for c in checks if any(p.apart is not None for p in c.pairs)]
+    if not compared:
         return None
-    rows = sorted(rows, key=lambda c: -max(p.apart or 0.0 for p in c.pairs))[:_MOST_ROWS]
-    names = list(dict.fromkeys(_pair_name(p.first, p.second) for c in rows for p in c.pairs))
-    table = np.full((len(rows), len(names)), np.nan)
-    for i, check in enumerate(rows):
-        for pair in check.pairs:
-            if pair.apart is not None:
-                table[i, names.index(_pair_name(pair.first, pair.second))] = pair.apart
+    rows = sorted(compared, key=lambda c: -max(p.apart or 0.0 for p in c.pairs))[:_MAX_ROWS]
+    names = list(dict.fromkeys(_pair_name(p) for c in rows for p in c.pairs))
+    table = _disagreement_table(rows, names)
     figure = _figure((3.0 + 1.5 * len(names), 1.4 + 0.3 * len(rows)))
     axes = figure.add_subplot()
     image = axes.imshow(table, cmap="magma_r", vmin=0, vmax=max(0.05, float(np.nanmax(table))), aspect="auto")
     axes.set_xticks(range(len(names)), names, fontsize=8, rotation=20, ha="right")
     axes.set_yticks(range(len(rows)), [c.name for c in rows], fontsize=8)
-    for (i, j), value in np.ndenumerate(table):
-        if not np.isnan(value):
-            dark = value > 0.6 * image.get_clim()[1]
-            axes.text(j, i, f"{value:.1%}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    _label_cells(axes, table, dark_from=0.6 * image.get_clim()[1])
     axes.set_title("frames on different sides of the threshold", fontsize=10, loc="left")
     figure.colorbar(image, ax=axes, format=lambda value, _: f"{value:.0%}")
     return _encode(figure, format_)
+
+
+def _label_cells(axes: Any, table: npt.NDArray[np.float64], *, dark_from: float) -> None:  # noqa: ANN401 - matplotlib
+    for row, column in np.argwhere(~np.isnan(table)).tolist():
+        value = float(table[row, column])
+        colour = "white" if value > dark_from else "black"
+        axes.text(column, row, f"{value:.1%}", ha="center", va="center", fontsize=7, color=colour)
+
+
+def _disagreement_table(checks: Sequence[CheckScores], names: Sequence[str]) -> npt.NDArray[np.float64]:
+    """float64 [checks, pairs], NaN where a check does not have a pair."""
+    table = np.full((len(checks), len(names)), np.nan)
+    for i, check in enumerate(checks):
+        for pair in check.pairs:
+            if pair.apart is not None:
+                table[i, names.index(_pair_name(pair))] = pair.apart
+    return table
 
 
 def _figure(inches: tuple[float, float]) -> Any:  # noqa: ANN401 - matplotlib is an optional package
@@ -91,6 +101,6 @@ def _shares(counts: Sequence[int]) -> npt.NDArray[np.float64]:
     return np.array(counts, np.float64) / (sum(counts) or 1)
 
 
-def _pair_name(first: str, second: str) -> str:
+def _pair_name(pair: Disagreement) -> str:
     """Variants only: the label is the row's."""
-    return f"{first.partition('.')[0]} / {second.partition('.')[0]}"
+    return f"{pair.first.partition('.')[0]} / {pair.second.partition('.')[0]}"

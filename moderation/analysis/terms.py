@@ -14,38 +14,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 # What a manifest brings is a stranger's: bounded in kinds, in length and in number.
-MOST_TERMS = 200_000
-MOST_ATTRIBUTES = 64
-_LONGEST_VALUE = 64
-_LONGEST_TEXT = 4_000
+MAX_TERMS = 200_000
+MAX_ATTRIBUTES = 64
+_MAX_VALUE_CHARS = 64
+_MAX_TEXT_CHARS = 4_000
 _PRIOR = 100.0  # pseudo-items that speak as everybody does; some tens of real ones outweigh them
 _WORD = re.compile(r"[^\W\d_][\w'-]{2,31}")
-_COMMON = frozenset(
-    [
-        "and",
-        "are",
-        "for",
-        "from",
-        "has",
-        "have",
-        "his",
-        "her",
-        "its",
-        "not",
-        "that",
-        "the",
-        "their",
-        "them",
-        "they",
-        "this",
-        "was",
-        "were",
-        "will",
-        "with",
-        "you",
-        "your",
-    ]
-)
+_COMMON = frozenset((
+    "and", "are", "for", "from", "has", "have", "his", "her", "its", "not", "that", "the",
+    "their", "them", "they", "this", "was", "were", "will", "with", "you", "your",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +53,8 @@ class TermCounts:
         """One item's terms."""
         self.items += 1
         self._counts.update(terms)
-        if len(self._counts) > MOST_TERMS:
-            kept = self._counts.most_common(MOST_TERMS // 2)
+        if len(self._counts) > MAX_TERMS:
+            kept = self._counts.most_common(MAX_TERMS // 2)
             self._counts = Counter(dict(kept))
             self.dropped = True
 
@@ -90,42 +68,49 @@ class TermCounts:
 
 def terms_of(attributes: Mapping[str, str]) -> set[tuple[str, str]]:
     """(attribute, term) of an item: a short value as it is, and the words of a longer one."""
-    found: set[tuple[str, str]] = set()
-    for key, value in list(attributes.items())[:MOST_ATTRIBUTES]:
-        text = " ".join(value[:_LONGEST_TEXT].split()).lower()
+    terms: set[tuple[str, str]] = set()
+    for key, value in list(attributes.items())[:MAX_ATTRIBUTES]:
+        text = " ".join(value[:_MAX_TEXT_CHARS].split()).lower()
         if not text:
             continue
         words = {word for word in _WORD.findall(text) if word not in _COMMON}
-        if len(text) <= _LONGEST_VALUE and len(text.split()) <= 3:
-            found.add((key, text))
+        if len(text) <= _MAX_VALUE_CHARS and len(text.split()) <= 3:
+            terms.add((key, text))
             words.discard(text)
         if len(text.split()) > 1:
-            found.update((key, word) for word in words)
-    return found
+            terms.update((key, word) for word in words)
+    return terms
 
 
-def over_represented(chosen: TermCounts, everything: TermCounts, *, most: int = 20, least: int = 2) -> tuple[Term, ...]:
+def over_represented(
+    chosen: TermCounts, everything: TermCounts, *, limit: int = 20, min_items: int = 2
+) -> tuple[Term, ...]:
     """Terms that the chosen have more often than the rest, the surest first; `chosen` are among `everything`.
 
-    least: items among the chosen that must have a term.
+    min_items: items among the chosen that must have a term.
     """
-    others = everything.items - chosen.items
-    if not chosen.items or others <= 0:
+    if not chosen.items or everything.items <= chosen.items:
         return ()
-    found: list[Term] = []
-    for (attribute, term), count in chosen.terms():
-        if count < least:
-            continue
-        whole = max(count, everything[attribute, term])
-        rest = whole - count
-        # The prior is split as all items are; never certain, or a term that all have would have infinite odds.
-        prior = _PRIOR * min(whole / everything.items, 1 - 1e-9)
-        odds = [(yes + prior) / (n + _PRIOR - yes - prior) for yes, n in ((count, chosen.items), (rest, others))]
-        log_odds = math.log(odds[0] / odds[1])
-        z = log_odds / math.sqrt(1 / (count + prior) + 1 / (rest + prior))
-        if log_odds > 0:
-            lift = (count / chosen.items) / (whole / everything.items)
-            found.append(
-                Term(attribute=attribute, term=term, chosen=count, others=rest, lift=lift, log_odds=log_odds, z=z)
-            )
-    return tuple(sorted(found, key=lambda t: (-t.z, t.attribute, t.term))[:most])
+    weighed = [_weigh(term, chosen, everything) for term, count in chosen.terms() if count >= min_items]
+    more_often = [term for term in weighed if term.log_odds > 0]
+    return tuple(sorted(more_often, key=lambda t: (-t.z, t.attribute, t.term))[:limit])
+
+
+def _weigh(key: tuple[str, str], chosen: TermCounts, everything: TermCounts) -> Term:
+    count = chosen[key]
+    others = everything.items - chosen.items
+    whole = max(count, everything[key])
+    rest = whole - count
+    # The prior is split as all items are; never certain, or a term that all have would have infinite odds.
+    prior = _PRIOR * min(whole / everything.items, 1 - 1e-9)
+    odds = [(yes + prior) / (n + _PRIOR - yes - prior) for yes, n in ((count, chosen.items), (rest, others))]
+    log_odds = math.log(odds[0] / odds[1])
+    return Term(
+        attribute=key[0],
+        term=key[1],
+        chosen=count,
+        others=rest,
+        lift=(count / chosen.items) / (whole / everything.items),
+        log_odds=log_odds,
+        z=log_odds / math.sqrt(1 / (count + prior) + 1 / (rest + prior)),
+    )

@@ -15,16 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moderation import storage
 from moderation.config.model import Config
 from moderation.ledger.difference import TONIGHT, Origin, row_contents, tonight_key
 from moderation.ledger.index import locate
 from moderation.ledger.listing import Listing, read_copies
 from moderation.ledger.rows import U64, content_id, item_key, split_keys
 from moderation.planning.shards import make_shards
-from moderation.results.receipts import commit_shard, part_name
+from moderation.results.layout import VERDICTS, VOTES, part_uri
+from moderation.results.reader import read_part
+from moderation.results.receipts import commit_shard
 from moderation.results.schema import verdicts_schema
-from moderation.results.tables import Row, decode_table, encode_table, verdicts_table
+from moderation.results.tables import ItemRow, encode_table, verdicts_table
 from moderation.types import ErrorCode, Item, Judgement, Kind, Shard, Status, Verdict
 
 _PARTS = 8  # of other runs, held as tables
@@ -106,10 +107,9 @@ _Reader = Callable[[str, str, str], _Part | None]
 
 
 def _read_part(run_out: str, part: str, format_: str) -> _Part | None:
-    name = part_name(part, format_)
     try:
-        verdicts = decode_table(storage.read_bytes(storage.join(run_out, "verdicts", name)), format_)
-        votes = decode_table(storage.read_bytes(storage.join(run_out, "votes", name)), format_)
+        verdicts = read_part(part_uri(run_out, VERDICTS, part, format_), format_)
+        votes = read_part(part_uri(run_out, VOTES, part, format_), format_)
     except FileNotFoundError:
         return None
     return _Part(verdicts, votes, {i: row for row, i in enumerate(verdicts["item_id"].to_pylist())})
@@ -126,14 +126,14 @@ def _write(target: Target, shard: Shard, origins: list[Origin | None], read: _Re
         verdict, its_votes = found
         verdicts.append(_renamed(conform(verdict, schema), item, found_in=str(verdict["item_id"][0])))
         votes.append(_set(conform(its_votes, target.votes_schema), "item_id", item.item_id))
-    tables = {"votes": pa.concat_tables(votes), "verdicts": pa.concat_tables(verdicts)}
+    tables = {VOTES: pa.concat_tables(votes), VERDICTS: pa.concat_tables(verdicts)}
     commit_shard(
         target.out,
         shard,
         parts={name: encode_table(table.combine_chunks(), target.config.output) for name, table in tables.items()},
         rows={name: table.num_rows for name, table in tables.items()},
         format_=target.config.output.format,
-        facts={"counts": count_table(tables["verdicts"], tables["votes"].num_rows), "worker": REASON},
+        facts={"counts": count_table(tables[VERDICTS], tables[VOTES].num_rows), "worker": REASON},
     )
 
 
@@ -150,7 +150,7 @@ def _taken_over(item: Item, origin: Origin | None, read: _Reader) -> tuple[pa.Ta
     return verdict, part.votes.filter(pc.equal(part.votes["item_id"], cells["item_id"]))
 
 
-def _lost(item: Item) -> Row:
+def _lost(item: Item) -> ItemRow:
     # Of a code that the next night tries again; by then the ledger does not promise this content any more.
     detail = "what has the same content, by its etag or the manifest, was not judged or proved different"
     judged = Judgement(
@@ -160,7 +160,7 @@ def _lost(item: Item) -> Row:
         score=None,
         confidence=None,
     )
-    return Row(
+    return ItemRow(
         item=item,
         status=Status.ERROR,
         kind=Kind.UNKNOWN,

@@ -11,14 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moderation import storage
 from moderation.concurrency import map_ahead
 from moderation.errors import FatalError
 from moderation.ledger.index import Facts, locate
 from moderation.ledger.rows import KEY_BYTES, LEDGER_SCHEMA, content_key, item_key, item_version, measured_ids
 from moderation.ledger.store import Log, find_rows, newest, table_keys
-from moderation.results.receipts import part_name
-from moderation.results.tables import decode_table
+from moderation.results.layout import VERDICTS, part_uri
+from moderation.results.reader import read_part
 from moderation.types import Shard
 
 _READERS = 16
@@ -40,8 +39,7 @@ def judged_rows(shards: Iterable[Shard], night: NightFacts) -> Iterator[pa.Table
     """A table of `LEDGER_SCHEMA` a committed shard. Raises FatalError where a part is not that of its shard."""
 
     def rows(shard: Shard) -> pa.Table:
-        name = part_name(shard.shard_id, night.format)
-        table = decode_table(storage.read_bytes(storage.join(night.out, "verdicts", name)), night.format)
+        table = read_part(part_uri(night.out, VERDICTS, shard.shard_id, night.format), night.format)
         return _shard_rows(shard, table.select(_JUDGED), night)
 
     with ThreadPoolExecutor(_READERS, "entry") as pool:

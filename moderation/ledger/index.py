@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from moderation.ledger.rows import RETRIED, U64
-from moderation.ledger.store import Log, LogFile, read_file, table_keys
+from moderation.ledger.store import Log, LogFile, newest_rows, read_file, table_keys
 from moderation.types import Status
 
 Flags = npt.NDArray[np.uint8]
@@ -153,10 +153,7 @@ def _mask(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
 def _merge(base: tuple[_Columns, U64], recent: tuple[_Columns, U64]) -> tuple[_Columns, U64]:
     """Recent rows (newest first, keys perhaps several times) over base rows (sorted, each key once)."""
     (high, low, version, flags), contents = recent
-    order = np.lexsort((low, high))
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])
-    order = order[first]
+    order = newest_rows(high, low)
     where, found = locate(base[0][0], base[0][1], high[order], low[order])
 
     def over(old: npt.NDArray[_T], new: npt.NDArray[_T]) -> npt.NDArray[_T]:

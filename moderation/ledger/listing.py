@@ -20,6 +20,7 @@ from moderation import storage
 from moderation.ledger.difference import Origin
 from moderation.planning.schema import PLAN_SCHEMA
 from moderation.planning.shards import shards_from_table, shards_to_table
+from moderation.results.layout import night_uri
 from moderation.types import Item, Shard
 
 _CHUNK_ROWS = 20_000  # a few MB; one chunk is held as items
@@ -48,7 +49,7 @@ class Spool:
             self._publish()
         storage.publish(marks_uri(self._out), _parquet(marks))
         facts = {"copy_chunks": self._chunks, "counts": dict(sorted(counts.items()))}
-        storage.publish(storage.join(self._out, "night", "listing.json"), json.dumps(facts, indent=1).encode())
+        storage.publish(night_uri(self._out, "listing.json"), json.dumps(facts, indent=1).encode())
 
     def _publish(self) -> None:
         storage.publish(copies_uri(self._out, self._chunks), encode_copies(self._held))
@@ -65,18 +66,18 @@ class Listing:
 
 def read_listing(out: str) -> Listing | None:
     """The record of a night's listing; None while it has not ended."""
-    data = storage.read_optional(storage.join(out, "night", "listing.json"))
+    data = storage.read_optional(night_uri(out, "listing.json"))
     return None if data is None else Listing(**json.loads(data))
 
 
 def copies_uri(out: str, chunk: int) -> str:
     """A chunk of the items that take over a verdict."""
-    return storage.join(out, "night", f"copies-{chunk:05d}.parquet")
+    return night_uri(out, f"copies-{chunk:05d}.parquet")
 
 
 def marks_uri(out: str) -> str:
     """What has gone and what has come back."""
-    return storage.join(out, "night", "marks.parquet")
+    return night_uri(out, "marks.parquet")
 
 
 def read_copies(out: str, listing: Listing) -> Iterator[list[tuple[Item, Origin]]]:

@@ -179,13 +179,20 @@ def encode(table: pa.Table) -> bytes:
 
 
 def newest(table: pa.Table) -> pa.Table:
-    """The first row of each key, sorted by key; the caller gives newer rows first."""
-    high, low = table_keys(table)
+    """The newest row of each key, sorted by key; the caller gives newer rows first."""
+    return table.take(pa.array(newest_rows(*table_keys(table))))
+
+
+def newest_rows(high: U64, low: U64) -> npt.NDArray[np.int64]:
+    """The number of the first row of each key, sorted by key.
+
+    high, low: uint64 [N], the halves of the keys; newer rows first.
+    """
     order = np.lexsort((low, high))  # stable: the first of equal keys stays first
     high, low = high[order], low[order]
     first = np.ones(len(order), dtype=bool)
     first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
-    return table.take(pa.array(order[first]))
+    return order[first]
 
 
 def table_keys(table: pa.Table) -> tuple[U64, U64]:

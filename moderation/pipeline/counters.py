@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from moderation.results.tables import Row
+from moderation.results.tables import ItemRow
 from moderation.types import (
     Role,
 )
 
 
-def count_rows(rows: Sequence[Row]) -> dict[str, int]:
+def count_rows(rows: Sequence[ItemRow]) -> dict[str, int]:
     """Counters of a shard; those of a run are their sums."""
     counts: Counter[str] = Counter()
     for row in rows:

@@ -15,7 +15,7 @@ from moderation.pipeline.clock import Clock
 from moderation.pipeline.judging import judge_decoded
 from moderation.pipeline.pools import Pools
 from moderation.policy.bind import BoundPolicy
-from moderation.results.tables import Row
+from moderation.results.tables import ItemRow
 from moderation.scoring.batching import Decoded, score_items
 from moderation.scoring.stack import Stack
 from moderation.sources.fetch import Fetcher
@@ -37,7 +37,7 @@ def moderate_items(
     clock: Clock | None = None,
     poison: Mapping[str, ItemError] | None = None,
     fetch: Callable[[Item], Sequence[bytes | ItemError]] | None = None,
-) -> Iterator[Row]:
+) -> Iterator[ItemRow]:
     """Rows of items, in their order, one per item. Pure of output: nothing is written.
 
     fetch: how encoded bytes are read; by default from storage.

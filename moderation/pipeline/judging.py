@@ -5,13 +5,13 @@ from __future__ import annotations
 from moderation.errors import ItemError
 from moderation.policy.bind import BoundPolicy
 from moderation.policy.judge import judge_item
-from moderation.results.tables import Row
+from moderation.results.tables import ItemRow
 from moderation.scoring.batching import Decoded
 from moderation.scoring.votes import BatchVotes
 from moderation.types import ErrorCode, ItemVotes, Media, Role, Status
 
 
-def judge_decoded(decoded: Decoded, scored: BatchVotes | ItemError | None, policy: BoundPolicy) -> Row:
+def judge_decoded(decoded: Decoded, scored: BatchVotes | ItemError | None, policy: BoundPolicy) -> ItemRow:
     """The row of an item. scored: its frames' votes; why they failed; None where it has no frames."""
     media = decoded.media
     batch = scored if isinstance(scored, BatchVotes) else None
@@ -19,7 +19,7 @@ def judge_decoded(decoded: Decoded, scored: BatchVotes | ItemError | None, polic
     code, detail = (scored.code, scored.detail) if isinstance(scored, ItemError) else (media.error, media.error_detail)
     if votes is None and code is None:
         code = ErrorCode.NO_FRAMES
-    return Row(
+    return ItemRow(
         item=decoded.item,
         status=_status_of(code),
         kind=media.kind,

@@ -23,6 +23,7 @@ from moderation.media import decode_item, encode_jpeg, sniff
 from moderation.pipeline.clock import Clock
 from moderation.pipeline.counters import peak_memory_bytes
 from moderation.pipeline.pools import Pools
+from moderation.results.layout import TARS
 from moderation.results.receipts import Receipt, commit_shard
 from moderation.sources.fetch import Fetcher
 from moderation.sources.items import make_id
@@ -68,9 +69,9 @@ def cut_shard(
     return commit_shard(
         out,
         shard,
-        parts={"tars": data},
-        rows={"tars": len(cuts)},
-        counted="tars",
+        parts={TARS: data},
+        rows={TARS: len(cuts)},
+        counted=TARS,
         format_="tar",
         facts={
             "counts": count_cuts(cuts),

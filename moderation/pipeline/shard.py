@@ -7,7 +7,6 @@ them. Rows come out in the order of the shard's items, one an item, whatever hap
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from moderation.config.model import Config
 from moderation.errors import ItemError
@@ -16,31 +15,14 @@ from moderation.pipeline.counters import count_rows, peak_memory_bytes
 from moderation.pipeline.items import moderate_items
 from moderation.pipeline.pools import Pools
 from moderation.policy.bind import BoundPolicy
+from moderation.results.layout import VERDICTS, VOTES
 from moderation.results.receipts import Receipt, commit_shard
+from moderation.results.record import RunFacts
 from moderation.results.tables import encode_table, verdicts_table, votes_table
 from moderation.scoring.stack import Stack
 from moderation.types import (
     Shard,
 )
-from moderation.version import __version__
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
-    """What every part of a run says of its origin, in its schema's metadata."""
-
-    run_id: str
-    stack_fingerprint: str
-    policy_hash: str
-
-    def metadata(self) -> dict[str, str]:
-        """As strings, for Arrow."""
-        return {
-            "run_id": self.run_id,
-            "stack_fingerprint": self.stack_fingerprint,
-            "policy_hash": self.policy_hash,
-            "code_version": __version__,
-        }
 
 
 def moderate_shard(
@@ -71,8 +53,8 @@ def moderate_shard(
         metadata = facts.metadata()
         votes = votes_table(rows, stack.labels, stack.blob_sizes, stack.embedding_dims, metadata)
         verdicts = verdicts_table(rows, checks, metadata)
-        parts = {"votes": encode_table(votes, config.output), "verdicts": encode_table(verdicts, config.output)}
-        return parts, {"votes": votes.num_rows, "verdicts": verdicts.num_rows}
+        parts = {VOTES: encode_table(votes, config.output), VERDICTS: encode_table(verdicts, config.output)}
+        return parts, {VOTES: votes.num_rows, VERDICTS: verdicts.num_rows}
 
     parts, counts = clock.timed("write", encode)
     return commit_shard(

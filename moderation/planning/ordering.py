@@ -21,17 +21,17 @@ from moderation.planning.schema import PLAN_SCHEMA
 from moderation.planning.shards import Sharder, make_shards, shards_from_table, shards_to_table
 from moderation.types import Item, Shard
 
-MOST_PRIORITIES = 1000
+MAX_PRIORITIES = 1000
 # Items in unfinished shards, about 1 KiB each; beyond it the fullest shard is closed early. By the items alone, so
 # that the same source gives the same shards.
-MOST_HELD = 65_536
+MAX_HELD = 65_536
 
 
 def cut_shards(items: Iterable[Item], config: ShardConfig) -> Iterator[Shard]:
     """Shards in the order of the source, each as soon as it is full; or with `order_by`, of the largest value first.
 
     Ordered, the first shard comes only when all items are known. An item without the attribute counts as 0.
-    Raises UsageError for a value that is not a number, and for more than MOST_PRIORITIES different ones.
+    Raises UsageError for a value that is not a number, and for more than MAX_PRIORITIES different ones.
     """
     if config.order_by is None:
         return make_shards(items, config)
@@ -69,14 +69,14 @@ def _spool(items: Iterable[Item], config: ShardConfig, attribute: str, path: str
 
         for item in items:
             priority = priority_of(item, attribute)
-            if priority not in sharders and len(sharders) == MOST_PRIORITIES:
+            if priority not in sharders and len(sharders) == MAX_PRIORITIES:
                 raise UsageError(
-                    f"shards.order_by={attribute}: more than {MOST_PRIORITIES} different values; round them, so that"
+                    f"shards.order_by={attribute}: more than {MAX_PRIORITIES} different values; round them, so that"
                     " items of one value can share a shard"
                 )
             held += 1
             write(priority, sharders.setdefault(priority, Sharder(config)).add(item))
-            if held > max(MOST_HELD, config.max_items):
+            if held > max(MAX_HELD, config.max_items):
                 fullest = max(sharders, key=lambda p: (sharders[p].held, p))
                 write(fullest, sharders[fullest].close())
         for priority, sharder in sharders.items():

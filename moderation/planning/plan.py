@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from moderation import storage
 from moderation.config.model import Config
+from moderation.planning.names import chunk_uri, plan_folder, plan_uri
 from moderation.planning.ordering import cut_shards
 from moderation.planning.schema import PLAN_SCHEMA
 from moderation.planning.shards import plan_batches, shards_from_table
@@ -27,16 +28,6 @@ from moderation.types import Item, Shard
 # The first shard is handed out at once; later chunks hold up to this many shards, or what came in this time.
 _CHUNK_SHARDS = 64
 _CHUNK_WAIT_S = 5.0
-
-
-def plan_uri(out: str) -> str:
-    """The finished plan."""
-    return storage.join(out, "plan.parquet")
-
-
-def chunk_uri(out: str, index: int) -> str:
-    """A piece of the plan while listing goes on."""
-    return storage.join(out, "plan", f"chunk-{index:06d}.parquet")
 
 
 def plan_shards(
@@ -64,7 +55,7 @@ def plan_shards(
     chunks = _read_chunks(out) if part is None else []
     items = _limited(open_items() if open_items is not None else open_source(source, config.source), limit)
     if part is not None:
-        storage.delete_tree(storage.join(out, "plan"))
+        storage.delete_tree(plan_folder(out))
         return _write_plan(take_slice(cut_shards(items, config.shards), part, out), out, [])
     if not chunks:
         return _write_plan(cut_shards(items, config.shards), out, [])
@@ -102,7 +93,7 @@ def _write_plan(shards: Iterable[Shard], out: str, chunks: list[bytes]) -> Itera
         chunks.append(_publish_chunk(held, out, len(chunks)))
     # The finished plan first: a reader of the tail must never see fewer shards than were handed out.
     storage.publish(plan_uri(out), _merge(chunks))
-    storage.delete_tree(storage.join(out, "plan"))
+    storage.delete_tree(plan_folder(out))
     yield from held
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 from moderation import storage
 from moderation.errors import UsageError
+from moderation.planning.names import listing_uri, slices_folder
 from moderation.types import Shard
 
 # More jobs at once than this share nothing but their bill; and a status reads a few files of each.
-MOST_SLICES = 1000
+MAX_SLICES = 1000
 _FOLDER = re.compile(r"([1-9][0-9]{0,3})-of-([1-9][0-9]{0,3})")
 
 
@@ -37,7 +38,7 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class SliceListing:
     """What a slice's listing saw of the whole source, so that slices can be told to be parts of the same.
 
     digest: sha256 over the ids of all shards in order. positions: where this slice's shards stand among them.
@@ -56,19 +57,19 @@ def parse_slice(text: str) -> Slice:
     if not slash or not index.strip().isdecimal() or not count.strip().isdecimal():
         raise UsageError(f"slice {text!r}: expected which of how many, for example 3/8")
     found = Slice(index=int(index), count=int(count))
-    if not 1 <= found.index <= found.count <= MOST_SLICES:
-        raise UsageError(f"slice {text!r}: expected 1/N to N/N, with N at most {MOST_SLICES}")
+    if not 1 <= found.index <= found.count <= MAX_SLICES:
+        raise UsageError(f"slice {text!r}: expected 1/N to N/N, with N at most {MAX_SLICES}")
     return found
 
 
 def slice_home(out: str, part: Slice) -> str:
     """The folder of a slice's own plan, state and summary."""
-    return storage.join(out, "slices", f"{part.index}-of-{part.count}")
+    return storage.join(slices_folder(out), f"{part.index}-of-{part.count}")
 
 
 def find_slices(out: str) -> list[Slice]:
     """The slices that have left anything in OUT, by count and index; one listing."""
-    top = storage.join(storage.canonical(out).rstrip("/"), "slices")
+    top = slices_folder(storage.canonical(out).rstrip("/"))
     found: set[Slice] = set()
     try:
         for info in storage.list_objects(top):
@@ -101,18 +102,13 @@ def take_slice(shards: Iterable[Shard], part: Slice, home: str) -> Iterator[Shar
     storage.publish(listing_uri(home), json.dumps(record).encode())
 
 
-def listing_uri(home: str) -> str:
-    """Where a slice says what its listing saw."""
-    return storage.join(home, "listing.json")
-
-
-def read_listing(home: str) -> Listing | None:
+def read_listing(home: str) -> SliceListing | None:
     """What a slice's listing saw; None while it goes on. Raises UsageError when the file is not one of ours."""
     data = storage.read_optional(listing_uri(home))
     if data is None:
         return None
     try:
         record = json.loads(data)
-        return Listing(**{**record, "positions": tuple(record["positions"])})
+        return SliceListing(**{**record, "positions": tuple(record["positions"])})
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{listing_uri(home)}: not readable") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from moderation.types import ErrorCode
 
@@ -70,3 +70,17 @@ ADVICE: Mapping[ErrorCode, Advice] = {
         "Nothing; it counts as no error.",
     ),
 }
+_UNKNOWN = Advice("A code that this version does not know.", "Read the rows' error_detail.")
+
+
+def describe_problems(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`code, items, share, meaning, action` of each error code of a run; what was skipped did not go wrong: last."""
+    items = summary["items"]
+    codes = sorted(summary["errors"].items(), key=lambda pair: pair[0] == ErrorCode.NOT_MEDIA)
+    return [
+        {"code": code, "items": n, "share": n / items if items else 0.0, **_advice(code)._asdict()} for code, n in codes
+    ]
+
+
+def _advice(code: str) -> Advice:
+    return ADVICE[ErrorCode(code)] if code in set(ErrorCode) else _UNKNOWN

@@ -1,7 +1,7 @@
 """Columns of questions that were asked after a run, beside its votes; committed parts are never touched.
 
     OUT/asks/<name>/ask.json               what was asked of what; written last: without it there is no such column
-    OUT/asks/<name>/part-<shard>.parquet   item_id, frame, and a column a variant, called as the stack would call it
+    OUT/asks/<name>/part-<shard>.parquet   item_id, frame, and one column per variant, called as the stack would call it
 
 Because the columns are called `clip_b32.<name>`, a policy that reads them needs no change when the question moves into
 the configuration of the next run.
@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
-import pyarrow.parquet as pq
 
 from moderation import storage
 from moderation.config.canonical import canonical_json
 from moderation.config.model import OutputConfig
 from moderation.errors import UsageError
-from moderation.results.receipts import part_name
+from moderation.results.layout import ASK_FILE, VOTES, ask_part_uri, ask_uri, asks_folder, part_uri
+from moderation.results.reader import read_column_names, read_part
 from moderation.results.tables import encode_table
 from moderation.types import F32
 from moderation.version import SCHEMA_VERSION
@@ -32,10 +32,10 @@ from moderation.version import SCHEMA_VERSION
 def asked_labels(out: str) -> dict[str, tuple[str, ...]]:
     """Questions that were kept beside the votes of OUT: name -> the columns that `with_asked` adds."""
     try:
-        listed = [info.uri for info in storage.list_objects(storage.join(out, "asks"))]
+        listed = [info.uri for info in storage.list_objects(asks_folder(out))]
     except FileNotFoundError:
         return {}
-    records = [json.loads(storage.read_bytes(uri)) for uri in listed if uri.endswith("/ask.json")]
+    records = [json.loads(storage.read_bytes(uri)) for uri in listed if uri.endswith(f"/{ASK_FILE}")]
     return {record["name"]: tuple(record["labels"]) for record in sorted(records, key=lambda r: str(r["name"]))}
 
 
@@ -46,7 +46,7 @@ def with_asked(votes: pa.Table, out: str, shard_id: str, names: Sequence[str], f
     """
     for name in names:
         try:
-            part = read_part(storage.join(out, "asks", name, part_name(shard_id, format_)), None, format_)
+            part = read_part(ask_part_uri(out, name, shard_id, format_), format_)
         except FileNotFoundError as error:
             raise UsageError(f"{out}: {name!r} was not asked of shard {shard_id}; ask it again") from error
         if _run_id(part) != _run_id(votes):
@@ -60,33 +60,15 @@ def with_asked(votes: pa.Table, out: str, shard_id: str, names: Sequence[str], f
     return votes
 
 
-def read_part(uri: str, columns: Sequence[str] | None, format_: str) -> pa.Table:
-    """A part, or some of its columns (only they are read of a Parquet file).
-
-    Raises FileNotFoundError, UsageError naming a column that it lacks, StorageError.
-    """
-
-    def read() -> pa.Table:
-        with storage.open_input(uri) as file:
-            if format_ == "arrow":
-                return _pick(pa.ipc.open_file(file).read_all(), columns, uri)
-            parquet = pq.ParquetFile(file)
-            _refuse_missing(parquet.schema_arrow.names, columns, uri)
-            return parquet.read(columns=None if columns is None else list(columns))
-
-    return storage.retrying(read, what=uri)
-
-
 def refuse_taken(
     out: str, run_id: str, question: Mapping[str, Any], labels: Sequence[str], shard_id: str, format_: str
 ) -> None:
     """Raises UsageError when a vote or another question has this name already."""
-    with storage.open_input(storage.join(out, "votes", part_name(shard_id, format_))) as file:
-        names = pa.ipc.open_file(file).schema.names if format_ == "arrow" else pq.read_schema(file).names
+    names = read_column_names(part_uri(out, VOTES, shard_id, format_), format_)
     taken = [label for label in labels if label in names]
     if taken:
         raise UsageError(f"{out}: its votes have {taken[0]} already; choose another name")
-    before = storage.read_optional(storage.join(out, "asks", question["name"], "ask.json"))
+    before = storage.read_optional(ask_uri(out, question["name"]))
     if before is not None and json.loads(before)["asked"] != _identity(run_id, question, labels):
         raise UsageError(f"{out}: asks/{question['name']} was another question; choose another name")
 
@@ -102,10 +84,10 @@ def write_asked(
     )
     columns = [pa.array(np.ascontiguousarray(scores[:, i]), pa.float32(), from_pandas=True) for i in range(len(labels))]
     table = pa.table([votes["item_id"], votes["frame"], *columns], schema=schema)
-    storage.publish(storage.join(out, "asks", name, part_name(shard_id, output.format)), encode_table(table, output))
+    storage.publish(ask_part_uri(out, name, shard_id, output.format), encode_table(table, output))
 
 
-def write_record(out: str, run_id: str, question: Mapping[str, Any], labels: Sequence[str], shards: int) -> None:
+def write_ask_record(out: str, run_id: str, question: Mapping[str, Any], labels: Sequence[str], shards: int) -> None:
     """Say what was asked of what, once the parts are there. question: as plain data, with its `name`."""
     record: Mapping[str, Any] = {
         "name": question["name"],
@@ -116,7 +98,7 @@ def write_record(out: str, run_id: str, question: Mapping[str, Any], labels: Seq
         "shards": shards,
     }
     text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
-    storage.publish(storage.join(out, "asks", question["name"], "ask.json"), text.encode())
+    storage.publish(ask_uri(out, question["name"]), text.encode())
 
 
 def _identity(run_id: str, question: Mapping[str, Any], labels: Sequence[str]) -> str:
@@ -126,14 +108,3 @@ def _identity(run_id: str, question: Mapping[str, Any], labels: Sequence[str]) -
 
 def _run_id(table: pa.Table) -> str:
     return bytes((table.schema.metadata or {}).get(b"moderation.run_id", b"")).decode()
-
-
-def _pick(table: pa.Table, columns: Sequence[str] | None, uri: str) -> pa.Table:
-    _refuse_missing(table.column_names, columns, uri)
-    return table if columns is None else table.select(list(columns))
-
-
-def _refuse_missing(names: Sequence[str], columns: Sequence[str] | None, uri: str) -> None:
-    missing = [column for column in columns or () if column not in names]
-    if missing:
-        raise UsageError(f"{uri}: has no column {missing[0]}")

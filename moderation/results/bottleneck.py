@@ -53,5 +53,8 @@ def find_bottleneck(seconds: Mapping[str, float], waits: Mapping[str, float]) ->
 
 def tell_bottleneck(seconds: Mapping[str, float], waits: Mapping[str, float]) -> str | None:
     """The bottleneck in one sentence and what would help; None where it is unknown."""
-    found = find_bottleneck(seconds, waits)
-    return None if found is None else _ADVICE[found[0]].format(share=f"{found[1]:.0%}")
+    bottleneck = find_bottleneck(seconds, waits)
+    if bottleneck is None:
+        return None
+    step, share = bottleneck
+    return _ADVICE[step].format(share=f"{share:.0%}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
-import pyarrow.parquet as pq
 
-from moderation import storage
 from moderation.errors import UsageError
 from moderation.hashes.search import HASH_BYTES, I16, I64
+from moderation.results.reader import read_present
 from moderation.types import U8
 
 NO_QUALITY = -1
@@ -33,36 +31,6 @@ class Hashed:
     quality: I16
 
 
-def read_run_format(out: str) -> str:
-    """`parquet` or `arrow`: the format of a run's parts. Raises UsageError when OUT holds no run."""
-    data = storage.read_optional(storage.join(out, "run.json"))
-    if data is None:
-        raise UsageError(f"{out}: no run.json; not the output of a run")
-    try:
-        format_: str = json.loads(data)["config"]["output"]["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{out}/run.json is not readable as that of a run: {error}") from error
-    return format_
-
-
-def read_columns(uri: str, wanted: list[str], format_: str) -> pa.Table:
-    """Those of the wanted columns that a part has; of a Parquet file only they are read.
-
-    Raises FileNotFoundError, StorageError.
-    """
-
-    def read() -> pa.Table:
-        with storage.open_input(uri) as file:
-            if format_ == "arrow":
-                table = pa.ipc.open_file(file).read_all()
-                return table.select([name for name in wanted if name in table.column_names])
-            parquet = pq.ParquetFile(file)
-            names = parquet.schema_arrow.names
-            return parquet.read(columns=[name for name in wanted if name in names])
-
-    return storage.retrying(read, what=uri)
-
-
 def own_frames(votes: pa.Table) -> pa.Table:
     """The rows of frames: not of their tiles, nor of pictures put together. In older votes all are frames."""
     if "role" not in votes.column_names:
@@ -72,7 +40,7 @@ def own_frames(votes: pa.Table) -> pa.Table:
 
 def read_hashes(uri: str, format_: str) -> Hashed:
     """The hashes of a part of votes. Raises UsageError when the run had no detector `pdq`."""
-    votes = own_frames(read_columns(uri, ["item_id", "role", "pdq.quality", "pdq.hash"], format_))
+    votes = own_frames(read_present(uri, format_, ["item_id", "role", "pdq.quality", "pdq.hash"]))
     if "pdq.hash" not in votes.column_names or "pdq.quality" not in votes.column_names:
         raise UsageError(f"{uri}: the run kept no hashes; its stack lacks the detector `pdq`")
     encoded = votes["item_id"].combine_chunks().dictionary_encode()
@@ -103,5 +71,5 @@ def percents(quality: pa.ChunkedArray, hashes: pa.ChunkedArray) -> I16:
     """PDQ's quality 0..1 -> int16 [F] 0..100; -1 where it or the hash is null."""
     there: npt.NDArray[np.bool_] = np.asarray(pc.and_(quality.is_valid(), hashes.is_valid()))
     numbers = quality.to_numpy().astype(np.float64) * 100
-    found: I16 = np.where(there, np.nan_to_num(numbers).round(), NO_QUALITY).astype(np.int16)
-    return found
+    rounded: I16 = np.where(there, np.nan_to_num(numbers).round(), NO_QUALITY).astype(np.int16)
+    return rounded

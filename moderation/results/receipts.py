@@ -16,6 +16,7 @@ from typing import Any
 
 from moderation import storage
 from moderation.errors import ShardError
+from moderation.results.layout import VERDICTS, part_uri, receipt_uri, receipts_folder
 from moderation.types import Shard
 
 # Receipts are a few hundred bytes each: latency, not bandwidth, bounds reading them back.
@@ -46,11 +47,6 @@ class Receipt:
     committed_at: float = field(default=0.0, compare=False)
 
 
-def part_name(shard_id: str, format_: str) -> str:
-    """File name of a shard's part in either table."""
-    return f"part-{shard_id}.{format_}"
-
-
 def commit_shard(
     out: str,
     shard: Shard,
@@ -59,9 +55,9 @@ def commit_shard(
     rows: Mapping[str, int],
     format_: str,
     facts: Mapping[str, Any],
-    counted: str = "verdicts",
+    counted: str = VERDICTS,
 ) -> Receipt:
-    """Publish the parts (`votes`, `verdicts`), then the receipt. counted: the table with a row an item.
+    """Publish the parts (`votes`, `verdicts`), then the receipt. counted: the table with one row per item.
 
     Raises ShardError when rows in != rows out, FatalError when the output is not writable, StorageError.
     """
@@ -76,16 +72,16 @@ def commit_shard(
         **facts,
     )
     for table, data in parts.items():
-        storage.publish(storage.join(out, table, part_name(shard.shard_id, format_)), data)
+        storage.publish(part_uri(out, table, shard.shard_id, format_), data)
     text = json.dumps(asdict(receipt), sort_keys=True, indent=1)
-    storage.publish(storage.join(out, "receipts", f"{shard.shard_id}.json"), text.encode())
+    storage.publish(receipt_uri(out, shard.shard_id), text.encode())
     return receipt
 
 
 def committed_ids(out: str) -> set[str]:
     """Ids of the shards that have a receipt; one listing, nothing read."""
     try:
-        listed = list(storage.list_objects(storage.join(out, "receipts")))
+        listed = list(storage.list_objects(receipts_folder(out)))
     except FileNotFoundError:
         return set()
     names = (info.uri.rsplit("/", 1)[-1] for info in listed)
@@ -96,7 +92,7 @@ def read_receipts(out: str, ids: set[str]) -> Iterator[Receipt]:
     """The receipts of these shards, in any order."""
 
     def read(shard_id: str) -> Receipt:
-        return Receipt(**json.loads(storage.read_bytes(storage.join(out, "receipts", f"{shard_id}.json"))))
+        return Receipt(**json.loads(storage.read_bytes(receipt_uri(out, shard_id))))
 
     with ThreadPoolExecutor(_READERS) as pool:
         yield from pool.map(read, sorted(ids))

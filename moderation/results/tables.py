@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,17 +14,20 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from moderation.config.model import OutputConfig
+from moderation.pages.text import printable
 from moderation.results.schema import score_column, verdicts_schema, votes_schema
-from moderation.types import ErrorCode, Item, ItemVotes, Judgement, Kind, Role, Status
+from moderation.types import ErrorCode, Evidence, Item, ItemVotes, Judgement, Kind, Region, Role, Status
 
 # Parquet pages are compressed by zstd at its default level 3 in newer releases, 1 in older ones: said here, so that
 # a library update does not change bytes.
 ZSTD_LEVEL = 3
 DETAIL_LIMIT = 500  # characters of an error's detail that a row keeps
+_OF_JUDGEMENT = ("verdict", "reason", "check", "score", "confidence")
+_OF_FRAME = ("item_id", "frame", "time_s", "role", "parent", "box", "regions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ItemRow:
     """What became of one item: a row of the verdicts table, and its frames' rows of the votes table."""
 
     item: Item
@@ -51,63 +55,30 @@ class Row:
         return self.votes.roles.count(Role.FRAME) if self.votes.roles else len(self.votes.frames)
 
 
-def verdicts_table(rows: Sequence[Row], checks: Sequence[str], metadata: Mapping[str, str]) -> pa.Table:
-    """The verdicts of a shard, a row an item, in the shard's order."""
+_Voted = tuple[ItemRow, ItemVotes]  # an item that was scored, and its votes
+
+
+def verdicts_table(rows: Sequence[ItemRow], checks: Sequence[str], metadata: Mapping[str, str]) -> pa.Table:
+    """The verdicts of a shard, one row per item, in the shard's order."""
     schema = verdicts_schema(checks, metadata)
     return pa.Table.from_pylist([_verdict_cells(row, checks) for row in rows], schema=schema)
 
 
 def votes_table(
-    rows: Sequence[Row],
+    rows: Sequence[ItemRow],
     labels: Sequence[str],
     blob_sizes: Mapping[str, int],
     embedding_dims: Mapping[str, int],
     metadata: Mapping[str, str],
 ) -> pa.Table:
-    """The votes of a shard, a row a frame."""
+    """The votes of a shard, one row per frame."""
     schema = votes_schema(labels, blob_sizes, embedding_dims, metadata)
     voted = [(row, row.votes) for row in rows if row.votes is not None and row.votes.frames]
-    counts = [len(votes.frames) for _, votes in voted]
-    columns: dict[str, pa.Array] = {
-        "item_id": pa.array(
-            [row.item.item_id for (row, _), n in zip(voted, counts, strict=True) for _ in range(n)], pa.string()
-        ),
-        "frame": pa.array([f for _, votes in voted for f in votes.frames], pa.int32()),
-        "time_s": pa.array([t for _, votes in voted for t in votes.times_s], pa.float64()),
-        "role": pa.array(
-            [r for (_, v), n in zip(voted, counts, strict=True) for r in v.roles or (Role.FRAME,) * n], pa.string()
-        ),
-        "parent": pa.array(
-            [p for (_, v), n in zip(voted, counts, strict=True) for p in v.parents or (None,) * n], pa.int32()
-        ),
-        "box": pa.array(
-            [b for (_, v), n in zip(voted, counts, strict=True) for b in v.boxes or (None,) * n],
-            schema.field("box").type,
-        ),
+    columns = {
+        **_frame_columns(voted, schema, tuple(blob_sizes)),
+        **_score_columns([votes for _, votes in voted], labels),
+        **{f"{name}.embedding": _embedding_column(voted, name, dim) for name, dim in embedding_dims.items()},
     }
-    scores = (
-        np.concatenate([votes.scores for _, votes in voted]) if voted else np.empty((0, len(labels)), dtype=np.float32)
-    )
-    for index, label in enumerate(labels):
-        # NaN inside, null in the table: a number is null or it is right.
-        columns[label] = pa.array(np.ascontiguousarray(scores[:, index]), pa.float32(), from_pandas=True)
-    for name, size in blob_sizes.items():
-        cells = [b for _, votes in voted for b in votes.blobs.get(name, (None,) * len(votes.frames))]
-        columns[name] = pa.array(cells, pa.binary(size))
-    for name, dim in embedding_dims.items():
-        columns[f"{name}.embedding"] = _embedding_column([row for row, _ in voted], name, dim)
-    columns["regions"] = pa.array(
-        [
-            [
-                {"detector": r.detector, "label": r.label, "score": r.score}
-                | {"x0": r.x0, "y0": r.y0, "x1": r.x1, "y1": r.y1}
-                for r in regions
-            ]
-            for _, votes in voted
-            for regions in (votes.regions or ((),) * len(votes.frames))
-        ],
-        schema.field("regions").type,
-    )
     return pa.table([columns[field.name] for field in schema], schema=schema)
 
 
@@ -134,23 +105,29 @@ def decode_table(data: bytes, format_: str) -> pa.Table:
     return pq.read_table(pa.BufferReader(data))
 
 
-def _verdict_cells(row: Row, checks: Sequence[str]) -> dict[str, object]:
-    judged = row.judgement
-    cells: dict[str, object] = {
+def judgement_cells(judgement: Judgement | None, checks: Sequence[str]) -> dict[str, object]:
+    """The cells of the verdicts table that a policy decides; without a judgement (skipped) they are empty."""
+    if judgement is None:
+        empty: dict[str, object] = dict.fromkeys((*_OF_JUDGEMENT, *map(score_column, checks)))
+        return {**empty, "evidence": []}
+    return {
+        "verdict": str(judgement.verdict),
+        "reason": judgement.reason,
+        "check": judgement.check,
+        "score": _null_if_nan(judgement.score),
+        "confidence": _null_if_nan(judgement.confidence),
+        "evidence": [_evidence_cells(evidence) for evidence in judgement.evidence],
+        **{score_column(check): _null_if_nan(judgement.scores.get(check)) for check in checks},
+    }
+
+
+def _verdict_cells(row: ItemRow, checks: Sequence[str]) -> dict[str, object]:
+    return {
+        **judgement_cells(row.judgement, checks),
         "item_id": row.item.item_id,
         "uri": row.item.uri,
         "kind": str(row.kind),
         "status": str(row.status),
-        "verdict": str(judged.verdict) if judged else None,
-        "reason": judged.reason if judged else None,
-        "check": judged.check if judged else None,
-        "score": _number(judged.score) if judged else None,
-        "confidence": _number(judged.confidence) if judged else None,
-        "evidence": [
-            {"detector": e.detector, "label": e.label, "score": e.score, "frame": e.frame, "time_s": e.time_s}
-            | {"box": list(e.box) if e.box else None}
-            for e in (judged.evidence if judged else ())
-        ],
         "frames_total": row.frames_total,
         "frames_scored": row.frames_scored,
         "duration_s": row.duration_s,
@@ -163,27 +140,79 @@ def _verdict_cells(row: Row, checks: Sequence[str]) -> dict[str, object]:
         "pdq": row.pdq,
         "group_id": row.item.attributes.get("group"),
         "error_code": str(row.error_code) if row.error_code else None,
-        "error_detail": _clean(row.error_detail) or None,
+        "error_detail": _detail(row.error_detail),
         "attributes": sorted(row.item.attributes.items()),
     }
-    for check in checks:
-        cells[score_column(check)] = _number(judged.scores.get(check)) if judged else None
-    return cells
 
 
-def _number(value: float | None) -> float | None:
+def _evidence_cells(evidence: Evidence) -> dict[str, object]:
+    return {
+        "detector": evidence.detector,
+        "label": evidence.label,
+        "score": evidence.score,
+        "frame": evidence.frame,
+        "time_s": evidence.time_s,
+        "box": list(evidence.box) if evidence.box else None,
+    }
+
+
+def _region_cells(region: Region) -> dict[str, object]:
+    return {
+        "detector": region.detector,
+        "label": region.label,
+        "score": region.score,
+        "x0": region.x0,
+        "y0": region.y0,
+        "x1": region.x1,
+        "y1": region.y1,
+    }
+
+
+def _null_if_nan(value: float | None) -> float | None:
     """NaN inside, null in the table."""
-    return None if value is None or value != value else value
+    return None if value is None or math.isnan(value) else value
 
 
-def _clean(text: str) -> str:
-    # Details quote decoders, which quote the file: bounded, printable, one line.
-    return "".join(c if c.isprintable() else " " for c in text)[:DETAIL_LIMIT].strip()
+def _detail(text: str) -> str | None:
+    # Details quote decoders, which quote the file.
+    return printable(text)[:DETAIL_LIMIT].strip() or None
 
 
-def _embedding_column(rows: Sequence[Row], name: str, dim: int) -> pa.Array:
+def _frame_columns(voted: Sequence[_Voted], schema: pa.Schema, blobs: Sequence[str]) -> dict[str, pa.Array]:
+    """Every column of the votes table that is neither a score nor an embedding."""
+    cells = [_frame_cells(row, votes, blobs) for row, votes in voted]
+    names = (*_OF_FRAME, *blobs)
+    return {name: pa.array([cell for of in cells for cell in of[name]], schema.field(name).type) for name in names}
+
+
+def _frame_cells(row: ItemRow, votes: ItemVotes, blobs: Sequence[str]) -> dict[str, Sequence[object]]:
+    """Cells of one item, one per frame."""
+    count = len(votes.frames)
+    nulls = (None,) * count
+    return {
+        "item_id": (row.item.item_id,) * count,
+        "frame": votes.frames,
+        "time_s": votes.times_s,
+        "role": votes.roles or (Role.FRAME,) * count,
+        "parent": votes.parents or nulls,
+        "box": votes.boxes or nulls,
+        "regions": [[_region_cells(region) for region in regions] for regions in votes.regions or ((),) * count],
+        **{name: votes.blobs.get(name, nulls) for name in blobs},
+    }
+
+
+def _score_columns(votes: Sequence[ItemVotes], labels: Sequence[str]) -> dict[str, pa.Array]:
+    scores = np.concatenate([v.scores for v in votes]) if votes else np.empty((0, len(labels)), np.float32)
+    # NaN inside, null in the table: a number is null or it is right.
+    return {
+        label: pa.array(np.ascontiguousarray(scores[:, index]), pa.float32(), from_pandas=True)
+        for index, label in enumerate(labels)
+    }
+
+
+def _embedding_column(voted: Sequence[_Voted], name: str, dim: int) -> pa.Array:
     cells: list[npt.NDArray[np.float16] | None] = []
-    for row in rows:
-        found = (row.embeddings or {}).get(name)
-        cells.extend(found if found is not None else [None] * (len(row.votes.frames) if row.votes else 0))
+    for row, votes in voted:
+        vectors = (row.embeddings or {}).get(name)
+        cells.extend(vectors if vectors is not None else [None] * len(votes.frames))
     return pa.array([None if c is None or not np.isfinite(c).all() else c for c in cells], pa.list_(pa.float16(), dim))

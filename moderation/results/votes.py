@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from moderation import storage
 from moderation.config.model import Config
 from moderation.errors import UsageError
-from moderation.results.asked import asked_labels, read_part, with_asked
-from moderation.results.receipts import part_name
+from moderation.policy.bind import BoundPolicy, bind
+from moderation.policy.model import Policy
+from moderation.results.asked import asked_labels, with_asked
+from moderation.results.reader import StoredRun
 from moderation.types import F32, ItemVotes, Region, Role
 
 
-def read_votes(out: str, shard_id: str, format_: str, asks: Sequence[str] = ()) -> pa.Table:
+def read_votes(run: StoredRun, shard_id: str, asks: Sequence[str] = ()) -> pa.Table:
     """The votes of a shard, with the columns of questions that were asked afterwards. Raises UsageError."""
-    votes = read_part(storage.join(out, "votes", part_name(shard_id, format_)), None, format_)
-    return with_asked(votes, out, shard_id, asks, format_) if asks else votes
+    votes = run.read_votes(shard_id)
+    return with_asked(votes, run.out, shard_id, asks, run.format) if asks else votes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundVotes:
+    """A part of votes, and a policy whose votes are resolved to its columns. asks: questions that were joined to it."""
+
+    shard_id: str
+    votes: pa.Table
+    policy: BoundPolicy
+    asks: tuple[str, ...]
 
 
 def vote_labels(votes: pa.Table) -> tuple[str, ...]:
@@ -40,6 +53,29 @@ def needed_asks(out: str, wanted: Sequence[str], labels: Sequence[str]) -> tuple
     return tuple(sorted(set(chosen.values())))
 
 
+def read_bound_votes(run: StoredRun, policy: Policy) -> Iterator[BoundVotes]:
+    """The votes of a run, part after part, each with the policy bound to its columns.
+
+    Votes that the policy names and the run did not cast are taken from questions that were asked afterwards. Raises
+    UsageError naming a vote that nobody cast, and the nearest right one.
+    """
+    wanted = policy_votes(policy)
+    disabled = disabled_votes(run.load_config(), wanted)
+    asks = needed_asks(run.out, wanted, vote_labels(run.read_votes(run.shard_ids[0])))
+    bound: BoundPolicy | None = None
+    for shard_id in run.shard_ids:
+        votes = read_votes(run, shard_id, asks)
+        labels = vote_labels(votes)
+        if bound is None or bound.labels != labels:
+            bound = bind(policy, labels, disabled=disabled)
+        yield BoundVotes(shard_id=shard_id, votes=votes, policy=bound, asks=asks)
+
+
+def policy_votes(policy: Policy) -> tuple[str, ...]:
+    """Every vote that a policy names, sorted."""
+    return tuple(sorted({label for check in policy.checks.values() for label in check.votes}))
+
+
 def disabled_votes(config: Config, wanted: Sequence[str]) -> tuple[str, ...]:
     """Votes of detectors that the run was configured with and left out (`stack.only`): null throughout."""
     only = config.stack.only
@@ -56,38 +92,72 @@ def score_matrix(votes: pa.Table, labels: Sequence[str]) -> F32:
 
 def item_votes(votes: pa.Table, labels: Sequence[str]) -> Iterator[tuple[str, ItemVotes]]:
     """Each item's votes, in the order of the part; frames of an item are adjacent."""
-    if not votes.num_rows:
-        return
-    names = votes.column_names
-    scores = score_matrix(votes, labels)
-    ids: list[str] = votes["item_id"].to_pylist()
-    frames: list[int] = votes["frame"].to_pylist()
-    times: list[float | None] = votes["time_s"].to_pylist()
-    regions = votes["regions"].to_pylist() if "regions" in names else [()] * len(ids)
-    related = "role" in names and any(
-        role not in (None, Role.FRAME) or parent is not None
-        for role, parent in zip(votes["role"].to_pylist(), votes["parent"].to_pylist(), strict=True)
-    )
-    kin = [votes[name].to_pylist() for name in ("role", "parent", "box")] if related else []
+    columns = _FrameColumns.of(votes, labels)
+    for own in adjacent_runs(columns.item_ids):
+        yield columns.item_ids[own.start], columns.votes_of(own)
+
+
+def adjacent_runs(keys: Sequence[object]) -> Iterator[slice]:
+    """The longest stretches of equal keys, in order; together they are all of `keys`."""
     first = 0
-    for stop in range(1, len(ids) + 1):
-        if stop < len(ids) and ids[stop] == ids[first]:
-            continue
-        own = slice(first, stop)
-        roles, parents, boxes = (column[own] for column in kin) if kin else ([], [], [])
-        # Empty where nothing is a part of anything, as the pipeline has it.
-        apart = any(r not in (None, Role.FRAME) for r in roles) or any(p is not None for p in parents)
-        yield (
-            ids[first],
-            ItemVotes(
-                labels=tuple(labels),
-                frames=tuple(frames[own]),
-                times_s=tuple(times[own]),
-                scores=scores[own],
-                regions=tuple(tuple(Region(**r) for r in row or ()) for row in regions[own]),
-                roles=tuple(Role(r or Role.FRAME) for r in roles) if apart else (),
-                parents=tuple(parents) if apart else (),
-                boxes=tuple(None if b is None else (b[0], b[1], b[2], b[3]) for b in boxes) if apart else (),
-            ),
+    for stop in range(1, len(keys) + 1):
+        if stop == len(keys) or keys[stop] != keys[first]:
+            yield slice(first, stop)
+            first = stop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FrameColumns:
+    """A part of votes as lists, one entry per frame. roles and so on: empty where every frame is just a frame."""
+
+    labels: tuple[str, ...]
+    item_ids: list[str]
+    frames: list[int]
+    times_s: list[float | None]
+    scores: F32  # [F,L]
+    regions: list[Any]
+    roles: list[Any]
+    parents: list[Any]
+    boxes: list[Any]
+
+    @staticmethod
+    def of(votes: pa.Table, labels: Sequence[str]) -> _FrameColumns:
+        names = votes.column_names
+        count = votes.num_rows
+        roles, parents = (votes[n].to_pylist() if n in names else [] for n in ("role", "parent"))
+        related = _is_related(roles, parents)
+        return _FrameColumns(
+            labels=tuple(labels),
+            item_ids=votes["item_id"].to_pylist(),
+            frames=votes["frame"].to_pylist(),
+            times_s=votes["time_s"].to_pylist(),
+            scores=score_matrix(votes, labels),
+            regions=votes["regions"].to_pylist() if "regions" in names else [()] * count,
+            roles=roles if related else [],
+            parents=parents if related else [],
+            boxes=votes["box"].to_pylist() if related else [],
         )
-        first = stop
+
+    def votes_of(self, own: slice) -> ItemVotes:
+        """The votes of the item whose frames these are."""
+        # Empty where nothing is a part of anything, as the pipeline has it.
+        related = _is_related(self.roles[own], self.parents[own])
+        return ItemVotes(
+            labels=self.labels,
+            frames=tuple(self.frames[own]),
+            times_s=tuple(self.times_s[own]),
+            scores=self.scores[own],
+            regions=tuple(tuple(Region(**r) for r in row or ()) for row in self.regions[own]),
+            roles=tuple(Role(r or Role.FRAME) for r in self.roles[own]) if related else (),
+            parents=tuple(self.parents[own]) if related else (),
+            boxes=tuple(_box(b) for b in self.boxes[own]) if related else (),
+        )
+
+
+def _is_related(roles: Sequence[str | None], parents: Sequence[int | None]) -> bool:
+    """Whether a frame is a part of another, or put together of several."""
+    return any(role not in (None, Role.FRAME) for role in roles) or any(parent is not None for parent in parents)
+
+
+def _box(cells: Sequence[float] | None) -> tuple[float, float, float, float] | None:
+    return None if cells is None else (cells[0], cells[1], cells[2], cells[3])

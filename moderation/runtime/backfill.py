@@ -18,13 +18,18 @@ import torch
 from moderation import storage
 from moderation.config.model import Config
 from moderation.errors import ModerationError, UsageError
-from moderation.planning.plan import list_shards, plan_shards, plan_uri, read_shard_sizes
+from moderation.planning.names import plan_uri
+from moderation.planning.plan import list_shards, plan_shards, read_shard_sizes
 from moderation.planning.slices import Slice
+from moderation.results.finish import finish_run
+from moderation.results.layout import summary_uri
+from moderation.results.output import check_output, nothing_left, start_over
+from moderation.results.record import write_record
 from moderation.runtime.cluster import connect, leave
 from moderation.runtime.driver import drive
 from moderation.runtime.metrics import Meters
 from moderation.runtime.progress import Several, make_progress
-from moderation.runtime.run import Run, check_output, finish_run, nothing_left, prepare_run, start_over, write_state
+from moderation.runtime.run import Run, prepare_run
 from moderation.runtime.shard_queue import Feed
 from moderation.runtime.state import Stop, Tally
 from moderation.runtime.worker import ShardWorker
@@ -110,7 +115,7 @@ def judge_plan(
     stop: how others than a signal may ask for the end. worker: the actor that does it.
     Raises FatalError (resumable), and what `shards` raises.
     """
-    write_state(run, "running")
+    write_record(run, "running")
     began_s = time.monotonic()
     stop = stop or Stop()
     with make_progress(run.facts.run_id) as shown:
@@ -123,7 +128,7 @@ def judge_plan(
             with _stop_on_signals(stop, run.config.runtime.grace_s):
                 tally = drive(crew, feed, run.config.runtime, progress, stop, _enough(began_s, max_hours, max_items))
         except ModerationError as error:
-            write_state(run, "failed", error=str(error))
+            write_record(run, "failed", error=str(error))
             raise
         finally:
             leave()
@@ -182,7 +187,7 @@ def read_summary(run: Run, *, judged: bool = True) -> dict[str, Any]:
 
     judged: whether there are verdicts to show.
     """
-    data = storage.read_optional(storage.join(run.home, "summary.json"))
+    data = storage.read_optional(summary_uri(run.home))
     found: dict[str, Any] = json.loads(data) if data is not None else {}
     if found.get("state") != "done":
         planned = read_shard_sizes(plan_uri(run.home)) or {}

@@ -25,11 +25,13 @@ from moderation.media import DECODE_VERSION
 from moderation.pipeline.counters import peak_memory_bytes
 from moderation.pipeline.keyframes import CUT_VERSION, cut_items, cut_shard
 from moderation.pipeline.pools import Pools, make_pools
-from moderation.pipeline.shard import RunFacts
 from moderation.planning.plan import decode_shards, plan_shards
+from moderation.results.finish import finish_run
+from moderation.results.output import check_output, nothing_left, start_over
+from moderation.results.record import RunFacts, run_id_of
 from moderation.runtime.backfill import Outcome, judge_plan, outcome_of, read_summary
 from moderation.runtime.bisection import Care
-from moderation.runtime.run import Run, check_output, finish_run, load_policy_of, nothing_left, run_id_of, start_over
+from moderation.runtime.run import Run, load_policy_of
 from moderation.runtime.worker import ShardWorker, set_threads, tread_carefully
 from moderation.sources import open_source
 from moderation.types import Shard

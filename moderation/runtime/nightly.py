@@ -21,11 +21,15 @@ from moderation.ledger.entry import NightFacts, judged_rows, marked_rows
 from moderation.ledger.index import Facts, load_known
 from moderation.ledger.listing import Listing, Spool, read_listing, read_marks
 from moderation.ledger.store import append, compact, is_entered, open_log, should_compact
-from moderation.planning.plan import decode_shards, plan_shards, plan_uri, read_shard_sizes
+from moderation.planning.names import plan_uri
+from moderation.planning.plan import decode_shards, plan_shards, read_shard_sizes
+from moderation.results.finish import finish_run
+from moderation.results.output import check_output, nothing_left
 from moderation.results.receipts import committed_ids
+from moderation.results.record import run_id_of
 from moderation.results.schema import votes_schema
 from moderation.runtime.backfill import Judged, judge_plan
-from moderation.runtime.run import Run, check_output, finish_run, nothing_left, prepare_run, run_id_of
+from moderation.runtime.run import Run, prepare_run
 from moderation.runtime.state import Stop
 from moderation.scoring.build import build_stack
 from moderation.sources import open_source

@@ -21,10 +21,11 @@ from moderation.errors import ItemError
 from moderation.pipeline.counters import peak_memory_bytes
 from moderation.pipeline.items import moderate_items
 from moderation.pipeline.pools import Pools, make_pools
-from moderation.pipeline.shard import RunFacts, moderate_shard
+from moderation.pipeline.shard import moderate_shard
 from moderation.planning.plan import encode_shards
 from moderation.policy.bind import bind
 from moderation.policy.model import Policy
+from moderation.results.record import RunFacts
 from moderation.runtime.bisection import Care
 from moderation.scoring.build import build_stack
 from moderation.types import Shard

@@ -11,8 +11,8 @@ from typing import Any
 import ray
 
 from moderation.config.model import Config, RuntimeConfig
-from moderation.pipeline.shard import RunFacts
 from moderation.policy.model import Policy
+from moderation.results.record import RunFacts
 from moderation.runtime.worker import MALLOC_ENV, ShardWorker
 
 Resources = Mapping[str, float]

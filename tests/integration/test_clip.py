@@ -38,9 +38,11 @@ from moderation.policy import aggregate
 from moderation.policy.bind import bind
 from moderation.policy.model import load_policy
 from moderation.results.asked import asked_labels, with_asked
-from moderation.results.receipts import committed_ids, part_name
+from moderation.results.layout import part_name
+from moderation.results.receipts import committed_ids
+from moderation.results.record import write_record
 from moderation.results.tables import decode_table
-from moderation.runtime.run import prepare_run, write_state
+from moderation.runtime.run import prepare_run
 from moderation.scoring.build import build_stack
 from moderation.scoring.stack import Stack
 from moderation.types import F32, U8, Frame
@@ -226,7 +228,7 @@ def run(
     pools = make_pools(config, 1)
     for shard in plan_shards(str(folder / "in"), out, config):
         moderate_shard(shard, out=out, config=config, stack=stack, policy=policy, facts=planned.facts, pools=pools)
-    write_state(planned, "done")
+    write_record(planned, "done")
     return out, config, shown
 
 

@@ -15,7 +15,7 @@ from moderation.pipeline.items import moderate_items
 from moderation.pipeline.pools import make_pools
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy
-from moderation.results.tables import Row
+from moderation.results.tables import ItemRow
 from moderation.scoring.build import build_stack
 from moderation.scoring.stack import Stack
 from moderation.types import Item, Kind, MediaObject, Role, Verdict
@@ -42,7 +42,7 @@ def policy_of(stack: Stack, block: float, review: float) -> BoundPolicy:
     return bind(Policy.model_validate({"default": "pass", "checks": {"nsfw": check}}), stack.labels)
 
 
-def moderate(loaded: tuple[Config, Stack], policy: BoundPolicy, *pictures: bytes) -> Row:
+def moderate(loaded: tuple[Config, Stack], policy: BoundPolicy, *pictures: bytes) -> ItemRow:
     config, stack = loaded
     objects = tuple(MediaObject(uri=f"{k}.jpg", name=f"{k}.jpg") for k in range(len(pictures)))
     kind = Kind.ALBUM if len(pictures) > 1 else None

@@ -29,7 +29,8 @@ from moderation.planning.plan import plan_shards
 from moderation.policy.bind import bind
 from moderation.policy.model import load_policy
 from moderation.results.receipts import committed_ids
-from moderation.runtime.run import prepare_run, write_state
+from moderation.results.record import write_record
+from moderation.runtime.run import prepare_run
 from moderation.scoring.build import build_stack
 from moderation.scoring.stack import Stack
 from moderation.training.prompts.curve import FUSED, ZERO_SHOT
@@ -329,7 +330,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, unseen: tuple[list[U8], list[S
     pools = make_pools(config, 1)
     for shard in plan_shards(source, out, config):
         moderate_shard(shard, out=out, config=config, stack=stack, policy=policy, facts=planned.facts, pools=pools)
-    write_state(planned, "done")
+    write_record(planned, "done")
     return path, Path(out)
 
 

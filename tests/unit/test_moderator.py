@@ -18,7 +18,7 @@ from moderation.config.model import MediaConfig
 from moderation.detectors import registry
 from moderation.media import decode_item
 from moderation.media.encode import encode_picture
-from moderation.pipeline.shard import RunFacts
+from moderation.results.record import RunFacts
 from moderation.results.tables import encode_table
 from moderation.types import Item, MediaObject
 from tests.drawn_media import draw, encode

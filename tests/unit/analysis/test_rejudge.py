@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moderation import storage
 from moderation.analysis.rejudge import rejudge
 from moderation.config.model import OutputConfig
 from moderation.detectors.clip.questions import make_question
 from moderation.errors import UsageError
-from moderation.results.asked import read_part, write_asked, write_record
-from moderation.results.receipts import committed_ids, part_name
+from moderation.results.asked import write_ask_record, write_asked
+from moderation.results.layout import VOTES, part_uri
+from moderation.results.reader import read_part
+from moderation.results.receipts import committed_ids
 from tests.finished_run import RUN_ID, Made, write_run
 
 LABELS = ("a.mask", "b.mask")
@@ -75,11 +76,11 @@ def test_a_question_asked_afterwards_is_a_vote_like_any_other(tmp_path: Path, fo
     question = make_question("hat", ["a hat"])
     ids = sorted(committed_ids(out))
     for shard_id in ids:
-        votes = read_part(storage.join(out, "votes", part_name(shard_id, format_)), None, format_)
+        votes = read_part(part_uri(out, VOTES, shard_id, format_), format_)
         hats = [[0.95 if name == "fine" else 0.05] for name in votes["item_id"].to_pylist()]
         scores = pa.array([h[0] for h in hats], pa.float32()).to_numpy()[:, None]
         write_asked(out, "hat", shard_id, votes, scores, ["a.hat"], OutputConfig(format=format_))
-    write_record(out, RUN_ID, asdict(question), ["a.hat"], len(ids))
+    write_ask_record(out, RUN_ID, asdict(question), ["a.hat"], len(ids))
     with_hat = policy_file(tmp_path, POLICY + "  hat: {side: negative, votes: [a.hat], review: 0.5}\n")
     found = rejudge(out, with_hat, str(tmp_path / "again"))
     assert found.asks == ("hat",)

@@ -47,9 +47,9 @@ def test_all_or_none_chosen_say_nothing() -> None:
 
 
 def test_strangers_cannot_fill_the_memory_with_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terms, "MOST_TERMS", 100)
+    monkeypatch.setattr(terms, "MAX_TERMS", 100)
     counts = counted([{"id": f"user{i}", "class": "same"} for i in range(500)])
     assert counts.dropped
     assert len(list(counts.terms())) <= 100
     assert counts["class", "same"] == 500
-    assert len(terms_of({f"k{i}": "v" for i in range(1000)})) == terms.MOST_ATTRIBUTES
+    assert len(terms_of({f"k{i}": "v" for i in range(1000)})) == terms.MAX_ATTRIBUTES

@@ -25,10 +25,11 @@ from moderation.ledger.index import ContentSet, Facts, load_known, locate
 from moderation.ledger.listing import Spool, read_listing, read_marks
 from moderation.ledger.rows import content_id, item_key, item_version, split_keys
 from moderation.ledger.store import Log, append, compact, is_entered, open_log, should_compact
-from moderation.planning.plan import decode_shards, plan_shards, plan_uri
+from moderation.planning.names import plan_uri
+from moderation.planning.plan import decode_shards, plan_shards
 from moderation.results.receipts import commit_shard, committed_ids, read_receipts
 from moderation.results.schema import votes_schema
-from moderation.results.tables import Row, decode_table, encode_table, verdicts_table, votes_table
+from moderation.results.tables import ItemRow, decode_table, encode_table, verdicts_table, votes_table
 from moderation.sources.items import make_id
 from moderation.types import F32, ErrorCode, Item, ItemVotes, Judgement, Kind, MediaObject, Shard, Status, Verdict
 
@@ -100,7 +101,7 @@ class World:
         )
         return shard
 
-    def row(self, found: Item) -> Row:
+    def row(self, found: Item) -> ItemRow:
         name = name_of(found)
         size = found.objects[0].size_bytes if found.objects else None
         code = found.error or self.errors.get(name)
@@ -108,10 +109,12 @@ class World:
             skipped = code is ErrorCode.NOT_MEDIA
             judged = None if skipped else judgement(Verdict.REVIEW, f"error:{code}", None)
             status = Status.SKIPPED if skipped else Status.ERROR
-            return Row(item=found, status=status, kind=Kind.UNKNOWN, judgement=judged, error_code=code, size_bytes=size)
+            return ItemRow(
+                item=found, status=status, kind=Kind.UNKNOWN, judgement=judged, error_code=code, size_bytes=size
+            )
         score = sum((found.objects[0].etag or "").encode()) % 100 / 100
         scores: F32 = np.array([[score]], np.float32)
-        return Row(
+        return ItemRow(
             item=found,
             status=Status.OK,
             kind=Kind.IMAGE,

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moderation.results.advice import ADVICE
+from moderation.pages.report import MAX_ROWS_PER_GROUP, render_report
+from moderation.results.advice import ADVICE, describe_problems
 from moderation.results.receipts import Receipt
-from moderation.results.summary import MOST_ROWS_A_GROUP, render_report, summarise
+from moderation.results.summary import summarise
 from moderation.types import ErrorCode
 
 FACTS = {
@@ -55,6 +56,10 @@ def receipt(**changes: Any) -> Receipt:
         "peak_memory_bytes": 500,
     }
     return Receipt(**(whole | changes))
+
+
+def page_of(summary: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    return render_report(summary, rows, describe_problems(summary))
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -122,7 +127,7 @@ def test_rates_of_a_resumed_run_are_those_of_the_call_that_the_clock_timed() -> 
 def test_run_without_receipts_has_zeros_and_a_page() -> None:
     found = summarise([], FACTS)
     assert (found["items"], found["error_rate"], found["peak_memory_bytes"]) == (0, 0.0, None)
-    assert "0 items" in Page(render_report(found, [])).text
+    assert "0 items" in Page(page_of(found, [])).text
 
 
 @given(
@@ -147,7 +152,7 @@ def test_every_error_code_has_words_and_a_way_out() -> None:
 
 
 def test_page_says_what_went_wrong_and_what_to_do() -> None:
-    page = Page(render_report(summarise([receipt()], FACTS), [row(uri="s3://b/broken.jpg", error_code="corrupt")]))
+    page = Page(page_of(summarise([receipt()], FACTS), [row(uri="s3://b/broken.jpg", error_code="corrupt")]))
     assert ADVICE[ErrorCode.CORRUPT].meaning in page.text
     assert ADVICE[ErrorCode.CORRUPT].action in page.text
     assert "s3://b/broken.jpg" in page.text
@@ -155,12 +160,12 @@ def test_page_says_what_went_wrong_and_what_to_do() -> None:
 
 def test_page_tells_a_code_of_another_version_apart() -> None:
     counts = {"error:of_tomorrow": 1, "status:error": 1}
-    assert "of_tomorrow" in render_report(summarise([receipt(counts=counts)], FACTS), [])
+    assert "of_tomorrow" in page_of(summarise([receipt(counts=counts)], FACTS), [])
 
 
 def test_strangers_text_stays_text() -> None:
     rows = [row(uri=ATTACK, error_code="corrupt", error_detail=ATTACK), row(verdict="block", reason=ATTACK)]
-    page = Page(render_report(summarise([receipt()], FACTS | {"source": ATTACK, "run_id": ATTACK}), rows))
+    page = Page(page_of(summarise([receipt()], FACTS | {"source": ATTACK, "run_id": ATTACK}), rows))
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"script", "img", "a", "link", "iframe", "object", "svg"}
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
@@ -169,7 +174,7 @@ def test_strangers_text_stays_text() -> None:
 
 
 def test_page_needs_nothing_from_elsewhere() -> None:
-    page = Page(render_report(summarise([receipt()], FACTS), [row()]))
+    page = Page(page_of(summarise([receipt()], FACTS), [row()]))
     named = {"src", "href", "srcset", "action", "data", "poster"}
     assert not [attributes for _, attributes in page.tags if named & set(attributes)]
     policies = [a["content"] for tag, a in page.tags if tag == "meta" and a.get("http-equiv")]
@@ -178,26 +183,26 @@ def test_page_needs_nothing_from_elsewhere() -> None:
 
 
 def test_tables_of_the_page_name_their_columns_and_rows_for_readers_who_do_not_see_them() -> None:
-    page = Page(render_report(summarise([receipt()], FACTS), [row()]))
+    page = Page(page_of(summarise([receipt()], FACTS), [row()]))
     headers = [attributes for tag, attributes in page.tags if tag == "th"]
     assert headers and all(a.get("scope") in ("col", "row") for a in headers)
 
 
 def test_groups_show_the_highest_scores_and_say_how_many_there_are() -> None:
-    rows = [row(uri=f"item-{i}", verdict="block", score=i / 1000) for i in range(MOST_ROWS_A_GROUP + 5)]
-    text = Page(render_report(summarise([receipt()], FACTS), rows)).text
-    assert f"item-{MOST_ROWS_A_GROUP + 4} " in text
+    rows = [row(uri=f"item-{i}", verdict="block", score=i / 1000) for i in range(MAX_ROWS_PER_GROUP + 5)]
+    text = Page(page_of(summarise([receipt()], FACTS), rows)).text
+    assert f"item-{MAX_ROWS_PER_GROUP + 4} " in text
     assert "item-3 " not in text
-    assert f"{MOST_ROWS_A_GROUP} of the {MOST_ROWS_A_GROUP + 5}" in text
+    assert f"{MAX_ROWS_PER_GROUP} of the {MAX_ROWS_PER_GROUP + 5}" in text
 
 
 def test_incomplete_run_and_too_many_errors_are_said_at_the_top() -> None:
     facts = FACTS | {"state": "partial", "max_error_rate": 0.05}
-    text = Page(render_report(summarise([receipt()], facts), [])).text
+    text = Page(page_of(summarise([receipt()], facts), [])).text
     assert "This run is not complete" in text
     assert "33.3% of the items are errors" in text
 
 
 def test_same_summary_gives_the_same_page() -> None:
     found = summarise([receipt()], FACTS)
-    assert render_report(found, [row()]) == render_report(found, [row()])
+    assert page_of(found, [row()]) == page_of(found, [row()])

@@ -21,7 +21,7 @@ from moderation.planning.shards import make_shard
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import load_policy
 from moderation.results.receipts import committed_ids
-from moderation.results.tables import Row
+from moderation.results.tables import ItemRow
 from moderation.scoring.build import build_stack
 from moderation.scoring.stack import Stack
 from moderation.sources import open_source
@@ -44,13 +44,13 @@ def pools() -> Iterator[Pools]:
     made.decode.shutdown()  # type: ignore[attr-defined]
 
 
-def judge(items: list[Item], config: Config, stack: Stack, policy: BoundPolicy, pools: Pools) -> list[Row]:
+def judge(items: list[Item], config: Config, stack: Stack, policy: BoundPolicy, pools: Pools) -> list[ItemRow]:
     return list(moderate_items(items, config=config, stack=stack, policy=policy, pools=pools))
 
 
 def both_ways(
     items: list[Item], folder: Path, pools: Pools, config: Config = CONFIG, stack: Stack | None = None
-) -> list[tuple[Row, Row]]:
+) -> list[tuple[ItemRow, ItemRow]]:
     """Each item's row judged from the source, and from a tar that was cut of it."""
     stack = stack or stack_of(Fake(), batch_size=4)
     policy = policy_for(stack)
@@ -60,7 +60,7 @@ def both_ways(
     return pair_up(judge(items, config, stack, policy, pools), again)
 
 
-def pair_up(rows: list[Row], again: list[Row]) -> list[tuple[Row, Row]]:
+def pair_up(rows: list[ItemRow], again: list[ItemRow]) -> list[tuple[ItemRow, ItemRow]]:
     found = {row.item.attributes["cut_from.item_id"]: row for row in again}
     assert len(found) == len(again) == len(rows)
     return [(row, found[row.item.item_id]) for row in rows]

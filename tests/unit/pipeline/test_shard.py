@@ -20,10 +20,11 @@ from moderation.pipeline.clock import Clock
 from moderation.pipeline.counters import count_rows
 from moderation.pipeline.items import moderate_items
 from moderation.pipeline.pools import Pools, make_pools
-from moderation.pipeline.shard import RunFacts, moderate_shard
+from moderation.pipeline.shard import moderate_shard
 from moderation.planning.shards import make_shard
 from moderation.results.receipts import committed_ids, read_receipts
-from moderation.results.tables import Row, decode_table
+from moderation.results.record import RunFacts
+from moderation.results.tables import ItemRow, decode_table
 from moderation.sources import open_source
 from moderation.types import ErrorCode, Item, Kind, MediaObject, Shard, Status, Verdict
 from tests.fake_detectors import Fake, animation, png, policy_for, pools_of, raise_on_red, stack_of
@@ -49,7 +50,7 @@ def item(name: str, objects: int = 1, **changes: Any) -> Item:
 
 def moderate(
     given_items: Sequence[Item], payloads: Mapping[str, Sequence[Payload]], pools: Pools, **options: Any
-) -> list[Row]:
+) -> list[ItemRow]:
     stack = options.pop("stack", None) or stack_of(Fake(blob=True), batch_size=3)
     config = options.pop("config", CONFIG)
     return list(

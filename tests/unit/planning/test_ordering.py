@@ -78,7 +78,7 @@ def test_more_than_a_thousand_values_are_refused_in_words() -> None:
 
 
 def test_many_unfinished_shards_are_closed_early_but_the_same_way_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(priority, "MOST_HELD", 8)
+    monkeypatch.setattr(priority, "MAX_HELD", 8)
     values = [str(n % 5) for n in range(40)]
     config = ShardConfig(max_items=7, order_by="priority")
     shards = order(values, config)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from moderation import storage
 from moderation.config.model import Config, ShardConfig
 from moderation.errors import FatalError, UsageError
-from moderation.planning.plan import chunk_uri, decode_shards, encode_shards, list_shards, plan_shards, plan_uri
+from moderation.planning.names import chunk_uri, plan_uri
+from moderation.planning.plan import decode_shards, encode_shards, list_shards, plan_shards
 from moderation.planning.shards import make_shards
 from moderation.types import Item, MediaObject, Shard
 

@@ -14,13 +14,16 @@ from moderation import storage
 from moderation.config.model import Config, ShardConfig
 from moderation.errors import UsageError
 from moderation.pipeline.pools import Pools
-from moderation.pipeline.shard import RunFacts, moderate_shard
-from moderation.planning.plan import chunk_uri, decode_shards, list_shards, plan_shards, plan_uri
+from moderation.pipeline.shard import moderate_shard
+from moderation.planning.names import chunk_uri, plan_uri
+from moderation.planning.plan import decode_shards, list_shards, plan_shards
 from moderation.planning.shards import make_shard
 from moderation.planning.slices import Slice, find_slices, parse_slice, read_listing, slice_home
+from moderation.results.finish import finish_run
+from moderation.results.merge import merge_slices
+from moderation.results.output import check_output
 from moderation.results.receipts import commit_shard, committed_ids
-from moderation.runtime.merge import merge_slices
-from moderation.runtime.run import Output, check_output, finish_run, run_id_of, write_state
+from moderation.results.record import Output, RunFacts, run_id_of, write_record
 from moderation.types import Item
 from tests.fake_detectors import Fake, policy_for, pools_of, stack_of
 from tests.job_runs import make_pictures, part_bytes, summary
@@ -57,7 +60,7 @@ def judge_slice(source: Path, out: Path, pools: Pools, part: Slice | None = None
         identity=identity,
     )
     committed = check_output(run)
-    write_state(run, "running")
+    write_record(run, "running")
     ids = []
     for shard in plan_shards(run.source, run.home, config, part=part):
         ids.append(shard.shard_id)

@@ -10,7 +10,7 @@ import numpy as np
 from moderation.policy.bind import bind
 from moderation.policy.judge import judge
 from moderation.policy.model import Policy
-from moderation.results.tables import Row, votes_table
+from moderation.results.tables import ItemRow, votes_table
 from moderation.results.votes import item_votes
 from moderation.types import Item, ItemVotes, Judgement, Kind, Role, Status, Verdict
 
@@ -115,7 +115,7 @@ def test_tile_does_not_stop_a_cascade_before_a_check_that_blocks() -> None:
 def test_votes_table_says_what_each_frame_is_and_a_rejudge_from_it_decides_alike() -> None:
     found = votes((0.1, 0.9, F, None), (0.95, 0.1, T, 0), (0.2, 0.9, T, 0))
     item = Item(item_id="i", uri="u", objects=())
-    row = Row(item=item, status=Status.OK, kind=Kind.IMAGE, votes=found, frames_total=1)
+    row = ItemRow(item=item, status=Status.OK, kind=Kind.IMAGE, votes=found, frames_total=1)
     table = votes_table([row], LABELS, {}, {}, {})
     assert row.frames_scored == 1
     assert table["role"].to_pylist() == ["frame", "tile", "tile"]

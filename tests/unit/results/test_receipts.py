@@ -11,7 +11,8 @@ import pytest
 from moderation import storage
 from moderation.errors import FatalError, ShardError
 from moderation.planning.shards import make_shard
-from moderation.results.receipts import Receipt, commit_shard, committed_ids, part_name, read_receipts
+from moderation.results.layout import part_name
+from moderation.results.receipts import Receipt, commit_shard, committed_ids, read_receipts
 from moderation.types import Item, Shard
 
 PARTS = {"votes": b"votes of it", "verdicts": b"verdicts of it"}

@@ -53,8 +53,8 @@ def commit(out: str, shard: Shard, at_s: float) -> None:
     storage.publish(storage.join(out, "receipts", f"{shard.shard_id}.json"), json.dumps(asdict(receipt)).encode())
 
 
-def status_at(out: str, seconds: float, most_read: int = 100) -> RunStatus:
-    return read_status(out, now_s=BEGAN_S + seconds, most_read=most_read)
+def status_at(out: str, seconds: float, max_read: int = 100) -> RunStatus:
+    return read_status(out, now_s=BEGAN_S + seconds, max_read=max_read)
 
 
 def test_where_no_run_is_it_says_so(out: str) -> None:
@@ -161,7 +161,7 @@ def test_of_many_receipts_a_sample_is_read_and_scaled(source: str, out: str) -> 
     say(out, "running")
     for n, shard in enumerate(plan_shards(source, out, CONFIG)):
         commit(out, shard, BEGAN_S + 10 * (n + 1))
-    found = status_at(out, 100, most_read=5)
+    found = status_at(out, 100, max_read=5)
     assert (found.exact, found.receipts_read) == (False, 5)
     assert found.verdicts == {"pass": 10, "review": 10}
     assert (found.shards_done, found.items_done) == (10, 20)  # exact all the same

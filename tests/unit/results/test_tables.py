@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from moderation.config.model import OutputConfig
 from moderation.results.schema import verdicts_schema, votes_schema
-from moderation.results.tables import DETAIL_LIMIT, Row, decode_table, encode_table, verdicts_table, votes_table
+from moderation.results.tables import DETAIL_LIMIT, ItemRow, decode_table, encode_table, verdicts_table, votes_table
 from moderation.types import (
     ErrorCode,
     Evidence,
@@ -36,7 +36,7 @@ METADATA = {"run_id": "r", "policy_hash": "p"}
 REGION = Region(detector="a", label="x", score=0.5, x0=0.0, y0=0.25, x1=0.5, y1=1.0)
 
 
-def row(name: str, scores: Sequence[Sequence[float]] | None = None, **changes: Any) -> Row:
+def row(name: str, scores: Sequence[Sequence[float]] | None = None, **changes: Any) -> ItemRow:
     media = MediaObject(uri=name, name=name, size_bytes=3, etag="e1")
     item = Item(item_id=name, uri=name, objects=(media,), attributes={"k": "v", "group": "g1", "b": ""})
     votes = None
@@ -63,10 +63,10 @@ def row(name: str, scores: Sequence[Sequence[float]] | None = None, **changes: A
         scores={"hot": 0.75, "calm": None},
     )
     facts: dict[str, Any] = {"status": Status.OK, "kind": Kind.VIDEO, "judgement": judgement, "frames_total": 9}
-    return Row(item=item, votes=votes, **{**facts, **changes})
+    return ItemRow(item=item, votes=votes, **{**facts, **changes})
 
 
-def votes_of(rows: Sequence[Row], dims: Mapping[str, int] | None = None) -> pa.Table:
+def votes_of(rows: Sequence[ItemRow], dims: Mapping[str, int] | None = None) -> pa.Table:
     return votes_table(rows, LABELS, BLOBS, dims or {}, METADATA)
 
 
@@ -149,7 +149,7 @@ def test_the_same_rows_give_the_same_bytes(format_: Any, compression: Any) -> No
 
 @pytest.mark.parametrize("format_", ["parquet", "arrow"])
 @pytest.mark.parametrize("rows", [[], [row("skipped", judgement=None, status=Status.SKIPPED)]], ids=["none", "skipped"])
-def test_tables_without_votes_have_the_same_schema(format_: Any, rows: list[Row]) -> None:
+def test_tables_without_votes_have_the_same_schema(format_: Any, rows: list[ItemRow]) -> None:
     votes = through(votes_of(rows, DIMS), format_)
     assert votes.num_rows == 0
     assert_schema(votes, votes_schema(LABELS, BLOBS, DIMS, METADATA))
@@ -177,7 +177,7 @@ def test_a_score_that_is_no_number_is_null() -> None:
 
 def test_an_item_of_several_objects_has_no_etag_of_its_own() -> None:
     objects = tuple(MediaObject(uri=n, name=n, etag=n) for n in "ab")
-    album = Row(item=Item(item_id="x", uri="x", objects=objects), status=Status.OK, kind=Kind.ALBUM)
+    album = ItemRow(item=Item(item_id="x", uri="x", objects=objects), status=Status.OK, kind=Kind.ALBUM)
     assert verdicts_table([album], CHECKS, METADATA).column("etag").to_pylist() == [None]
 
 

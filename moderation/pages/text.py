@@ -1,0 +1,65 @@
+"""Text that people read: a stranger's text made safe; counts, shares, sizes and spans. Nothing heavy is loaded."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_SHOWN_CHARS: Final = 240
+UNKNOWN: Final = "–"
+
+
+def printable(text: str, *, instead: str = " ") -> str:
+    """One line, without characters that turn or hide what stands around them; `instead` stands for each of those."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else instead for c in text)
+
+
+def plain(value: object) -> str:
+    """A stranger's text for a page: printable and bounded. Whoever writes HTML still has to escape it."""
+    text = printable(str(value), instead="\N{REPLACEMENT CHARACTER}")
+    half = _SHOWN_CHARS // 2
+    # Names differ at their end as often as at their start: cut in the middle.
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:half]} … {text[-half:]}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with commas."""
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def number(value: float | None) -> str:
+    """Three digits, or all of those before the point."""
+    return UNKNOWN if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"
+
+
+def percent(share: float | None) -> str:
+    """A share that is not 0 never reads as 0%, one that is not all never as 100%."""
+    if share is None:
+        return UNKNOWN
+    if 0 < share < 0.001:
+        return "< 0.1%"
+    if 0.999 < share < 1:
+        return "> 99.9%"
+    return f"{share:.0%}" if share in (0.0, 1.0) else f"{share:.1%}"
+
+
+def size(size_bytes: float | None) -> str:
+    """Bytes in the largest binary unit that leaves a number over 1."""
+    if size_bytes is None:
+        return UNKNOWN
+    value = size_bytes
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:,.1f} TiB"
+
+
+def span(seconds: float | None) -> str:
+    """A length of time in two units at most."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds >= 0.1 or seconds == 0 else f"{seconds * 1000:.0f} ms"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,0 +1,134 @@
+"""Every name in OUT, once; those of the plan and of slices are in `planning.names`.
+
+OUT/plan.parquet  OUT/plan/  OUT/slices/     the plan: see `planning.names`
+OUT/run.json                                 the run record
+OUT/verdicts/  OUT/votes/  OUT/tars/         parts: one per shard and table
+OUT/receipts/                                one per committed shard
+OUT/asks/<question>/                         columns of questions that were asked afterwards
+OUT/night/                                   what the listing of a night found
+OUT/summary.json  OUT/report.html  OUT/_SUCCESS
+OUT/duplicates.parquet  OUT/known.parquet  OUT/verdicts_grouped/  OUT/checks/  OUT/document/   derived from the run
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from moderation import storage
+from moderation.planning.names import PLAN_FILE, PLAN_FOLDER, SLICES_FOLDER
+
+RUN_FILE: Final = "run.json"
+SUMMARY_FILE: Final = "summary.json"
+REPORT_FILE: Final = "report.html"
+SUCCESS_FILE: Final = "_SUCCESS"
+
+VERDICTS: Final = "verdicts"
+VOTES: Final = "votes"
+TARS: Final = "tars"
+RECEIPTS_FOLDER: Final = "receipts"
+ASKS_FOLDER: Final = "asks"
+ASK_FILE: Final = "ask.json"
+NIGHT_FOLDER: Final = "night"
+
+DUPLICATES_FILE: Final = "duplicates.parquet"
+KNOWN_FILE: Final = "known.parquet"
+GROUPED_FOLDER: Final = "verdicts_grouped"
+GROUPED_FILE: Final = "grouped.json"
+CHECKS_FOLDER: Final = "checks"
+DOCUMENT_FOLDER: Final = "document"
+INVENTORY_FILE: Final = "inventory.json"
+PAGE_FILE: Final = "index.html"  # of a folder of pages
+FIGURE_FORMATS: Final = ("png", "svg")
+
+REJUDGE_FILE: Final = "rejudge.json"  # in the folder of a rejudge, which is never OUT
+
+# What starting over removes, whatever lies in it. Receipts first: without them no part has happened.
+RUN_FILES: Final = (RUN_FILE, PLAN_FILE, SUMMARY_FILE, REPORT_FILE, SUCCESS_FILE, DUPLICATES_FILE, KNOWN_FILE)
+RUN_FOLDERS: Final = (
+    RECEIPTS_FOLDER, PLAN_FOLDER, VERDICTS, VOTES, TARS, SLICES_FOLDER, ASKS_FOLDER, NIGHT_FOLDER, GROUPED_FOLDER,
+)  # fmt: skip
+
+
+def part_name(shard_id: str, format_: str) -> str:
+    """File name of a shard's part in any table."""
+    return f"part-{shard_id}.{format_}"
+
+
+def part_uri(out: str, table: str, shard_id: str, format_: str) -> str:
+    """A shard's part. table: VERDICTS, VOTES, TARS or GROUPED_FOLDER."""
+    return storage.join(out, table, part_name(shard_id, format_))
+
+
+def receipts_folder(out: str) -> str:
+    """The receipts of all shards."""
+    return storage.join(out, RECEIPTS_FOLDER)
+
+
+def receipt_uri(out: str, shard_id: str) -> str:
+    """A shard's receipt."""
+    return storage.join(out, RECEIPTS_FOLDER, f"{shard_id}.json")
+
+
+def asks_folder(out: str) -> str:
+    """All questions that were asked afterwards."""
+    return storage.join(out, ASKS_FOLDER)
+
+
+def ask_uri(out: str, name: str) -> str:
+    """The record of a question that was asked afterwards."""
+    return storage.join(out, ASKS_FOLDER, name, ASK_FILE)
+
+
+def ask_part_uri(out: str, name: str, shard_id: str, format_: str) -> str:
+    """The columns of a question for one shard."""
+    return storage.join(out, ASKS_FOLDER, name, part_name(shard_id, format_))
+
+
+def run_uri(home: str) -> str:
+    """The run record. home: OUT, or the folder of a slice in it."""
+    return storage.join(home, RUN_FILE)
+
+
+def summary_uri(home: str) -> str:
+    """The numbers of a run or a slice."""
+    return storage.join(home, SUMMARY_FILE)
+
+
+def report_uri(home: str) -> str:
+    """The page of a run or a slice."""
+    return storage.join(home, REPORT_FILE)
+
+
+def success_uri(home: str) -> str:
+    """The empty file that says that a run or a slice is done."""
+    return storage.join(home, SUCCESS_FILE)
+
+
+def duplicates_uri(out: str) -> str:
+    """Groups of copies."""
+    return storage.join(out, DUPLICATES_FILE)
+
+
+def known_uri(out: str) -> str:
+    """Matches with a list of known pictures."""
+    return storage.join(out, KNOWN_FILE)
+
+
+def grouped_uri(out: str) -> str:
+    """The record of the verdicts with their groups."""
+    return storage.join(out, GROUPED_FOLDER, GROUPED_FILE)
+
+
+def checks_folder(out: str) -> str:
+    """Figures and the page of checks, by default."""
+    return storage.join(out, CHECKS_FOLDER)
+
+
+def document_folder(out: str) -> str:
+    """The inventory and its page, by default."""
+    return storage.join(out, DOCUMENT_FOLDER)
+
+
+def night_uri(out: str, file: str) -> str:
+    """A file of what the listing of a night found."""
+    return storage.join(out, NIGHT_FOLDER, file)

@@ -1,0 +1,94 @@
+"""Whether a run may write to OUT, what is still to do there, and starting over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moderation import storage
+from moderation.errors import UsageError
+from moderation.planning.names import plan_uri
+from moderation.planning.plan import read_shard_sizes
+from moderation.planning.slices import find_slices, slice_home
+from moderation.results.layout import (
+    FIGURE_FORMATS,
+    INVENTORY_FILE,
+    PAGE_FILE,
+    RUN_FILE,
+    RUN_FILES,
+    RUN_FOLDERS,
+    checks_folder,
+    document_folder,
+)
+from moderation.results.receipts import committed_ids
+from moderation.results.record import Output, describe_difference, read_record
+
+
+def check_output(run: Output) -> set[str]:
+    """Whether this run may write to its OUT; the ids of the shards that are committed there.
+
+    Raises UsageError when another run's tables are there: of the whole, or of any slice.
+    """
+    homes = [run.out, *(slice_home(run.out, part) for part in find_slices(run.out))]
+    identities = [(home, identity) for home in homes if (identity := read_identity(home)) is not None]
+    for home, identity in identities:
+        if identity != run.identity:
+            raise UsageError(
+                f"{home}: belongs to another run: {describe_difference(identity, dict(run.identity))}."
+                " Choose another OUT, or --fresh to delete these tables and start over"
+            )
+    ids = committed_ids(run.out)
+    if ids and not identities:
+        raise UsageError(f"{run.out}: holds receipts but no {RUN_FILE}, so not this run's; choose another OUT")
+    return ids
+
+
+def read_identity(home: str) -> dict[str, Any] | None:
+    """Whose output a folder is; None where no run has begun. Raises UsageError when its record is not one of ours."""
+    try:
+        record = read_record(home)
+        identity = None if record is None else record["identity"]
+    except (UsageError, KeyError):
+        identity, record = None, {}
+    if record is not None and not isinstance(identity, dict):
+        raise UsageError(f"{home}/{RUN_FILE}: not readable; choose another OUT, or --fresh to start over")
+    return identity
+
+
+def nothing_left(run: Output, committed: set[str]) -> bool:
+    """Whether the plan is complete and all of its shards are committed."""
+    if not committed:
+        return False
+    planned = read_shard_sizes(plan_uri(run.home))
+    return planned is not None and committed.issuperset(planned)
+
+
+def start_over(out: str) -> None:
+    """Delete what a run wrote to OUT and what was derived from it there, and nothing else that lies there.
+
+    What was derived into another folder (`--to`) stays.
+    """
+    for folder in RUN_FOLDERS:
+        storage.delete_tree(storage.join(out, folder))
+    for file in RUN_FILES:
+        storage.delete_tree(storage.join(out, file))
+    _delete_pages(out)
+
+
+def _delete_pages(out: str) -> None:
+    """The pages of checks and of the document: only our own files, for anybody may have a folder of such a name."""
+    document = document_folder(out)
+    for file in (INVENTORY_FILE, PAGE_FILE):
+        storage.delete_tree(storage.join(document, file))
+    checks = checks_folder(out)
+    page = storage.join(checks, PAGE_FILE)
+    if storage.read_optional(page) is None:
+        return
+    for uri in _files_directly_in(checks):
+        if uri.endswith(tuple(f".{format_}" for format_ in FIGURE_FORMATS)):
+            storage.delete_tree(uri)
+    storage.delete_tree(page)
+
+
+def _files_directly_in(folder: str) -> list[str]:
+    top = storage.canonical(folder).rstrip("/") + "/"
+    return [info.uri for info in storage.list_objects(top) if "/" not in info.uri.removeprefix(top)]

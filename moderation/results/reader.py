@@ -1,0 +1,113 @@
+"""Read back what a run left in OUT: its record, its parts, its votes, or some of their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from moderation import storage
+from moderation.config.load import validate
+from moderation.config.model import Config
+from moderation.errors import UsageError
+from moderation.policy.model import Policy, load_policy
+from moderation.results.layout import RUN_FILE, VERDICTS, VOTES, part_uri
+from moderation.results.receipts import committed_ids
+from moderation.results.record import read_record
+from moderation.results.tables import decode_table
+
+READERS: Final = 4  # threads that read parts ahead
+AHEAD_BYTES: Final = 256 << 20  # of parts read ahead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRun:
+    """A run in OUT. format: of its parts. record: `run.json`. shard_ids: those with a receipt, sorted."""
+
+    out: str
+    record: Mapping[str, Any]
+    format: str
+    shard_ids: tuple[str, ...]
+
+    @property
+    def run_id(self) -> str:
+        """Of its record."""
+        return str(self.record["run_id"])
+
+    def load_config(self) -> Config:
+        """The configuration that the run had. Raises UsageError where this version does not accept it."""
+        return validate(Config, self.record["config"], where=f"{self.out}/{RUN_FILE}")
+
+    def read_verdicts(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A shard's verdicts, or some of their columns. Raises UsageError naming a column that they lack."""
+        return read_part(part_uri(self.out, VERDICTS, shard_id, self.format), self.format, columns)
+
+    def read_votes(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A shard's votes, or some of their columns. Raises UsageError naming a column that they lack."""
+        return read_part(part_uri(self.out, VOTES, shard_id, self.format), self.format, columns)
+
+
+def open_run(out: str) -> StoredRun:
+    """The run in OUT, which may go on. Raises UsageError when there is none, or nothing of it is committed."""
+    record = read_record(out)
+    if record is None:
+        raise UsageError(f"{out}: no {RUN_FILE}; not the output of a run")
+    try:
+        format_ = str(record["config"]["output"]["format"])
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{out}/{RUN_FILE} is not readable as that of a run: {error}") from error
+    shard_ids = tuple(sorted(committed_ids(out)))
+    if not shard_ids:
+        raise UsageError(f"{out}: no shard is committed there")
+    return StoredRun(out=out, record=record, format=format_, shard_ids=shard_ids)
+
+
+def load_policy_of_run(run: StoredRun, path: str | None = None) -> Policy:
+    """The policy of a run, or the one in `path`. Raises UsageError when the file is not there any more."""
+    file = Path(path or run.load_config().policy)
+    if not file.is_file():
+        raise UsageError(f"{file}: the policy of this run is not there any more; name one by --policy")
+    return load_policy(file)
+
+
+def read_part(uri: str, format_: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A part, or some of its columns (only they are read of a Parquet file).
+
+    Raises FileNotFoundError, UsageError naming a column that it lacks, StorageError.
+    """
+    if columns is None:
+        return decode_table(storage.read_bytes(uri), format_)
+    table = read_present(uri, format_, columns)
+    for column in columns:
+        if column not in table.column_names:
+            raise UsageError(f"{uri}: has no column {column}")
+    return table
+
+
+def read_present(uri: str, format_: str, columns: Sequence[str]) -> pa.Table:
+    """Those of the columns that a part has; of a Parquet file only they are read.
+
+    Raises FileNotFoundError, StorageError.
+    """
+
+    def read() -> pa.Table:
+        with storage.open_input(uri) as file:
+            if format_ == "arrow":
+                table = pa.ipc.open_file(file).read_all()
+                return table.select([name for name in columns if name in table.column_names])
+            parquet = pq.ParquetFile(file)
+            names = parquet.schema_arrow.names
+            return parquet.read(columns=[name for name in columns if name in names])
+
+    return storage.retrying(read, what=uri)
+
+
+def read_column_names(uri: str, format_: str) -> tuple[str, ...]:
+    """The columns of a part."""
+    with storage.open_input(uri) as file:
+        return tuple(pa.ipc.open_file(file).schema.names if format_ == "arrow" else pq.read_schema(file).names)

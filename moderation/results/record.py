@@ -1,0 +1,108 @@
+"""The run record, `run.json`: who a run is, and in which state it was left."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from typing import Any
+
+from moderation import storage
+from moderation.config.canonical import canonical_json
+from moderation.config.model import Config
+from moderation.errors import UsageError
+from moderation.results.layout import RUN_FILE, run_uri
+from moderation.version import __version__
+
+_PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "decord2", "fsspec", "s3fs", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What every part of a run says of its origin, in its schema's metadata."""
+
+    run_id: str
+    stack_fingerprint: str
+    policy_hash: str
+
+    def metadata(self) -> dict[str, str]:
+        """As strings, for Arrow."""
+        return {
+            "run_id": self.run_id,
+            "stack_fingerprint": self.stack_fingerprint,
+            "policy_hash": self.policy_hash,
+            "code_version": __version__,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """The output of a run: whose it is and where it lies. Enough to sum it up, on a machine that cannot judge."""
+
+    source: str
+    out: str  # the tables and receipts
+    home: str  # plan, run.json, summary.json, report.html, _SUCCESS: `out`, or the folder of a slice in it
+    config: Config
+    facts: RunFacts
+    identity: Mapping[str, Any]  # what must be the same for a call to resume another's output
+
+
+def run_id_of(identity: Mapping[str, Any]) -> str:
+    """16 hex digits: a hash of what decides the rows."""
+    return sha256(canonical_json(identity).encode()).hexdigest()[:16]
+
+
+def read_record(home: str) -> dict[str, Any] | None:
+    """The run record of a run or a slice; None without one. Raises UsageError when it is not a JSON object."""
+    data = storage.read_optional(run_uri(home))
+    if data is None:
+        return None
+    try:
+        record = json.loads(data)
+    except ValueError as error:
+        raise UsageError(f"{home}/{RUN_FILE}: not readable") from error
+    if not isinstance(record, dict):
+        raise UsageError(f"{home}/{RUN_FILE}: not that of a run")
+    return record
+
+
+def write_record(run: Output, state: str, **facts: object) -> None:
+    """Write the run record. state: running, partial, done, failed."""
+    record = {
+        "run_id": run.facts.run_id,
+        "state": state,
+        "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "identity": run.identity,
+        "config": run.config.model_dump(mode="json"),
+        "versions": package_versions(),
+        **facts,
+    }
+    text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
+    storage.publish(run_uri(run.home), text.encode())
+
+
+def package_versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {
+        "moderation": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+    }
+
+
+def describe_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first thing in which two identities differ, in words."""
+    for key in now:
+        old, new = before.get(key), now[key]
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            return describe_difference(
+                {f"{key}.{k}": v for k, v in old.items()}, {f"{key}.{k}": v for k, v in new.items()}
+            )
+        return f"{key} was {old}, is {new} now"
+    return "it has settings that this version does not know"
