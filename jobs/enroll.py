@@ -1,4 +1,4 @@
-"""`moderation enroll`: pictures of people, a folder each, become the gallery that the detector `gallery` reads."""
+"""`moderation enroll`: pictures of people, one folder each, become the gallery that the detector `gallery` reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moderation.errors import UsageError
 
 
 def enroll(
-    people: Annotated[str, typer.Argument(help="Folder or prefix with a folder a person, of that person's pictures.")],
+    people: Annotated[str, typer.Argument(help="Folder or prefix with one folder of pictures per person.")],
     out: Annotated[str, typer.Option(help="The gallery: numbers and names, no pictures (.safetensors).")],
     part: Annotated[
         list[str] | None,

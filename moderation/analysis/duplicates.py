@@ -123,16 +123,16 @@ def find_duplicates(out: str, nearness: Nearness, *, ledger: str | None = None) 
 
 
 def group_pictures(pictures: Pictures, nearness: Nearness) -> Grouping:
-    """Groups of all pictures, by what they are: the order in which they come makes no difference."""
+    """Group all pictures; the order in which they come makes no difference."""
     order = _rank(pictures)
     content, hashes, quality = pictures.content[order], pictures.hashes[order], pictures.quality[order]
-    # From here on a number is a rank: smaller is larger, and rather a head.
+    # From here on pictures are numbered by rank: the smaller its rank, the rather a picture is a head.
     same = _same_content(content)
     usable = np.flatnonzero(quality >= nearness.quality)
-    # One picture a content: the first whose hash is known, under the number of the first of all.
+    # One picture per content: the first whose hash is known, under the number of the first of all.
     node_of, first = np.unique(same[usable], return_index=True)
     shown = usable[first]
-    # Those with one hash are one picture too: a million copies of a thing are one node.
+    # Contents with one hash are one node: a million copies of a picture cost no more than one.
     twin = collapse(hashes[shown])
     distinct = np.flatnonzero(twin == np.arange(len(twin)))
     kept = shown[distinct]
@@ -149,7 +149,7 @@ def group_pictures(pictures: Pictures, nearness: Nearness) -> Grouping:
             vectors, nearness.similarity, Confirm(hashes=hashes[kept], distance=nearness.confirm)
         )
         edges.append(Edges(left=left, right=right, relation=np.full(len(left), _EMBEDDING, np.int8), distance=apart))
-    stars = group_by_heads(
+    groups = group_by_heads(
         len(kept),
         Edges(
             left=np.concatenate([e.left for e in edges]),
@@ -158,21 +158,23 @@ def group_pictures(pictures: Pictures, nearness: Nearness) -> Grouping:
             distance=np.concatenate([e.distance for e in edges]),
         ),
     )
-    return _spread(order, same, node_of, twin, distinct, stars.head, stars.relation, stars.distance)
+    return _spread(order, same, node_of, twin, distinct, groups.head, groups.relation, groups.distance)
 
 
-def _spread(order: I64, same: I64, node_of: I64, twin: I64, distinct: I64, star: I64, kind: I8, far: F32) -> Grouping:
+def _spread(
+    order: I64, same: I64, node_of: I64, twin: I64, distinct: I64, head_of: I64, kind: I8, apart: F32
+) -> Grouping:
     """From distinct hashes back to hashes, contents, and pictures."""
     size = len(order)
     head, relation, distance = same.copy(), np.full(size, _EXACT, np.int8), np.zeros(size, np.float32)
     place = np.zeros(len(twin), np.int64)
     place[distinct] = np.arange(len(distinct))
     at = place[twin]  # distinct hash of each content
-    top = node_of[distinct[star[at]]]  # rank of the head's content
+    top = node_of[distinct[head_of[at]]]  # rank of the head's content
     # Of each content (by its first): its head, and how it is related to that.
     head[node_of] = top
     relation[node_of] = np.where(kind[at] < 0, _PDQ, kind[at])  # the same hash, other bytes: 0 bits
-    distance[node_of] = far[at]
+    distance[node_of] = apart[at]
     # Members of a content follow its first.
     rank = np.arange(size)
     followers = same != rank

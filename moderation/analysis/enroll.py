@@ -177,7 +177,7 @@ def _list_pictures(people: str) -> list[storage.ObjectInfo]:
         raise UsageError(f"{people}: more than {_MAX_PICTURES:,} files")
     pictures = [o for o in listed if names_media(o.uri)]
     if not pictures:
-        raise UsageError(f"{people}: no pictures there; expected a folder a person, with pictures of that person")
+        raise UsageError(f"{people}: no pictures there; expected one folder per person, with pictures of that person")
     return pictures
 
 

@@ -67,7 +67,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:
-    """What a list found in a run."""
+    """What of a list is in a run."""
 
     uri: str
     items: int
@@ -133,8 +133,8 @@ def match_run(out: str, uri: str, sha256: str, *, distance: int = 31, quality: i
     """
     locator = uri if "://" in uri else f"file://{Path(uri).absolute()}"
     weights = Weights(locator=locator, sha256=sha256, licence="the list's own", origin="`moderation hashes build`")
-    known = read_list(resolve(weights), quality=quality)
-    groups = _Groups(known)
+    hash_list = read_list(resolve(weights), quality=quality)
+    groups = _Groups(hash_list)
     run = open_run(out)
     tables, items, without = [KNOWN_SCHEMA.empty_table()], 0, 0
     with ThreadPoolExecutor(READERS) as pool:
@@ -151,7 +151,7 @@ def match_run(out: str, uri: str, sha256: str, *, distance: int = 31, quality: i
             usable = part.quality >= quality
             items += len(part.items)
             without += int((~usable).sum())
-            tables.append(_match_part(part, known, groups, usable, distance))
+            tables.append(_match_part(part, groups, usable, distance))
     table = pa.concat_tables(tables)
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
@@ -167,48 +167,53 @@ def match_run(out: str, uri: str, sha256: str, *, distance: int = 31, quality: i
 
 
 class _Groups:
-    """Groups of a list with their sizes; pictures by themselves come after the videos, each its own."""
+    """Groups of a list with their sizes; pictures by themselves come after the videos, each a group of its own."""
 
-    def __init__(self, known: HashList) -> None:
-        self.known = known
-        alone = np.flatnonzero(known.group < 0)
-        self.of_entry: I64 = known.group.astype(np.int64)
-        self.of_entry[alone] = len(known.groups) + np.arange(len(alone))
+    def __init__(self, hash_list: HashList) -> None:
+        self.hash_list = hash_list
+        alone = np.flatnonzero(hash_list.group < 0)
+        self.of_entry: I64 = hash_list.group.astype(np.int64)
+        self.of_entry[alone] = len(hash_list.groups) + np.arange(len(alone))
         self.sizes = np.bincount(self.of_entry)
         self._alone = alone
 
     def name(self, group: int) -> str:
-        if group < len(self.known.groups):
-            return self.known.groups[group]
-        alone: bytes = self.known.hashes[self._alone[group - len(self.known.groups)]].tobytes()
+        """As the list has it; of a picture by itself its hash."""
+        videos = len(self.hash_list.groups)
+        if group < videos:
+            return self.hash_list.groups[group]
+        alone: bytes = self.hash_list.hashes[self._alone[group - videos]].tobytes()
         return alone.hex()
 
 
-def _match_part(part: Hashed, known: HashList, groups: _Groups, usable: np.ndarray, distance: int) -> pa.Table:
+def _match_part(part: Hashed, groups: _Groups, usable: np.ndarray, distance: int) -> pa.Table:
+    """A row of KNOWN_SCHEMA for each item and group that match. usable: bool [F], frames whose hash says something."""
+    hash_list = groups.hash_list
     rows = np.flatnonzero(usable)
     frames_of_item = np.bincount(part.item[rows], minlength=len(part.items))
-    matches = known.index.pairs(part.hashes[rows], distance)
+    matches = hash_list.index.pairs(part.hashes[rows], distance)
     frame, item = rows[matches.query], part.item[rows][matches.query]
     group = groups.of_entry[matches.entry]
-    cells: dict[str, list[object]] = {field.name: [] for field in KNOWN_SCHEMA}
     order = np.lexsort((matches.entry, frame, group, item))
     starts = np.flatnonzero(np.diff(group[order], prepend=-1) | np.diff(item[order], prepend=-1))
-    for here in np.split(order, starts[1:]) if len(order) else ():
-        its_item, its_group = int(item[here[0]]), int(group[here[0]])
-        nearest = here[np.argmin(matches.distance[here])]
-        matched, listed = len(np.unique(frame[here])), len(np.unique(matches.entry[here]))
-        row = {
-            "item_id": part.items[its_item],
-            "label": known.labels[known.label[matches.entry[nearest]]],
-            "group": groups.name(its_group),
-            "distance": int(matches.distance[nearest]),
-            "frames_matched": matched,
-            "frames": int(frames_of_item[its_item]),
-            "share_of_item": matched / int(frames_of_item[its_item]),
-            "listed_matched": listed,
-            "listed": int(groups.sizes[its_group]),
-            "share_of_listed": listed / int(groups.sizes[its_group]),
-        }
-        for name, value in row.items():
-            cells[name].append(value)
-    return pa.table([pa.array(cells[f.name], f.type) for f in KNOWN_SCHEMA], schema=KNOWN_SCHEMA)
+    matched: list[dict[str, object]] = []
+    for of_pair in np.split(order, starts[1:]) if len(order) else ():
+        item_index, group_index = int(item[of_pair[0]]), int(group[of_pair[0]])
+        nearest = of_pair[np.argmin(matches.distance[of_pair])]
+        frames, frames_matched = int(frames_of_item[item_index]), len(np.unique(frame[of_pair]))
+        listed, listed_matched = int(groups.sizes[group_index]), len(np.unique(matches.entry[of_pair]))
+        matched.append(
+            {
+                "item_id": part.items[item_index],
+                "label": hash_list.labels[hash_list.label[matches.entry[nearest]]],
+                "group": groups.name(group_index),
+                "distance": int(matches.distance[nearest]),
+                "frames_matched": frames_matched,
+                "frames": frames,
+                "share_of_item": frames_matched / frames,
+                "listed_matched": listed_matched,
+                "listed": listed,
+                "share_of_listed": listed_matched / listed,
+            }
+        )
+    return pa.Table.from_pylist(matched, schema=KNOWN_SCHEMA)

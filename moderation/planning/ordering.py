@@ -1,7 +1,7 @@
 """Shards in the order of an attribute: what matters most is judged first.
 
-Items of one priority share shards, in the order of the source. What is cut is spooled to disk, a record batch a shard,
-and read back in order, so that memory holds one unfinished shard a priority and nothing that grows with the source.
+Items of one priority share shards, in the order of the source. Shards are spooled to disk, one record batch each, and
+read back in order: memory holds one unfinished shard per priority, and nothing that grows with the source.
 (An Arrow file, not Parquet: the footer of a Parquet file with 40,000 row groups is read whole, 100 MB of it; here it
 is 24 bytes a shard.)
 """

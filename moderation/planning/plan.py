@@ -1,8 +1,8 @@
 """The plan of a run: its shards, written as the source is listed, read again on resume.
 
-While listing goes on the plan lies in `OUT/plan/chunk-*.parquet`; when it has ended, in `OUT/plan.parquet`. A shard is
-handed out only when a chunk that holds it is published, so a run that dies while listing never cuts the source into
-other shards than those it may have committed: the next call takes the chunks as they are and lists on for what is new.
+The plan lies in `OUT/plan/chunk-*.parquet` while listing goes on, and in `OUT/plan.parquet` when it has ended. A shard
+is handed out only after a chunk that holds it is published. So a run that dies while listing never cuts the source into
+other shards than those it may have committed: the next call takes the chunks as they are, and lists on for what is new.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def plan_shards(
     """All shards of a run, in the order of the source; what an earlier call planned comes as it was planned.
 
     out: the folder of the plan: OUT, or a slice's own in it.
-    part: only the shards of this slice. A listing of it that was interrupted begins anew: what it had planned has
-    gaps where other slices' shards are, and cutting the source around them would move the bounds of shards.
+    part: only the shards of this slice. Its listing begins anew after an interruption: what it had planned has gaps
+    where other slices' shards are, and cutting the source around them would move the bounds of shards.
 
     open_items: the items instead of the whole source's (the nightly job's difference); called only when there is
     something to list, exhausted before the plan counts as finished.
@@ -69,26 +69,26 @@ def list_shards(source: str, config: Config, *, limit: int | None = None, part: 
 
 
 def _resume_listing(items: Iterator[Item], out: str, config: Config, chunks: list[bytes]) -> Iterator[Shard]:
-    known: set[str] = set()
+    planned_ids: set[str] = set()
     for data in chunks:
         for shard in decode_shards(data):
-            known.update(item.item_id for item in shard.items)
+            planned_ids.update(item.item_id for item in shard.items)
             yield shard
-    fresh = (item for item in items if item.item_id not in known)
+    fresh = (item for item in items if item.item_id not in planned_ids)
     yield from _write_plan(cut_shards(fresh, config.shards), out, chunks)
 
 
 def _write_plan(shards: Iterable[Shard], out: str, chunks: list[bytes]) -> Iterator[Shard]:
     chunks = list(chunks)
     held: list[Shard] = []
-    most = 1
-    began = time.monotonic()
+    chunk_shards = 1
+    began_s = time.monotonic()
     for shard in shards:
         held.append(shard)
-        if len(held) >= most or time.monotonic() - began > _CHUNK_WAIT_S:
+        if len(held) >= chunk_shards or time.monotonic() - began_s > _CHUNK_WAIT_S:
             chunks.append(_publish_chunk(held, out, len(chunks)))
             yield from held
-            held, most, began = [], min(most * 2, _CHUNK_SHARDS), time.monotonic()
+            held, chunk_shards, began_s = [], min(chunk_shards * 2, _CHUNK_SHARDS), time.monotonic()
     if held:
         chunks.append(_publish_chunk(held, out, len(chunks)))
     # The finished plan first: a reader of the tail must never see fewer shards than were handed out.

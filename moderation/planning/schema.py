@@ -21,7 +21,7 @@ OBJECT_TYPE = pa.struct(
     ]
 )
 
-# plan.parquet: a row an item, in the order of the source; a shard's rows are adjacent.
+# plan.parquet: one row per item, in the order of the source; a shard's rows are adjacent.
 PLAN_SCHEMA = pa.schema(
     [
         ("shard_id", pa.string()),

@@ -35,7 +35,7 @@ def make_shards(items: Iterable[Item], config: ShardConfig) -> Iterator[Shard]:
 
 
 class Sharder:
-    """Cuts items that come one at a time; `make_shards` for one that is told rather than asks."""
+    """Cuts items that are handed over one at a time; `make_shards` takes them from an iterator instead."""
 
     def __init__(self, config: ShardConfig) -> None:
         self._config = config
@@ -48,7 +48,7 @@ class Sharder:
         return len(self._items)
 
     def add(self, item: Item) -> Shard | None:
-        """Take an item; the shard that was full before it, if it was."""
+        """Take an item; returns the shard that it no longer fitted into, if there is one."""
         size = item.size_bytes
         full = None
         if self._items and (len(self._items) == self._config.max_items or self._bytes + size > self._config.max_bytes):
@@ -58,7 +58,7 @@ class Sharder:
         return full
 
     def close(self) -> Shard | None:
-        """The shard of what is held, and begin anew; None when nothing is."""
+        """Begin anew; returns the shard of what was held, None when nothing was."""
         items, self._items, self._bytes = self._items, [], 0
         return make_shard(items) if items else None
 
@@ -77,7 +77,7 @@ def make_shard(items: Iterable[Item]) -> Shard:
 
 
 def split(shard: Shard) -> tuple[Shard, Shard]:
-    """The two halves of a shard, for finding the item that kills its worker. Raises ValueError for a single item."""
+    """The two halves of a shard, to find the item that kills its worker. Raises ValueError for a single item."""
     if len(shard.items) < 2:
         raise ValueError(f"shard {shard.shard_id}: {len(shard.items)} items can't be split")
     middle = len(shard.items) // 2
@@ -85,7 +85,7 @@ def split(shard: Shard) -> tuple[Shard, Shard]:
 
 
 def shards_to_table(shards: Iterable[Shard]) -> pa.Table:
-    """The plan: a row an item, in order, a shard's rows adjacent; schema `PLAN_SCHEMA`."""
+    """The plan: one row per item, in order, a shard's rows adjacent; schema `PLAN_SCHEMA`."""
     return pa.Table.from_batches(plan_batches(shards), schema=PLAN_SCHEMA)
 
 

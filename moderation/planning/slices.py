@@ -1,4 +1,4 @@
-"""A slice of a run: every N-th part of its shards, so that several jobs share one backfill without talking.
+"""A slice of a run: one N-th of its shards, so that several jobs share one backfill without talking to each other.
 
 Which slice a shard belongs to is a function of its id alone. The tables of all slices go to one OUT: names are content
 hashes, so the parts are those of an unsliced run. What is a slice's own lies in `OUT/slices/3-of-8/`.
@@ -17,7 +17,7 @@ from moderation.errors import UsageError
 from moderation.planning.names import listing_uri, slices_folder
 from moderation.types import Shard
 
-# More jobs at once than this share nothing but their bill; and a status reads a few files of each.
+# A status reads a few files of each slice.
 MAX_SLICES = 1000
 _FOLDER = re.compile(r"([1-9][0-9]{0,3})-of-([1-9][0-9]{0,3})")
 
@@ -56,10 +56,10 @@ def parse_slice(text: str) -> Slice:
     index, slash, count = text.partition("/")
     if not slash or not index.strip().isdecimal() or not count.strip().isdecimal():
         raise UsageError(f"slice {text!r}: expected which of how many, for example 3/8")
-    found = Slice(index=int(index), count=int(count))
-    if not 1 <= found.index <= found.count <= MAX_SLICES:
+    parsed = Slice(index=int(index), count=int(count))
+    if not 1 <= parsed.index <= parsed.count <= MAX_SLICES:
         raise UsageError(f"slice {text!r}: expected 1/N to N/N, with N at most {MAX_SLICES}")
-    return found
+    return parsed
 
 
 def slice_home(out: str, part: Slice) -> str:
@@ -70,15 +70,15 @@ def slice_home(out: str, part: Slice) -> str:
 def find_slices(out: str) -> list[Slice]:
     """The slices that have left anything in OUT, by count and index; one listing."""
     top = slices_folder(storage.canonical(out).rstrip("/"))
-    found: set[Slice] = set()
+    slices: set[Slice] = set()
     try:
         for info in storage.list_objects(top):
-            named = _FOLDER.fullmatch(info.uri.removeprefix(top).strip("/").partition("/")[0])
-            if named is not None:
-                found.add(Slice(index=int(named[1]), count=int(named[2])))
+            name = _FOLDER.fullmatch(info.uri.removeprefix(top).strip("/").partition("/")[0])
+            if name is not None:
+                slices.add(Slice(index=int(name[1]), count=int(name[2])))
     except FileNotFoundError:
         return []
-    return sorted(found)
+    return sorted(slices)
 
 
 def take_slice(shards: Iterable[Shard], part: Slice, home: str) -> Iterator[Shard]:

@@ -46,17 +46,17 @@ def with_asked(votes: pa.Table, out: str, shard_id: str, names: Sequence[str], f
     """
     for name in names:
         try:
-            part = read_part(ask_part_uri(out, name, shard_id, format_), format_)
+            asked = read_part(ask_part_uri(out, name, shard_id, format_), format_)
         except FileNotFoundError as error:
             raise UsageError(f"{out}: {name!r} was not asked of shard {shard_id}; ask it again") from error
-        if _run_id(part) != _run_id(votes):
+        if _run_id(asked) != _run_id(votes):
             # Same items, another stack: the rows would fit and the scores would not.
-            raise UsageError(f"{out}: asks/{name} is of run {_run_id(part)}, the votes of another; ask it again")
-        if not (part["item_id"].equals(votes["item_id"]) and part["frame"].equals(votes["frame"])):
+            raise UsageError(f"{out}: asks/{name} is of run {_run_id(asked)}, the votes of another; ask it again")
+        if not (asked["item_id"].equals(votes["item_id"]) and asked["frame"].equals(votes["frame"])):
             raise UsageError(f"{out}: the rows of asks/{name} are not those of the votes; ask it again")
-        for field in part.schema:
+        for field in asked.schema:
             if field.name not in ("item_id", "frame"):
-                votes = votes.append_column(field, part[field.name])
+                votes = votes.append_column(field, asked[field.name])
     return votes
 
 

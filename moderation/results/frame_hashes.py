@@ -69,7 +69,7 @@ def hash_rows(column: pa.ChunkedArray) -> U8:
 
 def percents(quality: pa.ChunkedArray, hashes: pa.ChunkedArray) -> I16:
     """PDQ's quality 0..1 -> int16 [F] 0..100; -1 where it or the hash is null."""
-    there: npt.NDArray[np.bool_] = np.asarray(pc.and_(quality.is_valid(), hashes.is_valid()))
+    present: npt.NDArray[np.bool_] = np.asarray(pc.and_(quality.is_valid(), hashes.is_valid()))
     numbers = quality.to_numpy().astype(np.float64) * 100
-    rounded: I16 = np.where(there, np.nan_to_num(numbers).round(), NO_QUALITY).astype(np.int16)
+    rounded: I16 = np.where(present, np.nan_to_num(numbers).round(), NO_QUALITY).astype(np.int16)
     return rounded

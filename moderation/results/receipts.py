@@ -1,7 +1,7 @@
 """Part, then receipt; and what is still pending.
 
-A part's name is a function of its shard's content hash. The receipt is written last: a shard without one has not
-happened, whatever lies in verdicts/ or votes/. No locks, no renames; a rerun writes the same bytes.
+The content hash of a shard names its parts. The receipt is written last: without it a shard is not done, whatever lies
+in verdicts/ or votes/. No locks, no renames; a rerun writes the same bytes.
 """
 
 from __future__ import annotations

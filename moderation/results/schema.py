@@ -38,7 +38,7 @@ def score_column(check: str) -> str:
 
 
 def verdicts_schema(checks: Sequence[str], metadata: Mapping[str, str]) -> pa.Schema:
-    """verdicts/: a row an item. metadata: run id, stack fingerprint, policy hash, code version."""
+    """verdicts/: one row per item. metadata: run id, stack fingerprint, policy hash, code version."""
     return pa.schema(
         [
             ("item_id", pa.string()),
@@ -77,7 +77,7 @@ def votes_schema(
     embedding_dims: Mapping[str, int],
     metadata: Mapping[str, str],
 ) -> pa.Schema:
-    """votes/: a row a frame; one float32 column a label, null = not asked. blob_sizes: `pdq.hash` -> bytes.
+    """votes/: one row per frame, one float32 column per label, null = not asked. blob_sizes: `pdq.hash` -> bytes.
 
     role (`frame`, `tile`, `whole`; null in version 1: `frame`), parent and box: see `types.Frame`.
     """

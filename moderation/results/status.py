@@ -1,9 +1,9 @@
 """How far a run is, from its output alone: plan, states and receipts. The cluster is not asked.
 
 Exact: shards and items planned and done, and the state of each slice (a listing of names, and one column of the plan).
-From the receipts: verdicts, errors and times. Up to MAX_READ of them are all read; of more, a sample of that size,
-which is uniform, as shard ids are hashes: shares of what is done are then right within about 1 % for whole verdicts,
-and the newest time is a little too old (10 hours, 40,000 receipts, 1,000 read: half a minute).
+From the receipts: verdicts, errors and times. All are read up to MAX_READ of them; of more, a sample of that size. The
+sample is uniform, as shard ids are hashes: shares of what is done are right within about 1 % for whole verdicts, and
+the newest time is a little too old (10 hours, 40,000 receipts, 1,000 read: half a minute).
 """
 
 from __future__ import annotations
