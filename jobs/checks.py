@@ -16,7 +16,7 @@ from moderation.errors import UsageError
 from moderation.results.layout import checks_folder
 
 if TYPE_CHECKING:
-    from moderation.analysis.checks import CheckScores
+    from moderation.analysis.checks import CheckDescription
 
 
 def checks(
@@ -47,7 +47,7 @@ def checks(
         Console(markup=False, highlight=False, stderr=as_json).print(f"figures beside {page}", soft_wrap=True)
 
 
-def _print(found: Sequence[CheckScores]) -> None:
+def _print(found: Sequence[CheckDescription]) -> None:
     table = Table()
     for name in ("check", "votes", "frames", "median", "95%", "at the threshold", "disagree"):
         table.add_column(name, justify="left" if name in ("check", "votes") else "right")

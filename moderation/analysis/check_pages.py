@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moderation import storage
-from moderation.analysis.checks import CheckScores
+from moderation.analysis.checks import CheckDescription
 from moderation.analysis.plots import plot_check, plot_disagreement
 from moderation.errors import UsageError
 from moderation.pages.render import render
@@ -14,7 +14,7 @@ from moderation.results.layout import PAGE_FILE
 _MAX_CHECKS = 400  # figures on one page; 20 KB each
 
 
-def write_check_pages(checks: Sequence[CheckScores], out: str, to: str, format_: str = "png") -> str:
+def write_check_pages(checks: Sequence[CheckDescription], out: str, to: str, format_: str = "png") -> str:
     """`<to>/<check>.png` for each, `disagreement-of-variants.png` where there are several, and `index.html`; its URI.
 
     The page has its figures inside (as PNG, whatever the files are). Raises UsageError without matplotlib, or where

@@ -59,7 +59,7 @@ class Disagreement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckScores:
+class CheckDescription:
     """A check: its votes, what they fuse to, its thresholds (`block`, `review`, `pass`), share of frames at each."""
 
     name: str
@@ -71,7 +71,7 @@ class CheckScores:
     pairs: tuple[Disagreement, ...]
 
 
-def describe_checks(out: str, policy: str | None = None, only: Sequence[str] = ()) -> tuple[CheckScores, ...]:
+def describe_checks(out: str, policy: str | None = None, only: Sequence[str] = ()) -> tuple[CheckDescription, ...]:
     """Distributions of every check of a run's policy (or of another), and disagreement between its votes.
 
     Reads the votes part by part. Checks over votes beyond 0..1 (measurements) are left out.
@@ -132,12 +132,12 @@ class _CheckTally:
         for pair in self._pairs:
             pair.add(own)
 
-    def result(self) -> CheckScores:
+    def result(self) -> CheckDescription:
         """What was counted."""
         fused = self._fused.result()
         asked = fused.total - fused.nulls
         names = [histogram.name for histogram in self._votes]
-        return CheckScores(
+        return CheckDescription(
             name=self._check.name,
             side=self._check.side,
             thresholds=self._thresholds,

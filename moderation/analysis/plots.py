@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moderation.analysis.checks import BINS, CheckScores, Disagreement
+from moderation.analysis.checks import BINS, CheckDescription, Disagreement
 from moderation.errors import UsageError
 
 _COLOURS = {"block": "#b3261e", "review": "#b26a00", "pass": "#1f7a4d"}
@@ -17,7 +17,7 @@ _MAX_ROWS = 60  # checks in the figure of disagreement: more are not read
 _DPI = 110
 
 
-def plot_check(check: CheckScores, *, format_: str = "png") -> bytes:
+def plot_check(check: CheckDescription, *, format_: str = "png") -> bytes:
     """The distribution of every variant's score and of the fused one, with the thresholds. Raises UsageError."""
     figure = _figure((7.2, 3.6))
     axes = figure.add_subplot()
@@ -45,7 +45,7 @@ def plot_check(check: CheckScores, *, format_: str = "png") -> bytes:
     return _encode(figure, format_)
 
 
-def plot_disagreement(checks: Sequence[CheckScores], *, format_: str = "png") -> bytes | None:
+def plot_disagreement(checks: Sequence[CheckDescription], *, format_: str = "png") -> bytes | None:
     """Share of frames that two variants put on different sides of a check's threshold; None without two variants."""
     compared = [c for c in checks if any(p.apart is not None for p in c.pairs)]
     if not compared:
@@ -71,7 +71,7 @@ def _label_cells(axes: Any, table: npt.NDArray[np.float64], *, dark_from: float)
         axes.text(column, row, f"{value:.1%}", ha="center", va="center", fontsize=7, color=colour)
 
 
-def _disagreement_table(checks: Sequence[CheckScores], names: Sequence[str]) -> npt.NDArray[np.float64]:
+def _disagreement_table(checks: Sequence[CheckDescription], names: Sequence[str]) -> npt.NDArray[np.float64]:
     """float64 [checks, pairs], NaN where a check does not have a pair."""
     table = np.full((len(checks), len(names)), np.nan)
     for i, check in enumerate(checks):

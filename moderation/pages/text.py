@@ -13,6 +13,11 @@ def printable(text: str, *, instead: str = " ") -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else instead for c in text)
 
 
+def short_line(text: str, max_chars: int) -> str:
+    """A stranger's text for a table: printable, with single spaces, and bounded."""
+    return " ".join(printable(text).split())[:max_chars]
+
+
 def plain(value: object) -> str:
     """A stranger's text for a page: printable and bounded. Whoever writes HTML still has to escape it."""
     text = printable(str(value), instead="\N{REPLACEMENT CHARACTER}")

@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 
 from moderation.detectors.faces.parts import check_parts, width_of
 from moderation.errors import UsageError
+from moderation.pages.text import short_line
 from moderation.types import F32
 
 MOST_BYTES: Final = 2 << 30  # eight million faces of 128 numbers
@@ -43,8 +44,7 @@ class Gallery:
 
 def clean_name(text: str) -> str:
     """A person's name, fit for a table or a page: printable, on one line, bounded; "?" when nothing is left."""
-    shown = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(shown.split())[:_MOST_NAME] or "?"
+    return short_line(text, _MOST_NAME) or "?"
 
 
 def encode_gallery(gallery: Gallery) -> bytes:

@@ -21,6 +21,7 @@ import zxingcpp
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
 from moderation.detectors.registry import check_options
 from moderation.errors import UsageError
+from moderation.pages.text import short_line
 from moderation.types import U8, Region
 
 _SQUARE: Final = ("qrcode", "microqrcode", "rmqrcode", "datamatrix", "aztec", "pdf417")
@@ -157,8 +158,7 @@ class Codes:
 
     def _region(self, code: Code) -> Region:
         x0, y0, x1, y1 = code.box
-        shown = "".join(char if char.isprintable() else " " for char in code.payload[: 4 * _LONGEST_LABEL])
-        label = " ".join(shown.split())[:_LONGEST_LABEL] or code.kind
+        label = short_line(code.payload[: 4 * _LONGEST_LABEL], _LONGEST_LABEL) or code.kind
         return Region(detector=self.name, label=label, score=1.0, x0=x0, y0=y0, x1=x1, y1=y1)
 
 

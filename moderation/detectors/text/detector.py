@@ -22,6 +22,7 @@ from moderation.detectors.text.rules import LABELS, find_hits, make_rules, score
 from moderation.detectors.text.weights import load_detector, load_recogniser, read_characters, read_metadata
 from moderation.detectors.weights.locator import read_onnx
 from moderation.errors import UsageError
+from moderation.pages.text import short_line
 from moderation.types import Region
 
 _ORIGIN: Final = "https://github.com/PaddlePaddle/PaddleOCR"
@@ -156,8 +157,7 @@ class Text:
 
 def printable(text: str, most: int = _LONGEST_LABEL) -> str:
     """A stranger's text for a table: nothing that a terminal or a page would obey, bounded."""
-    shown = "".join(char if char.isprintable() else " " for char in text[: 4 * most])
-    return " ".join(shown.split())[:most]
+    return short_line(text[: 4 * most], most)
 
 
 def count_words(text: str) -> int:

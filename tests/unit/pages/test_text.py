@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moderation.pages.text import count, number, percent, plain, printable, size, span
+from moderation.pages.text import count, number, percent, plain, printable, short_line, size, span
 
 
 @given(st.text(max_size=1000))
@@ -21,6 +21,14 @@ def test_printable_keeps_the_length_and_what_was_printable(text: str) -> None:
     shown = printable(text, instead="?")
     assert len(shown) == len(text)
     assert all(a == b or (b == "?" and not a.isprintable()) for a, b in zip(text, shown, strict=True))
+
+
+@given(st.text(max_size=100), st.integers(1, 50))
+def test_a_short_line_is_bounded_and_has_no_spaces_in_a_row(text: str, max_chars: int) -> None:
+    shown = short_line(text, max_chars)
+    assert shown.isprintable()
+    assert len(shown) <= max_chars
+    assert "  " not in shown
 
 
 @given(st.floats(0, 1, exclude_min=True, exclude_max=True))
