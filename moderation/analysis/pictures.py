@@ -18,7 +18,8 @@ from moderation import storage
 from moderation.concurrency import map_ahead
 from moderation.errors import UsageError
 from moderation.hashes.search import HASH_BYTES, I16, U64
-from moderation.ledger.store import open_log, read_file, table_keys
+from moderation.ledger.rows import table_keys
+from moderation.ledger.store import open_log, read_file
 from moderation.results.frame_hashes import NO_QUALITY, hash_rows, own_frames, percents, read_columns, read_run_format
 from moderation.results.receipts import committed_ids, part_name
 from moderation.types import U8, Status

@@ -29,9 +29,9 @@ GIB = 1024 * MIB
 # Models of the default stack and Python with torch: measured 1.1 GiB in a worker on a CPU.
 _WORKER_BYTES = 1300 * MIB
 # A run over a million items writes about 1 GB of votes; less than this and the first nightly run may end on it.
-_LEAST_DISK_BYTES = 2 * GIB
+_MIN_DISK_BYTES = 2 * GIB
 # Receipts and plan rows go through Ray's object store, pixels never: a small one is enough. Docker's default is 64 MiB.
-_LEAST_SHM_BYTES = 256 * MIB
+_MIN_SHM_BYTES = 256 * MIB
 
 
 def diagnose(config: Config, uris: Sequence[str] = ()) -> list[Finding]:
@@ -177,14 +177,14 @@ def _storage(uris: Sequence[str]) -> Iterator[Finding]:
 def _space(config: Config, machine: Machine) -> Iterator[Finding]:
     group = "space"
     for name, free in machine.free_disk_bytes.items():
-        low = free < _LEAST_DISK_BYTES
+        low = free < _MIN_DISK_BYTES
         advice = f"free some, or point elsewhere: {_ELSEWHERE.get(name, 'another OUT')}" if low else ""
         yield Finding(
             group=group, name=name, status="note" if low else "ok", detail=f"{_size(free)} free", advice=advice
         )
     shm = machine.shm_free_bytes
     if shm is not None:
-        low = shm < _LEAST_SHM_BYTES
+        low = shm < _MIN_SHM_BYTES
         advice = "docker run --shm-size=1g; in Kubernetes an emptyDir with medium: Memory at /dev/shm" if low else ""
         detail = f"{_size(shm)} free, for Ray's object store"
         yield Finding(group=group, name="/dev/shm", status="note" if low else "ok", detail=detail, advice=advice)

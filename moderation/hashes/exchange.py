@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from moderation.errors import UsageError
-from moderation.hashes.lists import MAX_ENTRIES, Known
+from moderation.hashes.lists import MAX_ENTRIES, KnownPicture
 
 FORMATS: Final = ("csv", "hex", "vpdq", "threatexchange")
 MAX_LINE: Final = 1 << 16  # characters; a record with all its tags has a few thousand
@@ -54,7 +54,7 @@ class _Reading:
 class Exchanged:
     """What a list holds. skipped: records of another type than PDQ."""
 
-    entries: list[Known]
+    entries: list[KnownPicture]
     skipped: int
 
 
@@ -69,14 +69,14 @@ def read_exchange(lines: Iterable[str], format_: str, *, name: str, label: str, 
         close = difflib.get_close_matches(format_, FORMATS, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(FORMATS)}"
         raise UsageError(f"--exchange {format_!r}: no such format; {hint}")
-    parse: Callable[[Iterator[str], _Reading], Iterator[Known]] = {
+    parse: Callable[[Iterator[str], _Reading], Iterator[KnownPicture]] = {
         "csv": _read_csv,
         "hex": _read_hex,
         "vpdq": _read_vpdq,
         "threatexchange": _read_threatexchange,
     }[format_]
     reading = _Reading(name=name, label=label, group=group)
-    entries: list[Known] = []
+    entries: list[KnownPicture] = []
     for known in parse(_bounded(lines, name), reading):
         entries.append(known)
         if len(entries) > MAX_ENTRIES:
@@ -97,7 +97,7 @@ def _bounded(lines: Iterable[str], name: str) -> Iterator[str]:
         yield line.removeprefix("\ufeff") if number == 1 else line
 
 
-def _entry(reading: _Reading, line: int, cells: Mapping[str, str | None]) -> Known | None:
+def _entry(reading: _Reading, line: int, cells: Mapping[str, str | None]) -> KnownPicture | None:
     """An entry of one line's cells; None, and a refusal, where they are wrong."""
     text = (cells.get("hash") or "").strip()
     if not _HASH.fullmatch(text):
@@ -115,7 +115,7 @@ def _entry(reading: _Reading, line: int, cells: Mapping[str, str | None]) -> Kno
         if len(value) > _MAX_NAME or not value.isprintable():
             reading.refuse(line, f"{key} {value[:40]!r} is longer than {_MAX_NAME} characters, or not printable")
             return None
-    return Known(
+    return KnownPicture(
         hash=bytes.fromhex(text),
         label=names["label"] or reading.label,
         quality=quality,
@@ -135,7 +135,7 @@ def _rows(lines: Iterator[str], reading: _Reading) -> Iterator[tuple[int, list[s
         reading.refuse(rows.line_num, f"not readable as CSV: {error}")
 
 
-def _read_csv(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
+def _read_csv(lines: Iterator[str], reading: _Reading) -> Iterator[KnownPicture]:
     rows = _rows(lines, reading)
     number, first = next(rows, (1, []))
     header = [cell.strip().lower() for cell in first]
@@ -159,7 +159,7 @@ def _read_csv(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
             yield known
 
 
-def _read_hex(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
+def _read_hex(lines: Iterator[str], reading: _Reading) -> Iterator[KnownPicture]:
     for number, row in _rows(lines, reading):
         if len(row) > 3:
             reading.refuse(number, f"{len(row)} cells; expected hash, or hash,quality, or hash,quality,name")
@@ -169,7 +169,7 @@ def _read_hex(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
             yield known
 
 
-def _read_vpdq(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
+def _read_vpdq(lines: Iterator[str], reading: _Reading) -> Iterator[KnownPicture]:
     # The frames of one file are one video.
     reading.group = reading.group or reading.name
     for number, row in _rows(lines, reading):
@@ -181,7 +181,7 @@ def _read_vpdq(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
             yield known
 
 
-def _read_threatexchange(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
+def _read_threatexchange(lines: Iterator[str], reading: _Reading) -> Iterator[KnownPicture]:
     for number, record in _records(lines, reading):
         kind = str(record.get("type") or "")
         if kind.upper() not in _PDQ_TYPES:

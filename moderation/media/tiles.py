@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from moderation.config.model import MediaConfig
-from moderation.media.image import scale_array
 from moderation.media.limits import canvas_size
+from moderation.media.pixels import scale_array
 from moderation.media.seams import ALBUM_LAYOUTS, Box, Stitch, find_grid, stitch_album
 from moderation.types import U8, Frame, Kind, Media, Role
 
@@ -49,19 +49,19 @@ def add_tiles(media: Media, config: MediaConfig) -> Media:
     return replace(media, frames=(whole, *tiles))
 
 
-def cut_boxes(width: int, height: int, canvas_px: int, most: int) -> Iterator[Box]:
+def cut_boxes(width: int, height: int, canvas_px: int, max_tiles: int) -> Iterator[Box]:
     """Overlapping boxes that cover a picture at about canvas size each; none for one that the canvas shows well.
 
     A long one (twice as long as wide) is cut along its length into nearly square pieces; one of twice the canvas or
-    more in both directions into 2 x 2, of three times or more into 3 x 3. At most `most`.
+    more in both directions into 2 x 2, of three times or more into 3 x 3. At most `max_tiles`.
     """
     short, long = min(width, height), max(width, height)
     if long >= _LONG * short:
-        count = min(most, max(2, math.ceil((long / short - _OVERLAP) / (1 - _OVERLAP))))
+        count = min(max_tiles, max(2, math.ceil((long / short - _OVERLAP) / (1 - _OVERLAP))))
         rows, columns = (count, 1) if height == long else (1, count)
     else:
         each = min(DETAIL, short // canvas_px)
-        while each * each > most:
+        while each * each > max_tiles:
             each -= 1
         if each < 2:
             return

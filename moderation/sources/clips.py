@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from moderation.sources.items import error_item, make_id
 from moderation.sources.keys import PICTURES, SIDECARS, VIDEOS, Parts, attributes_of, key_items, media_item
-from moderation.sources.tar import Member
+from moderation.sources.tar import TarMember
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item, Kind
 
-Picture = tuple[str, Member]  # with its key
+Picture = tuple[str, TarMember]  # with its key
 
 
 def clip_items(info: ObjectInfo, keys: dict[str, Parts]) -> Iterator[Item]:

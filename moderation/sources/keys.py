@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from moderation.sources.items import MAX_OBJECTS, error_item, flatten, make_id
-from moderation.sources.tar import Member
+from moderation.sources.tar import TarMember
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item, Kind, MediaObject
 
@@ -23,7 +23,7 @@ VIDEOS = frozenset(
 READ = frozenset({"json", "txt", "cls"})
 SIDECARS = READ | {"md", "csv", "tsv", "npy", "npz", "pt", "pth", "pkl", "yaml", "yml", "xml", "srt", "vtt", "id"}
 
-Parts = list[tuple[str, Member]]  # the last suffix of each member of a key, and the member
+Parts = list[tuple[str, TarMember]]  # the last suffix of each member of a key, and the member
 
 
 def _split_key(name: str) -> tuple[str, str]:
@@ -35,7 +35,7 @@ def _split_key(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", suffixes.rpartition(".")[2].lower()
 
 
-def by_key(members: list[Member]) -> dict[str, Parts]:
+def by_key(members: list[TarMember]) -> dict[str, Parts]:
     """Keys in the order of their first members."""
     keys: dict[str, Parts] = {}
     for member in members:
@@ -66,7 +66,7 @@ def key_items(info: ObjectInfo, key: str, parts: Parts) -> Iterator[Item]:
 
 
 def media_item(
-    info: ObjectInfo, item_id: str, media: list[Member], kind: Kind | None, attributes: dict[str, str]
+    info: ObjectInfo, item_id: str, media: list[TarMember], kind: Kind | None, attributes: dict[str, str]
 ) -> Item:
     """An item of these members; an error row when one of them can't be read, for what was not seen is never passed."""
     broken = next((m for m in media if m.error is not None), None)

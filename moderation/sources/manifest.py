@@ -23,7 +23,7 @@ from moderation.config.model import SourceConfig
 from moderation.errors import ItemError, UsageError
 from moderation.sources.allow import resolver
 from moderation.sources.items import MAX_OBJECTS, UniqueIds, base_name, error_item, list_files, make_id
-from moderation.sources.rows import SUFFIXES, Row, read_columns, read_rows
+from moderation.sources.rows import SUFFIXES, SourceRow, read_columns, read_rows
 from moderation.types import ErrorCode, Item, Kind, MediaObject
 
 _BATCH = 8192
@@ -43,7 +43,7 @@ _HELD = pa.schema(
     ]
 )
 
-Numbered = tuple[int, Row]  # with the number of its manifest
+Numbered = tuple[int, SourceRow]  # with the number of its manifest
 
 
 def manifest_items(source: str, config: SourceConfig) -> Iterator[Item]:
@@ -121,7 +121,7 @@ def _held_batches(files: list[str], config: SourceConfig) -> Iterator[pa.RecordB
     yield pa.record_batch(columns, schema=_HELD)
 
 
-def _key(number: int, row: Row) -> str:
+def _key(number: int, row: SourceRow) -> str:
     if row.group is not None:
         return f"group\0{row.group}"
     if row.item_id is not None and (row.frame is not None or row.time_s is not None):
@@ -137,7 +137,7 @@ def _unpack(held: dict[str, object]) -> Numbered:
     error = held.pop("error")
     detail = held.pop("detail") or ""
     code = ErrorCode(str(error)) if error is not None else None
-    return number, Row(**held, attributes=attributes, error=code, detail=detail)  # type: ignore[arg-type]  # from _HELD
+    return number, SourceRow(**held, attributes=attributes, error=code, detail=detail)  # type: ignore[arg-type]  # from _HELD
 
 
 def _item(numbered: list[Numbered], files: list[str], resolvers: list[Callable[[str], str]], ids: UniqueIds) -> Item:
@@ -176,7 +176,7 @@ def _item(numbered: list[Numbered], files: list[str], resolvers: list[Callable[[
     return Item(item_id=item_id, uri=objects[0].uri, objects=tuple(objects), kind=kind, attributes=attributes)
 
 
-def _object(row: Row, resolve: Callable[[str], str]) -> MediaObject:
+def _object(row: SourceRow, resolve: Callable[[str], str]) -> MediaObject:
     if row.error is not None:
         raise ItemError(row.error, row.detail)
     uri = resolve(row.uri)
@@ -192,7 +192,7 @@ def _moment(picture: MediaObject) -> tuple[float, float]:
     )
 
 
-def _attributes(rows: list[Row]) -> dict[str, str]:
+def _attributes(rows: list[SourceRow]) -> dict[str, str]:
     if len(rows) == 1:
         merged = dict(rows[0].attributes)
     else:

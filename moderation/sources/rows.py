@@ -20,7 +20,7 @@ SUFFIXES = (".csv", ".jsonl", ".ndjson", *columnar.SUFFIXES)
 SPECIAL = ("uri", "item_id", "group", "frame", "time_s")
 
 
-class Row(NamedTuple):
+class SourceRow(NamedTuple):
     """One row. `line` is its number in the file: of the first line of text, or of the table's row, from 1."""
 
     line: int
@@ -50,7 +50,7 @@ def read_columns(uri: str) -> frozenset[str]:
     return frozenset(columns)
 
 
-def read_rows(uri: str) -> Iterator[Row]:
+def read_rows(uri: str) -> Iterator[SourceRow]:
     """The rows of a manifest, streaming, in bounded memory."""
     if uri.lower().endswith(".csv"):
         yield from _csv_rows(uri)
@@ -83,13 +83,13 @@ def _csv_header(uri: str) -> list[str]:
     raise UsageError(f"{uri}: the manifest is empty")
 
 
-def _csv_rows(uri: str) -> Iterator[Row]:
+def _csv_rows(uri: str) -> Iterator[SourceRow]:
     columns = _csv_header(uri)
     records = csv_records(read_lines(uri), len(columns))
     next(records)  # the header
     for line, record in records:
         if isinstance(record, str):
-            yield Row(line, error=ErrorCode.CORRUPT, detail=record)
+            yield SourceRow(line, error=ErrorCode.CORRUPT, detail=record)
         else:
             # CSV has no null: an empty cell is one.
             cells = {name: cell for name, cell in zip(columns, record, strict=True) if cell}
@@ -122,13 +122,13 @@ def _named_anywhere(uri: str, names: Sequence[str]) -> list[str]:
     return sorted(found)
 
 
-def _json_rows(uri: str) -> Iterator[Row]:
+def _json_rows(uri: str) -> Iterator[SourceRow]:
     for line, text in read_lines(uri):
         if text is not None and not text.strip():
             continue
         value = _parse_object(text)
         if isinstance(value, str):
-            yield Row(line, error=ErrorCode.CORRUPT, detail=value)
+            yield SourceRow(line, error=ErrorCode.CORRUPT, detail=value)
         else:
             yield make_row(line, value, flatten({k: v for k, v in value.items() if k not in SPECIAL}))
 
@@ -143,7 +143,7 @@ def _parse_object(text: str | None) -> dict[str, Any] | str:
     return value if isinstance(value, dict) else "a JSON value that is not an object"
 
 
-def _table_rows(uri: str) -> Iterator[Row]:
+def _table_rows(uri: str) -> Iterator[SourceRow]:
     with columnar.open_columnar(uri) as table:
         leaves = columnar.attribute_leaves(table.schema, without=SPECIAL)
         special = [name for name in SPECIAL if name in table.schema.names]
@@ -158,7 +158,7 @@ def _table_rows(uri: str) -> Iterator[Row]:
                 columnar.raise_unless_corrupt(error)
                 lost = _rows_in(table, group) - done
                 for line in range(before + done + 1, before + done + lost + 1):
-                    yield Row(line, error=ErrorCode.CORRUPT, detail="a damaged part of the manifest")
+                    yield SourceRow(line, error=ErrorCode.CORRUPT, detail="a damaged part of the manifest")
                 done += lost
             before += done
 
@@ -172,14 +172,14 @@ def _rows_in(table: columnar.Columnar, group: int) -> int:
         return 1
 
 
-def _batch_rows(batch: pa.RecordBatch, special: list[str], leaves: list[str], first: int) -> Iterator[Row]:
+def _batch_rows(batch: pa.RecordBatch, special: list[str], leaves: list[str], first: int) -> Iterator[SourceRow]:
     texts = {name: columnar.text_values(columnar.leaf_column(batch, name)) for name in [*special, *leaves]}
     for i in range(batch.num_rows):
         attributes = {name: value for name in leaves if (value := texts[name][i]) is not None}
         yield make_row(first + i, {name: texts[name][i] for name in special}, attributes)
 
 
-def make_row(line: int, cells: Mapping[str, Any], attributes: Mapping[str, str]) -> Row:
+def make_row(line: int, cells: Mapping[str, Any], attributes: Mapping[str, str]) -> SourceRow:
     """A row from its special cells (text, or JSON values) and its attributes.
 
     No uri is NOT_FOUND; a uri, frame or time that is none is CORRUPT.
@@ -197,7 +197,9 @@ def make_row(line: int, cells: Mapping[str, Any], attributes: Mapping[str, str])
         error, detail, frame = ErrorCode.CORRUPT, "`frame` is not a whole number from 0", 0
     if time_s is not None and not 0 <= time_s < math.inf:
         error, detail, time_s = ErrorCode.CORRUPT, "`time_s` is not a number of seconds from 0", 0.0
-    return Row(line, uri, item_id, group, None if frame is None else int(frame), time_s, attributes, error, detail)
+    return SourceRow(
+        line, uri, item_id, group, None if frame is None else int(frame), time_s, attributes, error, detail
+    )
 
 
 def _number(cell: object) -> float | None:

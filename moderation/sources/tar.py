@@ -29,7 +29,7 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\x
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class TarMember:
     """A file in a tar: `name` is text for people and keys, never a path. `content` only of small sidecars."""
 
     name: str
@@ -40,7 +40,7 @@ class Member:
     detail: str = ""
 
 
-def read_members(info: ObjectInfo, sidecars: frozenset[str]) -> Iterator[Member]:
+def read_members(info: ObjectInfo, sidecars: frozenset[str]) -> Iterator[TarMember]:
     """The files of an uncompressed tar, in order; small ones with a suffix in `sidecars` with their content.
 
     The last member has no name when the archive itself is at fault: TRUNCATED (it ends without its end mark, or
@@ -57,7 +57,7 @@ def read_members(info: ObjectInfo, sidecars: frozenset[str]) -> Iterator[Member]
         if head.startswith(magic):
             raise UsageError(f"{info.uri}: a tar compressed with {name} can't be read in parts; decompress it first")
     source.seek(0)
-    seen: dict[str, Member] = {}
+    seen: dict[str, TarMember] = {}
     try:
         with tarfile.open(fileobj=source, mode="r:") as tar:
             # tarfile keeps all members otherwise; the caller knows better which to keep.
@@ -82,7 +82,7 @@ def read_members(info: ObjectInfo, sidecars: frozenset[str]) -> Iterator[Member]
         yield fault
 
 
-def _member(entry: tarfile.TarInfo, seen: dict[str, Member], size: int) -> Member | None:
+def _member(entry: tarfile.TarInfo, seen: dict[str, TarMember], size: int) -> TarMember | None:
     name = clean_text(entry.name)
     offset, length = entry.offset_data, entry.size
     error, detail = None, ""
@@ -100,22 +100,22 @@ def _member(entry: tarfile.TarInfo, seen: dict[str, Member], size: int) -> Membe
         return None  # folders, devices: no files
     elif offset + length > size:
         error, detail = ErrorCode.TRUNCATED, f"the tar ends {offset + length - size} bytes before this member does"
-    return Member(name=name, offset=offset, size_bytes=length, error=error, detail=detail)
+    return TarMember(name=name, offset=offset, size_bytes=length, error=error, detail=detail)
 
 
-def _with_content(member: Member, source: _RangeReader) -> Member:
+def _with_content(member: TarMember, source: _RangeReader) -> TarMember:
     at = source.tell()
     source.seek(member.offset)
     content = source.read(member.size_bytes)
     source.seek(at)
-    return Member(name=member.name, offset=member.offset, size_bytes=member.size_bytes, content=content)
+    return TarMember(name=member.name, offset=member.offset, size_bytes=member.size_bytes, content=content)
 
 
 def _suffix(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[2].lower()
 
 
-def _check_end(source: _RangeReader, end: int, size: int) -> Member | None:
+def _check_end(source: _RangeReader, end: int, size: int) -> TarMember | None:
     """What tarfile passes over in silence: a header that is none ends its loop just as the end mark does."""
     if end + _BLOCK > size:
         return _fault(ErrorCode.TRUNCATED, "the tar ends without its end mark")
@@ -127,8 +127,8 @@ def _check_end(source: _RangeReader, end: int, size: int) -> Member | None:
     return None
 
 
-def _fault(code: ErrorCode, detail: str) -> Member:
-    return Member(name="", offset=0, size_bytes=0, error=code, detail=detail)
+def _fault(code: ErrorCode, detail: str) -> TarMember:
+    return TarMember(name="", offset=0, size_bytes=0, error=code, detail=detail)
 
 
 class _RangeReader(io.RawIOBase):

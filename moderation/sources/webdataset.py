@@ -21,7 +21,7 @@ from moderation.errors import UsageError
 from moderation.sources.clips import clip_items
 from moderation.sources.items import error_item, list_files, make_id
 from moderation.sources.keys import READ, by_key, key_items
-from moderation.sources.tar import Member, read_members
+from moderation.sources.tar import TarMember, read_members
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item
 
@@ -50,8 +50,8 @@ def webdataset_items(source: str, config: SourceConfig) -> Iterator[Item]:
 
 
 def _index(info: ObjectInfo, keyframes: bool, first: bool) -> list[Item]:
-    members: list[Member] = []
-    faults: list[Member] = []
+    members: list[TarMember] = []
+    faults: list[TarMember] = []
     try:
         for member in read_members(info, READ):
             (members if member.name else faults).append(member)

@@ -33,7 +33,7 @@ _WAIT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class LeaseClaim:
     """Who wants or holds (`holding`) a lease. started, expires: unix seconds of its host's clock."""
 
     token: str
@@ -51,7 +51,7 @@ class LeaseHeldError(FatalError):
 class Lease:
     """A lease that is held, and renewed by a thread until it is released."""
 
-    def __init__(self, ledger: str, claim: Claim, lease_s: float, on_lost: Callable[[], None]) -> None:
+    def __init__(self, ledger: str, claim: LeaseClaim, lease_s: float, on_lost: Callable[[], None]) -> None:
         self._ledger = ledger
         self._claim = claim
         self._lease_s = lease_s
@@ -111,7 +111,7 @@ def hold_lease(ledger: str, lease_s: float = LEASE_S, on_lost: Callable[[], None
         lease.release()
 
 
-def read_claims(ledger: str) -> list[Claim]:
+def read_claims(ledger: str) -> list[LeaseClaim]:
     """All claims on a ledger, dead ones too, oldest first. What can't be read as a claim counts as none."""
     try:
         listed = [info.uri for info in storage.list_objects(storage.join(ledger, "lease"))]
@@ -127,16 +127,16 @@ def read_claims(ledger: str) -> list[Claim]:
     return sorted(found, key=lambda claim: claim.started)
 
 
-def describe(claim: Claim) -> str:
+def describe(claim: LeaseClaim) -> str:
     """A claim in words."""
     return f"process {claim.pid} on {claim.host}, since {_clock(claim.started)}, until {_clock(claim.expires)}"
 
 
-def _acquire(ledger: str, lease_s: float) -> Claim:
+def _acquire(ledger: str, lease_s: float) -> LeaseClaim:
     for attempt in range(_ATTEMPTS):
         now = time.time()
         token = f"{random.SystemRandom().getrandbits(64):016x}"
-        claim = Claim(token=token, host=socket.gethostname(), pid=os.getpid(), started=now, expires=now + lease_s)
+        claim = LeaseClaim(token=token, host=socket.gethostname(), pid=os.getpid(), started=now, expires=now + lease_s)
         _write(ledger, claim)
         try:
             others = [other for other in read_claims(ledger) if other.token != token]
@@ -162,26 +162,26 @@ def _acquire(ledger: str, lease_s: float) -> Claim:
     raise LeaseHeldError(f"{ledger}: other nightly jobs are starting: {describe(alive[0])}. Nothing was started")
 
 
-def _alive(claims: list[Claim]) -> list[Claim]:
+def _alive(claims: list[LeaseClaim]) -> list[LeaseClaim]:
     now = time.time()
     return [claim for claim in claims if claim.expires > now]
 
 
-def _uri(ledger: str, claim: Claim) -> str:
+def _uri(ledger: str, claim: LeaseClaim) -> str:
     return storage.join(ledger, "lease", f"{claim.token}.json")
 
 
-def _write(ledger: str, claim: Claim) -> None:
+def _write(ledger: str, claim: LeaseClaim) -> None:
     storage.publish(_uri(ledger, claim), json.dumps(asdict(claim), indent=1).encode())
 
 
-def _withdraw(ledger: str, claim: Claim) -> None:
+def _withdraw(ledger: str, claim: LeaseClaim) -> None:
     storage.delete_tree(_uri(ledger, claim))
 
 
-def _decode(data: bytes) -> Claim | None:
+def _decode(data: bytes) -> LeaseClaim | None:
     try:
-        return Claim(**json.loads(data))
+        return LeaseClaim(**json.loads(data))
     except (ValueError, TypeError):
         return None
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from moderation.errors import UsageError
-from moderation.training.prompts.measure import Quality, apply_probe, fit_probe, measure
+from moderation.training.prompts.measure import AnswerQuality, apply_probe, fit_probe, measure
 from moderation.training.prompts.tune import (
     Learned,
     Settings,
@@ -41,7 +41,7 @@ class Point:
     variant: str
     shots: str
     pictures: float
-    quality: Quality
+    quality: AnswerQuality
     epochs: tuple[int, ...] = ()
 
 
@@ -73,7 +73,7 @@ def learning_curve(
     probe: bool = True,
     words: Mapping[str, Space] | None = None,
 ) -> Iterator[Point]:
-    """Quality by method and number of shots, cross-validated: every picture is judged by what has not learned from it.
+    """Quality by method and number of shots, cross-validated: what judges a picture has not learned from it.
 
     Zero-shot first, then for each of `shots` the tuned prompts and the probe. Numbers of shots that no fold has are
     left out. Fewer shots are drawn from each fold's training pictures by the seed. words: what zero-shot is, where

@@ -17,7 +17,7 @@ from moderation.detectors.clip.tuned import class_names
 from moderation.errors import UsageError
 from moderation.types import Item
 
-_MOST_BYTES = 256 << 20
+_MAX_BYTES = 256 << 20
 # Columns that may name the picture, the first of them that is there.
 NAMES = ("uri", "item_id", "path", "file", "filename", "file_name", "image", "img_name", "name")
 _YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
@@ -119,11 +119,11 @@ def join_labels(items: Iterable[Item], labels: Mapping[str, int], source: str, c
 
 def _read_rows(uri: str) -> Iterator[Mapping[str, str]]:
     try:
-        data = storage.read_bytes(uri, offset=0, length=_MOST_BYTES + 1)
+        data = storage.read_bytes(uri, offset=0, length=_MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise UsageError(f"{uri}: no such file") from error
-    if len(data) > _MOST_BYTES:
-        raise UsageError(f"{uri}: over {_MOST_BYTES >> 20} MiB of labels")
+    if len(data) > _MAX_BYTES:
+        raise UsageError(f"{uri}: over {_MAX_BYTES >> 20} MiB of labels")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

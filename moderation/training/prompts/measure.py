@@ -18,7 +18,7 @@ _PROBE_LENGTH = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quality:
+class AnswerQuality:
     """accuracy, auc: 0..1 (auc of several classes: mean of one against the rest; None where a class is missing).
 
     precision, recall: by class; None where nothing was called so, or nothing is so. spread: standard deviation of the
@@ -32,14 +32,14 @@ class Quality:
     spread: float | None = None
 
 
-def measure(probabilities: _F, targets: _I, folds: Sequence[_I] = ()) -> Quality:
-    """Quality of answers float64 [N,A] to pictures of classes int64 [N]. folds: indices, for the spread."""
+def measure(probabilities: _F, targets: _I, folds: Sequence[_I] = ()) -> AnswerQuality:
+    """The quality of answers float64 [N,A] to pictures of classes int64 [N]. folds: indices, for the spread."""
     called = probabilities.argmax(axis=1)
     right = called == targets
     classes = range(probabilities.shape[1])
     areas = [area_under_curve(probabilities[:, c], targets == c) for c in classes]
     known = [a for a in areas if a is not None]
-    return Quality(
+    return AnswerQuality(
         accuracy=float(right.mean()),
         auc=None if len(known) < len(areas) else areas[0] if len(areas) == 2 else float(np.mean(known)),
         precision=tuple(_share(right, called == c) for c in classes),

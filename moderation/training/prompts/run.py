@@ -32,8 +32,8 @@ from moderation.training.prompts.labelled import Labelled, Rule, join_labels, re
 from moderation.training.prompts.tune import Settings, Space, draw_shots, word_space
 from moderation.version import __version__
 
-_MOST_PICTURES = 1_000_000
-_MOST_CONTEXT = 16  # tokens before the words; CoOp's largest, and what 77 tokens have room for
+_MAX_PICTURES = 1_000_000
+_MAX_CONTEXT_TOKENS = 16  # tokens before the words; CoOp's largest, and what 77 tokens have room for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class TuningOutcome:
     """What was written, and how good it is: `points` are cross-validated, zero-shot first."""
 
     uri: str
@@ -87,23 +87,23 @@ def tune_prompts(
     only: Sequence[str] = (),
     licence: str = "unknown",
     cache: Path | None = None,
-) -> Outcome:
+) -> TuningOutcome:
     """Learn the class embeddings of a check and write them to `out`, a drop-in for its words (`embeddings:`).
 
     shots: learn from so many pictures only (None: from all). curve: also measure with these numbers of them.
     context_tokens: learn that many vectors before the words (CoOp) instead. only: these variants.
     Raises UsageError before any network is loaded where the call is wrong; FatalError for weights.
     """
-    if not 0 <= context_tokens <= _MOST_CONTEXT:
-        raise UsageError(f"--context-tokens {context_tokens}: at most {_MOST_CONTEXT}")
+    if not 0 <= context_tokens <= _MAX_CONTEXT_TOKENS:
+        raise UsageError(f"--context-tokens {context_tokens}: at most {_MAX_CONTEXT_TOKENS}")
     clips = find_variants(config, check, only)
     question = _same_question(clips, check)
     names = class_names(question)
     listed = []
     for item in open_source(images, config.source):
         listed.append(item)
-        if len(listed) > _MOST_PICTURES:
-            raise UsageError(f"{images}: over {_MOST_PICTURES:,} pictures")
+        if len(listed) > _MAX_PICTURES:
+            raise UsageError(f"{images}: over {_MAX_PICTURES:,} pictures")
     known = read_labels(labels, question, column=column, rules=rules)
     labelled = join_labels(listed, known, images, names)
 
@@ -160,7 +160,7 @@ def tune_prompts(
     }
     content = encode_tuned(question, vectors, record)
     storage.publish(out, content)
-    return Outcome(
+    return TuningOutcome(
         uri=out,
         sha256=hashlib.sha256(content).hexdigest(),
         check=check,
@@ -275,4 +275,4 @@ def _scores(points: Sequence[Point], shots: Shots) -> dict[str, Any]:
     return found
 
 
-__all__ = ["FUSED", "Data", "Outcome", "find_variants", "tune_prompts"]
+__all__ = ["FUSED", "Data", "TuningOutcome", "find_variants", "tune_prompts"]

@@ -18,7 +18,7 @@ import torch
 
 _Mask = npt.NDArray[np.bool_]
 
-_MOST_NUMBERS = 20_000_000  # logits of a step (folds x pictures x texts): 80 MB, and some times that with gradients
+_MAX_LOGITS = 20_000_000  # logits of a step (folds x pictures x texts): 80 MB, and some times that with gradients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ def learn(
     """
     found: list[Learned] = []
     texts = sum(end for space in spaces for _, end in space.spans[-1:])
-    group = max(1, _MOST_NUMBERS // max(1, settings.stop_folds * len(targets) * texts))
+    group = max(1, _MAX_LOGITS // max(1, settings.stop_folds * len(targets) * texts))
     for first in range(0, len(trains), group):
         some = trains[first : first + group]
         stops = _find_stops(spaces, targets, some, settings)
