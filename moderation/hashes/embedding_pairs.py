@@ -19,13 +19,13 @@ from moderation.types import F32, U8
 
 EXACT_UP_TO: Final = 20_000  # rows of which every pair is computed: half a minute with 1,280 numbers each
 _BLOCK: Final = 1024
-_PAIRS: Final = 1 << 16  # of which cosines are computed at once
+_CHUNK_PAIRS: Final = 1 << 16  # of which cosines are computed at once
 _SEED: Final = 0xA11CE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashConfirmation:
-    """hashes: uint8 [N,32]; distance: bits that a pair may differ in."""
+    """What confirms a pair. hashes: uint8 [N,32]; distance: bits that a pair may differ in."""
 
     hashes: U8
     distance: int
@@ -48,12 +48,12 @@ def alike_pairs(
     unit = _Unit(embeddings, rows)
     pairs = _every_pair(unit) if len(rows) <= exact_up_to else _by_signs(unit)
     words = confirm.hashes.view(np.uint64).reshape(-1, 4)
-    found: list[tuple[I64, I64, F32]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+    chunks: list[tuple[I64, I64, F32]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
     for left, right, cosine in pairs:
         bits = np.bitwise_count(words[rows[left]] ^ words[rows[right]]).sum(axis=1, dtype=np.int16)
         kept = (cosine >= similarity) & (bits <= confirm.distance)
-        found.append((rows[left[kept]], rows[right[kept]], np.maximum(1 - cosine[kept], 0).astype(np.float32)))
-    left, right, apart = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        chunks.append((rows[left[kept]], rows[right[kept]], np.maximum(1 - cosine[kept], 0).astype(np.float32)))
+    left, right, apart = (np.concatenate(columns) for columns in zip(*chunks, strict=True))
     return left, right, apart
 
 
@@ -94,6 +94,6 @@ def _by_signs(unit: _Unit) -> _ScoredPairs:
     directions = np.random.default_rng(_SEED).standard_normal((width, BITS)).astype(np.float32)
     signs = [np.packbits(unit[slice(s, s + _BLOCK)] @ directions > 0, axis=1) for s in range(0, len(unit), _BLOCK)]
     near = near_pairs(np.concatenate(signs), MAX_DISTANCE)
-    for start in range(0, len(near.left), _PAIRS):
-        left, right = near.left[start : start + _PAIRS], near.right[start : start + _PAIRS]
+    for start in range(0, len(near.left), _CHUNK_PAIRS):
+        left, right = near.left[start : start + _CHUNK_PAIRS], near.right[start : start + _CHUNK_PAIRS]
         yield left, right, np.einsum("md,md->m", unit[left], unit[right]).astype(np.float32)

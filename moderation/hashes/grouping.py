@@ -25,7 +25,7 @@ class Edges:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadGroups:
-    """Of each node its head (itself, if it has none), and by which relation and how far.
+    """The head of each node (itself, if it has none), by which relation and how far.
 
     head: int64 [N]; relation: int8 [N], -1 for heads; distance: float32 [N], 0 for heads.
     """

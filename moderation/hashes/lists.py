@@ -88,9 +88,9 @@ def encode_list(entries: Sequence[KnownPicture]) -> tuple[bytes, int]:
     return sink.getvalue(), len(unique)
 
 
-def _order(known: KnownPicture) -> tuple[bytes, str, str, str, int]:
-    quality = -1 if known.quality is None else known.quality
-    return known.hash, known.label, known.group or "", known.entry or "", quality
+def _order(entry: KnownPicture) -> tuple[bytes, str, str, str, int]:
+    quality = -1 if entry.quality is None else entry.quality
+    return entry.hash, entry.label, entry.group or "", entry.entry or "", quality
 
 
 def read_list(path: Path, *, quality: int = 0) -> HashList:

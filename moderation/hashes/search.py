@@ -67,14 +67,14 @@ class HashIndex:
 
     def pairs(self, queries: U8, distance: int) -> HashMatches:
         """All entries within `distance` bits (0 to 47) of each query, uint8 [Q,32]. Raises ValueError."""
-        found = [np.empty((2, 0), np.int64)]
+        pairs = [np.empty((2, 0), np.int64)]
         for start in range(0, len(queries), _QUERIES):
             chunk = np.ascontiguousarray(queries[start : start + _QUERIES])
             # A pair is found through each word that is near: once is enough.
             keys = [row << 32 | entry for row, entry in self._candidates(chunk, distance)]
             unique = np.unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
-            found.append(np.stack([(unique >> 32) + start, unique & 0xFFFFFFFF]))
-        query, entry = np.concatenate(found, axis=1)
+            pairs.append(np.stack([(unique >> 32) + start, unique & 0xFFFFFFFF]))
+        query, entry = np.concatenate(pairs, axis=1)
         return HashMatches(query=query, entry=entry, distance=self._distances(queries, query, entry))
 
     def nearest(self, queries: U8, distance: int) -> tuple[I64, I16]:

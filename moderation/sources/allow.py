@@ -31,7 +31,7 @@ def resolver(manifest: str, allow: Sequence[str]) -> Callable[[str], str]:
     base = manifest.rsplit("/", 1)[0]
     prefixes = tuple(_prefix(entry) for entry in allow) if allow else (_own(manifest, base),)
     prefixes_shown = ", ".join(prefixes)
-    # A manifest names many files of few folders; links are looked up once a folder.
+    # A manifest names many files of few folders; links are looked up once per folder.
     real_folder = lru_cache(maxsize=4096)(os.path.realpath)
 
     def resolve(written: str) -> str:

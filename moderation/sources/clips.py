@@ -17,25 +17,43 @@ Picture = tuple[str, TarMember]  # with its key
 
 def clip_items(info: ObjectInfo, keys: dict[str, Parts]) -> Iterator[Item]:
     """Items in the order of their first members: a folder's pictures as one, all else as without `source.keyframes`."""
+    folders = _select_folders(keys)
+    pictured = {key for pictures in folders.values() for key, _ in pictures}
+    described = _select_sidecars(keys, folders, pictured)
+    attributes: dict[str, dict[str, str]] = {}
+    for key, folder in described.items():
+        attributes.setdefault(folder, {}).update(attributes_of(keys[key]))
+    for key, parts in keys.items():
+        folder = _folder(key)
+        if key not in pictured and key not in described:
+            yield from _other_items(info, key, parts)
+        elif folder in folders:
+            yield _clip(info, folder, folders.pop(folder), keys, attributes.get(folder, {}))
+
+
+def _select_folders(keys: dict[str, Parts]) -> dict[str, list[Picture]]:
+    """The pictures of each folder; a key that holds a video is none of them."""
     folders: dict[str, list[Picture]] = {}
-    taken: set[str] = set()
     for key, parts in keys.items():
         pictures = [(key, member) for suffix, member in parts if suffix in PICTURES]
         if _folder(key) and pictures and not any(suffix in VIDEOS for suffix, _ in parts):
             folders.setdefault(_folder(key), []).extend(pictures)
-            taken.add(key)
-    about: dict[str, dict[str, str]] = {}
+    return folders
+
+
+def _select_sidecars(keys: dict[str, Parts], folders: dict[str, list[Picture]], pictured: set[str]) -> dict[str, str]:
+    """Keys of nothing but sidecars, inside a folder of pictures or of its name -> that folder."""
+    described: dict[str, str] = {}
     for key, parts in keys.items():
-        owner = key if key in folders else _folder(key)
-        if key not in taken and owner in folders and all(suffix in SIDECARS for suffix, _ in parts):
-            about.setdefault(owner, {}).update(attributes_of(parts))
-            taken.add(key)
-    for key, parts in keys.items():
-        if key not in taken:
-            failed = _failed(info, key, parts) if all(suffix == "json" for suffix, _ in parts) else None
-            yield from key_items(info, key, parts) if failed is None else (failed,)
-        elif pictures := folders.pop(_folder(key), []):
-            yield _clip(info, _folder(key), pictures, keys, about.get(_folder(key), {}))
+        folder = key if key in folders else _folder(key)
+        if key not in pictured and folder in folders and all(suffix in SIDECARS for suffix, _ in parts):
+            described[key] = folder
+    return described
+
+
+def _other_items(info: ObjectInfo, key: str, parts: Parts) -> Iterator[Item]:
+    failed = _failed(info, key, parts) if all(suffix == "json" for suffix, _ in parts) else None
+    yield from key_items(info, key, parts) if failed is None else (failed,)
 
 
 def _clip(
@@ -82,9 +100,9 @@ def _folder(key: str) -> str:
 
 
 def _last_number(key: str) -> int | None:
-    found = re.findall(r"[0-9]+", key.rpartition("/")[2])
+    numbers = re.findall(r"[0-9]+", key.rpartition("/")[2])
     # The tables hold frames as int32.
-    return int(found[-1]) if found and len(found[-1].lstrip("0")) <= 9 else None
+    return int(numbers[-1]) if numbers and len(numbers[-1].lstrip("0")) <= 9 else None
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:

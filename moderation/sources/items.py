@@ -23,7 +23,10 @@ def make_id(*parts: object) -> str:
 
 
 def clean_text(text: str) -> str:
-    """The text as valid Unicode: what UTF-8 can't hold (lone surrogates, from odd file names) is written `\\udcff`."""
+    """A stranger's text fit for a table or a key: what UTF-8 can't hold (lone surrogates) is written `\\udcff`.
+
+    For file names, URIs and attributes on their way into items. Says nothing of how text is shown: pages escape it.
+    """
     if text.isascii():
         return text
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -97,7 +100,7 @@ def one_sentence(error: BaseException) -> str:
 
 
 class UniqueIds:
-    """Keeps the ids of one source unique in bounded memory: about 16 bytes an id, where a set of strings takes 150.
+    """Keeps the ids of one source unique in bounded memory: about 16 bytes per id, where a set of strings takes 150.
 
     An open-addressing table of 64-bit hashes. Two ids that share a hash (1e-6 likely among 10 million) only cost the
     second one a suffix.
@@ -122,9 +125,9 @@ class UniqueIds:
         self._used += 1
         if self._used * 4 > len(self._table) * 3:
             larger = array("Q", bytes(8 * 2 * len(self._table)))
-            for known in self._table:
-                if known:
-                    _insert(larger, known)
+            for stored in self._table:
+                if stored:
+                    _insert(larger, stored)
             self._table = larger
         return True
 

@@ -46,23 +46,25 @@ def by_key(members: list[TarMember]) -> dict[str, Parts]:
 
 def key_items(info: ObjectInfo, key: str, parts: Parts) -> Iterator[Item]:
     """The item of a key; several where a video is among several media, for an album holds pictures only."""
-    media = [m for suffix, m in parts if suffix in PICTURES | VIDEOS]
+    media = _select_media(parts)
     attributes = attributes_of(parts)
+    key_id = make_id(info.uri, "key", key)
     if not media:
-        unknown = [m for suffix, m in parts if suffix not in SIDECARS]
-        if not unknown:
-            where = f"{info.uri}#{parts[0][1].name}"
-            detail = "a key without a picture or a video"
-            yield error_item(make_id(info.uri, "key", key), where, ErrorCode.NOT_MEDIA, detail, attributes)
-            return
-        media = unknown[:1]
-    if len(media) == 1:
-        yield media_item(info, make_id(info.uri, "key", key), media, None, attributes)
+        where = f"{info.uri}#{parts[0][1].name}"
+        yield error_item(key_id, where, ErrorCode.NOT_MEDIA, "a key without a picture or a video", attributes)
+    elif len(media) == 1:
+        yield media_item(info, key_id, media, None, attributes)
     elif any(suffix in VIDEOS for suffix, _ in parts):
         for nth, member in enumerate(media):
             yield media_item(info, make_id(info.uri, "member", member.name, nth), [member], None, attributes)
     else:
-        yield media_item(info, make_id(info.uri, "key", key), media, Kind.ALBUM, attributes)
+        yield media_item(info, key_id, media, Kind.ALBUM, attributes)
+
+
+def _select_media(parts: Parts) -> list[TarMember]:
+    """The members that are named as pictures or videos; where there is none, the first that is no sidecar."""
+    named = [member for suffix, member in parts if suffix in PICTURES | VIDEOS]
+    return named or [member for suffix, member in parts if suffix not in SIDECARS][:1]
 
 
 def media_item(
@@ -85,19 +87,19 @@ def attributes_of(parts: Parts) -> dict[str, str]:
     """Attributes from the sidecars of a key. A sidecar that can't be read is named in `json_error`; the item stays."""
     attributes: dict[str, str] = {}
     for suffix, member in parts:
-        if suffix not in READ:
-            continue
-        if member.content is None:
-            attributes[f"{suffix}_error"] = "not read: too large, or cut off"
-            continue
-        text = member.content.decode("utf-8", "backslashreplace")
-        if suffix != "json":
-            attributes[suffix] = text.strip()
-            continue
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            attributes["json_error"] = "not valid JSON"
-            continue
-        attributes.update(flatten(value if isinstance(value, dict) else {"json": value}))
+        if suffix in READ:
+            attributes.update(_read_sidecar(suffix, member))
     return attributes
+
+
+def _read_sidecar(suffix: str, member: TarMember) -> dict[str, str]:
+    if member.content is None:
+        return {f"{suffix}_error": "not read: too large, or cut off"}
+    text = member.content.decode("utf-8", "backslashreplace")
+    if suffix != "json":
+        return {suffix: text.strip()}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {"json_error": "not valid JSON"}
+    return flatten(value if isinstance(value, dict) else {"json": value})

@@ -1,6 +1,6 @@
 """WebDataset tars: members that share a key (the path up to the first dot of the name) are one item.
 
-- One picture or video a key: that is the item. Several pictures: an album. A video among several: an item each.
+- One picture or video in a key: that is the item. Several pictures: an album. A video among several: one item each.
 - `.json` beside it: attributes, flattened one level. `.txt` and `.cls`: an attribute of that name.
 - A key of which no name says media: its first member that is no sidecar, by content; only sidecars: `not_media`.
 - With `source.keyframes` the pictures of one folder are one item's keyframes, `frame` from the number in the name and

@@ -45,15 +45,15 @@ class RetryBudget:
     def mark(self, store: str) -> Mark:
         """Where a request begins."""
         with self._lock:
-            known = self._store(store)
-            return Mark(answered=known.answered, failed=known.failed)
+            counts = self._store(store)
+            return Mark(answered=counts.answered, failed=counts.failed)
 
     def answer(self, store: str) -> None:
         """The store answered (also by "not found"): it is up."""
         with self._lock:
-            known = self._store(store)
-            known.answered += 1
-            known.tokens = min(self._burst, known.tokens + self._share)
+            counts = self._store(store)
+            counts.answered += 1
+            counts.tokens = min(self._burst, counts.tokens + self._share)
 
     def fail(self, store: str) -> None:
         """A request failed in a way that a retry may cure."""
@@ -63,23 +63,23 @@ class RetryBudget:
     def take(self, store: str) -> bool:
         """Whether one more retry is allowed; it is then counted."""
         with self._lock:
-            known = self._store(store)
-            if known.tokens < 1:
+            counts = self._store(store)
+            if counts.tokens < 1:
                 return False
-            known.tokens -= 1
-            known.retried += 1
+            counts.tokens -= 1
+            counts.retried += 1
             return True
 
     def is_down(self, store: str, since: Mark, own: int) -> bool:
         """Whether nobody got an answer since then, and others than this request (of `own` failures) tried."""
         with self._lock:
-            known = self._store(store)
-            return known.answered == since.answered and known.failed - since.failed - own >= OTHERS
+            counts = self._store(store)
+            return counts.answered == since.answered and counts.failed - since.failed - own >= OTHERS
 
     def retried(self) -> dict[str, int]:
         """Retries so far, by store."""
         with self._lock:
-            return {name: known.retried for name, known in sorted(self._stores.items())}
+            return {name: counts.retried for name, counts in sorted(self._stores.items())}
 
     def _store(self, name: str) -> _Store:
         return self._stores.setdefault(name, _Store(tokens=self._burst))

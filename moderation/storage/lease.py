@@ -26,9 +26,9 @@ from moderation import storage
 from moderation.errors import FatalError
 
 LEASE_S = 120.0
-SHORTEST_S = 1.0
+MIN_LEASE_S = 1.0
 # Jobs that start in the same moment all withdraw, and come back after waits of different lengths.
-_ATTEMPTS = 6
+_MAX_ATTEMPTS = 6
 _WAIT_S = 0.5
 
 
@@ -76,25 +76,32 @@ class Lease:
     def _renew(self) -> None:
         claim = self._claim
         while not self._released.wait(self._lease_s / 3) and not self._lost:
-            why = ""
-            try:
-                # A process that was stopped for long, or starved, asks again as if it came anew.
-                ended = time.time() >= claim.expires
-                renewed = replace(claim, holding=not ended, expires=time.time() + self._lease_s)
-                _write(self._ledger, renewed)
-                others = [c for c in _alive(read_claims(self._ledger)) if c.token != claim.token]
-                # One that only asks will see us; but whoever came while our lease was over may not have.
-                taken = [c for c in others if c.holding or ended]
-                why = f"taken by {describe(taken[0])}" if taken else ""
-                if ended and not taken:
-                    _write(self._ledger, replace(renewed, holding=True))
-                claim = renewed
-            except (OSError, storage.StorageError, FatalError) as error:
-                # Storage may come back before the lease ends.
-                why = f"it can't be renewed: {_one_line(error)}" if time.time() >= claim.expires else ""
-            if why and not self._released.is_set():
-                self._lost = why
+            claim, why_lost = self._renew_once(claim)
+            if why_lost and not self._released.is_set():
+                self._lost = why_lost
                 self._on_lost()
+
+    def _renew_once(self, claim: LeaseClaim) -> tuple[LeaseClaim, str]:
+        """The claim as it is now, and why the lease is lost ("" while it is held)."""
+        try:
+            return self._extend(claim)
+        except (OSError, storage.StorageError, FatalError) as error:
+            # Storage may come back before the lease ends.
+            return claim, f"it can't be renewed: {_one_line(error)}" if time.time() >= claim.expires else ""
+
+    def _extend(self, claim: LeaseClaim) -> tuple[LeaseClaim, str]:
+        # A process that was stopped for long, or starved, asks again as if it came anew.
+        ended = time.time() >= claim.expires
+        renewed = replace(claim, holding=not ended, expires=time.time() + self._lease_s)
+        _write(self._ledger, renewed)
+        others = [c for c in _alive(read_claims(self._ledger)) if c.token != claim.token]
+        # One that only asks will see us; but whoever came while our lease was over may not have.
+        taken = [c for c in others if c.holding or ended]
+        if taken:
+            return renewed, f"taken by {describe(taken[0])}"
+        if ended:
+            _write(self._ledger, replace(renewed, holding=True))
+        return renewed, ""
 
 
 @contextmanager
@@ -103,7 +110,7 @@ def hold_lease(ledger: str, lease_s: float = LEASE_S, on_lost: Callable[[], None
 
     Raises LeaseHeldError naming the holder, FatalError where the ledger can't be written, StorageError.
     """
-    lease_s = max(lease_s, SHORTEST_S)
+    lease_s = max(lease_s, MIN_LEASE_S)
     lease = Lease(ledger, _acquire(ledger, lease_s), lease_s, on_lost)
     try:
         yield lease
@@ -117,14 +124,10 @@ def read_claims(ledger: str) -> list[LeaseClaim]:
         listed = [info.uri for info in storage.list_objects(storage.join(ledger, "lease"))]
     except FileNotFoundError:
         return []
-    found = []
-    for uri in listed:
-        name = uri.rsplit("/", 1)[-1]
-        data = storage.read_optional(uri) if name.endswith(".json") and not name.startswith(".") else None
-        claim = _decode(data) if data is not None else None
-        if claim is not None:
-            found.append(claim)
-    return sorted(found, key=lambda claim: claim.started)
+    names = {uri: uri.rsplit("/", 1)[-1] for uri in listed}
+    named = [uri for uri, name in names.items() if name.endswith(".json") and not name.startswith(".")]
+    claims = (_decode(storage.read_optional(uri)) for uri in named)
+    return sorted((c for c in claims if c is not None), key=lambda claim: claim.started)
 
 
 def describe(claim: LeaseClaim) -> str:
@@ -133,7 +136,7 @@ def describe(claim: LeaseClaim) -> str:
 
 
 def _acquire(ledger: str, lease_s: float) -> LeaseClaim:
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(_MAX_ATTEMPTS):
         now = time.time()
         token = f"{random.SystemRandom().getrandbits(64):016x}"
         claim = LeaseClaim(token=token, host=socket.gethostname(), pid=os.getpid(), started=now, expires=now + lease_s)
@@ -179,7 +182,9 @@ def _withdraw(ledger: str, claim: LeaseClaim) -> None:
     storage.delete_tree(_uri(ledger, claim))
 
 
-def _decode(data: bytes) -> LeaseClaim | None:
+def _decode(data: bytes | None) -> LeaseClaim | None:
+    if data is None:
+        return None
     try:
         return LeaseClaim(**json.loads(data))
     except (ValueError, TypeError):
