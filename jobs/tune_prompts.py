@@ -57,7 +57,7 @@ def tune_prompts(
     from moderation.training.prompts.curve import parse_shots
     from moderation.training.prompts.labelled import parse_rule
     from moderation.training.prompts.run import tune_prompts as tune  # torch only once the call is right
-    from moderation.training.prompts.tune import Settings
+    from moderation.training.prompts.spaces import Settings
 
     wanted = parse_shots(shots)
     if len(wanted) != 1:

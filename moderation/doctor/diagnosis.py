@@ -119,7 +119,7 @@ def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Seq
     if not weights:
         yield Finding(group=group, name=entry.title, status="ok", detail=f"{about}, a measurement: no weights")
     for w in weights:
-        if not w.locator.startswith(("pkg://", "file://")) and not _is_cached(w):
+        if _is_to_be_fetched(w):
             detail = f"{about}; {w.locator} is not here yet ({w.licence})"
             advice = "nothing, if this machine reaches it: the first run fetches it and checks its sha256"
             yield Finding(group=group, name=entry.title, status="note", detail=detail, advice=advice)
@@ -133,8 +133,11 @@ def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Seq
         yield Finding(group=group, name=entry.title, status="ok", detail=detail)
 
 
-def _is_cached(w: Weights) -> bool:
-    return (default_cache() / f"{w.sha256.lower()}{Path(w.locator).suffix}").is_file()
+def _is_to_be_fetched(weights: Weights) -> bool:
+    """Whether the weights come from elsewhere and are not in the cache."""
+    if weights.locator.startswith(("pkg://", "file://")):
+        return False
+    return not (default_cache() / f"{weights.sha256.lower()}{Path(weights.locator).suffix}").is_file()
 
 
 def _from_error(group: str, name: str, error: Exception) -> Finding:

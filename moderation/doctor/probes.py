@@ -56,13 +56,13 @@ def look_at_machine(cache: Path) -> Machine:
 
 def probe_storage(uri: str, timeout_s: float = PROBE_TIMEOUT_S) -> StorageAnswer:
     """List a URI as far as its first object. Never raises; a listing that hangs is left behind in its thread."""
-    found: list[StorageAnswer] = []
+    answers: list[StorageAnswer] = []
     # A daemon: a connection that hangs must not keep the process from ending.
-    thread = threading.Thread(target=lambda: found.append(_list_first(uri)), daemon=True)
+    thread = threading.Thread(target=lambda: answers.append(_list_first(uri)), daemon=True)
     thread.start()
     thread.join(timeout_s)
-    if found:
-        return found[0]
+    if answers:
+        return answers[0]
     return StorageAnswer(status="wrong", detail=f"no answer in {timeout_s:g} s{_endpoint(uri)}", advice=_reach(uri))
 
 

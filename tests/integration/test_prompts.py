@@ -34,7 +34,7 @@ from moderation.scoring.build import build_stack
 from moderation.scoring.stack import Stack
 from moderation.training.prompts.curve import FUSED, ZERO_SHOT
 from moderation.training.prompts.run import TuningOutcome, tune_prompts
-from moderation.training.prompts.tune import Settings
+from moderation.training.prompts.spaces import Settings
 from moderation.types import U8, Frame
 from tests.job_runs import run_job
 from tests.tiny_clip import PICTURE, SHAPES, Scene, draw_set, train
