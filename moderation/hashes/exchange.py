@@ -2,9 +2,9 @@
 
     csv             a header with `hash`, and perhaps `quality`, `label`, `group`, `entry`
     hex             no header: 64 hexadecimal digits, then perhaps the quality and a name: what PDQ's own tools print
-    vpdq            no header: frame, quality, hash, seconds: one file a video, what vPDQ's own tools write
+    vpdq            no header: frame, quality, hash, seconds: one file per video, what vPDQ's own tools write
     threatexchange  records with `indicator` and `type` (HASH_PDQ; others are left out), perhaps `id` and `tags`: CSV
-                    with a header, JSON (an array, or a page of the API with `data`), or an object a line
+                    with a header, JSON (an array, or a page of the API with `data`), or one object per line
 
 Sources of the forms: https://github.com/facebook/ThreatExchange (pdq, vpdq, python-threatexchange) and the API's
 documentation of threat descriptors. Qualities are 0 to 100.

@@ -74,7 +74,7 @@ class LedgerIndex:
 
 
 class ContentSet:
-    """Content keys of tonight's items: sorted arrays that are merged as they grow, 8 bytes a key."""
+    """Content keys of tonight's items: sorted arrays that are merged as they grow, 8 bytes per key."""
 
     def __init__(self) -> None:
         self._runs: list[U64] = []

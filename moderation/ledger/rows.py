@@ -58,14 +58,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def item_key(item: Item) -> bytes:
     """16 bytes that name an item in the ledger.
 
-    Of its URI and its id: a manifest that gives an object a new id asks for a row under that id, and the members of
-    one tar or the cells of one table may share a URI.
+    Made from its URI and its id: a manifest that gives an object a new id asks for a row under that id, and the members
+    of one tar or the cells of one table may share a URI.
     """
     return blake2b(f"{item.uri}\0{item.item_id}".encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
 
 
 def item_version(item: Item) -> int:
-    """64 bits that differ when the content may: of etag and size (for local files: size and time); UNKNOWN = 0.
+    """64 bits that differ when the content may, from etag and size (of local files: size and time); UNKNOWN = 0.
 
     A manifest row carries neither; its columns `etag`, `content_hash`, `size_bytes` and `last_modified` then count.
     """

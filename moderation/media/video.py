@@ -71,9 +71,9 @@ def _choose_frames(video: OpenVideo, config: MediaConfig, deadline: Deadline) ->
 def _find_shot_frames(video: OpenVideo, keys: I64, config: MediaConfig, deadline: Deadline) -> tuple[int, ...]:
     """First, middle and last frame of every shot.
 
-    Up to MAX_PROBES frames are looked at: all of a short video, in one go. Of a longer one its keyframes (encoders put
-    one at a cut), which cost a frame each to decode, while a frame between them costs all since the last keyframe.
-    Half of the time that decoding has is spent on this at most; what lies behind is left to max_gap_s.
+    Up to MAX_PROBES frames are looked at: all of a short video, in one go; of a longer one its keyframes, for encoders
+    put one at a cut. A keyframe costs one frame to decode, a frame between two costs all since the last keyframe.
+    At most half of the time for decoding is spent on this; max_gap_s cares for what lies behind.
     """
     total = len(video.times_s)
     every = total <= MAX_PROBES

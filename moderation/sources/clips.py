@@ -28,7 +28,7 @@ def clip_items(info: ObjectInfo, keys: dict[str, Parts]) -> Iterator[Item]:
         if key not in pictured and key not in described:
             yield from _other_items(info, key, parts)
         elif folder in folders:
-            yield _clip(info, folder, folders.pop(folder), keys, attributes.get(folder, {}))
+            yield _folder_item(info, folder, folders.pop(folder), keys, attributes.get(folder, {}))
 
 
 def _select_folders(keys: dict[str, Parts]) -> dict[str, list[Picture]]:
@@ -52,14 +52,14 @@ def _select_sidecars(keys: dict[str, Parts], folders: dict[str, list[Picture]], 
 
 
 def _other_items(info: ObjectInfo, key: str, parts: Parts) -> Iterator[Item]:
-    failed = _failed(info, key, parts) if all(suffix == "json" for suffix, _ in parts) else None
+    failed = _failed_item(info, key, parts) if all(suffix == "json" for suffix, _ in parts) else None
     yield from key_items(info, key, parts) if failed is None else (failed,)
 
 
-def _clip(
+def _folder_item(
     info: ObjectInfo, folder: str, pictures: list[Picture], keys: dict[str, Parts], attributes: dict[str, str]
 ) -> Item:
-    numbered = _numbered(pictures)
+    numbered = _number_pictures(pictures)
     item = media_item(
         info, make_id(info.uri, "folder", folder), [m for _, (_, m) in numbered], Kind.KEYFRAMES, attributes
     )
@@ -72,7 +72,7 @@ def _clip(
     return replace(item, uri=f"{info.uri}#{folder}/", objects=objects)
 
 
-def _failed(info: ObjectInfo, key: str, parts: Parts) -> Item | None:
+def _failed_item(info: ObjectInfo, key: str, parts: Parts) -> Item | None:
     """The item of a folder without pictures whose `.json` says why: what could not be cut is a row too."""
     attributes = attributes_of(parts)
     code = attributes.get("cut_from.error_code")
@@ -82,7 +82,7 @@ def _failed(info: ObjectInfo, key: str, parts: Parts) -> Item | None:
     return error_item(item_id, where, ErrorCode(code), attributes.get("cut_from.error_detail", ""), attributes)
 
 
-def _numbered(pictures: list[Picture]) -> list[tuple[int, Picture]]:
+def _number_pictures(pictures: list[Picture]) -> list[tuple[int, Picture]]:
     """Each picture with its frame, in that order: the last number of its name (123 of `clip7/frame_000123`).
 
     Where a name has none, or two have the same, all are numbered by their place in the order of their names.
@@ -90,7 +90,7 @@ def _numbered(pictures: list[Picture]) -> list[tuple[int, Picture]]:
     numbers = [_last_number(key) for key, _ in pictures]
     distinct = {n for n in numbers if n is not None}
     if len(distinct) < len(pictures):
-        return list(enumerate(sorted(pictures, key=lambda picture: _natural(picture[1].name))))
+        return list(enumerate(sorted(pictures, key=lambda picture: _natural_order(picture[1].name))))
     by_number = {number: picture for number, picture in zip(numbers, pictures, strict=True) if number is not None}
     return sorted(by_number.items())
 
@@ -105,7 +105,7 @@ def _last_number(key: str) -> int | None:
     return int(numbers[-1]) if numbers and len(numbers[-1].lstrip("0")) <= 9 else None
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
+def _natural_order(name: str) -> list[tuple[int, int | str]]:
     """A sort key that puts `2` before `10`."""
     parts = re.split(r"([0-9]{1,15})", name)
     return [(0, int(part)) if i % 2 else (1, part) for i, part in enumerate(parts)]

@@ -13,7 +13,7 @@ from moderation.types import ErrorCode, Item
 
 # More pictures in one item than this are an error row: an item can't be split, so it would sink its worker.
 MAX_OBJECTS = 100_000
-_SHOWN = 1000  # characters of a stranger's text that an error row repeats
+_MAX_SHOWN = 1000  # characters of a stranger's text that an error row repeats
 
 
 def make_id(*parts: object) -> str:
@@ -34,7 +34,7 @@ def clean_text(text: str) -> str:
 
 def shorten(text: str) -> str:
     """A stranger's text, valid and bounded, for an error row."""
-    return clean_text(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+    return clean_text(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")
 
 
 def attribute_text(value: object) -> str | None:
@@ -85,12 +85,12 @@ def list_files(source: str, suffixes: tuple[str, ...]) -> Iterator[tuple[ObjectI
     named = storage.is_glob(source)
     first = True
     for info in storage.list_objects(source):
-        if named or (first and _same(info.uri, source)) or info.uri.lower().endswith(suffixes):
+        if named or (first and _is_same_uri(info.uri, source)) or info.uri.lower().endswith(suffixes):
             yield info, first
             first = False
 
 
-def _same(uri: str, source: str) -> bool:
+def _is_same_uri(uri: str, source: str) -> bool:
     return uri.rstrip("/") == storage.canonical(source).rstrip("/")
 
 

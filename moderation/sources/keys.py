@@ -19,9 +19,11 @@ VIDEOS = frozenset(
     {"mp4", "m4v", "mov", "qt", "mkv", "webm", "avi", "mpg", "mpeg", "mpe", "m2v", "ts", "m2ts", "mts", "vob"}
     | {"wmv", "asf", "flv", "f4v", "ogv", "ogm", "3gp", "3g2"}
 )
-# Sidecars whose content becomes attributes, and all that are never the item itself.
-READ = frozenset({"json", "txt", "cls"})
-SIDECARS = READ | {"md", "csv", "tsv", "npy", "npz", "pt", "pth", "pkl", "yaml", "yml", "xml", "srt", "vtt", "id"}
+# Sidecars whose content becomes attributes; and all suffixes that are never the item itself.
+READ_SIDECARS = frozenset({"json", "txt", "cls"})
+SIDECARS = READ_SIDECARS | frozenset(
+    {"md", "csv", "tsv", "npy", "npz", "pt", "pth", "pkl", "yaml", "yml", "xml", "srt", "vtt", "id"}
+)
 
 Parts = list[tuple[str, TarMember]]  # the last suffix of each member of a key, and the member
 
@@ -87,7 +89,7 @@ def attributes_of(parts: Parts) -> dict[str, str]:
     """Attributes from the sidecars of a key. A sidecar that can't be read is named in `json_error`; the item stays."""
     attributes: dict[str, str] = {}
     for suffix, member in parts:
-        if suffix in READ:
+        if suffix in READ_SIDECARS:
             attributes.update(_read_sidecar(suffix, member))
     return attributes
 

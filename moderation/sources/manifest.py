@@ -61,7 +61,7 @@ def manifest_items(source: str, config: SourceConfig) -> Iterator[Item]:
             raise UsageError(f"{uri}: the manifest has `{cut[0]}` but no column `item_id` that says of which item")
         grouped = grouped or bool(cut) or "group" in columns
     items = _ManifestItems(files, config.allow)
-    for rows in (_together if grouped else _apart)(files, config):
+    for rows in (_grouped_rows if grouped else _single_rows)(files, config):
         yield items.make(rows)
 
 
@@ -75,11 +75,11 @@ def _rows(files: list[str], config: SourceConfig) -> Iterator[Numbered]:
             yield number, row
 
 
-def _apart(files: list[str], config: SourceConfig) -> Iterator[list[Numbered]]:
+def _single_rows(files: list[str], config: SourceConfig) -> Iterator[list[Numbered]]:
     return ([row] for row in _rows(files, config))
 
 
-def _together(files: list[str], config: SourceConfig) -> Iterator[list[Numbered]]:
+def _grouped_rows(files: list[str], config: SourceConfig) -> Iterator[list[Numbered]]:
     """The rows of each item, items in the order of their first rows; all rows are held, as one Arrow table."""
     table = pa.Table.from_batches(_held_batches(files, config), schema=_HELD).combine_chunks()
     if not table.num_rows:

@@ -193,7 +193,7 @@ def _find_nulls(parquet: pq.ParquetFile, group: int, column: str, count: int) ->
     return rows
 
 
-def has_bytes_column(uri: str) -> tuple[bool, bool]:
+def has_uri_and_bytes(uri: str) -> tuple[bool, bool]:
     """Whether a file has a text column `uri` (it may be a manifest) and whether it has a column of bytes."""
     with columnar.open_columnar(uri) as table:
         names = table.schema.names

@@ -20,7 +20,7 @@ from moderation.config.model import SourceConfig
 from moderation.errors import UsageError
 from moderation.sources.clips import clip_items
 from moderation.sources.items import error_item, list_files, make_id
-from moderation.sources.keys import READ, by_key, key_items
+from moderation.sources.keys import READ_SIDECARS, by_key, key_items
 from moderation.sources.tar import TarMember, read_members
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item
@@ -53,7 +53,7 @@ def _index(info: ObjectInfo, keyframes: bool, first: bool) -> list[Item]:
     members: list[TarMember] = []
     faults: list[TarMember] = []
     try:
-        for member in read_members(info, READ):
+        for member in read_members(info, READ_SIDECARS):
             (members if member.name else faults).append(member)
     except UsageError as error:
         if first:

@@ -1,12 +1,12 @@
-"""A lease on a ledger: one nightly job at a time, whoever holds it; a dead one's ends by itself.
+"""A lease on a ledger: one nightly job at a time; the lease of a dead job ends by itself.
 
     LEDGER/lease/<token>.json   who wants or holds the lease, and until when
 
-Each job writes a claim of its own, then lists all claims. Who sees no other one that is alive holds the lease; who
-sees one withdraws. Of two at the same moment the one that lists last sees both, so never do both hold it, whatever
-time a write takes; no store has to refuse an overwrite, which few do, but a listing has to show what was written
-before it (local files, S3, GCS and Azure do). A holder renews its claim every third of its life, and gives up when it
-finds another holder. Hosts' clocks have to agree to a fraction of the lease.
+Each job writes a claim of its own, then lists all claims. A job that sees no other live claim holds the lease; one
+that sees another withdraws. Of two at the same moment, the one that lists last sees both claims: never do both hold the
+lease, however long a write takes. A store need not refuse to overwrite (few do), but a listing has to show what was
+written before it (local files, S3, GCS and Azure do). A holder renews its claim every third of the lease, and gives up
+when it finds another holder. Hosts' clocks have to agree to a fraction of the lease.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Lease:
         renewed = replace(claim, holding=not ended, expires=time.time() + self._lease_s)
         _write(self._ledger, renewed)
         others = [c for c in _alive(read_claims(self._ledger)) if c.token != claim.token]
-        # One that only asks will see us; but whoever came while our lease was over may not have.
+        # A job that only asks will see our claim; one that came while our lease was over may not have seen it.
         taken = [c for c in others if c.holding or ended]
         if taken:
             return renewed, f"taken by {describe(taken[0])}"

@@ -17,14 +17,14 @@ from moderation.training.prompts.tune import Learned, draw_shots, learn, stratif
 FUSED = "fused"
 ZERO_SHOT, TUNED, PROBE = "zero-shot", "tuned", "probe"
 _I = npt.NDArray[np.int64]
-Shots = int | float  # pictures a class, or a share of the labelled pictures of each
+Shots = int | float  # pictures per class, or a share of the labelled pictures of each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """One figure of the report: a method, by a variant or by all of them fused, from so many labelled pictures.
 
-    shots: "10" pictures a class, "40%" of them; "" for zero-shot. pictures: learned from, mean over folds. epochs: of
+    shots: "10" pictures per class, "40%" of them; "" for zero-shot. pictures: learned from, mean over folds. epochs: of
     each fold.
     """
 
@@ -37,7 +37,7 @@ class Point:
 
 
 def parse_shots(text: str) -> tuple[Shots, ...]:
-    """`1,4,10,20,40,100%`: an int is pictures a class, a percentage a share. Raises UsageError."""
+    """`1,4,10,20,40,100%`: an int is pictures per class, a percentage a share. Raises UsageError."""
     return tuple(_parse_one(word) for word in (w.strip() for w in text.split(",")) if word)
 
 

@@ -149,7 +149,7 @@ def _draw(targets: npt.NDArray[np.int64], shots: Shots | None, seed: int) -> npt
 
 
 def _distinct(shots: Sequence[Shots]) -> list[Shots]:
-    # By name: 1 picture a class is not all of them, though 1 == 1.0.
+    # By name: 1 picture per class is not all of them, though 1 == 1.0.
     return list({shots_name(s): s for s in shots}.values())
 
 

@@ -1,8 +1,8 @@
 """Learning what stands for the words of a check: gradient descent on class embeddings, the networks frozen. Pure.
 
 After Schramowski, Tauchmann, Kersting 2022, "Can machines help us answering question 16 in datasheets"
-(arXiv:2202.06675), who tune one embedding a class on CLIP. Here every text of an answer keeps its vector, so that no
-step is no change, and staying near the words is part of the loss, so that one picture a class does not undo them.
+(arXiv:2202.06675), who tune one embedding per class on CLIP. Here every text of an answer keeps its vector, so that no
+step is no change, and staying near the words is part of the loss, so that one picture per class does not undo them.
 
 Shape suffixes: F folds (trained side by side), N pictures, T texts, A answers, D embedding.
 """
@@ -40,7 +40,7 @@ def learn(
     """What to use instead of the words, for each of `trains`: validation inside it says when to stop.
 
     targets: class of each picture [N]; trains: indices. All of them, and their validation, descend side by side: small
-    products cost what calling them costs. With one picture a class there is nothing to validate on: a tenth of the
+    products cost what calling them costs. With one picture per class there is nothing to validate on: a tenth of the
     epochs.
     """
     learned: list[Learned] = []
@@ -110,7 +110,7 @@ def stratified_folds(targets: npt.NDArray[np.int64], folds: int, seed: int) -> l
 def draw_shots(
     targets: npt.NDArray[np.int64], train: npt.NDArray[np.int64], shots: int | float, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Some of `train`: an int is pictures a class, a float a share of each class (at least one)."""
+    """Some of `train`: an int is pictures per class, a float a share of each class (at least one)."""
     rng = np.random.default_rng([seed, 2])
     chosen: list[int] = []
     for target in np.unique(targets[train]):
