@@ -2,7 +2,7 @@
 
 Three keys, from sure to likely: the same bytes; PDQ hashes within `distance` bits; embeddings within a cosine,
 confirmed by hashes that agree more than those of strangers do. What joins a group is near its head itself
-(`hashes.stars`), so that a chain of look-alikes joins no two strangers.
+(`hashes.grouping`), so that a chain of look-alikes joins no two strangers.
 
     OUT/duplicates.parquet   a row a member of a group, heads among them; groups of one are not in it
 
@@ -148,7 +148,7 @@ def group_pictures(pictures: Pictures, nearness: Nearness) -> Grouping:
             vectors, nearness.similarity, HashConfirmation(hashes=hashes[kept], distance=nearness.confirm)
         )
         edges.append(Edges(left=left, right=right, relation=np.full(len(left), _EMBEDDING, np.int8), distance=apart))
-    stars = group_by_heads(
+    groups = group_by_heads(
         len(kept),
         Edges(
             left=np.concatenate([e.left for e in edges]),
@@ -157,7 +157,7 @@ def group_pictures(pictures: Pictures, nearness: Nearness) -> Grouping:
             distance=np.concatenate([e.distance for e in edges]),
         ),
     )
-    return _spread(order, same, node_of, twin, distinct, stars.head, stars.relation, stars.distance)
+    return _spread(order, same, node_of, twin, distinct, groups.head, groups.relation, groups.distance)
 
 
 def _spread(order: I64, same: I64, node_of: I64, twin: I64, distinct: I64, star: I64, kind: I8, far: F32) -> Grouping:
