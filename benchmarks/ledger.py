@@ -33,7 +33,7 @@ from benchmarks.machine import write_result
 from moderation import storage
 from moderation.ledger import store
 from moderation.ledger.difference import Choice, Origin, difference
-from moderation.ledger.index import Facts, load_known
+from moderation.ledger.index import Provenance, load_index
 from moderation.ledger.rows import (
     KEY_BYTES,
     LEDGER_SCHEMA,
@@ -46,7 +46,7 @@ from moderation.ledger.rows import (
 )
 from moderation.types import Item, MediaObject
 
-FACTS = Facts(source="s3://bucket/photos", stack_fingerprint="stack", policy_hash="policy")
+FACTS = Provenance(source="s3://bucket/photos", stack_fingerprint="stack", policy_hash="policy")
 ONE_IN = 1000
 BATCHES = 4
 _BLOCK = 100_000
@@ -146,9 +146,9 @@ class Counted:
         self.copied = 0
         self.counts: Counter[str] = Counter()
 
-    def copies(self, found: list[tuple[Item, Origin]]) -> None:
+    def copies(self, copies: list[tuple[Item, Origin]]) -> None:
         """Count."""
-        self.copied += len(found)
+        self.copied += len(copies)
 
     def close(self, counts: Counter[str], marks: pa.Table) -> None:
         """Keep."""
@@ -176,7 +176,7 @@ def compare(ledger: str, listing: Iterator[Item], listed: int) -> dict[str, Any]
     """Load, stream, tell."""
     began = time.perf_counter()
     log = store.open_log(ledger)
-    index = load_known(log, FACTS)
+    index = load_index(log, FACTS)
     loaded_s, loaded = time.perf_counter() - began, memory()
     found = Counted()
     began, cpu = time.perf_counter(), time.process_time()

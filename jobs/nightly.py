@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from moderation.config.load import load_config
-from moderation.storage.lease import LEASE_S, SHORTEST_S
+from moderation.storage.lease import LEASE_S, MIN_LEASE_S
 
 
 def nightly(
@@ -33,7 +33,7 @@ def nightly(
         bool, typer.Option("--keep-missing", help="SOURCE lists only what is new: mark nothing as deleted.")
     ] = False,
     lease_s: Annotated[
-        float, typer.Option(min=SHORTEST_S, help="A job that died blocks the next one for so many seconds.")
+        float, typer.Option(min=MIN_LEASE_S, help="A job that died blocks the next one for so many seconds.")
     ] = LEASE_S,
     max_hours: Annotated[float | None, typer.Option(min=0, help="End by then; the next call goes on.")] = None,
     max_items: Annotated[int | None, typer.Option(min=1, help="End after so many; the next call goes on.")] = None,

@@ -12,7 +12,7 @@ from rich.table import Table
 from moderation.config.load import load_config
 
 if TYPE_CHECKING:
-    from moderation.training.prompts.run import Outcome
+    from moderation.training.prompts.run import TuningOutcome
 
 
 def tune_prompts(
@@ -57,7 +57,7 @@ def tune_prompts(
     from moderation.training.prompts.curve import parse_shots
     from moderation.training.prompts.labelled import parse_rule
     from moderation.training.prompts.run import tune_prompts as tune  # torch only once the call is right
-    from moderation.training.prompts.tune import Settings
+    from moderation.training.prompts.spaces import Settings
 
     wanted = parse_shots(shots)
     if len(wanted) != 1:
@@ -83,7 +83,7 @@ def tune_prompts(
     _print(outcome)
 
 
-def _print(outcome: Outcome) -> None:
+def _print(outcome: TuningOutcome) -> None:
     data = outcome.data
     counted = ", ".join(f"{n:,} {name}" for name, n in data.classes.items())
     console = Console(markup=False, highlight=False)  # names come from strangers

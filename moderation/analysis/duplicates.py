@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 from moderation import storage
 from moderation.analysis.pictures import Pictures, read_pictures
 from moderation.errors import UsageError
-from moderation.hashes.embedding_pairs import Confirm, alike_pairs
+from moderation.hashes.embedding_pairs import HashConfirmation, alike_pairs
 from moderation.hashes.grouping import I8, Edges, group_by_heads
 from moderation.hashes.pairs import collapse, near_pairs
-from moderation.hashes.search import I64, MOST_DISTANCE
+from moderation.hashes.search import I64, MAX_DISTANCE
 from moderation.results.layout import duplicates_uri
 from moderation.types import F32
 
@@ -68,8 +68,8 @@ class Nearness:
     confirm: int = 90
 
     def __post_init__(self) -> None:
-        if not 0 <= self.distance <= MOST_DISTANCE:
-            raise UsageError(f"--distance {self.distance}: must be 0 to {MOST_DISTANCE} bits")
+        if not 0 <= self.distance <= MAX_DISTANCE:
+            raise UsageError(f"--distance {self.distance}: must be 0 to {MAX_DISTANCE} bits")
         if not 0 <= self.quality <= 100:
             raise UsageError(f"--quality {self.quality}: must be 0 to 100")
         if not 0 < self.similarity <= 1:
@@ -146,7 +146,7 @@ def group_pictures(pictures: Pictures, nearness: Nearness) -> Grouping:
     if pictures.embeddings is not None:
         vectors = pictures.embeddings[order[kept]]  # float16
         left, right, apart = alike_pairs(
-            vectors, nearness.similarity, Confirm(hashes=hashes[kept], distance=nearness.confirm)
+            vectors, nearness.similarity, HashConfirmation(hashes=hashes[kept], distance=nearness.confirm)
         )
         edges.append(Edges(left=left, right=right, relation=np.full(len(left), _EMBEDDING, np.int8), distance=apart))
     groups = group_by_heads(

@@ -27,7 +27,7 @@ from moderation.detectors.base import Weights
 from moderation.detectors.weights.locator import resolve
 from moderation.errors import UsageError
 from moderation.hashes.exchange import MAX_JSON, read_exchange
-from moderation.hashes.lists import MAX_FILE_BYTES, HashList, Known, encode_list, read_list
+from moderation.hashes.lists import MAX_FILE_BYTES, HashList, KnownPicture, encode_list, read_list
 from moderation.hashes.search import I64
 from moderation.results.frame_hashes import Hashed, read_hashes
 from moderation.results.layout import VOTES, known_uri, part_uri
@@ -85,7 +85,7 @@ def build_list(lists: Sequence[str], out: str, *, exchange: str = "csv", label: 
         raise UsageError(f"--label {label!r}: must be one printable word or more")
     if storage.canonical(out) in {storage.canonical(uri) for uri in lists}:
         raise UsageError(f"--out {out}: is one of the lists that are read")
-    entries: list[Known] = []
+    entries: list[KnownPicture] = []
     skipped = 0
     for uri in lists:
         exchanged = read_exchange(_lines(uri), exchange, name=Path(uri).name, label=label)

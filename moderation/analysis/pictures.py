@@ -19,7 +19,8 @@ from moderation import storage
 from moderation.concurrency import map_ahead
 from moderation.errors import UsageError
 from moderation.hashes.search import HASH_BYTES, I16, I64, U64
-from moderation.ledger.store import newest_rows, open_log, read_file, table_keys
+from moderation.ledger.rows import newest_by_key, table_keys
+from moderation.ledger.store import open_log, read_file
 from moderation.results.frame_hashes import NO_QUALITY, hash_rows, own_frames, percents
 from moderation.results.layout import VERDICTS, VOTES, part_uri
 from moderation.results.reader import AHEAD_BYTES, READERS, open_run, read_present
@@ -272,7 +273,7 @@ def _current_rows(ledger: str, out: str) -> pa.Table | None:
         return None
     high, low = (np.concatenate([k[half] for k in keys]) for half in (0, 1))
     current = np.zeros(len(high), dtype=bool)
-    current[newest_rows(high, low)] = True
+    current[newest_by_key(high, low)] = True
     kept, start = [], 0
     for file in files:
         for table in read_file(ledger, file, _LEDGER):

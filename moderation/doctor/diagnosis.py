@@ -29,9 +29,9 @@ GIB = 1024 * MIB
 # Models of the default stack and Python with torch: measured 1.1 GiB in a worker on a CPU.
 _WORKER_BYTES = 1300 * MIB
 # A run over a million items writes about 1 GB of votes; less than this and the first nightly run may end on it.
-_LEAST_DISK_BYTES = 2 * GIB
+_MIN_DISK_BYTES = 2 * GIB
 # Receipts and plan rows go through Ray's object store, pixels never: a small one is enough. Docker's default is 64 MiB.
-_LEAST_SHM_BYTES = 256 * MIB
+_MIN_SHM_BYTES = 256 * MIB
 
 
 def diagnose(config: Config, uris: Sequence[str] = ()) -> list[Finding]:
@@ -119,7 +119,7 @@ def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Seq
     if not weights:
         yield Finding(group=group, name=entry.title, status="ok", detail=f"{about}, a measurement: no weights")
     for w in weights:
-        if not w.locator.startswith(("pkg://", "file://")) and not _is_cached(w):
+        if _is_to_be_fetched(w):
             detail = f"{about}; {w.locator} is not here yet ({w.licence})"
             advice = "nothing, if this machine reaches it: the first run fetches it and checks its sha256"
             yield Finding(group=group, name=entry.title, status="note", detail=detail, advice=advice)
@@ -133,8 +133,11 @@ def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Seq
         yield Finding(group=group, name=entry.title, status="ok", detail=detail)
 
 
-def _is_cached(w: Weights) -> bool:
-    return (default_cache() / f"{w.sha256.lower()}{Path(w.locator).suffix}").is_file()
+def _is_to_be_fetched(weights: Weights) -> bool:
+    """Whether the weights come from elsewhere and are not in the cache."""
+    if weights.locator.startswith(("pkg://", "file://")):
+        return False
+    return not (default_cache() / f"{weights.sha256.lower()}{Path(weights.locator).suffix}").is_file()
 
 
 def _from_error(group: str, name: str, error: Exception) -> Finding:
@@ -177,14 +180,14 @@ def _storage(uris: Sequence[str]) -> Iterator[Finding]:
 def _space(config: Config, machine: Machine) -> Iterator[Finding]:
     group = "space"
     for name, free in machine.free_disk_bytes.items():
-        low = free < _LEAST_DISK_BYTES
+        low = free < _MIN_DISK_BYTES
         advice = f"free some, or point elsewhere: {_ELSEWHERE.get(name, 'another OUT')}" if low else ""
         yield Finding(
             group=group, name=name, status="note" if low else "ok", detail=f"{_size(free)} free", advice=advice
         )
     shm = machine.shm_free_bytes
     if shm is not None:
-        low = shm < _LEAST_SHM_BYTES
+        low = shm < _MIN_SHM_BYTES
         advice = "docker run --shm-size=1g; in Kubernetes an emptyDir with medium: Memory at /dev/shm" if low else ""
         detail = f"{_size(shm)} free, for Ray's object store"
         yield Finding(group=group, name="/dev/shm", status="note" if low else "ok", detail=detail, advice=advice)

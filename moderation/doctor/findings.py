@@ -42,14 +42,14 @@ def render_findings(findings: Sequence[Finding]) -> Table:
     table.add_column(overflow="fold", max_width=26)
     table.add_column(overflow="fold")
     group = ""
-    for found in findings:
-        if found.group != group:
-            group = found.group
+    for finding in findings:
+        if finding.group != group:
+            group = finding.group
             table.add_row(Text(""), Text(group, style="bold"))
-        words = Text(found.detail)
-        if found.advice:
-            words.append(f"\n-> {found.advice}", style="bold")
-        table.add_row(Text(found.status, style=_STYLES[found.status]), Text(found.name), words)
+        words = Text(finding.detail)
+        if finding.advice:
+            words.append(f"\n-> {finding.advice}", style="bold")
+        table.add_row(Text(finding.status, style=_STYLES[finding.status]), Text(finding.name), words)
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
@@ -19,6 +19,9 @@ _EXTRAS = {
     "nudenet": "body parts (AGPL-3.0)",
     "review": "the reviewers' page",
 }
+
+
+_OPTIONAL_DECODERS = frozenset({"heic", "fast_jpeg", "video"})
 
 
 def find_versions() -> Iterator[Finding]:
@@ -46,68 +49,76 @@ def find_versions() -> Iterator[Finding]:
 
 def find_extras() -> Iterator[Finding]:
     """The optional parts, and the command that installs each."""
-    extras: dict[str, list[Requirement]] = {}
     try:
         listed = [Requirement(text) for text in requires("moderation") or ()]
     except PackageNotFoundError:
         return
-    for requirement in listed:
-        names = [n for n in _EXTRAS if requirement.marker and requirement.marker.evaluate({"extra": n})]
-        for name in names:
-            extras.setdefault(name, []).append(requirement)
-    for name, requirements in extras.items():
-        parts = [_package("extras", r, optional=True) for r in requirements]
-        fine = all(p.status == "ok" for p in parts)
-        detail = ", ".join(f"{p.name} {p.detail}" for p in parts)
+    for name, requirements in _by_extra(listed).items():
+        packages = [_package("extras", r, optional=True) for r in requirements]
+        fine = all(package.status == "ok" for package in packages)
+        versions = ", ".join(f"{package.name} {package.detail}" for package in packages)
         yield Finding(
             group="extras",
             name=name,
             status="ok" if fine else "note",
-            detail=f"{_EXTRAS[name]}: {detail}",
+            detail=f"{_EXTRAS[name]}: {versions}",
             advice="" if fine else f"if you want it: pip install 'moderation[{name}]'",
         )
+
+
+def _by_extra(requirements: Iterable[Requirement]) -> dict[str, list[Requirement]]:
+    extras: dict[str, list[Requirement]] = {}
+    for requirement in requirements:
+        for name in _EXTRAS:
+            if requirement.marker and requirement.marker.evaluate({"extra": name}):
+                extras.setdefault(name, []).append(requirement)
+    return extras
 
 
 def _package(group: str, requirement: Requirement, *, optional: bool) -> Finding:
     name = requirement.name
     advice = f"pip install '{name}{requirement.specifier}'"
     try:
-        found = version(name)
+        installed = version(name)
     except PackageNotFoundError:
         status: FindingStatus = "note" if optional else "missing"
         return Finding(group=group, name=name, status=status, detail="not installed", advice=advice)
-    if not requirement.specifier.contains(found, prereleases=True):
-        detail = f"{found}, needs {requirement.specifier}"
+    if not requirement.specifier.contains(installed, prereleases=True):
+        detail = f"{installed}, needs {requirement.specifier}"
         return Finding(group=group, name=name, status="wrong", detail=detail, advice=advice)
-    return Finding(group=group, name=name, status="ok", detail=found)
+    return Finding(group=group, name=name, status="ok", detail=installed)
 
 
 def find_decoders() -> Iterator[Finding]:
     """What kinds of picture and video can be decoded."""
-    group = "decoders"
-    found = decoders()
-    pictures = [kind for kind, there in found.items() if there and kind not in ("heic", "fast_jpeg", "video")]
-    absent = [kind for kind, there in found.items() if not there and kind not in ("heic", "fast_jpeg", "video")]
-    yield Finding(
-        group=group,
+    available = decoders()
+    yield _pictures_finding({kind: there for kind, there in available.items() if kind not in _OPTIONAL_DECODERS})
+    yield _heic_finding(there=available["heic"])
+    yield _video_finding("decoders", there=available["video"])
+    if not available["fast_jpeg"]:
+        detail, advice = "Pillow alone, half the speed", "pip install simplejpeg"
+        yield Finding(group="decoders", name="fast JPEG", status="note", detail=detail, advice=advice)
+
+
+def _pictures_finding(available: Mapping[str, bool]) -> Finding:
+    present = ", ".join(kind for kind, there in available.items() if there)
+    absent = ", ".join(kind for kind, there in available.items() if not there)
+    if not absent:
+        return Finding(group="decoders", name="pictures", status="ok", detail=present)
+    return Finding(
+        group="decoders",
         name="pictures",
-        status="wrong" if absent else "ok",
-        detail=", ".join(pictures) + (f"; not in this build of Pillow: {', '.join(absent)}" if absent else ""),
-        advice="pip install --force-reinstall --no-deps pillow" if absent else "",
+        status="wrong",
+        detail=f"{present}; not in this build of Pillow: {absent}",
+        advice="pip install --force-reinstall --no-deps pillow",
     )
-    yield Finding(
-        group=group,
-        name="heic",
-        status="ok" if found["heic"] else "note",
-        detail="decoded by pillow-heif" if found["heic"] else "HEIC pictures become error rows (unsupported_type)",
-        advice="" if found["heic"] else "pip install 'moderation[heic]'",
-    )
-    yield _video_finding(group, there=found["video"])
-    if not found["fast_jpeg"]:
-        advice = "pip install simplejpeg"
-        yield Finding(
-            group=group, name="fast JPEG", status="note", detail="Pillow alone, half the speed", advice=advice
-        )
+
+
+def _heic_finding(*, there: bool) -> Finding:
+    if there:
+        return Finding(group="decoders", name="heic", status="ok", detail="decoded by pillow-heif")
+    detail, advice = "HEIC pictures become error rows (unsupported_type)", "pip install 'moderation[heic]'"
+    return Finding(group="decoders", name="heic", status="note", detail=detail, advice=advice)
 
 
 def _video_finding(group: str, *, there: bool) -> Finding:

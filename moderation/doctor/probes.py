@@ -32,7 +32,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class StorageAnswer:
     """What came of listing a URI."""
 
     status: Literal["ok", "missing", "wrong", "note"]
@@ -54,38 +54,40 @@ def look_at_machine(cache: Path) -> Machine:
     )
 
 
-def probe_storage(uri: str, timeout_s: float = PROBE_TIMEOUT_S) -> Answer:
+def probe_storage(uri: str, timeout_s: float = PROBE_TIMEOUT_S) -> StorageAnswer:
     """List a URI as far as its first object. Never raises; a listing that hangs is left behind in its thread."""
-    found: list[Answer] = []
+    answers: list[StorageAnswer] = []
     # A daemon: a connection that hangs must not keep the process from ending.
-    thread = threading.Thread(target=lambda: found.append(_list_first(uri)), daemon=True)
+    thread = threading.Thread(target=lambda: answers.append(_list_first(uri)), daemon=True)
     thread.start()
     thread.join(timeout_s)
-    if found:
-        return found[0]
-    return Answer(status="wrong", detail=f"no answer in {timeout_s:g} s{_endpoint(uri)}", advice=_reach(uri))
+    if answers:
+        return answers[0]
+    return StorageAnswer(status="wrong", detail=f"no answer in {timeout_s:g} s{_endpoint(uri)}", advice=_reach(uri))
 
 
-def _list_first(uri: str) -> Answer:
+def _list_first(uri: str) -> StorageAnswer:
     try:
         first = next(storage.list_objects(uri), None)
     except FileNotFoundError:
         advice = "right for an OUT that is to be written; wrong for a SOURCE: check its name"
-        return Answer(status="note", detail=f"answers, and nothing is there{_endpoint(uri)}", advice=advice)
+        return StorageAnswer(status="note", detail=f"answers, and nothing is there{_endpoint(uri)}", advice=advice)
     except PermissionError as error:
-        return Answer(status="wrong", detail=_short(error), advice=_credentials(uri))
+        return StorageAnswer(status="wrong", detail=_short(error), advice=_credentials(uri))
     except UsageError as error:
-        return Answer(status="wrong", detail=_short(error), advice="correct the URI, or install what it names")
+        return StorageAnswer(status="wrong", detail=_short(error), advice="correct the URI, or install what it names")
     except Exception as error:  # noqa: BLE001 - clients raise of their own; whatever it is, it is the finding
         no_credentials = type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError")
-        return Answer(
+        return StorageAnswer(
             status="wrong",
             detail=f"{type(error).__name__}: {_short(error)}{_endpoint(uri)}",
             advice=_credentials(uri) if no_credentials else _reach(uri),
         )
     if first is None:
-        return Answer(status="note", detail="answers, and nothing is there", advice="check its name, if it is a SOURCE")
-    return Answer(status="ok", detail=f"readable; the first object is {first.uri}{_endpoint(uri)}")
+        return StorageAnswer(
+            status="note", detail="answers, and nothing is there", advice="check its name, if it is a SOURCE"
+        )
+    return StorageAnswer(status="ok", detail=f"readable; the first object is {first.uri}{_endpoint(uri)}")
 
 
 def _is_s3(uri: str) -> bool:

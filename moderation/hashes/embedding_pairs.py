@@ -14,25 +14,29 @@ import numpy as np
 import numpy.typing as npt
 
 from moderation.hashes.pairs import near_pairs
-from moderation.hashes.search import BITS, I64, MOST_DISTANCE
+from moderation.hashes.search import BITS, I64, MAX_DISTANCE
 from moderation.types import F32, U8
 
 EXACT_UP_TO: Final = 20_000  # rows of which every pair is computed: half a minute with 1,280 numbers each
 _BLOCK: Final = 1024
-_PAIRS: Final = 1 << 16  # of which cosines are computed at once
+_CHUNK_PAIRS: Final = 1 << 16  # of which cosines are computed at once
 _SEED: Final = 0xA11CE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Confirm:
-    """hashes: uint8 [N,32]; distance: bits that a pair may differ in."""
+class HashConfirmation:
+    """What confirms a pair. hashes: uint8 [N,32]; distance: bits that a pair may differ in."""
 
     hashes: U8
     distance: int
 
 
 def alike_pairs(
-    embeddings: npt.NDArray[np.floating], similarity: float, confirm: Confirm, *, exact_up_to: int = EXACT_UP_TO
+    embeddings: npt.NDArray[np.floating],
+    similarity: float,
+    confirm: HashConfirmation,
+    *,
+    exact_up_to: int = EXACT_UP_TO,
 ) -> tuple[I64, I64, F32]:
     """Pairs (left < right) with a cosine of `similarity` or more that their hashes confirm, and 1 - cosine.
 
@@ -44,12 +48,12 @@ def alike_pairs(
     unit = _Unit(embeddings, rows)
     pairs = _every_pair(unit) if len(rows) <= exact_up_to else _by_signs(unit)
     words = confirm.hashes.view(np.uint64).reshape(-1, 4)
-    found: list[tuple[I64, I64, F32]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+    chunks: list[tuple[I64, I64, F32]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
     for left, right, cosine in pairs:
         bits = np.bitwise_count(words[rows[left]] ^ words[rows[right]]).sum(axis=1, dtype=np.int16)
         kept = (cosine >= similarity) & (bits <= confirm.distance)
-        found.append((rows[left[kept]], rows[right[kept]], np.maximum(1 - cosine[kept], 0).astype(np.float32)))
-    left, right, apart = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        chunks.append((rows[left[kept]], rows[right[kept]], np.maximum(1 - cosine[kept], 0).astype(np.float32)))
+    left, right, apart = (np.concatenate(columns) for columns in zip(*chunks, strict=True))
     return left, right, apart
 
 
@@ -70,10 +74,10 @@ class _Unit:
         return unit
 
 
-_Scored = Iterator[tuple[I64, I64, F32]]
+_ScoredPairs = Iterator[tuple[I64, I64, F32]]
 
 
-def _every_pair(unit: _Unit) -> _Scored:
+def _every_pair(unit: _Unit) -> _ScoredPairs:
     for top in range(0, len(unit), _BLOCK):
         ours = unit[slice(top, top + _BLOCK)]
         for start in range(top, len(unit), _BLOCK):
@@ -85,11 +89,11 @@ def _every_pair(unit: _Unit) -> _Scored:
             yield left + top, right + start, cosines[left, right]
 
 
-def _by_signs(unit: _Unit) -> _Scored:
+def _by_signs(unit: _Unit) -> _ScoredPairs:
     width = unit[slice(0, 1)].shape[1]
     directions = np.random.default_rng(_SEED).standard_normal((width, BITS)).astype(np.float32)
     signs = [np.packbits(unit[slice(s, s + _BLOCK)] @ directions > 0, axis=1) for s in range(0, len(unit), _BLOCK)]
-    near = near_pairs(np.concatenate(signs), MOST_DISTANCE)
-    for start in range(0, len(near.left), _PAIRS):
-        left, right = near.left[start : start + _PAIRS], near.right[start : start + _PAIRS]
+    near = near_pairs(np.concatenate(signs), MAX_DISTANCE)
+    for start in range(0, len(near.left), _CHUNK_PAIRS):
+        left, right = near.left[start : start + _CHUNK_PAIRS], near.right[start : start + _CHUNK_PAIRS]
         yield left, right, np.einsum("md,md->m", unit[left], unit[right]).astype(np.float32)

@@ -2,9 +2,9 @@
 
     csv             a header with `hash`, and perhaps `quality`, `label`, `group`, `entry`
     hex             no header: 64 hexadecimal digits, then perhaps the quality and a name: what PDQ's own tools print
-    vpdq            no header: frame, quality, hash, seconds: one file a video, what vPDQ's own tools write
+    vpdq            no header: frame, quality, hash, seconds: one file per video, what vPDQ's own tools write
     threatexchange  records with `indicator` and `type` (HASH_PDQ; others are left out), perhaps `id` and `tags`: CSV
-                    with a header, JSON (an array, or a page of the API with `data`), or an object a line
+                    with a header, JSON (an array, or a page of the API with `data`), or one object per line
 
 Sources of the forms: https://github.com/facebook/ThreatExchange (pdq, vpdq, python-threatexchange) and the API's
 documentation of threat descriptors. Qualities are 0 to 100.
@@ -13,15 +13,16 @@ documentation of threat descriptors. Qualities are 0 to 100.
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
+from moderation.config.hints import closest, did_you_mean
 from moderation.errors import UsageError
-from moderation.hashes.lists import MAX_ENTRIES, Known
+from moderation.hashes.lists import MAX_ENTRIES, KnownPicture
 
 FORMATS: Final = ("csv", "hex", "vpdq", "threatexchange")
 MAX_LINE: Final = 1 << 16  # characters; a record with all its tags has a few thousand
@@ -54,7 +55,7 @@ class _Reading:
 class Exchanged:
     """What a list holds. skipped: records of another type than PDQ."""
 
-    entries: list[Known]
+    entries: list[KnownPicture]
     skipped: int
 
 
@@ -66,19 +67,17 @@ def read_exchange(lines: Iterable[str], format_: str, *, name: str, label: str, 
     their numbers, for lines that are no entry: half a list would be silence about the other half.
     """
     if format_ not in FORMATS:
-        close = difflib.get_close_matches(format_, FORMATS, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(FORMATS)}"
-        raise UsageError(f"--exchange {format_!r}: no such format; {hint}")
-    parse: Callable[[Iterator[str], _Reading], Iterator[Known]] = {
+        raise UsageError(f"--exchange {format_!r}: no such format{did_you_mean(format_, FORMATS)}")
+    parse: Callable[[Iterator[str], _Reading], Iterator[KnownPicture]] = {
         "csv": _read_csv,
         "hex": _read_hex,
         "vpdq": _read_vpdq,
         "threatexchange": _read_threatexchange,
     }[format_]
     reading = _Reading(name=name, label=label, group=group)
-    entries: list[Known] = []
-    for known in parse(_bounded(lines, name), reading):
-        entries.append(known)
+    entries: list[KnownPicture] = []
+    for entry in parse(_bounded(lines, name), reading):
+        entries.append(entry)
         if len(entries) > MAX_ENTRIES:
             raise UsageError(f"{name}: more than {MAX_ENTRIES:,} hashes; make several lists of it")
     if reading.refused:
@@ -90,38 +89,40 @@ def read_exchange(lines: Iterable[str], format_: str, *, name: str, label: str, 
 def _bounded(lines: Iterable[str], name: str) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
         # The first may be a whole document of JSON.
-        most = MAX_JSON if number == 1 else MAX_LINE
-        if len(line) > most:
-            raise UsageError(f"{name}:{number}: a line of {len(line):,} characters; {most:,} at most")
+        limit = MAX_JSON if number == 1 else MAX_LINE
+        if len(line) > limit:
+            raise UsageError(f"{name}:{number}: a line of {len(line):,} characters; {limit:,} at most")
         # A byte order mark, which spreadsheets write.
         yield line.removeprefix("\ufeff") if number == 1 else line
 
 
-def _entry(reading: _Reading, line: int, cells: Mapping[str, str | None]) -> Known | None:
+def _entry(reading: _Reading, line: int, cells: Mapping[str, str | None]) -> KnownPicture | None:
     """An entry of one line's cells; None, and a refusal, where they are wrong."""
-    text = (cells.get("hash") or "").strip()
-    if not _HASH.fullmatch(text):
-        reading.refuse(line, f"hash {text[:80]!r} is not 64 hexadecimal digits")
+    texts = {key: (cells.get(key) or "").strip() for key in _COLUMNS}
+    fault = _find_fault(texts)
+    if fault:
+        reading.refuse(line, fault)
         return None
-    quality: int | None = None
-    told = (cells.get("quality") or "").strip()
-    if told:
-        if not (told.isascii() and told.isdigit() and int(told) <= 100):
-            reading.refuse(line, f"quality {told[:20]!r} is not a whole number from 0 to 100")
-            return None
-        quality = int(told)
-    names = {key: (cells.get(key) or "").strip() for key in ("label", "group", "entry")}
-    for key, value in names.items():
-        if len(value) > _MAX_NAME or not value.isprintable():
-            reading.refuse(line, f"{key} {value[:40]!r} is longer than {_MAX_NAME} characters, or not printable")
-            return None
-    return Known(
-        hash=bytes.fromhex(text),
-        label=names["label"] or reading.label,
-        quality=quality,
-        group=names["group"] or reading.group,
-        entry=names["entry"] or None,
+    return KnownPicture(
+        hash=bytes.fromhex(texts["hash"]),
+        label=texts["label"] or reading.label,
+        quality=int(texts["quality"]) if texts["quality"] else None,
+        group=texts["group"] or reading.group,
+        entry=texts["entry"] or None,
     )
+
+
+def _find_fault(texts: Mapping[str, str]) -> str:
+    """What is wrong with the cells of an entry; "" where nothing is."""
+    if not _HASH.fullmatch(texts["hash"]):
+        return f"hash {texts['hash'][:80]!r} is not 64 hexadecimal digits"
+    quality = texts["quality"]
+    if quality and not (quality.isascii() and quality.isdigit() and int(quality) <= 100):
+        return f"quality {quality[:20]!r} is not a whole number from 0 to 100"
+    for key in ("label", "group", "entry"):
+        if len(texts[key]) > _MAX_NAME or not texts[key].isprintable():
+            return f"{key} {texts[key][:40]!r} is longer than {_MAX_NAME} characters, or not printable"
+    return ""
 
 
 def _rows(lines: Iterator[str], reading: _Reading) -> Iterator[tuple[int, list[str]]]:
@@ -135,41 +136,48 @@ def _rows(lines: Iterator[str], reading: _Reading) -> Iterator[tuple[int, list[s
         reading.refuse(rows.line_num, f"not readable as CSV: {error}")
 
 
-def _read_csv(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
+def _read_csv(lines: Iterator[str], reading: _Reading) -> Iterator[KnownPicture]:
     rows = _rows(lines, reading)
     number, first = next(rows, (1, []))
     header = [cell.strip().lower() for cell in first]
+    where = f"{reading.name}:{number}"
     if "hash" not in header:
-        close = difflib.get_close_matches("hash", header, n=1, cutoff=0.5)
-        if len(header) <= 3 and header and _HASH.fullmatch(header[0]):
-            hint = "; without a header it is read with --exchange hex"
-        else:
-            hint = f"; {close[0]!r} is near" if close else f"; it has: {', '.join(header)[:200] or 'nothing'}"
-        raise UsageError(f"{reading.name}:{number}: no column `hash`{hint}")
-    for column in header:
-        # Other columns are the list's own business, but not one that is meant for us and spelt wrong.
-        close = difflib.get_close_matches(column, _COLUMNS, n=1, cutoff=0.7)
-        if column not in _COLUMNS and close and close[0] not in header:
-            raise UsageError(f"{reading.name}:{number}: unknown column {column!r}; did you mean {close[0]!r}?")
+        raise UsageError(f"{where}: no column `hash`{_hint_at_hash(header)}")
+    _refuse_misspelt(header, where)
     for number, row in rows:
         if len(row) != len(header):
             reading.refuse(number, f"{len(row)} cells under {len(header)} columns")
-            continue
-        if (known := _entry(reading, number, dict(zip(header, row, strict=True)))) is not None:
-            yield known
+        elif (entry := _entry(reading, number, dict(zip(header, row, strict=True)))) is not None:
+            yield entry
 
 
-def _read_hex(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
+def _hint_at_hash(header: Sequence[str]) -> str:
+    """The end of the message that a header has no column `hash`."""
+    if header and len(header) <= 3 and _HASH.fullmatch(header[0]):
+        return "; without a header it is read with --exchange hex"
+    near = closest("hash", header, cutoff=0.5)
+    return f"; {near!r} is near" if near else f"; it has: {', '.join(header)[:200] or 'nothing'}"
+
+
+def _refuse_misspelt(header: Sequence[str], where: str) -> None:
+    """Other columns are the list's own business, but not one that is meant for us and spelt wrong."""
+    for column in header:
+        meant = closest(column, _COLUMNS, cutoff=0.7)
+        if column not in _COLUMNS and meant is not None and meant not in header:
+            raise UsageError(f"{where}: unknown column {column!r}; did you mean {meant!r}?")
+
+
+def _read_hex(lines: Iterator[str], reading: _Reading) -> Iterator[KnownPicture]:
     for number, row in _rows(lines, reading):
         if len(row) > 3:
             reading.refuse(number, f"{len(row)} cells; expected hash, or hash,quality, or hash,quality,name")
             continue
         cells = dict(zip(("hash", "quality", "entry"), row, strict=False))
-        if (known := _entry(reading, number, cells)) is not None:
-            yield known
+        if (entry := _entry(reading, number, cells)) is not None:
+            yield entry
 
 
-def _read_vpdq(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
+def _read_vpdq(lines: Iterator[str], reading: _Reading) -> Iterator[KnownPicture]:
     # The frames of one file are one video.
     reading.group = reading.group or reading.name
     for number, row in _rows(lines, reading):
@@ -177,11 +185,11 @@ def _read_vpdq(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
             reading.refuse(number, f"{len(row)} cells; expected frame,quality,hash,seconds")
             continue
         cells = {"quality": row[1], "hash": row[2], "entry": f"{row[0].strip()} at {row[3].strip()} s"}
-        if (known := _entry(reading, number, cells)) is not None:
-            yield known
+        if (entry := _entry(reading, number, cells)) is not None:
+            yield entry
 
 
-def _read_threatexchange(lines: Iterator[str], reading: _Reading) -> Iterator[Known]:
+def _read_threatexchange(lines: Iterator[str], reading: _Reading) -> Iterator[KnownPicture]:
     for number, record in _records(lines, reading):
         kind = str(record.get("type") or "")
         if kind.upper() not in _PDQ_TYPES:
@@ -195,19 +203,19 @@ def _read_threatexchange(lines: Iterator[str], reading: _Reading) -> Iterator[Kn
             "label": "+".join(_tags(tags)),
             "entry": str(record.get("id") or ""),
         }
-        if (known := _entry(reading, number, cells)) is not None:
-            yield known
+        if (entry := _entry(reading, number, cells)) is not None:
+            yield entry
 
 
-def _tags(found: Any) -> list[str]:  # noqa: ANN401 - what a stranger's JSON holds
+def _tags(tags: Any) -> list[str]:  # noqa: ANN401 - what a stranger's JSON holds
     """Tags as a list of names, of records `{"data": [{"text": ...}]}` as the API gives them, or in one text."""
-    if isinstance(found, Mapping):
-        found = found.get("data")
-    if isinstance(found, str):
-        return sorted({t.strip() for t in re.split(r"[|;,]", found.strip("[] ")) if t.strip()})
-    if not isinstance(found, list):
+    if isinstance(tags, Mapping):
+        tags = tags.get("data")
+    if isinstance(tags, str):
+        return sorted({t.strip() for t in re.split(r"[|;,]", tags.strip("[] ")) if t.strip()})
+    if not isinstance(tags, list):
         return []
-    texts = [t.get("text") if isinstance(t, Mapping) else t for t in found]
+    texts = [t.get("text") if isinstance(t, Mapping) else t for t in tags]
     return sorted({str(t).strip() for t in texts if t})
 
 
@@ -216,38 +224,35 @@ def _records(lines: Iterator[str], reading: _Reading) -> Iterator[tuple[int, Map
     first = next((line for line in lines if line.strip()), "")
     start = first.lstrip()[:1]
     if start not in ("{", "["):
-        rows = _rows(_after(first, lines), reading)
-        number, header = next(rows, (1, []))
-        names = [cell.strip().lower() for cell in header]
-        if "indicator" not in names or "type" not in names:
-            raise UsageError(f"{reading.name}:{number}: no columns `indicator` and `type`; it has: {', '.join(names)}")
-        for number, row in rows:
-            if len(row) != len(names):
-                reading.refuse(number, f"{len(row)} cells under {len(names)} columns")
-            else:
-                yield number, dict(zip(names, row, strict=True))
-        return
-    if start == "{" and (whole := _as_record(first)) is not None and "data" not in whole:
-        yield from _record_lines(first, lines, reading)
-        return
-    yield from _document(first, lines, reading)
+        return _csv_records(chain((first,), lines), reading)
+    if start == "{" and (record := _as_record(first)) is not None and "data" not in record:
+        return _record_lines(chain((first,), lines), reading)
+    return _document(first, lines, reading)
 
 
-def _after(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
+def _csv_records(lines: Iterator[str], reading: _Reading) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    rows = _rows(lines, reading)
+    number, header = next(rows, (1, []))
+    names = [cell.strip().lower() for cell in header]
+    if "indicator" not in names or "type" not in names:
+        raise UsageError(f"{reading.name}:{number}: no columns `indicator` and `type`; it has: {', '.join(names)}")
+    for number, row in rows:
+        if len(row) != len(names):
+            reading.refuse(number, f"{len(row)} cells under {len(names)} columns")
+        else:
+            yield number, dict(zip(names, row, strict=True))
 
 
 def _as_record(text: str) -> Mapping[str, Any] | None:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
-def _record_lines(first: str, lines: Iterator[str], reading: _Reading) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(_after(first, lines), start=1):
+def _record_lines(lines: Iterator[str], reading: _Reading) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         record = _as_record(line)
@@ -258,20 +263,20 @@ def _record_lines(first: str, lines: Iterator[str], reading: _Reading) -> Iterat
 
 
 def _document(first: str, lines: Iterator[str], reading: _Reading) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    parts, size = [first], len(first)
+    texts, size = [first], len(first)
     for line in lines:
-        parts.append(line if line.endswith("\n") else f"{line}\n")
+        texts.append(line if line.endswith("\n") else f"{line}\n")
         size += len(line)
         if size > MAX_JSON:
             raise UsageError(f"{reading.name}: over {MAX_JSON:,} characters of JSON; one object a line has no limit")
     try:
-        tree = json.loads("".join(parts))
+        tree = json.loads("".join(texts))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{reading.name}: not readable as JSON: {error}") from error
-    found = tree.get("data") if isinstance(tree, dict) else tree
-    if not isinstance(found, list):
+    records = tree.get("data") if isinstance(tree, dict) else tree
+    if not isinstance(records, list):
         raise UsageError(f"{reading.name}: JSON without a list of records (an array, or `data`)")
-    for place, record in enumerate(found, start=1):
+    for place, record in enumerate(records, start=1):
         if isinstance(record, dict):
             yield place, record
         else:

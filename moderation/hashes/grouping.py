@@ -24,8 +24,8 @@ class Edges:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stars:
-    """Of each node its head (itself, if it has none), and by which relation and how far.
+class HeadGroups:
+    """The head of each node (itself, if it has none), by which relation and how far.
 
     head: int64 [N]; relation: int8 [N], -1 for heads; distance: float32 [N], 0 for heads.
     """
@@ -35,7 +35,7 @@ class Stars:
     distance: F32
 
 
-def group_by_heads(nodes: int, edges: Edges) -> Stars:
+def group_by_heads(nodes: int, edges: Edges) -> HeadGroups:
     """Nodes 0 to N-1, those that should rather be heads first.
 
     In that order a node becomes a head unless an earlier head is near it; then every other goes to its nearest head (by
@@ -46,7 +46,7 @@ def group_by_heads(nodes: int, edges: Edges) -> Stars:
     relation = np.full(nodes, -1, np.int8)
     distance = np.zeros(nodes, np.float32)
     if not len(edges.left):
-        return Stars(head=head, relation=relation, distance=distance)
+        return HeadGroups(head=head, relation=relation, distance=distance)
     is_head = ~_covered(nodes, edges)
     # An edge between a head and another, whichever of them comes first.
     downwards = is_head[edges.left] & ~is_head[edges.right]
@@ -60,7 +60,7 @@ def group_by_heads(nodes: int, edges: Edges) -> Stars:
     first[1:] = member[order[1:]] != member[order[:-1]]
     best = order[first]
     head[member[best]], relation[member[best]], distance[member[best]] = top[best], kind[best], far[best]
-    return Stars(head=head, relation=relation, distance=distance)
+    return HeadGroups(head=head, relation=relation, distance=distance)
 
 
 def _covered(nodes: int, edges: Edges) -> npt.NDArray[np.bool_]:

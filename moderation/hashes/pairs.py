@@ -1,4 +1,4 @@
-"""All near pairs within a set of 256-bit hashes, and groups of them round a head; for tens of millions, in numpy.
+"""All near pairs within a set of 256-bit hashes; for tens of millions, in numpy.
 
 Up to `EXACT_UP_TO` hashes every pair within the distance is found (`search`). Beyond that the candidates of an exact
 search grow with the square of N (0.4% of all pairs), so hashes are sorted into buckets by 24 of their bits instead,
@@ -26,7 +26,7 @@ TABLES: Final = 96
 _WINDOW: Final = 64
 _NIBBLES: Final = 6  # of 4 bits: 24, about one hash a bucket at 16 million
 _QUERIES: Final = 1 << 16
-_FOUND: Final = 1 << 22  # pairs gathered before duplicates among them are dropped
+_CHUNK_PAIRS: Final = 1 << 22  # pairs gathered before duplicates among them are dropped
 _SEED: Final = 0x9D9
 
 
@@ -67,37 +67,37 @@ def near_pairs(
     left, right = keys >> 32, keys & 0xFFFFFFFF
     bits = np.zeros(len(keys), np.int16)
     for half in halves(hashes):
-        for start in range(0, len(keys), _FOUND):
-            here = slice(start, start + _FOUND)
+        for start in range(0, len(keys), _CHUNK_PAIRS):
+            here = slice(start, start + _CHUNK_PAIRS)
             bits[here] += np.bitwise_count(half[left[here]] ^ half[right[here]]).sum(axis=1, dtype=np.int16)
     return Pairs(left=left, right=right, distance=bits)
 
 
 def _exact(hashes: U8, distance: int) -> I64:
     index = HashIndex(hashes)
-    found = [np.empty(0, np.int64)]
+    keys = [np.empty(0, np.int64)]
     for start in range(0, len(hashes), _QUERIES):
         matches = index.pairs(hashes[start : start + _QUERIES], distance)
         query = matches.query + start
         later = matches.entry > query
-        found.append(query[later] << 32 | matches.entry[later])
-    return np.concatenate(found)
+        keys.append(query[later] << 32 | matches.entry[later])
+    return np.concatenate(keys)
 
 
 def _bucketed(hashes: U8, distance: int, tables: int, threads: int) -> I64:
     planes = halves(hashes)
     choices = _choose_nibbles(tables)
 
-    def one(chosen: npt.NDArray[np.int64]) -> I64:
+    def search_table(chosen: npt.NDArray[np.int64]) -> I64:
         return np.unique(np.concatenate([np.empty(0, np.int64), *_in_buckets(planes, chosen, distance)]))
 
-    known, waiting = np.empty(0, np.int64), [np.empty(0, np.int64)]
+    unique, waiting = np.empty(0, np.int64), [np.empty(0, np.int64)]
     with ThreadPoolExecutor(threads) as pool:
-        for found in pool.map(one, choices):
-            waiting.append(found)
-            if sum(map(len, waiting)) >= _FOUND:
-                known, waiting = np.unique(np.concatenate([known, *waiting])), []
-    return np.unique(np.concatenate([known, *waiting]))
+        for keys in pool.map(search_table, choices):
+            waiting.append(keys)
+            if sum(map(len, waiting)) >= _CHUNK_PAIRS:
+                unique, waiting = np.unique(np.concatenate([unique, *waiting])), []
+    return np.unique(np.concatenate([unique, *waiting]))
 
 
 def _choose_nibbles(tables: int) -> npt.NDArray[np.int64]:
@@ -132,8 +132,8 @@ def _in_buckets(planes: tuple[U64, U64], chosen: npt.NDArray[np.int64], distance
             at = at[bucket[at + step] == bucket[at]]
         if not len(at):
             return
-        for start in range(0, len(at), _FOUND):
-            here = at[start : start + _FOUND]
+        for start in range(0, len(at), _CHUNK_PAIRS):
+            here = at[start : start + _CHUNK_PAIRS]
             # Rows of a bucket come in ascending order.
             left, right = within(planes, row[here], planes, row[here + step], distance)
             yield left << 32 | right

@@ -32,14 +32,14 @@ _WORDS: Final = 16
 _WORD_BITS: Final = 16
 _KEYS: Final = 1 << _WORD_BITS
 # Two bits of each word: 137 neighbours instead of 17. Further apart than this nobody calls two pictures copies.
-MOST_DISTANCE: Final = 3 * _WORDS - 1
+MAX_DISTANCE: Final = 3 * _WORDS - 1
 # Candidates compared at once: their arrays of 8 bytes stay within a second-level cache of 2 MB or so.
 _PIECE: Final = 1 << 18
 _QUERIES: Final = 1 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matches:
+class HashMatches:
     """Pairs within a distance, sorted by query, then entry. query, entry: int64 [M]; distance: int16 [M], bits."""
 
     query: I64
@@ -65,17 +65,17 @@ class HashIndex:
     def __len__(self) -> int:
         return self._size
 
-    def pairs(self, queries: U8, distance: int) -> Matches:
+    def pairs(self, queries: U8, distance: int) -> HashMatches:
         """All entries within `distance` bits (0 to 47) of each query, uint8 [Q,32]. Raises ValueError."""
-        found = [np.empty((2, 0), np.int64)]
+        pairs = [np.empty((2, 0), np.int64)]
         for start in range(0, len(queries), _QUERIES):
             chunk = np.ascontiguousarray(queries[start : start + _QUERIES])
             # A pair is found through each word that is near: once is enough.
             keys = [row << 32 | entry for row, entry in self._candidates(chunk, distance)]
             unique = np.unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
-            found.append(np.stack([(unique >> 32) + start, unique & 0xFFFFFFFF]))
-        query, entry = np.concatenate(found, axis=1)
-        return Matches(query=query, entry=entry, distance=self._distances(queries, query, entry))
+            pairs.append(np.stack([(unique >> 32) + start, unique & 0xFFFFFFFF]))
+        query, entry = np.concatenate(pairs, axis=1)
+        return HashMatches(query=query, entry=entry, distance=self._distances(queries, query, entry))
 
     def nearest(self, queries: U8, distance: int) -> tuple[I64, I16]:
         """The nearest entry of each query, uint8 [Q,32], and how far it is in bits; -1, -1 where none is in reach.
@@ -155,8 +155,8 @@ def within(left: tuple[U64, U64], row: I64, right: tuple[U64, U64], entry: I64, 
 
 def neighbour_masks(distance: int) -> U16:
     """Which bits of a word may differ, uint16 [M]: up to distance // 16 of them. Raises ValueError."""
-    if not 0 <= distance <= MOST_DISTANCE:
-        raise ValueError(f"a distance of {distance} bits is not within 0 to {MOST_DISTANCE}")
+    if not 0 <= distance <= MAX_DISTANCE:
+        raise ValueError(f"a distance of {distance} bits is not within 0 to {MAX_DISTANCE}")
     chosen = [c for bits in range(distance // _WORDS + 1) for c in combinations(range(_WORD_BITS), bits)]
     return np.array([sum(1 << bit for bit in c) for c in chosen], np.uint16)
 

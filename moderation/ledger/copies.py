@@ -6,7 +6,7 @@ They become parts with receipts of their own beside those that were judged, so t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from moderation.config.model import Config
 from moderation.ledger.difference import TONIGHT, Origin, row_contents, tonight_key
 from moderation.ledger.index import locate
-from moderation.ledger.listing import Listing, read_copies
+from moderation.ledger.listing import NightListing, read_copies
 from moderation.ledger.rows import U64, content_id, item_key, split_keys
 from moderation.planning.shards import make_shards
 from moderation.results.layout import VERDICTS, VOTES, part_uri
@@ -28,7 +28,7 @@ from moderation.results.schema import verdicts_schema
 from moderation.results.tables import ItemRow, encode_table, verdicts_table
 from moderation.types import ErrorCode, Item, Judgement, Kind, Shard, Status, Verdict
 
-_PARTS = 8  # of other runs, held as tables
+_MAX_PARTS = 8  # of other runs, held as tables
 REASON = "same_content"
 
 
@@ -43,49 +43,44 @@ class Target:
     metadata: Mapping[str, str]
 
 
-def write_copies(target: Target, listing: Listing, plan: Iterable[Shard], committed: set[str]) -> list[Shard]:
-    """Write what takes over a verdict; the shards of it. What has a receipt is not written again.
+def write_copies(target: Target, listing: NightListing, plan: Iterable[Shard], committed: set[str]) -> list[Shard]:
+    """Write the rows that take over a verdict; the shards of them. What has a receipt is not written again.
 
     plan: the shards that were judged tonight; all of them are committed. Raises FatalError, StorageError.
     """
     if not listing.copy_chunks:
         return []
-    wanted = {tonight_key(item) for item, origin in _all(target.out, listing) if origin == TONIGHT}
-    judged, planned = _judged_tonight(target, plan, wanted)
-    read = lru_cache(_PARTS)(_read_part)
+    chunks = chain.from_iterable(read_copies(target.out, listing))
+    tonight = _judged_tonight(target, plan, {tonight_key(item) for item, origin in chunks if origin == TONIGHT})
+    read_part = lru_cache(_MAX_PARTS)(_read_part)
     shards = []
     for chunk in read_copies(target.out, listing):
-        # A name that an interrupted listing had planned already has its row there.
-        _, there = locate(*planned, *split_keys([item_key(item) for item, _ in chunk]))
-        copies = {
-            item.item_id: judged.get(tonight_key(item)) if origin == TONIGHT else origin
-            for (item, origin), row_there in zip(chunk, there.tolist(), strict=True)
-            if not row_there
-        }
-        items = (item for item, _ in chunk if item.item_id in copies)
-        for shard in make_shards(items, target.config.shards):
+        origins = _resolve_origins(chunk, tonight)
+        for shard in make_shards((item for item, _ in chunk if item.item_id in origins), target.config.shards):
             shards.append(shard)
             if shard.shard_id not in committed:
-                _write(target, shard, [copies[item.item_id] for item in shard.items], read)
+                _write(target, shard, [origins[item.item_id] for item in shard.items], read_part)
     return shards
 
 
-def _all(out: str, listing: Listing) -> Iterator[tuple[Item, Origin]]:
-    return chain.from_iterable(read_copies(out, listing))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _JudgedTonight:
+    """first: content -> the first item of it that was judged tonight. keys: of all planned items, sorted."""
+
+    first: Mapping[int, Origin]
+    keys: tuple[U64, U64]
 
 
-def _judged_tonight(
-    target: Target, plan: Iterable[Shard], wanted: set[int]
-) -> tuple[dict[int, Origin], tuple[U64, U64]]:
-    """Content -> the first item of it that was judged tonight; and the sorted keys of all."""
-    found: dict[int, Origin] = {}
+def _judged_tonight(target: Target, plan: Iterable[Shard], wanted: set[int]) -> _JudgedTonight:
+    """wanted: the contents that are looked for."""
+    first: dict[int, Origin] = {}
     halves = [split_keys([])]
     for shard in plan:
         halves.append(split_keys([item_key(item) for item in shard.items]))
         for item in shard.items:
             key = tonight_key(item)
-            if key in wanted and key not in found:
-                found[key] = Origin(
+            if key in wanted and key not in first:
+                first[key] = Origin(
                     run_out=target.out,
                     part=shard.shard_id,
                     format=target.config.output.format,
@@ -93,17 +88,32 @@ def _judged_tonight(
                 )
     high, low = np.concatenate([h for h, _ in halves]), np.concatenate([w for _, w in halves])
     order = np.lexsort((low, high))
-    return found, (high[order], low[order])
+    return _JudgedTonight(first=first, keys=(high[order], low[order]))
+
+
+def _resolve_origins(chunk: list[tuple[Item, Origin]], tonight: _JudgedTonight) -> dict[str, Origin | None]:
+    """Item id -> where its verdict lies; None where that was not judged after all.
+
+    An item that an interrupted listing had planned already has its row there, and is left out.
+    """
+    _, planned = locate(*tonight.keys, *split_keys([item_key(item) for item, _ in chunk]))
+    return {
+        item.item_id: tonight.first.get(tonight_key(item)) if origin == TONIGHT else origin
+        for (item, origin), is_planned in zip(chunk, planned.tolist(), strict=True)
+        if not is_planned
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
+    """One part of a run."""
+
     verdicts: pa.Table
     votes: pa.Table
     rows: Mapping[str, int]  # item id -> row of `verdicts`
 
 
-_Reader = Callable[[str, str, str], _Part | None]
+_ReadPart = Callable[[str, str, str], _Part | None]
 
 
 def _read_part(run_out: str, part: str, format_: str) -> _Part | None:
@@ -115,17 +125,17 @@ def _read_part(run_out: str, part: str, format_: str) -> _Part | None:
     return _Part(verdicts, votes, {i: row for row, i in enumerate(verdicts["item_id"].to_pylist())})
 
 
-def _write(target: Target, shard: Shard, origins: list[Origin | None], read: _Reader) -> None:
+def _write(target: Target, shard: Shard, origins: list[Origin | None], read_part: _ReadPart) -> None:
     schema = verdicts_schema(target.checks, target.metadata)
     verdicts, votes = [], [target.votes_schema.empty_table()]
     for item, origin in zip(shard.items, origins, strict=True):
-        found = _taken_over(item, origin, read)
-        if found is None:
-            verdicts.append(verdicts_table([_lost(item)], target.checks, target.metadata))
+        rows = _find_rows(item, origin, read_part)
+        if rows is None:
+            verdicts.append(verdicts_table([_lost_row(item)], target.checks, target.metadata))
             continue
-        verdict, its_votes = found
-        verdicts.append(_renamed(conform(verdict, schema), item, found_in=str(verdict["item_id"][0])))
-        votes.append(_set(conform(its_votes, target.votes_schema), "item_id", item.item_id))
+        verdict, item_votes = rows
+        verdicts.append(_rename(conform(verdict, schema), item, origin_id=str(verdict["item_id"][0])))
+        votes.append(_set(conform(item_votes, target.votes_schema), "item_id", item.item_id))
     tables = {VOTES: pa.concat_tables(votes), VERDICTS: pa.concat_tables(verdicts)}
     commit_shard(
         target.out,
@@ -137,11 +147,12 @@ def _write(target: Target, shard: Shard, origins: list[Origin | None], read: _Re
     )
 
 
-def _taken_over(item: Item, origin: Origin | None, read: _Reader) -> tuple[pa.Table, pa.Table] | None:
+def _find_rows(item: Item, origin: Origin | None, read_part: _ReadPart) -> tuple[pa.Table, pa.Table] | None:
     """The row and the votes of an item's origin, if it is there and does have this content (by what was measured)."""
-    part = read(origin.run_out, origin.part, origin.format) if origin is not None else None
-    row = part.rows.get(origin.item_id) if part is not None and origin is not None else None
-    if part is None or row is None:
+    if origin is None or (part := read_part(origin.run_out, origin.part, origin.format)) is None:
+        return None
+    row = part.rows.get(origin.item_id)
+    if row is None:
         return None
     verdict = part.verdicts.slice(row, 1)
     (cells,) = verdict.select(["etag", "size_bytes", "content_hash", "item_id"]).to_pylist()
@@ -150,7 +161,7 @@ def _taken_over(item: Item, origin: Origin | None, read: _Reader) -> tuple[pa.Ta
     return verdict, part.votes.filter(pc.equal(part.votes["item_id"], cells["item_id"]))
 
 
-def _lost(item: Item) -> ItemRow:
+def _lost_row(item: Item) -> ItemRow:
     # Of a code that the next night tries again; by then the ledger does not promise this content any more.
     detail = "what has the same content, by its etag or the manifest, was not judged or proved different"
     judged = Judgement(
@@ -171,11 +182,11 @@ def _lost(item: Item) -> ItemRow:
     )
 
 
-def _renamed(verdict: pa.Table, item: Item, *, found_in: str) -> pa.Table:
-    """A verdict's row as that of another item."""
+def _rename(verdict: pa.Table, item: Item, *, origin_id: str) -> pa.Table:
+    """A verdict's row as that of another item. origin_id: of the item that was judged."""
     verdict = _set(verdict, "item_id", item.item_id)
     verdict = _set(verdict, "uri", item.uri)
-    verdict = _set(verdict, "reason", f"{REASON}:{found_in}")
+    verdict = _set(verdict, "reason", f"{REASON}:{origin_id}")
     verdict = _set(verdict, "etag", item.objects[0].etag)
     verdict = _set(verdict, "group_id", item.attributes.get("group"))
     return _set(verdict, "attributes", sorted(item.attributes.items()))

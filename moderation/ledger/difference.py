@@ -1,14 +1,14 @@
-"""What of tonight's listing has to be judged: an anti-join of the listing, as it streams by, with the ledger.
+"""Which items of tonight's listing have to be judged: an anti-join of the listing, as it streams by, with the ledger.
 
 What is new or changed goes into the plan. What has the content of something that is judged already, or will be
-tonight, is set aside (`Found`), and so is what has gone or come back; the files of `Found` are complete before the
-plan is, so that a plan that is finished never lacks them.
+tonight, is set aside (`SetAside`), and so is what has gone or come back. The files of `SetAside` are complete before
+the plan is, so that a plan that is finished never lacks them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -17,16 +17,16 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from moderation.ledger.index import DELETED, OLDER, RETRY, ContentSet, Facts, Known
+from moderation.ledger.index import DELETED, OLDER, RETRY, ContentSet, LedgerIndex, Provenance
 from moderation.ledger.rows import KEY_BYTES, U64, content_id, content_key, item_key, item_version, split_keys
 from moderation.ledger.store import Log, find_rows
 from moderation.results.receipts import committed_ids
 from moderation.types import Item, Status
 
-_BATCH = 4096  # of the listing: a lookup costs the same for one as for thousands
+_BATCH_ITEMS = 4096  # of the listing: a lookup costs the same for one as for thousands
 # Copies that wait for their origin to be looked up in the ledger, which is a scan of one column of it.
-_COPIES = 20_000
-_RUNS_KNOWN = 64  # runs whose receipts are listed and remembered
+_MAX_WAITING = 20_000
+_MAX_RUNS = 64  # runs whose receipts are listed and remembered
 
 MARKS_SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("deleted", pa.bool_())])
 
@@ -57,10 +57,10 @@ class Choice:
     keep_missing: bool = False
 
 
-class Found(Protocol):
-    """Keeps what a listing showed besides items to judge."""
+class SetAside(Protocol):
+    """Keeps what a listing holds besides items to judge."""
 
-    def copies(self, found: list[tuple[Item, Origin]]) -> None:
+    def copies(self, copies: list[tuple[Item, Origin]]) -> None:
         """Items that take over a verdict."""
 
     def close(self, counts: Counter[str], marks: pa.Table) -> None:
@@ -68,7 +68,7 @@ class Found(Protocol):
 
 
 def difference(
-    listing: Iterable[Item], known: Known, log: Log, facts: Facts, choice: Choice, found: Found
+    listing: Iterable[Item], index: LedgerIndex, log: Log, provenance: Provenance, choice: Choice, aside: SetAside
 ) -> Iterator[Item]:
     """The items to judge, in the order of the listing (a copy whose origin is gone comes later).
 
@@ -76,38 +76,45 @@ def difference(
     take over a verdict. older: unchanged ones that another stack or policy judged. unversioned: unchanged by name
     alone, of unknown version. Raises what the listing raises; nothing is closed then.
     """
-    night = _Night(known=known, log=log, facts=facts, choice=choice, found=found)
+    tonight = _ListingDifference(index=index, log=log, provenance=provenance, choice=choice, aside=aside)
     items = iter(listing)
-    while batch := list(islice(items, _BATCH)):
-        yield from night.first_of_content(night.not_copies(night.sort(batch)))
-        if len(night.waiting) >= _COPIES:
-            yield from night.settle_copies()
-    yield from night.settle_copies()
-    night.close()
+    while batch := list(islice(items, _BATCH_ITEMS)):
+        wanted = tonight.select_to_judge(batch)
+        yield from tonight.select_first_of_content(tonight.select_unknown_content(wanted))
+        if len(tonight.waiting) >= _MAX_WAITING:
+            yield from tonight.settle_copies()
+    yield from tonight.settle_copies()
+    tonight.close()
 
 
 @dataclass(slots=True, kw_only=True)
-class _Night:
-    known: Known
+class _ListingDifference:
+    """What one pass over a listing has to remember.
+
+    waiting: items whose content the index seems to have. judged: content keys of what is judged tonight. returned:
+    positions in the index. receipts: of a run, its committed shards.
+    """
+
+    index: LedgerIndex
     log: Log
-    facts: Facts
+    provenance: Provenance
     choice: Choice
-    found: Found
+    aside: SetAside
     counts: Counter[str] = field(default_factory=Counter)
     waiting: list[Item] = field(default_factory=list)
-    tonight: ContentSet = field(default_factory=ContentSet)
-    returned: list[U64] = field(default_factory=list)  # positions in `known`
-    receipts: Callable[[str], frozenset[str]] = field(default_factory=lambda: lru_cache(_RUNS_KNOWN)(_receipts))
+    judged: ContentSet = field(default_factory=ContentSet)
+    returned: list[U64] = field(default_factory=list)
+    receipts: Callable[[str], frozenset[str]] = field(default_factory=lambda: lru_cache(_MAX_RUNS)(_receipts))
 
-    def sort(self, batch: list[Item]) -> list[Item]:
-        """Those that need a verdict tonight."""
-        at = self.known.find(*split_keys([item_key(item) for item in batch]))
+    def select_to_judge(self, batch: list[Item]) -> list[Item]:
+        """The items that need a verdict tonight; counts all."""
+        at = self.index.find(*split_keys([item_key(item) for item in batch]))
         versions = np.array([item_version(item) for item in batch], np.uint64)
         listed_errors = np.array([item.error is not None for item in batch])
         there = at >= 0
-        self.known.seen[at[there]] = True
-        if len(self.known):
-            before, flags = self.known.version[at], self.known.flags[at]
+        self.index.seen[at[there]] = True
+        if len(self.index):
+            before, flags = self.index.version[at], self.index.flags[at]
         else:
             before, flags = np.zeros(len(batch), np.uint64), np.zeros(len(batch), np.uint8)
         changed = there & (versions != before) & (versions != 0) & (before != 0)
@@ -130,25 +137,25 @@ class _Night:
         )
         return [item for item, wanted in zip(batch, judged.tolist(), strict=True) if wanted]
 
-    def not_copies(self, items: list[Item]) -> list[Item]:
-        """Items but those whose content the ledger seems to know, which wait to be looked up."""
+    def select_unknown_content(self, items: list[Item]) -> list[Item]:
+        """The items whose content the ledger does not have; the others wait to be looked up."""
         if self.choice.judge_copies or not items:
             return items
         keys = np.array([content_key(content_id(item)) for item in items], np.uint64)
-        copies = self.known.find_content(keys).tolist()
+        copies = self.index.has_content(keys).tolist()
         self.waiting += [item for item, copy in zip(items, copies, strict=True) if copy]
         return [item for item, copy in zip(items, copies, strict=True) if not copy]
 
-    def first_of_content(self, items: list[Item]) -> list[Item]:
-        """Items but those whose content is judged tonight under another name."""
+    def select_first_of_content(self, items: list[Item]) -> list[Item]:
+        """The items whose content is not judged tonight under another name; the others are set aside."""
         if self.choice.judge_copies or not items:
             return items
         keys = np.array([tonight_key(item) for item in items], np.uint64)
-        repeated = self.tonight.contains(keys)
+        repeated = self.judged.contains(keys)
         first = np.zeros(len(items), dtype=bool)
         first[np.unique(keys, return_index=True)[1]] = True
         repeated |= ~first & (keys != 0)
-        self.tonight.add(keys[~repeated & (keys != 0)])
+        self.judged.add(keys[~repeated & (keys != 0)])
         self._set_aside([(item, TONIGHT) for item, copy in zip(items, repeated.tolist(), strict=True) if copy])
         return [item for item, copy in zip(items, repeated.tolist(), strict=True) if not copy]
 
@@ -157,41 +164,45 @@ class _Night:
         waiting, self.waiting = self.waiting, []
         if not waiting:
             return []
-        origins = self._origins({i for item in waiting if (i := content_id(item)) is not None})
+        origins = self._find_origins({i for item in waiting if (i := content_id(item)) is not None})
         settled = [(item, origins.get(content_id(item) or "")) for item in waiting]
         self._set_aside([(item, origin) for item, origin in settled if origin is not None])
-        return self.first_of_content([item for item, origin in settled if origin is None])
+        return self.select_first_of_content([item for item, origin in settled if origin is None])
 
     def _set_aside(self, copies: list[tuple[Item, Origin]]) -> None:
         self.counts["same_content"] += len(copies)
         if copies:
-            self.found.copies(copies)
+            self.aside.copies(copies)
 
-    def _origins(self, wanted: set[str]) -> dict[str, Origin]:
+    def _find_origins(self, wanted: set[str]) -> dict[str, Origin]:
+        """Content id -> where the newest usable verdict of that content lies."""
         keys = np.array(sorted(content_key(i) for i in wanted), np.uint64)
-        found: dict[str, Origin] = {}
+        origins: dict[str, Origin] = {}
         for table in find_rows(self.log, "content_key", lambda t: np.isin(t["content_key"].to_numpy(), keys)):
-            for row in table.to_pylist():
-                usable = (
-                    row["status"] == Status.OK
-                    and row["stack_fingerprint"] == self.facts.stack_fingerprint
-                    and row["policy_hash"] == self.facts.policy_hash
-                )
-                for identity in row_contents(row) if usable else ():
-                    if identity in wanted and identity not in found and row["part"] in self.receipts(row["run_out"]):
-                        found[identity] = Origin(
-                            run_out=row["run_out"], part=row["part"], format=row["format"], item_id=row["item_id"]
-                        )
-        return found
+            for row in filter(self._may_be_taken_over, table.to_pylist()):
+                missing = [i for i in row_contents(row) if i in wanted and i not in origins]
+                if missing and row["part"] in self.receipts(row["run_out"]):
+                    origins.update(dict.fromkeys(missing, _origin_of(row)))
+        return origins
+
+    def _may_be_taken_over(self, row: Mapping[str, Any]) -> bool:
+        """Whether tonight's stack and policy have judged this row, without an error."""
+        judged_by = (row["stack_fingerprint"], row["policy_hash"])
+        tonight = (self.provenance.stack_fingerprint, self.provenance.policy_hash)
+        return bool(row["status"] == Status.OK) and judged_by == tonight
 
     def close(self) -> None:
         """Tell what has gone and what has come back."""
-        high, low = self.known.missed() if not self.choice.keep_missing else (np.empty(0, np.uint64),) * 2
+        high, low = self.index.select_missed() if not self.choice.keep_missing else (np.empty(0, np.uint64),) * 2
         back = np.concatenate(self.returned) if self.returned else np.empty(0, np.uint64)
         self.counts["deleted"] = len(high)
-        keys = _key_bytes(np.concatenate([high, self.known.high[back]]), np.concatenate([low, self.known.low[back]]))
+        keys = _key_bytes(np.concatenate([high, self.index.high[back]]), np.concatenate([low, self.index.low[back]]))
         deleted = np.arange(len(keys)) < len(high)
-        self.found.close(self.counts, pa.table([keys, pa.array(deleted)], schema=MARKS_SCHEMA))
+        self.aside.close(self.counts, pa.table([keys, pa.array(deleted)], schema=MARKS_SCHEMA))
+
+
+def _origin_of(row: Mapping[str, Any]) -> Origin:
+    return Origin(run_out=row["run_out"], part=row["part"], format=row["format"], item_id=row["item_id"])
 
 
 def tonight_key(item: Item) -> int:
@@ -206,7 +217,7 @@ def tonight_key(item: Item) -> int:
     return content_key(f"{identity}\0{name.rpartition('.')[2].lower() if '.' in name else ''}")
 
 
-def row_contents(row: dict[str, Any]) -> tuple[str, ...]:
+def row_contents(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The content ids of a row of the ledger, as `rows.content_id` would name them."""
     return (f"md5:{row['etag']}|{row['size_bytes']}", f"sha256:{row['content_hash']}")
 

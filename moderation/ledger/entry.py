@@ -13,9 +13,18 @@ import pyarrow.compute as pc
 
 from moderation.concurrency import map_ahead
 from moderation.errors import FatalError
-from moderation.ledger.index import Facts, locate
-from moderation.ledger.rows import KEY_BYTES, LEDGER_SCHEMA, content_key, item_key, item_version, measured_ids
-from moderation.ledger.store import Log, find_rows, newest, table_keys
+from moderation.ledger.index import Provenance, locate
+from moderation.ledger.rows import (
+    KEY_BYTES,
+    LEDGER_SCHEMA,
+    content_key,
+    item_key,
+    item_version,
+    measured_ids,
+    newest,
+    table_keys,
+)
+from moderation.ledger.store import Log, find_rows
 from moderation.results.layout import VERDICTS, part_uri
 from moderation.results.reader import read_part
 from moderation.types import Shard
@@ -26,17 +35,17 @@ _JUDGED = ("item_id", "uri", "etag", "size_bytes", "content_hash", "verdict", "s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NightFacts:
-    """What all rows of one night share."""
+class FinishedNight:
+    """What all rows of one night share. out: its output; format: of its parts."""
 
     out: str
     format: str
-    facts: Facts
+    provenance: Provenance
     judged_at: datetime
 
 
-def judged_rows(shards: Iterable[Shard], night: NightFacts) -> Iterator[pa.Table]:
-    """A table of `LEDGER_SCHEMA` a committed shard. Raises FatalError where a part is not that of its shard."""
+def judged_rows(shards: Iterable[Shard], night: FinishedNight) -> Iterator[pa.Table]:
+    """One table of `LEDGER_SCHEMA` per committed shard. Raises FatalError where a part is not that of its shard."""
 
     def rows(shard: Shard) -> pa.Table:
         table = read_part(part_uri(night.out, VERDICTS, shard.shard_id, night.format), night.format)
@@ -54,12 +63,12 @@ def judged_rows(shards: Iterable[Shard], night: NightFacts) -> Iterator[pa.Table
         )
 
 
-def _shard_rows(shard: Shard, judged: pa.Table, night: NightFacts) -> pa.Table:
+def _shard_rows(shard: Shard, judged: pa.Table, night: FinishedNight) -> pa.Table:
     if judged["item_id"].to_pylist() != [item.item_id for item in shard.items]:
         raise FatalError(f"{night.out}: the part of shard {shard.shard_id} does not hold the shard's items")
     count = len(shard.items)
     hashes = judged["content_hash"].to_pylist()
-    contents = [measured_ids(item, found) for item, found in zip(shard.items, hashes, strict=True)]
+    contents = [measured_ids(item, content_hash) for item, content_hash in zip(shard.items, hashes, strict=True)]
     columns = {
         **{name: judged[name] for name in _JUDGED},
         "key": pa.array([item_key(item) for item in shard.items], pa.binary(KEY_BYTES)),
@@ -67,12 +76,12 @@ def _shard_rows(shard: Shard, judged: pa.Table, night: NightFacts) -> pa.Table:
         "content_key": pa.array(np.array([content_key(next(iter(ids), None)) for ids in contents], np.uint64)),
     }
     shared = {
-        "source": night.facts.source,
+        "source": night.provenance.source,
         "run_out": night.out,
         "part": shard.shard_id,
         "format": night.format,
-        "stack_fingerprint": night.facts.stack_fingerprint,
-        "policy_hash": night.facts.policy_hash,
+        "stack_fingerprint": night.provenance.stack_fingerprint,
+        "policy_hash": night.provenance.policy_hash,
         "judged_at": night.judged_at,
         "deleted_at": None,
     }
@@ -94,8 +103,8 @@ def marked_rows(log: Log, marks: pa.Table, at: datetime) -> Iterator[pa.Table]:
         where, _ = locate(high, low, *table_keys(table))
         fresh = ~done[where]
         done[where] = True
-        kept = newest(table.filter(pa.array(fresh)))
-        gone = pa.array(deleted[locate(high, low, *table_keys(kept))[0]])
+        current = newest(table.filter(pa.array(fresh)))
+        gone = pa.array(deleted[locate(high, low, *table_keys(current))[0]])
         stamps = pc.if_else(gone, pa.scalar(at, LEDGER_SCHEMA.field("deleted_at").type), None)
-        at_column = LEDGER_SCHEMA.get_field_index("deleted_at")
-        yield kept.set_column(at_column, LEDGER_SCHEMA.field(at_column), stamps)
+        column = LEDGER_SCHEMA.get_field_index("deleted_at")
+        yield current.set_column(column, LEDGER_SCHEMA.field(column), stamps)

@@ -1,4 +1,4 @@
-"""What of the ledger is held in memory while a listing goes by: hashes, versions and flags, 33 bytes a known item.
+"""What of the ledger is held in memory while a listing goes by: hashes, versions and flags, 33 bytes per item.
 
 Ten million items take 330 MB; looking up a batch of names is a binary search in a sorted array.
 """
@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moderation.ledger.rows import RETRIED, U64
-from moderation.ledger.store import Log, LogFile, newest_rows, read_file, table_keys
+from moderation.ledger.rows import RETRIED, U64, newest_by_key, table_keys
+from moderation.ledger.store import Log, LogFile, read_file
 from moderation.types import Status
 
 Flags = npt.NDArray[np.uint8]
@@ -32,8 +32,8 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What tonight's run is: who lists, and by which stack and policy it judges."""
+class Provenance:
+    """Where tonight's verdicts come from: the SOURCE that is listed, the stack and the policy that judge."""
 
     source: str
     stack_fingerprint: str
@@ -41,7 +41,7 @@ class Facts:
 
 
 @dataclass(slots=True, kw_only=True)
-class Known:
+class LedgerIndex:
     """The current row of each item, sorted by key.
 
     high, low: uint64 [N], halves of the key. version: uint64 [N]. flags, seen: uint8, bool [N].
@@ -59,32 +59,32 @@ class Known:
         return len(self.high)
 
     def find(self, high: U64, low: U64) -> Positions:
-        """Where each key stands; -1: not known."""
-        where, found = locate(self.high, self.low, high, low)
-        return np.where(found, where, -1)
+        """Where each key stands; -1: nowhere."""
+        where, there = locate(self.high, self.low, high, low)
+        return np.where(there, where, -1)
 
-    def find_content(self, keys: U64) -> npt.NDArray[np.bool_]:
+    def has_content(self, keys: U64) -> npt.NDArray[np.bool_]:
         """Whether a row of this content exists (by 64 bits: to be verified)."""
         return _contains(self.contents, keys)
 
-    def missed(self) -> tuple[U64, U64]:
+    def select_missed(self) -> tuple[U64, U64]:
         """Keys of this source's items that were not seen and are not marked yet."""
         gone = ~self.seen & (self.flags & (DELETED | ELSEWHERE) == 0)
         return self.high[gone], self.low[gone]
 
 
 class ContentSet:
-    """Content keys of tonight's items: sorted arrays that are merged as they grow, 8 bytes a key."""
+    """Content keys of tonight's items: sorted arrays that are merged as they grow, 8 bytes per key."""
 
     def __init__(self) -> None:
         self._runs: list[U64] = []
 
     def contains(self, keys: U64) -> npt.NDArray[np.bool_]:
         """Which of the keys were added."""
-        found = np.zeros(len(keys), dtype=bool)
+        added = np.zeros(len(keys), dtype=bool)
         for run in self._runs:
-            found |= _contains(run, keys)
-        return found
+            added |= _contains(run, keys)
+        return added
 
     def add(self, keys: U64) -> None:
         """Add keys."""
@@ -96,19 +96,19 @@ class ContentSet:
             self._runs.append(run)
 
 
-def load_known(log: Log, facts: Facts) -> Known:
+def load_index(log: Log, provenance: Provenance) -> LedgerIndex:
     """The whole ledger's hashes. The snapshot is sorted already; what lies beside it is merged in."""
-    base = _fill(log.ledger, log.snapshot, facts)
+    base = _fill(log.ledger, log.snapshot, provenance)
     recent = [f for f in log.newest_first if f not in set(log.snapshot)]
-    known, contents = base if not recent else _merge(base, _fill(log.ledger, recent, facts))
+    columns, contents = base if not recent else _merge(base, _fill(log.ledger, recent, provenance))
     keys = contents[contents != 0]
     keys.sort()
-    return Known(
-        high=known[0],
-        low=known[1],
-        version=known[2],
-        flags=known[3],
-        seen=np.zeros(len(known[0]), dtype=bool),
+    return LedgerIndex(
+        high=columns[0],
+        low=columns[1],
+        version=columns[2],
+        flags=columns[3],
+        seen=np.zeros(len(columns[0]), dtype=bool),
         contents=keys,
     )
 
@@ -116,7 +116,7 @@ def load_known(log: Log, facts: Facts) -> Known:
 _Columns = tuple[U64, U64, U64, Flags]
 
 
-def _fill(ledger: str, files: tuple[LogFile, ...] | list[LogFile], facts: Facts) -> tuple[_Columns, U64]:
+def _fill(ledger: str, files: tuple[LogFile, ...] | list[LogFile], provenance: Provenance) -> tuple[_Columns, U64]:
     rows = sum(f.rows for f in files)
     high, low, version, contents = (np.empty(rows, np.uint64) for _ in range(4))
     flags = np.zeros(rows, np.uint8)
@@ -126,23 +126,24 @@ def _fill(ledger: str, files: tuple[LogFile, ...] | list[LogFile], facts: Facts)
             here = slice(start, start + table.num_rows)
             high[here], low[here] = table_keys(table)
             version[here] = table["version"].to_numpy()
-            flags[here] = found = _flags(table, facts)
-            inherits = _mask(pc.equal(table["status"], Status.OK.value)) & (found & OLDER == 0)
+            flags[here] = table_flags = _flags(table, provenance)
+            inherits = _mask(pc.equal(table["status"], Status.OK.value)) & (table_flags & OLDER == 0)
             contents[here] = np.where(inherits, table["content_key"].to_numpy(), 0)
             start = here.stop
     return (high, low, version, flags), contents
 
 
-def _flags(table: pa.Table, facts: Facts) -> Flags:
+def _flags(table: pa.Table, provenance: Provenance) -> Flags:
     same = pc.and_(
-        pc.equal(table["stack_fingerprint"], facts.stack_fingerprint), pc.equal(table["policy_hash"], facts.policy_hash)
+        pc.equal(table["stack_fingerprint"], provenance.stack_fingerprint),
+        pc.equal(table["policy_hash"], provenance.policy_hash),
     )
     retried = pc.is_in(table["error_code"].cast(pa.string()), value_set=pa.array([str(c) for c in RETRIED]))
-    found = np.where(_mask(same), 0, OLDER)
-    found |= np.where(_mask(pc.is_valid(table["deleted_at"])), DELETED, 0)
-    found |= np.where(_mask(pc.equal(table["source"], facts.source)), 0, ELSEWHERE)
-    found |= np.where(_mask(retried), RETRY, 0)
-    return found.astype(np.uint8)
+    flags = np.where(_mask(same), 0, OLDER)
+    flags |= np.where(_mask(pc.is_valid(table["deleted_at"])), DELETED, 0)
+    flags |= np.where(_mask(pc.equal(table["source"], provenance.source)), 0, ELSEWHERE)
+    flags |= np.where(_mask(retried), RETRY, 0)
+    return flags.astype(np.uint8)
 
 
 def _mask(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
@@ -153,12 +154,12 @@ def _mask(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
 def _merge(base: tuple[_Columns, U64], recent: tuple[_Columns, U64]) -> tuple[_Columns, U64]:
     """Recent rows (newest first, keys perhaps several times) over base rows (sorted, each key once)."""
     (high, low, version, flags), contents = recent
-    order = newest_rows(high, low)
-    where, found = locate(base[0][0], base[0][1], high[order], low[order])
+    rows = newest_by_key(high, low)
+    where, there = locate(base[0][0], base[0][1], high[rows], low[rows])
 
     def over(old: npt.NDArray[_T], new: npt.NDArray[_T]) -> npt.NDArray[_T]:
-        old[where[found]] = new[order[found]]
-        return np.insert(old, where[~found], new[order[~found]])
+        old[where[there]] = new[rows[there]]
+        return np.insert(old, where[~there], new[rows[~there]])
 
     (old_high, old_low, old_version, old_flags), old_contents = base
     columns = over(old_high, high), over(old_low, low), over(old_version, version), over(old_flags, flags)
@@ -185,5 +186,5 @@ def _contains(ordered: U64, keys: U64) -> npt.NDArray[np.bool_]:
     if not len(ordered):
         return np.zeros(len(keys), dtype=bool)
     at = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
-    found: npt.NDArray[np.bool_] = (ordered[at] == keys) & (keys != 0)
-    return found
+    there: npt.NDArray[np.bool_] = (ordered[at] == keys) & (keys != 0)
+    return there

@@ -1,4 +1,4 @@
-"""What a night's listing found besides items to judge, as files below its output, so that a resumed night has them.
+"""What a night's listing holds besides items to judge, as files below its output: a resumed night reads them.
 
 OUT/<night>/night/copies-00000.parquet  items that take over a verdict, and from where
 OUT/<night>/night/marks.parquet         keys of the ledger's items that have gone or have come back
@@ -30,16 +30,16 @@ _ORIGIN = pa.schema(
 
 
 class Spool:
-    """`Found` as files below a night's output: chunks of copies, the marks, and last `listing.json` with the counts."""
+    """`SetAside` as files below a night's output: chunks of copies, the marks, and last `listing.json`, the counts."""
 
     def __init__(self, out: str) -> None:
         self._out = out
         self._chunks = 0
         self._held: list[tuple[Item, Origin]] = []
 
-    def copies(self, found: list[tuple[Item, Origin]]) -> None:
-        """Hold some; publish when there are many."""
-        self._held += found
+    def copies(self, copies: list[tuple[Item, Origin]]) -> None:
+        """Hold these; publish when there are many."""
+        self._held += copies
         if len(self._held) >= _CHUNK_ROWS:
             self._publish()
 
@@ -48,8 +48,8 @@ class Spool:
         if self._held:
             self._publish()
         storage.publish(marks_uri(self._out), _parquet(marks))
-        facts = {"copy_chunks": self._chunks, "counts": dict(sorted(counts.items()))}
-        storage.publish(night_uri(self._out, "listing.json"), json.dumps(facts, indent=1).encode())
+        record = {"copy_chunks": self._chunks, "counts": dict(sorted(counts.items()))}
+        storage.publish(night_uri(self._out, "listing.json"), json.dumps(record, indent=1).encode())
 
     def _publish(self) -> None:
         storage.publish(copies_uri(self._out, self._chunks), encode_copies(self._held))
@@ -57,31 +57,31 @@ class Spool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """What a finished listing showed."""
+class NightListing:
+    """The record of a finished listing."""
 
     copy_chunks: int
     counts: dict[str, int]
 
 
-def read_listing(out: str) -> Listing | None:
+def read_listing(out: str) -> NightListing | None:
     """The record of a night's listing; None while it has not ended."""
     data = storage.read_optional(night_uri(out, "listing.json"))
-    return None if data is None else Listing(**json.loads(data))
+    return None if data is None else NightListing(**json.loads(data))
 
 
 def copies_uri(out: str, chunk: int) -> str:
-    """A chunk of the items that take over a verdict."""
+    """Where a chunk of the items that take over a verdict lies."""
     return night_uri(out, f"copies-{chunk:05d}.parquet")
 
 
 def marks_uri(out: str) -> str:
-    """What has gone and what has come back."""
+    """Where the keys of what has gone and what has come back lie."""
     return night_uri(out, "marks.parquet")
 
 
-def read_copies(out: str, listing: Listing) -> Iterator[list[tuple[Item, Origin]]]:
-    """The chunks of copies."""
+def read_copies(out: str, listing: NightListing) -> Iterator[list[tuple[Item, Origin]]]:
+    """The items that take over a verdict, each with its origin, one chunk at a time."""
     for chunk in range(listing.copy_chunks):
         yield decode_copies(storage.read_bytes(copies_uri(out, chunk)))
 

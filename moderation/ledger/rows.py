@@ -21,7 +21,7 @@ U64 = npt.NDArray[np.uint64]
 KEY_BYTES = 16
 UNKNOWN = 0  # a version or a content of which nothing is known
 
-# A row an item; the newest row of a key holds.
+# One row per item; the newest row of a key holds.
 LEDGER_SCHEMA = pa.schema(
     [
         ("key", pa.binary(KEY_BYTES)),
@@ -58,14 +58,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def item_key(item: Item) -> bytes:
     """16 bytes that name an item in the ledger.
 
-    Of its URI and its id: a manifest that gives an object a new id asks for a row under that id, and the members of
-    one tar or the cells of one table may share a URI.
+    Made from its URI and its id: a manifest that gives an object a new id asks for a row under that id, and the members
+    of one tar or the cells of one table may share a URI.
     """
     return blake2b(f"{item.uri}\0{item.item_id}".encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
 
 
 def item_version(item: Item) -> int:
-    """64 bits that differ when the content may: of etag and size (for local files: size and time); UNKNOWN = 0.
+    """64 bits that differ when the content may, from etag and size (of local files: size and time); UNKNOWN = 0.
 
     A manifest row carries neither; its columns `etag`, `content_hash`, `size_bytes` and `last_modified` then count.
     """
@@ -109,8 +109,8 @@ def measured_ids(item: Item, content_hash: str | None) -> tuple[str, ...]:
     """What is known of an item's content after it was read: never what a manifest claims."""
     if item.error is not None or item.kind is not None or len(item.objects) != 1:
         return ()
-    found = (_etag_id(item.objects[0]), f"sha256:{content_hash}" if content_hash else None)
-    return tuple(i for i in found if i is not None)
+    ids = (_etag_id(item.objects[0]), f"sha256:{content_hash}" if content_hash else None)
+    return tuple(identity for identity in ids if identity is not None)
 
 
 def content_key(identity: str | None) -> int:
@@ -134,8 +134,29 @@ def split_keys(keys: Sequence[bytes]) -> tuple[U64, U64]:
     return _halves(b"".join(keys))
 
 
-def key_column(column: pa.FixedSizeBinaryArray) -> tuple[U64, U64]:
-    """The same of an Arrow column without nulls."""
+def newest_by_key(high: U64, low: U64) -> npt.NDArray[np.int64]:
+    """Positions of the first row of each key, in the order of the keys; the caller has newer rows first."""
+    order = np.lexsort((low, high))  # stable: the first of equal keys stays first
+    high, low = high[order], low[order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    return order[first]
+
+
+def newest(table: pa.Table) -> pa.Table:
+    """The first row of each key, sorted by key; the caller gives newer rows first."""
+    return table.take(pa.array(newest_by_key(*table_keys(table))))
+
+
+def table_keys(table: pa.Table) -> tuple[U64, U64]:
+    """The column `key` of a table, without nulls, as `split_keys` gives keys."""
+    chunks = [_key_column(chunk) for chunk in table["key"].chunks]
+    if not chunks:
+        return np.empty(0, np.uint64), np.empty(0, np.uint64)
+    return np.concatenate([high for high, _ in chunks]), np.concatenate([low for _, low in chunks])
+
+
+def _key_column(column: pa.FixedSizeBinaryArray) -> tuple[U64, U64]:
     start = column.offset * KEY_BYTES
     data = column.buffers()[1]
     return _halves(memoryview(data)[start : start + len(column) * KEY_BYTES] if data is not None else b"")

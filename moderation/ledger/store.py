@@ -1,4 +1,4 @@
-"""The log of the ledger: a batch of Parquet files a night, merged into one sorted snapshot from time to time.
+"""The log of the ledger: one batch of Parquet files per night, merged into one sorted snapshot from time to time.
 
     LEDGER/head.json                  names the snapshot that is current; one object write commits a new one
     LEDGER/snapshots/<n>/00000.parquet  rows sorted by key, no key twice, files in the order of their keys
@@ -26,17 +26,26 @@ import pyarrow.parquet as pq
 
 from moderation import storage
 from moderation.errors import FatalError
-from moderation.ledger.rows import KEY_BYTES, LEDGER_SCHEMA, U64, key_column
+from moderation.ledger.rows import KEY_BYTES, LEDGER_SCHEMA, newest, table_keys
 
 FILE_ROWS = 200_000  # of a file: about 60 MB as Arrow
 GROUP_ROWS = 50_000
 # More batches than these are merged, and sooner when they hold more than half of what the snapshot does: what lies
 # beside the snapshot is sorted in memory each night.
-MOST_BATCHES = 16
+MAX_BATCHES = 16
 SMALL_ROWS = 100_000
 _ZSTD_LEVEL = 3
 # Strings of which there are few: read as dictionaries, so that ten million rows of them take no memory.
-_FEW = ("verdict", "status", "error_code", "source", "run_out", "format", "stack_fingerprint", "policy_hash")
+_DICTIONARY_COLUMNS = (
+    "verdict",
+    "status",
+    "error_code",
+    "source",
+    "run_out",
+    "format",
+    "stack_fingerprint",
+    "policy_hash",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +89,14 @@ def open_log(ledger: str) -> Log:
     Raises FatalError when its files are not readable as a ledger, StorageError.
     """
     data = storage.read_optional(storage.join(ledger, "head.json"))
-    first: dict[str, Any] = {"generation": 0, "snapshot": [], "compacted": []}
-    head = _decode(data, "head.json") if data is not None else first
+    empty: dict[str, Any] = {"generation": 0, "snapshot": [], "compacted": []}
+    head = _decode(data, "head.json") if data is not None else empty
     listed = _batch_names(ledger)
     compacted = tuple(name for name in head["compacted"] if name in listed)
     batches = {}
     for name in sorted(listed - set(compacted)):
-        found = _decode(storage.read_bytes(storage.join(ledger, "entries", f"{name}.json")), f"entries/{name}.json")
-        batches[name] = _files(found["files"])
+        entry = _decode(storage.read_bytes(storage.join(ledger, "entries", f"{name}.json")), f"entries/{name}.json")
+        batches[name] = _files(entry["files"])
     return Log(
         ledger=ledger,
         generation=head["generation"],
@@ -122,53 +131,66 @@ def append(ledger: str, batch: str, tables: Iterable[pa.Table]) -> int:
 def should_compact(log: Log) -> bool:
     """Whether the batches have grown too many or too large."""
     snapshot_rows = log.rows - log.batch_rows
-    return len(log.batches) > MOST_BATCHES or log.batch_rows > max(SMALL_ROWS, snapshot_rows // 2)
+    return len(log.batches) > MAX_BATCHES or log.batch_rows > max(SMALL_ROWS, snapshot_rows // 2)
 
 
 def compact(log: Log) -> Log:
     """Merge all batches into a new snapshot: the newest row of each key. Bounded memory: one file at a time."""
     generation = log.generation + 1
-    files: list[LogFile] = []
-    with ExitStack() as stack:
-        readers = [stack.enter_context(_Reader(log.ledger, f)) for f in log.newest_first]
-        parts = max(1, -(-log.rows // FILE_ROWS))
-        # Keys are hashes: equal ranges of them hold about as many rows.
-        bounds = [(part << 64) // parts for part in range(parts + 1)]
-        for low, high in pairwise(bounds):
-            found = [r.range(low, high) for r in readers]
-            table = newest(pa.concat_tables([LEDGER_SCHEMA.empty_table(), *found]))
-            name = f"snapshots/{generation:06d}/{len(files):05d}.parquet"
-            if table.num_rows:
-                storage.publish(storage.join(log.ledger, name), encode(table))
-                files.append(LogFile(name=name, rows=table.num_rows))
+    files = _write_snapshot(log, generation)
     # Also what an earlier compaction had no time to delete: else it would come back as the newest.
     compacted = sorted({*log.batches, *log.compacted})
     head = {"generation": generation, "snapshot": [asdict(f) for f in files], "compacted": compacted}
     storage.publish(storage.join(log.ledger, "head.json"), json.dumps(head, indent=1).encode())
-    # What the head before this one had replaced.
+    _delete_replaced(log)
+    return Log(ledger=log.ledger, generation=generation, snapshot=tuple(files), compacted=tuple(compacted))
+
+
+def _write_snapshot(log: Log, generation: int) -> list[LogFile]:
+    files: list[LogFile] = []
+    with ExitStack() as stack:
+        readers = [stack.enter_context(LogFileReader(log.ledger, f)) for f in log.newest_first]
+        count = max(1, -(-log.rows // FILE_ROWS))
+        # Keys are hashes: equal ranges of them hold about as many rows.
+        bounds = [(nth << 64) // count for nth in range(count + 1)]
+        for low, high in pairwise(bounds):
+            tables = [reader.select_range(low, high) for reader in readers]
+            table = newest(pa.concat_tables([LEDGER_SCHEMA.empty_table(), *tables]))
+            name = f"snapshots/{generation:06d}/{len(files):05d}.parquet"
+            if table.num_rows:
+                storage.publish(storage.join(log.ledger, name), encode(table))
+                files.append(LogFile(name=name, rows=table.num_rows))
+    return files
+
+
+def _delete_replaced(log: Log) -> None:
+    """What the head before this one had replaced."""
     for name in log.compacted:
         storage.delete_tree(storage.join(log.ledger, "entries", f"{name}.json"))
         storage.delete_tree(storage.join(log.ledger, "entries", name))
     if log.generation > 1:
         storage.delete_tree(storage.join(log.ledger, "snapshots", f"{log.generation - 1:06d}"))
-    return Log(ledger=log.ledger, generation=generation, snapshot=tuple(files), compacted=tuple(compacted))
 
 
 def read_file(ledger: str, file: LogFile, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Columns of one file, a row group at a time."""
-    with _Reader(ledger, file) as reader:
+    with LogFileReader(ledger, file) as reader:
         for group in range(reader.groups):
-            yield reader.group(group, columns)
+            yield reader.read_group(group, columns)
 
 
 def find_rows(log: Log, column: str, wanted: Callable[[pa.Table], npt.NDArray[np.bool_]]) -> Iterator[pa.Table]:
-    """Rows, newest files first, of which `wanted` says so by one column; of other row groups only that is read."""
+    """The rows that `wanted` selects by one column, newest files first.
+
+    Of a row group without such rows only that column is read.
+    """
     for file in log.newest_first:
-        with _Reader(log.ledger, file) as reader:
+        with LogFileReader(log.ledger, file) as reader:
             for group in range(reader.groups):
-                found = wanted(reader.group(group, [column]))
-                if found.any():
-                    yield reader.group(group, LEDGER_SCHEMA.names).filter(pa.array(found)).cast(LEDGER_SCHEMA)
+                selected = wanted(reader.read_group(group, [column]))
+                if selected.any():
+                    table = reader.read_group(group, LEDGER_SCHEMA.names)
+                    yield table.filter(pa.array(selected)).cast(LEDGER_SCHEMA)
 
 
 def encode(table: pa.Table) -> bytes:
@@ -178,66 +200,41 @@ def encode(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def newest(table: pa.Table) -> pa.Table:
-    """The newest row of each key, sorted by key; the caller gives newer rows first."""
-    return table.take(pa.array(newest_rows(*table_keys(table))))
-
-
-def newest_rows(high: U64, low: U64) -> npt.NDArray[np.int64]:
-    """The number of the first row of each key, sorted by key.
-
-    high, low: uint64 [N], the halves of the keys; newer rows first.
-    """
-    order = np.lexsort((low, high))  # stable: the first of equal keys stays first
-    high, low = high[order], low[order]
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
-    return order[first]
-
-
-def table_keys(table: pa.Table) -> tuple[U64, U64]:
-    """The key column as two uint64 [N]."""
-    chunks = [key_column(chunk) for chunk in table["key"].chunks]
-    if not chunks:
-        return np.empty(0, np.uint64), np.empty(0, np.uint64)
-    return np.concatenate([h for h, _ in chunks]), np.concatenate([w for _, w in chunks])
-
-
-class _Reader:
+class LogFileReader:
     """An open Parquet file of the ledger; groups that have no key in a range are not read."""
 
     def __init__(self, ledger: str, file: LogFile) -> None:
         self._stream = storage.open_input(storage.join(ledger, file.name))
-        self._file = pq.ParquetFile(self._stream, read_dictionary=list(_FEW))
+        self._file = pq.ParquetFile(self._stream, read_dictionary=list(_DICTIONARY_COLUMNS))
         self.groups = self._file.num_row_groups
 
-    def __enter__(self) -> _Reader:
+    def __enter__(self) -> LogFileReader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
 
-    def group(self, index: int, columns: Sequence[str]) -> pa.Table:
+    def read_group(self, index: int, columns: Sequence[str]) -> pa.Table:
         return self._file.read_row_group(index, columns=list(columns))
 
-    def range(self, low: int, high: int) -> pa.Table:
+    def select_range(self, low: int, high: int) -> pa.Table:
         """Rows whose key's high half is in [low, high)."""
         column = LEDGER_SCHEMA.get_field_index("key")
-        found = []
+        tables = []
         for index in range(self.groups):
             stats = self._file.metadata.row_group(index).column(column).statistics
-            if stats is not None and stats.has_min_max and not _overlap(stats.min, stats.max, low, high):
+            if stats is not None and stats.has_min_max and not _overlaps(stats.min, stats.max, low, high):
                 continue
             table = self._file.read_row_group(index)
             keys, _ = table_keys(table)
             within = (keys >= np.uint64(low)) & (keys <= np.uint64(high - 1))
-            found.append(table.filter(pa.array(within)).cast(LEDGER_SCHEMA))
-        return pa.concat_tables(found) if found else LEDGER_SCHEMA.empty_table()
+            tables.append(table.filter(pa.array(within)).cast(LEDGER_SCHEMA))
+        return pa.concat_tables(tables) if tables else LEDGER_SCHEMA.empty_table()
 
 
-def _overlap(least: bytes, most: bytes, low: int, high: int) -> bool:
+def _overlaps(min_key: bytes, max_key: bytes, low: int, high: int) -> bool:
     half = KEY_BYTES // 2
-    return int.from_bytes(most[:half], "big") >= low and int.from_bytes(least[:half], "big") < high
+    return int.from_bytes(max_key[:half], "big") >= low and int.from_bytes(min_key[:half], "big") < high
 
 
 def _in_files(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -264,13 +261,13 @@ def _batch_names(ledger: str) -> set[str]:
     return {n.removesuffix(".json") for above, n in names if above == "entries" and n.endswith(".json") and n[0] != "."}
 
 
-def _files(found: Iterable[Mapping[str, str | int]]) -> tuple[LogFile, ...]:
-    return tuple(LogFile(name=str(f["name"]), rows=int(f["rows"])) for f in found)
+def _files(records: Iterable[Mapping[str, str | int]]) -> tuple[LogFile, ...]:
+    return tuple(LogFile(name=str(f["name"]), rows=int(f["rows"])) for f in records)
 
 
 def _decode(data: bytes, name: str) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(data)
+        record: dict[str, Any] = json.loads(data)
     except ValueError as error:
         raise FatalError(f"the ledger's {name} is not readable: {error}") from error
-    return found
+    return record

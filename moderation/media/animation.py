@@ -8,8 +8,9 @@ from PIL.ImageFile import ImageFile
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
-from moderation.media.image import DECODER_ERRORS, corrupt, describe, load_partly, open_picture, read_still, to_frame
+from moderation.media.image import open_picture, read_still
 from moderation.media.limits import Deadline, check_pixels, spread
+from moderation.media.pixels import DECODER_ERRORS, corrupt, describe, load_partly, to_frame
 from moderation.media.sniff import MediaType
 from moderation.media.tiles import add_tiles, detailed
 from moderation.types import ErrorCode, Frame, Kind, Media

@@ -127,23 +127,26 @@ def _is_video_track(data: bytes, start: int, end: int) -> bool:
 
 
 def _inspect_matroska(data: bytes) -> Container:
-    for kind, start, end in _elements(data, 0, len(data)):
-        if kind != _EBML_SEGMENT:
-            continue
-        stop = len(data) if end is None else min(end, len(data))
-        has_video = None
-        for inner, body, inner_end in _elements(data, start, stop):
-            if inner == _EBML_TRACKS and inner_end is not None and inner_end <= len(data):
-                has_video = any(
-                    _uint(data, s, e) == 1
-                    for k, entry, entry_end in _elements(data, body, inner_end)
-                    if k == _EBML_ENTRY and entry_end is not None
-                    for t, s, e in _elements(data, entry, min(entry_end, inner_end))
-                    if t == _EBML_TYPE
-                )
-                break
-        return Container(truncated=end is not None and end > len(data), has_video=has_video)
-    return Container()
+    segment = next((e for e in _elements(data, 0, len(data)) if e[0] == _EBML_SEGMENT), None)
+    if segment is None:
+        return Container()
+    _, start, end = segment
+    stop = len(data) if end is None else min(end, len(data))
+    return Container(truncated=end is not None and end > len(data), has_video=_has_video_track(data, start, stop))
+
+
+def _has_video_track(data: bytes, start: int, stop: int) -> bool | None:
+    """Whether the track list of a Matroska segment names a video; None where the list is missing or cut."""
+    for kind, body, end in _elements(data, start, stop):
+        if kind == _EBML_TRACKS and end is not None and end <= len(data):
+            entries = [(s, e) for k, s, e in _elements(data, body, end) if k == _EBML_ENTRY and e is not None]
+            return any(_is_video_entry(data, s, min(e, end)) for s, e in entries)
+    return None
+
+
+def _is_video_entry(data: bytes, start: int, end: int) -> bool:
+    types = [(s, e) for kind, s, e in _elements(data, start, end) if kind == _EBML_TYPE]
+    return any(_uint(data, s, e) == 1 for s, e in types)
 
 
 def _elements(data: bytes, offset: int, end: int) -> Iterator[tuple[int, int, int | None]]:

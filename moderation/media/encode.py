@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from moderation.errors import ItemError
-from moderation.media.image import DECODER_ERRORS, describe
+from moderation.media.pixels import DECODER_ERRORS, describe
 from moderation.types import U8, ErrorCode
 
 # Kept as they are; what neither holds is converted as the decoder would do it. (Pillow does not read back its own
@@ -37,22 +37,25 @@ def encode_picture(picture: Image.Image | U8) -> bytes:
     if isinstance(image, np.ndarray) or not all(image.size):
         raise ItemError(ErrorCode.EMPTY, "a picture without pixels")
     try:
-        several = int(getattr(image, "n_frames", 1)) > 1
         with io.BytesIO() as buffer:
-            if several:
-                # Not APNG: Pillow would leave out frames that equal the one before. Shows the frame that it showed.
-                shown = image.tell()
-                image.save(buffer, "TIFF", save_all=True, compression="tiff_adobe_deflate")
-                image.seek(shown)
-            elif image.mode in _TIFF_MODES:
-                image.save(buffer, "TIFF", exif=image.getexif())
-            else:
-                if image.mode not in _PNG_MODES:
-                    image = image.convert("RGBA" if image.mode in _WITH_ALPHA else "RGB")
-                image.save(buffer, "PNG", compress_level=_FASTEST, exif=image.getexif())
+            _save_without_loss(image, buffer)
             return buffer.getvalue()
     except DECODER_ERRORS as error:
         raise ItemError(ErrorCode.CORRUPT, f"{image.format or 'picture'}: {describe(error)}") from error
+
+
+def _save_without_loss(image: Image.Image, buffer: io.BytesIO) -> None:
+    if int(getattr(image, "n_frames", 1)) > 1:
+        # Not APNG: Pillow would leave out frames that equal the one before. Shows the frame that it showed.
+        shown = image.tell()
+        image.save(buffer, "TIFF", save_all=True, compression="tiff_adobe_deflate")
+        image.seek(shown)
+    elif image.mode in _TIFF_MODES:
+        image.save(buffer, "TIFF", exif=image.getexif())
+    else:
+        if image.mode not in _PNG_MODES:
+            image = image.convert("RGBA" if image.mode in _WITH_ALPHA else "RGB")
+        image.save(buffer, "PNG", compress_level=_FASTEST, exif=image.getexif())
 
 
 def encode_jpeg(pixels_HWC: U8) -> bytes:  # noqa: N803 - shape suffix

@@ -21,8 +21,8 @@ _T = TypeVar("_T")
 # Part of the stack's fingerprint: changes whenever the same bytes may give other pixels.
 DECODE_VERSION = "1"
 # Resampling by a few percent blurs without saving work: 600x450 to 597x448 moved an imagenet score by 0.0498.
-NEARLY = 1.15
-LONG_SIDE = 4  # times the canvas: a strip of 100 x 50,000 must not become 448 x 224,000
+MAX_UNSCALED_RATIO = 1.15
+MAX_LONG_SIDE_RATIO = 4  # times the canvas: a strip of 100 x 50,000 must not become 448 x 224,000
 
 _abandoned: set[threading.Thread] = set()
 _abandoned_lock = threading.Lock()
@@ -30,7 +30,7 @@ _abandoned_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadline:
-    """The moment at which an item's decoding is given up."""
+    """When an item's decoding is given up."""
 
     ends_s: float  # on time.monotonic()'s clock
     timeout_s: float
@@ -41,7 +41,7 @@ class Deadline:
             raise self.error()
 
     def error(self) -> ItemError:
-        """The error that passing it is."""
+        """What to raise when it has passed."""
         return ItemError(ErrorCode.TIMEOUT, f"decoding took more than {self.timeout_s:g} s")
 
 
@@ -111,19 +111,22 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def canvas_size(width: int, height: int, canvas_px: int) -> tuple[int, int]:
-    """The size a frame is scaled to: short side `canvas_px` if clearly larger, long side at most LONG_SIDE times that.
+    """The size that a frame is scaled to: a short side of `canvas_px`, never larger than the picture.
 
-    A short side of at most NEARLY times the canvas stays as it is.
+    A short side of at most MAX_UNSCALED_RATIO times the canvas stays as it is; the long side is at most
+    MAX_LONG_SIDE_RATIO times the canvas.
     """
-    to_short = canvas_px / min(width, height)
-    scale = min(1.0 if to_short * NEARLY >= 1.0 else to_short, LONG_SIDE * canvas_px / max(width, height), 1.0)
+    short_scale = canvas_px / min(width, height)
+    if short_scale * MAX_UNSCALED_RATIO >= 1.0:
+        short_scale = 1.0
+    scale = min(short_scale, MAX_LONG_SIDE_RATIO * canvas_px / max(width, height), 1.0)
     if scale == 1.0:
         return width, height
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def spread(total: int, limit: int) -> list[int]:
-    """At most `limit` of the indices 0..total-1, evenly apart, the first and the last among them."""
+    """Selects at most `limit` of the indices 0..total-1, evenly apart, the first and the last among them."""
     if total <= limit:
         return list(range(total))
     if limit == 1:

@@ -18,19 +18,20 @@ LAYOUTS = ((4, 4), (3, 4), (4, 3), (3, 3), (2, 4), (4, 2), (2, 3), (3, 2), (2, 2
 # How the albums of so many pictures are laid out, row by row, as the apps that cut them show them.
 ALBUM_LAYOUTS: Mapping[int, tuple[tuple[int, int], ...]] = {4: ((2, 2),), 6: ((2, 3), (3, 2)), 9: ((3, 3),)}
 
-_LEAST_SIDE_PX = 16  # of a tile; nothing can be told of smaller ones
-_AWAY = 0.03  # a seam may lie so far from its place, as a part of the side
-_STEP = 12.0  # levels: a jump of less is no edge
-_JUMPING = 0.50  # of the pixels along a seam jump, where two pictures meet
-_QUIET = 0.75  # beside a seam at most so much as many pixels jump
-_FLAT = 5.0  # levels of standard deviation along a gutter
-_SAMPLES = 128  # of a line, at least
-_ENDS = 0.3  # of the pixels jump where a gutter ends
+_MIN_SIDE_PX = 16  # of a tile; nothing can be told of smaller ones
+_MAX_OFFSET = 0.03  # how far a seam may lie from its place, as a part of the side
+_MIN_JUMP = 12.0  # levels; less is no edge
+_MIN_JUMPING = 0.50  # share of the pixels that jump along a seam, where two pictures meet
+_MAX_JUMPING_BESIDE = 0.75  # beside a seam, as a part of the share along it
+_MAX_FLAT_DEVIATION = 5.0  # levels of standard deviation along a gutter
+_LINE_SAMPLES = 128  # of a line, at least
+_MIN_JUMPING_AT_END = 0.3  # share of the pixels that jump where a gutter ends
 
-_MOST_FIT = 0.7  # of the telling seams of a cut picture, at least
-_STRIP = 96  # samples along an edge
-_DETAIL = 6.0  # levels of mean deviation: a flatter edge fits to anything, so it says nothing
-_FITS = 0.85  # across a seam, at most so much of the deviation along it; of 3,600 seams of strangers 5% are under 1.21
+_MIN_FITTING = 0.7  # share of the telling seams of a cut picture that fit
+_EDGE_SAMPLES = 96  # samples along an edge
+_MIN_EDGE_DETAIL = 6.0  # levels of mean deviation: a flatter edge fits to anything, so it says nothing
+# Difference across a seam, as a part of the deviation along it; of 3,600 seams of strangers 5% are under 1.21.
+_MAX_FIT = 0.85
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +43,18 @@ class Stitch:
     bound: tuple[bool, ...]
 
 
-def find_grid(pixels: U8, most_tiles: int) -> tuple[Box, ...]:
+def find_grid(pixels: U8, max_tiles: int) -> tuple[Box, ...]:
     """The tiles of a picture that is itself a grid of pictures, row by row; empty where it is none.
 
     pixels: uint8 [H,W,3]. A grid has seams at regular places across the whole width and height: a gutter, which is
     rows of one colour, or an edge, where most pixels jump at once and those beside do not. Of the layouts that fit with
-    at most `most_tiles` tiles the one with most is taken.
+    at most `max_tiles` tiles the one with the most tiles is taken.
     """
-    if min(pixels.shape[:2]) < 2 * _LEAST_SIDE_PX:
+    if min(pixels.shape[:2]) < 2 * _MIN_SIDE_PX:
         return ()
     down, across = _read_profile(pixels), _read_profile(pixels.transpose(1, 0, 2))
     for rows, columns in sorted(LAYOUTS, key=lambda layout: -layout[0] * layout[1]):
-        if rows * columns > most_tiles or min(len(down.jump) // rows, len(across.jump) // columns) < _LEAST_SIDE_PX:
+        if rows * columns > max_tiles or min(len(down.jump) // rows, len(across.jump) // columns) < _MIN_SIDE_PX:
             continue
         upper, left = _find_seams(down, rows), _find_seams(across, columns)
         if upper is not None and left is not None:
@@ -70,21 +71,27 @@ def stitch_album(pictures: Sequence[U8]) -> Stitch | None:
     its own telling edges fit: one strange picture among eight that fit is not taken for a part of theirs.
     """
     for rows, columns in ALBUM_LAYOUTS.get(len(pictures), ()):
-        fits = [(a, b, _fit(pictures[a], pictures[b], beside)) for a, b, beside in _neighbours(rows, columns)]
-        telling = [(a, b, fit) for a, b, fit in fits if fit is not None]
-        good = sum(fit <= _FITS for _, _, fit in telling)
-        if len(telling) < max(2, len(fits) / 3) or good < _MOST_FIT * len(telling):
+        seams = [(a, b, _fit(pictures[a], pictures[b], beside)) for a, b, beside in _neighbours(rows, columns)]
+        telling = [(a, b, fit <= _MAX_FIT) for a, b, fit in seams if fit is not None]
+        fitting = sum(fits for _, _, fits in telling)
+        if len(telling) < max(2, len(seams) / 3) or fitting < _MIN_FITTING * len(telling):
             continue
-        votes = [[fit <= _FITS for a, b, fit in telling if place in (a, b)] for place in range(len(pictures))]
-        return Stitch(rows=rows, columns=columns, bound=tuple(any(v) and 2 * sum(v) >= len(v) for v in votes))
+        bound = tuple(_is_bound(place, telling) for place in range(len(pictures)))
+        return Stitch(rows=rows, columns=columns, bound=bound)
     return None
+
+
+def _is_bound(place: int, telling: Sequence[tuple[int, int, bool]]) -> bool:
+    """Whether at least half of the telling edges of one picture fit, and one at least."""
+    own = [fits for a, b, fits in telling if place in (a, b)]
+    return any(own) and 2 * sum(own) >= len(own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Profile:
-    """What is asked of every line of a picture, from the first to the last; all [N].
+    """What is known of every line of a picture, from the first to the last; all [N].
 
-    flat: it has one colour. jump: the share of its pixels that jump from two lines before it to the next one.
+    flat: whether it has one colour. jump: the share of its pixels that jump from two lines before it to the next one.
     """
 
     flat: npt.NDArray[np.bool_]
@@ -92,15 +99,15 @@ class _Profile:
 
 
 def _read_profile(pixels: U8) -> _Profile:
-    """Of the rows of uint8 [H,W,3]; every n-th pixel of each is looked at."""
-    step = max(1, pixels.shape[1] // _SAMPLES)
+    """The profile of the rows of uint8 [H,W,3]; every n-th pixel of each row is looked at."""
+    step = max(1, pixels.shape[1] // _LINE_SAMPLES)
     flat = np.ones(len(pixels), np.bool_)
     jumped: npt.NDArray[np.bool_] = np.zeros((len(pixels) - 3, len(range(0, pixels.shape[1], step))), np.bool_)
     for channel in range(3):  # each for itself: between two pictures of one brightness the colours jump
         levels = pixels[:, ::step, channel].astype(np.float32)
-        flat &= levels.std(axis=1) < _FLAT
+        flat &= levels.std(axis=1) < _MAX_FLAT_DEVIATION
         # Resampling smears an edge over two rows: a jump is taken over three.
-        jumped |= np.abs(levels[3:] - levels[:-3]) >= _STEP
+        jumped |= np.abs(levels[3:] - levels[:-3]) >= _MIN_JUMP
     jump = np.zeros(len(pixels), np.float32)
     jump[2:-1] = jumped.mean(axis=1)
     return _Profile(flat=flat, jump=jump)
@@ -108,34 +115,51 @@ def _read_profile(pixels: U8) -> _Profile:
 
 def _find_seams(lines: _Profile, parts: int) -> list[tuple[int, int]] | None:
     """(end of the part before, start of the part after) at each of the places that cut the lines into `parts`."""
-    found = []
+    seams = []
     count = len(lines.jump)
-    reach = max(3, round(_AWAY * count))
+    reach = max(3, round(_MAX_OFFSET * count))
     for k in range(1, parts):
         place = round(k * count / parts)
         seam = _find_seam(lines, max(6, place - reach), min(count - 7, place + reach))
         if seam is None:
             return None
-        found.append(seam)
-    return found
+        seams.append(seam)
+    return seams
 
 
 def _find_seam(lines: _Profile, low: int, high: int) -> tuple[int, int] | None:
     """A gutter or an edge between lines `low` and `high`."""
+    return _find_gutter(lines, low, high) or _find_edge(lines, low, high)
+
+
+def _find_gutter(lines: _Profile, low: int, high: int) -> tuple[int, int] | None:
+    """The flat lines round the middle flat one: (the first, the one behind the last)."""
     flat = [y for y in range(low, high + 1) if lines.flat[y]]
-    if flat:
-        first = last = flat[len(flat) // 2]
-        while lines.flat[first - 1] and first > low:
-            first -= 1
-        while lines.flat[last + 1] and last < high:
-            last += 1
-        # Lines of one colour all the way are sky or a margin, not a gutter: it ends within reach, on both sides.
-        around = lines.jump[first - 4 : first + 1].max(), lines.jump[last + 1 : last + 6].max()
-        if low < first and last < high and min(around) >= _ENDS:
-            return first, last + 1
+    if not flat:
+        return None
+    first, last = _flat_stretch(lines, flat[len(flat) // 2], low, high)
+    # Lines of one colour all the way are sky or a margin, not a gutter: it ends within reach, on both sides.
+    if first <= low or last >= high:
+        return None
+    around = lines.jump[first - 4 : first + 1].max(), lines.jump[last + 1 : last + 6].max()
+    return (first, last + 1) if min(around) >= _MIN_JUMPING_AT_END else None
+
+
+def _flat_stretch(lines: _Profile, place: int, low: int, high: int) -> tuple[int, int]:
+    """The first and the last of the flat lines round one, within `low` to `high`."""
+    first = last = place
+    while lines.flat[first - 1] and first > low:
+        first -= 1
+    while lines.flat[last + 1] and last < high:
+        last += 1
+    return first, last
+
+
+def _find_edge(lines: _Profile, low: int, high: int) -> tuple[int, int] | None:
+    """The line at which most pixels jump, where those beside it do not."""
     best = low + int(lines.jump[low : high + 1].argmax())
     beside = max(float(lines.jump[best - 5]), float(lines.jump[best + 5]))
-    if lines.jump[best] < _JUMPING or beside > _QUIET * lines.jump[best]:
+    if lines.jump[best] < _MIN_JUMPING or beside > _MAX_JUMPING_BESIDE * lines.jump[best]:
         return None
     return best, best
 
@@ -162,21 +186,21 @@ def _neighbours(rows: int, columns: int) -> Iterator[tuple[int, int, bool]]:
 
 def _fit(a: U8, b: U8, beside: bool) -> float | None:
     """Mean difference across a seam, as a part of the mean deviation along it; None where the edges have no detail."""
-    one, two = (_edge(p, beside, last=last) for p, last in ((a, True), (b, False)))
-    both = np.concatenate([one, two])
-    spread = min(float(np.abs(e - e.mean(axis=0)).mean()) for e in (one, two))
-    if spread < _DETAIL:
+    edge_a, edge_b = (_edge(p, beside, last=last) for p, last in ((a, True), (b, False)))
+    both = np.concatenate([edge_a, edge_b])
+    spread = min(float(np.abs(e - e.mean(axis=0)).mean()) for e in (edge_a, edge_b))
+    if spread < _MIN_EDGE_DETAIL:
         return None
     along = float(np.abs(both - both.mean(axis=0)).mean())
-    return float(np.abs(one - two).mean()) / along
+    return float(np.abs(edge_a - edge_b).mean()) / along
 
 
 def _edge(picture: U8, beside: bool, *, last: bool) -> F32:
-    """float32 [_STRIP,3]: the outermost line of a picture, averaged along itself to a common length."""
+    """float32 [_EDGE_SAMPLES,3]: the outermost line of a picture, averaged along itself to a common length."""
     turned = picture if not beside else picture.transpose(1, 0, 2)
     line = (turned[-1] if last else turned[0]).astype(np.float32)
-    marks = np.linspace(0, len(line), _STRIP + 1)
+    marks = np.linspace(0, len(line), _EDGE_SAMPLES + 1)
     sums = np.concatenate([np.zeros((1, 3), np.float32), np.cumsum(line, axis=0, dtype=np.float32)])
     at = np.stack([np.interp(marks, np.arange(len(line) + 1), sums[:, c]) for c in range(3)], axis=1)
-    edge: F32 = (np.diff(at, axis=0) * (_STRIP / len(line))).astype(np.float32)
+    edge: F32 = (np.diff(at, axis=0) * (_EDGE_SAMPLES / len(line))).astype(np.float32)
     return edge

@@ -64,9 +64,9 @@ def find_cuts(described: Sequence[F32], times_s: Sequence[float]) -> list[int]:
     return list(_without_flashes(sorted(set(cuts)), described, times_s))
 
 
-def distance(one: F32, two: F32) -> float:
+def distance(a: F32, b: F32) -> float:
     """How far the colours of two frames are apart, 0..1: the mean shift of a pixel, over the range of a channel."""
-    return float(np.abs(one - two).mean())
+    return float(np.abs(a - b).mean())
 
 
 def shots_of(cuts: Sequence[int], count: int) -> Iterator[tuple[int, int]]:

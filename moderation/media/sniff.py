@@ -77,6 +77,7 @@ _PREFIXES: tuple[tuple[bytes, MediaType], ...] = (
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _QUICKTIME_BOXES = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})  # movies older than `ftyp`
+_RIFF_FORMS = {b"WEBP": MediaType.WEBP, b"AVI ": MediaType.AVI}
 _BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
 # fmt: off
@@ -98,12 +99,12 @@ def sniff(head: bytes) -> MediaType | None:
         if head.startswith(prefix):
             return media_type
     if head[:4] == b"RIFF":
-        return {b"WEBP": MediaType.WEBP, b"AVI ": MediaType.AVI}.get(head[8:12])
+        return _RIFF_FORMS.get(head[8:12])
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return MediaType.BMP
     if head[4:8] == b"ftyp":
         return _sniff_brand(head)
-    if head[4:8] in _QUICKTIME_BOXES and (head[:4] == b"\0\0\0\1" or int.from_bytes(head[:4], "big") >= 8):
+    if _is_old_quicktime(head):
         return MediaType.MP4
     if _has_sync(head, 0, 188) or _has_sync(head, 4, 192):
         return MediaType.MPEG_TS
@@ -115,17 +116,22 @@ def names_media(name: str) -> bool:
     return name.rpartition("/")[2].rpartition(".")[2].lower() in _EXTENSIONS and "." in name
 
 
+def _is_old_quicktime(head: bytes) -> bool:
+    size = int.from_bytes(head[:4], "big")  # 1: the size follows as 64 bits
+    return head[4:8] in _QUICKTIME_BOXES and (size == 1 or size >= 8)
+
+
 def _sniff_brand(head: bytes) -> MediaType:
     size = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[i : i + 4] for i in range(16, size - 3, 4))]
     # HEIC and AVIF both list `mif1`; a movie may list picture brands, so the major one decides first.
-    for brand in brands[:1]:
-        if brand in _AVIF_BRANDS:
-            return MediaType.AVIF
-        if brand == b"crx ":
-            return MediaType.OTHER  # Canon raw
-    if brands[0] in _HEIC_BRANDS:
-        is_avif = brands[0] in (b"mif1", b"msf1") and _AVIF_BRANDS.intersection(brands)
+    major = brands[0]
+    if major in _AVIF_BRANDS:
+        return MediaType.AVIF
+    if major == b"crx ":
+        return MediaType.OTHER  # Canon raw
+    if major in _HEIC_BRANDS:
+        is_avif = major in (b"mif1", b"msf1") and _AVIF_BRANDS.intersection(brands)
         return MediaType.AVIF if is_avif else MediaType.HEIC
     return MediaType.MP4
 

@@ -14,22 +14,22 @@ from dataclasses import replace
 import numpy as np
 
 from moderation.config.model import MediaConfig
-from moderation.media.image import scale_array
 from moderation.media.limits import canvas_size
+from moderation.media.pixels import scale_array
 from moderation.media.seams import ALBUM_LAYOUTS, Box, Stitch, find_grid, stitch_album
 from moderation.types import U8, Frame, Kind, Media, Role
 
-DETAIL = 3  # a picture to be tiled is decoded to so many times the canvas: tiles of a 3 x 3 cut are then sharp
-_LONG = 2.0  # a picture so many times as long as wide is cut along its length
-_OVERLAP = 0.15  # of a tile, with the next one: what lies on a cut is whole in one of them
-_ALIKE = 1.05  # members of a cut picture agree so well in their proportions
+DETAIL_RATIO = 3  # times the canvas, to which a picture to be tiled is decoded: tiles of a 3 x 3 cut are then sharp
+_MIN_LONG_RATIO = 2.0  # length over width, from which a picture is cut along its length
+_OVERLAP = 0.15  # of a tile with the next one: what lies on a cut is whole in one of them
+_MAX_PROPORTION_RATIO = 1.05  # of the proportions of a cut picture's members
 
 
 def detailed(config: MediaConfig) -> MediaConfig:
     """The limits for decoding a picture that `add_tiles` is to see."""
     if config.tiles == "off":
         return config
-    return config.model_copy(update={"canvas_px": min(4096, DETAIL * config.canvas_px)})
+    return config.model_copy(update={"canvas_px": min(4096, DETAIL_RATIO * config.canvas_px)})
 
 
 def add_tiles(media: Media, config: MediaConfig) -> Media:
@@ -49,19 +49,19 @@ def add_tiles(media: Media, config: MediaConfig) -> Media:
     return replace(media, frames=(whole, *tiles))
 
 
-def cut_boxes(width: int, height: int, canvas_px: int, most: int) -> Iterator[Box]:
+def cut_boxes(width: int, height: int, canvas_px: int, max_tiles: int) -> Iterator[Box]:
     """Overlapping boxes that cover a picture at about canvas size each; none for one that the canvas shows well.
 
     A long one (twice as long as wide) is cut along its length into nearly square pieces; one of twice the canvas or
-    more in both directions into 2 x 2, of three times or more into 3 x 3. At most `most`.
+    more in both directions into 2 x 2, of three times or more into 3 x 3. At most `max_tiles`.
     """
     short, long = min(width, height), max(width, height)
-    if long >= _LONG * short:
-        count = min(most, max(2, math.ceil((long / short - _OVERLAP) / (1 - _OVERLAP))))
+    if long >= _MIN_LONG_RATIO * short:
+        count = min(max_tiles, max(2, math.ceil((long / short - _OVERLAP) / (1 - _OVERLAP))))
         rows, columns = (count, 1) if height == long else (1, count)
     else:
-        each = min(DETAIL, short // canvas_px)
-        while each * each > most:
+        each = min(DETAIL_RATIO, short // canvas_px)
+        while each * each > max_tiles:
             each -= 1
         if each < 2:
             return
@@ -83,7 +83,7 @@ def _cut_tile(frame: Frame, box: Box, index: int, config: MediaConfig) -> Frame:
     left, right = _pixels(box[0], box[2], width)
     top, bottom = _pixels(box[1], box[3], height)
     piece = np.ascontiguousarray(frame.pixels[top:bottom, left:right])
-    # Said of the picture as stored, as of every frame; what is cut is what was decoded of it.
+    # Width and height are those of the stored picture, as for every frame; the pixels are those that were decoded.
     wide, high = round((box[2] - box[0]) * frame.width), round((box[3] - box[1]) * frame.height)
     size = canvas_size(piece.shape[1], piece.shape[0], config.canvas_px)
     return Frame(
@@ -112,10 +112,10 @@ def _pixels(start: float, end: float, length: int) -> tuple[int, int]:
 def stitch_frames(frames: Sequence[Frame], index: int, config: MediaConfig) -> tuple[Frame, ...]:
     """An album's frames, and behind them the picture that they were cut from, if they were; else just the frames.
 
-    frames: one a member, in order, all of them stills. The whole gets `role=WHOLE` and this index; members that belong
-    to it get it as their parent. They stay frames of the item: it is what it was uploaded as.
+    frames: one per member, in order, all of them stills. The whole gets `role=WHOLE` and this index; members that
+    belong to it get it as their parent. They stay frames of the item: it is what it was uploaded as.
     """
-    if config.wholes == "off" or len(frames) not in ALBUM_LAYOUTS or not _alike(frames):
+    if config.wholes == "off" or len(frames) not in ALBUM_LAYOUTS or not _agree_in_proportions(frames):
         return tuple(frames)
     stitch = stitch_album([f.pixels for f in frames])
     if stitch is None:
@@ -128,9 +128,9 @@ def stitch_frames(frames: Sequence[Frame], index: int, config: MediaConfig) -> t
     return (*members, _stitch(frames, stitch, index, config))
 
 
-def _alike(frames: Sequence[Frame]) -> bool:
+def _agree_in_proportions(frames: Sequence[Frame]) -> bool:
     shapes = sorted(f.width / f.height for f in frames)
-    return shapes[-1] <= _ALIKE * shapes[0]
+    return shapes[-1] <= _MAX_PROPORTION_RATIO * shapes[0]
 
 
 def _stitch(frames: Sequence[Frame], stitch: Stitch, index: int, config: MediaConfig) -> Frame:

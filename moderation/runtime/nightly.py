@@ -17,9 +17,9 @@ from moderation.config.model import Config
 from moderation.errors import FatalError, UsageError
 from moderation.ledger.copies import Target, write_copies
 from moderation.ledger.difference import Choice, difference
-from moderation.ledger.entry import NightFacts, judged_rows, marked_rows
-from moderation.ledger.index import Facts, load_known
-from moderation.ledger.listing import Listing, Spool, read_listing, read_marks
+from moderation.ledger.entry import FinishedNight, judged_rows, marked_rows
+from moderation.ledger.index import Provenance, load_index
+from moderation.ledger.listing import NightListing, Spool, read_listing, read_marks
 from moderation.ledger.store import append, compact, is_entered, open_log, should_compact
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import decode_shards, plan_shards, read_shard_sizes
@@ -185,7 +185,7 @@ class _Job:
     def _open_difference(self, run: Run) -> Iterator[Item]:
         listing = open_source(run.source, run.config.source)
         facts, log = _ledger_facts(run), open_log(self.ledger)
-        return difference(listing, load_known(log, facts), log, facts, self.choice, Spool(run.out))
+        return difference(listing, load_index(log, facts), log, facts, self.choice, Spool(run.out))
 
     def _target(self, run: Run) -> Target:
         stack, metadata = build_stack(run.config), run.facts.metadata()
@@ -197,7 +197,7 @@ class _Job:
             metadata=metadata,
         )
 
-    def _facts(self, listing: Listing | None) -> dict[str, Any]:
+    def _facts(self, listing: NightListing | None) -> dict[str, Any]:
         counts = dict(listing.counts) if listing is not None else {}
         return {
             "night": self.night.night_id,
@@ -213,7 +213,7 @@ class _Job:
         self.lease.check()
         log = open_log(self.ledger)
         at = self.night.began_at
-        facts = NightFacts(out=run.out, format=run.config.output.format, facts=_ledger_facts(run), judged_at=at)
+        facts = FinishedNight(out=run.out, format=run.config.output.format, provenance=_ledger_facts(run), judged_at=at)
         # Later tables hold: what an interrupted listing had planned and a later one missed was judged all the same.
         rows = chain(marked_rows(log, read_marks(run.out), at), judged_rows(chain(_planned(run), copies), facts))
         append(self.ledger, self.night.night_id, rows)
@@ -240,8 +240,10 @@ def _run_of(base: Run, ledger: str, night: Night) -> Run:
     return replace(base, out=out, home=out, identity=identity, facts=replace(base.facts, run_id=run_id_of(identity)))
 
 
-def _ledger_facts(run: Run) -> Facts:
-    return Facts(source=run.source, stack_fingerprint=run.facts.stack_fingerprint, policy_hash=run.facts.policy_hash)
+def _ledger_facts(run: Run) -> Provenance:
+    return Provenance(
+        source=run.source, stack_fingerprint=run.facts.stack_fingerprint, policy_hash=run.facts.policy_hash
+    )
 
 
 def _planned(run: Run) -> Iterator[Shard]:

@@ -62,7 +62,7 @@ def source_type(source: str, config: SourceConfig) -> str:
     name = source.rstrip("/").lower()
     if name.endswith(columnar.SUFFIXES):
         first = table.first_file(source)
-        has_uri, has_bytes = table.has_bytes_column(first)
+        has_uri, has_bytes = table.has_uri_and_bytes(first)
         if has_uri and has_bytes:
             raise UsageError(
                 f"{first}: has both a column `uri` and a column of bytes: say which by source.type=manifest or parquet"

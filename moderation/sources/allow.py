@@ -29,9 +29,9 @@ def resolver(manifest: str, allow: Sequence[str]) -> Callable[[str], str]:
     """
     manifest = _spell(storage.canonical(manifest))
     base = manifest.rsplit("/", 1)[0]
-    prefixes = tuple(_prefix(entry) for entry in allow) if allow else (_own(manifest, base),)
+    prefixes = tuple(_prefix(entry) for entry in allow) if allow else (_own_prefix(manifest, base),)
     prefixes_shown = ", ".join(prefixes)
-    # A manifest names many files of few folders; links are looked up once a folder.
+    # A manifest names many files of few folders; links are looked up once per folder.
     real_folder = lru_cache(maxsize=4096)(os.path.realpath)
 
     def resolve(written: str) -> str:
@@ -95,7 +95,7 @@ def _prefix(entry: str) -> str:
     return spelled if spelled.endswith("/") else f"{spelled}/"
 
 
-def _own(manifest: str, base: str) -> str:
+def _own_prefix(manifest: str, base: str) -> str:
     scheme = _scheme(manifest)
     if scheme in _LOCAL or scheme == "memory":
         return _prefix(base or "/")

@@ -8,40 +8,58 @@ from dataclasses import replace
 
 from moderation.sources.items import error_item, make_id
 from moderation.sources.keys import PICTURES, SIDECARS, VIDEOS, Parts, attributes_of, key_items, media_item
-from moderation.sources.tar import Member
+from moderation.sources.tar import TarMember
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item, Kind
 
-Picture = tuple[str, Member]  # with its key
+Picture = tuple[str, TarMember]  # with its key
 
 
 def clip_items(info: ObjectInfo, keys: dict[str, Parts]) -> Iterator[Item]:
     """Items in the order of their first members: a folder's pictures as one, all else as without `source.keyframes`."""
+    folders = _select_folders(keys)
+    pictured = {key for pictures in folders.values() for key, _ in pictures}
+    described = _select_sidecars(keys, folders, pictured)
+    attributes: dict[str, dict[str, str]] = {}
+    for key, folder in described.items():
+        attributes.setdefault(folder, {}).update(attributes_of(keys[key]))
+    for key, parts in keys.items():
+        folder = _folder(key)
+        if key not in pictured and key not in described:
+            yield from _other_items(info, key, parts)
+        elif folder in folders:
+            yield _folder_item(info, folder, folders.pop(folder), keys, attributes.get(folder, {}))
+
+
+def _select_folders(keys: dict[str, Parts]) -> dict[str, list[Picture]]:
+    """The pictures of each folder; a key that holds a video is none of them."""
     folders: dict[str, list[Picture]] = {}
-    taken: set[str] = set()
     for key, parts in keys.items():
         pictures = [(key, member) for suffix, member in parts if suffix in PICTURES]
         if _folder(key) and pictures and not any(suffix in VIDEOS for suffix, _ in parts):
             folders.setdefault(_folder(key), []).extend(pictures)
-            taken.add(key)
-    about: dict[str, dict[str, str]] = {}
-    for key, parts in keys.items():
-        owner = key if key in folders else _folder(key)
-        if key not in taken and owner in folders and all(suffix in SIDECARS for suffix, _ in parts):
-            about.setdefault(owner, {}).update(attributes_of(parts))
-            taken.add(key)
-    for key, parts in keys.items():
-        if key not in taken:
-            failed = _failed(info, key, parts) if all(suffix == "json" for suffix, _ in parts) else None
-            yield from key_items(info, key, parts) if failed is None else (failed,)
-        elif pictures := folders.pop(_folder(key), []):
-            yield _clip(info, _folder(key), pictures, keys, about.get(_folder(key), {}))
+    return folders
 
 
-def _clip(
+def _select_sidecars(keys: dict[str, Parts], folders: dict[str, list[Picture]], pictured: set[str]) -> dict[str, str]:
+    """Keys of nothing but sidecars, inside a folder of pictures or of its name -> that folder."""
+    described: dict[str, str] = {}
+    for key, parts in keys.items():
+        folder = key if key in folders else _folder(key)
+        if key not in pictured and folder in folders and all(suffix in SIDECARS for suffix, _ in parts):
+            described[key] = folder
+    return described
+
+
+def _other_items(info: ObjectInfo, key: str, parts: Parts) -> Iterator[Item]:
+    failed = _failed_item(info, key, parts) if all(suffix == "json" for suffix, _ in parts) else None
+    yield from key_items(info, key, parts) if failed is None else (failed,)
+
+
+def _folder_item(
     info: ObjectInfo, folder: str, pictures: list[Picture], keys: dict[str, Parts], attributes: dict[str, str]
 ) -> Item:
-    numbered = _numbered(pictures)
+    numbered = _number_pictures(pictures)
     item = media_item(
         info, make_id(info.uri, "folder", folder), [m for _, (_, m) in numbered], Kind.KEYFRAMES, attributes
     )
@@ -54,7 +72,7 @@ def _clip(
     return replace(item, uri=f"{info.uri}#{folder}/", objects=objects)
 
 
-def _failed(info: ObjectInfo, key: str, parts: Parts) -> Item | None:
+def _failed_item(info: ObjectInfo, key: str, parts: Parts) -> Item | None:
     """The item of a folder without pictures whose `.json` says why: what could not be cut is a row too."""
     attributes = attributes_of(parts)
     code = attributes.get("cut_from.error_code")
@@ -64,7 +82,7 @@ def _failed(info: ObjectInfo, key: str, parts: Parts) -> Item | None:
     return error_item(item_id, where, ErrorCode(code), attributes.get("cut_from.error_detail", ""), attributes)
 
 
-def _numbered(pictures: list[Picture]) -> list[tuple[int, Picture]]:
+def _number_pictures(pictures: list[Picture]) -> list[tuple[int, Picture]]:
     """Each picture with its frame, in that order: the last number of its name (123 of `clip7/frame_000123`).
 
     Where a name has none, or two have the same, all are numbered by their place in the order of their names.
@@ -72,7 +90,7 @@ def _numbered(pictures: list[Picture]) -> list[tuple[int, Picture]]:
     numbers = [_last_number(key) for key, _ in pictures]
     distinct = {n for n in numbers if n is not None}
     if len(distinct) < len(pictures):
-        return list(enumerate(sorted(pictures, key=lambda picture: _natural(picture[1].name))))
+        return list(enumerate(sorted(pictures, key=lambda picture: _natural_order(picture[1].name))))
     by_number = {number: picture for number, picture in zip(numbers, pictures, strict=True) if number is not None}
     return sorted(by_number.items())
 
@@ -82,12 +100,12 @@ def _folder(key: str) -> str:
 
 
 def _last_number(key: str) -> int | None:
-    found = re.findall(r"[0-9]+", key.rpartition("/")[2])
+    numbers = re.findall(r"[0-9]+", key.rpartition("/")[2])
     # The tables hold frames as int32.
-    return int(found[-1]) if found and len(found[-1].lstrip("0")) <= 9 else None
+    return int(numbers[-1]) if numbers and len(numbers[-1].lstrip("0")) <= 9 else None
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
+def _natural_order(name: str) -> list[tuple[int, int | str]]:
     """A sort key that puts `2` before `10`."""
     parts = re.split(r"([0-9]{1,15})", name)
     return [(0, int(part)) if i % 2 else (1, part) for i, part in enumerate(parts)]

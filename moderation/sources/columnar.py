@@ -81,15 +81,15 @@ def group_rows(table: Columnar, group: int) -> int:
 
 
 def read_batches(
-    table: Columnar, group: int, columns: Sequence[str], most: int = BATCH_ROWS
+    table: Columnar, group: int, columns: Sequence[str], max_rows: int = BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
-    """The columns of a row group in batches of at most `most` rows."""
+    """The columns of a row group in batches of at most `max_rows` rows."""
     if table.parquet is not None:
-        yield from table.parquet.iter_batches(batch_size=most, row_groups=[group], columns=list(columns))
+        yield from table.parquet.iter_batches(batch_size=max_rows, row_groups=[group], columns=list(columns))
         return
     batch = _ipc_batch(table, group, columns)
-    for start in range(0, batch.num_rows, most):
-        yield batch.slice(start, most)
+    for start in range(0, batch.num_rows, max_rows):
+        yield batch.slice(start, max_rows)
 
 
 def _ipc_batch(table: Columnar, group: int, columns: Sequence[str]) -> pa.RecordBatch:

@@ -26,7 +26,7 @@ class Fetcher:
         self._lock = threading.Lock()
 
     def __call__(self, item: Item) -> list[bytes | ItemError]:
-        """One payload an object, in order; an ItemError where one could not be read.
+        """One payload per object, in order; an ItemError where one could not be read.
 
         Never raises for an item; raises CredentialsError where storage does not know the caller, StoreDownError
         where it answers nobody: rows of items that nobody looked at would be the only other end.

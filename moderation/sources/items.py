@@ -13,7 +13,7 @@ from moderation.types import ErrorCode, Item
 
 # More pictures in one item than this are an error row: an item can't be split, so it would sink its worker.
 MAX_OBJECTS = 100_000
-_SHOWN = 1000  # characters of a stranger's text that an error row repeats
+_MAX_SHOWN = 1000  # characters of a stranger's text that an error row repeats
 
 
 def make_id(*parts: object) -> str:
@@ -23,7 +23,10 @@ def make_id(*parts: object) -> str:
 
 
 def clean_text(text: str) -> str:
-    """The text as valid Unicode: what UTF-8 can't hold (lone surrogates, from odd file names) is written `\\udcff`."""
+    """A stranger's text fit for a table or a key: what UTF-8 can't hold (lone surrogates) is written `\\udcff`.
+
+    For file names, URIs and attributes on their way into items. Says nothing of how text is shown: pages escape it.
+    """
     if text.isascii():
         return text
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -31,7 +34,7 @@ def clean_text(text: str) -> str:
 
 def shorten(text: str) -> str:
     """A stranger's text, valid and bounded, for an error row."""
-    return clean_text(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+    return clean_text(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")
 
 
 def attribute_text(value: object) -> str | None:
@@ -82,12 +85,12 @@ def list_files(source: str, suffixes: tuple[str, ...]) -> Iterator[tuple[ObjectI
     named = storage.is_glob(source)
     first = True
     for info in storage.list_objects(source):
-        if named or (first and _same(info.uri, source)) or info.uri.lower().endswith(suffixes):
+        if named or (first and _is_same_uri(info.uri, source)) or info.uri.lower().endswith(suffixes):
             yield info, first
             first = False
 
 
-def _same(uri: str, source: str) -> bool:
+def _is_same_uri(uri: str, source: str) -> bool:
     return uri.rstrip("/") == storage.canonical(source).rstrip("/")
 
 
@@ -97,7 +100,7 @@ def one_sentence(error: BaseException) -> str:
 
 
 class UniqueIds:
-    """Keeps the ids of one source unique in bounded memory: about 16 bytes an id, where a set of strings takes 150.
+    """Keeps the ids of one source unique in bounded memory: about 16 bytes per id, where a set of strings takes 150.
 
     An open-addressing table of 64-bit hashes. Two ids that share a hash (1e-6 likely among 10 million) only cost the
     second one a suffix.
@@ -122,9 +125,9 @@ class UniqueIds:
         self._used += 1
         if self._used * 4 > len(self._table) * 3:
             larger = array("Q", bytes(8 * 2 * len(self._table)))
-            for known in self._table:
-                if known:
-                    _insert(larger, known)
+            for stored in self._table:
+                if stored:
+                    _insert(larger, stored)
             self._table = larger
         return True
 

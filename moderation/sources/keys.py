@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from moderation.sources.items import MAX_OBJECTS, error_item, flatten, make_id
-from moderation.sources.tar import Member
+from moderation.sources.tar import TarMember
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item, Kind, MediaObject
 
@@ -19,11 +19,13 @@ VIDEOS = frozenset(
     {"mp4", "m4v", "mov", "qt", "mkv", "webm", "avi", "mpg", "mpeg", "mpe", "m2v", "ts", "m2ts", "mts", "vob"}
     | {"wmv", "asf", "flv", "f4v", "ogv", "ogm", "3gp", "3g2"}
 )
-# Sidecars whose content becomes attributes, and all that are never the item itself.
-READ = frozenset({"json", "txt", "cls"})
-SIDECARS = READ | {"md", "csv", "tsv", "npy", "npz", "pt", "pth", "pkl", "yaml", "yml", "xml", "srt", "vtt", "id"}
+# Sidecars whose content becomes attributes; and all suffixes that are never the item itself.
+READ_SIDECARS = frozenset({"json", "txt", "cls"})
+SIDECARS = READ_SIDECARS | frozenset(
+    {"md", "csv", "tsv", "npy", "npz", "pt", "pth", "pkl", "yaml", "yml", "xml", "srt", "vtt", "id"}
+)
 
-Parts = list[tuple[str, Member]]  # the last suffix of each member of a key, and the member
+Parts = list[tuple[str, TarMember]]  # the last suffix of each member of a key, and the member
 
 
 def _split_key(name: str) -> tuple[str, str]:
@@ -35,7 +37,7 @@ def _split_key(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", suffixes.rpartition(".")[2].lower()
 
 
-def by_key(members: list[Member]) -> dict[str, Parts]:
+def by_key(members: list[TarMember]) -> dict[str, Parts]:
     """Keys in the order of their first members."""
     keys: dict[str, Parts] = {}
     for member in members:
@@ -46,27 +48,29 @@ def by_key(members: list[Member]) -> dict[str, Parts]:
 
 def key_items(info: ObjectInfo, key: str, parts: Parts) -> Iterator[Item]:
     """The item of a key; several where a video is among several media, for an album holds pictures only."""
-    media = [m for suffix, m in parts if suffix in PICTURES | VIDEOS]
+    media = _select_media(parts)
     attributes = attributes_of(parts)
+    key_id = make_id(info.uri, "key", key)
     if not media:
-        unknown = [m for suffix, m in parts if suffix not in SIDECARS]
-        if not unknown:
-            where = f"{info.uri}#{parts[0][1].name}"
-            detail = "a key without a picture or a video"
-            yield error_item(make_id(info.uri, "key", key), where, ErrorCode.NOT_MEDIA, detail, attributes)
-            return
-        media = unknown[:1]
-    if len(media) == 1:
-        yield media_item(info, make_id(info.uri, "key", key), media, None, attributes)
+        where = f"{info.uri}#{parts[0][1].name}"
+        yield error_item(key_id, where, ErrorCode.NOT_MEDIA, "a key without a picture or a video", attributes)
+    elif len(media) == 1:
+        yield media_item(info, key_id, media, None, attributes)
     elif any(suffix in VIDEOS for suffix, _ in parts):
         for nth, member in enumerate(media):
             yield media_item(info, make_id(info.uri, "member", member.name, nth), [member], None, attributes)
     else:
-        yield media_item(info, make_id(info.uri, "key", key), media, Kind.ALBUM, attributes)
+        yield media_item(info, key_id, media, Kind.ALBUM, attributes)
+
+
+def _select_media(parts: Parts) -> list[TarMember]:
+    """The members that are named as pictures or videos; where there is none, the first that is no sidecar."""
+    named = [member for suffix, member in parts if suffix in PICTURES | VIDEOS]
+    return named or [member for suffix, member in parts if suffix not in SIDECARS][:1]
 
 
 def media_item(
-    info: ObjectInfo, item_id: str, media: list[Member], kind: Kind | None, attributes: dict[str, str]
+    info: ObjectInfo, item_id: str, media: list[TarMember], kind: Kind | None, attributes: dict[str, str]
 ) -> Item:
     """An item of these members; an error row when one of them can't be read, for what was not seen is never passed."""
     broken = next((m for m in media if m.error is not None), None)
@@ -85,19 +89,19 @@ def attributes_of(parts: Parts) -> dict[str, str]:
     """Attributes from the sidecars of a key. A sidecar that can't be read is named in `json_error`; the item stays."""
     attributes: dict[str, str] = {}
     for suffix, member in parts:
-        if suffix not in READ:
-            continue
-        if member.content is None:
-            attributes[f"{suffix}_error"] = "not read: too large, or cut off"
-            continue
-        text = member.content.decode("utf-8", "backslashreplace")
-        if suffix != "json":
-            attributes[suffix] = text.strip()
-            continue
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            attributes["json_error"] = "not valid JSON"
-            continue
-        attributes.update(flatten(value if isinstance(value, dict) else {"json": value}))
+        if suffix in READ_SIDECARS:
+            attributes.update(_read_sidecar(suffix, member))
     return attributes
+
+
+def _read_sidecar(suffix: str, member: TarMember) -> dict[str, str]:
+    if member.content is None:
+        return {f"{suffix}_error": "not read: too large, or cut off"}
+    text = member.content.decode("utf-8", "backslashreplace")
+    if suffix != "json":
+        return {suffix: text.strip()}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {"json_error": "not valid JSON"}
+    return flatten(value if isinstance(value, dict) else {"json": value})

@@ -41,10 +41,10 @@ def _raw_lines(uri: str) -> Iterator[bytes | None]:
     rest = b""
     cut = False  # the current line is already too long: its bytes are dropped up to its end
     for offset in range(0, size, CHUNK):
-        parts = (rest + storage.read_bytes(uri, offset=offset, length=min(CHUNK, size - offset))).split(b"\n")
-        rest = parts.pop()
-        for part in parts:
-            yield None if cut or len(part) > MAX_LINE else part
+        pieces = (rest + storage.read_bytes(uri, offset=offset, length=min(CHUNK, size - offset))).split(b"\n")
+        rest = pieces.pop()
+        for piece in pieces:
+            yield None if cut or len(piece) > MAX_LINE else piece
             cut = False
         if len(rest) > MAX_LINE:
             cut, rest = True, b""

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +23,10 @@ from moderation.config.model import SourceConfig
 from moderation.errors import ItemError, UsageError
 from moderation.sources.allow import resolver
 from moderation.sources.items import MAX_OBJECTS, UniqueIds, base_name, error_item, list_files, make_id
-from moderation.sources.rows import SUFFIXES, Row, read_columns, read_rows
+from moderation.sources.rows import SUFFIXES, SourceRow, read_columns, read_rows
 from moderation.types import ErrorCode, Item, Kind, MediaObject
 
-_BATCH = 8192
+_BATCH_ROWS = 8192
 _HELD = pa.schema(
     [
         ("file", pa.int32()),
@@ -43,7 +43,7 @@ _HELD = pa.schema(
     ]
 )
 
-Numbered = tuple[int, Row]  # with the number of its manifest
+Numbered = tuple[int, SourceRow]  # with the number of its manifest
 
 
 def manifest_items(source: str, config: SourceConfig) -> Iterator[Item]:
@@ -60,10 +60,9 @@ def manifest_items(source: str, config: SourceConfig) -> Iterator[Item]:
         if cut and not columns & {"item_id", "group"}:
             raise UsageError(f"{uri}: the manifest has `{cut[0]}` but no column `item_id` that says of which item")
         grouped = grouped or bool(cut) or "group" in columns
-    resolvers = [resolver(uri, config.allow) for uri in files]
-    ids = UniqueIds()
-    for rows in (_together if grouped else _apart)(files, config):
-        yield _item(rows, files, resolvers, ids)
+    items = _ManifestItems(files, config.allow)
+    for rows in (_grouped_rows if grouped else _single_rows)(files, config):
+        yield items.make(rows)
 
 
 def _rows(files: list[str], config: SourceConfig) -> Iterator[Numbered]:
@@ -76,11 +75,11 @@ def _rows(files: list[str], config: SourceConfig) -> Iterator[Numbered]:
             yield number, row
 
 
-def _apart(files: list[str], config: SourceConfig) -> Iterator[list[Numbered]]:
+def _single_rows(files: list[str], config: SourceConfig) -> Iterator[list[Numbered]]:
     return ([row] for row in _rows(files, config))
 
 
-def _together(files: list[str], config: SourceConfig) -> Iterator[list[Numbered]]:
+def _grouped_rows(files: list[str], config: SourceConfig) -> Iterator[list[Numbered]]:
     """The rows of each item, items in the order of their first rows; all rows are held, as one Arrow table."""
     table = pa.Table.from_batches(_held_batches(files, config), schema=_HELD).combine_chunks()
     if not table.num_rows:
@@ -90,9 +89,9 @@ def _together(files: list[str], config: SourceConfig) -> Iterator[list[Numbered]
     order = np.argsort(codes, kind="stable")
     table = table.drop_columns(["key"])
     last, rows = -1, list[Numbered]()
-    for start in range(0, len(order), _BATCH):
-        part = order[start : start + _BATCH]
-        for code, held in zip(codes[part], table.take(pa.array(part)).to_pylist(), strict=True):
+    for start in range(0, len(order), _BATCH_ROWS):
+        chunk = order[start : start + _BATCH_ROWS]
+        for code, held in zip(codes[chunk], table.take(pa.array(chunk)).to_pylist(), strict=True):
             if code != last and rows:
                 yield rows
                 rows = []
@@ -115,16 +114,16 @@ def _held_batches(files: list[str], config: SourceConfig) -> Iterator[pa.RecordB
         )
         for column, value in zip(columns, packed, strict=True):
             column.append(value)
-        if len(columns[0]) == _BATCH:
+        if len(columns[0]) == _BATCH_ROWS:
             yield pa.record_batch(columns, schema=_HELD)
             columns = [[] for _ in _HELD]
     yield pa.record_batch(columns, schema=_HELD)
 
 
-def _key(number: int, row: Row) -> str:
+def _key(number: int, row: SourceRow) -> str:
     if row.group is not None:
         return f"group\0{row.group}"
-    if row.item_id is not None and (row.frame is not None or row.time_s is not None):
+    if _names_keyframe(row):
         return f"item\0{row.item_id}"
     return f"row\0{number}\0{row.line}"
 
@@ -137,51 +136,78 @@ def _unpack(held: dict[str, object]) -> Numbered:
     error = held.pop("error")
     detail = held.pop("detail") or ""
     code = ErrorCode(str(error)) if error is not None else None
-    return number, Row(**held, attributes=attributes, error=code, detail=detail)  # type: ignore[arg-type]  # from _HELD
+    return number, SourceRow(**held, attributes=attributes, error=code, detail=detail)  # type: ignore[arg-type]  # from _HELD
 
 
-def _item(numbered: list[Numbered], files: list[str], resolvers: list[Callable[[str], str]], ids: UniqueIds) -> Item:
-    """One item of its rows (all of one group, or keyframes of one item, or a single one)."""
-    objects: list[MediaObject] = []
-    rows = [row for _, row in numbered]
-    failed: tuple[ErrorCode, str, str] | None = None  # code, what, the URI as written
-    if len(rows) > MAX_OBJECTS:
-        failed = ErrorCode.TOO_LARGE, f"more than {MAX_OBJECTS} rows of one item", rows[0].uri
-    for number, row in numbered if failed is None else ():
+class _ManifestItems:
+    """Rows of one item -> the item. Keeps which ids are taken."""
+
+    def __init__(self, files: list[str], allow: Sequence[str]) -> None:
+        self._files = files
+        self._resolvers = [resolver(uri, allow) for uri in files]
+        self._ids = UniqueIds()
+
+    def make(self, numbered: list[Numbered]) -> Item:
+        """One item of its rows: all of one group, or keyframes of one item, or a single row."""
+        rows = [row for _, row in numbered]
         try:
-            objects.append(_object(row, resolvers[number]))
+            if len(rows) > MAX_OBJECTS:
+                detail = f"more than {MAX_OBJECTS} rows of one item"
+                raise _RowError(ItemError(ErrorCode.TOO_LARGE, detail), rows[0].uri)
+            objects = [self._object(number, row) for number, row in numbered]
+        except _RowError as error:
+            return self._error_item(numbered[0][0], rows, error)
+        item_id, attributes = self._identify(numbered[0][0], rows, make_id(objects[0].uri), objects[0].uri)
+        kind = _kind_of(rows[0])
+        if kind is Kind.KEYFRAMES:
+            objects.sort(key=_moment)
+        return Item(item_id=item_id, uri=objects[0].uri, objects=tuple(objects), kind=kind, attributes=attributes)
+
+    def _object(self, number: int, row: SourceRow) -> MediaObject:
+        try:
+            if row.error is not None:
+                raise ItemError(row.error, row.detail)
+            uri = self._resolvers[number](row.uri)
         except ItemError as error:
-            failed = error.code, f"line {row.line} of {files[number]}: {error.detail}", row.uri
-            break
-    manifest = files[numbered[0][0]]
-    explicit = _common([row.item_id for row in rows])
-    given = explicit or rows[0].group
-    attributes = _attributes(rows)
-    if failed is not None:
-        code, detail, written = failed[0], failed[1], storage.without_password(failed[2])
-        wanted = given or make_id(manifest, "line", rows[0].line)
-        item_id = ids.claim(wanted, written, (manifest, rows[0].line))
+            where = f"line {row.line} of {self._files[number]}"
+            raise _RowError(ItemError(error.code, f"{where}: {error.detail}"), row.uri) from error
+        # Sizes stay unknown: a million requests before the first shard would cost more than they tell.
+        return MediaObject(uri=uri, name=base_name(uri), frame=row.frame, time_s=row.time_s)
+
+    def _error_item(self, number: int, rows: list[SourceRow], error: _RowError) -> Item:
+        manifest, line = self._files[number], rows[0].line
+        written = storage.without_password(error.written)
+        item_id, attributes = self._identify(number, rows, make_id(manifest, "line", line), written)
+        where = written or f"{manifest}#line={line}"
+        return error_item(item_id, where, error.reason.code, error.reason.detail, attributes)
+
+    def _identify(self, number: int, rows: list[SourceRow], own_id: str, uri: str) -> tuple[str, dict[str, str]]:
+        """The item's id, unique in the source, and its attributes. own_id: where the manifest gives none."""
+        given = _common([row.item_id for row in rows]) or rows[0].group
+        item_id = self._ids.claim(given or own_id, uri, (self._files[number], rows[0].line))
+        attributes = _attributes(rows)
         if given and item_id != given:
             attributes["item_id"] = given
-        return error_item(item_id, written or f"{manifest}#line={rows[0].line}", code, detail, attributes)
-    item_id = ids.claim(given or make_id(objects[0].uri), objects[0].uri, (manifest, rows[0].line))
-    if given and item_id != given:
-        attributes["item_id"] = given
-    kind = None
-    if rows[0].group is not None:
-        kind = Kind.ALBUM
-    elif rows[0].item_id is not None and (rows[0].frame is not None or rows[0].time_s is not None):
-        kind = Kind.KEYFRAMES
-        objects.sort(key=_moment)
-    return Item(item_id=item_id, uri=objects[0].uri, objects=tuple(objects), kind=kind, attributes=attributes)
+        return item_id, attributes
 
 
-def _object(row: Row, resolve: Callable[[str], str]) -> MediaObject:
-    if row.error is not None:
-        raise ItemError(row.error, row.detail)
-    uri = resolve(row.uri)
-    # Sizes stay unknown: a million requests before the first shard would cost more than they tell.
-    return MediaObject(uri=uri, name=base_name(uri), frame=row.frame, time_s=row.time_s)
+class _RowError(Exception):
+    """Why rows make no item. written: the URI of the row, as it stands there."""
+
+    def __init__(self, reason: ItemError, written: str) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+        self.written = written
+
+
+def _kind_of(first: SourceRow) -> Kind | None:
+    if first.group is not None:
+        return Kind.ALBUM
+    return Kind.KEYFRAMES if _names_keyframe(first) else None
+
+
+def _names_keyframe(row: SourceRow) -> bool:
+    return row.item_id is not None and (row.frame is not None or row.time_s is not None)
 
 
 def _moment(picture: MediaObject) -> tuple[float, float]:
@@ -192,18 +218,19 @@ def _moment(picture: MediaObject) -> tuple[float, float]:
     )
 
 
-def _attributes(rows: list[Row]) -> dict[str, str]:
-    if len(rows) == 1:
-        merged = dict(rows[0].attributes)
-    else:
-        names = dict.fromkeys(name for row in rows for name in row.attributes)
-        merged = {name: _merge([row.attributes.get(name) for row in rows]) for name in names}
-        if rows[0].group is not None and _common([row.item_id for row in rows]) is None:
-            named = [row.item_id for row in rows]
-            if any(named):
-                merged["item_id"] = _merge(named)
+def _attributes(rows: list[SourceRow]) -> dict[str, str]:
+    attributes = dict(rows[0].attributes) if len(rows) == 1 else _merge_attributes(rows)
     if rows[0].group is not None:
-        merged["group"] = rows[0].group
+        attributes["group"] = rows[0].group
+    return attributes
+
+
+def _merge_attributes(rows: list[SourceRow]) -> dict[str, str]:
+    names = dict.fromkeys(name for row in rows for name in row.attributes)
+    merged = {name: _merge([row.attributes.get(name) for row in rows]) for name in names}
+    item_ids = [row.item_id for row in rows]
+    if rows[0].group is not None and any(item_ids) and _common(item_ids) is None:
+        merged["item_id"] = _merge(item_ids)
     return merged
 
 

@@ -11,7 +11,7 @@ from moderation.types import ErrorCode, Item, MediaObject
 
 
 def prefix_items(source: str, config: SourceConfig) -> Iterator[Item]:
-    """An item a file, in the listing's order, as the listing comes in.
+    """One item per file, in the listing's order, as the listing comes in.
 
     Raises FileNotFoundError when nothing is there, PermissionError, StorageError.
     """

@@ -20,8 +20,11 @@ SUFFIXES = (".csv", ".jsonl", ".ndjson", *columnar.SUFFIXES)
 SPECIAL = ("uri", "item_id", "group", "frame", "time_s")
 
 
-class Row(NamedTuple):
-    """One row. `line` is its number in the file: of the first line of text, or of the table's row, from 1."""
+_Fault = tuple[ErrorCode, str]
+
+
+class SourceRow(NamedTuple):
+    """One row of a manifest. `line`: in the file, from 1: that of its first line of text, or of the table's row."""
 
     line: int
     uri: str = ""
@@ -42,15 +45,15 @@ def read_columns(uri: str) -> frozenset[str]:
     """
     columns = _columns_of(uri)
     if "uri" not in columns:
-        found = ", ".join(columns) or "nothing"
-        raise UsageError(f"{uri}: the manifest has no column `uri`; it has: {shorten(found)}")
+        names = ", ".join(columns) or "nothing"
+        raise UsageError(f"{uri}: the manifest has no column `uri`; it has: {shorten(names)}")
     twice = sorted({c for c in columns if columns.count(c) > 1})
     if twice:
         raise UsageError(f"{uri}: the manifest has the column `{shorten(twice[0])}` twice")
     return frozenset(columns)
 
 
-def read_rows(uri: str) -> Iterator[Row]:
+def read_rows(uri: str) -> Iterator[SourceRow]:
     """The rows of a manifest, streaming, in bounded memory."""
     if uri.lower().endswith(".csv"):
         yield from _csv_rows(uri)
@@ -83,13 +86,13 @@ def _csv_header(uri: str) -> list[str]:
     raise UsageError(f"{uri}: the manifest is empty")
 
 
-def _csv_rows(uri: str) -> Iterator[Row]:
+def _csv_rows(uri: str) -> Iterator[SourceRow]:
     columns = _csv_header(uri)
     records = csv_records(read_lines(uri), len(columns))
     next(records)  # the header
     for line, record in records:
         if isinstance(record, str):
-            yield Row(line, error=ErrorCode.CORRUPT, detail=record)
+            yield SourceRow(line, error=ErrorCode.CORRUPT, detail=record)
         else:
             # CSV has no null: an empty cell is one.
             cells = {name: cell for name, cell in zip(columns, record, strict=True) if cell}
@@ -110,25 +113,25 @@ def _json_columns(uri: str) -> list[str]:
 
 
 def _named_anywhere(uri: str, names: Sequence[str]) -> list[str]:
-    wanted = {name: f'"{name}"'.encode() for name in names}
-    found: set[str] = set()
+    quoted = {name: f'"{name}"'.encode() for name in names}
+    named: set[str] = set()
     size, tail = storage.info(uri).size_bytes, b""
     for offset in range(0, size, CHUNK):
         chunk = tail + storage.read_bytes(uri, offset=offset, length=min(CHUNK, size - offset))
-        found |= {name for name, quoted in wanted.items() if quoted in chunk}
-        if len(found) == len(wanted):
+        named |= {name for name, written in quoted.items() if written in chunk}
+        if len(named) == len(quoted):
             break
         tail = chunk[-16:]
-    return sorted(found)
+    return sorted(named)
 
 
-def _json_rows(uri: str) -> Iterator[Row]:
+def _json_rows(uri: str) -> Iterator[SourceRow]:
     for line, text in read_lines(uri):
         if text is not None and not text.strip():
             continue
         value = _parse_object(text)
         if isinstance(value, str):
-            yield Row(line, error=ErrorCode.CORRUPT, detail=value)
+            yield SourceRow(line, error=ErrorCode.CORRUPT, detail=value)
         else:
             yield make_row(line, value, flatten({k: v for k, v in value.items() if k not in SPECIAL}))
 
@@ -143,7 +146,7 @@ def _parse_object(text: str | None) -> dict[str, Any] | str:
     return value if isinstance(value, dict) else "a JSON value that is not an object"
 
 
-def _table_rows(uri: str) -> Iterator[Row]:
+def _table_rows(uri: str) -> Iterator[SourceRow]:
     with columnar.open_columnar(uri) as table:
         leaves = columnar.attribute_leaves(table.schema, without=SPECIAL)
         special = [name for name in SPECIAL if name in table.schema.names]
@@ -158,7 +161,7 @@ def _table_rows(uri: str) -> Iterator[Row]:
                 columnar.raise_unless_corrupt(error)
                 lost = _rows_in(table, group) - done
                 for line in range(before + done + 1, before + done + lost + 1):
-                    yield Row(line, error=ErrorCode.CORRUPT, detail="a damaged part of the manifest")
+                    yield SourceRow(line, error=ErrorCode.CORRUPT, detail="a damaged part of the manifest")
                 done += lost
             before += done
 
@@ -172,32 +175,58 @@ def _rows_in(table: columnar.Columnar, group: int) -> int:
         return 1
 
 
-def _batch_rows(batch: pa.RecordBatch, special: list[str], leaves: list[str], first: int) -> Iterator[Row]:
+def _batch_rows(batch: pa.RecordBatch, special: list[str], leaves: list[str], first: int) -> Iterator[SourceRow]:
     texts = {name: columnar.text_values(columnar.leaf_column(batch, name)) for name in [*special, *leaves]}
     for i in range(batch.num_rows):
         attributes = {name: value for name in leaves if (value := texts[name][i]) is not None}
         yield make_row(first + i, {name: texts[name][i] for name in special}, attributes)
 
 
-def make_row(line: int, cells: Mapping[str, Any], attributes: Mapping[str, str]) -> Row:
+def make_row(line: int, cells: Mapping[str, Any], attributes: Mapping[str, str]) -> SourceRow:
     """A row from its special cells (text, or JSON values) and its attributes.
 
-    No uri is NOT_FOUND; a uri, frame or time that is none is CORRUPT.
+    No uri is NOT_FOUND; a uri, frame or time that is none is CORRUPT. Of several faults the last is told.
     """
-    uri = cells.get("uri")
-    item_id, group = attribute_text(cells.get("item_id")) or None, attribute_text(cells.get("group")) or None
-    error, detail = None, ""
-    if uri is None or uri == "":
-        error, detail, uri = ErrorCode.NOT_FOUND, "the row has no uri", ""
-    elif not isinstance(uri, str):
-        error, detail, uri = ErrorCode.CORRUPT, "the uri is not text", ""
-    frame, time_s = _number(cells.get("frame")), _number(cells.get("time_s"))
-    if frame is not None and (frame != frame // 1 or not 0 <= frame < 2**31):
+    uri, uri_fault = _read_uri(cells.get("uri"))
+    frame, frame_fault = _read_frame(cells.get("frame"))
+    time_s, time_fault = _read_time(cells.get("time_s"))
+    fault = time_fault or frame_fault or uri_fault
+    return SourceRow(
+        line=line,
+        uri=uri,
+        item_id=attribute_text(cells.get("item_id")) or None,
+        group=attribute_text(cells.get("group")) or None,
+        frame=frame,
+        time_s=time_s,
+        attributes=attributes,
+        error=fault[0] if fault is not None else None,
+        detail=fault[1] if fault is not None else "",
+    )
+
+
+def _read_uri(cell: object) -> tuple[str, _Fault | None]:
+    if cell is None or cell == "":
+        return "", (ErrorCode.NOT_FOUND, "the row has no uri")
+    if not isinstance(cell, str):
+        return "", (ErrorCode.CORRUPT, "the uri is not text")
+    return cell, None
+
+
+def _read_frame(cell: object) -> tuple[int | None, _Fault | None]:
+    number = _number(cell)
+    if number is None:
+        return None, None
+    if not 0 <= number < 2**31 or number != number // 1:
         # 0, not None: the row still belongs to its item, which is an error row then.
-        error, detail, frame = ErrorCode.CORRUPT, "`frame` is not a whole number from 0", 0
-    if time_s is not None and not 0 <= time_s < math.inf:
-        error, detail, time_s = ErrorCode.CORRUPT, "`time_s` is not a number of seconds from 0", 0.0
-    return Row(line, uri, item_id, group, None if frame is None else int(frame), time_s, attributes, error, detail)
+        return 0, (ErrorCode.CORRUPT, "`frame` is not a whole number from 0")
+    return int(number), None
+
+
+def _read_time(cell: object) -> tuple[float | None, _Fault | None]:
+    number = _number(cell)
+    if number is not None and not 0 <= number < math.inf:
+        return 0.0, (ErrorCode.CORRUPT, "`time_s` is not a number of seconds from 0")
+    return number, None
 
 
 def _number(cell: object) -> float | None:

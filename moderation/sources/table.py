@@ -1,4 +1,4 @@
-"""Parquet and Arrow files with a column of encoded bytes: a row is an item; the bytes are read by the worker.
+"""Parquet and Arrow files with a column of encoded bytes: one item per row; the bytes are read by the worker.
 
 Listing reads the footer, `item_id` and the columns that become attributes. An Arrow file whose only column is the
 bytes is the exception: the format says nowhere else how many rows a batch has.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from moderation import storage
 from moderation.config.model import SourceConfig
@@ -25,7 +26,7 @@ _NAMES = ("name", "filename", "file_name", "path", "key")
 
 
 def table_items(source: str, config: SourceConfig) -> Iterator[Item]:
-    """An item a row, in the order of files and rows.
+    """One item per row, in the order of files and rows.
 
     The first file decides whether there is a bytes column; a later file without it is an error row.
     Raises UsageError, FileNotFoundError, PermissionError, StorageError.
@@ -47,17 +48,21 @@ def bytes_column(table: Columnar, named: str | None) -> str:
 
     Raises UsageError when there is none, or several and none is named.
     """
-    found = [leaf for field in table.schema for leaf in columnar.bytes_leaves(field)]
+    leaves = _bytes_leaves(table)
     if named is not None:
-        inside = [leaf for leaf in found if leaf == named or leaf == f"{named}.bytes"]
-        if inside:
-            return inside[0]
-        raise UsageError(f"{table.uri}: no bytes column {named!r}; it has: {', '.join(found) or 'none'}")
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UsageError(f"{table.uri}: several bytes columns ({', '.join(found)}): name one by source.bytes_column")
-    raise UsageError(f"{table.uri}: no bytes column; its columns are: {', '.join(table.schema.names)}")
+        meant = [leaf for leaf in leaves if leaf in (named, f"{named}.bytes")]
+        if not meant:
+            raise UsageError(f"{table.uri}: no bytes column {named!r}; it has: {', '.join(leaves) or 'none'}")
+        return meant[0]
+    if not leaves:
+        raise UsageError(f"{table.uri}: no bytes column; its columns are: {', '.join(table.schema.names)}")
+    if len(leaves) > 1:
+        raise UsageError(f"{table.uri}: several bytes columns ({', '.join(leaves)}): name one by source.bytes_column")
+    return leaves[0]
+
+
+def _bytes_leaves(table: Columnar) -> list[str]:
+    return [leaf for field in table.schema for leaf in columnar.bytes_leaves(field)]
 
 
 def read_cells(uri: str, group: int, column: str, rows: Collection[int]) -> Iterator[tuple[int, bytes | ItemError]]:
@@ -71,18 +76,10 @@ def read_cells(uri: str, group: int, column: str, rows: Collection[int]) -> Iter
     failure = ItemError(ErrorCode.NOT_FOUND, f"{uri}: no such row in group {group}, column {column!r}")
     try:
         with columnar.open_columnar(uri) as table:
-            there = [leaf for field in table.schema for leaf in columnar.bytes_leaves(field)]
-            start = 0
-            if group < table.groups and column in there:
-                for batch in columnar.read_batches(table, group, [column], CELL_BATCH_ROWS):
-                    cells = columnar.leaf_column(batch, column)
-                    for row in sorted(left.intersection(range(start, start + batch.num_rows))):
-                        value = cells[row - start].as_py()
-                        left.discard(row)
-                        yield row, value if value is not None else ItemError(ErrorCode.EMPTY, "a null cell")
-                    start += batch.num_rows
-                    if not left:
-                        return
+            if group < table.groups and column in _bytes_leaves(table):
+                for row, value in _wanted_cells(table, group, column, frozenset(rows)):
+                    left.discard(row)
+                    yield row, value if value is not None else ItemError(ErrorCode.EMPTY, "a null cell")
     except UsageError as error:
         failure = ItemError(ErrorCode.CORRUPT, str(error))
     except (pa.ArrowException, OSError) as error:
@@ -92,42 +89,60 @@ def read_cells(uri: str, group: int, column: str, rows: Collection[int]) -> Iter
         yield row, failure
 
 
+def _wanted_cells(table: Columnar, group: int, column: str, rows: frozenset[int]) -> Iterator[tuple[int, bytes | None]]:
+    """Number and content of these rows' cells, ascending; nothing is read behind the last of them."""
+    last = max(rows, default=-1)
+    start = 0
+    for batch in columnar.read_batches(table, group, [column], CELL_BATCH_ROWS):
+        cells = columnar.leaf_column(batch, column)
+        for row in sorted(rows.intersection(range(start, start + batch.num_rows))):
+            yield row, cells[row - start].as_py()
+        start += batch.num_rows
+        if start > last:
+            return
+
+
 def _file_items(table: Columnar, column: str, info: ObjectInfo, ids: UniqueIds) -> Iterator[Item]:
-    leaves = columnar.attribute_leaves(table.schema)
-    named = next((n for n in (column.rpartition(".")[0] + ".path", *_NAMES) if n in leaves), None)
     before = 0
     for group in range(table.groups):
         rows = columnar.group_rows(table, group)
         empty = _null_rows(table, group, column)
         done = 0
         try:
-            for texts, count in _texts(table, group, leaves, rows):
-                for i in range(count):
-                    attributes = {name: text for name in leaves if (text := texts[name][i]) is not None}
-                    name = base_name(attributes.get(named, "") if named else "")
-                    cell = MediaObject(
-                        uri=info.uri, name=name, etag=info.etag, row_group=group, row=done + i, column=column
-                    )
-                    yield _row_item(cell, before + done + i, attributes, ids, empty=done + i in empty)
-                done += count
+            for cell, attributes in _group_cells(table, group, column, info, rows):
+                yield _row_item(cell, before + done, attributes, ids, empty=done in empty)
+                done += 1
         except (pa.ArrowException, OSError) as error:
             columnar.raise_unless_corrupt(error)
-            for row in range(before + done, before + rows):
-                where = f"{info.uri}#row={row}"
-                yield error_item(
-                    make_id(info.uri, column, row), where, ErrorCode.CORRUPT, "a damaged part of the table"
-                )
+            yield from _damaged_rows(info, column, range(before + done, before + rows))
         before += rows
 
 
-def _texts(
-    table: Columnar, group: int, leaves: list[str], rows: int
-) -> Iterator[tuple[dict[str, list[str | None]], int]]:
+def _group_cells(
+    table: Columnar, group: int, column: str, info: ObjectInfo, rows: int
+) -> Iterator[tuple[MediaObject, dict[str, str]]]:
+    """The cells of one row group, each with the attributes of its row."""
+    leaves = columnar.attribute_leaves(table.schema)
+    name_leaf = next((n for n in (column.rpartition(".")[0] + ".path", *_NAMES) if n in leaves), None)
+    for row, attributes in enumerate(_group_attributes(table, group, leaves, rows)):
+        name = base_name(attributes.get(name_leaf, "") if name_leaf else "")
+        yield MediaObject(uri=info.uri, name=name, etag=info.etag, row_group=group, row=row, column=column), attributes
+
+
+def _damaged_rows(info: ObjectInfo, column: str, rows: range) -> Iterator[Item]:
+    for row in rows:
+        item_id, where = make_id(info.uri, column, row), f"{info.uri}#row={row}"
+        yield error_item(item_id, where, ErrorCode.CORRUPT, "a damaged part of the table")
+
+
+def _group_attributes(table: Columnar, group: int, leaves: list[str], rows: int) -> Iterator[dict[str, str]]:
     if not leaves:
-        yield {}, rows
+        yield from ({} for _ in range(rows))
         return
     for batch in columnar.read_batches(table, group, leaves):
-        yield {n: columnar.text_values(columnar.leaf_column(batch, n)) for n in leaves}, batch.num_rows
+        texts = {name: columnar.text_values(columnar.leaf_column(batch, name)) for name in leaves}
+        for row in range(batch.num_rows):
+            yield {name: text for name in leaves if (text := texts[name][row]) is not None}
 
 
 def _row_item(cell: MediaObject, row: int, attributes: dict[str, str], ids: UniqueIds, *, empty: bool) -> Item:
@@ -151,25 +166,34 @@ def _null_rows(table: Columnar, group: int, column: str) -> frozenset[int]:
     """
     if table.parquet is None:
         return frozenset()
-    meta = table.parquet.metadata.row_group(group)
+    nulls = _count_nulls(table.parquet, group, column)
+    rows = table.parquet.metadata.row_group(group).num_rows
+    if nulls >= rows:
+        return frozenset(range(rows))
+    return frozenset(_find_nulls(table.parquet, group, column, nulls)) if nulls else frozenset()
+
+
+def _count_nulls(parquet: pq.ParquetFile, group: int, column: str) -> int:
+    """As the statistics say; 0 where there are none."""
+    meta = parquet.metadata.row_group(group)
     chunk = next(meta.column(i) for i in range(meta.num_columns) if meta.column(i).path_in_schema == column)
-    nulls = chunk.statistics.null_count if chunk.statistics is not None and chunk.statistics.has_null_count else 0
-    if not nulls:
-        return frozenset()
-    if nulls >= meta.num_rows:
-        return frozenset(range(meta.num_rows))
-    found: list[int] = []
+    statistics = chunk.statistics
+    return int(statistics.null_count) if statistics is not None and statistics.has_null_count else 0
+
+
+def _find_nulls(parquet: pq.ParquetFile, group: int, column: str, count: int) -> list[int]:
+    rows: list[int] = []
     start = 0
-    for batch in table.parquet.iter_batches(batch_size=64, row_groups=[group], columns=[column]):
+    for batch in parquet.iter_batches(batch_size=64, row_groups=[group], columns=[column]):
         flags = columnar.leaf_column(batch, column).is_null().to_pylist()
-        found += [start + i for i, null in enumerate(flags) if null]
+        rows += [start + i for i, null in enumerate(flags) if null]
         start += batch.num_rows
-        if len(found) == nulls:
+        if len(rows) == count:
             break
-    return frozenset(found)
+    return rows
 
 
-def has_bytes_column(uri: str) -> tuple[bool, bool]:
+def has_uri_and_bytes(uri: str) -> tuple[bool, bool]:
     """Whether a file has a text column `uri` (it may be a manifest) and whether it has a column of bytes."""
     with columnar.open_columnar(uri) as table:
         names = table.schema.names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moderation import storage
 from moderation.errors import UsageError
@@ -29,7 +29,7 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\x
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class TarMember:
     """A file in a tar: `name` is text for people and keys, never a path. `content` only of small sidecars."""
 
     name: str
@@ -40,7 +40,7 @@ class Member:
     detail: str = ""
 
 
-def read_members(info: ObjectInfo, sidecars: frozenset[str]) -> Iterator[Member]:
+def read_members(info: ObjectInfo, sidecars: frozenset[str]) -> Iterator[TarMember]:
     """The files of an uncompressed tar, in order; small ones with a suffix in `sidecars` with their content.
 
     The last member has no name when the archive itself is at fault: TRUNCATED (it ends without its end mark, or
@@ -52,83 +52,107 @@ def read_members(info: ObjectInfo, sidecars: frozenset[str]) -> Iterator[Member]
     if info.size_bytes == 0:
         yield _fault(ErrorCode.EMPTY, "no bytes")
         return
-    head = source.read(_BLOCK)
-    for magic, name in _COMPRESSED.items():
-        if head.startswith(magic):
-            raise UsageError(f"{info.uri}: a tar compressed with {name} can't be read in parts; decompress it first")
-    source.seek(0)
-    seen: dict[str, Member] = {}
+    _refuse_compressed(info.uri, source)
     try:
         with tarfile.open(fileobj=source, mode="r:") as tar:
-            # tarfile keeps all members otherwise; the caller knows better which to keep.
-            while (entry := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # not in typeshed; a list since Python 2
-                if len(seen) >= _MAX_MEMBERS:
-                    yield _fault(ErrorCode.TOO_LARGE, f"more than {_MAX_MEMBERS} members; the rest is not read")
-                    return
-                member = _member(entry, seen, info.size_bytes)
-                if member is not None:
-                    if _suffix(member.name) in sidecars and member.error is None and member.size_bytes <= MAX_SIDECAR:
-                        member = _with_content(member, source)
-                    seen[entry.name] = member
-                    yield member
+            yield from _index_members(tar, source, sidecars, info.size_bytes)
             end = tar.offset
     except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
-        cut = source.met_end
-        yield _fault(ErrorCode.TRUNCATED if cut else ErrorCode.CORRUPT, one_sentence(error))
+        yield _fault(ErrorCode.TRUNCATED if source.met_end else ErrorCode.CORRUPT, one_sentence(error))
+        return
+    except _TooManyMembersError:
+        yield _fault(ErrorCode.TOO_LARGE, f"more than {_MAX_MEMBERS} members; the rest is not read")
         return
     fault = _check_end(source, end, info.size_bytes)
     if fault is not None:
         yield fault
 
 
-def _member(entry: tarfile.TarInfo, seen: dict[str, Member], size: int) -> Member | None:
-    name = clean_text(entry.name)
-    offset, length = entry.offset_data, entry.size
-    error, detail = None, ""
+class _TooManyMembersError(Exception):
+    """A tar of more members than are indexed."""
+
+
+def _refuse_compressed(uri: str, source: _RangeReader) -> None:
+    head = source.read(_BLOCK)
+    for magic, name in _COMPRESSED.items():
+        if head.startswith(magic):
+            raise UsageError(f"{uri}: a tar compressed with {name} can't be read in parts; decompress it first")
+    source.seek(0)
+
+
+def _index_members(
+    tar: tarfile.TarFile, source: _RangeReader, sidecars: frozenset[str], size_bytes: int
+) -> Iterator[TarMember]:
+    seen: dict[str, TarMember] = {}
+    # tarfile keeps all members otherwise; the caller knows better which to keep.
+    while (entry := tar.next()) is not None:
+        tar.members = []  # type: ignore[attr-defined]  # not in typeshed; a list since Python 2
+        if len(seen) >= _MAX_MEMBERS:
+            raise _TooManyMembersError
+        member = _member(entry, seen, size_bytes)
+        if member is None:
+            continue
+        if _suffix(member.name) in sidecars and member.error is None and member.size_bytes <= MAX_SIDECAR:
+            member = _with_content(member, source)
+        seen[entry.name] = member
+        yield member
+
+
+def _member(entry: tarfile.TarInfo, seen: dict[str, TarMember], archive_bytes: int) -> TarMember | None:
+    """The file of a header; None for what is no file (folders, devices). seen: the members before it, by name."""
+    name, offset, length = clean_text(entry.name), entry.offset_data, entry.size
     if entry.islnk():
-        target = seen.get(entry.linkname)
-        if target is None:
-            error, detail, length = ErrorCode.NOT_FOUND, "a link to a member that is not in the tar", 0
-        else:
-            offset, length, error, detail = target.offset, target.size_bytes, target.error, target.detail
-    elif entry.issym():
-        error, detail, length = ErrorCode.FORBIDDEN, "a symbolic link in a tar is not followed", 0
-    elif entry.issparse():
-        error, detail = ErrorCode.CORRUPT, "a sparse member is not stored in one piece"
-    elif not entry.isreg():
-        return None  # folders, devices: no files
-    elif offset + length > size:
-        error, detail = ErrorCode.TRUNCATED, f"the tar ends {offset + length - size} bytes before this member does"
-    return Member(name=name, offset=offset, size_bytes=length, error=error, detail=detail)
+        return _linked(name, offset, seen.get(entry.linkname))
+    if entry.issym():
+        return _unusable(name, offset, 0, ErrorCode.FORBIDDEN, "a symbolic link in a tar is not followed")
+    if entry.issparse():
+        return _unusable(name, offset, length, ErrorCode.CORRUPT, "a sparse member is not stored in one piece")
+    if not entry.isreg():
+        return None
+    missing = offset + length - archive_bytes
+    if missing > 0:
+        detail = f"the tar ends {missing} bytes before this member does"
+        return _unusable(name, offset, length, ErrorCode.TRUNCATED, detail)
+    return TarMember(name=name, offset=offset, size_bytes=length)
 
 
-def _with_content(member: Member, source: _RangeReader) -> Member:
+def _linked(name: str, offset: int, target: TarMember | None) -> TarMember:
+    if target is None:
+        return _unusable(name, offset, 0, ErrorCode.NOT_FOUND, "a link to a member that is not in the tar")
+    return replace(target, name=name, content=None)
+
+
+def _unusable(name: str, offset: int, size_bytes: int, code: ErrorCode, detail: str) -> TarMember:
+    return TarMember(name=name, offset=offset, size_bytes=size_bytes, error=code, detail=detail)
+
+
+def _with_content(member: TarMember, source: _RangeReader) -> TarMember:
     at = source.tell()
     source.seek(member.offset)
     content = source.read(member.size_bytes)
     source.seek(at)
-    return Member(name=member.name, offset=member.offset, size_bytes=member.size_bytes, content=content)
+    return replace(member, content=content)
 
 
 def _suffix(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[2].lower()
 
 
-def _check_end(source: _RangeReader, end: int, size: int) -> Member | None:
+def _check_end(source: _RangeReader, end: int, size_bytes: int) -> TarMember | None:
     """What tarfile passes over in silence: a header that is none ends its loop just as the end mark does."""
-    if end + _BLOCK > size:
+    if end + _BLOCK > size_bytes:
         return _fault(ErrorCode.TRUNCATED, "the tar ends without its end mark")
     source.seek(end)
     if source.read(_BLOCK).strip(b"\0"):
         return _fault(ErrorCode.CORRUPT, f"no tar header at byte {end}; nothing after it is read")
-    if source.read(min(_FAR_WINDOW, size - end - _BLOCK)).strip(b"\0"):
+    if source.read(min(_FAR_WINDOW, size_bytes - end - _BLOCK)).strip(b"\0"):
         return _fault(ErrorCode.CORRUPT, "more data after the end mark (tars put together?); it is not read")
     return None
 
 
-def _fault(code: ErrorCode, detail: str) -> Member:
-    return Member(name="", offset=0, size_bytes=0, error=code, detail=detail)
+def _fault(code: ErrorCode, detail: str) -> TarMember:
+    """A nameless member: a fault of the archive itself."""
+    return _unusable("", 0, 0, code, detail)
 
 
 class _RangeReader(io.RawIOBase):

@@ -1,6 +1,6 @@
 """WebDataset tars: members that share a key (the path up to the first dot of the name) are one item.
 
-- One picture or video a key: that is the item. Several pictures: an album. A video among several: an item each.
+- One picture or video in a key: that is the item. Several pictures: an album. A video among several: one item each.
 - `.json` beside it: attributes, flattened one level. `.txt` and `.cls`: an attribute of that name.
 - A key of which no name says media: its first member that is no sidecar, by content; only sidecars: `not_media`.
 - With `source.keyframes` the pictures of one folder are one item's keyframes, `frame` from the number in the name and
@@ -20,8 +20,8 @@ from moderation.config.model import SourceConfig
 from moderation.errors import UsageError
 from moderation.sources.clips import clip_items
 from moderation.sources.items import error_item, list_files, make_id
-from moderation.sources.keys import READ, by_key, key_items
-from moderation.sources.tar import Member, read_members
+from moderation.sources.keys import READ_SIDECARS, by_key, key_items
+from moderation.sources.tar import TarMember, read_members
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item
 
@@ -50,10 +50,10 @@ def webdataset_items(source: str, config: SourceConfig) -> Iterator[Item]:
 
 
 def _index(info: ObjectInfo, keyframes: bool, first: bool) -> list[Item]:
-    members: list[Member] = []
-    faults: list[Member] = []
+    members: list[TarMember] = []
+    faults: list[TarMember] = []
     try:
-        for member in read_members(info, READ):
+        for member in read_members(info, READ_SIDECARS):
             (members if member.name else faults).append(member)
     except UsageError as error:
         if first:

@@ -34,7 +34,7 @@ class ObjectInfo:
 
 
 def canonical(uri: str) -> str:
-    """One spelling an object: local files as absolute paths without `file://` and `..`; other schemes kept.
+    """One spelling per object: local files as absolute paths without `file://` and `..`; other schemes kept.
 
     Raises UsageError for a scheme that fsspec does not know, and for a URI that holds a password.
     """
@@ -98,10 +98,10 @@ def info(uri: str) -> ObjectInfo:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if clients.is_s3(scheme):
         return object_info(uri, retrying(lambda: s3.head(path), what=uri))
-    found = retrying(lambda: filesystem(uri).info(path), what=uri)
-    if found["type"] != "file":
+    details = retrying(lambda: filesystem(uri).info(path), what=uri)
+    if details["type"] != "file":
         raise FileNotFoundError(uri)
-    return object_info(uri, found)
+    return object_info(uri, details)
 
 
 def is_folder(uri: str) -> bool:
@@ -213,11 +213,11 @@ def local_info(path: str) -> ObjectInfo:
     return ObjectInfo(uri=path, size_bytes=stat.st_size, etag=f"{stat.st_size}-{stat.st_mtime_ns}")
 
 
-def object_info(uri: str, found: dict[str, Any]) -> ObjectInfo:
-    size = int(found.get("size") or 0)
-    etag = found.get("ETag") or found.get("etag") or found.get("md5")
+def object_info(uri: str, details: dict[str, Any]) -> ObjectInfo:
+    size = int(details.get("size") or 0)
+    etag = details.get("ETag") or details.get("etag") or details.get("md5")
     if etag is None:
-        stamp = found.get("mtime") or found.get("LastModified") or found.get("created")
+        stamp = details.get("mtime") or details.get("LastModified") or details.get("created")
         if isinstance(stamp, datetime):
             stamp = stamp.timestamp()  # fsspec's memory says it one way in a listing and the other when asked
         etag = f"{size}-{stamp}" if stamp is not None else None

@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-# Sixteen threads that all meet an outage of ten seconds, twice: beyond that, waiting is for who started the job.
-BURST = 256.0
-# With a tenth of the requests failing, retries are a ninth of the answers; a quarter is no longer a bad night.
-SHARE = 0.25
-# Failures of others, while a request used up its attempts and nobody got an answer, that make it the store's fault.
-OTHERS = 8
+# Enough for sixteen threads that meet an outage of ten seconds twice; a longer one is for a person to wait out.
+MAX_SAVED_RETRIES = 256.0
+# Where a tenth of the requests fail, retries are a ninth of the answers; a quarter is more than a bad night.
+RETRIES_PER_ANSWER = 0.25
+# So many failures of other requests, and no answer, while one request used up its attempts: the store is at fault.
+MIN_OTHER_FAILURES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class _Store:
 class RetryBudget:
     """Tokens for retries, by store (`s3://bucket`); thread-safe."""
 
-    def __init__(self, *, burst: float = BURST, share: float = SHARE) -> None:
+    def __init__(self, *, burst: float = MAX_SAVED_RETRIES, share: float = RETRIES_PER_ANSWER) -> None:
         """burst: retries before any answer, and the most that are saved up. share: of a retry, for each answer."""
         self._burst, self._share = burst, share
         self._stores: dict[str, _Store] = {}
@@ -45,15 +45,15 @@ class RetryBudget:
     def mark(self, store: str) -> Mark:
         """Where a request begins."""
         with self._lock:
-            known = self._store(store)
-            return Mark(answered=known.answered, failed=known.failed)
+            counts = self._store(store)
+            return Mark(answered=counts.answered, failed=counts.failed)
 
     def answer(self, store: str) -> None:
         """The store answered (also by "not found"): it is up."""
         with self._lock:
-            known = self._store(store)
-            known.answered += 1
-            known.tokens = min(self._burst, known.tokens + self._share)
+            counts = self._store(store)
+            counts.answered += 1
+            counts.tokens = min(self._burst, counts.tokens + self._share)
 
     def fail(self, store: str) -> None:
         """A request failed in a way that a retry may cure."""
@@ -63,23 +63,23 @@ class RetryBudget:
     def take(self, store: str) -> bool:
         """Whether one more retry is allowed; it is then counted."""
         with self._lock:
-            known = self._store(store)
-            if known.tokens < 1:
+            counts = self._store(store)
+            if counts.tokens < 1:
                 return False
-            known.tokens -= 1
-            known.retried += 1
+            counts.tokens -= 1
+            counts.retried += 1
             return True
 
     def is_down(self, store: str, since: Mark, own: int) -> bool:
         """Whether nobody got an answer since then, and others than this request (of `own` failures) tried."""
         with self._lock:
-            known = self._store(store)
-            return known.answered == since.answered and known.failed - since.failed - own >= OTHERS
+            counts = self._store(store)
+            return counts.answered == since.answered and counts.failed - since.failed - own >= MIN_OTHER_FAILURES
 
     def retried(self) -> dict[str, int]:
         """Retries so far, by store."""
         with self._lock:
-            return {name: known.retried for name, known in sorted(self._stores.items())}
+            return {name: counts.retried for name, counts in sorted(self._stores.items())}
 
     def _store(self, name: str) -> _Store:
         return self._stores.setdefault(name, _Store(tokens=self._burst))

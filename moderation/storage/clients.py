@@ -1,4 +1,4 @@
-"""The fsspec filesystem of a URI: one a process and scheme, with our bounds instead of the client's own.
+"""The fsspec filesystem of a URI: one per process and scheme, with our bounds instead of the client's own.
 
 Endpoint, region, profile and credentials are the client's business: it reads the environment, or the usual files
 (`~/.aws/config`, `~/.aws/credentials`, a machine's role). Nothing here takes them as an argument, so that none can
@@ -50,18 +50,18 @@ def is_s3(scheme: str) -> bool:
 def filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec is untyped
     """The filesystem of a scheme, shared by the threads of this process. Listings are never cached.
 
-    fsspec by itself keeps one a thread, and each s3fs then has a client of its own: sixteen threads spent more time
+    fsspec by itself keeps one per thread, and each s3fs then has a client of its own: sixteen threads spent more time
     on making clients than on reading. (s3fs caches listings by default; a resume that trusts a stale one redoes or
     skips work.) Raises UsageError when the package for the scheme is missing.
     """
     key = (os.getpid(), "s3" if is_s3(scheme) else scheme)
-    found = _open.get(key)
-    if found is None:
+    fs = _open.get(key)
+    if fs is None:
         with _lock:
-            found = _open.get(key)
-            if found is None:
-                found = _open[key] = _make(key[1])
-    return found
+            fs = _open.get(key)
+            if fs is None:
+                fs = _open[key] = _make(key[1])
+    return fs
 
 
 def forget_clients() -> None:

@@ -1,12 +1,12 @@
-"""A lease on a ledger: one nightly job at a time, whoever holds it; a dead one's ends by itself.
+"""A lease on a ledger: one nightly job at a time; the lease of a dead job ends by itself.
 
     LEDGER/lease/<token>.json   who wants or holds the lease, and until when
 
-Each job writes a claim of its own, then lists all claims. Who sees no other one that is alive holds the lease; who
-sees one withdraws. Of two at the same moment the one that lists last sees both, so never do both hold it, whatever
-time a write takes; no store has to refuse an overwrite, which few do, but a listing has to show what was written
-before it (local files, S3, GCS and Azure do). A holder renews its claim every third of its life, and gives up when it
-finds another holder. Hosts' clocks have to agree to a fraction of the lease.
+Each job writes a claim of its own, then lists all claims. A job that sees no other live claim holds the lease; one
+that sees another withdraws. Of two at the same moment, the one that lists last sees both claims: never do both hold the
+lease, however long a write takes. A store need not refuse to overwrite (few do), but a listing has to show what was
+written before it (local files, S3, GCS and Azure do). A holder renews its claim every third of the lease, and gives up
+when it finds another holder. Hosts' clocks have to agree to a fraction of the lease.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from moderation import storage
 from moderation.errors import FatalError
 
 LEASE_S = 120.0
-SHORTEST_S = 1.0
+MIN_LEASE_S = 1.0
 # Jobs that start in the same moment all withdraw, and come back after waits of different lengths.
-_ATTEMPTS = 6
+_MAX_ATTEMPTS = 6
 _WAIT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class LeaseClaim:
     """Who wants or holds (`holding`) a lease. started, expires: unix seconds of its host's clock."""
 
     token: str
@@ -51,7 +51,7 @@ class LeaseHeldError(FatalError):
 class Lease:
     """A lease that is held, and renewed by a thread until it is released."""
 
-    def __init__(self, ledger: str, claim: Claim, lease_s: float, on_lost: Callable[[], None]) -> None:
+    def __init__(self, ledger: str, claim: LeaseClaim, lease_s: float, on_lost: Callable[[], None]) -> None:
         self._ledger = ledger
         self._claim = claim
         self._lease_s = lease_s
@@ -76,25 +76,32 @@ class Lease:
     def _renew(self) -> None:
         claim = self._claim
         while not self._released.wait(self._lease_s / 3) and not self._lost:
-            why = ""
-            try:
-                # A process that was stopped for long, or starved, asks again as if it came anew.
-                ended = time.time() >= claim.expires
-                renewed = replace(claim, holding=not ended, expires=time.time() + self._lease_s)
-                _write(self._ledger, renewed)
-                others = [c for c in _alive(read_claims(self._ledger)) if c.token != claim.token]
-                # One that only asks will see us; but whoever came while our lease was over may not have.
-                taken = [c for c in others if c.holding or ended]
-                why = f"taken by {describe(taken[0])}" if taken else ""
-                if ended and not taken:
-                    _write(self._ledger, replace(renewed, holding=True))
-                claim = renewed
-            except (OSError, storage.StorageError, FatalError) as error:
-                # Storage may come back before the lease ends.
-                why = f"it can't be renewed: {_one_line(error)}" if time.time() >= claim.expires else ""
-            if why and not self._released.is_set():
-                self._lost = why
+            claim, why_lost = self._renew_once(claim)
+            if why_lost and not self._released.is_set():
+                self._lost = why_lost
                 self._on_lost()
+
+    def _renew_once(self, claim: LeaseClaim) -> tuple[LeaseClaim, str]:
+        """The claim as it is now, and why the lease is lost ("" while it is held)."""
+        try:
+            return self._extend(claim)
+        except (OSError, storage.StorageError, FatalError) as error:
+            # Storage may come back before the lease ends.
+            return claim, f"it can't be renewed: {_one_line(error)}" if time.time() >= claim.expires else ""
+
+    def _extend(self, claim: LeaseClaim) -> tuple[LeaseClaim, str]:
+        # A process that was stopped for long, or starved, asks again as if it came anew.
+        ended = time.time() >= claim.expires
+        renewed = replace(claim, holding=not ended, expires=time.time() + self._lease_s)
+        _write(self._ledger, renewed)
+        others = [c for c in _alive(read_claims(self._ledger)) if c.token != claim.token]
+        # A job that only asks will see our claim; one that came while our lease was over may not have seen it.
+        taken = [c for c in others if c.holding or ended]
+        if taken:
+            return renewed, f"taken by {describe(taken[0])}"
+        if ended:
+            _write(self._ledger, replace(renewed, holding=True))
+        return renewed, ""
 
 
 @contextmanager
@@ -103,7 +110,7 @@ def hold_lease(ledger: str, lease_s: float = LEASE_S, on_lost: Callable[[], None
 
     Raises LeaseHeldError naming the holder, FatalError where the ledger can't be written, StorageError.
     """
-    lease_s = max(lease_s, SHORTEST_S)
+    lease_s = max(lease_s, MIN_LEASE_S)
     lease = Lease(ledger, _acquire(ledger, lease_s), lease_s, on_lost)
     try:
         yield lease
@@ -111,32 +118,28 @@ def hold_lease(ledger: str, lease_s: float = LEASE_S, on_lost: Callable[[], None
         lease.release()
 
 
-def read_claims(ledger: str) -> list[Claim]:
+def read_claims(ledger: str) -> list[LeaseClaim]:
     """All claims on a ledger, dead ones too, oldest first. What can't be read as a claim counts as none."""
     try:
         listed = [info.uri for info in storage.list_objects(storage.join(ledger, "lease"))]
     except FileNotFoundError:
         return []
-    found = []
-    for uri in listed:
-        name = uri.rsplit("/", 1)[-1]
-        data = storage.read_optional(uri) if name.endswith(".json") and not name.startswith(".") else None
-        claim = _decode(data) if data is not None else None
-        if claim is not None:
-            found.append(claim)
-    return sorted(found, key=lambda claim: claim.started)
+    names = {uri: uri.rsplit("/", 1)[-1] for uri in listed}
+    named = [uri for uri, name in names.items() if name.endswith(".json") and not name.startswith(".")]
+    claims = (_decode(storage.read_optional(uri)) for uri in named)
+    return sorted((c for c in claims if c is not None), key=lambda claim: claim.started)
 
 
-def describe(claim: Claim) -> str:
+def describe(claim: LeaseClaim) -> str:
     """A claim in words."""
     return f"process {claim.pid} on {claim.host}, since {_clock(claim.started)}, until {_clock(claim.expires)}"
 
 
-def _acquire(ledger: str, lease_s: float) -> Claim:
-    for attempt in range(_ATTEMPTS):
+def _acquire(ledger: str, lease_s: float) -> LeaseClaim:
+    for attempt in range(_MAX_ATTEMPTS):
         now = time.time()
         token = f"{random.SystemRandom().getrandbits(64):016x}"
-        claim = Claim(token=token, host=socket.gethostname(), pid=os.getpid(), started=now, expires=now + lease_s)
+        claim = LeaseClaim(token=token, host=socket.gethostname(), pid=os.getpid(), started=now, expires=now + lease_s)
         _write(ledger, claim)
         try:
             others = [other for other in read_claims(ledger) if other.token != token]
@@ -162,26 +165,28 @@ def _acquire(ledger: str, lease_s: float) -> Claim:
     raise LeaseHeldError(f"{ledger}: other nightly jobs are starting: {describe(alive[0])}. Nothing was started")
 
 
-def _alive(claims: list[Claim]) -> list[Claim]:
+def _alive(claims: list[LeaseClaim]) -> list[LeaseClaim]:
     now = time.time()
     return [claim for claim in claims if claim.expires > now]
 
 
-def _uri(ledger: str, claim: Claim) -> str:
+def _uri(ledger: str, claim: LeaseClaim) -> str:
     return storage.join(ledger, "lease", f"{claim.token}.json")
 
 
-def _write(ledger: str, claim: Claim) -> None:
+def _write(ledger: str, claim: LeaseClaim) -> None:
     storage.publish(_uri(ledger, claim), json.dumps(asdict(claim), indent=1).encode())
 
 
-def _withdraw(ledger: str, claim: Claim) -> None:
+def _withdraw(ledger: str, claim: LeaseClaim) -> None:
     storage.delete_tree(_uri(ledger, claim))
 
 
-def _decode(data: bytes) -> Claim | None:
+def _decode(data: bytes | None) -> LeaseClaim | None:
+    if data is None:
+        return None
     try:
-        return Claim(**json.loads(data))
+        return LeaseClaim(**json.loads(data))
     except (ValueError, TypeError):
         return None
 

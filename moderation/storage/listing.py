@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fsspec.utils import glob_translate
 
@@ -97,38 +98,42 @@ def _list_s3(uri: str) -> Iterator[ObjectInfo]:
             yield info(uri)
             return
         except FileNotFoundError:
-            prefix += "/"
+            pass
         except DeniedError as error:
             # The answer to a HEAD has no body that would say why; that to a listing has.
             denied = error
-            prefix += "/"
+        prefix += "/"
+    empty = True
+    for entry in _s3_entries(uri, bucket, prefix):
+        empty = False
+        yield ObjectInfo(
+            uri=f"{scheme}://{bucket}/{entry['Key']}",
+            size_bytes=int(entry["Size"]),
+            etag=str(entry.get("ETag", "")).strip('"') or None,
+        )
+    if empty:
+        raise denied or FileNotFoundError(uri)
+
+
+def _s3_entries(uri: str, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+    """Entries of all pages but folders' own."""
     token: str | None = None
-    found = False
     while True:
         page = retrying(partial(s3.list_page, bucket, prefix, token), what=uri)
-        for entry in page.get("Contents", []):
-            if not entry["Key"].endswith("/"):
-                found = True
-                yield ObjectInfo(
-                    uri=f"{scheme}://{bucket}/{entry['Key']}",
-                    size_bytes=int(entry["Size"]),
-                    etag=str(entry.get("ETag", "")).strip('"') or None,
-                )
+        yield from (entry for entry in page.get("Contents", []) if not entry["Key"].endswith("/"))
         token = page.get("NextContinuationToken")
         if not page.get("IsTruncated") or token is None:
-            break
-    if not found:
-        raise denied or FileNotFoundError(uri)
+            return
 
 
 def _list_fsspec(uri: str) -> Iterator[ObjectInfo]:
     fs = filesystem(uri)
     scheme, path = split_uri(uri)
-    found = retrying(lambda: fs.find(path, detail=True), what=uri)
-    if not found:
+    details = retrying(lambda: fs.find(path, detail=True), what=uri)
+    if not details:
         raise FileNotFoundError(uri)
-    for name in sorted(found):
-        yield object_info(f"{scheme}://{name.lstrip('/') if scheme == 'memory' else name}", found[name])
+    for name in sorted(details):
+        yield object_info(f"{scheme}://{name.lstrip('/') if scheme == 'memory' else name}", details[name])
 
 
 def _list_glob(uri: str) -> Iterator[ObjectInfo]:
@@ -139,10 +144,10 @@ def _list_glob(uri: str) -> Iterator[ObjectInfo]:
         raise UsageError(f"{uri}: a wildcard in the name of a bucket")
     matches = re.compile(glob_translate(uri)).match
     below = uri[len(root.rstrip("/")) + 1 :]
-    found = False
+    empty = True
     for listed in _list_prefix(root, depth=None if "**" in below else below.count("/") + 1):
         if matches(listed.uri):
-            found = True
+            empty = False
             yield listed
-    if not found:
+    if empty:
         raise FileNotFoundError(uri)

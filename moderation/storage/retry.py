@@ -6,7 +6,8 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
 
 from moderation.errors import FatalError, ModerationError, ShardError, UsageError
 from moderation.storage.budget import RetryBudget
@@ -16,7 +17,7 @@ _T = TypeVar("_T")
 # Six waits, together 10 to 20 s: so long may a store be away without that a single item shows it.
 ATTEMPTS = 7
 FIRST_WAIT_S = 0.2
-LONGEST_WAIT_S = 8.0
+MAX_WAIT_S = 8.0
 # Of this process: it is the process that storms a store, whichever of its threads asks.
 PROCESS_BUDGET = RetryBudget()
 # S3 codes that a retry can cure (the rest are the caller's mistake or final).
@@ -25,17 +26,6 @@ _TRANSIENT_CODES = frozenset(
     {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "RequestTimeTooSkewed", "Throttling",
      "ThrottlingException", "TooManyRequests", "RequestLimitExceeded"}
 )  # fmt: skip
-_DENIED_CODES = frozenset({"AccessDenied", "AllAccessDisabled"})
-# Nothing is wrong with the object: whoever asks is not known, or no longer, and every next request would end the same.
-_UNKNOWN_CALLER_CODES = frozenset(
-    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
-)
-_UNKNOWN_CALLER_CLASSES = frozenset(
-    {"botocore.NoCredentialsError", "botocore.PartialCredentialsError", "botocore.CredentialRetrievalError",
-     "botocore.UnauthorizedSSOTokenError", "botocore.SSOTokenLoadError", "botocore.TokenRetrievalError"}
-)  # fmt: skip
-_NO_BUCKET_CODES = frozenset({"NoSuchBucket", "InvalidBucketName"})
-_ABSENT_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
 
 
 class StorageError(ShardError):
@@ -58,6 +48,59 @@ class CredentialsError(FatalError, PermissionError):
     """The credentials are missing, wrong or expired: the run stops, rather than that every item gets an error row."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fault:
+    """What an error is raised as for good, and the signs of it: any of them is enough."""
+
+    raised: type[Exception]
+    codes: frozenset[str]
+    status: int | None = None
+    client_classes: frozenset[str] = frozenset()
+    classes: tuple[type[Exception], ...] = ()
+
+
+# In the order in which they are asked for.
+_FAULTS = (
+    # A name that no bucket has, or can have.
+    _Fault(
+        raised=BucketError,
+        codes=frozenset({"NoSuchBucket", "InvalidBucketName"}),
+        client_classes=frozenset({"botocore.ParamValidationError"}),
+    ),
+    _Fault(
+        raised=FileNotFoundError,
+        codes=frozenset({"NoSuchKey", "404", "NotFound"}),
+        status=404,
+        classes=(FileNotFoundError, NotADirectoryError),
+    ),
+    # Nothing is wrong with the object: whoever asks is not known, or no longer, and every next request would end the
+    # same.
+    _Fault(
+        raised=CredentialsError,
+        codes=frozenset(
+            {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+        ),
+        status=401,
+        client_classes=frozenset(
+            {
+                "botocore.NoCredentialsError",
+                "botocore.PartialCredentialsError",
+                "botocore.CredentialRetrievalError",
+                "botocore.UnauthorizedSSOTokenError",
+                "botocore.SSOTokenLoadError",
+                "botocore.TokenRetrievalError",
+            }
+        ),
+    ),
+    _Fault(
+        raised=DeniedError,
+        codes=frozenset({"AccessDenied", "AllAccessDisabled"}),
+        status=403,
+        classes=(PermissionError,),
+    ),
+)
+
+
 def retrying(
     call: Callable[[], _T], *, what: str, attempts: int = ATTEMPTS, budget: RetryBudget = PROCESS_BUDGET
 ) -> _T:
@@ -71,30 +114,42 @@ def retrying(
     began = budget.mark(store)
     for attempt in range(1, attempts + 1):
         try:
-            done = call()
+            result = call()
         except Exception as error:
             final = _classify(error)
             if final is not None or not _is_transient(error):
                 budget.answer(store)
-                if final is None and "botocore.ClientError" not in _class_names(error):
-                    raise
-                raise (final or StorageError)(f"{what}: {_said(final)}{_short(error)}") from error
+                _raise_final(error, final, what)
             budget.fail(store)
             if attempt == attempts:
-                if budget.is_down(store, began, attempts):
-                    raise StoreDownError(f"{store} answers no request: {what}: {_short(error)}") from error
-                raise StorageError(f"{what}: still failing after {attempts} attempts: {_short(error)}") from error
+                _raise_spent(error, what, store, attempts, is_down=budget.is_down(store, began, attempts))
             if not budget.take(store):
-                raise StoreDownError(
-                    f"{store} fails so often that retries are spent; the last: {what}: {_short(error)}"
-                ) from error
-            # Half of it jitter: workers that were slowed down together do not come back together.
-            longest_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt)
-            time.sleep(random.uniform(longest_s / 2, longest_s))
+                detail = f"{store} fails so often that retries are spent; the last: {what}: {_short(error)}"
+                raise StoreDownError(detail) from error
+            _wait(attempt)
         else:
             budget.answer(store)
-            return done
+            return result
     raise AssertionError("unreachable")
+
+
+def _raise_final(error: Exception, final: type[Exception] | None, what: str) -> NoReturn:
+    """Raise what no retry cures: as `final`, a client's own fault as StorageError, anything else as it is."""
+    if final is None and "botocore.ClientError" not in _class_names(error):
+        raise error
+    raise (final or StorageError)(f"{what}: {_said(final)}{_short(error)}") from error
+
+
+def _raise_spent(error: Exception, what: str, store: str, attempts: int, *, is_down: bool) -> NoReturn:
+    if is_down:
+        raise StoreDownError(f"{store} answers no request: {what}: {_short(error)}") from error
+    raise StorageError(f"{what}: still failing after {attempts} attempts: {_short(error)}") from error
+
+
+def _wait(attempt: int) -> None:
+    # Half of it jitter: workers that were slowed down together do not come back together.
+    max_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2**attempt)
+    time.sleep(random.uniform(max_s / 2, max_s))
 
 
 def _store_of(uri: str) -> str:
@@ -103,19 +158,18 @@ def _store_of(uri: str) -> str:
 
 
 def _classify(error: BaseException) -> type[Exception] | None:
+    """What an error is for good; None where a retry may cure it, or nothing is known of it."""
     code, status = _code_and_status(error)
     if code in _TRANSIENT_CODES:
         # Before the class: s3fs turns some of these (a clock that is off) into PermissionError.
         return None
-    if code in _NO_BUCKET_CODES or "botocore.ParamValidationError" in _class_names(error):
-        return BucketError  # a name that no bucket can have, or has
-    if isinstance(error, FileNotFoundError | NotADirectoryError) or code in _ABSENT_CODES or status == 404:
-        return FileNotFoundError
-    if code in _UNKNOWN_CALLER_CODES or status == 401 or _class_names(error) & _UNKNOWN_CALLER_CLASSES:
-        return CredentialsError
-    if isinstance(error, PermissionError) or code in _DENIED_CODES or status == 403:
-        return DeniedError
-    return None
+    return next((fault.raised for fault in _FAULTS if _shows(error, code, status, fault)), None)
+
+
+def _shows(error: BaseException, code: str | None, status: int | None, fault: _Fault) -> bool:
+    if code in fault.codes or (status is not None and status == fault.status):
+        return True
+    return isinstance(error, fault.classes) or bool(_class_names(error) & fault.client_classes)
 
 
 def _class_names(error: BaseException) -> set[str]:
@@ -129,10 +183,10 @@ def _is_transient(error: BaseException) -> bool:
         return True
     if isinstance(error, TimeoutError | asyncio.TimeoutError | ConnectionError):
         return True
-    known = {"aiohttp.ClientError", "botocore.HTTPClientError", "botocore.ConnectionError",
+    transient = {"aiohttp.ClientError", "botocore.HTTPClientError", "botocore.ConnectionError",
              "botocore.ResponseStreamingError", "fsspec.FSTimeoutError", "aiobotocore.AioResponseStreamingError",
              "botocore.IncompleteReadError", "httpx.TransportError"}  # fmt: skip
-    if _class_names(error) & known:
+    if _class_names(error) & transient:
         return True
     # s3fs translates unknown codes to a bare OSError; a local OSError (ENOSPC, EIO) carries an errno of its own.
     return isinstance(error, OSError) and error.errno in (None, 5, 16, 104, 110) and bool(code or error.__cause__)

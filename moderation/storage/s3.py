@@ -1,4 +1,4 @@
-"""What s3fs is not asked for: one GET an object, one HEAD, and pages of a listing.
+"""What s3fs is not asked for: one GET per object, one HEAD, and pages of a listing.
 
 s3fs asks for the size before each whole read (two requests where one does), and reads `?versionId=` out of a key.
 """

@@ -16,7 +16,7 @@ from moderation.detectors.hashing.pdq import Pdq
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights import locator as weights
 from moderation.detectors.weights.locator import sha256_of
-from moderation.hashes.lists import Known as ListedHash
+from moderation.hashes.lists import KnownPicture as ListedHash
 from moderation.hashes.lists import encode_list
 from tests.contract.detector_suite import CPU, SIZES, DetectorSuite, batch_of, draw
 from tests.tiny_clip import QUESTIONS, train

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from moderation.storage.lease import Claim, read_claims
+from moderation.storage.lease import LeaseClaim, read_claims
 from tests.job_runs import POLICY, Job, job_env, make_pictures, make_tiny_config, run_job, summary, verdicts
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
@@ -120,7 +120,7 @@ def test_a_killed_night_is_gone_on_with_and_the_ledger_knows_only_finished_ones(
 def test_the_second_nightly_leaves_with_the_name_of_the_first(tmp_path: Path, config: Path) -> None:
     make_pictures(tmp_path / "in", 1)
     now = time.time()
-    held = Claim(token="x", host=socket.gethostname(), pid=4711, started=now, expires=now + 600, holding=True)
+    held = LeaseClaim(token="x", host=socket.gethostname(), pid=4711, started=now, expires=now + 600, holding=True)
     (tmp_path / "ledger" / "lease").mkdir(parents=True)
     (tmp_path / "ledger" / "lease" / "x.json").write_text(json.dumps(asdict(held)))
     ended = night(tmp_path, config)

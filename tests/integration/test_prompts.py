@@ -34,8 +34,8 @@ from moderation.runtime.run import prepare_run
 from moderation.scoring.build import build_stack
 from moderation.scoring.stack import Stack
 from moderation.training.prompts.curve import FUSED, ZERO_SHOT
-from moderation.training.prompts.run import Outcome, tune_prompts
-from moderation.training.prompts.tune import Settings
+from moderation.training.prompts.run import TuningOutcome, tune_prompts
+from moderation.training.prompts.spaces import Settings
 from moderation.types import U8, Frame
 from tests.job_runs import run_job
 from tests.tiny_clip import PICTURE, SHAPES, Scene, draw_set, train
@@ -100,7 +100,7 @@ def unseen() -> tuple[list[U8], list[Scene]]:
     return draw_set(600, TEST_SEED)
 
 
-def tuned(folder: Path, check: str, out: Path, **options: Any) -> Outcome:
+def tuned(folder: Path, check: str, out: Path, **options: Any) -> TuningOutcome:
     settings = options.pop("settings", QUICK)
     return tune_prompts(
         options.pop("config", config_of()),
@@ -113,7 +113,7 @@ def tuned(folder: Path, check: str, out: Path, **options: Any) -> Outcome:
     )
 
 
-def with_file(outcome: Outcome) -> Mapping[str, Any]:
+def with_file(outcome: TuningOutcome) -> Mapping[str, Any]:
     """The questions, one of them answered by a file instead of by its words."""
     found = {"embeddings": f"file://{outcome.uri}", "sha256": outcome.sha256}
     return {**VAGUE, outcome.check: {**VAGUE[outcome.check], **found}}
@@ -244,7 +244,7 @@ def test_vectors_before_the_words_are_an_alternative_of_the_same_form(
 
 
 @pytest.fixture(scope="module")
-def writing(learn_from: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def writing(learn_from: Path, tmp_path_factory: pytest.TempPathFactory) -> TuningOutcome:
     return tuned(learn_from, "writing", tmp_path_factory.mktemp("tuned") / "writing.safetensors")
 
 
@@ -254,20 +254,20 @@ def loaded(config: Config) -> Stack:
     return stack
 
 
-def test_a_file_is_found_by_its_model_whatever_the_variant_is_called(writing: Outcome) -> None:
+def test_a_file_is_found_by_its_model_whatever_the_variant_is_called(writing: TuningOutcome) -> None:
     config = config_of(questions=with_file(writing))
     entries = tuple(d.model_copy(update={"alias": f"my_{d.alias}"}) for d in config.stack.detectors)
     renamed = loaded(config.model_copy(update={"stack": config.stack.model_copy(update={"detectors": entries})}))
     assert renamed.labels[0] == "my_tiny_a.writing"
 
 
-def test_a_file_of_another_model_is_refused(writing: Outcome, learn_from: Path, tmp_path: Path) -> None:
+def test_a_file_of_another_model_is_refused(writing: TuningOutcome, learn_from: Path, tmp_path: Path) -> None:
     alone = tuned(learn_from, "writing", tmp_path / "a.safetensors", only=["tiny_a"])
     with pytest.raises(UsageError, match="tuned for other weights or another architecture than 'tiny_b'"):
         loaded(config_of(["tiny_b"], with_file(alone)))
 
 
-def test_a_file_of_another_check_or_of_other_answers_is_refused(writing: Outcome, learn_from: Path) -> None:
+def test_a_file_of_another_check_or_of_other_answers_is_refused(writing: TuningOutcome, learn_from: Path) -> None:
     given = {"embeddings": f"file://{writing.uri}", "sha256": writing.sha256}
     with pytest.raises(UsageError, match="tuned for the check 'writing', not for 'covered'"):
         loaded(config_of(questions={"covered": {**VAGUE["covered"], **given}}))

@@ -15,7 +15,7 @@ from moderation.detectors.hashing import pdq
 from moderation.detectors.registry import check_options
 from moderation.errors import UsageError
 from moderation.hashes.lists import HashList, read_list
-from moderation.hashes.search import BITS, HASH_BYTES, MOST_DISTANCE
+from moderation.hashes.search import BITS, HASH_BYTES, MAX_DISTANCE
 from moderation.types import F32, U8, Region
 
 _Cell = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
@@ -45,7 +45,7 @@ class Known:
     name = "known"
     version = "1"
     labels: Sequence[str] = ("match", "similarity", "distance")
-    ranges: Mapping[str, tuple[float, float]] = {"distance": (0.0, float(MOST_DISTANCE))}
+    ranges: Mapping[str, tuple[float, float]] = {"distance": (0.0, float(MAX_DISTANCE))}
     view = View(mode="canvas")
     cost_ms = 2.0
     requires: Sequence[str] = ("pdq",)
@@ -55,7 +55,7 @@ class Known:
     def __init__(self, options: Mapping[str, Any]) -> None:
         known = {"list": str, "sha256": str, "distance": int, "quality": int, "dihedral": bool, "tiles": list}
         check_options(self.name, options, known)
-        self.distance: int = _in_range(options, "distance", 31, MOST_DISTANCE)
+        self.distance: int = _in_range(options, "distance", 31, MAX_DISTANCE)
         self.quality: int = _in_range(options, "quality", 50, 100)
         self.dihedral: bool = options.get("dihedral", True)
         self.tiles = _read_tiles(options.get("tiles", list(_WHOLE)))

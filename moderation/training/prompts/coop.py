@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from moderation.detectors.clip.network import ClipNetwork
-from moderation.training.prompts.tune import Space, spans_of
+from moderation.training.prompts.spaces import Space, spans_of
 
 # CoOp starts from these words where the context is as long as they are; here it is cut or filled up with noise.
 _START = "a photo of a"
@@ -37,8 +37,8 @@ def context_space(
     words = network.word_vectors(_START)[:tokens]
     noise = torch.randn((tokens - len(words), words.shape[1]), generator=torch.Generator().manual_seed(seed)) * _NOISE
 
-    def texts(found: torch.Tensor) -> torch.Tensor:
-        read = [network.encode_after(sentences, context) for context in found]
+    def texts(contexts: torch.Tensor) -> torch.Tensor:
+        read = [network.encode_after(sentences, context) for context in contexts]
         return torch.nn.functional.normalize(torch.stack(read).float(), dim=-1)
 
     start = torch.cat([words, noise])

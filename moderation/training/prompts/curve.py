@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from moderation.errors import UsageError
-from moderation.training.prompts.measure import Quality, apply_probe, fit_probe, measure
-from moderation.training.prompts.tune import (
-    Learned,
-    Settings,
-    Space,
-    draw_shots,
-    fuse_logits,
-    learn,
-    predict,
-    stratified_folds,
-    zero_shot,
-)
+from moderation.training.prompts.measure import AnswerQuality, apply_probe, fit_probe, measure
+from moderation.training.prompts.spaces import Settings, Space, fuse_logits, predict, zero_shot
+from moderation.training.prompts.tune import Learned, draw_shots, learn, stratified_folds
 
 FUSED = "fused"
 ZERO_SHOT, TUNED, PROBE = "zero-shot", "tuned", "probe"
 _I = npt.NDArray[np.int64]
-Shots = int | float  # pictures a class, or a share of the labelled pictures of each
+Shots = int | float  # pictures per class, or a share of the labelled pictures of each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """One figure of the report: a method, by a variant or by all of them fused, from so many labelled pictures.
 
-    shots: "10" pictures a class, "40%" of them; "" for zero-shot. pictures: learned from, mean over folds. epochs: of
+    shots: "10" pictures per class, "40%" of them; "" for zero-shot. pictures: learned from, mean over folds. epochs: of
     each fold.
     """
 
@@ -41,22 +32,23 @@ class Point:
     variant: str
     shots: str
     pictures: float
-    quality: Quality
+    quality: AnswerQuality
     epochs: tuple[int, ...] = ()
 
 
 def parse_shots(text: str) -> tuple[Shots, ...]:
-    """`1,4,10,20,40,100%`: an int is pictures a class, a percentage a share. Raises UsageError."""
-    found: list[Shots] = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        try:
-            value: Shots = float(part[:-1]) / 100 if part.endswith("%") else int(part)
-        except ValueError:
-            value = -1
-        if not (0 < value <= 1 if isinstance(value, float) else value >= 1):
-            raise UsageError(f"--curve {part!r}: expected pictures a class (10) or a share of them (40%)")
-        found.append(value)
-    return tuple(found)
+    """`1,4,10,20,40,100%`: an int is pictures per class, a percentage a share. Raises UsageError."""
+    return tuple(_parse_one(word) for word in (w.strip() for w in text.split(",")) if word)
+
+
+def _parse_one(word: str) -> Shots:
+    try:
+        value: Shots = float(word[:-1]) / 100 if word.endswith("%") else int(word)
+    except ValueError:
+        value = -1
+    if not (0 < value <= 1 if isinstance(value, float) else value >= 1):
+        raise UsageError(f"--curve {word!r}: expected pictures a class (10) or a share of them (40%)")
+    return value
 
 
 def shots_name(shots: Shots) -> str:
@@ -73,7 +65,7 @@ def learning_curve(
     probe: bool = True,
     words: Mapping[str, Space] | None = None,
 ) -> Iterator[Point]:
-    """Quality by method and number of shots, cross-validated: every picture is judged by what has not learned from it.
+    """Quality by method and number of shots, cross-validated: what judges a picture has not learned from it.
 
     Zero-shot first, then for each of `shots` the tuned prompts and the probe. Numbers of shots that no fold has are
     left out. Fewer shots are drawn from each fold's training pictures by the seed. words: what zero-shot is, where
@@ -81,22 +73,46 @@ def learning_curve(
     """
     folds = fold_indices(targets, settings)
     whole = np.arange(len(targets))
-    yield from _points(ZERO_SHOT, "", 0.0, _zero_shot(words or spaces, whole), targets, folds)
+    yield from _points(ZERO_SHOT, _Drawn(), _zero_shot(words or spaces, whole), targets, folds)
     trains = [np.setdiff1d(whole, fold) for fold in folds]
+    for wanted in _select_possible(shots, targets, trains):
+        subsets = [draw_shots(targets, train, wanted, settings.seed + i) for i, train in enumerate(trains)]
+        drawn = _Drawn(shots=shots_name(wanted), pictures=float(np.mean([len(subset) for subset in subsets])))
+        yield from _tuned_points(spaces, targets, subsets, folds, drawn, settings)
+        if probe:
+            logits = [_probe(spaces, targets, train, fold) for train, fold in zip(subsets, folds, strict=True)]
+            yield from _points(PROBE, drawn, _gather(logits, folds, len(targets)), targets, folds)
+
+
+def _select_possible(shots: Sequence[Shots], targets: _I, trains: Sequence[_I]) -> Iterator[Shots]:
+    """Those of which every fold has enough pictures of every class."""
     fewest = min(int(np.bincount(targets[train]).min()) for train in trains)
     for wanted in shots:
-        if isinstance(wanted, int) and wanted > fewest:
-            continue
-        drawn = [draw_shots(targets, train, wanted, settings.seed + i) for i, train in enumerate(trains)]
-        mean = float(np.mean([len(d) for d in drawn]))
-        tuned = tune(spaces, targets, drawn, settings)
-        parts = [tuned_logits(spaces, found, fold) for found, fold in zip(tuned, folds, strict=True)]
-        epochs = tuple(max(part.epochs for part in found.values()) for found in tuned)
-        yield from _points(TUNED, shots_name(wanted), mean, _gather(parts, folds, len(targets)), targets, folds, epochs)
-        if probe:
-            parts = [_probe(spaces, targets, train, fold) for train, fold in zip(drawn, folds, strict=True)]
-            found = _gather(parts, folds, len(targets))
-            yield from _points(PROBE, shots_name(wanted), mean, found, targets, folds)
+        if not isinstance(wanted, int) or wanted <= fewest:
+            yield wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """What a method has learned from, as `Point` says it; nothing, for zero-shot."""
+
+    shots: str = ""
+    pictures: float = 0.0
+    epochs: tuple[int, ...] = ()
+
+
+def _tuned_points(
+    spaces: Mapping[str, Space],
+    targets: _I,
+    subsets: Sequence[_I],
+    folds: Sequence[_I],
+    drawn: _Drawn,
+    settings: Settings,
+) -> Iterator[Point]:
+    tuned = tune(spaces, targets, subsets, settings)
+    logits = [tuned_logits(spaces, learned, fold) for learned, fold in zip(tuned, folds, strict=True)]
+    drawn = replace(drawn, epochs=tuple(max(part.epochs for part in learned.values()) for learned in tuned))
+    yield from _points(TUNED, drawn, _gather(logits, folds, len(targets)), targets, folds)
 
 
 def fold_indices(targets: _I, settings: Settings) -> list[_I]:
@@ -110,11 +126,11 @@ def tune(
     """For each of `trains` every variant's tuned texts: learned on the fused answer (together), or each on its own."""
     if not settings.together:
         apart = {name: learn([space], targets, trains, settings) for name, space in spaces.items()}
-        return [{name: found[row] for name, found in apart.items()} for row in range(len(trains))]
+        return [{name: learned[row] for name, learned in apart.items()} for row in range(len(trains))]
     return [
         {
-            name: Learned(texts_TD=(texts,), parameters=(found,), epochs=both.epochs)
-            for name, texts, found in zip(spaces, both.texts_TD, both.parameters, strict=True)
+            name: Learned(texts_TD=(texts,), parameters=(parameters,), epochs=both.epochs)
+            for name, texts, parameters in zip(spaces, both.texts_TD, both.parameters, strict=True)
         }
         for both in learn(list(spaces.values()), targets, trains, settings)
     ]
@@ -122,47 +138,50 @@ def tune(
 
 def tuned_logits(spaces: Mapping[str, Space], tuned: Mapping[str, Learned], which: _I) -> dict[str, torch.Tensor]:
     """Log probabilities [n,A] of some pictures by every variant, and fused."""
-    found = {name: predict(space, tuned[name].texts_TD[0], which) for name, space in spaces.items()}
-    return {**found, FUSED: fuse_logits(list(found.values()))}
+    return _with_fused({name: predict(space, tuned[name].texts_TD[0], which) for name, space in spaces.items()})
 
 
 def _zero_shot(spaces: Mapping[str, Space], which: _I) -> dict[str, torch.Tensor]:
-    found = {name: predict(space, zero_shot(space), which) for name, space in spaces.items()}
-    return {**found, FUSED: fuse_logits(list(found.values()))}
+    return _with_fused({name: predict(space, zero_shot(space), which) for name, space in spaces.items()})
 
 
 def _probe(spaces: Mapping[str, Space], targets: _I, train: _I, test: _I) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = {}
+    logits: dict[str, torch.Tensor] = {}
     for name, space in spaces.items():
         images = space.images_ND.numpy()
         classes = len(space.spans)
-        found[name] = apply_probe(fit_probe(images[train], targets[train], classes), images[test])
-    return {**found, FUSED: fuse_logits(list(found.values()))}
+        logits[name] = apply_probe(fit_probe(images[train], targets[train], classes), images[test])
+    return _with_fused(logits)
 
 
-def _gather(parts: Sequence[Mapping[str, torch.Tensor]], folds: Sequence[_I], count: int) -> dict[str, torch.Tensor]:
+def _with_fused(logits: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {**logits, FUSED: fuse_logits(list(logits.values()))}
+
+
+def _gather(logits: Sequence[Mapping[str, torch.Tensor]], folds: Sequence[_I], count: int) -> dict[str, torch.Tensor]:
     """What each fold's learner says of its own pictures, as one table."""
     whole: dict[str, torch.Tensor] = {}
-    for name, first in parts[0].items():
+    for name, first in logits[0].items():
         table = torch.empty((count, first.shape[1]))
-        for part, fold in zip(parts, folds, strict=True):
-            table[torch.from_numpy(fold)] = part[name]
+        for fold_logits, fold in zip(logits, folds, strict=True):
+            table[torch.from_numpy(fold)] = fold_logits[name]
         whole[name] = table
     return whole
 
 
 def _points(
-    method: str,
-    shots: str,
-    pictures: float,
-    logits: Mapping[str, torch.Tensor],
-    targets: _I,
-    folds: Sequence[_I],
-    epochs: tuple[int, ...] = (),
+    method: str, drawn: _Drawn, logits: Mapping[str, torch.Tensor], targets: _I, folds: Sequence[_I]
 ) -> Iterator[Point]:
     single = len(logits) == 2  # one variant: fused is the same
-    for variant, found in logits.items():
+    for variant, variant_logits in logits.items():
         if single and variant == FUSED:
             continue
-        quality = measure(found.double().exp().numpy(), targets, folds)
-        yield Point(method=method, variant=variant, shots=shots, pictures=pictures, quality=quality, epochs=epochs)
+        quality = measure(variant_logits.double().exp().numpy(), targets, folds)
+        yield Point(
+            method=method,
+            variant=variant,
+            shots=drawn.shots,
+            pictures=drawn.pictures,
+            quality=quality,
+            epochs=drawn.epochs,
+        )

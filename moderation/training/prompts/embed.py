@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from moderation.scoring.devices import pick_device, pick_dtype
 from moderation.sources.fetch import Fetcher
 from moderation.types import F32, Frame, Item
 
-_CHUNK = 1024  # pictures a file of the cache: what an interruption loses
+_CHUNK = 1024  # pictures per file of the cache: what an interruption loses
 _THREADS = 8
 _BUDGET_BYTES = 256 << 20
 _LOG = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Embedded:
     computed: int
 
 
-class Cache:
+class EmbeddingCache:
     """Embeddings of one model in a folder: files of up to 1,024 rows, each naming its pictures in its header."""
 
     def __init__(self, folder: Path) -> None:
@@ -88,18 +88,31 @@ class Cache:
         from safetensors import safe_open
 
         wanted: dict[Path, list[tuple[int, int]]] = {}
-        found: dict[int, F32] = {}
+        vectors: dict[int, F32] = {}
         for place, name in enumerate(names):
             if name in self._fresh:
-                found[place] = self._fresh[name].numpy()
+                vectors[place] = self._fresh[name].numpy()
             else:
                 path, row = self._rows[name]
                 wanted.setdefault(path, []).append((place, row))
         for path, rows in wanted.items():
             with safe_open(str(path), framework="np") as file:
                 table = file.get_tensor("embeddings")
-            found.update({place: table[row] for place, row in rows})
-        return np.stack([found[place] for place in range(len(names))]).astype(np.float32, copy=False)
+            vectors.update({place: table[row] for place, row in rows})
+        return np.stack([vectors[place] for place in range(len(names))]).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ReadItem:
+    """An item as read. name: sha256 of its bytes; None where they could not be read.
+
+    frame: what is to be embedded; None where every cache has it. problem: why nothing can be embedded, else "".
+    """
+
+    item: Item
+    name: str | None
+    frame: Frame | None = None
+    problem: str = ""
 
 
 def embed_items(
@@ -109,68 +122,108 @@ def embed_items(
 
     Of an item with several frames the one in the middle stands for it. What cannot be read is in `failed`.
     """
-    device = pick_device(config.stack.device)
-    dtype = pick_dtype(config.stack.dtype, device)
-    caches = {clip.name: Cache(folder / _cache_key(clip, net, config, dtype)) for clip, net in variants}
+    towers = _Towers(variants, config, folder)
+    names: list[str | None] = []
+    failed: dict[str, str] = {}
+    with ThreadPoolExecutor(_THREADS) as pool, closing(_read_items(items, towers, config, pool)) as reading:
+        for read in reading:
+            if read.problem or read.name is None:
+                failed[read.item.uri] = read.problem
+                names.append(None)
+                continue
+            names.append(read.name)
+            if read.frame is not None:
+                towers.add(read.name, read.frame)
+    towers.finish()
+    hashes = tuple(name for name in names if name is not None)
+    return Embedded(
+        kept=np.array([i for i, name in enumerate(names) if name is not None], dtype=np.int64),
+        hashes=hashes,
+        vectors=towers.read(hashes),
+        failed=failed,
+        computed=towers.computed,
+    )
+
+
+def _read_items(
+    items: Sequence[Item], towers: _Towers, config: Config, pool: ThreadPoolExecutor
+) -> Generator[_ReadItem, None, None]:
+    """The items in order, read ahead by the pool."""
     fetch = Fetcher(items, config.media)
 
-    def read(item: Item) -> tuple[Item, str | None, Frame | None, str]:
+    def read(item: Item) -> _ReadItem:
         payloads = fetch(item)
         whole = [p for p in payloads if isinstance(p, bytes)]
         if len(whole) != len(payloads) or not whole:
-            return item, None, None, str(next((p for p in payloads if not isinstance(p, bytes)), "nothing to read"))
+            problem = next((p for p in payloads if not isinstance(p, bytes)), "nothing to read")
+            return _ReadItem(item=item, name=None, problem=str(problem))
         name = hashlib.sha256(b"".join(hashlib.sha256(p).digest() for p in whole)).hexdigest()
-        if all(name in cache for cache in caches.values()):
-            return item, name, None, ""
+        if towers.have(name):
+            return _ReadItem(item=item, name=name)
         media = decode_item(item, payloads, config.media)
         if not media.frames:
-            return item, name, None, f"{media.error}: {media.error_detail}"
-        return item, name, media.frames[len(media.frames) // 2], ""
+            return _ReadItem(item=item, name=name, problem=f"{media.error}: {media.error_detail}")
+        return _ReadItem(item=item, name=name, frame=media.frames[len(media.frames) // 2])
 
-    names: list[str | None] = []
-    failed: dict[str, str] = {}
-    waiting: dict[str, Frame] = {}
-    towers: list[Clip] = []
-    computed = 0
-
-    def embed_waiting() -> None:
-        nonlocal computed
-        if waiting and not towers:
-            towers.extend(_load(clip, device, dtype) for clip, _ in variants)
-        for clip in towers if waiting else ():
-            _embed(clip, caches[clip.name], waiting, device, dtype)
-        computed += len(waiting)
-        waiting.clear()
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        reading = map_ahead(
-            read,
-            items,
-            pool,
-            most=4 * _THREADS,
-            budget_bytes=_BUDGET_BYTES,
-            expected_bytes=lambda item: item.size_bytes + 3 * config.media.canvas_px**2 * 2,
-            held_bytes=lambda found: found[2].pixels.nbytes if found[2] is not None else 0,
-        )
-        with closing(reading):
-            for item, name, frame, why in reading:
-                if frame is not None and name is not None:
-                    waiting[name] = frame
-                if why or name is None:
-                    failed[item.uri] = why
-                    name = None
-                names.append(name)
-                if len(waiting) >= config.stack.batch_size:
-                    embed_waiting()
-    embed_waiting()
-    for cache in caches.values():
-        cache.flush()
-    kept = [i for i, name in enumerate(names) if name is not None]
-    hashes = tuple(name for name in names if name is not None)
-    vectors = {name: cache.read(hashes) if hashes else np.zeros((0, 0), np.float32) for name, cache in caches.items()}
-    return Embedded(
-        kept=np.array(kept, dtype=np.int64), hashes=hashes, vectors=vectors, failed=failed, computed=computed
+    return map_ahead(
+        read,
+        items,
+        pool,
+        most=4 * _THREADS,
+        budget_bytes=_BUDGET_BYTES,
+        expected_bytes=lambda item: item.size_bytes + 3 * config.media.canvas_px**2 * 2,
+        held_bytes=lambda read_item: read_item.frame.pixels.nbytes if read_item.frame is not None else 0,
     )
+
+
+class _Towers:
+    """The image towers of all variants with their caches; loaded at the first frame, run batch by batch."""
+
+    def __init__(self, variants: Sequence[tuple[Clip, ClipNetwork]], config: Config, folder: Path) -> None:
+        self._device = pick_device(config.stack.device)
+        self._dtype = pick_dtype(config.stack.dtype, self._device)
+        self._batch_size = config.stack.batch_size
+        self._clips = [clip for clip, _ in variants]
+        self._caches = {
+            clip.name: EmbeddingCache(folder / _cache_key(clip, network, config, self._dtype))
+            for clip, network in variants
+        }
+        self._loaded: list[Clip] = []
+        self._waiting: dict[str, Frame] = {}
+        self.computed = 0
+
+    def have(self, name: str) -> bool:
+        """Whether every variant's cache has this picture."""
+        return all(name in cache for cache in self._caches.values())
+
+    def add(self, name: str, frame: Frame) -> None:
+        """Embed a picture, with others that wait."""
+        self._waiting[name] = frame
+        if len(self._waiting) >= self._batch_size:
+            self._embed_waiting()
+
+    def finish(self) -> None:
+        """Embed what waits, and write the caches."""
+        self._embed_waiting()
+        for cache in self._caches.values():
+            cache.flush()
+
+    def read(self, names: Sequence[str]) -> dict[str, F32]:
+        """Variant -> float32 [N,D]."""
+        return {
+            variant: cache.read(names) if names else np.zeros((0, 0), np.float32)
+            for variant, cache in self._caches.items()
+        }
+
+    def _embed_waiting(self) -> None:
+        if not self._waiting:
+            return
+        if not self._loaded:
+            self._loaded = [_load(clip, self._device, self._dtype) for clip in self._clips]
+        for clip in self._loaded:
+            _embed(clip, self._caches[clip.name], self._waiting, self._device, self._dtype)
+        self.computed += len(self._waiting)
+        self._waiting.clear()
 
 
 def _load(clip: Clip, device: torch.device, dtype: torch.dtype) -> Clip:
@@ -178,7 +231,9 @@ def _load(clip: Clip, device: torch.device, dtype: torch.dtype) -> Clip:
     return clip
 
 
-def _embed(clip: Clip, cache: Cache, frames: Mapping[str, Frame], device: torch.device, dtype: torch.dtype) -> None:
+def _embed(
+    clip: Clip, cache: EmbeddingCache, frames: Mapping[str, Frame], device: torch.device, dtype: torch.dtype
+) -> None:
     names = [name for name in frames if name not in cache]
     if not names:
         return
@@ -186,8 +241,8 @@ def _embed(clip: Clip, cache: Cache, frames: Mapping[str, Frame], device: torch.
     batch = TensorFrames([f.pixels for f in chosen], [(f.width, f.height) for f in chosen], device)
     half = torch.autocast(device.type, torch.bfloat16) if dtype == torch.bfloat16 else nullcontext()
     with torch.inference_mode(), half:  # as the stack runs it
-        found = torch.nn.functional.normalize(clip.embed(batch).float(), dim=1).cpu()
-    for name, vector in zip(names, found, strict=True):
+        vectors = torch.nn.functional.normalize(clip.embed(batch).float(), dim=1).cpu()
+    for name, vector in zip(names, vectors, strict=True):
         cache.add(name, vector.clone())
 
 

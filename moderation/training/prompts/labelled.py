@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import re
@@ -12,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moderation import storage
+from moderation.config.hints import closest, did_you_mean
 from moderation.detectors.clip.questions import Question
 from moderation.detectors.clip.tuned import class_names
 from moderation.errors import UsageError
 from moderation.types import Item
 
-_MOST_BYTES = 256 << 20
+_MAX_BYTES = 256 << 20
 # Columns that may name the picture, the first of them that is there.
 NAMES = ("uri", "item_id", "path", "file", "filename", "file_name", "image", "img_name", "name")
 _YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
@@ -71,7 +71,7 @@ def read_labels(uri: str, question: Question, *, column: str = "label", rules: S
     classes = class_names(question)
     for rule in rules:
         _class_of(rule.name, classes, f"--rule {rule.name}")
-    found: dict[str, int] = {}
+    labels: dict[str, int] = {}
     for number, row in enumerate(_read_rows(uri), start=2):
         where = f"{uri}, line {number}"
         key = next((row[name] for name in NAMES if row.get(name)), None)
@@ -80,11 +80,11 @@ def read_labels(uri: str, question: Question, *, column: str = "label", rules: S
         target = _by_rules(row, rules, classes, where) if rules else _by_column(row, column, classes, where)
         if target is None:
             continue
-        if found.setdefault(key, target) != target:
+        if labels.setdefault(key, target) != target:
             raise UsageError(f"{where}: {key!r} has two labels")
-    if not found:
+    if not labels:
         raise UsageError(f"{uri}: labels nothing")
-    return found
+    return labels
 
 
 def join_labels(items: Iterable[Item], labels: Mapping[str, int], source: str, classes: Sequence[str]) -> Labelled:
@@ -93,62 +93,69 @@ def join_labels(items: Iterable[Item], labels: Mapping[str, int], source: str, c
     Raises UsageError when a class has fewer than two pictures, or a name could mean several.
     """
     listed = list(items)
-    keys = [_keys(item, source) for item in listed]
-    common = Counter(key for own in keys for key in set(own))
-    used: set[str] = set()
+    names = [_names(item, source) for item in listed]
+    bearers = Counter(name for own in names for name in set(own))
     chosen: list[Item] = []
     targets: list[int] = []
-    for item, own in zip(listed, keys, strict=True):
-        key = next((key for key in own if key in labels), None)
-        if key is None:
+    for item, own in zip(listed, names, strict=True):
+        name = next((name for name in own if name in labels), None)
+        if name is None:
             continue
-        if common[key] > 1:
-            raise UsageError(f"the label of {key!r} could mean {common[key]} pictures; write more of its path")
-        used.add(key)
+        if bearers[name] > 1:
+            raise UsageError(f"the label of {name!r} could mean {bearers[name]} pictures; write more of its path")
         chosen.append(item)
-        targets.append(labels[key])
+        targets.append(labels[name])
     if not chosen:
         example = next(iter(labels))
         raise UsageError(f"{source}: none of its {len(listed)} pictures has a label; the first label is of {example!r}")
-    counts = Counter(targets)
-    for index, name in enumerate(classes):
-        if counts[index] < 2:
-            raise UsageError(f"class {name!r} has {counts[index]} labelled pictures; at least two are needed")
+    _refuse_small_classes(Counter(targets), classes)
     return Labelled(items=tuple(chosen), targets=tuple(targets), unlabelled=len(listed) - len(chosen))
 
 
+def _refuse_small_classes(counts: Mapping[int, int], classes: Sequence[str]) -> None:
+    for index, name in enumerate(classes):
+        if counts[index] < 2:
+            raise UsageError(f"class {name!r} has {counts[index]} labelled pictures; at least two are needed")
+
+
 def _read_rows(uri: str) -> Iterator[Mapping[str, str]]:
-    try:
-        data = storage.read_bytes(uri, offset=0, length=_MOST_BYTES + 1)
-    except FileNotFoundError as error:
-        raise UsageError(f"{uri}: no such file") from error
-    if len(data) > _MOST_BYTES:
-        raise UsageError(f"{uri}: over {_MOST_BYTES >> 20} MiB of labels")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{uri}: not UTF-8 text") from error
+    text = _read_text(uri)
     if uri.lower().endswith((".jsonl", ".ndjson")):
-        for number, line in enumerate(text.splitlines(), start=1):
-            try:
-                row = json.loads(line) if line.strip() else {}
-            except ValueError as error:
-                raise UsageError(f"{uri}, line {number}: not JSON") from error
-            if not isinstance(row, dict):
-                raise UsageError(f"{uri}, line {number}: not a JSON object")
-            if row:
-                yield {str(key): "" if value is None else str(value) for key, value in row.items()}
+        yield from _json_rows(uri, text)
         return
     delimiter = "\t" if uri.lower().endswith(".tsv") else ","
     for record in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
         yield {key: value or "" for key, value in record.items() if isinstance(key, str)}
 
 
+def _read_text(uri: str) -> str:
+    try:
+        data = storage.read_bytes(uri, offset=0, length=_MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise UsageError(f"{uri}: no such file") from error
+    if len(data) > _MAX_BYTES:
+        raise UsageError(f"{uri}: over {_MAX_BYTES >> 20} MiB of labels")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{uri}: not UTF-8 text") from error
+
+
+def _json_rows(uri: str, text: str) -> Iterator[Mapping[str, str]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except ValueError as error:
+            raise UsageError(f"{uri}, line {number}: not JSON") from error
+        if not isinstance(row, dict):
+            raise UsageError(f"{uri}, line {number}: not a JSON object")
+        if row:
+            yield {str(key): "" if value is None else str(value) for key, value in row.items()}
+
+
 def _by_column(row: Mapping[str, str], column: str, classes: Sequence[str], where: str) -> int | None:
     if column not in row:
-        close = difflib.get_close_matches(column, list(row), n=1, cutoff=0.4)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(row)}"
-        raise UsageError(f"{where}: no column {column!r}{hint}")
+        raise UsageError(f"{where}: no column {column!r}{did_you_mean(column, row)}")
     text = row[column].strip()
     return _class_of(text, classes, where) if text else None
 
@@ -175,12 +182,13 @@ def _class_of(text: str, classes: Sequence[str], where: str) -> int:
     if "against" in classes and text.lower() in _YES | _NO:
         other = classes.index("against")
         return other if text.lower() in _NO else 1 - other
-    close = difflib.get_close_matches(text, classes, n=1, cutoff=0.4)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    near = closest(text, classes)
+    hint = f"; did you mean {near!r}?" if near is not None else ""
     raise UsageError(f"{where}: no class {text!r}{hint}; there are: {', '.join(classes)}")
 
 
-def _keys(item: Item, source: str) -> list[str]:
+def _names(item: Item, source: str) -> list[str]:
+    """What a label may call an item, the surest first."""
     name = item.objects[0].name if item.objects else ""
     base = item.uri.rsplit("/", 1)[-1] or name
     below = item.uri.removeprefix(storage.canonical(source).rstrip("/") + "/")

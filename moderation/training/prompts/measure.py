@@ -18,7 +18,7 @@ _PROBE_LENGTH = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quality:
+class AnswerQuality:
     """accuracy, auc: 0..1 (auc of several classes: mean of one against the rest; None where a class is missing).
 
     precision, recall: by class; None where nothing was called so, or nothing is so. spread: standard deviation of the
@@ -32,20 +32,27 @@ class Quality:
     spread: float | None = None
 
 
-def measure(probabilities: _F, targets: _I, folds: Sequence[_I] = ()) -> Quality:
-    """Quality of answers float64 [N,A] to pictures of classes int64 [N]. folds: indices, for the spread."""
+def measure(probabilities: _F, targets: _I, folds: Sequence[_I] = ()) -> AnswerQuality:
+    """The quality of answers float64 [N,A] to pictures of classes int64 [N]. folds: indices, for the spread."""
     called = probabilities.argmax(axis=1)
     right = called == targets
     classes = range(probabilities.shape[1])
     areas = [area_under_curve(probabilities[:, c], targets == c) for c in classes]
-    known = [a for a in areas if a is not None]
-    return Quality(
+    return AnswerQuality(
         accuracy=float(right.mean()),
-        auc=None if len(known) < len(areas) else areas[0] if len(areas) == 2 else float(np.mean(known)),
+        auc=_mean_area(areas),
         precision=tuple(_share(right, called == c) for c in classes),
         recall=tuple(_share(right, targets == c) for c in classes),
         spread=float(np.std([right[fold].mean() for fold in folds])) if len(folds) > 1 else None,
     )
+
+
+def _mean_area(areas: Sequence[float | None]) -> float | None:
+    """Over the classes; the areas of two classes are equal."""
+    defined = [area for area in areas if area is not None]
+    if len(defined) < len(areas):
+        return None
+    return defined[0] if len(defined) == 2 else float(np.mean(defined))
 
 
 def area_under_curve(scores: _F, positive: npt.NDArray[np.bool_]) -> float | None:
@@ -69,9 +76,9 @@ def fit_probe(images: npt.NDArray[np.float32], targets: _I, classes: int) -> tup
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
         wrong = torch.nn.functional.cross_entropy(x @ weight.T + bias, y, reduction="sum") * _PROBE_C
-        found: torch.Tensor = wrong + 0.5 * weight.square().sum()
-        found.backward()  # type: ignore[no-untyped-call] # torch leaves it so
-        return found
+        total: torch.Tensor = wrong + 0.5 * weight.square().sum()
+        total.backward()  # type: ignore[no-untyped-call] # torch leaves it so
+        return total
 
     optimizer.step(loss)  # type: ignore[no-untyped-call] # torch leaves it so
     return weight.detach(), bias.detach()

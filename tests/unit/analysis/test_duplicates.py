@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from moderation.analysis.duplicates import Nearness, as_table, group_pictures
 from moderation.analysis.pictures import Pictures
 from moderation.errors import UsageError
-from moderation.hashes.embedding_pairs import Confirm, alike_pairs
+from moderation.hashes.embedding_pairs import HashConfirmation, alike_pairs
 
 
 def turned(hash_: bytes, bits: int) -> bytes:
@@ -143,6 +143,8 @@ def test_alike_embeddings_need_hashes_that_agree(exact_up_to: int) -> None:
     vectors[5] = np.nan
     hashes = np.frombuffer(chance.bytes(40 * 32), np.uint8).reshape(-1, 32).copy()
     hashes[1] = np.frombuffer(turned(hashes[0].tobytes(), 80), np.uint8)
-    left, right, apart = alike_pairs(vectors, 0.9, Confirm(hashes=hashes, distance=90), exact_up_to=exact_up_to)
+    left, right, apart = alike_pairs(
+        vectors, 0.9, HashConfirmation(hashes=hashes, distance=90), exact_up_to=exact_up_to
+    )
     assert (left.tolist(), right.tolist()) == ([0], [1])
     assert 0 < apart[0] < 0.1

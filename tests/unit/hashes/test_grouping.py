@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moderation.hashes.grouping import Edges, Stars, group_by_heads
+from moderation.hashes.grouping import Edges, HeadGroups, group_by_heads
 
 Pair = tuple[int, int, int, float]  # left, right, relation, distance
 
@@ -22,7 +22,7 @@ def edges(*pairs: Pair) -> Edges:
 
 
 def heads(nodes: int, *pairs: Pair) -> list[int]:
-    found: Stars = group_by_heads(nodes, edges(*pairs))
+    found: HeadGroups = group_by_heads(nodes, edges(*pairs))
     heads_: list[int] = found.head.tolist()
     return heads_
 

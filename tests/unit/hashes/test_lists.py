@@ -11,12 +11,12 @@ import pytest
 from moderation.errors import UsageError
 from moderation.hashes import exchange
 from moderation.hashes.exchange import read_exchange
-from moderation.hashes.lists import LIST_SCHEMA, Known, encode_list, read_list
+from moderation.hashes.lists import LIST_SCHEMA, KnownPicture, encode_list, read_list
 
 A, B, C = ("0f" * 32, "f0" * 32, "37" * 32)
 
 
-def read(text: str, format_: str = "csv", group: str | None = None) -> list[Known]:
+def read(text: str, format_: str = "csv", group: str | None = None) -> list[KnownPicture]:
     return read_exchange(text.splitlines(keepends=True), format_, name="list", label="known", group=group).entries
 
 
@@ -26,7 +26,7 @@ def refused(text: str, format_: str = "csv") -> str:
     return str(error.value)
 
 
-def written(folder: Path, *entries: Known) -> Path:
+def written(folder: Path, *entries: KnownPicture) -> Path:
     path = folder / "known.arrow"
     path.write_bytes(encode_list(entries)[0])
     return path
@@ -35,13 +35,15 @@ def written(folder: Path, *entries: Known) -> Path:
 def test_a_csv_of_our_own_is_read_whatever_the_order_of_its_columns() -> None:
     text = f"label,hash,quality,group,entry,notes\nspam,{A.upper()},77,,7,\n,{B},,film,,seen twice\n"
     assert read(text) == [
-        Known(hash=bytes.fromhex(A), label="spam", quality=77, entry="7"),
-        Known(hash=bytes.fromhex(B), label="known", group="film"),
+        KnownPicture(hash=bytes.fromhex(A), label="spam", quality=77, entry="7"),
+        KnownPicture(hash=bytes.fromhex(B), label="known", group="film"),
     ]
 
 
 def test_a_spreadsheet_s_byte_order_mark_and_line_ends_do_no_harm() -> None:
-    assert read(f"\ufeffhash,quality\r\n{A},50\r\n\r\n") == [Known(hash=bytes.fromhex(A), label="known", quality=50)]
+    assert read(f"\ufeffhash,quality\r\n{A},50\r\n\r\n") == [
+        KnownPicture(hash=bytes.fromhex(A), label="known", quality=50)
+    ]
 
 
 def test_hexadecimal_lines_may_bring_quality_and_name() -> None:
@@ -59,7 +61,7 @@ def test_the_lines_of_a_vpdq_file_are_one_video() -> None:
 def test_threatexchange_csv_leaves_out_what_is_no_pdq() -> None:
     text = f'id,indicator,type,tags\n1,{A},HASH_PDQ,"spam,scam"\n2,{"a" * 32},HASH_MD5,x\n'
     found = read_exchange(text.splitlines(), "threatexchange", name="list", label="known")
-    assert found.entries == [Known(hash=bytes.fromhex(A), label="scam+spam", entry="1")]
+    assert found.entries == [KnownPicture(hash=bytes.fromhex(A), label="scam+spam", entry="1")]
     assert found.skipped == 1
 
 
@@ -73,7 +75,7 @@ def test_threatexchange_csv_leaves_out_what_is_no_pdq() -> None:
     ],
 )
 def test_threatexchange_json_is_read_as_page_array_or_lines(text: str) -> None:
-    assert read(text % A, "threatexchange") == [Known(hash=bytes.fromhex(A), label="scam", entry="9")]
+    assert read(text % A, "threatexchange") == [KnownPicture(hash=bytes.fromhex(A), label="scam", entry="9")]
 
 
 def test_bad_lines_are_named_by_their_numbers() -> None:
@@ -129,8 +131,8 @@ def test_names_that_would_deface_a_terminal_are_refused() -> None:
 
 
 def test_a_list_comes_back_as_it_was_written_sorted_and_each_once(tmp_path: Path) -> None:
-    b = Known(hash=bytes.fromhex(B), label="spam", group="film", quality=60, entry="2")
-    a = Known(hash=bytes.fromhex(A), label="scam")
+    b = KnownPicture(hash=bytes.fromhex(B), label="spam", group="film", quality=60, entry="2")
+    a = KnownPicture(hash=bytes.fromhex(A), label="scam")
     found = read_list(written(tmp_path, b, a, b))
     assert found.hashes.tobytes().hex() == A + B
     assert [found.labels[i] for i in found.label] == ["scam", "spam"]
@@ -140,12 +142,12 @@ def test_a_list_comes_back_as_it_was_written_sorted_and_each_once(tmp_path: Path
 
 
 def test_the_same_entries_in_another_order_have_the_same_bytes() -> None:
-    entries = [Known(hash=bytes([i]) * 32, label="x") for i in range(20)]
+    entries = [KnownPicture(hash=bytes([i]) * 32, label="x") for i in range(20)]
     assert encode_list(entries) == encode_list(entries[::-1])
 
 
 def test_entries_of_low_quality_are_left_out_and_those_of_unknown_kept(tmp_path: Path) -> None:
-    listed = [Known(hash=bytes.fromhex(h), label="x", quality=q) for h, q in ((A, 49), (B, 50), (C, None))]
+    listed = [KnownPicture(hash=bytes.fromhex(h), label="x", quality=q) for h, q in ((A, 49), (B, 50), (C, None))]
     assert {h.tobytes().hex() for h in read_list(written(tmp_path, *listed), quality=50).hashes} == {B, C}
     with pytest.raises(UsageError, match="no hash in it"):
         read_list(written(tmp_path, listed[0]), quality=50)
@@ -177,7 +179,7 @@ def test_another_table_and_another_version_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_damaged_list_is_never_half_read(tmp_path: Path) -> None:
-    entries = [Known(hash=bytes([i]) * 32, label="x", entry=str(i)) for i in range(100)]
+    entries = [KnownPicture(hash=bytes([i]) * 32, label="x", entry=str(i)) for i in range(100)]
     path = written(tmp_path, *entries)
     data = bytearray(path.read_bytes())
     chance = np.random.default_rng(0)

@@ -20,8 +20,8 @@ from moderation.errors import FatalError
 from moderation.ledger import store
 from moderation.ledger.copies import Target, write_copies
 from moderation.ledger.difference import Choice, difference
-from moderation.ledger.entry import NightFacts, judged_rows, marked_rows
-from moderation.ledger.index import ContentSet, Facts, load_known, locate
+from moderation.ledger.entry import FinishedNight, judged_rows, marked_rows
+from moderation.ledger.index import ContentSet, Provenance, load_index, locate
 from moderation.ledger.listing import Spool, read_listing, read_marks
 from moderation.ledger.rows import content_id, item_key, item_version, split_keys
 from moderation.ledger.store import Log, append, compact, is_entered, open_log, should_compact
@@ -34,7 +34,7 @@ from moderation.sources.items import make_id
 from moderation.types import F32, ErrorCode, Item, ItemVotes, Judgement, Kind, MediaObject, Shard, Status, Verdict
 
 CONFIG = Config(shards=ShardConfig(max_items=3))
-FACTS = Facts(source="s3://b/in", stack_fingerprint="stack-1", policy_hash="policy-1")
+FACTS = Provenance(source="s3://b/in", stack_fingerprint="stack-1", policy_hash="policy-1")
 LABELS = ("tiny.red",)
 MD5 = "0123456789abcdef0123456789abcde"  # and one more digit
 numbers = itertools.count()
@@ -57,7 +57,7 @@ class World:
     base: str
     errors: dict[str, ErrorCode] = field(default_factory=dict)  # file name -> what goes wrong with it
     hashes: dict[str, str] = field(default_factory=dict)  # file name -> sha256
-    facts: Facts = FACTS
+    facts: Provenance = FACTS
     nights: int = 0
     started: datetime = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -70,7 +70,7 @@ class World:
 
     def listing(self, items: Sequence[Item], choice: Choice) -> Iterator[Item]:
         log = open_log(self.ledger)
-        return difference(iter(items), load_known(log, self.facts), log, self.facts, choice, Spool(self.out()))
+        return difference(iter(items), load_index(log, self.facts), log, self.facts, choice, Spool(self.out()))
 
     def night(self, items: Sequence[Item], choice: Choice | None = None, *, enter: bool = True) -> Counts:
         self.nights += 1
@@ -137,7 +137,7 @@ class World:
     def enter(self, copies: Sequence[Shard]) -> None:
         out = self.out()
         at = self.started + timedelta(days=self.nights)
-        facts = NightFacts(out=out, format="parquet", facts=self.facts, judged_at=at)
+        facts = FinishedNight(out=out, format="parquet", provenance=self.facts, judged_at=at)
         shards = itertools.chain(planned(out), copies)
         rows = itertools.chain(marked_rows(open_log(self.ledger), read_marks(out), at), judged_rows(shards, facts))
         append(self.ledger, f"{self.nights:04d}", rows)
@@ -280,7 +280,7 @@ def test_a_listing_that_breaks_marks_nothing(world: World) -> None:
 
     world.nights += 1
     log = open_log(world.ledger)
-    found = difference(broken(), load_known(log, FACTS), log, FACTS, Choice(), Spool(world.out()))
+    found = difference(broken(), load_index(log, FACTS), log, FACTS, Choice(), Spool(world.out()))
     with pytest.raises(storage.StorageError):
         list(found)
     assert read_listing(world.out()) is None
@@ -476,7 +476,7 @@ def test_a_part_that_is_not_its_shard_is_not_entered(world: World) -> None:
     world.night(listed("a"), enter=False)
     (shard,) = planned(world.out())
     wrong = replace(shard, items=(item("b"),))
-    facts = NightFacts(out=world.out(), format="parquet", facts=FACTS, judged_at=world.started)
+    facts = FinishedNight(out=world.out(), format="parquet", provenance=FACTS, judged_at=world.started)
     with pytest.raises(FatalError, match="does not hold the shard's items"):
         list(judged_rows([wrong], facts))
 
@@ -536,8 +536,8 @@ def test_many_or_large_batches_are_merged() -> None:
         files = {str(n): (store.LogFile(name=str(n), rows=rows),) for n in range(batches)}
         return Log(ledger="x", snapshot=(store.LogFile(name="s", rows=snapshot),), batches=files)
 
-    assert not should_compact(log(store.MOST_BATCHES, 10, 10))
-    assert should_compact(log(store.MOST_BATCHES + 1, 10, 10))
+    assert not should_compact(log(store.MAX_BATCHES, 10, 10))
+    assert should_compact(log(store.MAX_BATCHES + 1, 10, 10))
     assert should_compact(log(1, store.SMALL_ROWS + 1, 0))
     assert not should_compact(log(1, store.SMALL_ROWS + 1, 10 * store.SMALL_ROWS))
 

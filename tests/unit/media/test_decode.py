@@ -9,7 +9,7 @@ import pytest
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
-from moderation.media import decode as decode_module
+from moderation.media import objects
 from moderation.media.decode import decode_item
 from moderation.media.limits import abandoned_decodes, decode_with_deadline, spread, start_deadline
 from moderation.types import ErrorCode, Item, Kind, Media, MediaObject
@@ -50,7 +50,7 @@ def test_whatever_a_decoder_raises_becomes_a_code(
     def fail(*_: object) -> Media:
         raise problem
 
-    monkeypatch.setattr(decode_module, "decode_jpeg_image", fail)
+    monkeypatch.setattr(objects, "decode_jpeg_image", fail)
     assert one("a.jpg", JPEG).error is code
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
-from moderation.media import image as image_module
+from moderation.media import jpeg
 from moderation.media.image import decode_image
 from moderation.media.limits import canvas_size
 from moderation.types import ErrorCode, Frame, Media
@@ -191,10 +191,10 @@ def test_heic_with_its_package_decodes_upright() -> None:
 @pytest.mark.shared
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="../shared/data/images is not there")
 def test_the_fast_jpeg_decoder_gives_pillows_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    if image_module.simplejpeg is None:
+    if jpeg.simplejpeg is None:
         pytest.skip("simplejpeg is not installed")
     encoded = [path.read_bytes() for path in sorted(PHOTOGRAPHS.iterdir())[::5]]
     fast = [decode_image(data, CONFIG) for data in encoded]
-    monkeypatch.setattr(image_module, "simplejpeg", None)
+    monkeypatch.setattr(jpeg, "simplejpeg", None)
     for data, media in zip(encoded, fast, strict=True):
         assert np.array_equal(decode_image(data, CONFIG).frames[0].pixels, media.frames[0].pixels)

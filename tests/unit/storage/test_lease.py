@@ -12,7 +12,7 @@ import pytest
 
 from moderation import storage
 from moderation.errors import FatalError
-from moderation.storage.lease import Claim, Lease, LeaseHeldError, hold_lease, read_claims
+from moderation.storage.lease import Lease, LeaseClaim, LeaseHeldError, hold_lease, read_claims
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -20,9 +20,9 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "ledger") if request.param == "local" else f"memory://lease-{tmp_path.name}"
 
 
-def put(ledger: str, *, expires_in_s: float, holding: bool = True) -> Claim:
+def put(ledger: str, *, expires_in_s: float, holding: bool = True) -> LeaseClaim:
     now = time.time()
-    claim = Claim(
+    claim = LeaseClaim(
         token="other", host="night-host", pid=4711, started=now - 60, expires=now + expires_in_s, holding=holding
     )
     storage.publish(storage.join(ledger, "lease", "other.json"), json.dumps(asdict(claim)).encode())

@@ -15,7 +15,7 @@ from moderation.detectors.hashing.known import Known
 from moderation.detectors.hashing.pdq import Pdq
 from moderation.detectors.views import TensorFrames
 from moderation.errors import UsageError
-from moderation.hashes.lists import Known as Listed
+from moderation.hashes.lists import KnownPicture as Listed
 from moderation.hashes.lists import encode_list
 from moderation.types import U8, Region
 

@@ -11,18 +11,16 @@ from moderation.detectors.clip.questions import make_question
 from moderation.errors import UsageError
 from moderation.policy.aggregate import fuse
 from moderation.training.prompts.curve import FUSED, learning_curve, parse_shots, shots_name, tune
-from moderation.training.prompts.tune import (
+from moderation.training.prompts.spaces import (
     Settings,
     Space,
     class_logits,
-    draw_shots,
     fuse_logits,
-    learn,
     predict,
-    stratified_folds,
     word_space,
     zero_shot,
 )
+from moderation.training.prompts.tune import draw_shots, learn, stratified_folds
 
 DIM = 24
 QUICK = Settings(epochs=40, rate=0.3, folds=3, seed=3)

@@ -1,0 +1,110 @@
+"""Pre-cut keyframes: one frame per object, as if their video had been read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from moderation.config.model import MediaConfig
+from moderation.errors import ItemError
+from moderation.media.album import gather_members, with_max_frames, with_max_tiles
+from moderation.media.limits import Deadline, spread
+from moderation.media.objects import Payload, claims_media, decode_object
+from moderation.media.pixels import describe
+from moderation.media.sampling import widest_gap
+from moderation.types import ErrorCode, Frame, Item, Kind, Media
+
+# Attributes of keyframes that `moderation keyframes` cut.
+CUT_FROM = "cut_from."
+
+
+def decode_keyframes(item: Item, payloads: Sequence[Payload], config: MediaConfig, deadline: Deadline) -> Media:
+    """One frame per object, with the index and time that the source gave; at most max_frames, evenly spread."""
+    indices = _given_indices(item)
+    still_config = with_max_tiles(with_max_frames(config, 1), 0)
+    members: list[Media] = []
+    frames: list[Frame] = []
+    for position in _select_positions(payloads, config.max_frames):
+        source = item.objects[position]
+        member = _refuse_video(decode_object(claims_media(source), payloads[position], still_config, deadline))
+        frames.extend(replace(f, index=indices[position], time_s=source.time_s) for f in member.frames[:1])
+        members.append(replace(member, frames=()))
+    media = gather_members(Kind.KEYFRAMES, members, frames, len(payloads))
+    if any(name.startswith(CUT_FROM) for name in item.attributes):
+        return _as_cut(media, item.attributes)
+    return _with_own_gap(media)
+
+
+def _given_indices(item: Item) -> list[int]:
+    """The index of each object as the source gave it, or its position where one has none or two have the same."""
+    given = [o.frame for o in item.objects if o.frame is not None]
+    if len(given) == len(item.objects) == len(set(given)):
+        return given
+    return list(range(len(item.objects)))
+
+
+def _select_positions(payloads: Sequence[Payload], max_frames: int) -> Iterator[int]:
+    """Those evenly spread, and all that could not be read: what is missing is told."""
+    chosen = frozenset(spread(len(payloads), max_frames))
+    for position, payload in enumerate(payloads):
+        if position in chosen or isinstance(payload, ItemError):
+            yield position
+
+
+def _refuse_video(member: Media) -> Media:
+    if member.kind is not Kind.VIDEO or member.error is not None:
+        return member
+    return Media(kind=Kind.VIDEO, error=ErrorCode.UNSUPPORTED_TYPE, error_detail="a video among keyframes")
+
+
+def _with_own_gap(media: Media) -> Media:
+    """With the widest gap between the frames, where all of them have a time."""
+    times_s = [f.time_s for f in media.frames if f.time_s is not None]
+    if len(times_s) < max(2, len(media.frames)):
+        return media
+    begin_s = min(times_s)
+    return replace(media, widest_gap_s=widest_gap([t - begin_s for t in times_s], max(times_s) - begin_s))
+
+
+def _as_cut(media: Media, attributes: Mapping[str, str]) -> Media:
+    """Keyframes with what was known of their video when they were cut: its size and length, and what was wrong with it.
+
+    The attributes may be a stranger's: a number that is none is left out, and a code can only make a verdict harsher.
+    """
+    media = _with_cut_size(media, attributes)
+    total = _number(attributes, "frames_total")
+    if total and total >= media.frames_total:
+        media = replace(media, frames_total=int(total))
+    media = _with_cut_duration(media, attributes)
+    code = attributes.get(CUT_FROM + "error_code")
+    if media.error is None and code in frozenset(ErrorCode) and code != ErrorCode.NOT_MEDIA:
+        detail = describe(attributes.get(CUT_FROM + "error_detail", ""))
+        media = replace(media, error=ErrorCode(code), error_detail=detail)
+    return media
+
+
+def _with_cut_size(media: Media, attributes: Mapping[str, str]) -> Media:
+    width, height = _number(attributes, "width"), _number(attributes, "height")
+    if not width or not height or min(width, height) < 1:
+        return media
+    frames = tuple(replace(f, width=int(width), height=int(height)) for f in media.frames)
+    return replace(media, frames=frames, width=int(width), height=int(height))
+
+
+def _with_cut_duration(media: Media, attributes: Mapping[str, str]) -> Media:
+    duration_s = _number(attributes, "duration_s")
+    times_s = [f.time_s for f in media.frames if f.time_s is not None]
+    if duration_s is None or not times_s or len(times_s) < len(media.frames):
+        return media
+    return replace(media, duration_s=duration_s, widest_gap_s=widest_gap(times_s, duration_s))
+
+
+def _number(attributes: Mapping[str, str], name: str) -> float | None:
+    """The attribute `cut_from.<name>` as a number that the tables can hold, 0 or more."""
+    text = attributes.get(CUT_FROM + name)
+    try:
+        value = float(text) if text is not None else math.nan
+    except ValueError:
+        return None
+    return value if 0 <= value < 2**31 else None

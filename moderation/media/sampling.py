@@ -1,0 +1,85 @@
+"""Which frames of a video to score, from their times alone. Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from moderation.config.model import MediaConfig
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+
+def choose_frames(
+    times_s: F64,
+    duration_s: float,
+    keys: I64,
+    config: MediaConfig,
+    shots: Sequence[int] = (),
+) -> list[int]:
+    """Indices of the frames to score, ascending, at most `config.max_frames`.
+
+    times_s: float64 [N], when each frame is shown, ascending from 0. keys: indices of the keyframes.
+    keyframes: those, and evenly placed ones wherever two (or an end) are more than max_gap_s apart; uniform: one every
+    1/fps seconds; hybrid: both, and the gaps; shots: the first, middle and last frames given, and the gaps.
+    """
+    total = len(times_s)
+    chosen: set[int] = set()
+    if config.sampling in ("uniform", "hybrid"):
+        count = min(total, max(1, math.ceil(duration_s * config.fps)))
+        chosen.update(_nearest(times_s, np.arange(count) / config.fps))
+    if config.sampling in ("keyframes", "hybrid"):
+        chosen.update(int(k) for k in keys if 0 <= k < total)
+        chosen.add(0)  # the first frame, also where the index of keyframes is empty or begins late
+        chosen.update(_fill_gaps(times_s, duration_s, sorted(chosen), config.max_gap_s))
+    if config.sampling == "shots":
+        chosen.update({0, *shots})
+        chosen.update(_fill_gaps(times_s, duration_s, sorted(chosen), config.max_gap_s))
+    return thin_out(times_s, sorted(chosen), config.max_frames)
+
+
+def widest_gap(times_s: list[float], duration_s: float) -> float:
+    """Seconds between two of these times, or an end, that are furthest apart."""
+    marks = np.sort(np.array([0.0, *times_s, max([duration_s, *times_s])]))
+    return float(np.diff(marks).max())
+
+
+def _fill_gaps(times_s: F64, duration_s: float, chosen: list[int], max_gap_s: float) -> list[int]:
+    marks = [*(float(times_s[i]) for i in chosen), duration_s]
+    wanted: list[float] = []
+    for start, end in pairwise(marks):
+        # 2 % of tolerance: a gap of 5.005 s is one of 5 s.
+        parts = math.ceil((end - start) / max_gap_s - 0.02)
+        parts = min(parts, len(times_s))
+        wanted.extend(start + (end - start) * k / parts for k in range(1, parts))
+    return _nearest(times_s, np.array(wanted))
+
+
+def thin_out(times_s: F64, chosen: list[int], limit: int) -> list[int]:
+    """At most `limit` of `chosen`, evenly over time: nearest to even marks first, then into the widest gaps."""
+    if len(chosen) <= limit:
+        return chosen
+    candidates = np.array(chosen)
+    at = times_s[candidates]
+    marks = np.linspace(at[0], at[-1], limit) if limit > 1 else np.array([(at[0] + at[-1]) / 2])
+    kept = set(_nearest(at, marks))
+    distance = np.min(np.abs(at[:, None] - at[sorted(kept)][None, :]), axis=1)
+    while len(kept) < limit:
+        furthest = int(distance.argmax())
+        kept.add(furthest)
+        distance = np.minimum(distance, np.abs(at - at[furthest]))
+        distance[sorted(kept)] = -1.0
+    return [int(i) for i in candidates[sorted(kept)]]
+
+
+def _nearest(times_s: F64, wanted_s: F64) -> list[int]:
+    """The index of the time nearest to each wanted one."""
+    right = np.searchsorted(times_s, wanted_s).clip(0, len(times_s) - 1)
+    left = (right - 1).clip(0)
+    closer_left = np.abs(times_s[left] - wanted_s) <= np.abs(times_s[right] - wanted_s)
+    return [int(i) for i in np.where(closer_left, left, right)]
