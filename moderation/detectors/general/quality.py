@@ -16,7 +16,7 @@ LUMA: Final = (0.299, 0.587, 0.114)
 _LEVELS: Final = 256
 
 
-class Quality:
+class QualityDetector:
     """Five measurements; all but `megapixels` are of luma (0.299 R + 0.587 G + 0.114 B, rounded) at a fixed
     scale.
 

@@ -20,12 +20,12 @@ from moderation.types import F32, U8, Region
 
 _Cell = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
 # PDQ shrinks to 64 x 64: a part that is smaller has nothing to hash.
-_LEAST_CELL_PX: Final = 64
-_MOST_CUT: Final = 8
+_MIN_CELL_PX: Final = 64
+_MAX_CUT: Final = 8
 _WHOLE: Final = (1,)
 
 
-class Known:
+class KnownDetector:
     """Whether a frame is a near copy of a listed picture.
 
     - `match`: 1 when a listed hash is within `distance` bits of one of the frame's, 0 when none is. No similarity, so
@@ -116,7 +116,7 @@ class Known:
         """The parts of a frame, the whole first where it is asked for; none too small to hash, but for the whole."""
         found: list[_Cell] = []
         for cut in self.tiles:
-            if cut > 1 and min(width, height) // cut < _LEAST_CELL_PX:
+            if cut > 1 and min(width, height) // cut < _MIN_CELL_PX:
                 continue
             x, y = ([side * i // cut for i in range(cut + 1)] for side in (width, height))
             found += [(x[i], y[j], x[i + 1], y[j + 1]) for j in range(cut) for i in range(cut)]
@@ -144,11 +144,9 @@ def _in_range(options: Mapping[str, Any], key: str, default: int, most: int) -> 
 
 
 def _read_tiles(value: list[Any]) -> tuple[int, ...]:
-    if not value or any(
-        isinstance(cut, bool) or not isinstance(cut, int) or not 1 <= cut <= _MOST_CUT for cut in value
-    ):
+    if not value or any(isinstance(cut, bool) or not isinstance(cut, int) or not 1 <= cut <= _MAX_CUT for cut in value):
         raise UsageError(
-            f"detector 'known': option 'tiles' must list cuts from 1 to {_MOST_CUT}, such as [1, 2, 3], got {value!r}"
+            f"detector 'known': option 'tiles' must list cuts from 1 to {_MAX_CUT}, such as [1, 2, 3], got {value!r}"
         )
     return tuple(sorted(set(value)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,20 +10,21 @@ from typing import Any, Final, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from moderation.config.hints import closest
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
 from moderation.detectors.registry import check_options
 from moderation.errors import FatalError, UsageError
 
 CLASSES: Final = ("explicit", "suggestive", "person", "other")
 _MAX_HEAD_BYTES: Final = 1 << 20
-_LEAST_ODDS: Final = 0.018  # logits end at -4 and 4: what networks say beyond is how sure they are, not what it is
+_MIN_ODDS: Final = 0.018  # logits end at -4 and 4: what networks say beyond is how sure they are, not what it is
 
 
-class _Section(BaseModel):
+class _HeadSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Feature(_Section):
+class Feature(_HeadSection):
     """One number a frame, from votes: fused, then transformed.
 
     transform: identity; logit (of odds between 0.018 and 0.982); positive_logit: the same, 0 below a half.
@@ -38,7 +38,7 @@ class Feature(_Section):
     missing: float | None = None
 
 
-class Head(_Section):
+class Head(_HeadSection):
     """A linear head: softmax over the classes of weights x features + bias. The form of `classes.json`."""
 
     format: Literal["moderation.classes"]
@@ -146,7 +146,7 @@ def _compute(feature: Feature, columns: Mapping[str, torch.Tensor], null: torch.
         fused = values.amin(dim=0) if feature.fuse == "min" else values.amax(dim=0)
     if feature.transform == "identity":
         return fused
-    logit = torch.logit(fused, eps=_LEAST_ODDS)
+    logit = torch.logit(fused, eps=_MIN_ODDS)
     return logit if feature.transform == "logit" else logit.clamp(min=0)
 
 
@@ -155,7 +155,7 @@ def _read(vote: str, missing: float | None, columns: Mapping[str, torch.Tensor],
     if missing is not None:
         return null.nan_to_num(missing) if found is None else found.nan_to_num(missing)
     if found is None:
-        close = difflib.get_close_matches(vote, columns, n=1, cutoff=0.5)
-        hint = f"; the nearest it casts is {close[0]!r}" if close else ""
+        close = closest(vote, columns, cutoff=0.5)
+        hint = f"; the nearest it casts is {close!r}" if close else ""
         raise UsageError(f"detector 'classes': its head reads {vote!r}, which the stack does not cast{hint}")
     return found

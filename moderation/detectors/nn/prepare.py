@@ -38,12 +38,12 @@ _FUSED: Final[dict[Activation | None, tuple[str, list[float], str]]] = {
     "silu": ("swish", [], ""),
 }
 # A part of fewer frames fills no team; and this many frames wait at most for one slow core.
-_MOST_PARTS: Final = 4
+_MAX_PARTS: Final = 4
 # Sizes of which a layer keeps its weights packed: at least 4, for frames of one run have few shapes, and of a small
 # layer as many as are in this many bytes. Widths that are nearly the same take the same order, or else it is sorted for
 # the one call.
-_LEAST_PACKED: Final = 4
-_MOST_PACKED: Final = 64
+_MIN_PACKED: Final = 4
+_MAX_PACKED: Final = 64
 _PACKED_BYTES: Final = 2**20
 _WIDTHS_ALIKE: Final = 8
 # Of these torch offers a fused sum, too.
@@ -130,7 +130,7 @@ class Conv(nn.Conv2d):
             packed = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
             )
-            most = min(_MOST_PACKED, max(_LEAST_PACKED, _PACKED_BYTES // self.weight.nbytes))
+            most = min(_MAX_PACKED, max(_MIN_PACKED, _PACKED_BYTES // self.weight.nbytes))
             # Another thread may do the same meanwhile, with the same result.
             self._packed = {**dict(list(self._packed.items())[1 - most :]), size: packed}
         return packed
@@ -195,9 +195,9 @@ def _as_here(work: Callable[[_Given], _Made]) -> Callable[[_Given], _Made]:
     return run
 
 
-def count_parts(threads: int, most: int = _MOST_PARTS) -> int:
+def count_parts(threads: int, most: int = _MAX_PARTS) -> int:
     """In how many parts a batch goes through this many threads: 1 to 4, such that each has as many."""
-    return max(parts for parts in range(1, min(most, _MOST_PARTS) + 1) if threads % parts == 0)
+    return max(parts for parts in range(1, min(most, _MAX_PARTS) + 1) if threads % parts == 0)
 
 
 def _call(network: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -7,13 +7,13 @@ this detector is in no default configuration; whoever writes its name into one h
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 
+from moderation.config.hints import did_you_mean
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
 from moderation.detectors.nn.prepare import infer, prepare
 from moderation.detectors.registry import check_options
@@ -80,7 +80,7 @@ _SIDE: Final = 320
 _REPORTED: Final = 0.25
 _OVERLAP: Final = 0.45
 # Boxes of one frame, the surest first; the sample photographs have 60 at most before suppression.
-_MOST_BOXES: Final = 200
+_MAX_BOXES: Final = 200
 
 
 class Nudity:
@@ -97,7 +97,7 @@ class Nudity:
     name = "nudity"
     version = "1"
     labels: Sequence[str] = ("explicit", "suggestive", "covered", "parts")
-    ranges: Mapping[str, tuple[float, float]] = {"parts": (0.0, _MOST_BOXES)}
+    ranges: Mapping[str, tuple[float, float]] = {"parts": (0.0, _MAX_BOXES)}
     view = View(mode="canvas")
     cost_ms = 20.0
     weights: Sequence[Weights] = (
@@ -173,7 +173,7 @@ def keep_best(
     int64 [B,K], kept bool [B,K]; K is what the fullest frame has, and at most 200.
     """
     best, classes = found[:, 4:].max(dim=1)
-    most = min(_MOST_BOXES, max(1, int((best >= _REPORTED).sum(dim=1).max())))
+    most = min(_MAX_BOXES, max(1, int((best >= _REPORTED).sum(dim=1).max())))
     scores, order = best.topk(most, dim=1)
     classes = classes.gather(1, order)
     x, y, w, h = found[:, :4].gather(2, order[:, None].expand(-1, 4, -1)).unbind(dim=1)
@@ -215,21 +215,18 @@ def _checked(meaning: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
     for label, parts in meaning.items():
         if label not in DEFAULT_MEANING:
             raise UsageError(
-                f"detector 'nudity': meaning: no label {label!r}{_nearest(str(label), list(DEFAULT_MEANING))}"
+                f"detector 'nudity': meaning: no label {label!r}{did_you_mean(str(label), list(DEFAULT_MEANING))}"
             )
         if not isinstance(parts, Mapping):
             raise UsageError(f"detector 'nudity': meaning: {label}: expected part -> weight, got {parts!r}")
         for part, weight in parts.items():
             if part not in PARTS:
-                raise UsageError(f"detector 'nudity': meaning: {label}: no part {part!r}{_nearest(str(part), PARTS)}")
+                raise UsageError(
+                    f"detector 'nudity': meaning: {label}: no part {part!r}{did_you_mean(str(part), PARTS)}"
+                )
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
                 raise UsageError(f"detector 'nudity': meaning: {label}: {part}: weight must be 0 to 1, got {weight!r}")
     return dict(meaning)
-
-
-def _nearest(wrong: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
 
 
 assert len(PARTS) == CLASSES

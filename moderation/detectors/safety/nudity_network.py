@@ -81,7 +81,7 @@ class _Named(nn.Module):
         return out
 
 
-class _Pair(nn.Module):
+class _ConvPair(nn.Module):
     def __init__(self, width: int, *, shortcut: bool) -> None:
         super().__init__()
         self.cv1 = _Named(width, width, 3)
@@ -101,7 +101,7 @@ class _Split(nn.Module):
         half = width // 2
         self.cv1 = _Named(width_in, width)
         self.cv2 = _Named((2 + pairs) * half, width)
-        self.m = nn.ModuleList(_Pair(half, shortcut=shortcut) for _ in range(pairs))
+        self.m = nn.ModuleList(_ConvPair(half, shortcut=shortcut) for _ in range(pairs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         parts = list(self.cv1(x).chunk(2, dim=1))

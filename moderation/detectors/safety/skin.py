@@ -21,8 +21,8 @@ _DARK: Final = ((130.0, 170.0), (30.0, 130.0))
 _BESIDE: Final = ((110.0, 180.0), (0.0, 130.0))
 _GROWTH: Final = 3  # steps, of a pixel each
 
-_LEAST_REGION: Final = 0.005  # of the picture: a smaller one is not counted
-_MOST_ROUNDS: Final = 128  # of labelling; a spiral that needs more falls apart into two regions. Photographs need < 30
+_MIN_REGION: Final = 0.005  # of the picture: a smaller one is not counted
+_MAX_ROUNDS: Final = 128  # of labelling; a spiral that needs more falls apart into two regions. Photographs need < 30
 
 
 class Skin:
@@ -47,7 +47,7 @@ class Skin:
     name = "skin"
     version = "1"
     labels: Sequence[str] = ("share", "largest", "fill", "regions")
-    ranges: Mapping[str, tuple[float, float]] = {"regions": (0.0, 1 / _LEAST_REGION)}
+    ranges: Mapping[str, tuple[float, float]] = {"regions": (0.0, 1 / _MIN_REGION)}
     # open_nsfw's and quality's view: costs no resampling of its own beside them.
     view = View(mode="squash", resize=256, crop=224, interpolation="bilinear")
     cost_ms = 3.5
@@ -103,7 +103,7 @@ def describe_regions(skin: torch.Tensor) -> torch.Tensor:
     rows, columns = inside.any(dim=2), inside.any(dim=1)
     box = _span(rows) * _span(columns)
     fill = torch.where(largest > 0, largest / box.clamp_(min=1), torch.zeros_like(largest))
-    regions = (sizes >= _LEAST_REGION * area).sum(dim=1)
+    regions = (sizes >= _MIN_REGION * area).sum(dim=1)
     share = skin.flatten(1).float().mean(dim=1)
     return torch.stack([share, largest / area, fill, regions.float()], dim=1)
 
@@ -118,7 +118,7 @@ def label_regions(mask: torch.Tensor) -> torch.Tensor:
     # float32 counts to 2^24 exactly, and max_pool2d takes no integers.
     own = torch.arange(1, height * width + 1, dtype=torch.float32, device=mask.device).view(1, height, width)
     names = own * mask
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         spread = F.max_pool2d(names, 3, stride=1, padding=1) * mask
         flat = spread.view(count, -1)
         jumped = flat.gather(1, (flat.long() - 1).clamp_(min=0)).view_as(spread) * mask

@@ -6,7 +6,6 @@ the host, in a few threads: the library lets go of the interpreter while it look
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 import zxingcpp
 
+from moderation.config.hints import did_you_mean
 from moderation.detectors.base import FrameBatch, Scored, View, Weights
 from moderation.detectors.registry import check_options
 from moderation.errors import UsageError
@@ -39,8 +39,8 @@ _DEFAULT: Final = (
     "code39",
 )
 # The reader's time grows with the pixels: larger frames are made smaller first.
-_MOST_PIXELS: Final = 4_000_000
-_MOST_CODES: Final = 64
+_MAX_PIXELS: Final = 4_000_000
+_MAX_CODES: Final = 64
 _LONGEST_LABEL: Final = 200
 # Larger frames have no small codes that enlarging would help.
 _ENLARGED: Final = 2
@@ -76,7 +76,7 @@ class Codes:
 
     name = "codes"
     labels: Sequence[str] = ("count", "qr", "linear", "url", "contact")
-    ranges: Mapping[str, tuple[float, float]] = {"count": (0.0, _MOST_CODES)}
+    ranges: Mapping[str, tuple[float, float]] = {"count": (0.0, _MAX_CODES)}
     view = View(mode="canvas")
     cost_ms = 8.0
     weights: Sequence[Weights] = ()
@@ -90,9 +90,7 @@ class Codes:
         known = (*_SQUARE, *_LINEAR)
         for name in names:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-                hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
-                raise UsageError(f"detector 'codes': formats: unknown {name!r}; {hint}")
+                raise UsageError(f"detector 'codes': formats: unknown {name!r}{did_you_mean(name, known)}")
         if not names:
             raise UsageError("detector 'codes': `formats` names none")
         self.formats = names
@@ -131,8 +129,8 @@ class Codes:
 
     def _read(self, frame: torch.Tensor) -> list[Code]:
         height, width = frame.shape[:2]
-        if height * width > _MOST_PIXELS:
-            frame = _scaled(frame, (_MOST_PIXELS / (height * width)) ** 0.5)
+        if height * width > _MAX_PIXELS:
+            frame = _scaled(frame, (_MAX_PIXELS / (height * width)) ** 0.5)
         grey = _to_grey(frame)
         codes = self._find(grey)
         if not codes and self.enlarge and grey.size <= _ENLARGE_BELOW_PIXELS:
@@ -144,7 +142,7 @@ class Codes:
         formats = zxingcpp.BarcodeFormats([_format(name) for name in self.formats])
         found = zxingcpp.read_barcodes(grey, formats=formats, text_mode=zxingcpp.TextMode.Plain)
         codes = []
-        for code in found[:_MOST_CODES]:
+        for code in found[:_MAX_CODES]:
             place = code.position
             corners = (place.top_left, place.top_right, place.bottom_right, place.bottom_left)
             xs, ys = (

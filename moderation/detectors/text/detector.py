@@ -17,7 +17,7 @@ from moderation.detectors.nn.prepare import prepare
 from moderation.detectors.registry import check_options
 from moderation.detectors.text.boxes import covered_share, require_packages
 from moderation.detectors.text.network import SMALL, TINY, TextDetector, TextRecogniser
-from moderation.detectors.text.reader import Line, Reader, read_lines
+from moderation.detectors.text.reader import Line, TextReader, read_lines
 from moderation.detectors.text.rules import LABELS, find_hits, make_rules, score_hits
 from moderation.detectors.text.weights import load_detector, load_recogniser, read_characters, read_metadata
 from moderation.detectors.weights.locator import read_onnx
@@ -28,7 +28,7 @@ _ORIGIN: Final = "https://github.com/PaddlePaddle/PaddleOCR"
 _LONGEST_LABEL: Final = 120  # characters of a line that a region shows
 # Measured on 200 photographs (docs/text.md): it ends it for half of those without text, and 95% of all words are left.
 _GLANCES: Final[Mapping[Any, Any]] = {416: 0.06}
-_MOST_GLANCES: Final = 4
+_MAX_GLANCES: Final = 4
 
 
 class Text:
@@ -100,7 +100,7 @@ class Text:
         self.glancer: TextDetector | None = None
         self.detector: TextDetector | None = None
         self.recogniser: TextRecogniser | None = None
-        self._reader: Reader | None = None
+        self._reader: TextReader | None = None
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device.
@@ -117,7 +117,7 @@ class Text:
         self.glancer = prepare(glancer, device, dtype)
         self.detector = prepare(detector, device, dtype)
         self.recogniser = prepare(recogniser, device, dtype)
-        self._reader = Reader(
+        self._reader = TextReader(
             glancer=self.glancer,
             detector=self.detector,
             recogniser=self.recogniser,
@@ -182,8 +182,8 @@ def _make_glances(given: object) -> list[tuple[int, float]]:
         if isinstance(probability, bool) or not isinstance(probability, int | float) or not 0 <= probability <= 1:
             raise UsageError(f"detector 'text': option 'glance': a probability is 0 to 1, got {probability!r}")
         glances[int(side)] = float(probability)
-    if len(glances) > _MOST_GLANCES:
-        raise UsageError(f"detector 'text': option 'glance': at most {_MOST_GLANCES}, got {len(glances)}")
+    if len(glances) > _MAX_GLANCES:
+        raise UsageError(f"detector 'text': option 'glance': at most {_MAX_GLANCES}, got {len(glances)}")
     return sorted(glances.items())
 
 

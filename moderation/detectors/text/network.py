@@ -78,7 +78,7 @@ class TextDetector(nn.Module):
         # In the file's order: the coarsest level first.
         self.lateral = nn.ModuleList(_Level(width, neck) for width in widths[::-1])
         self.smooth = nn.ModuleList(_Smooth(neck, quarter, size.smooth) for _ in widths)
-        self.fuse = _Fuse(quarter)
+        self.fuse = _PyramidFusion(quarter)
         # Two transposed convolutions of 2x2, stride 2: the places that one pixel becomes, as channels.
         self.finer = Conv(quarter, 4 * quarter, 1, activation="relu")
         self.finest = Conv(4 * quarter, 16, 1)
@@ -205,7 +205,7 @@ def _add_enlarged(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
     return fine
 
 
-class _Fuse(nn.Module):
+class _PyramidFusion(nn.Module):
     """The file's 3x3 convolution of all levels, enlarged to the finest by repeating pixels and put together.
 
     Where pixels are repeated, a 3x3 window sees but 2x2 different ones: the coarser levels are convolved before the
@@ -245,7 +245,7 @@ class _Fuse(nn.Module):
         self.fine.bias.copy_(bias)
 
 
-class _Block(nn.Module):
+class _TextBlock(nn.Module):
     """Depthwise, perhaps squeeze-and-excite, then a pointwise network; added to what that reads where shapes agree."""
 
     def __init__(self, width_in: int, width: int, *, stride: tuple[int, int] = (1, 1), excite: bool = False) -> None:
@@ -337,7 +337,7 @@ def _stages(plan: _Plan, stride: tuple[int, int]) -> nn.ModuleList:
     stages = nn.ModuleList()
     width_in = plan[0][0]
     for width, excited in plan:
-        step = [_Block(width_in, width, stride=stride)] if width != width_in else []
-        stages.append(nn.Sequential(*step, *(_Block(width, width, excite=excite) for excite in excited)))
+        step = [_TextBlock(width_in, width, stride=stride)] if width != width_in else []
+        stages.append(nn.Sequential(*step, *(_TextBlock(width, width, excite=excite) for excite in excited)))
         width_in = width
     return stages

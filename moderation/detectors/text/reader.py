@@ -22,7 +22,7 @@ from moderation.types import U8
 _GRID: Final = 32  # sides that the detection networks take are multiples of it
 # Pixels in one call of a detection network. On a CPU three glances, which takes a third off their time, or one close
 # look: features of one frame stay in its caches then, and cores need not wait for each other.
-_MOST_PIXELS: Final = 1_600_000
+_MAX_PIXELS: Final = 1_600_000
 _FEW_PIXELS: Final = 500_000
 _LONGEST_PX: Final = 2048
 # Lines are filled up to the width that the network was trained with; six of one frame that are nearly as long as each
@@ -40,7 +40,7 @@ _SURER: Final = 0.25
 _SHORT: Final = 2 * STRIP_HEIGHT
 _UNSURE: Final = 0.35
 # Time steps in one call of the recognition network: each has a probability for 18,710 characters.
-_MOST_STEPS: Final = 640
+_MAX_STEPS: Final = 640
 _FEW_STEPS: Final = 160  # on a CPU
 
 _T = TypeVar("_T")
@@ -56,7 +56,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
+class TextReader:
     """The networks, loaded, and the sizes that they look at.
 
     glances: of each, in turn, the short side, and the probability of its surest pixel from which on the frame is
@@ -74,7 +74,7 @@ class Reader:
     surest: float
 
 
-def read_lines(reader: Reader, frames: Sequence[torch.Tensor]) -> list[list[Line]]:
+def read_lines(reader: TextReader, frames: Sequence[torch.Tensor]) -> list[list[Line]]:
     """Lines of each frame (uint8 [H,W,3], RGB), in reading order."""
     close = list(range(len(frames)))
     for short_px, least in reader.glances:
@@ -96,7 +96,7 @@ def read_lines(reader: Reader, frames: Sequence[torch.Tensor]) -> list[list[Line
     return lines
 
 
-def find_peaks(reader: Reader, frames: Sequence[torch.Tensor], short_px: int) -> list[float]:
+def find_peaks(reader: TextReader, frames: Sequence[torch.Tensor], short_px: int) -> list[float]:
     """Of each frame, glanced at: the probability of the pixel that is surest to be text."""
     sizes = [_glance_size(frame, short_px) for frame in frames]
     return [float(peak) for peak in _look(Peak(reader.glancer), reader.dtype, frames, sizes)]
@@ -128,7 +128,7 @@ def _fill_up(frame: U8, index: int, boxes: Sequence[TextBox]) -> list[_Strip]:
     ]
 
 
-def _read_either_way(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> list[tuple[str, float]]:
+def _read_either_way(reader: TextReader, strips: Sequence[_Strip], device: torch.device) -> list[tuple[str, float]]:
     """Text and confidence of each strip, upside down where that is much surer."""
     found = _read(reader, strips, device)
     short = [strip.pixels.shape[1] < _SHORT for strip in strips]
@@ -149,7 +149,7 @@ def _look(
     for i, (height, width) in enumerate(sizes):
         groups.setdefault((_up(height), _up(width)), []).append(i)
     device = frames[0].device if frames else torch.device("cpu")
-    most = _FEW_PIXELS if device.type == "cpu" else _MOST_PIXELS
+    most = _FEW_PIXELS if device.type == "cpu" else _MAX_PIXELS
 
     def see(part: Sequence[int]) -> torch.Tensor:
         pixels = torch.cat([_fill_grid(_scale(frames[i], sizes[i])) for i in part])
@@ -167,7 +167,7 @@ def _look(
     return found
 
 
-def _read(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> list[tuple[str, float]]:
+def _read(reader: TextReader, strips: Sequence[_Strip], device: torch.device) -> list[tuple[str, float]]:
     """Text and confidence of each strip."""
     found: list[tuple[str, float]] = [("", 0.0)] * len(strips)
     groups: dict[int, list[int]] = {}
@@ -191,7 +191,7 @@ def _read(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> lis
             )
         )
 
-    steps = _FEW_STEPS if device.type == "cpu" else _MOST_STEPS
+    steps = _FEW_STEPS if device.type == "cpu" else _MAX_STEPS
     parts = [
         part
         for width, members in sorted(groups.items())

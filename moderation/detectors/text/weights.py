@@ -15,7 +15,7 @@ from moderation.errors import FatalError
 
 _BN_EPS: Final = 1e-5
 # Of a file that comes from a stranger: the packaged one has 18,708 characters in 75 KB.
-_MOST_CHARACTERS: Final = 100_000
+_MAX_CHARACTERS: Final = 100_000
 
 _Tensors = Iterator[tuple[torch.Tensor, torch.Tensor | None]]
 
@@ -70,7 +70,7 @@ def read_characters(metadata: str) -> tuple[str, ...]:
     Raises FatalError when there are none, or more than any alphabet has.
     """
     characters = metadata.removesuffix("\n").split("\n")
-    if not 1 < len(characters) < _MOST_CHARACTERS:
+    if not 1 < len(characters) < _MAX_CHARACTERS:
         raise FatalError(f"text recognition: the file names {len(characters)} characters")
     return ("", *characters, " ")
 

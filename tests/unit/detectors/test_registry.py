@@ -9,7 +9,7 @@ import pytest
 
 from moderation.config.model import DetectorConfig
 from moderation.detectors import registry
-from moderation.detectors.general.quality import Quality
+from moderation.detectors.general.quality import QualityDetector
 from moderation.errors import UsageError
 
 GOOD_SHA = "0" * 64
@@ -26,13 +26,13 @@ def point(name: str, value: str) -> EntryPoint:
 
 def test_the_detectors_of_this_package_are_available() -> None:
     assert {"open_nsfw", "image_safety", "imagenet", "quality", "pdq"} <= set(registry.available())
-    assert registry.available()["quality"] is Quality
+    assert registry.available()["quality"] is QualityDetector
 
 
 def test_what_is_available_cannot_be_changed() -> None:
     known: Any = registry.available()
     with pytest.raises(TypeError):
-        known["mine"] = Quality
+        known["mine"] = QualityDetector
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
@@ -65,11 +65,11 @@ def test_a_broken_plug_in_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> Non
     install(
         monkeypatch,
         point("broken", "no_such_package_abc:X"),
-        point("fine", "moderation.detectors.general.quality:Quality"),
+        point("fine", "moderation.detectors.general.quality:QualityDetector"),
     )
     assert list(registry.available()) == ["broken", "fine"]
     assert "broken" in registry.available()
-    assert registry.build(DetectorConfig(name="fine")).labels == Quality.labels
+    assert registry.build(DetectorConfig(name="fine")).labels == QualityDetector.labels
 
 
 def test_two_packages_that_claim_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

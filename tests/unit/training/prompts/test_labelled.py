@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from moderation.detectors.clip.questions import Answer, Question, make_question
+from moderation.detectors.clip.questions import Question, QuestionAnswer, make_question
 from moderation.errors import UsageError
 from moderation.training.prompts.labelled import join_labels, parse_rule, read_labels
 from moderation.types import Item, MediaObject
 
 MASK = make_question("mask", ["a mask"], ["a bare face"])
-KIND = Question(name="kind", answers=tuple(Answer(label=x, texts=(x,)) for x in ("dog", "cat")), templates=("{}",))
+KIND = Question(
+    name="kind", answers=tuple(QuestionAnswer(label=x, texts=(x,)) for x in ("dog", "cat")), templates=("{}",)
+)
 
 
 def items_of(*paths: str) -> list[Item]:
