@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from moderation.config.canonical import canonical_json
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
 from moderation.detectors.clip.class_embeddings import (
     Contrasts,
     embed_question,
@@ -45,10 +45,11 @@ from moderation.detectors.clip.network import (
 )
 from moderation.detectors.clip.questions import Question, parse_options, read_questions
 from moderation.detectors.clip.tuned import tuned_name
-from moderation.detectors.weights.locator import default_cache, sha256_of
+from moderation.detectors.weights.checksum import sha256_of
+from moderation.detectors.weights.locator import default_cache
 
 
-class Clip:
+class Clip(DetectorDefaults):
     """One label a question: how far the picture goes with its texts rather than with what they are told from, 0..1.
 
     Options: see `clip_questions.ClipOptions`. One image embedding a frame, whatever the number of questions; it is
@@ -57,8 +58,6 @@ class Clip:
     """
 
     name = "clip"
-    requires: Sequence[str] = ()
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         parsed = parse_options(options)
@@ -95,6 +94,7 @@ class Clip:
         tuned = dict(zip([q.name for q in self.questions if q.embeddings], paths[1:], strict=True))
         self._contrasts = self.embed_questions(self.questions, network, tuned).to(device)
         self._visual = cast_visual(network.visual, self.architecture, device, dtype)
+        self.networks = (self._visual,)
         self._mean, self._std = self._mean.to(device), self._std.to(device)
         self._dtype = visual_dtype(self.architecture, dtype)
 

@@ -17,6 +17,7 @@ Templates ("a photo of {}") are averaged per text, after Radford et al. 2021, ht
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -129,14 +130,17 @@ def parse_options(options: Mapping[str, Any]) -> ClipOptions:
 def read_questions(options: ClipOptions) -> tuple[Question, ...]:
     """The questions of a configuration, in its order. Raises UsageError."""
     questions = tuple(_question(name, spec, options) for name, spec in options.questions.items())
-    labels = [a.label for q in questions for a in q.answers if a.label is not None]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
-        raise UsageError(f"detector 'clip': two questions give the label {twice[0]!r}")
+    _refuse_repeated([a.label for q in questions for a in q.answers if a.label is not None])
     total = sum(len(a.texts) for q in questions for a in q.answers)
     if total > _MAX_TEXTS:
         raise UsageError(f"detector 'clip': {total} texts, at most {_MAX_TEXTS}")
     return questions
+
+
+def _refuse_repeated(labels: Sequence[str]) -> None:
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    if twice:
+        raise UsageError(f"detector 'clip': two questions give the label {min(twice)!r}")
 
 
 def make_question(

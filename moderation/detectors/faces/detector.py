@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
 from moderation.detectors.faces.centerface import MULTIPLE, POINTS, CenterFace, load_centerface, read_peaks
 from moderation.detectors.nn.prepare import infer, prepare
+from moderation.detectors.nn.suppression import distinct, load_suppression
 from moderation.detectors.registry import check_options
-from moderation.detectors.weights.locator import read_onnx
+from moderation.detectors.weights.onnx import read_onnx
 from moderation.errors import UsageError
 from moderation.types import F32, Region
 
@@ -45,7 +45,7 @@ class FoundFaces:
     points: F32
 
 
-class Faces:
+class Faces(DetectorDefaults):
     """Faces of people, by CenterFace.
 
     - `count`: faces that are at least `threshold` sure.
@@ -74,9 +74,6 @@ class Faces:
             size_bytes=7_304_518,
         ),
     )
-    requires: Sequence[str] = ()
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {"threshold": (float, int), "side": int, "max_faces": int})
@@ -94,9 +91,11 @@ class Faces:
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device. Raises FatalError when they are not of this network."""
+        load_suppression()
         network = CenterFace()
         load_centerface(network, read_onnx(paths[0]))
         self.network = prepare(network, device, dtype)
+        self.networks = (self.network,)
         self._dtype = dtype
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
@@ -138,7 +137,7 @@ class Faces:
         # Nothing may be left of a box that lies in the margin.
         inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         scores, boxes, points = scores[inside], boxes[inside], points[inside]
-        kept = distinct(boxes, _OVERLAP)[: self.max_faces]
+        kept = distinct(torch.from_numpy(boxes), _OVERLAP)[: self.max_faces].numpy()
         return FoundFaces(
             scores=scores[kept].astype(np.float32),
             boxes=boxes[kept].astype(np.float32),
@@ -151,21 +150,6 @@ class Faces:
             Region(detector=self.name, label="face", score=score, x0=x0, y0=y0, x1=x1, y1=y1)
             for score, (x0, y0, x1, y1) in rows
         ]
-
-
-def distinct(boxes: npt.NDArray[np.floating[Any]], overlap: float) -> list[int]:
-    """Indices of boxes [n,4], best first, without those that overlap a better one by more than `overlap` (IoU)."""
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    left = np.ones(len(boxes), dtype=bool)
-    kept: list[int] = []
-    for i in range(len(boxes)):
-        if not left[i]:
-            continue
-        kept.append(i)
-        sides = np.minimum(boxes[i, 2:], boxes[:, 2:]) - np.maximum(boxes[i, :2], boxes[:, :2])
-        common = sides.clip(min=0).prod(axis=1)
-        left &= common <= overlap * (area[i] + area - common)
-    return kept
 
 
 def _largest_share(boxes: F32) -> float:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from moderation.detectors.faces.dlib_file import DlibLayer, DlibNetwork
-from moderation.detectors.nn.prepare import Conv
+from moderation.detectors.nn.conv import Conv
 from moderation.errors import FatalError
 
 CHIP: Final = 150  # pixels

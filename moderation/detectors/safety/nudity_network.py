@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moderation.detectors.nn.prepare import Conv
-from moderation.detectors.weights.locator import OnnxGraph
+from moderation.detectors.nn.conv import Conv
+from moderation.detectors.weights.onnx import OnnxGraph
 from moderation.errors import FatalError
 
 CLASSES: Final = 18
@@ -159,14 +159,22 @@ def _head(width_in: int, out: int) -> nn.Sequential:
 
 def load_network(network: PartsNetwork, graph: OnnxGraph) -> None:
     """Copy the file's tensors by name. Raises FatalError when they do not fit."""
-    own = network.state_dict()
-    for name, tensor in own.items():
-        given = graph.tensors.get(name)
-        if given is None or given.shape != tensor.shape:
-            shape = None if given is None else list(given.shape)
-            raise FatalError(f"nudity: weights of another network: {name} is {shape}, expected {list(tensor.shape)}")
-        # The package turns colours round once too often and so shows the network BGR; scored as it scores.
-        tensor.copy_(given.flip(1) if name == _FIRST else given)
-    others = [n for n in graph.tensors if n.startswith("model.") and n not in own and not n.startswith("model.22.dfl.")]
-    if others:
-        raise FatalError(f"nudity: weights of another, larger network: {others[0]}")
+    parameters = network.state_dict()
+    for name, parameter in parameters.items():
+        _copy_named(name, parameter, graph.tensors.get(name))
+    foreign = [name for name in graph.tensors if _is_weight(name) and name not in parameters]
+    if foreign:
+        raise FatalError(f"nudity: weights of another, larger network: {foreign[0]}")
+
+
+def _copy_named(name: str, parameter: torch.Tensor, given: torch.Tensor | None) -> None:
+    if given is None or given.shape != parameter.shape:
+        shape = None if given is None else list(given.shape)
+        raise FatalError(f"nudity: weights of another network: {name} is {shape}, expected {list(parameter.shape)}")
+    # The package turns colours round once too often and so shows the network BGR; scored as it scores.
+    parameter.copy_(given.flip(1) if name == _FIRST else given)
+
+
+def _is_weight(name: str) -> bool:
+    """Whether a tensor of the file is a weight; the bins of distances are constants, computed here."""
+    return name.startswith("model.") and not name.startswith("model.22.dfl.")

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.registry import check_options
 
 _SIDE: Final = 56  # a quarter of the view: regions of skin are large or do not count (5% of a picture: 12 x 12 here)
@@ -25,7 +25,7 @@ _MIN_REGION: Final = 0.005  # of the picture: a smaller one is not counted
 _MAX_ROUNDS: Final = 128  # of labelling; a spiral that needs more falls apart into two regions. Photographs need < 30
 
 
-class Skin:
+class Skin(DetectorDefaults):
     """Share and shape of skin-coloured regions; measured, no weights.
 
     - `share`: how much of the picture is skin, 0..1.
@@ -51,10 +51,6 @@ class Skin:
     # open_nsfw's and quality's view: costs no resampling of its own beside them.
     view = View(mode="squash", resize=256, crop=224, interpolation="bilinear")
     cost_ms = 3.5
-    weights: Sequence[Weights] = ()
-    requires: Sequence[str] = ()
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {})

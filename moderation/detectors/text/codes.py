@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import zxingcpp
 
 from moderation.config.hints import did_you_mean
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.registry import check_options
 from moderation.errors import UsageError
 from moderation.types import U8, Region
@@ -63,7 +63,7 @@ class Code:
     box: tuple[float, float, float, float]
 
 
-class Codes:
+class Codes(DetectorDefaults):
     """Labels: `count`; and 0 or 1: `qr`, `linear` (bar codes), `url` (one says where to go), `contact` (one says whom
     to ask: a number, an address, a messenger).
 
@@ -79,10 +79,6 @@ class Codes:
     ranges: Mapping[str, tuple[float, float]] = {"count": (0.0, _MAX_CODES)}
     view = View(mode="canvas")
     cost_ms = 8.0
-    weights: Sequence[Weights] = ()
-    requires: Sequence[str] = ()
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {"formats": (list, tuple), "enlarge": bool})

@@ -12,15 +12,15 @@ from typing import Any, Final
 
 import torch
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
 from moderation.detectors.nn.prepare import prepare
 from moderation.detectors.registry import check_options
 from moderation.detectors.text.boxes import covered_share, require_packages
 from moderation.detectors.text.network import SMALL, TINY, TextDetector, TextRecogniser
 from moderation.detectors.text.reader import Line, TextReader, read_lines
 from moderation.detectors.text.rules import LABELS, find_hits, make_rules, score_hits
-from moderation.detectors.text.weights import load_detector, load_recogniser, read_characters, read_metadata
-from moderation.detectors.weights.locator import read_onnx
+from moderation.detectors.text.weights import load_detector, load_recogniser, read_characters
+from moderation.detectors.weights.onnx import read_onnx, read_onnx_metadata
 from moderation.errors import UsageError
 from moderation.types import Region
 
@@ -31,7 +31,7 @@ _GLANCES: Final[Mapping[Any, Any]] = {416: 0.06}
 _MAX_GLANCES: Final = 4
 
 
-class Text:
+class Text(DetectorDefaults):
     """Labels: `watermark`, `advert`, `banned`, 0..1; `share` of the picture that lines cover, 0..1; `words`, how many.
 
     The first three are a noisy-or of the rules that lines meet, each weight times the line's confidence. Regions: a
@@ -76,9 +76,6 @@ class Text:
             size_bytes=1_780_590,
         ),
     )
-    requires: Sequence[str] = ()
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         phrases = (Mapping, list, tuple)
@@ -111,12 +108,13 @@ class Text:
         glancer, detector = TextDetector(TINY), TextDetector(SMALL)
         load_detector(glancer, read_onnx(paths[2]))
         load_detector(detector, read_onnx(paths[0]))
-        characters = read_characters(read_metadata(paths[1], "character"))
+        characters = read_characters(read_onnx_metadata(paths[1], "character"))
         recogniser = TextRecogniser(len(characters))
         load_recogniser(recogniser, read_onnx(paths[1]))
         self.glancer = prepare(glancer, device, dtype)
         self.detector = prepare(detector, device, dtype)
         self.recogniser = prepare(recogniser, device, dtype)
+        self.networks = (self.glancer, self.detector, self.recogniser)
         self._reader = TextReader(
             glancer=self.glancer,
             detector=self.detector,
@@ -125,8 +123,8 @@ class Text:
             dtype=dtype,
             glances=self.glances,
             close_px=int(self.close_px),
-            most=int(self.max_lines),
-            surest=self.min_confidence,
+            max_lines=int(self.max_lines),
+            min_confidence=self.min_confidence,
         )
 
     def read(self, batch: FrameBatch) -> list[list[Line]]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from moderation.config.model import Config
 from moderation.detectors.base import Weights
 from moderation.detectors.registry import build
-from moderation.detectors.weights.locator import resolve, sha256_of
+from moderation.detectors.weights.checksum import sha256_of
+from moderation.detectors.weights.locator import resolve
 from moderation.detectors.weights.mirror import Mirrored, fill_mirror
 
 

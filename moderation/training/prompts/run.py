@@ -104,7 +104,7 @@ def tune_prompts(
         listed.append(item)
         if len(listed) > _MOST_PICTURES:
             raise UsageError(f"{images}: over {_MOST_PICTURES:,} pictures")
-    known = read_labels(labels, question, column=column, rules=rules)
+    known = read_labels(labels, names, column=column, rules=rules)
     labelled = join_labels(listed, known, images, names)
 
     networks = {clip.name: clip.load_words(str(resolve(clip.weights[0]))) for clip in clips}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from moderation.config.model import DetectorConfig
 from moderation.detectors import registry
+from moderation.detectors.base import DetectorDefaults, View
 from moderation.detectors.general.quality import QualityDetector
 from moderation.errors import UsageError
 
@@ -94,3 +95,53 @@ def test_configured_weights_stand_for_the_detectors_own() -> None:
 def test_weights_without_checksum_or_use_are_refused(config: DetectorConfig, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         registry.build(config)
+
+
+class FromElsewhere(DetectorDefaults):
+    """A detector of another package: what it does not say itself, the defaults say."""
+
+    name = "mine"
+    version = "1"
+    labels = ("x",)
+    view = View(mode="canvas")
+    cost_ms = 1.0
+
+    def __init__(self, options: Any) -> None: ...
+
+    def load(self, *_: Any) -> None: ...
+
+    def score(self, *_: Any) -> None: ...
+
+
+class WithoutDefaults:
+    """One that was written before `ranges`, `networks` and `unpack` were members."""
+
+    name = "mine"
+    version = "1"
+    labels = ("x",)
+    view = View(mode="canvas")
+    cost_ms = 1.0
+    weights = requires = optional = ()
+    embedding_dim = 0
+    blob_sizes: ClassVar[Any] = {}
+
+    def __init__(self, options: Any) -> None: ...
+
+    def load(self, *_: Any) -> None: ...
+
+    def score(self, *_: Any) -> None: ...
+
+
+def test_a_detector_of_another_package_may_leave_members_to_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, point("mine", "mine:FromElsewhere"))
+    monkeypatch.setattr(registry, "_load", lambda _: FromElsewhere)
+    detector = registry.build(DetectorConfig(name="mine"))
+    assert (detector.ranges, detector.optional, detector.networks) == ({}, (), ())
+    detector.unpack()
+
+
+def test_a_detector_that_lacks_members_is_refused_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, point("mine", "mine:WithoutDefaults"))
+    monkeypatch.setattr(registry, "_load", lambda _: WithoutDefaults)
+    with pytest.raises(UsageError, match=r"'mine' lacks `ranges`, `networks`, `take_weights`, `unpack`; .*Defaults"):
+        registry.build(DetectorConfig(name="mine"))
