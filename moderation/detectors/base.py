@@ -18,7 +18,7 @@ from moderation.types import F32, Region
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """How a detector wants its pictures. Derived on the device from the canvas, batched, shared by equal views.
+    """The form in which a detector wants its pictures: derived on the device, batched, shared by equal views.
 
     squash: to width x height whatever the aspect, then `crop` from the centre.
     crop:   short side to `resize`, then the centre `crop` x `crop`.

@@ -174,8 +174,8 @@ def _embed_texts(texts: Sequence[str], templates: Sequence[str], encode: Encode)
 
 
 def _cache_name(key: str, text: str, templates: Sequence[str]) -> str:
-    facts = canonical_json({"key": key, "text": text, "templates": list(templates)})
-    return f"{hashlib.sha256(facts.encode()).hexdigest()}.npy"
+    identity = canonical_json({"key": key, "text": text, "templates": list(templates)})
+    return f"{hashlib.sha256(identity.encode()).hexdigest()}.npy"
 
 
 def _read_cached(path: Path) -> torch.Tensor | None:

@@ -114,7 +114,7 @@ class QuestionAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question with everything spelt out; embeddings: a file that stands for the words."""
+    """A question, complete; embeddings: a file that stands for the words."""
 
     name: str
     answers: tuple[QuestionAnswer, ...]
@@ -194,8 +194,8 @@ def _against(name: str, spec: QuestionOptions, options: ClipOptions) -> tuple[st
     if not isinstance(spec.against, str):
         return spec.against or ()
     if spec.against not in options.contrasts:
-        known = ", ".join(options.contrasts) or "none"
-        raise UsageError(f"detector 'clip': question {name!r}: no contrast set {spec.against!r}; there are: {known}")
+        names = ", ".join(options.contrasts) or "none"
+        raise UsageError(f"detector 'clip': question {name!r}: no contrast set {spec.against!r}; there are: {names}")
     return tuple(options.contrasts[spec.against])
 
 

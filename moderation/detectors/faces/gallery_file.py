@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from moderation.detectors.faces.parts import check_parts, width_of
+from moderation.detectors.labels import printable
 from moderation.errors import UsageError
 from moderation.types import F32
 
@@ -43,8 +44,7 @@ class Gallery:
 
 def clean_name(text: str) -> str:
     """A person's name, fit for a table or a page: printable, on one line, bounded; "?" when nothing is left."""
-    shown = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(shown.split())[:_MAX_NAME] or "?"
+    return printable(text, _MAX_NAME) or "?"
 
 
 def encode_gallery(gallery: Gallery) -> bytes:

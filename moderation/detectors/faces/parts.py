@@ -61,9 +61,9 @@ def embed_faces(network: FaceNetwork, chips: torch.Tensor, parts: Mapping[str, f
     """Rows of faces: chips float32 [N,3,150,150], RGB 0..255 -> float32 [N,128 times parts]. `parts` as checked."""
     rows: list[torch.Tensor] = []
     for start in range(0, len(chips), _AT_ONCE):
-        some = chips[start : start + _AT_ONCE]
+        batch = chips[start : start + _AT_ONCE]
         columns = [
-            infer(network, _view_part(some, name, network.means)) * math.sqrt(weight) for name, weight in parts.items()
+            infer(network, _view_part(batch, name, network.means)) * math.sqrt(weight) for name, weight in parts.items()
         ]
         rows.append(torch.cat(columns, dim=1))
     return torch.cat(rows) if rows else chips.new_zeros((0, width_of(parts)))

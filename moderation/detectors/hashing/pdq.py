@@ -59,7 +59,7 @@ class Pdq(DetectorDefaults):
 def shrink(frames: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
     """uint8 [H,W,3] frames -> luma float32 [B,64,64], 0..255: filtered by a tent, then every n-th sample.
 
-    Filter and sampling are linear and separate, so both are one small matrix a side. Frames of one size go together.
+    Filter and sampling are linear and separate, so both are one small matrix per side. Frames of one size go together.
     """
     return _shrink(frames, device, _sampling)
 

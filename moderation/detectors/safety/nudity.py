@@ -89,7 +89,7 @@ class Nudity(DetectorDefaults):
     """Labels `explicit`, `suggestive` and `covered`, 0..1: each the largest, over its parts, of weight times the part's
     score; `parts`, how many were found.
 
-    Regions: a part each. The table is `DEFAULT_MEANING`; the option `meaning` (label -> part -> weight) replaces the
+    Regions: one per part. The table is `DEFAULT_MEANING`; the option `meaning` (label -> part -> weight) replaces the
     labels that it names. A part may say several things: a bare buttock is suggestive for sure, explicit by 0.7.
 
     The weights are under the AGPL-3.0: off by default, see the module. View: the picture in the top left of a black
@@ -127,7 +127,7 @@ class Nudity(DetectorDefaults):
         self._dtype = dtype
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
-        """scores float32 [B,4]; regions a part each."""
+        """scores float32 [B,4]; one region per part."""
         if self.network is None:
             raise RuntimeError("load() first")
         frames = batch.frames_HWC

