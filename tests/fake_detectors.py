@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from moderation.config.model import Config, DetectorConfig, StackConfig
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.pipeline.pools import Pools
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy
@@ -25,13 +25,12 @@ from moderation.types import Frame, Region
 Spoil = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Fake:
+class Fake(DetectorDefaults):
     """Scores a frame's mean red and green, 0..1; remembers the sizes of its batches. `spoil` changes its answer."""
 
     version = "1"
     view = View(mode="canvas")
     cost_ms = 0.1
-    weights: Sequence[Weights] = ()
 
     def __init__(
         self,

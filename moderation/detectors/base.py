@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
+from torch import nn
 
+from moderation.detectors.nn.gradients import unpack_network
 from moderation.types import F32, Region
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """How a detector wants its pictures. Derived on the device from the canvas, batched, shared by equal views.
+    """The form in which a detector wants its pictures: derived on the device, batched, shared by equal views.
 
     squash: to width x height whatever the aspect, then `crop` from the centre.
     crop:   short side to `resize`, then the centre `crop` x `crop`.
@@ -46,7 +48,7 @@ class FrameBatch(Protocol):
 
     @property
     def frames_HWC(self) -> Sequence[torch.Tensor]:  # noqa: N802 - shape suffix
-        """uint8 [H,W,3] a frame, RGB, on the device; sizes differ."""
+        """uint8 [H,W,3] per frame, RGB, on the device; sizes differ."""
 
     @property
     def sizes(self) -> Sequence[tuple[int, int]]:
@@ -64,13 +66,13 @@ class FrameBatch(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """What a detector says of a batch.
+    """The answer of a detector to a batch.
 
     scores: float32 [B,L] on any device; NaN = not computed.
     embedding: float [B,D], not normalised, on the device; for heads that share it.
-    regions: a list a frame. blobs: "hash" -> one bytes value (or None) a frame.
-    labels: of the columns of `scores`; the stack fills them in for those who read them.
-    points: float32 [n,P,2] a frame, x and y in 0..1 of it, of each of its n regions; for detectors that read them.
+    regions: one list per frame. blobs: "hash" -> one bytes value (or None) per frame.
+    labels: of the columns of `scores`; the stack fills them in for detectors that read them.
+    points: float32 [n,P,2] per frame, x and y in 0..1 of it, for each of its n regions; for detectors that read them.
     """
 
     scores: torch.Tensor
@@ -84,27 +86,65 @@ class Scored:
 class Detector(Protocol):
     """A model or a measurement that scores frames.
 
-    Built as `DetectorClass(options)` by the stack (cheap: no weights, no device; raises UsageError on wrong
-    options), then `load()`ed once in the worker. Holds no state between calls.
+    Built as `DetectorClass(options)` by the registry (cheap: no weights, no device; raises UsageError on wrong
+    options), then told its weights, then `load()`ed once in the worker. Keeps no state between calls.
+    `DetectorDefaults` has the members that most detectors leave as they are.
 
-    An attribute `optional: Sequence[str]` may name detectors that it reads where the stack has them before it. Of one
-    behind a `when:` the frames that were not asked are NaN in its scores; it then offers no embedding.
+    Gradients: after `load()` the networks run in inference mode with packed weights, which carry none. `unpack()` gives
+    up the packing; then a network of `networks` run under `nn.gradients.with_gradients` on `nn.gradients.as_leaf(x)`
+    gives a gradient with respect to its input. Its scores stay within the parity tolerance; it is slower from then on,
+    so unpack a detector of your own, never one that is scoring shards. Parameters stay frozen.
     """
 
     name: str
     version: str  # changes whenever the same frame may score differently
     labels: Sequence[str]  # columns of the votes table are `<name>.<label>`
     view: View
-    cost_ms: float  # a frame, on two CPU cores; for ordering and `doctor`
+    cost_ms: float  # per frame, on two CPU cores; for ordering and `doctor`
     weights: Sequence[Weights]
     requires: Sequence[str]  # detectors whose `Scored` this one reads
+    # Detectors that it reads where the stack has them before it. Frames that one behind a `when:` was not asked about
+    # are NaN in its scores; it then offers no embedding.
+    optional: Sequence[str]
+    ranges: Mapping[str, tuple[float, float]]  # label -> lowest and highest score, where not 0..1
     embedding_dim: int  # 0: none
     blob_sizes: Mapping[str, int]  # "hash" -> bytes
+    networks: Sequence[nn.Module]  # loaded, for compilation and gradients; empty before `load()`
 
     def __init__(self, options: Mapping[str, Any]) -> None: ...
+
+    def take_weights(self, weights: Sequence[Weights]) -> None:
+        """Take the weights of the configuration; labels may follow from them. Raises UsageError, FatalError."""
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights (local files, in the order of `weights`, already checked) and move to the device."""
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
         """Score a batch; rows in = rows out, in order. Runs under inference_mode, and autocast when bf16."""
+
+    def unpack(self) -> None:
+        """Let the networks use plain operators from now on, which carry gradients."""
+
+
+class DetectorDefaults:
+    """What most detectors leave as it is: no weights, no embedding, no blobs, scores in 0..1, no other detectors read.
+
+    To inherit is not required; whatever lacks a member is refused by name (`registry.build`).
+    """
+
+    weights: Sequence[Weights] = ()
+    requires: Sequence[str] = ()
+    optional: Sequence[str] = ()
+    ranges: Mapping[str, tuple[float, float]] = {}
+    embedding_dim: int = 0
+    blob_sizes: Mapping[str, int] = {}
+    networks: Sequence[nn.Module] = ()
+
+    def take_weights(self, weights: Sequence[Weights]) -> None:
+        """Take these weights in the place of its own."""
+        self.weights = weights
+
+    def unpack(self) -> None:
+        """Let every network use plain operators from now on."""
+        for network in self.networks:
+            unpack_network(network)

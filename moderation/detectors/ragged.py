@@ -112,7 +112,7 @@ def _cubic(x: torch.Tensor) -> torch.Tensor:
 
 
 def _lanczos(source: torch.Tensor, target: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    # See `views.resampling_matrix`: libvips enlarges by Catmull-Rom, half an output pixel off.
+    # See `resampling.resampling_matrix`: libvips enlarges by Catmull-Rom, half an output pixel off.
     down = (source + 0.5 - (target + 0.5) * scale).abs() / scale
     smaller = torch.where(down < 3.0, torch.sinc(down) * torch.sinc(down / 3.0), torch.zeros_like(down))
     larger = _cubic((source - target * scale + 0.5).abs())

@@ -10,16 +10,17 @@ An extra after it (`"m:C [faces]"`) names what to install when its import fails.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 
+from moderation.config.hints import did_you_mean
 from moderation.config.model import DetectorConfig
 from moderation.detectors.base import Detector, Weights
 from moderation.errors import UsageError
 
 GROUP = "moderation.detectors"
+_MEMBERS = (*Detector.__annotations__, "take_weights", "load", "score", "unpack")
 
 
 class _Available(Mapping[str, type[Detector]]):
@@ -61,18 +62,24 @@ def available() -> Mapping[str, type[Detector]]:
 def build(config: DetectorConfig) -> Detector:
     """The detector that a configuration names, with its options; not loaded yet.
 
-    Raises UsageError for an unknown name (naming the nearest), a missing package, or options it refuses.
+    Raises UsageError for an unknown name (naming the nearest), a missing package, options it refuses, or a class that
+    lacks a member of `Detector` (naming it).
     """
-    known = available()
-    if config.name not in known:
-        close = difflib.get_close_matches(config.name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}?" if close else f"installed: {', '.join(known) or 'none'}"
-        raise UsageError(f"unknown detector {config.name!r}; {hint}")
+    detectors = available()
+    if config.name not in detectors:
+        hint = did_you_mean(config.name, detectors, otherwise="installed") or "; installed: none"
+        raise UsageError(f"unknown detector {config.name!r}{hint}")
     if config.options_from is not None:
         raise UsageError(f"detector {config.title!r}: `options_from` is read by load_config()")
-    detector = known[config.name](config.options)
+    detector = detectors[config.name](config.options)
+    absent = [member for member in _MEMBERS if not hasattr(detector, member)]
+    if absent:
+        raise UsageError(
+            f"detector {config.name!r} lacks {', '.join(f'`{member}`' for member in absent)}; let its class inherit"
+            " moderation.detectors.base.DetectorDefaults, or define what is missing"
+        )
     detector.name = config.title
-    detector.weights = weights_of(detector, config)
+    detector.take_weights(weights_of(detector, config))
     return detector
 
 
@@ -84,36 +91,46 @@ def weights_of(detector: Detector, config: DetectorConfig) -> tuple[Weights, ...
     own), or it takes none or several files; or when there are none.
     """
     own = tuple(detector.weights)
-    empty = [w for w in own if not w.locator]
     if config.weights is None and config.sha256 is None:
-        if empty:
+        if any(not w.locator for w in own):
             raise UsageError(
                 f"detector {config.title!r}: say where they lie: `weights:` (s3://, file://, hf://) and `sha256:`"
             )
         return own
+    locator = _configured(config)
+    if any(w.locator == locator for w in own):
+        return own  # already in their place
+    replaced = _replaceable(own, config)
+    weights = replace(replaced, locator=locator, sha256=config.sha256 or "")
+    return tuple(weights if w is replaced else w for w in own)
+
+
+def _replaceable(own: Sequence[Weights], config: DetectorConfig) -> Weights:
+    """The one file that the configuration can stand for: one without a locator, else the only one."""
+    candidates = [w for w in own if not w.locator] or own
+    if len(candidates) != 1:
+        raise UsageError(f"detector {config.title!r}: takes {len(own)} weight files, `weights` can replace only one")
+    return candidates[0]
+
+
+def _configured(config: DetectorConfig) -> str:
+    """The locator of a configuration that names weights. Raises UsageError unless it can be checked."""
     if config.weights is None or (config.sha256 is None and not config.weights.startswith("hf://")):
         raise UsageError(f"detector {config.title!r}: `weights` and `sha256` go together")
-    if any(w.locator == config.weights for w in own):
-        return own  # already in their place
-    if len(empty or own) != 1:
-        raise UsageError(f"detector {config.title!r}: takes {len(own)} weight files, `weights` can replace only one")
-    replaced = (empty or own)[0]
-    given = replace(replaced, locator=config.weights, sha256=config.sha256 or "")
-    return tuple(given if w is replaced else w for w in own)
+    return config.weights
 
 
-def check_options(name: str, options: Mapping[str, object], known: Mapping[str, type | tuple[type, ...]]) -> None:
+def check_options(name: str, options: Mapping[str, object], types: Mapping[str, type | tuple[type, ...]]) -> None:
     """Options have known names and types. Raises UsageError naming the nearest name, or the type expected."""
     for key, value in options.items():
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]!r}?" if close else f"it knows: {', '.join(known) or 'none'}"
-            raise UsageError(f"detector {name!r}: unknown option {key!r}; {hint}")
-        entry = known[key]
-        kinds = entry if isinstance(entry, tuple) else (entry,)
+        if key not in types:
+            hint = did_you_mean(key, types, otherwise="it knows") or "; it knows: none"
+            raise UsageError(f"detector {name!r}: unknown option {key!r}{hint}")
+        entry = types[key]
+        accepted = entry if isinstance(entry, tuple) else (entry,)
         # bool is an int to Python; `top: true` is a mistake all the same.
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            expected = " or ".join(k.__name__ for k in kinds)
+        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+            expected = " or ".join(t.__name__ for t in accepted)
             raise UsageError(f"detector {name!r}: option {key!r} must be {expected}, got {value!r}")
 
 

@@ -98,7 +98,7 @@ def _detectors(config: Config) -> Iterator[Finding]:
         try:
             detector = build(entry)
             weights = weights_of(detector, entry)
-        except UsageError as error:
+        except (UsageError, FatalError) as error:
             yield _from_error(group, title, error)
             continue
         total_ms += detector.cost_ms

@@ -15,7 +15,8 @@ def printable(text: str, *, instead: str = " ") -> str:
 
 def short_line(text: str, max_chars: int) -> str:
     """A stranger's text for a table: printable, with single spaces, and bounded."""
-    return " ".join(printable(text).split())[:max_chars]
+    # Cut first: a stranger may have written megabytes.
+    return " ".join(printable(text[: 4 * max_chars]).split())[:max_chars]
 
 
 def plain(value: object) -> str:

@@ -28,7 +28,7 @@ class HandedOn:
     def to(self, detector: Detector, rows: list[int] | None) -> dict[str, Scored]:
         """What `detector` reads of the others. rows: the frames that it is asked of; None: all."""
         needed = {name: self._whole[name] for name in detector.requires if name in self._whole}
-        for name in getattr(detector, "optional", ()):
+        for name in detector.optional:
             # What is behind a condition is offered spread out even if this batch was asked as a whole: what a frame
             # scores must not depend on its neighbours.
             offered = self._gated.get(name) or self._whole.get(name)

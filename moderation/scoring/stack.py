@@ -12,7 +12,7 @@ import torch
 
 from moderation.config.model import Config
 from moderation.detectors.base import FrameBatch, Scored
-from moderation.detectors.nn.prepare import compile_networks
+from moderation.detectors.nn.compile import compile_networks
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights.locator import resolve
 from moderation.scoring.devices import pick_device, pick_dtype
@@ -48,7 +48,7 @@ class Stack:
             paths = [str(resolve(weights)) for weights in slot.weights]
             slot.detector.load(self.device, self.dtype, paths)
             if self._config.compile:
-                compile_networks(slot.detector, self.device)
+                compile_networks(slot.detector.networks, self.device)
 
     def score(self, frames: Sequence[Frame]) -> BatchVotes:
         """Votes of every detector on every frame, in order; larger batches than fit are cut."""

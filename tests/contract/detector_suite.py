@@ -5,7 +5,8 @@
     class TestMine(DetectorSuite):
         name = "my_detector"
 
-Scores must lie in 0..1 unless the detector says otherwise in an attribute `ranges`: label -> (lowest, highest).
+Scores must lie in 0..1 unless the detector says otherwise in `ranges`: label -> (lowest, highest). A detector without
+networks says so by an empty `networks`; of the others every network that scored carries gradients once unpacked.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from moderation.config.model import DetectorConfig
 from moderation.detectors import registry
 from moderation.detectors.base import Detector, Scored
+from moderation.detectors.nn.gradients import as_leaf, with_gradients
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights import locator as weights
 from moderation.errors import UsageError
@@ -53,6 +56,8 @@ class DetectorSuite:
     options: Mapping[str, Any] = {}
     # Of one score, between a batch of one and a batch of many: other kernels sum in another order. Relative above 1.
     tolerance = 1e-5
+    # Between packed and unpacked networks: other kernels. Relative above 1.
+    unpacked_tolerance = 1e-4
     earlier: Mapping[str, Scored] = {}  # what the detectors in `requires` said
 
     @pytest.fixture(scope="class")
@@ -120,10 +125,9 @@ class DetectorSuite:
 
     def test_scores_are_finite_and_in_range(self, detector: Detector, frames: list[U8]) -> None:
         scores = self.score(detector, batch_of(frames)).scores
-        ranges: Mapping[str, tuple[float, float]] = getattr(detector, "ranges", {})
         assert torch.isfinite(scores).all()
         for column, label in enumerate(detector.labels):
-            lowest, highest = ranges.get(label, (0.0, 1.0))
+            lowest, highest = detector.ranges.get(label, (0.0, 1.0))
             assert scores[:, column].min() >= lowest, label
             assert scores[:, column].max() <= highest, label
 
@@ -162,3 +166,35 @@ class DetectorSuite:
         self.score(detector, batch)
         assert all(np.array_equal(frame, copy) for frame, copy in zip(frames, copies, strict=True))
         assert view is None or torch.equal(view, batch.view(detector.view))
+
+    def test_unpacked_it_scores_the_same_and_its_networks_carry_gradients(
+        self, detector: Detector, frames: list[U8]
+    ) -> None:
+        own = self.load()
+        inputs: dict[nn.Module, torch.Tensor] = {}
+
+        def remember(network: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+            inputs.setdefault(network, given[0])
+
+        for network in own.networks:
+            network.register_forward_pre_hook(remember)
+        batch = batch_of(frames[:2])
+        packed = self.score(own, batch)
+        own.unpack()
+        torch.testing.assert_close(
+            self.score(own, batch).scores,
+            packed.scores,
+            rtol=self.unpacked_tolerance,
+            atol=self.unpacked_tolerance,
+            equal_nan=True,
+        )
+        assert bool(inputs) == bool(own.networks)
+        for network, given in list(inputs.items()):
+            with with_gradients():
+                x = as_leaf(given)
+                network(x).float().square().sum().backward()
+            assert x.grad is not None
+            assert x.grad.isfinite().all()
+            assert x.grad.count_nonzero() > 0
+        # Other instances are as they were.
+        assert torch.equal(self.score(detector, batch).scores, packed.scores)

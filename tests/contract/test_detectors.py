@@ -15,7 +15,7 @@ from moderation.detectors.base import Detector, Scored
 from moderation.detectors.hashing.pdq import Pdq
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights import locator as weights
-from moderation.detectors.weights.locator import sha256_of
+from moderation.detectors.weights.checksum import sha256_of
 from moderation.hashes.lists import KnownPicture as ListedHash
 from moderation.hashes.lists import encode_list
 from tests.contract.detector_suite import CPU, SIZES, DetectorSuite, batch_of, draw

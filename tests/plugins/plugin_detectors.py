@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.registry import check_options
 
 ABORTS, HANGS, IS_KILLED = (255, 0, 255), (0, 255, 255), (0, 0, 255)
@@ -21,7 +21,7 @@ RAISES = (255, 255, 0)
 _TOLERANCE = 6  # JPEG moves plain colours a little
 
 
-class Tiny:
+class Tiny(DetectorDefaults):
     """Share of red, green and blue; with `deadly`, plain magenta aborts, cyan hangs and blue is killed.
 
     most_frames: a larger batch does not fit in memory. waits_for: a file that must be there before anything is scored,
@@ -33,10 +33,6 @@ class Tiny:
     labels: Sequence[str] = ("red", "green", "blue")
     view = View(mode="canvas")
     cost_ms = 0.1
-    weights: Sequence[Weights] = ()
-    requires: Sequence[str] = ()
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         known = {"deadly": bool, "slow_s": (float, int), "load_dies": bool, "waits_for": str, "most_frames": int}

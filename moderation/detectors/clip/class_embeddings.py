@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from moderation.errors import FatalError, UsageError
 Encode = Callable[[Sequence[str]], torch.Tensor]
 EncodeAfter = Callable[[Sequence[str], torch.Tensor], torch.Tensor]
 
-_MOST_BYTES = 64 << 20  # of a file that stands for words: 16,000 vectors of 1,024 numbers
+_MAX_BYTES = 64 << 20  # of a file that stands for words: 16,000 vectors of 1,024 numbers
 _ENCODE_AT_ONCE = 256  # sentences; bounds the activations of the text tower to some hundred MB
 
 
@@ -31,8 +31,8 @@ _ENCODE_AT_ONCE = 256  # sentences; bounds the activations of the text tower to 
 class Contrasts:
     """All questions of a variant as one matrix, and which of its rows belong together.
 
-    texts_TD: float32, normalised. rows: long [A,most], the texts of each answer, padded with T. counts: float64 [A].
-    rivals: long [A,most], the answers of each answer's question, padded with A. columns: long [L], those with a label.
+    texts_TD: float32, normalised. rows: long [A,m], the texts of each answer, padded with T. counts: float64 [A].
+    rivals: long [A,m], the answers of each answer's question, padded with A. columns: long [L], those with a label.
     scale: the checkpoint's, exp(logit_scale): a cosine of 1 is a logit of that much.
     """
 
@@ -58,16 +58,16 @@ class Contrasts:
 def make_contrasts(
     questions: Sequence[Question], embeddings: Sequence[Sequence[torch.Tensor]], scale: float
 ) -> Contrasts:
-    """One matrix of many questions. embeddings: a question, an answer -> float32 [n,D], normalised or not."""
+    """One matrix of many questions. embeddings: float32 [n,D] per question and answer, normalised or not."""
     answers = [answer for question in embeddings for answer in question]
     starts = np.cumsum([0, *(len(a) for a in answers)])
     total = int(starts[-1])
     rows = [list(range(starts[i], starts[i + 1])) for i in range(len(answers))]
     rivals: list[list[int]] = []
     columns: list[int] = []
-    for question, found in zip(questions, embeddings, strict=True):
+    for question, of_answers in zip(questions, embeddings, strict=True):
         first = len(rivals)
-        rivals += [list(range(first, first + len(found)))] * len(found)
+        rivals += [list(range(first, first + len(of_answers)))] * len(of_answers)
         columns += [first + i for i, answer in enumerate(question.answers) if answer.label is not None]
     texts = torch.nn.functional.normalize(torch.cat([a.float().cpu() for a in answers]), dim=1)
     return Contrasts(
@@ -98,24 +98,38 @@ def score_embeddings(unit_BD: torch.Tensor, contrasts: Contrasts) -> torch.Tenso
 def embed_question(question: Question, encode: Encode, *, key: str, cache: Path | None) -> list[torch.Tensor]:
     """For each answer, float32 [n,D], normalised: its texts, each the mean over the templates.
 
-    key: what the text tower is (hash of weights and architecture). cache: a folder, a file a text; None: no cache.
+    key: what the text tower is (hash of weights and architecture). cache: a folder, one file per text; None: no cache.
     """
     names = [[_cache_name(key, text, question.templates) for text in answer.texts] for answer in question.answers]
-    found: dict[str, torch.Tensor] = {}
-    missing: dict[str, str] = {}
-    for answer, keys in zip(question.answers, names, strict=True):
-        for text, name in zip(answer.texts, keys, strict=True):
-            cached = _read_cached(cache / name) if cache else None
-            if cached is None:
-                missing[name] = text
-            else:
-                found[name] = cached
-    computed = _embed_texts(list(missing.values()), question.templates, encode)
-    for name, embedding in zip(missing, computed, strict=True):
-        found[name] = embedding
+    texts = {
+        name: text
+        for answer, answer_names in zip(question.answers, names, strict=True)
+        for name, text in zip(answer_names, answer.texts, strict=True)
+    }
+    embeddings = _with_cache(texts, question.templates, encode, cache)
+    return [torch.stack([embeddings[name] for name in answer_names]) for answer_names in names]
+
+
+def _with_cache(
+    texts: Mapping[str, str], templates: Sequence[str], encode: Encode, cache: Path | None
+) -> dict[str, torch.Tensor]:
+    """The embedding of each text, by its name in the cache; what the cache lacks is computed and put there."""
+    embeddings = _read_cache(cache, texts)
+    absent = [name for name in texts if name not in embeddings]
+    computed = _embed_texts([texts[name] for name in absent], templates, encode)
+    for name, embedding in zip(absent, computed, strict=True):
+        embeddings[name] = embedding
         if cache:
             _write_cached(cache / name, embedding)
-    return [torch.stack([found[name] for name in keys]) for keys in names]
+    return embeddings
+
+
+def _read_cache(cache: Path | None, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Those of the embeddings that the folder holds, by name."""
+    if cache is None:
+        return {}
+    cached = ((name, _read_cached(cache / name)) for name in names)
+    return {name: embedding for name, embedding in cached if embedding is not None}
 
 
 def read_class_embeddings(path: str, question: Question, variant: str, dim: int) -> list[torch.Tensor]:
@@ -128,12 +142,12 @@ def read_class_embeddings(path: str, question: Question, variant: str, dim: int)
     from safetensors.torch import load_file
 
     try:
-        if Path(path).stat().st_size > _MOST_BYTES:
-            raise UsageError(f"{path}: over {_MOST_BYTES >> 20} MiB; not a file of class embeddings")
+        if Path(path).stat().st_size > _MAX_BYTES:
+            raise UsageError(f"{path}: over {_MAX_BYTES >> 20} MiB; not a file of class embeddings")
         tensors: Mapping[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise FatalError(f"{path}: not readable as safetensors: {error}") from error
-    found: list[torch.Tensor] = []
+    embeddings: list[torch.Tensor] = []
     for answer in question.answers:
         label = answer.label or "against"
         tensor = tensors.get(f"{variant}/{label}", tensors.get(label))
@@ -143,8 +157,8 @@ def read_class_embeddings(path: str, question: Question, variant: str, dim: int)
             )
         if tensor.ndim != 2 or tensor.shape[1] != dim or not len(tensor):
             raise UsageError(f"{path}: {label} is {list(tensor.shape)}, expected [n,{dim}]; made for another variant?")
-        found.append(tensor.float())
-    return found
+        embeddings.append(tensor.float())
+    return embeddings
 
 
 def _embed_texts(texts: Sequence[str], templates: Sequence[str], encode: Encode) -> list[torch.Tensor]:
@@ -160,8 +174,8 @@ def _embed_texts(texts: Sequence[str], templates: Sequence[str], encode: Encode)
 
 
 def _cache_name(key: str, text: str, templates: Sequence[str]) -> str:
-    facts = canonical_json({"key": key, "text": text, "templates": list(templates)})
-    return f"{hashlib.sha256(facts.encode()).hexdigest()}.npy"
+    identity = canonical_json({"key": key, "text": text, "templates": list(templates)})
+    return f"{hashlib.sha256(identity.encode()).hexdigest()}.npy"
 
 
 def _read_cached(path: Path) -> torch.Tensor | None:
@@ -181,11 +195,11 @@ def _write_cached(path: Path, embedding: torch.Tensor) -> None:
 
 
 def _gather_sums(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Sums of columns: values [B,N], index [M,most] with N for none -> [B,M]."""
+    """Sums of columns: values [B,N], index [M,m] with N for none -> [B,M]."""
     padded = torch.nn.functional.pad(values, (0, 1))
     return padded[:, index].sum(dim=2)
 
 
 def _padded(lists: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
-    most = max(len(entry) for entry in lists)
-    return torch.tensor([[*entry, *[fill] * (most - len(entry))] for entry in lists], dtype=torch.long)
+    longest = max(len(entry) for entry in lists)
+    return torch.tensor([[*entry, *[fill] * (longest - len(entry))] for entry in lists], dtype=torch.long)

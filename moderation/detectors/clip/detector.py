@@ -9,7 +9,7 @@
           options_from: questions/moderation.yaml
           options: {architecture: ViT-B-32}
 
-One instance a variant, not one for all: each has its own weights, condition (`when:`), time and embedding column, and
+One instance per variant, not one for all: each has its own weights, condition (`when:`), time and embedding column, and
 a policy fuses their votes as those of any detectors (`votes: [clip_b32.mask, clip_l14.mask]`, `fuse: mean_logit`).
 Radford et al. 2021, https://arxiv.org/abs/2103.00020.
 """
@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from moderation.config.canonical import canonical_json
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
 from moderation.detectors.clip.class_embeddings import (
     Contrasts,
     embed_question,
@@ -45,20 +45,19 @@ from moderation.detectors.clip.network import (
 )
 from moderation.detectors.clip.questions import Question, parse_options, read_questions
 from moderation.detectors.clip.tuned import tuned_name
-from moderation.detectors.weights.locator import default_cache, sha256_of
+from moderation.detectors.weights.checksum import sha256_of
+from moderation.detectors.weights.locator import default_cache
 
 
-class Clip:
-    """One label a question: how far the picture goes with its texts rather than with what they are told from, 0..1.
+class Clip(DetectorDefaults):
+    """One label per question: how far the picture goes with its texts rather than with what they are told from, 0..1.
 
-    Options: see `clip_questions.ClipOptions`. One image embedding a frame, whatever the number of questions; it is
+    Options: see `questions.ClipOptions`. One image embedding a frame, whatever the number of questions; it is
     kept, normalised, by `stack.keep_embeddings`, and then `moderation ask` answers new questions without the pictures.
     View: short side to the tower's size, bicubic, and the centre; scaled by the checkpoint's mean and std.
     """
 
     name = "clip"
-    requires: Sequence[str] = ()
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         parsed = parse_options(options)
@@ -95,6 +94,7 @@ class Clip:
         tuned = dict(zip([q.name for q in self.questions if q.embeddings], paths[1:], strict=True))
         self._contrasts = self.embed_questions(self.questions, network, tuned).to(device)
         self._visual = cast_visual(network.visual, self.architecture, device, dtype)
+        self.networks = (self._visual,)
         self._mean, self._std = self._mean.to(device), self._std.to(device)
         self._dtype = visual_dtype(self.architecture, dtype)
 
@@ -111,13 +111,13 @@ class Clip:
         """
         key = self.model_key(network)
         cache = default_cache() / "words"
-        found = [
+        embeddings = [
             read_class_embeddings(tuned[q.name], q, tuned_name(tuned[q.name], q, self.name, key), self.embedding_dim)
             if q.name in tuned
             else embed_question(q, network.encode, key=key, cache=cache)
             for q in questions
         ]
-        return make_contrasts(questions, found, network.scale)
+        return make_contrasts(questions, embeddings, network.scale)
 
     def embed(self, batch: FrameBatch) -> torch.Tensor:
         """Image embeddings [B,D], not normalised."""
@@ -126,8 +126,8 @@ class Clip:
         pixels = batch.view(self.view)
         if not len(batch):
             return torch.zeros((0, self.embedding_dim), device=pixels.device)
-        found: torch.Tensor = self._visual(((pixels - self._mean) / self._std).to(self._dtype))
-        return found
+        embedding: torch.Tensor = self._visual(((pixels - self._mean) / self._std).to(self._dtype))
+        return embedding
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
         """scores float32 [B,labels]; embedding [B,D], what all questions share."""
@@ -141,5 +141,5 @@ class Clip:
         """Which network this is, in 64 digits: words are cached by it, files that stand for words are bound to it."""
         # A hub's file may come without a checksum: 1.7 GB are hashed in seconds, its words take a minute on a CPU.
         sha256 = self.weights[0].sha256 or sha256_of(Path(network.path))
-        facts = canonical_json([sha256, self.architecture])
-        return hashlib.sha256(facts.encode()).hexdigest()
+        identity = canonical_json([sha256, self.architecture])
+        return hashlib.sha256(identity.encode()).hexdigest()

@@ -7,7 +7,6 @@ torchvision), so that happens in `load_network`, in the worker, and not when a c
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from moderation.config.hints import closest
 from moderation.detectors.clip.class_embeddings import Encode, EncodeAfter
 from moderation.detectors.weights.locator import package_file
 from moderation.errors import FatalError, UsageError
@@ -51,17 +51,17 @@ def read_architecture(named: str | Mapping[str, Any]) -> dict[str, Any]:
         folder = package_file("open_clip", "model_configs/ViT-B-32.json").parent
         file = folder / f"{named.replace('/', '-')}.json"
         if file.parent != folder or not file.is_file():
-            known = sorted(path.stem for path in folder.glob("*.json"))
-            close = difflib.get_close_matches(named, known, n=1, cutoff=0.4)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            names = sorted(path.stem for path in folder.glob("*.json"))
+            close = closest(named, names)
+            hint = f"; did you mean {close!r}?" if close else ""
             raise UsageError(f"detector 'clip': open_clip has no architecture {named!r}{hint}")
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        architecture: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     else:
-        found = copy.deepcopy(dict(named))
-    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in found]
+        architecture = copy.deepcopy(dict(named))
+    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in architecture]
     if missing:
         raise UsageError(f"detector 'clip': architecture lacks {', '.join(missing)}")
-    return found
+    return architecture
 
 
 def image_size(architecture: _Architecture) -> int:
@@ -110,8 +110,8 @@ def load_network(architecture: _Architecture, path: str, dtype: torch.dtype) -> 
     def encode(sentences: Sequence[str]) -> torch.Tensor:
         with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             tokens = encode_words(list(sentences))
-            found: torch.Tensor = model.encode_text(tokens.to(model.logit_scale.device))
-        return found
+            embeddings: torch.Tensor = model.encode_text(tokens.to(model.logit_scale.device))
+        return embeddings
 
     scale = float(model.logit_scale.exp().reshape(-1)[0])
     encode_after, word_vectors = _soft_words(model, encode_words)
@@ -193,15 +193,15 @@ def _soft_words(
         hook = table.register_forward_hook(replace)
         try:
             with torch.autocast("cpu", enabled=False):
-                found: torch.Tensor = model.encode_text(tokens)
+                embeddings: torch.Tensor = model.encode_text(tokens)
         finally:
             hook.remove()
-        return found
+        return embeddings
 
     def word_vectors(words: str) -> torch.Tensor:
         length = len(words.split())
-        found: torch.Tensor = table(encode_words([words]))[0, 1 : 1 + length].detach().float()
-        return found
+        vectors: torch.Tensor = table(encode_words([words]))[0, 1 : 1 + length].detach().float()
+        return vectors
 
     return encode_after, word_vectors
 

@@ -17,6 +17,7 @@ Templates ("a photo of {}") are averaged per text, after Radford et al. 2021, ht
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -46,14 +47,14 @@ OPENAI_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_MOST_TEXTS = 20_000  # one matrix of 20,000 x 1,024 float32 is 80 MB
+_MAX_TEXTS = 20_000  # one matrix of 20,000 x 1,024 float32 is 80 MB
 
 
-class _Section(BaseModel):
+class _ClipSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class QuestionOptions(_Section):
+class QuestionOptions(_ClipSection):
     """One question, as configuration says it."""
 
     texts: tuple[str, ...] = Field(default=(), description="what scores high; the label is the question's name")
@@ -78,7 +79,7 @@ class QuestionOptions(_Section):
         return self
 
 
-class ClipOptions(_Section):
+class ClipOptions(_ClipSection):
     """Options of the detector `clip`. The weights stand beside them: `weights:` and `sha256:` of the detector."""
 
     architecture: str | Mapping[str, Any] = Field(description="name of an open_clip architecture, or its JSON")
@@ -104,7 +105,7 @@ class ClipOptions(_Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class QuestionAnswer:
     """One way a question may be answered; `label` None: it only contrasts, and has no column."""
 
     label: str | None
@@ -113,10 +114,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question with everything spelt out; embeddings: a file that stands for the words."""
+    """A question, complete; embeddings: a file that stands for the words."""
 
     name: str
-    answers: tuple[Answer, ...]
+    answers: tuple[QuestionAnswer, ...]
     templates: tuple[str, ...]
     embeddings: Weights | None = None
 
@@ -129,14 +130,17 @@ def parse_options(options: Mapping[str, Any]) -> ClipOptions:
 def read_questions(options: ClipOptions) -> tuple[Question, ...]:
     """The questions of a configuration, in its order. Raises UsageError."""
     questions = tuple(_question(name, spec, options) for name, spec in options.questions.items())
-    labels = [a.label for q in questions for a in q.answers if a.label is not None]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
-        raise UsageError(f"detector 'clip': two questions give the label {twice[0]!r}")
+    _refuse_repeated([a.label for q in questions for a in q.answers if a.label is not None])
     total = sum(len(a.texts) for q in questions for a in q.answers)
-    if total > _MOST_TEXTS:
-        raise UsageError(f"detector 'clip': {total} texts, at most {_MOST_TEXTS}")
+    if total > _MAX_TEXTS:
+        raise UsageError(f"detector 'clip': {total} texts, at most {_MAX_TEXTS}")
     return questions
+
+
+def _refuse_repeated(labels: Sequence[str]) -> None:
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    if twice:
+        raise UsageError(f"detector 'clip': two questions give the label {min(twice)!r}")
 
 
 def make_question(
@@ -151,7 +155,7 @@ def make_question(
         raise UsageError(f"question {name!r}: {min(both)!r} stands on both sides")
     return Question(
         name=name,
-        answers=(Answer(label=name, texts=sides[0]), Answer(label=None, texts=sides[1])),
+        answers=(QuestionAnswer(label=name, texts=sides[0]), QuestionAnswer(label=None, texts=sides[1])),
         templates=tuple(templates),
     )
 
@@ -168,7 +172,7 @@ def _question(name: str, spec: QuestionOptions, options: ClipOptions) -> Questio
     if spec.answers:
         for label, texts in spec.answers.items():
             _check_answer(label, texts)
-        answers = tuple(Answer(label=label, texts=texts) for label, texts in spec.answers.items())
+        answers = tuple(QuestionAnswer(label=label, texts=texts) for label, texts in spec.answers.items())
     else:
         answers = make_question(name, spec.texts, _against(name, spec, options)).answers
     return Question(name=name, answers=answers, templates=templates, embeddings=_embeddings(name, spec))
@@ -190,8 +194,8 @@ def _against(name: str, spec: QuestionOptions, options: ClipOptions) -> tuple[st
     if not isinstance(spec.against, str):
         return spec.against or ()
     if spec.against not in options.contrasts:
-        known = ", ".join(options.contrasts) or "none"
-        raise UsageError(f"detector 'clip': question {name!r}: no contrast set {spec.against!r}; there are: {known}")
+        names = ", ".join(options.contrasts) or "none"
+        raise UsageError(f"detector 'clip': question {name!r}: no contrast set {spec.against!r}; there are: {names}")
     return tuple(options.contrasts[spec.against])
 
 

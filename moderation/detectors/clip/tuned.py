@@ -36,14 +36,14 @@ def class_names(question: Question) -> tuple[str, ...]:
 def encode_tuned(
     question: Question, embeddings: Mapping[str, Sequence[torch.Tensor]], record: Mapping[str, Any]
 ) -> bytes:
-    """A file. embeddings: variant -> float32 [n,D] an answer; record: `variants` with their models, and the rest."""
+    """A file. embeddings: variant -> float32 [n,D] per answer; record: `variants` with their models, and the rest."""
     from safetensors.torch import save
 
     names = class_names(question)
     tensors = {
         f"{variant}/{name}": tensor.float().contiguous()
-        for variant, found in embeddings.items()
-        for name, tensor in zip(names, found, strict=True)
+        for variant, of_answers in embeddings.items()
+        for name, tensor in zip(names, of_answers, strict=True)
     }
     whole = {**record, "kind": KIND, "version": 1, "check": question.name, "labels": list(names)}
     data: bytes = save(tensors, metadata={_KEY: canonical_json(whole)})
@@ -80,11 +80,11 @@ def tuned_name(path: str, question: Question, variant: str, model: str) -> str:
             f"{file}: tuned for the answers {record.get('labels')}, question {question.name!r} has {names}"
         )
     variants: Mapping[str, Mapping[str, Any]] = record.get("variants", {})
-    same = [name for name, facts in variants.items() if facts.get("model") == model]
+    same = [name for name, variant_facts in variants.items() if variant_facts.get("model") == model]
     if not same:
-        known = ", ".join(variants) or "none"
+        holds = ", ".join(variants) or "none"
         raise UsageError(
-            f"{file}: tuned for other weights or another architecture than {variant!r} has; it holds: {known}. "
+            f"{file}: tuned for other weights or another architecture than {variant!r} has; it holds: {holds}. "
             f"Tune it again: moderation tune-prompts --check {question.name}"
         )
     return variant if variant in same else same[0]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 TARGET: Final = ((0.318, 0.314), (0.669, 0.314), (0.4945, 0.5147), (0.3475, 0.7187), (0.6385, 0.7187))
 # The eyes were what the chips of dlib's training were laid by; the others keep a turned head from being blown up.
 WEIGHTS: Final = (2.0, 2.0, 1.0, 1.0, 1.0)
-_MOST_FINE: Final = 4  # samples a side of a chip's pixel: of a face that fills a canvas of 448 pixels 3 to 5
+_MAX_FINE: Final = 4  # samples a side of a chip's pixel: of a face that fills a canvas of 448 pixels 3 to 5
 
 
 def similarity(points: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,7 @@ def _cut(frame: torch.Tensor, points: torch.Tensor, side: int) -> torch.Tensor:
     # Length of a chip's side in pixels of the frame.
     lengths = moves[:, :, 0].norm(dim=1).tolist()
     for index, length in enumerate(lengths):
-        fine = min(_MOST_FINE, max(1, math.ceil(length / side))) if math.isfinite(length) else 1
+        fine = min(_MAX_FINE, max(1, math.ceil(length / side))) if math.isfinite(length) else 1
         grid = _grid(moves[index], side * fine, width, height)
         fitted = F.grid_sample(pixels, grid[None], mode="bilinear", padding_mode="border", align_corners=False)
         chips[index] = F.avg_pool2d(fitted, fine)[0] if fine > 1 else fitted[0]

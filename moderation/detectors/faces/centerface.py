@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moderation.detectors.nn.prepare import Conv
-from moderation.detectors.weights.locator import OnnxGraph
-from moderation.errors import FatalError
+from moderation.detectors.nn.blocks import InvertedResidual
+from moderation.detectors.nn.conv import Conv, add_into
+from moderation.detectors.nn.loading import copy_exactly, fitting, scale_and_shift
+from moderation.detectors.weights.onnx import OnnxGraph
 
 STRIDE: Final = 4  # of the maps; a place in them stands for 4x4 pixels
 MULTIPLE: Final = 32  # sides of the input: five halvings must come out even for the way back up
@@ -34,7 +35,8 @@ _STAGES: Final = (
 )
 _SIDEWAYS: Final = ((4, 96), (2, 32), (1, 24))  # stage whose map is added on the way up, its width
 _WIDTH: Final = 24
-_MOST_LOG_SIZE: Final = 7.0  # e^7 * 4 = 4386 pixels: no face is larger, and exp() of anything is not finite
+_BN_EPS: Final = 1e-3  # the file's
+_MAX_LOG_SIZE: Final = 7.0  # e^7 * 4 = 4386 pixels: no face is larger, and exp() of anything is not finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,10 @@ class CenterFace(nn.Module):
         for expansion, width, repeats, stride in _STAGES:
             blocks: list[nn.Module] = []
             for i in range(repeats):
-                blocks.append(_Inverted(width_in, width, expansion, stride if i == 0 else 1))
+                hidden = width_in * expansion
+                depthwise = Conv(hidden, hidden, 3, stride=stride if i == 0 else 1, groups=hidden, activation="relu")
+                # A stage's first block changes the width, so that no block writes over a map that the way up reads.
+                blocks.append(InvertedResidual(width_in, width, depthwise, "relu"))
                 width_in = width
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
@@ -80,82 +85,59 @@ class CenterFace(nn.Module):
             maps.append(x)
         x = self.top(x)
         for up, sideways, (place, _) in zip(self.up, self.sideways, _SIDEWAYS, strict=True):
-            x = torch.relu_(up(x)).add_(sideways(maps[place]))
+            x = add_into(torch.relu_(up(x)), sideways(maps[place]))
         out: torch.Tensor = self.heads(self.neck(x))
-        return out
-
-
-class _Inverted(nn.Module):
-    """Widen, filter each channel, narrow; added to the input where the shapes agree."""
-
-    def __init__(self, width_in: int, width: int, expansion: int, stride: int) -> None:
-        super().__init__()
-        hidden = width_in * expansion
-        steps = [Conv(width_in, hidden, 1, activation="relu")] if expansion > 1 else []
-        steps.append(Conv(hidden, hidden, 3, stride=stride, groups=hidden, activation="relu"))
-        self.steps = nn.Sequential(*steps)
-        self.narrow = Conv(hidden, width, 1)
-        self.residual = stride == 1 and width_in == width
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # Written over the shortcut, never a map that the way up reads: a stage's first block changes the width.
-        out: torch.Tensor = self.narrow(self.steps(x), x if self.residual else None)
         return out
 
 
 def load_centerface(network: CenterFace, graph: OnnxGraph) -> None:
     """Copy the file's numbers, in the order of its operations. Raises FatalError when it is another network's."""
-    convolutions = iter([n for n in graph.nodes if n.op == "Conv"])
-    ups = iter([n for n in graph.nodes if n.op == "ConvTranspose"])
-    norms = iter([n for n in graph.nodes if n.op == "BatchNormalization"])
-
-    def tensors(names: Iterator[str]) -> list[torch.Tensor]:
-        return [graph.tensors[name] for name in names]
-
-    def fill(module: nn.Conv2d) -> None:
-        weight, bias = tensors(iter(next(convolutions).inputs[1:]))
-        _copy(module, weight, bias)
-
-    try:
-        with torch.no_grad():
-            for module in (*network.stem.modules(), *network.stages.modules(), *network.top.modules()):
-                if isinstance(module, Conv):
-                    fill(module)
-            for up, sideways in zip(network.up, network.sideways, strict=True):
-                assert isinstance(up, nn.ConvTranspose2d) and isinstance(sideways, Conv)
-                (weight,) = tensors(iter(next(ups).inputs[1:]))
-                gamma, beta, mean, variance = tensors(iter(next(norms).inputs[1:]))
-                scale = gamma / torch.sqrt(variance + 1e-3)  # the file's epsilon
-                _copy(up, weight * scale.view(1, -1, 1, 1), beta - mean * scale)
-                fill(sideways)
-            fill(network.neck)
-            # Heat, sizes, offsets, points: the order of the file, which is that of its four outputs.
-            heads = [tensors(iter(node.inputs[1:])) for node in convolutions]
-            _copy(network.heads, torch.cat([w for w, _ in heads]), torch.cat([b for _, b in heads]))
-    except (RuntimeError, ValueError, KeyError, StopIteration) as error:
-        raise FatalError(f"faces: weights of another network: {error}") from error
+    convolutions, ups, norms = (_inputs_of(graph, op) for op in ("Conv", "ConvTranspose", "BatchNormalization"))
+    with fitting("faces"):
+        for module in (network.stem, network.stages, network.top):
+            _copy_convolutions(module, convolutions)
+        for up, sideways in zip(network.up, network.sideways, strict=True):
+            assert isinstance(up, nn.ConvTranspose2d)
+            (weight,) = next(ups)
+            gamma, beta, mean, variance = next(norms)
+            scale, shift = scale_and_shift(gamma, beta, mean, variance, _BN_EPS)
+            copy_exactly(up.weight, weight * scale.view(1, -1, 1, 1))
+            copy_exactly(up.bias, shift)
+            _copy_convolutions(sideways, convolutions)
+        _copy_convolutions(network.neck, convolutions)
+        # Heat, sizes, offsets, points: the order of the file, which is that of its four outputs.
+        heads = list(convolutions)
+        copy_exactly(network.heads.weight, torch.cat([weight for weight, _ in heads]))
+        copy_exactly(network.heads.bias, torch.cat([bias for _, bias in heads]))
 
 
-def _copy(module: nn.Conv2d | nn.ConvTranspose2d, weight: torch.Tensor, bias: torch.Tensor) -> None:
-    # copy_() would spread a smaller tensor over a larger.
-    if weight.shape != module.weight.shape or module.bias is None or bias.shape != module.bias.shape:
-        raise ValueError(f"{list(weight.shape)} instead of {list(module.weight.shape)}")
-    module.weight.copy_(weight)
-    module.bias.copy_(bias)
+def _inputs_of(graph: OnnxGraph, op: str) -> Iterator[list[torch.Tensor]]:
+    """The tensors that each operation of this kind reads beside its first input, in the file's order."""
+    for node in graph.nodes:
+        if node.op == op:
+            yield [graph.tensors[name] for name in node.inputs[1:]]
 
 
-def read_peaks(maps: torch.Tensor, most: int) -> Peaks:
-    """The `most` highest places of each frame of [B,15,h,w], as boxes and points; not yet told apart (see `faces`)."""
+def _copy_convolutions(module: nn.Module, tensors: Iterator[list[torch.Tensor]]) -> None:
+    for convolution in module.modules():
+        if isinstance(convolution, Conv):
+            weight, bias = next(tensors)
+            copy_exactly(convolution.weight, weight)
+            copy_exactly(convolution.bias, bias)
+
+
+def read_peaks(maps: torch.Tensor, count: int) -> Peaks:
+    """The `count` highest places of each frame of [B,15,h,w], as boxes and points; several may be of one face."""
     maps = maps.float()
     height, width = maps.shape[-2:]
     flat = maps.flatten(2)
     # Places beside a higher one are the same face.
     heat = maps[:, :1]
     heat = heat.masked_fill(heat < F.max_pool2d(heat, 3, stride=1, padding=1), -torch.inf)
-    heat, where = heat.flatten(1).topk(min(most, height * width), dim=1)
+    heat, where = heat.flatten(1).topk(min(count, height * width), dim=1)
     at = flat[:, 1:].gather(2, where.unsqueeze(1).expand(-1, flat.shape[1] - 1, -1)).transpose(1, 2)
     # The file lists y before x throughout.
-    size = torch.exp(at[..., [1, 0]].clamp(max=_MOST_LOG_SIZE)) * STRIDE
+    size = torch.exp(at[..., [1, 0]].clamp(max=_MAX_LOG_SIZE)) * STRIDE
     place = torch.stack([where % width, where.div(width, rounding_mode="floor")], dim=-1)
     corner = (place + at[..., [3, 2]] + 0.5) * STRIDE - size / 2
     points = at[..., 4:].reshape(*at.shape[:2], POINTS, 2).flip(-1)

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
 from moderation.detectors.faces.centerface import MULTIPLE, POINTS, CenterFace, load_centerface, read_peaks
 from moderation.detectors.nn.prepare import infer, prepare
+from moderation.detectors.nn.suppression import distinct, load_suppression
 from moderation.detectors.registry import check_options
-from moderation.detectors.weights.locator import read_onnx
+from moderation.detectors.weights.onnx import read_onnx
 from moderation.errors import UsageError
 from moderation.types import F32, Region
 
@@ -32,8 +32,8 @@ _OVERLAP: Final = 0.3  # intersection over union of two boxes of one face; the r
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FoundFaces:
-    """The faces of one frame, surest first; n of them.
+class FrameFaces:
+    """The n faces of one frame, surest first.
 
     scores: float32 [n], 0..1. boxes: float32 [n,4], x0, y0, x1, y1. points: float32 [n,5,2], x and y of the left and
     the right eye (as the viewer sees them), the nose and the left and right corner of the mouth. All in 0..1 of the
@@ -45,7 +45,7 @@ class FoundFaces:
     points: F32
 
 
-class Faces:
+class Faces(DetectorDefaults):
     """Faces of people, by CenterFace.
 
     - `count`: faces that are at least `threshold` sure.
@@ -74,9 +74,6 @@ class Faces:
             size_bytes=7_304_518,
         ),
     )
-    requires: Sequence[str] = ()
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {"threshold": (float, int), "side": int, "max_faces": int})
@@ -94,27 +91,29 @@ class Faces:
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device. Raises FatalError when they are not of this network."""
+        load_suppression()
         network = CenterFace()
         load_centerface(network, read_onnx(paths[0]))
         self.network = prepare(network, device, dtype)
+        self.networks = (self.network,)
         self._dtype = dtype
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
-        """scores float32 [B,3]; a region and five points a face."""
-        found = self.find(batch)
-        rows = [(len(f.scores), _largest_share(f.boxes), float(f.scores[0]) if len(f.scores) else 0.0) for f in found]
+        """scores float32 [B,3]; one region and five points per face."""
+        faces = self.find(batch)
+        rows = [(len(f.scores), _largest_share(f.boxes), float(f.scores[0]) if len(f.scores) else 0.0) for f in faces]
         return Scored(
             scores=torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(self.labels)),
-            regions=[self._regions(f) for f in found],
-            points=[f.points for f in found],
+            regions=[self._regions(f) for f in faces],
+            points=[f.points for f in faces],
         )
 
-    def find(self, batch: FrameBatch) -> list[FoundFaces]:
+    def find(self, batch: FrameBatch) -> list[FrameFaces]:
         """The faces of each frame. Runs under inference_mode."""
         if self.network is None:
             raise RuntimeError("load() first")
         frames = batch.frames_HWC
-        found: dict[int, FoundFaces] = {}
+        faces: dict[int, FrameFaces] = {}
         for indices, (height, width) in _groups(
             frames, self.side, _AT_ONCE["cpu" if batch.device.type == "cpu" else "cuda"]
         ):
@@ -127,10 +126,10 @@ class Faces:
                 peaks = read_peaks(maps, 4 * self.max_faces)
             scores, boxes, points = (t.cpu().numpy() for t in (peaks.scores, peaks.boxes, peaks.points))
             for row, index in enumerate(indices):
-                found[index] = self._choose(scores[row], boxes[row], points[row], insides[row])
-        return [found[i] for i in range(len(frames))]
+                faces[index] = self._choose(scores[row], boxes[row], points[row], insides[row])
+        return [faces[i] for i in range(len(frames))]
 
-    def _choose(self, scores: F32, boxes: F32, points: F32, size: tuple[int, int]) -> FoundFaces:
+    def _choose(self, scores: F32, boxes: F32, points: F32, size: tuple[int, int]) -> FrameFaces:
         """Of a frame's peaks, [K] best first, in pixels, those that are faces of their own. size: width, height."""
         sure = scores >= self.threshold
         scores, boxes, points = scores[sure], boxes[sure] / np.tile(size, 2), points[sure] / np.array(size)
@@ -138,34 +137,19 @@ class Faces:
         # Nothing may be left of a box that lies in the margin.
         inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         scores, boxes, points = scores[inside], boxes[inside], points[inside]
-        kept = distinct(boxes, _OVERLAP)[: self.max_faces]
-        return FoundFaces(
+        kept = distinct(torch.from_numpy(boxes), _OVERLAP)[: self.max_faces].numpy()
+        return FrameFaces(
             scores=scores[kept].astype(np.float32),
             boxes=boxes[kept].astype(np.float32),
             points=points[kept].astype(np.float32).reshape(-1, POINTS, 2),
         )
 
-    def _regions(self, found: FoundFaces) -> list[Region]:
-        rows = zip(found.scores.tolist(), found.boxes.tolist(), strict=True)
+    def _regions(self, faces: FrameFaces) -> list[Region]:
+        rows = zip(faces.scores.tolist(), faces.boxes.tolist(), strict=True)
         return [
             Region(detector=self.name, label="face", score=score, x0=x0, y0=y0, x1=x1, y1=y1)
             for score, (x0, y0, x1, y1) in rows
         ]
-
-
-def distinct(boxes: npt.NDArray[np.floating[Any]], overlap: float) -> list[int]:
-    """Indices of boxes [n,4], best first, without those that overlap a better one by more than `overlap` (IoU)."""
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    left = np.ones(len(boxes), dtype=bool)
-    kept: list[int] = []
-    for i in range(len(boxes)):
-        if not left[i]:
-            continue
-        kept.append(i)
-        sides = np.minimum(boxes[i, 2:], boxes[:, 2:]) - np.maximum(boxes[i, :2], boxes[:, :2])
-        common = sides.clip(min=0).prod(axis=1)
-        left &= common <= overlap * (area[i] + area - common)
-    return kept
 
 
 def _largest_share(boxes: F32) -> float:
@@ -188,9 +172,9 @@ def _groups(frames: Sequence[torch.Tensor], side: int, pixels: int) -> Iterator[
         padded = (-(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE)
         groups.setdefault(padded, []).append(index)
     for size, indices in groups.items():
-        most = max(1, pixels // (size[0] * size[1]))
-        for start in range(0, len(indices), most):
-            yield indices[start : start + most], size
+        count = max(1, pixels // (size[0] * size[1]))
+        for start in range(0, len(indices), count):
+            yield indices[start : start + count], size
 
 
 def _place(frame: torch.Tensor, side: int, target: torch.Tensor) -> tuple[int, int]:

@@ -20,9 +20,9 @@ import numpy as np
 from moderation.errors import FatalError
 from moderation.types import F32
 
-_MOST_BYTES: Final = 256 << 20  # the largest network that dlib has released takes 23 MB
-_MOST_LAYERS: Final = 1000
-_MOST_NAME: Final = 64
+_MAX_BYTES: Final = 256 << 20  # the largest network that dlib has released takes 23 MB
+_MAX_LAYERS: Final = 1000
+_MAX_NAME: Final = 64
 # What stands between a layer's name and its flags: i whole number, f number, t tensor, a place in the parameters (five
 # numbers). Names carry the version of the layout.
 _FIELDS: Final[Mapping[str, str]] = {
@@ -61,15 +61,15 @@ def read_dlib(path: Path | str) -> DlibNetwork:
     """The layers of a file of dlib, first to last. Raises FatalError when it is no such file, or not whole."""
     file = Path(path)
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise FatalError(f"{path}: larger than {_MOST_BYTES >> 20} MB; not read")
-        reader = _Reader(file.read_bytes())
-        return _read_network(reader)
+        if file.stat().st_size > _MAX_BYTES:
+            raise FatalError(f"{path}: larger than {_MAX_BYTES >> 20} MB; not read")
+        cursor = _DlibCursor(file.read_bytes())
+        return _read_network(cursor)
     except (OSError, ValueError, OverflowError) as error:
         raise FatalError(f"{path}: not readable as a network of dlib: {error}") from error
 
 
-class _Reader:
+class _DlibCursor:
     """A place in bytes that moves on; raises ValueError beyond the end or where something else stands."""
 
     def __init__(self, data: bytes) -> None:
@@ -96,9 +96,9 @@ class _Reader:
         return -value if head & 0x80 else value
 
     def expect(self, value: int) -> None:
-        found = self.integer()
-        if found != value:
-            raise ValueError(f"{found} instead of {value} before byte {self._at}")
+        stored = self.integer()
+        if stored != value:
+            raise ValueError(f"{stored} instead of {value} before byte {self._at}")
 
     def number(self) -> float:
         """Mantissa and exponent of 2."""
@@ -109,7 +109,7 @@ class _Reader:
 
     def name(self) -> str:
         length = self.integer()
-        if not 0 < length <= _MOST_NAME:
+        if not 0 < length <= _MAX_NAME:
             raise ValueError(f"a name of {length} bytes before byte {self._at}")
         return bytes(self.take(length)).decode("ascii", errors="replace")
 
@@ -132,40 +132,48 @@ class _Reader:
             raise ValueError(f"no flag at byte {self._at - 1}")
 
 
-def _read_network(reader: _Reader) -> DlibNetwork:
-    reader.expect(1)
-    loss = reader.name()
+def _read_network(cursor: _DlibCursor) -> DlibNetwork:
+    cursor.expect(1)
+    loss = cursor.name()
     if loss != "loss_metric_2":
         raise ValueError(f"its loss is {loss!r}, only loss_metric_2 is known")
     for _ in range(2):
-        reader.number()  # margin and distance of training
-    for _ in range(_MOST_LAYERS):
-        version = reader.integer()
-        if version == _VERSION_LAST:
-            break
-        if version not in (1, 2):
-            raise ValueError(f"a layer of version {version}")
-    else:
-        raise ValueError(f"more than {_MOST_LAYERS} layers")
-    kind = reader.name()
+        cursor.number()  # margin and distance of training
+    _skip_versions(cursor)
+    kind = cursor.name()
     if kind != "input_rgb_image_sized":
         raise ValueError(f"its input is {kind!r}, only input_rgb_image_sized is known")
-    means = (reader.number(), reader.number(), reader.number())
-    height, width = reader.integer(), reader.integer()
+    means = (cursor.number(), cursor.number(), cursor.number())
+    height, width = cursor.integer(), cursor.integer()
+    return DlibNetwork(loss=loss, means=means, height=height, width=width, layers=_read_layers(cursor))
+
+
+def _skip_versions(cursor: _DlibCursor) -> None:
+    """The version of every layer, up to that of the layer that reads the input."""
+    for _ in range(_MAX_LAYERS):
+        version = cursor.integer()
+        if version == _VERSION_LAST:
+            return
+        if version not in (1, 2):
+            raise ValueError(f"a layer of version {version}")
+    raise ValueError(f"more than {_MAX_LAYERS} layers")
+
+
+def _read_layers(cursor: _DlibCursor) -> tuple[DlibLayer, ...]:
     layers: list[DlibLayer] = []
-    while not reader.done:
-        if len(layers) > _MOST_LAYERS:
-            raise ValueError(f"more than {_MOST_LAYERS} layers")
-        layers.append(_read_layer(reader))
+    while not cursor.done:
+        if len(layers) > _MAX_LAYERS:
+            raise ValueError(f"more than {_MAX_LAYERS} layers")
+        layers.append(_read_layer(cursor))
         if len(layers) == 1:
-            reader.integer()  # pictures that one sample became in training
+            cursor.integer()  # pictures that one sample became in training
     if not layers:
         raise ValueError("it has no layers")
-    return DlibNetwork(loss=loss, means=means, height=height, width=width, layers=tuple(layers))
+    return tuple(layers)
 
 
-def _read_layer(reader: _Reader) -> DlibLayer:
-    name = reader.name()
+def _read_layer(cursor: _DlibCursor) -> DlibLayer:
+    name = cursor.name()
     if name not in _FIELDS:
         raise ValueError(f"a layer {name!r}; known are {', '.join(_FIELDS)}")
     numbers: list[int] = []
@@ -173,16 +181,16 @@ def _read_layer(reader: _Reader) -> DlibLayer:
     for field in _FIELDS[name]:
         match field:
             case "i":
-                numbers.append(reader.integer())
+                numbers.append(cursor.integer())
             case "f":
-                reader.number()
+                cursor.number()
             case "t":
-                parameters = reader.tensor()
+                parameters = cursor.tensor()
             case "a":
-                reader.place()
+                cursor.place()
     for _ in range(3):
-        reader.flag()
+        cursor.flag()
     for _ in range(3):
-        if reader.tensor().size:
+        if cursor.tensor().size:
             raise ValueError(f"{name}: what training left is still in the file")
     return DlibLayer(name=name, numbers=tuple(numbers), parameters=parameters)

@@ -7,23 +7,25 @@ Needs `faces` before it, whose boxes and points it reads. The network is dlib's 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import torch
 
 from moderation import storage
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
 from moderation.detectors.faces.alignment import cut_chips
 from moderation.detectors.faces.dlib_file import read_dlib
-from moderation.detectors.faces.gallery_file import MOST_BYTES, Gallery, decode_gallery
+from moderation.detectors.faces.gallery_file import MAX_BYTES, Gallery, decode_gallery
 from moderation.detectors.faces.network import CHIP, DISTANCE, FaceNetwork, load_face_network
 from moderation.detectors.faces.parts import embed_faces
 from moderation.detectors.nn.prepare import prepare
 from moderation.detectors.registry import check_options
 from moderation.errors import UsageError
-from moderation.types import Region
+from moderation.types import F32, Region
 
 FACE_WEIGHTS: Final = Weights(
     locator="pkg://face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
@@ -37,7 +39,7 @@ _STEEPNESS: Final = 20.0  # of the score over the distance, see `score_of`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matches:
+class FaceMatches:
     """The nearest person of each face: int64 [F] rows of the gallery, and float32 [F] distances."""
 
     rows: torch.Tensor
@@ -53,22 +55,22 @@ class Matcher:
         # |q - g|^2 = |q|^2 - 2 (q.g - |g|^2 / 2): what is largest in the brackets is nearest.
         self._halves = -self._rows.square().sum(dim=1) / 2
 
-    def match(self, faces: torch.Tensor) -> Matches:
+    def match(self, faces: torch.Tensor) -> FaceMatches:
         """The nearest row to each of float32 [F,D]: one matrix product, in pieces of the gallery."""
         best = faces.new_full((len(faces),), -torch.inf)
         rows = torch.zeros(len(faces), dtype=torch.int64, device=faces.device)
         for start in range(0, len(self._rows), _ROWS):
             piece = slice(start, start + _ROWS)
-            found = torch.addmm(self._halves[piece], faces, self._rows[piece].T).max(dim=1)
-            better = found.values > best
-            best = torch.where(better, found.values, best)
-            rows = torch.where(better, found.indices + start, rows)
+            nearest = torch.addmm(self._halves[piece], faces, self._rows[piece].T).max(dim=1)
+            better = nearest.values > best
+            best = torch.where(better, nearest.values, best)
+            rows = torch.where(better, nearest.indices + start, rows)
         # From the difference, not from the sums above: those cancel where it is small.
         distances = (faces - self._rows[rows]).norm(dim=1)
-        return Matches(rows=rows, distances=distances)
+        return FaceMatches(rows=rows, distances=distances)
 
 
-class GalleryDetector:
+class GalleryDetector(DetectorDefaults):
     """Known people, by their faces.
 
     - `match`: how surely the best match in the frame is that person, 0..1; 0 when every face is nobody's, null when
@@ -89,8 +91,6 @@ class GalleryDetector:
     cost_ms = 6.5  # a face; most frames have none
     weights: Sequence[Weights] = (FACE_WEIGHTS,)
     requires: Sequence[str] = ("faces",)
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {"gallery": str, "sha256": str, "threshold": (float, int), "min_side": int})
@@ -112,42 +112,45 @@ class GalleryDetector:
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights, move them and the gallery to the device. Raises FatalError for another network's."""
         self.network = load_face(paths[0], device)
+        self.networks = (self.network,)
         self._matcher = Matcher(self.gallery, device)
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
-        """scores float32 [B,1]; a region a face that matches."""
-        if self.network is None or self._matcher is None:
-            raise RuntimeError("load() first")
+        """scores float32 [B,1]; one region per face that matches."""
         faces = earlier[self.requires[0]]
         if faces.regions is None or faces.points is None:
             raise RuntimeError(f"{self.requires[0]} gave no faces")
-        asked = [self._large(faces.regions[i], frame) for i, frame in enumerate(batch.frames_HWC)]
-        points = [torch.from_numpy(faces.points[i][large]).to(batch.device) for i, large in enumerate(asked)]
+        large = [self._large(faces.regions[i], frame) for i, frame in enumerate(batch.frames_HWC)]
+        points = [faces.points[i][places] for i, places in enumerate(large)]
+        answers = self._nearest(batch, points)
+        regions = [
+            self._named([own[place] for place in places], answers)
+            for own, places in zip(faces.regions, large, strict=True)
+        ]
+        scores = [_best_score(named) if places else math.nan for named, places in zip(regions, large, strict=True)]
+        return Scored(scores=torch.tensor(scores, dtype=torch.float32).reshape(len(scores), 1), regions=regions)
+
+    def _nearest(self, batch: FrameBatch, points: Sequence[F32]) -> Iterator[tuple[int, float]]:
+        """Row of the gallery and distance of each face, frame after frame. points: float32 [n,5,2] per frame, 0..1."""
+        if self.network is None or self._matcher is None:
+            raise RuntimeError("load() first")
+        on_device = [torch.from_numpy(own).to(batch.device) for own in points]
         with torch.autocast(batch.device.type, enabled=False):
             # In fp32 whatever the stack's dtype: faces were enrolled so, and bf16 moves distances by hundredths.
-            chips = cut_chips(batch.frames_HWC, points, CHIP)
-            found = self._matcher.match(embed_faces(self.network, chips, self.gallery.parts))
-        answers = iter(zip(found.rows.tolist(), found.distances.tolist(), strict=True))
-        scores: list[float] = []
-        regions: list[list[Region]] = []
-        for own, large in zip(faces.regions, asked, strict=True):
-            named = [
-                self._region(own[place], row, distance)
-                for place, (row, distance) in zip(large, answers, strict=False)
-                if distance <= self.threshold
-            ]
-            scores.append(max((r.score for r in named), default=0.0) if large else float("nan"))
-            regions.append(named)
-        return Scored(
-            scores=torch.tensor(scores, dtype=torch.float32).reshape(len(scores), 1),
-            regions=regions,
-        )
+            chips = cut_chips(batch.frames_HWC, on_device, CHIP)
+            matches = self._matcher.match(embed_faces(self.network, chips, self.gallery.parts))
+        return iter(zip(matches.rows.tolist(), matches.distances.tolist(), strict=True))
+
+    def _named(self, faces: Sequence[Region], answers: Iterator[tuple[int, float]]) -> list[Region]:
+        """The faces that are somebody's. answers: row and distance of each; those of these faces are taken from it."""
+        nearest = zip(faces, islice(answers, len(faces)), strict=True)
+        return [self._region(face, row, distance) for face, (row, distance) in nearest if distance <= self.threshold]
 
     def _large(self, faces: Sequence[Region], frame: torch.Tensor) -> list[int]:
         """Places of the faces that are large enough to tell who it is."""
         height, width = frame.shape[:2]
-        least = self.min_side**2
-        return [i for i, f in enumerate(faces) if (f.x1 - f.x0) * width * (f.y1 - f.y0) * height >= least]
+        min_area = self.min_side**2
+        return [i for i, f in enumerate(faces) if (f.x1 - f.x0) * width * (f.y1 - f.y0) * height >= min_area]
 
     def _region(self, face: Region, row: int, distance: float) -> Region:
         return Region(
@@ -159,6 +162,10 @@ class GalleryDetector:
             x1=face.x1,
             y1=face.y1,
         )
+
+
+def _best_score(faces: Sequence[Region]) -> float:
+    return max((face.score for face in faces), default=0.0)
 
 
 def score_of(distance: float) -> float:
@@ -181,8 +188,8 @@ def read_gallery(uri: str) -> tuple[Gallery, str]:
     """A gallery and the sha256 of its file. Raises UsageError when it is not there, or no gallery."""
     try:
         size = storage.info(uri).size_bytes
-        if size > MOST_BYTES:
-            raise UsageError(f"gallery {uri}: {size:,} bytes; at most {MOST_BYTES:,} are read")
+        if size > MAX_BYTES:
+            raise UsageError(f"gallery {uri}: {size:,} bytes; at most {MAX_BYTES:,} are read")
         data = storage.read_bytes(uri)
     except FileNotFoundError as error:
         raise UsageError(f"gallery {uri}: no such file; make one with `moderation enroll`") from error

@@ -1,7 +1,7 @@
 """A gallery: the people that `gallery` knows, as numbers and names, in one safetensors file; no pictures.
 
-`embeddings` is float16 [N,D], a row an enrolled picture; `person` is int32 [N], its person. The names, the parts of the
-face that the rows are made of, and the checksum of the network that made them stand as JSON in the file's metadata.
+`embeddings` is float16 [N,D], one row per enrolled picture; `person` is int32 [N], its person. The names, the parts of
+the face that the rows are made of, and the checksum of the network stand as JSON in the file's metadata.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from moderation.errors import UsageError
 from moderation.pages.text import short_line
 from moderation.types import F32
 
-MOST_BYTES: Final = 2 << 30  # eight million faces of 128 numbers
-_MOST_HEADER: Final = 100 << 20  # safetensors' own limit
-_MOST_NAME: Final = 100  # characters of a name, which becomes the label of a region
+MAX_BYTES: Final = 2 << 30  # eight million faces of 128 numbers
+_MAX_HEADER: Final = 100 << 20  # safetensors' own limit
+_MAX_NAME: Final = 100  # characters of a name, which becomes the label of a region
 _LAYOUT: Final = "1"
 
 
@@ -31,7 +31,7 @@ _LAYOUT: Final = "1"
 class Gallery:
     """People and their faces.
 
-    names: a person each. person: int32 [N], whose face a row is. embeddings: float32 [N,D]; the distance between two
+    names: one per person. person: int32 [N], whose face a row is. embeddings: float32 [N,D]; the distance between two
     rows is Euclid's. parts: name of a part of the face -> its weight. network: sha256 of the weights.
     """
 
@@ -44,12 +44,12 @@ class Gallery:
 
 def clean_name(text: str) -> str:
     """A person's name, fit for a table or a page: printable, on one line, bounded; "?" when nothing is left."""
-    return short_line(text, _MOST_NAME) or "?"
+    return short_line(text, _MAX_NAME) or "?"
 
 
 def encode_gallery(gallery: Gallery) -> bytes:
     """The bytes of the file; the same gallery gives the same bytes."""
-    facts = {
+    record = {
         "layout": _LAYOUT,
         "names": list(gallery.names),
         "parts": dict(gallery.parts),
@@ -59,29 +59,19 @@ def encode_gallery(gallery: Gallery) -> bytes:
         "embeddings": np.ascontiguousarray(gallery.embeddings, dtype=np.float16),
         "person": np.ascontiguousarray(gallery.person, dtype=np.int32),
     }
-    encoded: bytes = save(tensors, {"gallery": json.dumps(facts, ensure_ascii=False, sort_keys=True)})
+    encoded: bytes = save(tensors, {"gallery": json.dumps(record, ensure_ascii=False, sort_keys=True)})
     return encoded
 
 
 def decode_gallery(data: bytes, *, where: str) -> Gallery:
     """A gallery out of a file's bytes, all of it checked. Raises UsageError naming `where` and what is wrong."""
     try:
-        facts = json.loads(_metadata(data)["gallery"])
+        record = json.loads(_metadata(data)["gallery"])
         tensors = load(data)
         embeddings, person = tensors["embeddings"], tensors["person"]
-        names, parts = facts["names"], check_parts(facts["parts"])
-        if facts["layout"] != _LAYOUT:
-            raise ValueError(f"layout {facts['layout']!r}; this version reads {_LAYOUT!r}")
-        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-            raise ValueError("its names are no list of text")
-        if embeddings.ndim != 2 or embeddings.dtype != np.float16 or embeddings.shape[1] != width_of(parts):
-            raise ValueError(f"embeddings {embeddings.dtype} {list(embeddings.shape)}")
-        if person.dtype != np.int32 or person.shape != embeddings.shape[:1]:
-            raise ValueError(f"person {person.dtype} {list(person.shape)}")
-        if not len(person) or person.min() < 0 or person.max() >= len(names):
-            raise ValueError(f"{len(person)} faces of {len(names)} people, who do not go together")
-        if not np.isfinite(embeddings).all():
-            raise ValueError("embeddings that are no numbers")
+        names, parts, network = record["names"], check_parts(record["parts"]), str(record["network"])
+        _check_record(record)
+        _check_tensors(embeddings, person, width_of(parts), len(names))
     except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         detail = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UsageError(f"{where}: no gallery of `moderation enroll`: {detail}") from error
@@ -90,17 +80,36 @@ def decode_gallery(data: bytes, *, where: str) -> Gallery:
         person=person,
         embeddings=embeddings.astype(np.float32),
         parts=parts,
-        network=str(facts["network"]),
+        network=network,
     )
+
+
+def _check_record(record: Mapping[str, Any]) -> None:
+    if record["layout"] != _LAYOUT:
+        raise ValueError(f"layout {record['layout']!r}; this version reads {_LAYOUT!r}")
+    names = record["names"]
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise ValueError("its names are no list of text")
+
+
+def _check_tensors(embeddings: npt.NDArray[Any], person: npt.NDArray[Any], width: int, people: int) -> None:
+    if embeddings.ndim != 2 or embeddings.dtype != np.float16 or embeddings.shape[1] != width:
+        raise ValueError(f"embeddings {embeddings.dtype} {list(embeddings.shape)}")
+    if person.dtype != np.int32 or person.shape != embeddings.shape[:1]:
+        raise ValueError(f"person {person.dtype} {list(person.shape)}")
+    if not len(person) or person.min() < 0 or person.max() >= people:
+        raise ValueError(f"{len(person)} faces of {people} people, who do not go together")
+    if not np.isfinite(embeddings).all():
+        raise ValueError("embeddings that are no numbers")
 
 
 def _metadata(data: bytes) -> Mapping[str, Any]:
     """The safetensors header's own words: 8 bytes of length, JSON."""
     length = int.from_bytes(data[:8], "little")
-    if not 2 <= length <= min(_MOST_HEADER, len(data) - 8):
+    if not 2 <= length <= min(_MAX_HEADER, len(data) - 8):
         raise ValueError("not a safetensors file")
     header = json.loads(data[8 : 8 + length])
-    found = header.get("__metadata__") if isinstance(header, dict) else None
-    if not isinstance(found, dict):
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
         raise ValueError("a safetensors file of something else")
-    return found
+    return metadata

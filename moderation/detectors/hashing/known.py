@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
 from moderation.detectors.hashing import pdq
 from moderation.detectors.registry import check_options
 from moderation.errors import UsageError
@@ -20,12 +21,21 @@ from moderation.types import F32, U8, Region
 
 _Cell = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
 # PDQ shrinks to 64 x 64: a part that is smaller has nothing to hash.
-_LEAST_CELL_PX: Final = 64
-_MOST_CUT: Final = 8
+_MIN_CELL_PX: Final = 64
+_MAX_CUT: Final = 8
 _WHOLE: Final = (1,)
 
 
-class Known:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Queries:
+    """Hashes to look up. frames: int64 [Q], whose they are. boxes: of the part hashed, 0..1. hashes: uint8 [Q,32]."""
+
+    frames: npt.NDArray[np.int64]
+    boxes: list[tuple[float, ...]]
+    hashes: U8
+
+
+class KnownDetector(DetectorDefaults):
     """Whether a frame is a near copy of a listed picture.
 
     - `match`: 1 when a listed hash is within `distance` bits of one of the frame's, 0 when none is. No similarity, so
@@ -49,12 +59,10 @@ class Known:
     view = View(mode="canvas")
     cost_ms = 2.0
     requires: Sequence[str] = ("pdq",)
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        known = {"list": str, "sha256": str, "distance": int, "quality": int, "dihedral": bool, "tiles": list}
-        check_options(self.name, options, known)
+        types = {"list": str, "sha256": str, "distance": int, "quality": int, "dihedral": bool, "tiles": list}
+        check_options(self.name, options, types)
         self.distance: int = _in_range(options, "distance", 31, MAX_DISTANCE)
         self.quality: int = _in_range(options, "quality", 50, 100)
         self.dihedral: bool = options.get("dihedral", True)
@@ -63,7 +71,7 @@ class Known:
         self._list: HashList | None = None
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
-        """Read and index the list: on the CPU, about 150 bytes and a microsecond an entry."""
+        """Read and index the list: on the CPU, about 150 bytes and a microsecond per entry."""
         self._list = read_list(Path(paths[0]), quality=self.quality)
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
@@ -72,10 +80,11 @@ class Known:
             raise RuntimeError("load() first")
         # bf16 would decide a third of the bits.
         with torch.autocast(batch.device.type, enabled=False):
-            frames, boxes, hashes = self._queries(batch, earlier["pdq"])
+            queries = self._queries(batch, earlier["pdq"])
+        frames = queries.frames
         scores: F32 = np.full((len(batch), len(self.labels)), np.nan, np.float32)
         scores[frames, :2] = 0.0  # asked
-        entries, bits = self._list.index.nearest(hashes, self.distance)
+        entries, bits = self._list.index.nearest(queries.hashes, self.distance)
         regions: list[list[Region]] = [[] for _ in range(len(batch))]
         hits = np.flatnonzero(entries >= 0)
         # The nearest of each frame; of equally near ones the first asked, that is the largest part.
@@ -84,28 +93,40 @@ class Known:
             similarity = 1.0 - float(bits[hit]) / BITS
             scores[frames[hit]] = (1.0, similarity, bits[hit])
             label = self._list.labels[self._list.label[entries[hit]]]
-            regions[frames[hit]] = [self._region(name, similarity, boxes[hit]) for name in ("match", label)]
+            regions[frames[hit]] = [self._region(name, similarity, queries.boxes[hit]) for name in ("match", label)]
         return Scored(scores=torch.from_numpy(scores), regions=regions)
 
-    def _queries(self, batch: FrameBatch, hashed: Scored) -> tuple[npt.NDArray[np.int64], list[tuple[float, ...]], U8]:
-        """Hashes worth asking: frame int64 [Q], box (0..1) a hash, uint8 [Q,32]; each frame's own first."""
+    def _queries(self, batch: FrameBatch, hashed: Scored) -> _Queries:
+        """Hashes worth asking, each frame's own first."""
         if not self.dihedral and self.tiles == _WHOLE:
-            rows = np.flatnonzero(self._is_busy(hashed.scores[:, 0]))
-            blobs = [hashed.blobs["hash"][row] or bytes(HASH_BYTES) for row in rows.tolist()]
-            return rows, [(0.0, 0.0, 1.0, 1.0)] * len(rows), _as_rows(blobs)
+            return self._own_hashes(hashed)
         cells = [(i, cell) for i, f in enumerate(batch.frames_HWC) for cell in self._cells(f.shape[1], f.shape[0])]
         if not cells:
-            return np.empty(0, np.int64), [], _as_rows([])
+            return _Queries(frames=np.empty(0, np.int64), boxes=[], hashes=_as_rows([]))
         pixels = [batch.frames_HWC[i][y0:y1, x0:x1] for i, (x0, y0, x1, y1) in cells]
-        shrunk = (pdq.shrink_mirrored if self.dihedral else pdq.shrink)(pixels, batch.device)
-        small = shrunk if self.dihedral else shrunk.unsqueeze(1)
+        busy, bits = self._hash_cells(pixels, batch.device)
+        asked = np.repeat(busy, bits.shape[1]).tolist()
+        return _Queries(
+            frames=np.array([cells[i][0] for i in asked], np.int64),
+            boxes=[_share(cells[i][1], batch.frames_HWC[cells[i][0]]) for i in asked],
+            hashes=_as_rows(pdq.pack(bits.flatten(0, 1))),
+        )
+
+    def _own_hashes(self, hashed: Scored) -> _Queries:
+        """What `pdq` has computed: the hash of each whole frame."""
+        rows = np.flatnonzero(self._is_busy(hashed.scores[:, 0]))
+        blobs = [hashed.blobs["hash"][row] or bytes(HASH_BYTES) for row in rows.tolist()]
+        return _Queries(frames=rows, boxes=[(0.0, 0.0, 1.0, 1.0)] * len(rows), hashes=_as_rows(blobs))
+
+    def _hash_cells(
+        self, pixels: Sequence[torch.Tensor], device: torch.device
+    ) -> tuple[npt.NDArray[np.int64], torch.Tensor]:
+        """Indices of the cells that have enough in them, and bool [C,copies,256], the bits of each copy of these."""
+        small = pdq.shrink_mirrored(pixels, device) if self.dihedral else pdq.shrink(pixels, device).unsqueeze(1)
         busy = np.flatnonzero(self._is_busy(pdq.quality(small[:, 0])))
         chosen = small[torch.from_numpy(busy).to(small.device)]
         bits = pdq.dihedral_bits(chosen) if self.dihedral else pdq.hash_bits(chosen[:, 0]).unsqueeze(1)
-        asked = np.repeat(busy, bits.shape[1])
-        boxes = [_share(cells[i][1], batch.frames_HWC[cells[i][0]]) for i in asked.tolist()]
-        frames = np.array([cells[i][0] for i in asked.tolist()], np.int64)
-        return frames, boxes, _as_rows(pdq.pack(bits.flatten(0, 1)))
+        return busy, bits
 
     def _is_busy(self, quality: torch.Tensor) -> npt.NDArray[np.bool_]:
         # PDQ's own percents: 0.5 as float32 of a percent may lie under 0.5.
@@ -113,14 +134,14 @@ class Known:
         return busy
 
     def _cells(self, width: int, height: int) -> list[_Cell]:
-        """The parts of a frame, the whole first where it is asked for; none too small to hash, but for the whole."""
-        found: list[_Cell] = []
+        """The parts of a frame, the whole first where it is asked for; parts too small to hash are left out."""
+        cells: list[_Cell] = []
         for cut in self.tiles:
-            if cut > 1 and min(width, height) // cut < _LEAST_CELL_PX:
+            if cut > 1 and min(width, height) // cut < _MIN_CELL_PX:
                 continue
             x, y = ([side * i // cut for i in range(cut + 1)] for side in (width, height))
-            found += [(x[i], y[j], x[i + 1], y[j + 1]) for j in range(cut) for i in range(cut)]
-        return found
+            cells += [(x[i], y[j], x[i + 1], y[j + 1]) for j in range(cut) for i in range(cut)]
+        return cells
 
     def _region(self, label: str, score: float, box: tuple[float, ...]) -> Region:
         x0, y0, x1, y1 = box
@@ -136,19 +157,17 @@ def _as_rows(blobs: Sequence[bytes]) -> U8:
     return np.frombuffer(b"".join(blobs), np.uint8).reshape(-1, HASH_BYTES)
 
 
-def _in_range(options: Mapping[str, Any], key: str, default: int, most: int) -> int:
+def _in_range(options: Mapping[str, Any], key: str, default: int, highest: int) -> int:
     value: int = options.get(key, default)
-    if not 0 <= value <= most:
-        raise UsageError(f"detector 'known': option {key!r} must be 0 to {most}, got {value}")
+    if not 0 <= value <= highest:
+        raise UsageError(f"detector 'known': option {key!r} must be 0 to {highest}, got {value}")
     return value
 
 
 def _read_tiles(value: list[Any]) -> tuple[int, ...]:
-    if not value or any(
-        isinstance(cut, bool) or not isinstance(cut, int) or not 1 <= cut <= _MOST_CUT for cut in value
-    ):
+    if not value or any(isinstance(cut, bool) or not isinstance(cut, int) or not 1 <= cut <= _MAX_CUT for cut in value):
         raise UsageError(
-            f"detector 'known': option 'tiles' must list cuts from 1 to {_MOST_CUT}, such as [1, 2, 3], got {value!r}"
+            f"detector 'known': option 'tiles' must list cuts from 1 to {_MAX_CUT}, such as [1, 2, 3], got {value!r}"
         )
     return tuple(sorted(set(value)))
 

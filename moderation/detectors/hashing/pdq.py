@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.general.quality import LUMA
 from moderation.detectors.registry import check_options
 
@@ -25,7 +25,7 @@ _QUALITY_PER_GRADIENT: Final = 90.0
 _TENTS: Final = 2
 
 
-class Pdq:
+class Pdq(DetectorDefaults):
     """Label `quality` 0..1 (PDQ's own 0..100 over 100) and the blob `hash`, 32 bytes.
 
     Two pictures are near copies when their hashes differ in at most 31 of 256 bits and both qualities are at least 0.5
@@ -39,9 +39,6 @@ class Pdq:
     labels: Sequence[str] = ("quality",)
     view = View(mode="canvas")
     cost_ms = 1.3
-    weights: Sequence[Weights] = ()
-    requires: Sequence[str] = ()
-    embedding_dim = 0
     blob_sizes: Mapping[str, int] = {"hash": HASH_BYTES}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -62,7 +59,7 @@ class Pdq:
 def shrink(frames: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
     """uint8 [H,W,3] frames -> luma float32 [B,64,64], 0..255: filtered by a tent, then every n-th sample.
 
-    Filter and sampling are linear and separate, so both are one small matrix a side. Frames of one size go together.
+    Filter and sampling are linear and separate, so both are one small matrix per side. Frames of one size go together.
     """
     return _shrink(frames, device, _sampling)
 

@@ -1,81 +1,30 @@
-"""What a picture is, in four classes that share 1: explicit, suggestive, an ordinary person, or something else."""
+"""What a picture is, in classes that share 1: by a linear head over what other detectors said."""
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.config.hints import closest
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
+from moderation.detectors.heads.linear import Feature, Head, read_head
 from moderation.detectors.registry import check_options
-from moderation.errors import FatalError, UsageError
+from moderation.detectors.weights.locator import resolve
+from moderation.errors import UsageError
 
-CLASSES: Final = ("explicit", "suggestive", "person", "other")
-_MAX_HEAD_BYTES: Final = 1 << 20
-_LEAST_ODDS: Final = 0.018  # logits end at -4 and 4: what networks say beyond is how sure they are, not what it is
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+_MIN_ODDS: Final = 0.018  # logits end at -4 and 4: what networks say beyond is how sure they are, not what it is
 
 
-class Feature(_Section):
-    """One number a frame, from votes: fused, then transformed.
+class Classes(DetectorDefaults):
+    """One score per class of its head's file, together 1; a head over other detectors' votes that looks at no pixel.
 
-    transform: identity; logit (of odds between 0.018 and 0.982); positive_logit: the same, 0 below a half.
-    missing: what stands for a vote that is null, or whose detector is not in the stack; without it the frame has no
-    classes then, and a stack that never casts the vote is refused.
-    """
-
-    votes: tuple[str, ...] = Field(min_length=1, max_length=64)
-    fuse: Literal["min", "max", "sum"] = "max"
-    transform: Literal["identity", "logit", "positive_logit"] = "identity"
-    missing: float | None = None
-
-
-class Head(_Section):
-    """A linear head: softmax over the classes of weights x features + bias. The form of `classes.json`."""
-
-    format: Literal["moderation.classes"]
-    version: Literal[1]
-    notes: str = Field(default="", max_length=10_000)
-    features: tuple[Feature, ...] = Field(min_length=1, max_length=1024)
-    weights: Mapping[Literal["explicit", "suggestive", "person", "other"], tuple[float, ...]]
-    bias: Mapping[Literal["explicit", "suggestive", "person", "other"], float]
-
-    @model_validator(mode="after")
-    def _fits(self) -> Head:
-        for name, table in (("weights", self.weights), ("bias", self.bias)):
-            if set(table) != set(CLASSES):
-                raise ValueError(f"`{name}` must have {', '.join(CLASSES)}; it has {', '.join(sorted(table))}")
-        for name, row in self.weights.items():
-            if len(row) != len(self.features):
-                raise ValueError(f"`weights.{name}` has {len(row)} numbers for {len(self.features)} features")
-        return self
-
-
-def read_head(path: Path) -> Head:
-    """A head from its JSON file. Raises FatalError naming what is wrong with it."""
-    size = path.stat().st_size
-    if size > _MAX_HEAD_BYTES:
-        raise FatalError(f"{path}: {size} bytes are no head of classes")
-    try:
-        return Head.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise FatalError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-
-
-class Classes:
-    """Four scores that share 1: `explicit`, `suggestive` (swimwear, underwear, posed), `person`, `other`.
-
-    A head over what other detectors said; it looks at no pixel. The packaged one is a rule set by hand, there being no
-    labelled pictures (`weights:` replaces it by a fitted one of the same form, see `Head`):
+    Labels, and the detectors that it reads, follow from the file (see `linear`), which is read when the detector is
+    built. The packaged file has four: `explicit`, `suggestive` (swimwear, underwear, posed), `person`, `other`. It is a
+    rule set by hand, there being no labelled pictures (`weights:` replaces it by any other head):
 
     - explicit where both networks are sure: even with suggestive where both say 0.9
     - suggestive where either suspects it, or clothes to bathe or sleep in are what the picture shows
@@ -87,13 +36,13 @@ class Classes:
     bikini, sarong and miniskirt, person the six portraits and four more, other 193. People in everyday clothes or small
     in the picture are `other` to it where `faces` does not find them.
 
-    Reads `open_nsfw`, `image_safety` and `imagenet` with the concepts `swimwear`, `underwear` and `worn`; and where
-    the stack has them before it, `faces` and `nudity`. (`clip` may be read by a head that names its questions.)
+    The packaged head reads `open_nsfw`, `image_safety` and `imagenet` with the concepts `swimwear`, `underwear` and
+    `worn`; and where the stack has them before it, `faces` and `nudity`.
     """
 
     name = "classes"
     version = "1"
-    labels: Sequence[str] = CLASSES
+    labels: Sequence[str] = ()
     view = View(mode="canvas")
     cost_ms = 0.1
     weights: Sequence[Weights] = (
@@ -104,25 +53,26 @@ class Classes:
             origin="this repository",
         ),
     )
-    requires: Sequence[str] = ("open_nsfw", "image_safety", "imagenet")
-    optional: Sequence[str] = ("faces", "nudity", "clip", "skin")
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {})
         self.head: Head | None = None
 
+    def take_weights(self, weights: Sequence[Weights]) -> None:
+        """Take this head: labels and the detectors that it reads are its own from now on."""
+        super().take_weights(weights)
+        self._adopt(read_head(resolve(weights[0])))
+
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
-        """Read the head. Raises FatalError when it is none, UsageError when it reads detectors that are not offered."""
-        self.head = read_head(Path(paths[0]))
-        offered = (*self.requires, *self.optional)
-        for vote in (vote for feature in self.head.features for vote in feature.votes):
-            if vote.partition(".")[0] not in offered:
-                raise UsageError(f"detector {self.name!r}: its head reads {vote!r}; offered are {', '.join(offered)}")
+        """Read the head. Raises FatalError when it is none."""
+        self._adopt(read_head(Path(paths[0])))
+
+    def _adopt(self, head: Head) -> None:
+        self.head = head
+        self.labels, self.requires, self.optional = head.classes, head.required, head.optional
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
-        """scores float32 [B,4], rows sum to 1; NaN where a vote without a `missing` is null."""
+        """scores float32 [B,classes], rows sum to 1; NaN where a vote without a `missing` is null."""
         if self.head is None:
             raise RuntimeError("load() first")
         columns = {
@@ -132,8 +82,8 @@ class Classes:
         }
         null = torch.full((len(batch),), math.nan, device=batch.device)
         features = torch.stack([_compute(f, columns, null) for f in self.head.features], dim=1)
-        weights = torch.tensor([self.head.weights[c] for c in CLASSES], device=batch.device)
-        bias = torch.tensor([self.head.bias[c] for c in CLASSES], device=batch.device)
+        weights = torch.tensor([self.head.weights[c] for c in self.head.classes], device=batch.device)
+        bias = torch.tensor([self.head.bias[c] for c in self.head.classes], device=batch.device)
         # A sum and not a product of matrices: in bf16 that would be rounded, and differ between sizes of batches.
         logits = (features.unsqueeze(1) * weights).sum(dim=2) + bias
         return Scored(scores=logits.float().softmax(dim=1))
@@ -146,16 +96,16 @@ def _compute(feature: Feature, columns: Mapping[str, torch.Tensor], null: torch.
         fused = values.amin(dim=0) if feature.fuse == "min" else values.amax(dim=0)
     if feature.transform == "identity":
         return fused
-    logit = torch.logit(fused, eps=_LEAST_ODDS)
+    logit = torch.logit(fused, eps=_MIN_ODDS)
     return logit if feature.transform == "logit" else logit.clamp(min=0)
 
 
 def _read(vote: str, missing: float | None, columns: Mapping[str, torch.Tensor], null: torch.Tensor) -> torch.Tensor:
-    found = columns.get(vote)
+    column = columns.get(vote)
     if missing is not None:
-        return null.nan_to_num(missing) if found is None else found.nan_to_num(missing)
-    if found is None:
-        close = difflib.get_close_matches(vote, columns, n=1, cutoff=0.5)
-        hint = f"; the nearest it casts is {close[0]!r}" if close else ""
+        return null.nan_to_num(missing) if column is None else column.nan_to_num(missing)
+    if column is None:
+        close = closest(vote, columns, cutoff=0.5)
+        hint = f"; the nearest it casts is {close!r}" if close else ""
         raise UsageError(f"detector 'classes': its head reads {vote!r}, which the stack does not cast{hint}")
-    return found
+    return column

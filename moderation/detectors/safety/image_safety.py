@@ -14,18 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
-from moderation.detectors.nn.prepare import Conv, infer, prepare
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
+from moderation.detectors.nn.conv import Conv
+from moderation.detectors.nn.loading import fitting, scale_and_shift
+from moderation.detectors.nn.prepare import infer, prepare
 from moderation.detectors.registry import check_options
-from moderation.detectors.weights.locator import OnnxGraph, read_onnx
-from moderation.errors import FatalError
+from moderation.detectors.weights.onnx import OnnxGraph, read_onnx
 
 _WIDTHS: Final = (48, 64, 168, 224)
 _DEPTHS: Final = (3, 3, 9, 6)
 _BN_EPS: Final = 1e-5
 
 
-class ImageSafety:
+class ImageSafety(DetectorDefaults):
     """Labels `nsfl` (gore, shock), `nsfw` (explicit) and `sfw`, 0..1, together 1.
 
     View: the whole picture within 224x224, Lanczos, on a blurred copy of itself. The network is sensitive to how it is
@@ -45,9 +46,7 @@ class ImageSafety:
             origin="https://huggingface.co/OwenElliott/image-safety-classifier-s",
         ),
     )
-    requires: Sequence[str] = ()
     embedding_dim = _WIDTHS[-1]
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {})
@@ -59,6 +58,7 @@ class ImageSafety:
         network = SwiftFormer(len(self.labels))
         load_network(network, read_onnx(paths[0]))
         self.network = prepare(network, device, dtype)
+        self.networks = (self.network,)
         self._dtype = dtype
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
@@ -143,11 +143,8 @@ class _AttentionBlock(nn.Module):
 
 def load_network(network: SwiftFormer, graph: OnnxGraph) -> None:
     """Fold the file's tensors into the network. Raises FatalError when they do not fit."""
-    try:
-        with torch.no_grad():
-            _load(network, _named(graph))
-    except (RuntimeError, KeyError) as error:
-        raise FatalError(f"image_safety: weights of another network: {error}") from error
+    with fitting("image_safety"):
+        _load(network, _named(graph))
 
 
 def _named(graph: OnnxGraph) -> dict[str, torch.Tensor]:
@@ -224,5 +221,5 @@ def _copy(module: Any, named: Mapping[str, torch.Tensor], prefix: str, scale: to
 
 def _batch_norm(named: Mapping[str, torch.Tensor], prefix: str) -> tuple[torch.Tensor, torch.Tensor]:
     """scale, shift such that norm(x) = scale * x + shift."""
-    scale = named[f"{prefix}.weight"] / torch.sqrt(named[f"{prefix}.running_var"] + _BN_EPS)
-    return scale, named[f"{prefix}.bias"] - scale * named[f"{prefix}.running_mean"]
+    gamma, beta, mean, variance = (named[f"{prefix}.{n}"] for n in ("weight", "bias", "running_mean", "running_var"))
+    return scale_and_shift(gamma, beta, mean, variance, _BN_EPS)

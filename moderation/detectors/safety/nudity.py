@@ -7,18 +7,20 @@ this detector is in no default configuration; whoever writes its name into one h
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.config.hints import did_you_mean
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
 from moderation.detectors.nn.prepare import infer, prepare
+from moderation.detectors.nn.suppression import distinct, load_suppression
 from moderation.detectors.registry import check_options
 from moderation.detectors.safety.nudity_network import CLASSES, PartsNetwork, load_network
-from moderation.detectors.weights.locator import read_onnx
+from moderation.detectors.weights.onnx import read_onnx
 from moderation.errors import UsageError
 from moderation.types import Region
 
@@ -80,14 +82,14 @@ _SIDE: Final = 320
 _REPORTED: Final = 0.25
 _OVERLAP: Final = 0.45
 # Boxes of one frame, the surest first; the sample photographs have 60 at most before suppression.
-_MOST_BOXES: Final = 200
+_MAX_BOXES: Final = 200
 
 
-class Nudity:
+class Nudity(DetectorDefaults):
     """Labels `explicit`, `suggestive` and `covered`, 0..1: each the largest, over its parts, of weight times the part's
     score; `parts`, how many were found.
 
-    Regions: a part each. The table is `DEFAULT_MEANING`; the option `meaning` (label -> part -> weight) replaces the
+    Regions: one per part. The table is `DEFAULT_MEANING`; the option `meaning` (label -> part -> weight) replaces the
     labels that it names. A part may say several things: a bare buttock is suggestive for sure, explicit by 0.7.
 
     The weights are under the AGPL-3.0: off by default, see the module. View: the picture in the top left of a black
@@ -97,7 +99,7 @@ class Nudity:
     name = "nudity"
     version = "1"
     labels: Sequence[str] = ("explicit", "suggestive", "covered", "parts")
-    ranges: Mapping[str, tuple[float, float]] = {"parts": (0.0, _MOST_BOXES)}
+    ranges: Mapping[str, tuple[float, float]] = {"parts": (0.0, _MAX_BOXES)}
     view = View(mode="canvas")
     cost_ms = 20.0
     weights: Sequence[Weights] = (
@@ -108,9 +110,6 @@ class Nudity:
             origin="https://github.com/notAI-tech/NudeNet",
         ),
     )
-    requires: Sequence[str] = ()
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {"meaning": Mapping})
@@ -120,85 +119,88 @@ class Nudity:
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device. Raises FatalError when they are not of this network."""
+        load_suppression()
         network = PartsNetwork().requires_grad_(False)
         load_network(network, read_onnx(paths[0]))
         self.network = prepare(network, device, dtype)
+        self.networks = (self.network,)
         self._dtype = dtype
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
-        """scores float32 [B,4]; regions a part each."""
+        """scores float32 [B,4]; one region per part."""
         if self.network is None:
             raise RuntimeError("load() first")
         frames = batch.frames_HWC
         if not frames:
             return Scored(scores=torch.zeros((0, len(self.labels))), regions=[])
         pixels = torch.cat([_squared(frame) for frame in frames])
-        found = infer(self.network, pixels.div_(255).to(self._dtype)).float()
-        sizes = torch.tensor([[f.shape[1], f.shape[0]] for f in frames], dtype=torch.float32, device=found.device)
-        boxes, scores, classes, kept = keep_best(found, sizes)
-        regions = self._regions(boxes.cpu(), scores.cpu(), classes.cpu(), kept.cpu(), sizes.cpu())
-        return Scored(scores=self._summary(scores, classes, kept), regions=regions)
+        outputs = infer(self.network, pixels.div_(255).to(self._dtype)).float()
+        sizes = torch.tensor([[f.shape[1], f.shape[0]] for f in frames], dtype=torch.float32, device=outputs.device)
+        candidates = keep_best(outputs, sizes)
+        return Scored(scores=self._summary(candidates), regions=self._regions(candidates.cpu(), sizes.cpu()))
 
-    def _summary(self, scores: torch.Tensor, classes: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    def _summary(self, candidates: PartBoxes) -> torch.Tensor:
         columns = []
         for label in self.labels[:3]:
-            weight = scores.new_tensor([self.meaning[label].get(part, 0.0) for part in PARTS])
-            columns.append((scores * weight[classes] * kept).amax(dim=1))
-        return torch.stack([*columns, kept.sum(dim=1).float()], dim=1)
+            weight = candidates.scores.new_tensor([self.meaning[label].get(part, 0.0) for part in PARTS])
+            columns.append((candidates.scores * weight[candidates.classes] * candidates.kept).amax(dim=1))
+        return torch.stack([*columns, candidates.kept.sum(dim=1).float()], dim=1)
 
-    def _regions(
-        self,
-        boxes: torch.Tensor,
-        scores: torch.Tensor,
-        classes: torch.Tensor,
-        kept: torch.Tensor,
-        sizes: torch.Tensor,
-    ) -> list[list[Region]]:
-        regions: list[list[Region]] = [[] for _ in boxes]
-        for i, k in kept.nonzero().tolist():
+    def _regions(self, candidates: PartBoxes, sizes: torch.Tensor) -> list[list[Region]]:
+        regions: list[list[Region]] = [[] for _ in candidates.boxes]
+        for i, k in candidates.kept.nonzero().tolist():
             # Boxes are in the frame's pixels; a rounding above 1 is no place of it.
-            x0, y0, x1, y1 = (boxes[i, k] / sizes[i].repeat(2)).clamp(0, 1).tolist()
-            part, score = PARTS[int(classes[i, k])], float(scores[i, k])
+            x0, y0, x1, y1 = (candidates.boxes[i, k] / sizes[i].repeat(2)).clamp(0, 1).tolist()
+            part, score = PARTS[int(candidates.classes[i, k])], float(candidates.scores[i, k])
             regions[i].append(Region(detector=self.name, label=part, score=score, x0=x0, y0=y0, x1=x1, y1=y1))
         return regions
 
 
-def keep_best(
-    found: torch.Tensor, sizes: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartBoxes:
+    """The candidates of each frame, the surest first: K, what the fullest frame has, and at most 200.
+
+    boxes: float32 [B,K,4], x0, y0, x1, y1 in pixels of the frame. scores: float32 [B,K]. classes: int64 [B,K].
+    kept: bool [B,K], the boxes that count.
+    """
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    classes: torch.Tensor
+    kept: torch.Tensor
+
+    def cpu(self) -> PartBoxes:
+        """The same on the host."""
+        return PartBoxes(
+            boxes=self.boxes.cpu(), scores=self.scores.cpu(), classes=self.classes.cpu(), kept=self.kept.cpu()
+        )
+
+
+def keep_best(outputs: torch.Tensor, sizes: torch.Tensor) -> PartBoxes:
     """Non-maximum suppression of a batch, all classes together, as the package does.
 
-    found: float32 [B,4+18,N], boxes in pixels of the 320x320 square; sizes: [B,2], width and height of each frame.
-    Returns boxes float32 [B,K,4] (x0, y0, x1, y1 in pixels of the frame), scores [B,K] (the surest first), classes
-    int64 [B,K], kept bool [B,K]; K is what the fullest frame has, and at most 200.
+    outputs: float32 [B,4+18,N], boxes in pixels of the 320x320 square; sizes: [B,2], width and height of each frame.
     """
-    best, classes = found[:, 4:].max(dim=1)
-    most = min(_MOST_BOXES, max(1, int((best >= _REPORTED).sum(dim=1).max())))
-    scores, order = best.topk(most, dim=1)
-    classes = classes.gather(1, order)
-    x, y, w, h = found[:, :4].gather(2, order[:, None].expand(-1, 4, -1)).unbind(dim=1)
+    best, classes = outputs[:, 4:].max(dim=1)
+    count = min(_MAX_BOXES, max(1, int((best >= _REPORTED).sum(dim=1).max())))
+    scores, order = best.topk(count, dim=1)
+    boxes = _corners(outputs[:, :4].gather(2, order[:, None].expand(-1, 4, -1)), sizes)
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    for frame, sure in enumerate((scores >= _REPORTED).sum(dim=1).tolist()):
+        kept[frame, distinct(boxes[frame, :sure], _OVERLAP)] = True
+    return PartBoxes(boxes=boxes, scores=scores, classes=classes.gather(1, order), kept=kept)
+
+
+def _corners(places: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+    """Centre x, y, width, height [B,4,K] in pixels of the square -> x0, y0, x1, y1 [B,K,4] in pixels of the frame."""
+    x, y, w, h = places.unbind(dim=1)
     scale = sizes.amax(dim=1, keepdim=True) / _SIDE
     width, height = sizes[:, :1], sizes[:, 1:]
     x0 = torch.minimum(((x - w / 2) * scale).clamp(min=0), width)
     y0 = torch.minimum(((y - h / 2) * scale).clamp(min=0), height)
     x1 = x0 + torch.minimum(w * scale, width - x0)
     y1 = y0 + torch.minimum(h * scale, height - y0)
-    boxes = torch.stack([x0, y0, x1, y1], dim=2)
-    overlap = _overlaps(boxes)
-    kept = scores >= _REPORTED
-    for k in range(most - 1):
-        # Whoever is kept removes what overlaps it and comes after it: all frames at once.
-        kept[:, k + 1 :] &= ~(kept[:, k : k + 1] & (overlap[:, k, k + 1 :] > _OVERLAP))
-    return boxes, scores, classes, kept
-
-
-def _overlaps(boxes: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of all pairs: [B,K,4] -> [B,K,K]."""
-    low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
-    high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(dim=3)
-    area = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=2)
-    return shared / (area[:, :, None] + area[:, None] - shared).clamp(min=1e-9)
+    return torch.stack([x0, y0, x1, y1], dim=2)
 
 
 def _squared(frame: torch.Tensor) -> torch.Tensor:
@@ -215,21 +217,18 @@ def _checked(meaning: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
     for label, parts in meaning.items():
         if label not in DEFAULT_MEANING:
             raise UsageError(
-                f"detector 'nudity': meaning: no label {label!r}{_nearest(str(label), list(DEFAULT_MEANING))}"
+                f"detector 'nudity': meaning: no label {label!r}{did_you_mean(str(label), list(DEFAULT_MEANING))}"
             )
         if not isinstance(parts, Mapping):
             raise UsageError(f"detector 'nudity': meaning: {label}: expected part -> weight, got {parts!r}")
         for part, weight in parts.items():
             if part not in PARTS:
-                raise UsageError(f"detector 'nudity': meaning: {label}: no part {part!r}{_nearest(str(part), PARTS)}")
+                raise UsageError(
+                    f"detector 'nudity': meaning: {label}: no part {part!r}{did_you_mean(str(part), PARTS)}"
+                )
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
                 raise UsageError(f"detector 'nudity': meaning: {label}: {part}: weight must be 0 to 1, got {weight!r}")
     return dict(meaning)
-
-
-def _nearest(wrong: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
 
 
 assert len(PARTS) == CLASSES

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moderation.detectors.nn.prepare import Conv
-from moderation.detectors.weights.locator import OnnxGraph
+from moderation.detectors.nn.conv import Conv
+from moderation.detectors.weights.onnx import OnnxGraph
 from moderation.errors import FatalError
 
 CLASSES: Final = 18
-_BINS: Final = 16  # a distance to each side is a mean over so many
+_BINS: Final = 16  # the distance to a side is a mean over so many
 _FIRST: Final = "model.0.conv.weight"
 _STRIDES: Final = (8, 16, 32)
 # Widths of the nano network at each halving, and blocks of each stage.
@@ -25,8 +25,8 @@ _WIDTHS: Final = (16, 32, 64, 128, 256)
 
 
 class PartsNetwork(nn.Module):
-    """RGB 0..1, [B,3,S,S] with S a multiple of 32 -> [B,4+18,N]: centre x, y, width, height in pixels, then a score a
-    class.
+    """RGB 0..1, [B,3,S,S] with S a multiple of 32 -> [B,4+18,N]: centre x, y, width, height in pixels, then one
+    score per class.
 
     Modules bear the file's numbers.
     """
@@ -65,8 +65,8 @@ class PartsNetwork(nn.Module):
         small = m["15"](torch.cat([F.interpolate(up, scale_factor=2.0), fine], dim=1))
         medium = m["18"](torch.cat([m["16"](small), up], dim=1))
         large = m["21"](torch.cat([m["19"](medium), coarse], dim=1))
-        found: torch.Tensor = m["22"]((small, medium, large))
-        return found
+        outputs: torch.Tensor = m["22"]((small, medium, large))
+        return outputs
 
 
 class _Named(nn.Module):
@@ -81,7 +81,7 @@ class _Named(nn.Module):
         return out
 
 
-class _Pair(nn.Module):
+class _ConvPair(nn.Module):
     def __init__(self, width: int, *, shortcut: bool) -> None:
         super().__init__()
         self.cv1 = _Named(width, width, 3)
@@ -101,7 +101,7 @@ class _Split(nn.Module):
         half = width // 2
         self.cv1 = _Named(width_in, width)
         self.cv2 = _Named((2 + pairs) * half, width)
-        self.m = nn.ModuleList(_Pair(half, shortcut=shortcut) for _ in range(pairs))
+        self.m = nn.ModuleList(_ConvPair(half, shortcut=shortcut) for _ in range(pairs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         parts = list(self.cv1(x).chunk(2, dim=1))
@@ -136,7 +136,7 @@ class _Heads(nn.Module):
         self.cv3 = nn.ModuleList(_head(width, CLASSES) for width in widths)
 
     def forward(self, levels: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        found = []
+        outputs = []
         for level, stride, box, score in zip(levels, _STRIDES, self.cv2, self.cv3, strict=True):
             batch, _, height, width = level.shape
             # Coordinates of hundreds of pixels: bf16 has eight bits.
@@ -149,8 +149,8 @@ class _Heads(nn.Module):
             x, y = ((place.flatten() + 0.5) * stride for place in (x, y))
             boxes = [x + (right - left) / 2, y + (bottom - top) / 2, left + right, top + bottom]
             scores = score(level).float().reshape(batch, CLASSES, height * width).sigmoid()
-            found.append(torch.cat([torch.stack(boxes, dim=1), scores], dim=1))
-        return torch.cat(found, dim=2)
+            outputs.append(torch.cat([torch.stack(boxes, dim=1), scores], dim=1))
+        return torch.cat(outputs, dim=2)
 
 
 def _head(width_in: int, out: int) -> nn.Sequential:
@@ -159,14 +159,22 @@ def _head(width_in: int, out: int) -> nn.Sequential:
 
 def load_network(network: PartsNetwork, graph: OnnxGraph) -> None:
     """Copy the file's tensors by name. Raises FatalError when they do not fit."""
-    own = network.state_dict()
-    for name, tensor in own.items():
-        given = graph.tensors.get(name)
-        if given is None or given.shape != tensor.shape:
-            shape = None if given is None else list(given.shape)
-            raise FatalError(f"nudity: weights of another network: {name} is {shape}, expected {list(tensor.shape)}")
-        # The package turns colours round once too often and so shows the network BGR; scored as it scores.
-        tensor.copy_(given.flip(1) if name == _FIRST else given)
-    others = [n for n in graph.tensors if n.startswith("model.") and n not in own and not n.startswith("model.22.dfl.")]
-    if others:
-        raise FatalError(f"nudity: weights of another, larger network: {others[0]}")
+    parameters = network.state_dict()
+    for name, parameter in parameters.items():
+        _copy_named(name, parameter, graph.tensors.get(name))
+    foreign = [name for name in graph.tensors if _is_weight(name) and name not in parameters]
+    if foreign:
+        raise FatalError(f"nudity: weights of another, larger network: {foreign[0]}")
+
+
+def _copy_named(name: str, parameter: torch.Tensor, given: torch.Tensor | None) -> None:
+    if given is None or given.shape != parameter.shape:
+        shape = None if given is None else list(given.shape)
+        raise FatalError(f"nudity: weights of another network: {name} is {shape}, expected {list(parameter.shape)}")
+    # The package turns colours round once too often and so shows the network BGR; scored as it scores.
+    parameter.copy_(given.flip(1) if name == _FIRST else given)
+
+
+def _is_weight(name: str) -> bool:
+    """Whether a tensor of the file is a weight; the bins of distances are constants, computed here."""
+    return name.startswith("model.") and not name.startswith("model.22.dfl.")

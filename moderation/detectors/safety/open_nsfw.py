@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
-from moderation.detectors.nn.prepare import Conv, infer, prepare
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
+from moderation.detectors.nn.conv import Conv
+from moderation.detectors.nn.loading import copy_exactly, fitting
+from moderation.detectors.nn.prepare import infer, prepare
 from moderation.detectors.registry import check_options
-from moderation.detectors.weights.locator import OnnxGraph, read_onnx
+from moderation.detectors.weights.onnx import OnnxGraph, read_onnx
 from moderation.errors import FatalError
 from moderation.media.roundtrip import jpeg_roundtrip
 
@@ -25,7 +27,7 @@ _STAGES: Final = ((3, 32), (4, 64), (6, 128), (3, 256))
 _MEAN_RGB: Final = (123.0, 117.0, 104.0)
 
 
-class OpenNsfw:
+class OpenNsfw(DetectorDefaults):
     """Labels `sfw` and `nsfw`, 0..1, together 1.
 
     View: squashed to 256x256, bilinear, the centre 224x224.
@@ -48,9 +50,6 @@ class OpenNsfw:
             origin="https://github.com/yahoo/open_nsfw",
         ),
     )
-    requires: Sequence[str] = ()
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {"jpeg_roundtrip": bool})
@@ -65,6 +64,7 @@ class OpenNsfw:
         network = ThinResNet()
         load_network(network, read_onnx(paths[0]))
         self.network = prepare(network, device, dtype)
+        self.networks = (self.network,)
         self._dtype = dtype
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
@@ -121,23 +121,24 @@ class _Bottleneck(nn.Module):
 
 def load_network(network: ThinResNet, graph: OnnxGraph) -> None:
     """Copy the file's convolutions, in order, and its last layer. Raises FatalError when they do not fit."""
-    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    found = [node.inputs[1:] for node in graph.nodes if node.op == "Conv"]
-    head = [node.inputs[1] for node in graph.nodes if node.op in ("MatMul", "Add") and node.inputs[1] in graph.tensors]
-    if len(found) != len(convolutions) or len(head) != 2:
-        raise FatalError(f"open_nsfw: weights of another network ({len(found)} convolutions, expected 53)")
-    try:
-        with torch.no_grad():
-            for module, (weight, bias) in zip(convolutions, found, strict=True):
-                module.weight.copy_(graph.tensors[weight])
-                if module.bias is not None:
-                    module.bias.copy_(graph.tensors[bias])
-            # The file reads BGR.
-            network.stem.weight.copy_(network.stem.weight.flip(1))
-            network.head.weight.copy_(graph.tensors[head[0]].T)
-            network.head.bias.copy_(graph.tensors[head[1]])
-    except (RuntimeError, KeyError) as error:
-        raise FatalError(f"open_nsfw: weights of another network: {error}") from error
+    convolutions = [module for module in network.modules() if isinstance(module, Conv)]
+    given = [node.inputs[1:] for node in graph.nodes if node.op == "Conv"]
+    head = _head_names(graph)
+    if len(given) != len(convolutions) or len(head) != 2:
+        raise FatalError(f"open_nsfw: weights of another network ({len(given)} convolutions, expected 53)")
+    with fitting("open_nsfw"):
+        for module, (weight, bias) in zip(convolutions, given, strict=True):
+            copy_exactly(module.weight, graph.tensors[weight])
+            copy_exactly(module.bias, graph.tensors[bias])
+        # The file reads BGR.
+        network.stem.weight.copy_(network.stem.weight.flip(1))
+        copy_exactly(network.head.weight, graph.tensors[head[0]].T)
+        copy_exactly(network.head.bias, graph.tensors[head[1]])
+
+
+def _head_names(graph: OnnxGraph) -> list[str]:
+    """Names of the last layer's weight and bias: the only constants that are multiplied or added."""
+    return [node.inputs[1] for node in graph.nodes if node.op in ("MatMul", "Add") and node.inputs[1] in graph.tensors]
 
 
 def _through_jpeg(pixels: torch.Tensor) -> torch.Tensor:

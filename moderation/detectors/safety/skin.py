@@ -1,4 +1,4 @@
-"""Skin by colour and texture, after Fleck, Forsyth and Bregler: the classical baseline, and how poor it is."""
+"""Skin by colour and texture, after Fleck, Forsyth and Bregler: the classical baseline, a poor one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.registry import check_options
 
 _SIDE: Final = 56  # a quarter of the view: regions of skin are large or do not count (5% of a picture: 12 x 12 here)
@@ -21,11 +21,11 @@ _DARK: Final = ((130.0, 170.0), (30.0, 130.0))
 _BESIDE: Final = ((110.0, 180.0), (0.0, 130.0))
 _GROWTH: Final = 3  # steps, of a pixel each
 
-_LEAST_REGION: Final = 0.005  # of the picture: a smaller one is not counted
-_MOST_ROUNDS: Final = 128  # of labelling; a spiral that needs more falls apart into two regions. Photographs need < 30
+_MIN_REGION: Final = 0.005  # of the picture: a smaller one is not counted
+_MAX_ROUNDS: Final = 128  # of labelling; a spiral that needs more falls apart into two regions. Photographs need < 30
 
 
-class Skin:
+class Skin(DetectorDefaults):
     """Share and shape of skin-coloured regions; measured, no weights.
 
     - `share`: how much of the picture is skin, 0..1.
@@ -47,14 +47,10 @@ class Skin:
     name = "skin"
     version = "1"
     labels: Sequence[str] = ("share", "largest", "fill", "regions")
-    ranges: Mapping[str, tuple[float, float]] = {"regions": (0.0, 1 / _LEAST_REGION)}
+    ranges: Mapping[str, tuple[float, float]] = {"regions": (0.0, 1 / _MIN_REGION)}
     # open_nsfw's and quality's view: costs no resampling of its own beside them.
     view = View(mode="squash", resize=256, crop=224, interpolation="bilinear")
     cost_ms = 3.5
-    weights: Sequence[Weights] = ()
-    requires: Sequence[str] = ()
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {})
@@ -103,7 +99,7 @@ def describe_regions(skin: torch.Tensor) -> torch.Tensor:
     rows, columns = inside.any(dim=2), inside.any(dim=1)
     box = _span(rows) * _span(columns)
     fill = torch.where(largest > 0, largest / box.clamp_(min=1), torch.zeros_like(largest))
-    regions = (sizes >= _LEAST_REGION * area).sum(dim=1)
+    regions = (sizes >= _MIN_REGION * area).sum(dim=1)
     share = skin.flatten(1).float().mean(dim=1)
     return torch.stack([share, largest / area, fill, regions.float()], dim=1)
 
@@ -118,7 +114,7 @@ def label_regions(mask: torch.Tensor) -> torch.Tensor:
     # float32 counts to 2^24 exactly, and max_pool2d takes no integers.
     own = torch.arange(1, height * width + 1, dtype=torch.float32, device=mask.device).view(1, height, width)
     names = own * mask
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         spread = F.max_pool2d(names, 3, stride=1, padding=1) * mask
         flat = spread.view(count, -1)
         jumped = flat.gather(1, (flat.long() - 1).clamp_(min=0)).view_as(spread) * mask
@@ -142,10 +138,10 @@ def _median(light: torch.Tensor) -> torch.Tensor:
     """
     padded = F.pad(light.unsqueeze(1), (1, 1, 1, 1), mode="replicate").squeeze(1)
     low, middle, high = _sort3(padded[:, :-2], padded[:, 1:-1], padded[:, 2:])
-    least = torch.maximum(torch.maximum(low[..., :-2], low[..., 1:-1]), low[..., 2:])
-    most = torch.minimum(torch.minimum(high[..., :-2], high[..., 1:-1]), high[..., 2:])
+    largest_low = torch.maximum(torch.maximum(low[..., :-2], low[..., 1:-1]), low[..., 2:])
+    smallest_high = torch.minimum(torch.minimum(high[..., :-2], high[..., 1:-1]), high[..., 2:])
     _, between, _ = _sort3(middle[..., :-2], middle[..., 1:-1], middle[..., 2:])
-    return _sort3(least, between, most)[1]
+    return _sort3(largest_low, between, smallest_high)[1]
 
 
 def _sort3(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -156,8 +152,8 @@ def _sort3(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Ten
 def _within(
     hue: torch.Tensor, saturation: torch.Tensor, bounds: tuple[tuple[float, float], tuple[float, float]]
 ) -> torch.Tensor:
-    (low, high), (least, most) = bounds
-    return (hue > low) & (hue < high) & (saturation > least) & (saturation < most)
+    (low_hue, high_hue), (low, high) = bounds
+    return (hue > low_hue) & (hue < high_hue) & (saturation > low) & (saturation < high)
 
 
 def _span(used: torch.Tensor) -> torch.Tensor:

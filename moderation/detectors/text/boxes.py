@@ -45,8 +45,8 @@ class TextBox:
         return x0, y0, x1, y1
 
 
-def find_boxes(probability: F32, frame_size: tuple[int, int], most: int) -> list[TextBox]:
-    """Rectangles around what a map [H,W] marks, in reading order; of more than `most` the largest.
+def find_boxes(probability: F32, frame_size: tuple[int, int], max_boxes: int) -> list[TextBox]:
+    """Rectangles around what a map [H,W] marks, in reading order; of more than `max_boxes` the largest.
 
     frame_size: height, width of the frame that was scaled to the map; corners are whole pixels of it.
     """
@@ -58,9 +58,9 @@ def find_boxes(probability: F32, frame_size: tuple[int, int], most: int) -> list
         return []
     core = cv2.dilate(core, np.ones((2, 2), np.uint8))
     outlines, _ = cv2.findContours(core, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    if len(outlines) > most:
-        outlines = sorted(outlines, key=cv2.contourArea, reverse=True)[:most]
-    found: list[TextBox] = []
+    if len(outlines) > max_boxes:
+        outlines = sorted(outlines, key=cv2.contourArea, reverse=True)[:max_boxes]
+    boxes: list[TextBox] = []
     for outline in outlines:
         corners, thickness = _rectangle(outline, cv2)
         if thickness < _SMALLEST_CORE:
@@ -73,8 +73,8 @@ def find_boxes(probability: F32, frame_size: tuple[int, int], most: int) -> list
             continue
         frame = np.array([wide, high], np.float32)
         pixels = _clockwise(np.round(corners / np.array([width, height], np.float32) * frame)).clip(0, frame - 1)
-        found.append(TextBox(corners=(pixels / frame).astype(np.float32), score=score))
-    return _reading_order(found)
+        boxes.append(TextBox(corners=(pixels / frame).astype(np.float32), score=score))
+    return _reading_order(boxes)
 
 
 def cut_strip(frame: U8, box: TextBox) -> U8 | None:

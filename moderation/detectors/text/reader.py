@@ -22,7 +22,7 @@ from moderation.types import U8
 _GRID: Final = 32  # sides that the detection networks take are multiples of it
 # Pixels in one call of a detection network. On a CPU three glances, which takes a third off their time, or one close
 # look: features of one frame stay in its caches then, and cores need not wait for each other.
-_MOST_PIXELS: Final = 1_600_000
+_MAX_PIXELS: Final = 1_600_000
 _FEW_PIXELS: Final = 500_000
 _LONGEST_PX: Final = 2048
 # Lines are filled up to the width that the network was trained with; six of one frame that are nearly as long as each
@@ -31,16 +31,17 @@ _LONGEST_PX: Final = 2048
 _SHORTEST: Final = 320
 _FELLOWS: Final = 6
 _WIDEST: Final = 1600
-# A line that is less sure is read upside down, too; that is what it says if it is as much surer. The package asks a
-# network of its own, which turns some lines that are upright: this finds 98% of its words, and sure ones that it loses.
+# A line that is less sure than the first is read upside down, too; that reading counts if it is surer by the second.
+# The package asks a network of its own, which turns some upright lines: this way finds 98% of its words, and sure ones
+# that it loses.
 _SURE: Final = 0.8
 _SURER: Final = 0.25
-# One or two characters are a strip less than twice as wide as high. What is found in textures looks so and is sure of
-# nothing either way up: they are turned only where they say next to nothing, and must then be sure.
+# One or two characters are a strip less than twice as wide as high. Textures give such strips, too, which are unsure
+# either way up: short strips are turned only below this confidence, and the turned reading must then be sure.
 _SHORT: Final = 2 * STRIP_HEIGHT
 _UNSURE: Final = 0.35
 # Time steps in one call of the recognition network: each has a probability for 18,710 characters.
-_MOST_STEPS: Final = 640
+_MAX_STEPS: Final = 640
 _FEW_STEPS: Final = 160  # on a CPU
 
 _T = TypeVar("_T")
@@ -56,11 +57,11 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
+class TextReader:
     """The networks, loaded, and the sizes that they look at.
 
     glances: of each, in turn, the short side, and the probability of its surest pixel from which on the frame is
-    looked at again; close_px: short side of the close look; most: lines a frame; surest: least confidence of a line.
+    looked at again; close_px: short side of the close look; max_lines: per frame; min_confidence: of a line.
     """
 
     glancer: TextDetector
@@ -70,33 +71,45 @@ class Reader:
     dtype: torch.dtype
     glances: Sequence[tuple[int, float]]
     close_px: int
-    most: int
-    surest: float
+    max_lines: int
+    min_confidence: float
 
 
-def read_lines(reader: Reader, frames: Sequence[torch.Tensor]) -> list[list[Line]]:
+def read_lines(reader: TextReader, frames: Sequence[torch.Tensor]) -> list[list[Line]]:
     """Lines of each frame (uint8 [H,W,3], RGB), in reading order."""
-    close = list(range(len(frames)))
-    for short_px, least in reader.glances:
-        peaks = find_peaks(reader, [frames[i] for i in close], short_px)
-        close = [i for i, peak in zip(close, peaks, strict=True) if peak >= least]
-    sizes = [_close_size(frames[i], reader.close_px) for i in close]
-    maps = _look(reader.detector, reader.dtype, [frames[i] for i in close], sizes)
-    strips: list[_Strip] = []
-    for i, probability in zip(close, maps, strict=True):
-        height, width = frames[i].shape[:2]
-        boxes = find_boxes(probability.numpy(), (height, width), reader.most)
-        if boxes:
-            strips += _fill_up(frames[i].cpu().numpy(), i, boxes)
+    close = _glance(reader, frames)
+    strips = _find_strips(reader, frames, close)
     lines: list[list[Line]] = [[] for _ in frames]
     device = frames[0].device if frames else torch.device("cpu")
     for strip, (text, confidence) in zip(strips, _read_either_way(reader, strips, device), strict=True):
-        if confidence >= reader.surest and text.strip():
+        if confidence >= reader.min_confidence and text.strip():
             lines[strip.frame].append(Line(text=text, confidence=confidence, box=strip.box))
     return lines
 
 
-def find_peaks(reader: Reader, frames: Sequence[torch.Tensor], short_px: int) -> list[float]:
+def _glance(reader: TextReader, frames: Sequence[torch.Tensor]) -> list[int]:
+    """Indices of the frames that every glance found reason to look at again."""
+    close = list(range(len(frames)))
+    for short_px, threshold in reader.glances:
+        peaks = find_peaks(reader, [frames[i] for i in close], short_px)
+        close = [i for i, peak in zip(close, peaks, strict=True) if peak >= threshold]
+    return close
+
+
+def _find_strips(reader: TextReader, frames: Sequence[torch.Tensor], indices: Sequence[int]) -> list[_Strip]:
+    """The lines of these frames, cut out, frame after frame."""
+    sizes = [_close_size(frames[i], reader.close_px) for i in indices]
+    maps = _look(reader.detector, reader.dtype, [frames[i] for i in indices], sizes)
+    strips: list[_Strip] = []
+    for i, probability in zip(indices, maps, strict=True):
+        height, width = frames[i].shape[:2]
+        boxes = find_boxes(probability.numpy(), (height, width), reader.max_lines)
+        if boxes:
+            strips += _fill_up(frames[i].cpu().numpy(), i, boxes)
+    return strips
+
+
+def find_peaks(reader: TextReader, frames: Sequence[torch.Tensor], short_px: int) -> list[float]:
     """Of each frame, glanced at: the probability of the pixel that is surest to be text."""
     sizes = [_glance_size(frame, short_px) for frame in frames]
     return [float(peak) for peak in _look(Peak(reader.glancer), reader.dtype, frames, sizes)]
@@ -128,28 +141,28 @@ def _fill_up(frame: U8, index: int, boxes: Sequence[TextBox]) -> list[_Strip]:
     ]
 
 
-def _read_either_way(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> list[tuple[str, float]]:
+def _read_either_way(reader: TextReader, strips: Sequence[_Strip], device: torch.device) -> list[tuple[str, float]]:
     """Text and confidence of each strip, upside down where that is much surer."""
-    found = _read(reader, strips, device)
+    readings = _read(reader, strips, device)
     short = [strip.pixels.shape[1] < _SHORT for strip in strips]
-    unsure = [i for i, (_, confidence) in enumerate(found) if confidence < (_UNSURE if short[i] else _SURE)]
+    unsure = [i for i, (_, confidence) in enumerate(readings) if confidence < (_UNSURE if short[i] else _SURE)]
     turned = _read(reader, [strips[i].turned() for i in unsure], device)
     for i, (text, confidence) in zip(unsure, turned, strict=True):
-        if confidence >= max(found[i][1] + _SURER, _SURE if short[i] else 0):
-            found[i] = text, confidence
-    return found
+        if confidence >= max(readings[i][1] + _SURER, _SURE if short[i] else 0):
+            readings[i] = text, confidence
+    return readings
 
 
 def _look(
     network: TextDetector | Peak, dtype: torch.dtype, frames: Sequence[torch.Tensor], sizes: Sequence[tuple[int, int]]
 ) -> list[torch.Tensor]:
     """What a network makes of each frame scaled to its (height, width) and filled up to the grid, on the host."""
-    found: list[torch.Tensor] = [torch.empty(0)] * len(frames)
+    outputs: list[torch.Tensor] = [torch.empty(0)] * len(frames)
     groups: dict[tuple[int, int], list[int]] = {}
     for i, (height, width) in enumerate(sizes):
         groups.setdefault((_up(height), _up(width)), []).append(i)
     device = frames[0].device if frames else torch.device("cpu")
-    most = _FEW_PIXELS if device.type == "cpu" else _MOST_PIXELS
+    max_pixels = _FEW_PIXELS if device.type == "cpu" else _MAX_PIXELS
 
     def see(part: Sequence[int]) -> torch.Tensor:
         pixels = torch.cat([_fill_grid(_scale(frames[i], sizes[i])) for i in part])
@@ -159,17 +172,17 @@ def _look(
     parts = [
         part
         for (height, width), members in groups.items()
-        for part in _pieces(members, max(1, most // (height * width)))
+        for part in _pieces(members, max(1, max_pixels // (height * width)))
     ]
     for part, seen in zip(parts, work_each(see, parts, device), strict=True):
         for i, result in zip(part, seen, strict=True):
-            found[i] = result
-    return found
+            outputs[i] = result
+    return outputs
 
 
-def _read(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> list[tuple[str, float]]:
+def _read(reader: TextReader, strips: Sequence[_Strip], device: torch.device) -> list[tuple[str, float]]:
     """Text and confidence of each strip."""
-    found: list[tuple[str, float]] = [("", 0.0)] * len(strips)
+    readings: list[tuple[str, float]] = [("", 0.0)] * len(strips)
     groups: dict[int, list[int]] = {}
     for i, strip in enumerate(strips):
         groups.setdefault(strip.width, []).append(i)
@@ -191,7 +204,7 @@ def _read(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> lis
             )
         )
 
-    steps = _FEW_STEPS if device.type == "cpu" else _MOST_STEPS
+    steps = _FEW_STEPS if device.type == "cpu" else _MAX_STEPS
     parts = [
         part
         for width, members in sorted(groups.items())
@@ -199,8 +212,8 @@ def _read(reader: Reader, strips: Sequence[_Strip], device: torch.device) -> lis
     ]
     for part, texts in zip(parts, work_each(read, parts, device), strict=True):
         for i, text in zip(part, texts, strict=True):
-            found[i] = text
-    return found
+            readings[i] = text
+    return readings
 
 
 def _decode(logits: torch.Tensor, characters: Sequence[str]) -> Iterator[tuple[str, float]]:
@@ -273,6 +286,6 @@ def _scale_to(frame: torch.Tensor, short_px: int) -> float:
     return min(short_px / short, _LONGEST_PX / long)
 
 
-def _pieces(values: Sequence[_T], most: int) -> Iterator[Sequence[_T]]:
-    for start in range(0, len(values), most):
-        yield values[start : start + most]
+def _pieces(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

@@ -7,7 +7,6 @@ character in a long phrase, as reading small print makes them.
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +14,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
+from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
 
 LABELS: Final = ("watermark", "advert", "banned")
 # Of strangers' text and of a configuration's phrases; a line of print is shorter.
 _LONGEST_LINE: Final = 400
 _LONGEST_PHRASE: Final = 60
-_MOST_PHRASES: Final = 5000
+_MAX_PHRASES: Final = 5000
 # From this many characters on a phrase may have one wrong, and may stand inside a longer run of letters.
 _FORGIVEN_LATIN: Final = 8
 _FORGIVEN_HAN: Final = 5
@@ -72,7 +72,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
+class RuleHit:
     """A rule that a line meets; `line` is its index."""
 
     label: str
@@ -90,30 +90,30 @@ def make_rules(options: Mapping[str, Any]) -> Rules:
     phrases = [
         _phrase(label, str(text), weight) for label in LABELS for text, weight in _weighted(label, options.get(label))
     ]
-    if len(phrases) > _MOST_PHRASES:
-        raise UsageError(f"detector 'text': {len(phrases)} phrases; {_MOST_PHRASES} at most")
+    if len(phrases) > _MAX_PHRASES:
+        raise UsageError(f"detector 'text': {len(phrases)} phrases; {_MAX_PHRASES} at most")
     given = options.get("patterns") or {}
     if not isinstance(given, Mapping):
         raise UsageError("detector 'text': `patterns` must be name -> {label, weight}")
     return Rules(phrases=tuple(phrases), patterns={str(n): _pattern(str(n), entry) for n, entry in given.items()})
 
 
-def find_hits(rules: Rules, lines: Sequence[str]) -> list[Hit]:
+def find_hits(rules: Rules, lines: Sequence[str]) -> list[RuleHit]:
     """Every rule that a line meets."""
-    hits: list[Hit] = []
+    hits: list[RuleHit] = []
     for index, line in enumerate(lines):
         plain = fold(line)
         squashed, starts, ends = squash(plain)
         for phrase in rules.phrases:
             if _contains(squashed, starts, ends, phrase):
-                hits.append(Hit(label=phrase.label, rule=phrase.name, weight=phrase.weight, line=index))
+                hits.append(RuleHit(label=phrase.label, rule=phrase.name, weight=phrase.weight, line=index))
         for name, (label, weight) in rules.patterns.items():
             if PATTERNS[name].search(plain):
-                hits.append(Hit(label=label, rule=name, weight=weight, line=index))
+                hits.append(RuleHit(label=label, rule=name, weight=weight, line=index))
     return hits
 
 
-def score_hits(hits: Sequence[Hit], confidences: Sequence[float]) -> dict[str, float]:
+def score_hits(hits: Sequence[RuleHit], confidences: Sequence[float]) -> dict[str, float]:
     """0..1 a label: noisy-or of weight times the line's confidence; a rule that is met twice counts once."""
     best: dict[tuple[str, str], float] = {}
     for hit in hits:
@@ -218,17 +218,17 @@ def _weighted(label: str, given: object) -> Iterator[tuple[object, object]]:
 
 def _pattern(name: str, entry: object) -> tuple[str, float]:
     if name not in PATTERNS:
-        raise UsageError(f"detector 'text': patterns: unknown {name!r}{_nearest(name, list(PATTERNS))}")
+        raise UsageError(f"detector 'text': patterns: unknown {name!r}{did_you_mean(name, list(PATTERNS))}")
     if not isinstance(entry, Mapping):
         raise UsageError(f"detector 'text': patterns: {name}: expected {{label, weight}}, got {entry!r}")
     for key in entry:
         if key not in ("label", "weight"):
             raise UsageError(
-                f"detector 'text': patterns: {name}: unknown {key!r}{_nearest(str(key), ['label', 'weight'])}"
+                f"detector 'text': patterns: {name}: unknown {key!r}{did_you_mean(str(key), ['label', 'weight'])}"
             )
     label, weight = entry.get("label", "advert"), entry.get("weight", 1.0)
     if label not in LABELS:
-        raise UsageError(f"detector 'text': patterns: {name}: no label {label!r}{_nearest(str(label), LABELS)}")
+        raise UsageError(f"detector 'text': patterns: {name}: no label {label!r}{did_you_mean(str(label), LABELS)}")
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= 1:
         raise UsageError(f"detector 'text': patterns: {name}: weight must be above 0 and at most 1, got {weight!r}")
     return str(label), float(weight)
@@ -236,8 +236,3 @@ def _pattern(name: str, entry: object) -> tuple[str, float]:
 
 def _is_han(char: str) -> bool:
     return "\u3400" <= char <= "\u9fff" or "\u3040" <= char <= "\u30ff" or "\uac00" <= char <= "\ud7af"
-
-
-def _nearest(wrong: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"

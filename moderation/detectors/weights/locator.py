@@ -1,4 +1,4 @@
-"""Weights by locator and checksum: where they lie, whether they are the right ones, and reading ONNX initialisers.
+"""Weights by locator: a local file with the right checksum, wherever they lie.
 
 Nothing is unpickled and no code of the package that carries a file is run: `pkg://` finds it without an import.
 """
@@ -8,20 +8,16 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from moderation import storage
 from moderation.detectors.base import Weights
+from moderation.detectors.weights.checksum import check_file, check_sha256
 from moderation.detectors.weights.mirror import find_mirrored, mirror_uri, missing
 from moderation.errors import FatalError, UsageError
 
-_CHUNK_BYTES = 1 << 20
 _PIECE_BYTES = 64 << 20  # of a download: each is one request with its own retries
 
 
@@ -39,27 +35,36 @@ def resolve(w: Weights, *, cache: Path | None = None) -> Path:
     scheme, separator, rest = w.locator.partition("://")
     if not separator:
         raise UsageError(f"weights {w.locator!r}: expected pkg://, file://, s3:// or hf://")
-    if (w.sha256 or scheme != "hf") and (len(w.sha256) != 64 or set(w.sha256.lower()) - set("0123456789abcdef")):
+    if (w.sha256 or scheme != "hf") and not _is_sha256(w.sha256):
         raise UsageError(f"weights {w.locator}: sha256 must be 64 hexadecimal digits, got {w.sha256!r}")
     if scheme == "pkg":
         package, _, inside = rest.partition("/")
-        return _checked(package_file(package, inside), w)
+        return check_file(package_file(package, inside), w)
     if scheme == "file":
         path = Path(rest)
         if not path.is_file():
             raise UsageError(f"weights {w.locator}: no such file")
-        return _checked(path, w)
-    folder = cache or default_cache()
+        return check_file(path, w)
+    return _fetch(w, cache or default_cache())
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and not set(text.lower()) - set("0123456789abcdef")
+
+
+def _fetch(w: Weights, folder: Path) -> Path:
+    """The file of a remote locator: from the folder, the mirror, the hub or storage, in this order."""
+    scheme, _, rest = w.locator.partition("://")
     mirror = mirror_uri()
     mirrored = find_mirrored(w, mirror) if mirror else None
     if mirror and mirrored:
         w = replace(w, locator=storage.join(mirror, mirrored.file), sha256=mirrored.sha256)
     target = folder / f"{w.sha256.lower()}{Path(rest).suffix}"
     if w.sha256 and target.is_file():
-        return _checked(target, w)
+        return check_file(target, w)
     if scheme == "hf" and not mirrored:
         path = _from_hub(w, rest)
-        return _checked(path, w) if w.sha256 else path
+        return check_file(path, w) if w.sha256 else path
     return _download(w, target)
 
 
@@ -91,22 +96,6 @@ def package_file(package: str, inside: str) -> Path:
     raise UsageError(f"pkg://{package}/{inside}: this version of the package has no such file; {install}")
 
 
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _checked(path: Path, w: Weights) -> Path:
-    found = sha256_of(path)
-    if found != w.sha256.lower():
-        raise FatalError(f"weights {w.locator}: sha256 is {found}, expected {w.sha256.lower()}; not used ({path})")
-    return path
-
-
 def _download(w: Weights, target: Path) -> Path:
     """An object under its final name, whole or not at all (several workers may do this at once); in bounded pieces."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -119,10 +108,7 @@ def _download(w: Weights, target: Path) -> Path:
                 digest.update(data)
                 part.write(data)
             part.flush()
-            if digest.hexdigest() != w.sha256.lower():
-                raise FatalError(
-                    f"weights {w.locator}: sha256 is {digest.hexdigest()}, expected {w.sha256.lower()}; not used"
-                )
+            check_sha256(digest.hexdigest(), w)
             Path(part.name).replace(target)
         except FileNotFoundError as error:
             raise missing(w, "there is no such object") from error
@@ -159,41 +145,3 @@ def _from_hub(w: Weights, rest: str) -> Path:
         raise missing(w, "the hub has no such repository or file, or it is private") from error
     except (HfHubHTTPError, OSError) as error:
         raise FatalError(f"weights {w.locator}: {error}") from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnnxNode:
-    """One operation of a graph: what it is, and the names of what it reads and makes."""
-
-    op: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnnxGraph:
-    """The numbers of an ONNX file (copies, writable) and its operations in topological order."""
-
-    tensors: Mapping[str, torch.Tensor]
-    nodes: tuple[OnnxNode, ...]
-
-
-def read_onnx(path: Path | str) -> OnnxGraph:
-    """Initialisers and operations of an ONNX file; parsed, never executed.
-
-    Raises FatalError when it does not parse. External data is refused: it would read files beside this one.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # comes with onnx, without stubs
-    from onnx import numpy_helper
-
-    try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-    except (DecodeError, OSError) as error:
-        raise FatalError(f"{path}: not readable as ONNX: {error}") from error
-    if any(i.data_location == onnx.TensorProto.EXTERNAL for i in graph.initializer):
-        raise FatalError(f"{path}: keeps its weights in other files; only self-contained ONNX files are read")
-    return OnnxGraph(
-        tensors={i.name: torch.from_numpy(np.array(numpy_helper.to_array(i))) for i in graph.initializer},
-        nodes=tuple(OnnxNode(op=n.op_type, inputs=tuple(n.input), outputs=tuple(n.output)) for n in graph.node),
-    )

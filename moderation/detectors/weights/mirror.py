@@ -1,4 +1,4 @@
-"""Weights where there is no hub: a folder or bucket that holds those of a configuration, and what to say without one.
+"""A mirror of weights for machines without a hub: a folder or bucket that holds those of a configuration.
 
     MIRROR/weights.json          what lies here: locator, sha256, size, licence, origin, file
     MIRROR/SHA256SUMS            the same for `sha256sum -c`
@@ -61,14 +61,14 @@ def read_index(mirror: str) -> tuple[Mirrored, ...]:
         raise FatalError(f"{uri}: not readable as a mirror of weights: {error}") from error
 
 
-def fill_mirror(found: Sequence[tuple[Weights, Path, str]], mirror: str) -> tuple[Mirrored, ...]:
+def fill_mirror(files_of_weights: Sequence[tuple[Weights, Path, str]], mirror: str) -> tuple[Mirrored, ...]:
     """Copy weights (with their local file and its sha256) into a mirror, then the index; what is there already stays.
 
     Memory: the largest of the files. Returns the entries of these weights. Raises FatalError when it is not writable.
     """
     entries: dict[str, Mirrored] = {}
     index = {entry.sha256: entry for entry in read_index(mirror)}
-    for w, path, sha256 in found:
+    for w, path, sha256 in files_of_weights:
         name = w.locator.rsplit("/", 1)[-1]
         size = path.stat().st_size
         entry = Mirrored(
@@ -99,7 +99,7 @@ def fill_mirror(found: Sequence[tuple[Weights, Path, str]], mirror: str) -> tupl
 
 
 def missing(w: Weights, why: str) -> UsageError:
-    """What to say of weights that cannot be had: which file, how large, and the three ways to supply it."""
+    """The error for weights that cannot be had: which file, how large, and the three ways to supply it."""
     name = w.locator.rsplit("/", 1)[-1]
     size = f"{w.size_bytes / 1e6:,.0f} MB" if w.size_bytes else "size unknown"
     sha256 = f", sha256 {w.sha256}" if w.sha256 else ""

@@ -7,17 +7,18 @@ from pathlib import Path
 from moderation.config.model import Config
 from moderation.detectors.base import Weights
 from moderation.detectors.registry import build
-from moderation.detectors.weights.locator import resolve, sha256_of
+from moderation.detectors.weights.checksum import sha256_of
+from moderation.detectors.weights.locator import resolve
 from moderation.detectors.weights.mirror import Mirrored, fill_mirror
 
 
 def weights_in(config: Config) -> tuple[Weights, ...]:
     """Every file that the detectors of a configuration load, each once. Raises UsageError."""
-    found: dict[tuple[str, str], Weights] = {}
+    unique: dict[tuple[str, str], Weights] = {}
     for entry in config.stack.detectors:
         for weights in build(entry).weights:
-            found.setdefault((weights.locator, weights.sha256), weights)
-    return tuple(found.values())
+            unique.setdefault((weights.locator, weights.sha256), weights)
+    return tuple(unique.values())
 
 
 def pull_weights(config: Config, to: str) -> tuple[Mirrored, ...]:
@@ -25,8 +26,8 @@ def pull_weights(config: Config, to: str) -> tuple[Mirrored, ...]:
 
     A hub's file without a sha256 gets the one that it has. Raises UsageError, FatalError.
     """
-    found: list[tuple[Weights, Path, str]] = []
+    files: list[tuple[Weights, Path, str]] = []
     for weights in weights_in(config):
         path = resolve(weights)
-        found.append((weights, path, weights.sha256.lower() or sha256_of(path)))
-    return fill_mirror(found, to)
+        files.append((weights, path, weights.sha256.lower() or sha256_of(path)))
+    return fill_mirror(files, to)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from moderation import storage
 from moderation.config.hints import closest, did_you_mean
-from moderation.detectors.clip.questions import Question
-from moderation.detectors.clip.tuned import class_names
 from moderation.errors import UsageError
 from moderation.types import Item
 
@@ -42,7 +40,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """Items with their classes (index among the question's answers); unlabelled: items without a label."""
+    """Items with their classes (index among the classes); unlabelled: items without a label."""
 
     items: tuple[Item, ...]
     targets: tuple[int, ...]
@@ -61,14 +59,15 @@ def parse_rule(text: str) -> Rule:
     raise UsageError(f"--rule {text!r}: expected `class: column < number`")
 
 
-def read_labels(uri: str, question: Question, *, column: str = "label", rules: Sequence[Rule] = ()) -> dict[str, int]:
+def read_labels(
+    uri: str, classes: Sequence[str], *, column: str = "label", rules: Sequence[Rule] = ()
+) -> dict[str, int]:
     """Name of a picture -> class, from CSV, TSV or JSON lines with a name (`NAMES`) and a label.
 
-    Labels are the names of the question's answers; of a question of two sides its name or `against`, also 1 and 0.
+    classes: their names, in order. Where one is `against`, the only other may also be written 1, and it 0.
     rules: instead of the column `label`; rows that no rule claims are left out.
     Raises UsageError naming the line and the nearest right word.
     """
-    classes = class_names(question)
     for rule in rules:
         _class_of(rule.name, classes, f"--rule {rule.name}")
     labels: dict[str, int] = {}

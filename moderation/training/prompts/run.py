@@ -85,7 +85,7 @@ def tune_prompts(
     question = same_question(clips, check)
     names = class_names(question)
     listed = _list_pictures(images, config)
-    labelled = join_labels(listed, read_labels(labels, question, column=column, rules=rules), images, names)
+    labelled = join_labels(listed, read_labels(labels, names, column=column, rules=rules), images, names)
 
     networks = {clip.name: clip.load_words(str(resolve(clip.weights[0]))) for clip in clips}
     embedded = _embed_pictures(labelled, clips, networks, config, cache)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from moderation.detectors import ragged, views
+from moderation.detectors import ragged, resampling, views
 from moderation.detectors.base import View
 
 SIZES = [(448, 600), (500, 448), (448, 448), (448, 1300), (100, 80), (60, 448), (224, 224), (37, 911), (1, 1), (3, 700)]
@@ -46,7 +46,7 @@ def test_all_at_once_equals_one_by_one(kernel: ragged.Kernel, side: int) -> None
 
 def test_fitted_frames_lie_on_their_blurred_copies_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     # torch's own lanczos for uint8 rounds otherwise, and only a CPU has it.
-    monkeypatch.setattr(views, "_torch_has_lanczos", lambda: False)
+    monkeypatch.setattr(resampling, "_torch_has_lanczos", lambda: False)
     frames = draw_frames()
     sizes = [(frame.shape[1], frame.shape[0]) for frame in frames]
     view = View(mode="fit", crop=224, interpolation="lanczos")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from moderation.config.model import DetectorConfig
 from moderation.detectors import registry
-from moderation.detectors.general.quality import Quality
+from moderation.detectors.base import DetectorDefaults, View
+from moderation.detectors.general.quality import QualityDetector
 from moderation.errors import UsageError
 
 GOOD_SHA = "0" * 64
@@ -26,13 +27,13 @@ def point(name: str, value: str) -> EntryPoint:
 
 def test_the_detectors_of_this_package_are_available() -> None:
     assert {"open_nsfw", "image_safety", "imagenet", "quality", "pdq"} <= set(registry.available())
-    assert registry.available()["quality"] is Quality
+    assert registry.available()["quality"] is QualityDetector
 
 
 def test_what_is_available_cannot_be_changed() -> None:
     known: Any = registry.available()
     with pytest.raises(TypeError):
-        known["mine"] = Quality
+        known["mine"] = QualityDetector
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
@@ -65,11 +66,11 @@ def test_a_broken_plug_in_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> Non
     install(
         monkeypatch,
         point("broken", "no_such_package_abc:X"),
-        point("fine", "moderation.detectors.general.quality:Quality"),
+        point("fine", "moderation.detectors.general.quality:QualityDetector"),
     )
     assert list(registry.available()) == ["broken", "fine"]
     assert "broken" in registry.available()
-    assert registry.build(DetectorConfig(name="fine")).labels == Quality.labels
+    assert registry.build(DetectorConfig(name="fine")).labels == QualityDetector.labels
 
 
 def test_two_packages_that_claim_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,3 +95,53 @@ def test_configured_weights_stand_for_the_detectors_own() -> None:
 def test_weights_without_checksum_or_use_are_refused(config: DetectorConfig, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         registry.build(config)
+
+
+class FromElsewhere(DetectorDefaults):
+    """A detector of another package: what it does not say itself, the defaults say."""
+
+    name = "mine"
+    version = "1"
+    labels = ("x",)
+    view = View(mode="canvas")
+    cost_ms = 1.0
+
+    def __init__(self, options: Any) -> None: ...
+
+    def load(self, *_: Any) -> None: ...
+
+    def score(self, *_: Any) -> None: ...
+
+
+class WithoutDefaults:
+    """One that was written before `ranges`, `networks` and `unpack` were members."""
+
+    name = "mine"
+    version = "1"
+    labels = ("x",)
+    view = View(mode="canvas")
+    cost_ms = 1.0
+    weights = requires = optional = ()
+    embedding_dim = 0
+    blob_sizes: ClassVar[Any] = {}
+
+    def __init__(self, options: Any) -> None: ...
+
+    def load(self, *_: Any) -> None: ...
+
+    def score(self, *_: Any) -> None: ...
+
+
+def test_a_detector_of_another_package_may_leave_members_to_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, point("mine", "mine:FromElsewhere"))
+    monkeypatch.setattr(registry, "_load", lambda _: FromElsewhere)
+    detector = registry.build(DetectorConfig(name="mine"))
+    assert (detector.ranges, detector.optional, detector.networks) == ({}, (), ())
+    detector.unpack()
+
+
+def test_a_detector_that_lacks_members_is_refused_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, point("mine", "mine:WithoutDefaults"))
+    monkeypatch.setattr(registry, "_load", lambda _: WithoutDefaults)
+    with pytest.raises(UsageError, match=r"'mine' lacks `ranges`, `networks`, `take_weights`, `unpack`; .*Defaults"):
+        registry.build(DetectorConfig(name="mine"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from moderation.detectors import views
+from moderation.detectors import resampling, views
 from moderation.detectors.base import View
 from moderation.detectors.views import TensorFrames
 from moderation.types import U8
@@ -90,11 +90,11 @@ def test_fit_follows_the_stored_size_not_the_canvas() -> None:
 
 
 def test_the_matrices_of_lanczos_are_torch_s_own_lanczos() -> None:
-    if not views._torch_has_lanczos():
+    if not resampling._torch_has_lanczos():
         pytest.skip("this torch has no lanczos; the matrices are used everywhere")
     frame = torch.from_numpy(smooth(100, 80).transpose(2, 0, 1).copy())[None]
-    by_torch = views._resample_lanczos(frame, (36, 45))
-    rows, columns = views.resampling_matrix(36, 80), views.resampling_matrix(45, 100)
+    by_torch = resampling.resample_lanczos(frame, (36, 45))
+    rows, columns = resampling.resampling_matrix(36, 80), resampling.resampling_matrix(45, 100)
     by_matrix = ((rows @ frame.float()).round().clamp(0, 255) @ columns.T).round().clamp(0, 255)
     assert (by_torch.float() - by_matrix).abs().max() <= 2
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from jobs.__main__ import app
 from moderation.config.load import load_config
 from moderation.config.model import Config
-from moderation.detectors.weights.locator import sha256_of
+from moderation.detectors.weights.checksum import sha256_of
 from moderation.doctor import Finding, diagnose, diagnosis, findings_as_json, packages, render_findings
 from moderation.doctor.probes import look_at_machine, probe_storage
 

@@ -15,16 +15,16 @@ from moderation.detectors.clip.class_embeddings import (
     read_class_embeddings,
     score_embeddings,
 )
-from moderation.detectors.clip.questions import Answer, Question, make_question
+from moderation.detectors.clip.questions import Question, QuestionAnswer, make_question
 from moderation.errors import FatalError, UsageError
 
 DIM = 16
 KIND = Question(
     name="kind",
     answers=(
-        Answer(label="dog", texts=("a dog",)),
-        Answer(label="cat", texts=("a cat", "a kitten")),
-        Answer(label="bird", texts=("a bird",)),
+        QuestionAnswer(label="dog", texts=("a dog",)),
+        QuestionAnswer(label="cat", texts=("a cat", "a kitten")),
+        QuestionAnswer(label="bird", texts=("a bird",)),
     ),
     templates=("{}", "a photo of {}"),
 )

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from moderation.detectors.faces.centerface import MULTIPLE, CenterFace, load_centerface, read_peaks
-from moderation.detectors.faces.detector import Faces, distinct, scaled_size
+from moderation.detectors.faces.detector import Faces, scaled_size
+from moderation.detectors.nn.suppression import distinct
 from moderation.detectors.views import TensorFrames
-from moderation.detectors.weights.locator import OnnxGraph
+from moderation.detectors.weights.onnx import OnnxGraph
 from moderation.errors import FatalError, UsageError
 
 CPU = torch.device("cpu")
@@ -64,8 +65,8 @@ def test_sizes_beyond_reason_stay_finite() -> None:
 
 def test_of_boxes_that_overlap_the_surest_stays() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 0, 30, 10], [0, 6, 10, 16]], dtype=np.float64)
-    assert distinct(boxes, 0.3) == [0, 2, 3]
-    assert distinct(boxes[:0], 0.3) == []
+    assert distinct(torch.from_numpy(boxes), 0.3).tolist() == [0, 2, 3]
+    assert distinct(torch.from_numpy(boxes[:0]), 0.3).tolist() == []
 
 
 @pytest.mark.parametrize(

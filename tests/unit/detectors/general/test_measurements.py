@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from moderation.detectors.general.quality import Quality
+from moderation.detectors.general.quality import QualityDetector
 from moderation.detectors.hashing import pdq
 from moderation.detectors.hashing.pdq import Pdq
 from moderation.detectors.views import TensorFrames
@@ -20,9 +20,9 @@ IMAGES = Path(__file__).resolve().parents[4].parent / "shared" / "data" / "image
 
 
 def measure(*frames: U8, sizes: list[tuple[int, int]] | None = None) -> list[dict[str, float]]:
-    detector = Quality({})
+    detector = QualityDetector({})
     batch = TensorFrames(frames, sizes or [(f.shape[1], f.shape[0]) for f in frames], CPU)
-    return [dict(zip(Quality.labels, row, strict=True)) for row in detector.score(batch, {}).scores.tolist()]
+    return [dict(zip(QualityDetector.labels, row, strict=True)) for row in detector.score(batch, {}).scores.tolist()]
 
 
 def hash_of(*frames: U8) -> tuple[list[float], list[bytes]]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from moderation.detectors.hashing.known import Known
+from moderation.detectors.hashing.known import KnownDetector
 from moderation.detectors.hashing.pdq import Pdq
 from moderation.detectors.views import TensorFrames
 from moderation.errors import UsageError
@@ -36,15 +36,15 @@ def hashes_of(*frames: U8) -> list[bytes]:
     return [h for h in Pdq({}).score(batch_of(frames), {}).blobs["hash"] if h is not None]
 
 
-def detector(folder: Path, listed: Sequence[Listed], **options: Any) -> Known:
+def detector(folder: Path, listed: Sequence[Listed], **options: Any) -> KnownDetector:
     path = folder / "known.arrow"
     path.write_bytes(encode_list(listed)[0])
-    found = Known(options)
+    found = KnownDetector(options)
     found.load(CPU, torch.float32, [str(path)])
     return found
 
 
-def ask(known: Known, *frames: U8) -> tuple[list[dict[str, float]], list[Sequence[Region]]]:
+def ask(known: KnownDetector, *frames: U8) -> tuple[list[dict[str, float]], list[Sequence[Region]]]:
     batch = batch_of(frames)
     scored = known.score(batch, {"pdq": Pdq({}).score(batch, {})})
     assert scored.regions is not None
@@ -142,12 +142,12 @@ def test_small_pictures_are_not_cut(tmp_path: Path, listed: list[Listed]) -> Non
 )
 def test_wrong_options_are_refused(options: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        Known(options)
+        KnownDetector(options)
 
 
 def test_the_list_is_named_as_weights_are() -> None:
-    (named,) = Known({"list": "lists/known.arrow", "sha256": "0" * 64}).weights
+    (named,) = KnownDetector({"list": "lists/known.arrow", "sha256": "0" * 64}).weights
     assert named.locator == f"file://{Path('lists/known.arrow').absolute()}"
-    (remote,) = Known({"list": "s3://bucket/known.arrow", "sha256": "0" * 64}).weights
+    (remote,) = KnownDetector({"list": "s3://bucket/known.arrow", "sha256": "0" * 64}).weights
     assert remote.locator == "s3://bucket/known.arrow"
-    assert not Known({}).weights[0].locator  # for the configuration to fill
+    assert not KnownDetector({}).weights[0].locator  # for the configuration to fill

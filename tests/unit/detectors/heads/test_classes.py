@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -10,13 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from moderation.detectors.base import Scored
-from moderation.detectors.heads.classes import CLASSES, Classes, read_head
+from moderation.config.model import Config, DetectorConfig, StackConfig
+from moderation.detectors import registry
+from moderation.detectors.base import Detector, Scored
+from moderation.detectors.heads.classes import Classes
+from moderation.detectors.heads.linear import read_head
 from moderation.detectors.views import TensorFrames
 from moderation.errors import FatalError, UsageError
+from moderation.scoring.build import build_stack
 from tests.fake_detectors import Fake, frame, stack_of
 
 PACKAGED = Path(__file__).parents[4] / "moderation" / "detectors" / "heads" / "classes.json"
+CLASSES = ("explicit", "suggestive", "person", "other")
 HEAD: dict[str, Any] = json.loads(PACKAGED.read_text())
 
 
@@ -33,7 +39,7 @@ def classify(path: Path = PACKAGED, **earlier: Scored) -> dict[str, float]:
     detector.load(torch.device("cpu"), torch.float32, [str(path)])
     pixels = frame(0).pixels
     scores = detector.score(TensorFrames([pixels], [(8, 8)], torch.device("cpu")), earlier).scores[0].tolist()
-    return dict(zip(CLASSES, scores, strict=True))
+    return dict(zip(detector.labels, scores, strict=True))
 
 
 def best(scores: dict[str, float]) -> str:
@@ -107,20 +113,58 @@ def test_file_too_large_for_a_head_is_not_read(tmp_path: Path) -> None:
         read_head(tmp_path / "big.json")
 
 
-def test_head_that_reads_what_is_never_offered_is_refused(tmp_path: Path) -> None:
-    features = [{**HEAD["features"][0], "votes": ["quality.entropy"]}, *HEAD["features"][1:]]
-    with pytest.raises(UsageError, match="quality"):
-        classify(write(tmp_path, features=features), **said())
+def built(path: Path) -> Detector:
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return registry.build(DetectorConfig(name="classes", weights=f"file://{path}", sha256=sha256))
 
 
-class Reader(Fake):
+def test_packaged_head_gives_the_labels_and_reads_the_detectors_that_it_always_did() -> None:
+    detector = registry.build(DetectorConfig(name="classes"))
+    assert detector.labels == CLASSES
+    assert set(detector.requires) == {"open_nsfw", "image_safety", "imagenet"}
+    assert set(detector.optional) == {"faces", "nudity"}
+
+
+def test_labels_and_what_is_read_follow_from_the_file(tmp_path: Path) -> None:
+    feature = {"votes": ["clip_b32.tent"], "transform": "identity"}
+    extra = {"votes": ["quality.entropy"], "transform": "identity", "missing": 0}
+    weights = {"dress": [4.0, 0.0], "shoe": [0.0, 0.0], "hat": [0.0, 0.0]}
+    path = write(tmp_path, features=[feature, extra], weights=weights, bias=dict.fromkeys(weights, 0.0))
+    detector = built(path)
+    assert detector.labels == ("dress", "shoe", "hat")
+    assert (detector.requires, detector.optional) == (("clip_b32",), ("quality",))
+    detector.load(torch.device("cpu"), torch.float32, [str(path)])
+    votes = {"clip_b32": Scored(scores=torch.tensor([[1.0]]), labels=("tent",))}
+    batch = TensorFrames([frame(0).pixels], [(8, 8)], torch.device("cpu"))
+    (scores,) = detector.score(batch, votes).scores.tolist()
+    odds = math.exp(4)
+    assert scores == pytest.approx([odds / (odds + 2), 1 / (odds + 2), 1 / (odds + 2)])
+
+
+def test_head_of_one_class_or_of_a_name_that_is_no_column_is_refused(tmp_path: Path) -> None:
+    for name, words in (("b", "2 items"), ("B c", "'B c'")):
+        weights = {"b": [0.0] * 8, name: [0.0] * 8}
+        with pytest.raises(FatalError, match=words):
+            read_head(write(tmp_path, weights=weights, bias=dict.fromkeys(weights, 0.0)))
+
+
+def test_head_that_reads_what_the_stack_lacks_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, features=[{**HEAD["features"][0], "votes": ["quality.entropy"]}, *HEAD["features"][1:]])
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    entries = [DetectorConfig(name=name) for name in ("open_nsfw", "image_safety", "imagenet")]
+    head = DetectorConfig(name="classes", weights=f"file://{path}", sha256=sha256)
+    with pytest.raises(UsageError, match="needs 'quality' before it"):
+        build_stack(Config(stack=StackConfig(detectors=(*entries, head))))
+
+
+class ReadsAnother(Fake):
     """Reads another detector where there is one."""
 
     optional = ("fake",)
 
 
 def test_detector_reads_an_optional_one_as_it_was_asked_whatever_its_neighbours() -> None:
-    first, gated, reader = Fake("first"), Fake("fake"), Reader("reader", ("red",))
+    first, gated, reader = Fake("first"), Fake("fake"), ReadsAnother("reader", ("red",))
     stack = stack_of(first, gated, reader, when={"fake": "first.red >= 0.5"})
     stack.score([frame(255), frame(0)])
     stack.score([frame(255)])
@@ -131,6 +175,6 @@ def test_detector_reads_an_optional_one_as_it_was_asked_whatever_its_neighbours(
 
 
 def test_detector_without_the_optional_one_runs_all_the_same() -> None:
-    reader = Reader("reader", ("red",))
+    reader = ReadsAnother("reader", ("red",))
     stack_of(Fake("first"), reader).score([frame(255)])
     assert "fake" not in reader.seen[0]

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from moderation.detectors.general.imagenet import EfficientNetLite0
-from moderation.detectors.nn.prepare import Activation, Conv, compile_networks, count_parts, infer, prepare, work_each
+from moderation.detectors.nn.compile import compile_networks
+from moderation.detectors.nn.conv import Activation, Conv
+from moderation.detectors.nn.prepare import count_parts, infer, prepare, work_each
 from moderation.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -97,7 +99,7 @@ def test_in_parts_a_batch_scores_as_whole_and_in_order(batch: int, threads: int,
     pixels = torch.randn(batch, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     parts: list[int] = []
     network.register_forward_pre_hook(lambda _, given: parts.append(len(given[0])))
-    together = infer(network, pixels, most=most)
+    together = infer(network, pixels, max_frames=most)
     assert batch == 0 or not most or max(parts) <= most
     assert_same(together, network(pixels).double())
 
@@ -144,21 +146,16 @@ def test_a_larger_kernel_pads_as_tensorflow_does() -> None:
     assert_same(larger(x), plain(F.pad(x, (0, 1, 0, 1))).double())
 
 
-class Holder:
-    def __init__(self) -> None:
-        self.network = nn.Linear(2, 2)
-
-
 def test_compiling_without_a_compiler_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(UsageError, match=r"g\+\+"):
-        compile_networks(Holder(), CPU)
+        compile_networks([nn.Linear(2, 2)], CPU)
 
 
-def test_a_detector_without_networks_needs_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_networks_need_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert compile_networks(object(), CPU) == 0
+    compile_networks([], CPU)
 
 
 def test_work_on_different_sizes_keeps_its_order_and_the_callers_modes() -> None:

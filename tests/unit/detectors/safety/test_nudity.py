@@ -35,17 +35,17 @@ def test_the_surest_of_overlapping_boxes_stays_whatever_their_class() -> None:
         (250, 200, 40, 40, "face_male", 0.3),
         (30, 30, 20, 20, "face_female", 0.24),
     )
-    boxes, scores, classes, kept = keep_best(result, torch.tensor([[320.0, 320.0]]))
-    names = [PARTS[int(classes[0, k])] for k in kept[0].nonzero().flatten()]
+    best = keep_best(result, torch.tensor([[320.0, 320.0]]))
+    names = [PARTS[int(best.classes[0, k])] for k in best.kept[0].nonzero().flatten()]
     assert names == ["belly_covered", "face_male"]
-    assert scores[0, 0] == pytest.approx(0.8)
-    assert boxes[0, 0].tolist() == [64, 60, 144, 140]
+    assert best.scores[0, 0] == pytest.approx(0.8)
+    assert best.boxes[0, 0].tolist() == [64, 60, 144, 140]
 
 
 def test_boxes_are_in_the_frames_own_pixels_and_end_at_its_edges() -> None:
     # 640x320: the square's lower half is black.
-    boxes, *_ = keep_best(found((300, 150, 100, 80, "face_male", 0.9)), torch.tensor([[640.0, 320.0]]))
-    assert boxes[0, 0].tolist() == [500, 220, 640, 320]
+    best = keep_best(found((300, 150, 100, 80, "face_male", 0.9)), torch.tensor([[640.0, 320.0]]))
+    assert best.boxes[0, 0].tolist() == [500, 220, 640, 320]
 
 
 def test_every_label_reads_parts_that_exist() -> None:
@@ -57,8 +57,8 @@ def test_every_label_reads_parts_that_exist() -> None:
 
 def test_a_part_says_what_the_table_makes_of_it() -> None:
     detector = Nudity({"meaning": {"explicit": {"belly_exposed": 0.5}}})
-    _, scores, classes, kept = keep_best(found((99, 99, 80, 80, "belly_exposed", 0.8)), torch.tensor([[320.0, 320.0]]))
-    explicit, suggestive, covered, parts = detector._summary(scores, classes, kept)[0].tolist()
+    best = keep_best(found((99, 99, 80, 80, "belly_exposed", 0.8)), torch.tensor([[320.0, 320.0]]))
+    explicit, suggestive, covered, parts = detector._summary(best)[0].tolist()
     assert (explicit, suggestive, covered, parts) == pytest.approx((0.4, 0.4, 0.0, 1.0))
 
 

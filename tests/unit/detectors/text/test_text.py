@@ -16,14 +16,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from moderation.config.load import load_config, packaged_configs, read_yaml
 from moderation.detectors.nn.prepare import prepare
-from moderation.detectors.text.detector import Text, count_words, printable
-from moderation.detectors.text.network import SMALL, TINY, DetectorSize, Peak, TextDetector, _largest_of_four
+from moderation.detectors.text.detector import Text, count_words
+from moderation.detectors.text.layers import _largest_of_four
+from moderation.detectors.text.network import SMALL, TINY, DetectorSize, Peak, TextDetector
 from moderation.detectors.text.reader import _fill_grid, _glance_size, find_peaks, read_lines
 from moderation.detectors.text.rules import PATTERNS, find_hits, make_rules, score_hits
 from moderation.detectors.text.weights import load_detector, read_characters
 from moderation.detectors.views import TensorFrames
-from moderation.detectors.weights.locator import read_onnx, resolve
+from moderation.detectors.weights.locator import resolve
+from moderation.detectors.weights.onnx import read_onnx
 from moderation.errors import FatalError, UsageError
+from moderation.pages.text import short_line
 from moderation.types import F32, U8
 
 CPU = torch.device("cpu")
@@ -158,7 +161,7 @@ def test_the_packaged_rules_load_through_options_from(tmp_path: Path) -> None:
 
 
 def test_a_label_is_printable_and_bounded() -> None:
-    shown = printable("a\x1b[0m\u202e\nb" + "c" * 500)
+    shown = short_line("a\x1b[0m\u202e\nb" + "c" * 500, 120)
     assert shown.isprintable()
     assert len(shown) == 120
 

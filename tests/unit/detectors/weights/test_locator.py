@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import pytest
 
 from moderation.detectors.base import Weights
@@ -93,22 +92,3 @@ def test_a_damaged_cache_is_fatal_rather_than_used(tmp_path: Path) -> None:
     (tmp_path / f"{SHA256}.bin").write_bytes(b"bit rot")
     with pytest.raises(FatalError, match="expected"):
         weights.resolve(at("memory://bucket/net.bin"), cache=tmp_path)
-
-
-def test_onnx_is_read_as_numbers_and_operations(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
-    weight = onnx.numpy_helper.from_array(np.arange(6, dtype=np.float32).reshape(2, 3), "w")
-    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "xy"]
-    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], [weight])
-    path = tmp_path / "net.onnx"
-    onnx.save(onnx.helper.make_model(graph), str(path))
-    read = weights.read_onnx(path)
-    assert [(n.op, n.inputs, n.outputs) for n in read.nodes] == [("MatMul", ("x", "w"), ("y",))]
-    assert read.tensors["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
-
-
-def test_a_file_that_is_no_onnx_is_fatal(tmp_path: Path) -> None:
-    (tmp_path / "net.onnx").write_bytes(b"\xff\xff not a message")
-    with pytest.raises(FatalError, match="not readable as ONNX"):
-        weights.read_onnx(tmp_path / "net.onnx")
