@@ -51,7 +51,7 @@ def test_only_wheels_for_the_device_machine_are_taken(name: str, fits: bool) -> 
 
 @pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1000)
 def test_the_pack_runs_without_a_gpu_and_every_section_says_something(tmp_path: Path) -> None:
     pack, out = tmp_path / "pack", tmp_path / "out"
     # The wheels come from a registry; what they hold is installed here.
@@ -59,7 +59,7 @@ def test_the_pack_runs_without_a_gpu_and_every_section_says_something(tmp_path: 
     assert sum(sizes.values()) < MOST_BYTES
     assert not [f for f in (pack / "moderation").rglob("*.py") if "import ray" in f.read_text(encoding="utf-8")]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command = ["bash", str(pack / "run.sh"), "--cpu", "--seconds", "480", "--out", str(out)]
+    command = ["bash", str(pack / "run.sh"), "--cpu", "--seconds", "800", "--out", str(out)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     merged = json.loads((out / "device.json").read_text(encoding="utf-8"))
     assert failures(merged) == []
