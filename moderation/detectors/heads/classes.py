@@ -75,8 +75,9 @@ class Classes(DetectorDefaults):
         """scores float32 [B,classes], rows sum to 1; NaN where a vote without a `missing` is null."""
         if self.head is None:
             raise RuntimeError("load() first")
+        # Some detectors count on the host: their scores are there, whatever the batch's device.
         columns = {
-            f"{name}.{label}": scored.scores[:, place].float()
+            f"{name}.{label}": scored.scores[:, place].to(batch.device, torch.float32)
             for name, scored in earlier.items()
             for place, label in enumerate(scored.labels)
         }

@@ -178,3 +178,16 @@ def test_detector_without_the_optional_one_runs_all_the_same() -> None:
     reader = ReadsAnother("reader", ("red",))
     stack_of(Fake("first"), reader).score([frame(255)])
     assert "fake" not in reader.seen[0]
+
+
+def test_votes_counted_on_the_host_are_read_on_the_device_of_the_batch() -> None:
+    detector = Classes({})
+    detector.load(torch.device("cpu"), torch.float32, [str(PACKAGED)])
+    # A device without arithmetic, which refuses to be mixed with another as a GPU does.
+    device = torch.device("meta")
+    there = {
+        name: Scored(scores=scored.scores.to(device), labels=scored.labels) for name, scored in said(worn=0.7).items()
+    }
+    faces = Scored(scores=torch.tensor([[1.0, 0.2, 0.9]]), labels=("count", "largest_share", "best"))
+    batch = TensorFrames([frame(0).pixels], [(8, 8)], device)
+    assert detector.score(batch, {**there, "faces": faces}).scores.device == device
