@@ -156,6 +156,21 @@ class Media:
     height: int | None = None
     error: ErrorCode | None = None
     error_detail: str = ""
+    unseen: tuple[str, ...] = ()  # what a viewer may be shown of it that is not among the frames: "track", "picture"
+    reader: str | None = None  # of a video: what read its frames, and why, where it was not the first choice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """How much of an item was looked at: what a policy may ask before it passes one.
+
+    widest_gap_s: between two scored frames, or the ends of a video. unseen: see `Media`.
+    """
+
+    kind: Kind
+    duration_s: float | None = None
+    widest_gap_s: float | None = None
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +222,8 @@ class Judgement:
     """What the policy makes of one item's votes.
 
     scores: one number a check, None = not computed.
-    `reason` is `<stage>:<check>:<action>`, e.g. `negative:explicit:block`, `context:explicit:review`.
+    `reason` is `<stage>:<check>:<action>`, e.g. `negative:explicit:block`, `context:explicit:review`; or
+    `error:<code>`, `unseen:<what>`.
     """
 
     verdict: Verdict

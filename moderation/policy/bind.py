@@ -12,6 +12,7 @@ from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
 from moderation.policy import aggregate
 from moderation.policy.model import Check, Policy, Pool, Side
+from moderation.types import Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,8 @@ class BoundPolicy:
 
     policy: Policy
     labels: tuple[str, ...]
-    checks: tuple[BoundCheck, ...]
+    checks: tuple[BoundCheck, ...]  # as of an image
+    checks_of: Mapping[Kind, tuple[BoundCheck, ...]]  # pools may differ by kind
     cascade: bool  # whether any check can stop it
     negative_columns: tuple[tuple[int, bool], ...]  # of every negative check's votes, each once; and if it inverts them
 
@@ -62,11 +64,16 @@ def bind(
     ]
     if problems:
         raise UsageError("\n".join(problems))
-    checks = tuple(_bind_check(name, check, columns, policy) for name, check in policy.checks.items())
+    checks_of = {
+        kind: tuple(_bind_check(name, check, columns, policy, kind) for name, check in policy.checks.items())
+        for kind in Kind
+    }
+    checks = checks_of[Kind.IMAGE]
     return BoundPolicy(
         policy=policy,
         labels=tuple(labels),
         checks=checks,
+        checks_of=checks_of,
         cascade=any(check.stops_at is not None for check in checks),
         negative_columns=_negative_columns(checks),
     )
@@ -86,14 +93,14 @@ def _find_problems(name: str, check: Check, columns: Collection[str], gated: Col
             yield f"check {name!r}: {label!r} has a `when:`, so say what a null means: `null: review` or `null: ignore`"
 
 
-def _bind_check(name: str, check: Check, columns: Mapping[str, int], policy: Policy) -> BoundCheck:
+def _bind_check(name: str, check: Check, columns: Mapping[str, int], policy: Policy, kind: Kind) -> BoundCheck:
     return BoundCheck(
         name=name,
         side=check.side,
         columns=tuple(columns[label] for label in check.votes),
         invert=check.invert,
         fuse=_bind_fuse(check) if len(check.votes) > 1 else None,
-        pool=_bind_pool(check.pooling),
+        pool=_bind_pool(check.pooling(kind)),
         block=as_float32(check.block),
         review=as_float32(check.review),
         pass_=as_float32(check.pass_),

@@ -20,13 +20,15 @@ from moderation.policy.bind import BoundPolicy
 from moderation.policy.evidence import gather_evidence
 from moderation.policy.rules import Case, decide, withhold
 from moderation.policy.scores import end_cascade, score_checks
-from moderation.types import ErrorCode, ItemVotes, Judgement, Verdict
+from moderation.types import ErrorCode, ItemVotes, Judgement, Seen, Verdict
 
 
-def judge(bound: BoundPolicy, votes: ItemVotes, error: ErrorCode | None = None) -> Judgement:
+def judge(bound: BoundPolicy, votes: ItemVotes, error: ErrorCode | None = None, seen: Seen | None = None) -> Judgement:
     """What the policy makes of one item's votes.
 
     error: why the item could not be judged whole; then it is never passed.
+    seen: how much of it was looked at, which may withhold a pass, and its kind, by which checks may pool; None: an
+    image, looked at whole.
 
     scores: one per check, over the frames that have one; None where none has.
 
@@ -45,10 +47,11 @@ def judge(bound: BoundPolicy, votes: ItemVotes, error: ErrorCode | None = None) 
         raise UsageError(f"votes have the columns {votes.labels}, the policy was bound to {bound.labels}")
     rows = _rows_of(votes)
     kinship = context.find_kinship(votes)
-    scores, deciding = score_checks(bound.checks, rows, kinship)
+    checks = bound.checks if seen is None else bound.checks_of[seen.kind]
+    scores, deciding = score_checks(checks, rows, kinship)
     if bound.cascade:
-        end_cascade(bound.checks, scores, deciding)
-    case = Case(bound=bound, scores=deciding, kinship=kinship, error=error)
+        end_cascade(checks, scores, deciding)
+    case = Case(bound=bound, scores=deciding, kinship=kinship, error=error, seen=seen)
     decision = decide(case)
     # Gathered before a pass is withheld: a reviewer sees what the checks rest on.
     evidence = gather_evidence(decision.by, decision.shown, bound, votes, rows)
@@ -64,11 +67,13 @@ def judge(bound: BoundPolicy, votes: ItemVotes, error: ErrorCode | None = None) 
     )
 
 
-def judge_item(votes: ItemVotes | None, error: ErrorCode | None, bound: BoundPolicy) -> Judgement:
+def judge_item(
+    votes: ItemVotes | None, error: ErrorCode | None, bound: BoundPolicy, seen: Seen | None = None
+) -> Judgement:
     """As `judge`; votes None: nothing of the item was scored, so it goes to review with its error."""
     if votes is None:
         return Judgement(verdict=Verdict.REVIEW, reason=f"error:{error}", check=None, score=None, confidence=None)
-    return judge(bound, votes, error)
+    return judge(bound, votes, error, seen)
 
 
 def _rows_of(votes: ItemVotes) -> list[list[float]]:

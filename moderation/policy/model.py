@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from moderation.config.canonical import canonical_json
 from moderation.config.load import read_yaml, validate
 from moderation.policy import aggregate
+from moderation.types import Kind
 
 Side = Literal["negative", "positive", "attribute"]
 
@@ -67,6 +68,40 @@ class Pool(PolicySection):
         return self
 
 
+class KindPools(PolicySection):
+    """A pool per kind of item. In a video a lone high frame may be an error of a network; a picture of an album that is
+    bad makes the album bad. `other` stands for the kinds that are not named; without it their pool is the default."""
+
+    image: Pool | None = None
+    animation: Pool | None = None
+    album: Pool | None = None
+    video: Pool | None = None
+    keyframes: Pool | None = None
+    other: Pool | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _from_shorthand(cls, value: object) -> object:
+        return {"method": value} if isinstance(value, str) else value
+
+
+class Unseen(PolicySection):
+    """How much of an item must have been looked at before it may pass; else it goes to review, `unseen:<what>`.
+
+    A picture track or a second picture that was not looked at always goes to review (`unseen:track`).
+    """
+
+    max_gap_s: float | None = Field(
+        default=10.0, gt=0, description="widest time between two scored frames of a video or animation; null: any"
+    )
+    long_s: float = Field(default=3600.0, gt=0, description="from this length on, long_max_gap_s holds instead")
+    long_max_gap_s: float | None = Field(default=60.0, gt=0, description="null: any")
+
+    def allowed_gap_s(self, duration_s: float | None) -> float | None:
+        """The widest gap that an item of this length may have; None: any."""
+        return self.long_max_gap_s if duration_s is not None and duration_s >= self.long_s else self.max_gap_s
+
+
 class Check(PolicySection):
     """A question put to one or more detectors, fused into one score; higher means more of what it is named after."""
 
@@ -74,7 +109,9 @@ class Check(PolicySection):
     votes: Mapping[str, float] = Field(description="`detector.label` -> weight, or a list of labels", min_length=1)
     invert: bool = Field(default=False, description="use 1 - vote")
     fuse: Fuse = Fuse()
-    pool: Pool | None = Field(default=None, description="positive: all; otherwise: any")
+    pool: Pool | KindPools | None = Field(
+        default=None, description="positive: all; otherwise: any. Or one per kind: {album: any, video: {...}}"
+    )
     block: float | None = Field(default=None, ge=0, le=1, description="negative: block where score >= block")
     review: float | None = Field(default=None, ge=0, le=1, description="negative: review where score >= review")
     pass_: float | None = Field(
@@ -109,7 +146,7 @@ class Check(PolicySection):
             raise ValueError(f"weight of {wrong[0]} must be over 0")
         return dict(sorted(value.items()))
 
-    @field_validator("fuse", "pool", mode="before")
+    @field_validator("fuse", mode="before")
     @classmethod
     def _from_shorthand(cls, value: object) -> object:
         return {"method": value} if isinstance(value, str) else value
@@ -133,12 +170,22 @@ class Check(PolicySection):
             raise ValueError(f"`review` ({self.review}) must not be over `block` ({self.block})")
         return self
 
+    @field_validator("pool", mode="before")
+    @classmethod
+    def _one_pool_or_one_per_kind(cls, value: object) -> object:
+        # Told apart here, so that a mistake is explained by the form that was meant.
+        if isinstance(value, Mapping) and "method" not in value:
+            return KindPools.model_validate(value)
+        return {"method": value} if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _pool_is_cautious(self) -> Check:
-        if self.side == "positive" and self.pooling.method not in _CAUTIOUS:
-            raise ValueError(
-                f"a positive check pools by {' or '.join(_CAUTIOUS)}; by {self.pooling.method} one fine frame can pass"
-            )
+        for kind in Kind:
+            method = self.pooling(kind).method
+            if self.side == "positive" and method not in _CAUTIOUS:
+                raise ValueError(
+                    f"a positive check pools by {' or '.join(_CAUTIOUS)}; by {method} one fine frame can pass"
+                )
         return self
 
     @model_validator(mode="after")
@@ -155,10 +202,12 @@ class Check(PolicySection):
             raise ValueError("`stop: true` is for negative checks with an `order`")
         return self
 
-    @property
-    def pooling(self) -> Pool:
-        """The pool, by default the one that errs towards review: one bad frame is bad, all must be fine."""
-        return self.pool or Pool(method="all" if self.side == "positive" else "any")
+    def pooling(self, kind: Kind) -> Pool:
+        """The pool of a kind; by default the one that errs towards review: one bad frame is bad, all must be fine."""
+        chosen = self.pool
+        if isinstance(chosen, KindPools):
+            chosen = getattr(chosen, kind, None) or chosen.other
+        return chosen or Pool(method="all" if self.side == "positive" else "any")
 
 
 class Policy(PolicySection):
@@ -166,6 +215,7 @@ class Policy(PolicySection):
 
     version: Literal[1] = Field(default=1, description="of this file's form")
     default: Literal["review", "pass"] = Field(default="review", description="where no check decides")
+    unseen: Unseen = Unseen()
     checks: Mapping[str, Check] = Field(min_length=1)
 
     @field_validator("checks", mode="after")
@@ -225,9 +275,12 @@ def policy_hash(policy: Policy) -> str:
     """sha256 (hex) of what a policy says; comments, shorthands, defaults and the order of keys make no difference."""
     tree = policy.model_dump(mode="json", by_alias=True)
     for name, check in policy.checks.items():
-        tree["checks"][name]["pool"] = check.pooling.model_dump(mode="json")
-        tree["checks"][name]["pool"]["gap"] = check.pooling.gap or 0
+        tree["checks"][name]["pool"] = {str(kind): _spelt_pool(check.pooling(kind)) for kind in Kind}
     return hashlib.sha256(canonical_json(tree).encode()).hexdigest()
+
+
+def _spelt_pool(pool: Pool) -> dict[str, object]:
+    return {**pool.model_dump(mode="json"), "gap": pool.gap or 0}
 
 
 def check_names(policy: Policy) -> tuple[str, ...]:

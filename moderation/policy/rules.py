@@ -11,6 +11,8 @@
 Then `WITHHOLDING`: what may turn a pass into a review, whatever the checks say.
 
     withhold_errors      an item with an error code                             review  error:<code>
+    withhold_unseen      a track or a picture of it was not looked at           review  unseen:track, unseen:...
+                         two scored frames are further apart than may be        review  unseen:gap
 
 Where several checks qualify for one rule, the one furthest over its threshold (as a part of the way to 1) decides, then
 the first by name. A new rule is a function and a place in `RULES`.
@@ -26,17 +28,22 @@ from moderation.policy import context
 from moderation.policy.aggregate import is_null
 from moderation.policy.bind import BoundPolicy
 from moderation.policy.scores import CheckScore
-from moderation.types import ErrorCode, Verdict
+from moderation.types import ErrorCode, Seen, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One item as the rules see it. scores: of the deciding checks; error: why it could not be judged whole."""
+    """One item as the rules see it.
+
+    scores: of the deciding checks. error: why it could not be judged whole. seen: how much of it was looked at; None:
+    not known to whoever asks, who then answers for it.
+    """
 
     bound: BoundPolicy
     scores: Sequence[CheckScore]
     kinship: context.Kinship | None = None
     error: ErrorCode | None = None
+    seen: Seen | None = None
 
 
 class Decision(NamedTuple):
@@ -114,6 +121,19 @@ def withhold_errors(case: Case, decision: Decision) -> Decision:
     return Decision(Verdict.REVIEW, f"error:{case.error}")
 
 
+def withhold_unseen(case: Case, decision: Decision) -> Decision:
+    """`pass` says that what a viewer can be shown was looked at; where it was not, a person looks."""
+    if case.seen is None or decision.verdict is not Verdict.PASS:
+        return decision
+    if case.seen.unseen:
+        return Decision(Verdict.REVIEW, f"unseen:{case.seen.unseen[0]}")
+    allowed_s = case.bound.policy.unseen.allowed_gap_s(case.seen.duration_s)
+    gap_s = case.seen.widest_gap_s
+    if allowed_s is not None and gap_s is not None and gap_s > allowed_s:
+        return Decision(Verdict.REVIEW, "unseen:gap")
+    return decision
+
+
 Rule = Callable[[Case], Decision | None]
 RULES: tuple[Rule, ...] = (
     block_by_negative,
@@ -123,7 +143,7 @@ RULES: tuple[Rule, ...] = (
     pass_by_positive,
     review_unasked,
 )
-WITHHOLDING: tuple[Callable[[Case, Decision], Decision], ...] = (withhold_errors,)
+WITHHOLDING: tuple[Callable[[Case, Decision], Decision], ...] = (withhold_errors, withhold_unseen)
 
 
 def decide(case: Case) -> Decision:
