@@ -65,6 +65,8 @@ class VerdictRow:
     frames_scored: int = 0
     duration_s: float | None = None
     widest_gap_s: float | None = None
+    unseen: tuple[str, ...] = ()
+    reader: str | None = None
     width: int | None = None
     height: int | None = None
     size_bytes: int | None = None
@@ -262,5 +264,5 @@ def _to_row(found: VerdictRow) -> ItemRow:
 
 
 # Fields that the row of the pipeline and the one of this module share.
-_SAME = ("frames_total", "duration_s", "widest_gap_s", "width", "height", "size_bytes", "content_hash", "pdq",
-         "error_code", "error_detail")  # fmt: skip
+_SAME = ("frames_total", "duration_s", "widest_gap_s", "unseen", "reader", "width", "height", "size_bytes",
+         "content_hash", "pdq", "error_code", "error_detail")  # fmt: skip

@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 
-# Of the tables and the plan. 2: votes have role, parent and box.
-SCHEMA_VERSION = "2"
+# Of the tables and the plan. 2: votes have role, parent and box. 3: verdicts have unseen and reader.
+SCHEMA_VERSION = "3"

@@ -27,9 +27,11 @@ from moderation.results.reader import open_run
 from moderation.results.schema import verdicts_schema
 from moderation.results.tables import encode_table, judgement_cells
 from moderation.results.votes import item_votes, read_bound_votes
-from moderation.types import ErrorCode, ItemVotes, Status
+from moderation.types import ErrorCode, ItemVotes, Judgement, Kind, Seen, Status
 from moderation.version import __version__
 
+# `unseen` is missing in tables of version 2.
+_READ = ("item_id", "status", "error_code", "kind", "duration_s", "widest_gap_s", "unseen")
 _PREFIX = "moderation."  # of the keys in a table's metadata
 _OF_TABLE = ("table", "schema_version")  # those that a schema sets itself
 
@@ -77,24 +79,34 @@ def rejudge(out: str, policy_path: str, to: str) -> Rejudged:
 def _judge_again(before: pa.Table, votes: Mapping[str, ItemVotes], bound: BoundPolicy) -> pa.Table:
     """The verdicts of a part with new judgements; every other column as it was."""
     checks = tuple(bound.policy.checks)
-    names = ("item_id", "status", "error_code")
-    rows = zip(*(before[name].to_pylist() for name in names), strict=True)
     cells = [
-        judgement_cells(
-            None
-            if status == Status.SKIPPED
-            else judge_item(votes.get(item_id), None if code is None else ErrorCode(code), bound),
-            checks,
-        )
-        for item_id, status, code in rows
+        judgement_cells(_judge_row(row, votes.get(row["item_id"]), bound), checks)
+        for row in before.select([name for name in _READ if name in before.column_names]).to_pylist()
     ]
     judged = judgement_cells(None, checks).keys()
     schema = verdicts_schema(checks, _metadata(before, bound))
     columns = [
-        pa.array([row[field.name] for row in cells], field.type) if field.name in judged else before[field.name]
+        pa.array([row[field.name] for row in cells], field.type) if field.name in judged else _column_of(before, field)
         for field in schema
     ]
     return pa.table(columns, schema=schema)
+
+
+def _judge_row(row: Mapping[str, Any], votes: ItemVotes | None, bound: BoundPolicy) -> Judgement | None:
+    if row["status"] == Status.SKIPPED:
+        return None
+    seen = Seen(
+        kind=Kind(row["kind"]),
+        duration_s=row["duration_s"],
+        widest_gap_s=row["widest_gap_s"],
+        unseen=tuple(row.get("unseen") or ()),
+    )
+    return judge_item(votes, None if row["error_code"] is None else ErrorCode(row["error_code"]), bound, seen)
+
+
+def _column_of(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
+    """A column of the run's table; nulls where it was written before there was such a column."""
+    return table[field.name] if field.name in table.column_names else pa.nulls(len(table), field.type)
 
 
 def _metadata(before: pa.Table, bound: BoundPolicy) -> dict[str, str]:

@@ -8,7 +8,7 @@ from moderation.policy.judge import judge_item
 from moderation.results.tables import ItemRow
 from moderation.scoring.batching import Decoded
 from moderation.scoring.votes import BatchVotes
-from moderation.types import ErrorCode, ItemVotes, Media, Role, Status
+from moderation.types import ErrorCode, ItemVotes, Media, Role, Seen, Status
 
 
 def judge_decoded(decoded: Decoded, scored: BatchVotes | ItemError | None, policy: BoundPolicy) -> ItemRow:
@@ -23,12 +23,14 @@ def judge_decoded(decoded: Decoded, scored: BatchVotes | ItemError | None, polic
         item=decoded.item,
         status=_status_of(code),
         kind=media.kind,
-        judgement=None if code is ErrorCode.NOT_MEDIA else judge_item(votes, code, policy),
+        judgement=None if code is ErrorCode.NOT_MEDIA else judge_item(votes, code, policy, _seen(media)),
         votes=votes,
         embeddings=None if batch is None else batch.embeddings,
         frames_total=media.frames_total,
         duration_s=media.duration_s,
         widest_gap_s=media.widest_gap_s,
+        unseen=media.unseen,
+        reader=media.reader,
         width=media.width,
         height=media.height,
         size_bytes=decoded.size_bytes,
@@ -37,6 +39,10 @@ def judge_decoded(decoded: Decoded, scored: BatchVotes | ItemError | None, polic
         error_code=code,
         error_detail=detail,
     )
+
+
+def _seen(media: Media) -> Seen:
+    return Seen(kind=media.kind, duration_s=media.duration_s, widest_gap_s=media.widest_gap_s, unseen=media.unseen)
 
 
 def _votes_of(media: Media, batch: BatchVotes, labels: tuple[str, ...]) -> ItemVotes:

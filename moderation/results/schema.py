@@ -56,6 +56,8 @@ def verdicts_schema(checks: Sequence[str], metadata: Mapping[str, str]) -> pa.Sc
             ("frames_scored", pa.int32()),
             ("duration_s", pa.float64()),
             ("widest_gap_s", pa.float64()),
+            ("unseen", pa.list_(pa.string())),
+            ("reader", pa.string()),
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("size_bytes", pa.int64()),

@@ -39,6 +39,8 @@ class ItemRow:
     frames_total: int = 0
     duration_s: float | None = None
     widest_gap_s: float | None = None
+    unseen: tuple[str, ...] = ()
+    reader: str | None = None
     width: int | None = None
     height: int | None = None
     size_bytes: int | None = None
@@ -132,6 +134,8 @@ def _verdict_cells(row: ItemRow, checks: Sequence[str]) -> dict[str, object]:
         "frames_scored": row.frames_scored,
         "duration_s": row.duration_s,
         "widest_gap_s": row.widest_gap_s,
+        "unseen": list(row.unseen),
+        "reader": row.reader,
         "width": row.width,
         "height": row.height,
         "size_bytes": row.size_bytes,
