@@ -18,7 +18,7 @@ import pytest
 from moderation.storage.lease import LeaseClaim, read_claims
 from tests.job_runs import POLICY, Job, job_env, make_pictures, make_tiny_config, run_job, summary, verdicts
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster"), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

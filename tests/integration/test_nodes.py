@@ -24,7 +24,7 @@ from tests.job_runs import (
 )
 from tests.ray_cluster import Cluster, Node, running_cluster
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 ITEMS, SHARDS = 64, 8
 # Processes of a worker take 10 s to import torch when the machine is idle, and nothing here depends on how long.

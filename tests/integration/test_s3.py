@@ -40,7 +40,7 @@ from tests.job_runs import (
 from tests.ray_cluster import Cluster, running_cluster
 from tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server, environment, find_rclone, s3_env, s3_facts, serve_s3
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 ITEMS = 60
 MANY = 20_000  # twenty pages of a listing

@@ -23,7 +23,7 @@ from tests.job_runs import (
     verdicts,
 )
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
