@@ -1,4 +1,4 @@
-"""`moderation JOB` and `python -m moderation JOB`: the jobs inside the wheel, or those of the clone around the library."""
+"""`moderation JOB` and `python -m moderation JOB`: the jobs inside the wheel, or those of the clone around it."""
 
 from __future__ import annotations
 
