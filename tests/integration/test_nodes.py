@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.job_runs import (
-    Job,
+    JobProcess,
     log_lines,
     make_pictures,
     make_tiny_config,
@@ -66,7 +66,7 @@ def undisturbed(
     return part_bytes(out)
 
 
-class Backfill(Job):
+class Backfill(JobProcess):
     """A backfill at work."""
 
     def __init__(self, cluster: Cluster, *arguments: object) -> None:
