@@ -1,37 +1,60 @@
-# A fresh clone needs Python 3.11, pip and make; every target makes .venv from the lock first, once.
-# The lock is for CPython 3.11 on Linux x86-64. With uv it installs in about a minute, and .venv takes 7 GB.
+# A fresh clone needs Python 3.11, 3.12 or 3.13, pip and make; every target makes .venv from the lock first, once.
+# The lock is for Linux on x86-64 and aarch64 and for macOS 14 on arm64. It installs in about a minute, and .venv takes 7 GB.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV := .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV ?= .venv
 RUN := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 STAMP := $(VENV)/.installed
 EXTRAS := --extra heic --extra faces --extra text --extra codes --extra nudenet --extra review --extra plots --extra dev
-LOCK_FLAGS := --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
+LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
+LOCK_PYTHONS := 3.11 3.12 3.13
+LOCK_PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
+# Where pyenv keeps its Pythons: its shims name all of them and run only one.
+OTHER_PATH := $(subst $(eval ) ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin)):$(PATH)
+# Rooms without torch: seconds each.
+OTHER_TESTS := tests/unit/config tests/unit/policy tests/unit/results tests/unit/planning
 
 # A crash in native code names the thread, at the interpreter's exit too, where pytest has switched its own handler off.
 export PYTHONFAULTHANDLER := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check bench golden fmt lock clean
+.PHONY: help demo where test test-long test-pythons check cover bench golden fmt lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## moderate a small set made from pictures that ship in packages, and show the verdicts
 	$(RUN) -m examples.demo
 
-test: check  ## check, then the tests (about 14 minutes on two cores)
+where: $(STAMP)
+	@$(RUN) -c 'import platform as p; print(p.python_implementation(), p.python_version(), "on", p.system(), p.machine())'
+
+test: where check  ## check, then the tests (about 14 minutes on two cores)
 	$(RUN) -m pytest -m "not long" $(PYTEST_ARGS)
 
 test-long: $(STAMP)  ## the tests on clusters, on S3 and with trained models (about 11)
 	$(RUN) -m pytest -m long $(PYTEST_ARGS)
 
-check: $(STAMP)  ## lint, format, types, layers
+test-pythons: $(STAMP)  ## some unit tests on the other Pythons of the lock, where this machine has them
+	@for version in $(filter-out $(shell $(RUN) -c 'import sys; print("%d.%d" % sys.version_info[:2])'),$(LOCK_PYTHONS)); do \
+		python=$$(PATH="$(OTHER_PATH)" $(UV) python find --quiet --no-python-downloads --system $$version) \
+			|| { echo "no Python $$version on this machine"; continue; }; \
+		$(MAKE) --no-print-directory PYTHON=$$python VENV=$(VENV)-$$version where \
+			&& $(VENV)-$$version/bin/python -m pytest -q $(OTHER_TESTS) || exit 1; \
+	done
+
+check: $(STAMP)  ## lint, format, types, layers, the limits of the house
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(RUN) tools/check_house.py
+
+cover: $(STAMP)  ## lines and branches that unit and contract tests run: the total, and the ten files with the least
+	$(RUN) -m pytest -q tests/unit tests/contract -m "not long" \
+		--cov --cov-report=json:build/coverage.json $(PYTEST_ARGS)
+	$(RUN) tools/least_covered.py build/coverage.json
 
 bench: $(STAMP)  ## throughput beside a bare loop, and beside a peer; results in benchmarks/results/
 	$(RUN) -m benchmarks
@@ -49,6 +72,11 @@ lock: $(STAMP)  ## resolve pyproject.toml again, keeping the versions that still
 		| $(UV) pip compile - --no-deps $(LOCK_FLAGS) -o requirements-reference.lock
 	echo hatchling | $(UV) pip compile pyproject.toml - --extra heic --extra faces --extra text --extra codes \
 		-c requirements.lock $(LOCK_FLAGS) -o cluster/requirements.lock
+	@for platform in $(LOCK_PLATFORMS); do for version in $(LOCK_PYTHONS); do \
+		MACOSX_DEPLOYMENT_TARGET=14.0 $(UV) pip install --quiet --dry-run --target build/none --no-deps --require-hashes \
+			--python-platform $$platform --python-version $$version --only-binary :all: --no-binary pyvips \
+			-r requirements.lock && echo "wheels for $$platform, Python $$version" || exit 1; \
+	done; done
 
 clean:  ## remove what was made here, but not .venv
 	rm -rf demo-data demo-out build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -139,7 +139,7 @@ def fill(ledger: str, known: int, recent: int, listed: int) -> dict[str, Any]:
     return {"seconds": round(time.perf_counter() - began, 1)}
 
 
-class Counted:
+class ListingCounts:
     """What a listing found, as numbers."""
 
     def __init__(self) -> None:
@@ -178,7 +178,7 @@ def compare(ledger: str, listing: Iterator[Item], listed: int) -> dict[str, Any]
     log = store.open_log(ledger)
     index = load_index(log, FACTS)
     loaded_s, loaded = time.perf_counter() - began, memory()
-    found = Counted()
+    found = ListingCounts()
     began, cpu = time.perf_counter(), time.process_time()
     judged = sum(1 for _ in difference(listing, index, log, FACTS, Choice(), found))
     spent, cpu = time.perf_counter() - began, time.process_time() - cpu

@@ -8,23 +8,24 @@ from collections.abc import Sequence
 import typer
 from rich.console import Console
 
-from jobs.ask import ask
-from jobs.backfill import backfill
-from jobs.checks import checks
-from jobs.config_show import config_show
-from jobs.doctor import doctor
-from jobs.document import document
-from jobs.duplicates import duplicates
-from jobs.enroll import enroll
-from jobs.hashes import hashes_build, hashes_match
-from jobs.keyframes import keyframes
-from jobs.merge import merge
-from jobs.nightly import nightly
-from jobs.rejudge import rejudge
-from jobs.status import status
-from jobs.tune_prompts import tune_prompts
-from jobs.weights import weights_pull
 from moderation.errors import ModerationError, UsageError
+
+from .ask import ask
+from .backfill import backfill
+from .checks import checks
+from .config_show import config_show
+from .doctor import doctor
+from .document import document
+from .duplicates import duplicates
+from .enroll import enroll
+from .hashes import hashes_build, hashes_match
+from .keyframes import keyframes
+from .merge import merge
+from .nightly import nightly
+from .rejudge import rejudge
+from .status import status
+from .tune_prompts import tune_prompts
+from .weights import weights_pull
 
 EXIT_CODES = """Exit codes: 0 done. 2 wrong usage or configuration, nothing was started. 3 done, but more items than
 runtime.max_error_rate are errors. 4 stopped by a fatal error: the same command resumes."""

@@ -73,7 +73,7 @@ def job_env(*, own_cluster: bool = False, **extra: str) -> dict[str, str]:
     return {**env, "PYTHONPATH": path, **extra}
 
 
-class Job:
+class JobProcess:
     """`python -m jobs ARGUMENTS` as a process of its own, forked from one that has imported what takes longest.
 
     Its output is in files, so that it is never held up by who reads it. A context ends with the process, which is
@@ -86,7 +86,7 @@ class Job:
         self._process = _FORKING.Process(target=_be_a_job, args=(self.args, dict(env), str(self._folder)))
         self._process.start()
 
-    def __enter__(self) -> Job:
+    def __enter__(self) -> JobProcess:
         return self
 
     def __exit__(self, failed: object, *_: object) -> None:
@@ -160,7 +160,7 @@ def run_job(
     """
     if env is None:
         return _run_here([str(a) for a in arguments])
-    with Job(*arguments, env=env) as job:
+    with JobProcess(*arguments, env=env) as job:
         try:
             code = job.wait(timeout_s)
         except subprocess.TimeoutExpired:

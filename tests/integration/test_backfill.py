@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.job_runs import (
-    Job,
+    JobProcess,
     by_name,
     job_env,
     log_lines,
@@ -184,7 +184,7 @@ def test_two_workers_write_the_same_bytes_as_one(pictures: Path, tmp_path: Path)
     # No worker scores before both are there: else the first one may have done it all by then.
     gate, one, two = (tmp_path / name for name in ("open", "one", "two"))
     config = make_tiny_config(tmp_path / "config", waits_for=str(gate))
-    with Job("backfill", pictures, "--out", two, "--config", config, "--workers", 2, env=job_env()) as job:
+    with JobProcess("backfill", pictures, "--out", two, "--config", config, "--workers", 2, env=job_env()) as job:
         while len(log_lines(job.stderr, "worker")) < 2 and job.poll() is None:
             time.sleep(0.1)
         gate.touch()

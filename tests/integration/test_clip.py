@@ -48,7 +48,7 @@ from moderation.scoring.stack import Stack
 from moderation.types import F32, U8, Frame
 from tests.tiny_clip import COLOURS, PICTURE, SHAPES, Scene, draw_set, train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 VARIANTS = ("tiny_a", "tiny_b")
 SEED = 4711

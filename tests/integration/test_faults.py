@@ -13,7 +13,7 @@ import pytest
 
 from moderation.runtime.bisection import most_deaths
 from tests.job_runs import (
-    Job,
+    JobProcess,
     by_name,
     job_env,
     log_lines,
@@ -56,7 +56,7 @@ def receipts(out: Path) -> dict[str, int]:
     return {p.stem: p.stat().st_mtime_ns for p in (out / "receipts").glob("*.json")}
 
 
-def wait_for_receipts(out: Path, count: int, job: Job) -> None:
+def wait_for_receipts(out: Path, count: int, job: JobProcess) -> None:
     deadline = time.monotonic() + 120
     while len(receipts(out)) < count and job.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -70,7 +70,7 @@ def test_a_killed_driver_resumes_to_the_same_bytes(
     kills = 0
     for _ in range(KILLS):
         before = receipts(out)
-        with Job("backfill", pictures, "--out", out, "--config", slow_config, env=job_env()) as job:
+        with JobProcess("backfill", pictures, "--out", out, "--config", slow_config, env=job_env()) as job:
             wait_for_receipts(out, min(len(before) + chance.randint(1, 3), 15), job)
             time.sleep(chance.uniform(0, 0.4))
             job.kill()
@@ -93,7 +93,7 @@ def test_killed_workers_are_replaced_and_the_bytes_are_the_same(
     out = tmp_path / "out"
     chance = random.Random(7)
     killed: list[int] = []
-    with Job("backfill", pictures, "--out", out, "--config", slow_config, env=job_env()) as job:
+    with JobProcess("backfill", pictures, "--out", out, "--config", slow_config, env=job_env()) as job:
         while job.poll() is None:
             time.sleep(0.02)
             fresh = [line["pid"] for line in log_lines(job.stderr, "worker") if line["pid"] not in killed]
@@ -120,7 +120,7 @@ def test_sigterm_finishes_what_is_in_flight_and_the_next_call_goes_on(
     pictures: Path, slow_config: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with Job("backfill", pictures, "--out", out, "--config", slow_config, env=job_env()) as job:
+    with JobProcess("backfill", pictures, "--out", out, "--config", slow_config, env=job_env()) as job:
         wait_for_receipts(out, 2, job)
         job.terminate()
         assert job.wait(120) == 0, job.stderr

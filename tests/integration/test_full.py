@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.shared,
     pytest.mark.usefixtures("ray_cluster"),
+    pytest.mark.long,
 ]
 
 

@@ -17,7 +17,7 @@ from tests.job_runs import PLUGINS, REPOSITORY, log_lines, make_pictures, make_t
 from tests.ray_cluster import Cluster, running_cluster
 from tests.rendered_cluster import job_spec, of_kind, rendered
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 PATIENCE_S = 400
 CONFIG_IN_POD = "/etc/moderation/config.yaml"

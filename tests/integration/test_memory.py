@@ -8,7 +8,7 @@ import pytest
 
 from tests.job_runs import log_lines, make_pictures, make_tiny_config, run_job, summary, verdicts
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster"), pytest.mark.long]
 
 
 def test_a_batch_that_kills_the_worker_is_made_smaller_and_no_item_is_blamed(tmp_path: Path) -> None:

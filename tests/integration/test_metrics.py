@@ -18,7 +18,7 @@ from moderation.results.receipts import Receipt
 from tests.job_runs import REPOSITORY, job_env, make_pictures, make_tiny_config, run_job, summary
 from tests.ray_cluster import Cluster
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 # The driver sends its last counts when it ends; the exporter of a busy machine may take a while to show them.
 PATIENCE_S = 120

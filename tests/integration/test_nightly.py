@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from moderation.storage.lease import LeaseClaim, read_claims
-from tests.job_runs import POLICY, Job, job_env, make_pictures, make_tiny_config, run_job, summary, verdicts
+from tests.job_runs import POLICY, JobProcess, job_env, make_pictures, make_tiny_config, run_job, summary, verdicts
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster"), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_nights_judge_what_is_new_or_changed_and_mark_what_has_gone(tmp_path: Pa
 def test_a_killed_night_is_gone_on_with_and_the_ledger_knows_only_finished_ones(tmp_path: Path) -> None:
     slow = make_tiny_config(tmp_path / "config", slow_s=0.1)
     make_pictures(tmp_path / "in", 60)
-    with Job(*arguments(tmp_path, slow, "--lease-s", "12"), env=job_env()) as job:
+    with JobProcess(*arguments(tmp_path, slow, "--lease-s", "12"), env=job_env()) as job:
         deadline = time.monotonic() + 240
         while job.poll() is None and time.monotonic() < deadline:
             if list((tmp_path / "out").glob("*/receipts/*.json")):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.job_runs import (
-    Job,
+    JobProcess,
     log_lines,
     make_pictures,
     make_tiny_config,
@@ -24,7 +24,7 @@ from tests.job_runs import (
 )
 from tests.ray_cluster import Cluster, Node, running_cluster
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 ITEMS, SHARDS = 64, 8
 # Processes of a worker take 10 s to import torch when the machine is idle, and nothing here depends on how long.
@@ -66,7 +66,7 @@ def undisturbed(
     return part_bytes(out)
 
 
-class Backfill(Job):
+class Backfill(JobProcess):
     """A backfill at work."""
 
     def __init__(self, cluster: Cluster, *arguments: object) -> None:

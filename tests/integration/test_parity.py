@@ -1,4 +1,6 @@
-"""Proof that our networks and our decode-once path score as the references do, on the 200 sample photographs.
+"""Proof that our networks and our decode-once path score as the references do.
+
+On photographs that ship in packages, which every clone has, and on the 200 of the sample data where they are there.
 
 On one tensor: torch in fp32 against ONNX Runtime. From bytes: decode_image and the view against the reference's own
 preprocessing. (open_nsfw's reference JPEG round trip is left out: see OpenNsfw.) In bf16: the same verdicts.
@@ -34,6 +36,7 @@ from moderation.policy.judge import judge
 from moderation.policy.model import load_policy
 from moderation.scoring.build import build_stack
 from moderation.types import F32, Frame, ItemVotes, Judgement
+from tests.packaged_pictures import packaged_photographs
 
 IMAGES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "images"
 CPU = torch.device("cpu")
@@ -47,12 +50,10 @@ DECIDING = ("open_nsfw", "image_safety")
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
-pytestmark = [
-    pytest.mark.weights,
-    pytest.mark.shared,
-    pytest.mark.slow,
-    pytest.mark.skipif(not IMAGES.is_dir(), reason="no ../shared/data/images beside the repository"),
-]
+pytestmark = [pytest.mark.weights, pytest.mark.slow]
+
+PACKAGED, SAMPLES = "packaged", pytest.param("samples", marks=pytest.mark.shared)
+only_samples = pytest.mark.parametrize("photographs", [SAMPLES], indirect=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +73,30 @@ class Photographs:
             )
 
 
-@pytest.fixture(scope="module")
-def photographs() -> Photographs:
-    paths = sorted(IMAGES.glob("*.JPEG"))
+@pytest.fixture(scope="module", params=[PACKAGED, SAMPLES])
+def photographs(request: pytest.FixtureRequest) -> Photographs:
+    paths = packaged_paths() if request.param == PACKAGED else sample_paths()
     encoded = [path.read_bytes() for path in paths]
     frames = in_threads(lambda data: decode_image(data, MediaConfig()).frames[0], encoded)
-    assert len(paths) == 200
     return Photographs(names=[path.name for path in paths], encoded=encoded, frames=frames)
+
+
+def packaged_paths() -> list[Path]:
+    pytest.importorskip("skimage", reason="photographs that ship in it")
+    return list(packaged_photographs().values())
+
+
+def sample_paths() -> list[Path]:
+    if not IMAGES.is_dir():
+        pytest.skip("no ../shared/data/images beside the repository")
+    paths = sorted(IMAGES.glob("*.JPEG"))
+    assert len(paths) == 200
+    return paths
 
 
 @pytest.fixture(scope="module")
 def from_bytes(photographs: Photographs) -> Callable[[str], F32]:
-    """A detector's name -> its scores [200,L] of the photographs as the stack sees them; computed once."""
+    """A detector's name -> its scores [N,L] of the photographs as the stack sees them; computed once."""
 
     @cache
     def scores(name: str) -> F32:
@@ -162,7 +175,7 @@ def report(what: str, ours: F32, theirs: F32, names: Sequence[str]) -> F32:
 
 
 def check(name: str, names: Sequence[str], ours: F32, references: Sequence[F32], reference: F32) -> None:
-    """ours: our scores from bytes [200,L]; references: RGB 0..255 [3,224,224] each; reference: their scores."""
+    """ours: our scores from bytes [N,L]; references: RGB 0..255 [3,224,224] each; reference: their scores."""
     detector = load(name)
     pixels = torch.from_numpy(np.stack(references))
     same = np.concatenate([score(detector, OneView(part)) for part in pixels.split(BATCH)])
@@ -201,6 +214,7 @@ def test_image_safety_scores_as_its_reference(photographs: Photographs, from_byt
     check("image_safety", photographs.names, from_bytes("image_safety"), prepared, reference)
 
 
+@only_samples
 def test_bf16_changes_no_verdict_far_from_a_threshold(
     photographs: Photographs, from_bytes: Callable[[str], F32]
 ) -> None:
@@ -237,6 +251,7 @@ def _from_threshold(policy: BoundPolicy, judgement: Judgement) -> float:
     )
 
 
+@only_samples
 def test_imagenet_finds_the_class_in_the_name_of_the_file(photographs: Photographs) -> None:
     detector = load("imagenet")
     assert isinstance(detector, ImageNet)

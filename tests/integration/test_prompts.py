@@ -40,7 +40,7 @@ from moderation.types import U8, Frame
 from tests.job_runs import run_job
 from tests.tiny_clip import PICTURE, SHAPES, Scene, draw_set, train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 VARIANTS = ("tiny_a", "tiny_b")
 LEARN_SEED, TEST_SEED = 99, 4711

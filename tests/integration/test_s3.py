@@ -28,7 +28,7 @@ from moderation.storage import retry
 from tests.fault_proxy import KINDS, FaultProxy, fault_proxy
 from tests.job_runs import (
     PLUGINS,
-    Job,
+    JobProcess,
     by_name,
     job_env,
     make_pictures,
@@ -40,7 +40,7 @@ from tests.job_runs import (
 from tests.ray_cluster import Cluster, running_cluster
 from tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server, environment, find_rclone, s3_env, s3_facts, serve_s3
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 ITEMS = 60
 MANY = 20_000  # twenty pages of a listing
@@ -211,7 +211,7 @@ def test_a_killed_driver_resumes_on_s3_and_reads_no_committed_shard_again(
     out = clean[0].parent / "killed"
     env = {**cluster.env, **cluster.node_env}
     arguments = ("backfill", SOURCE, "--out", f"s3://{BUCKET}/killed", "--config", slow)
-    with Job(*arguments, env=env) as job:
+    with JobProcess(*arguments, env=env) as job:
         deadline = time.monotonic() + 240
         while len(list(out.glob("receipts/*.json"))) < 2 and job.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.drawn_media import jpegs, mp4
 from tests.job_runs import (
-    Job,
+    JobProcess,
     by_name,
     job_env,
     make_pictures,
@@ -23,7 +23,7 @@ from tests.job_runs import (
     verdicts,
 )
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_the_status_follows_a_run_that_is_killed_and_ends(tmp_path: Path) -> Non
     # One at a time: of two in flight the second may be the first to be committed.
     ordered = ("--set", "shards.order_by=priority", "--set", "runtime.shards_in_flight=1")
     command = ("backfill", manifest, "--out", out, "--config", slow, *ordered)
-    with Job(*command, env=job_env()) as job:
+    with JobProcess(*command, env=job_env()) as job:
         waited = time.monotonic() + 200
         while not (out / "receipts").is_dir() or not list((out / "receipts").glob("*.json")):
             assert job.poll() is None and time.monotonic() < waited

@@ -30,7 +30,7 @@ pytestmark = [
 
 
 @dataclass
-class Machine:
+class DrainedMachine:
     """Processes with names that nobody else on this machine has."""
 
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -58,8 +58,8 @@ class Machine:
 
 
 @pytest.fixture
-def machine() -> Iterator[Machine]:
-    machine = Machine()
+def machine() -> Iterator[DrainedMachine]:
+    machine = DrainedMachine()
     yield machine
     for process in machine.running:
         process.kill()
@@ -68,7 +68,7 @@ def machine() -> Iterator[Machine]:
             process.stdout.close()
 
 
-def test_a_head_is_held_until_its_driver_has_written_the_summary(machine: Machine, tmp_path: Path) -> None:
+def test_a_head_is_held_until_its_driver_has_written_the_summary(machine: DrainedMachine, tmp_path: Path) -> None:
     summary = tmp_path / "summary"
     driver = machine.start(sys.executable, "-c", DRIVER, str(summary), machine.program, wait=True)
     assert machine.drain() == 0
@@ -76,13 +76,13 @@ def test_a_head_is_held_until_its_driver_has_written_the_summary(machine: Machin
     assert driver.wait(timeout=10) == 0
 
 
-def test_a_worker_is_held_until_its_actor_is_gone_and_does_not_end_it(machine: Machine) -> None:
+def test_a_worker_is_held_until_its_actor_is_gone_and_does_not_end_it(machine: DrainedMachine) -> None:
     actor = machine.start(machine.actor, "1.5", executable="/bin/sleep")
     assert machine.drain() == 0
     assert actor.wait(timeout=10) == 0  # by itself, not by a signal
 
 
-def test_an_idle_pod_goes_at_once_and_bystanders_are_left_alone(machine: Machine) -> None:
+def test_an_idle_pod_goes_at_once_and_bystanders_are_left_alone(machine: DrainedMachine) -> None:
     bystanders = [
         machine.start(f"{machine.program}-exporter", "60", executable="/bin/sleep"),
         machine.start(f"not-{machine.actor}", "60", executable="/bin/sleep"),
