@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
-import numpy as np
 import torch
+
+from moderation.detectors.base import View
+from moderation.types import U8
 
 Kernel = Literal["bilinear", "bicubic", "lanczos"]
 
 # Frames whose padded sizes differ by more than this share no tensor: padding is computed, too.
 _BUCKET_RATIO = 1.5
+# More copy no faster than memory does.
+_COPY_THREADS = 4
 # How far each kernel reaches from its middle, in source pixels where nothing is made smaller.
 _REACH: dict[Kernel, int] = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
 
@@ -37,6 +41,43 @@ class Axis:
     first: int
 
 
+def view_axes(
+    shapes: Sequence[Sequence[int]], boxes: Sequence[tuple[int, int, int, int]], view: View
+) -> tuple[list[Axis], list[Axis]]:
+    """(vertical, horizontal) axes of a view of frames of these (height, width, ...); boxes: of each in the view."""
+    pairs = [_axes_of(shape, box, view) for shape, box in zip(shapes, boxes, strict=True)]
+    return [vertical for vertical, _ in pairs], [horizontal for _, horizontal in pairs]
+
+
+def _axes_of(shape: Sequence[int], box: tuple[int, int, int, int], view: View) -> tuple[Axis, Axis]:
+    height, width = shape[:2]
+    if view.mode == "fit":
+        x, y, wide, high = box
+        return Axis(start=0, length=height, out=high, first=-y), Axis(start=0, length=width, out=wide, first=-x)
+    if view.mode == "squash":
+        return _cropped(0, height, view.resize, view.crop), _cropped(0, width, view.resize, view.crop)
+    top, high = middle_of(height, width)
+    left, wide = middle_of(width, height)
+    # The long side as torchvision's Resize counts it: truncated.
+    rows, columns = (int(view.resize * side / min(high, wide)) for side in (high, wide))
+    return _cropped(top, high, rows, view.crop), _cropped(left, wide, columns, view.crop)
+
+
+def _cropped(start: int, length: int, out: int, crop: int) -> Axis:
+    return Axis(start=start, length=length, out=out, first=round((out - crop) / 2))
+
+
+def middle_of(side: int, other: int) -> tuple[int, int]:
+    """(start, length) of what is read along a side: of a long strip its middle, twice as long as the strip is wide.
+
+    That is the centre square and far more margin than a filter reaches. Nearly square pictures are left whole: cutting
+    them to what the crop needs would shift their sampling grid by a fraction of a pixel.
+    """
+    if side <= 3 * other:
+        return 0, side
+    return (side - 2 * other) // 2, 2 * other
+
+
 def bucket_frames(shapes: Sequence[Sequence[int]]) -> list[list[int]]:
     """Indices of frames that are padded together. shapes: (height, width, ...) of each."""
     buckets: dict[tuple[int, int], list[int]] = {}
@@ -46,12 +87,23 @@ def bucket_frames(shapes: Sequence[Sequence[int]]) -> list[list[int]]:
     return list(buckets.values())
 
 
-def pad_frames(frames: Sequence[torch.Tensor]) -> torch.Tensor:
-    """uint8 [h,w,3] each -> uint8 [B,H,W,3], zeros below and to the right."""
+def pad_frames(frames: Sequence[U8], *, pinned: bool = False) -> torch.Tensor:
+    """uint8 [h,w,3] each -> uint8 [B,H,W,3] on the host; what lies below and to the right is not set: it weighs 0.
+
+    pinned: in memory that a device can copy from by itself.
+    """
     height, width = (max(frame.shape[axis] for frame in frames) for axis in (0, 1))
-    padded = frames[0].new_zeros((len(frames), height, width, 3))
-    for row, frame in zip(padded, frames, strict=True):
-        row[: frame.shape[0], : frame.shape[1]] = frame
+    padded = torch.empty((len(frames), height, width, 3), dtype=torch.uint8, pin_memory=pinned)
+    target = padded.numpy()
+
+    def fill(index: int) -> None:
+        frame = frames[index]
+        target[index, : frame.shape[0], : frame.shape[1]] = frame
+
+    # numpy copies without the interpreter's lock; one thread alone copies some 5 GB/s, less than a device scores.
+    with ThreadPoolExecutor(_COPY_THREADS) as pool:
+        for _ in pool.map(fill, range(len(frames))):
+            pass
     return padded
 
 
@@ -112,7 +164,7 @@ def _cubic(x: torch.Tensor) -> torch.Tensor:
 
 
 def _lanczos(source: torch.Tensor, target: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    # See `resampling.resampling_matrix`: libvips enlarges by Catmull-Rom, half an output pixel off.
+    # See `views.resampling_matrix`: libvips enlarges by Catmull-Rom, half an output pixel off.
     down = (source + 0.5 - (target + 0.5) * scale).abs() / scale
     smaller = torch.where(down < 3.0, torch.sinc(down) * torch.sinc(down / 3.0), torch.zeros_like(down))
     larger = _cubic((source - target * scale + 0.5).abs())
@@ -126,7 +178,7 @@ def _fold_edges(weights: torch.Tensor, source: torch.Tensor, length: torch.Tenso
     return weights + before * (source == 0) + behind * (source == length - 1)
 
 
-def surround(
+def surround_all(
     pixels_B3SS: torch.Tensor,  # noqa: N803 - shape suffix
     boxes: Sequence[tuple[int, int, int, int]],
     blur: torch.Tensor,
@@ -157,32 +209,3 @@ def _enlargement(first: torch.Tensor, length: torch.Tensor, side: int) -> torch.
     source = at[None, None, :] - first
     weights = (1.0 - (source - place).abs()).clamp_min(0.0)
     return weights * ((source >= 0) & (source < length))
-
-
-def fit_boxes(sizes: Sequence[tuple[int, int]], side: int) -> list[tuple[int, int, int, int]]:
-    """x, y, width, height of each whole picture of this (width, height) in the middle of a square."""
-    boxes = []
-    for width, height in sizes:
-        scale = min(side / width, side / height)
-        w, h = (max(1, min(side, round(length * scale))) for length in (width, height))
-        boxes.append(((side - w) // 2, (side - h) // 2, w, h))
-    return boxes
-
-
-@lru_cache(maxsize=8)
-def blur_matrix(side: int) -> torch.Tensor:
-    """float32 [S,S]: the blur of `fit`'s reference (libvips gaussblur) along one axis, edges repeated. A constant.
-
-    Sigma 10 at 224 pixels, its mask cut where it falls below 0.2 of the peak.
-    """
-    sigma = side * 10 / 224
-    reach = int(sigma * math.sqrt(-2 * math.log(0.2)))
-    offsets = np.arange(-reach, reach + 1)
-    mask = np.exp(-(offsets**2) / (2 * sigma**2))
-    mask /= mask.sum()
-    blur = np.zeros((side, side))
-    for row in range(side):
-        np.add.at(blur[row], np.clip(row + offsets, 0, side - 1), mask)
-    # A normal tensor even when first asked for inside inference_mode: it is cached for all callers.
-    with torch.inference_mode(False):
-        return torch.from_numpy(blur).to(torch.float32)

@@ -1,7 +1,7 @@
-"""Resampling of frames: in uint8 on a CPU, in float32 elsewhere; and the Lanczos filter of libvips.
+"""Resampling of one frame in uint8, on a CPU, and the Lanczos filter of libvips; elsewhere see `ragged`.
 
 On a CPU torch resamples uint8 as Pillow does (at most 2 levels apart on the sample photographs), in a third of the time
-of float32 (0.9 against 2.7 ms for a 500x375 frame to 256x256). Elsewhere it has float32 only.
+of float32 (0.9 against 2.7 ms for a 500x375 frame to 256x256).
 """
 
 from __future__ import annotations
@@ -20,12 +20,6 @@ Resample = Callable[[torch.Tensor, tuple[int, int], str], torch.Tensor]
 def resample_uint8(pixels: torch.Tensor, size: tuple[int, int], mode: str) -> torch.Tensor:
     """uint8 [B,3,H,W] -> uint8 [B,3,h,w], antialiased; size: (h, w)."""
     return F.interpolate(pixels, size, mode=mode, antialias=True)
-
-
-def resample_float(pixels: torch.Tensor, size: tuple[int, int], mode: str) -> torch.Tensor:
-    """The same through float32, rounded."""
-    # Bicubic overshoots: clamped as the uint8 path does.
-    return F.interpolate(pixels.float(), size, mode=mode, antialias=True).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def resample_lanczos(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 Box = tuple[int, int, int, int]  # x, y, width, height
@@ -48,14 +49,6 @@ def _blur_matrix(side: int, length: int) -> torch.Tensor:
 
     At most `side` lengths occur, a quarter of a megabyte or less each.
     """
-    sigma = side * _BLUR_SIGMA_OF_CROP
-    reach = int(sigma * math.sqrt(-2 * math.log(_BLUR_CUT)))
-    offsets = np.arange(-reach, reach + 1)
-    mask = np.exp(-(offsets**2) / (2 * sigma**2))
-    mask /= mask.sum()
-    blur = np.zeros((side, side))
-    for row in range(side):
-        np.add.at(blur[row], np.clip(row + offsets, 0, side - 1), mask)
     where = ((np.arange(side) + 0.5) * length / side - 0.5).clip(0, length - 1)
     below = np.minimum(where.astype(int), max(length - 2, 0))
     enlarge = np.zeros((side, length))
@@ -64,4 +57,23 @@ def _blur_matrix(side: int, length: int) -> torch.Tensor:
         enlarge[np.arange(side), below + 1] = where - below
     # A normal tensor even when first asked for inside inference_mode: it is cached for all callers.
     with torch.inference_mode(False):
-        return torch.from_numpy(blur @ enlarge).to(torch.float32)
+        return torch.from_numpy(_blur(side) @ enlarge).to(torch.float32)
+
+
+@lru_cache(maxsize=16)
+def blur_matrix(side: int, device: torch.device) -> torch.Tensor:
+    """float32 [side,side] on the device: blurs along one axis of the square. A constant."""
+    with torch.inference_mode(False):
+        return torch.from_numpy(_blur(side)).to(device, torch.float32)
+
+
+def _blur(side: int) -> npt.NDArray[np.float64]:
+    sigma = side * _BLUR_SIGMA_OF_CROP
+    reach = int(sigma * math.sqrt(-2 * math.log(_BLUR_CUT)))
+    offsets = np.arange(-reach, reach + 1)
+    mask = np.exp(-(offsets**2) / (2 * sigma**2))
+    mask /= mask.sum()
+    blur = np.zeros((side, side))
+    for row in range(side):
+        np.add.at(blur[row], np.clip(row + offsets, 0, side - 1), mask)
+    return blur

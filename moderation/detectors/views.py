@@ -1,20 +1,22 @@
 """Frames on the device, and the views that detectors ask for: each derived once, batched, shared.
 
-On a CPU each frame is resampled by itself, in uint8; elsewhere frames of one size are resampled together, in float32,
-and rounded as the uint8 path would (see `resampling`).
+On a CPU each frame is resampled by itself, in uint8 (see `resampling`); elsewhere frames of like shape are uploaded as
+one padded tensor and resampled together, in float32, rounded as the uint8 path would (see `ragged`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from moderation.detectors import ragged
 from moderation.detectors.base import View
-from moderation.detectors.resampling import Resample, resample_float, resample_lanczos, resample_uint8
-from moderation.detectors.surround import Box, surround
+from moderation.detectors.resampling import Resample, resample_lanczos, resample_uint8
+from moderation.detectors.surround import Box, blur_matrix, surround
 from moderation.types import U8
 
 
@@ -22,13 +24,16 @@ class TensorFrames:
     """Frames on a device; a `FrameBatch`.
 
     frames: uint8 [H,W,3] RGB each; sizes: (width, height) of each picture as stored. Pixels are uploaded once, in one
-    copy; on the CPU they are not copied at all and must not change while the batch lives.
+    copy per group of like shapes; on the CPU they are not copied at all and must not change while the batch lives.
     """
 
     def __init__(self, frames: Sequence[U8], sizes: Sequence[tuple[int, int]], device: torch.device) -> None:
         if len(frames) != len(sizes):
             raise ValueError(f"{len(frames)} frames and {len(sizes)} sizes")
-        self._frames = _upload(frames, device)
+        for frame in frames:
+            _check_frame(frame)
+        self._padded = [] if device.type == "cpu" else _upload(frames, device)
+        self._frames = _wrap(frames) if device.type == "cpu" else _unpad(self._padded, frames)
         self._sizes = tuple(sizes)
         self._device = device
         self._views: dict[View, torch.Tensor] = {}
@@ -66,6 +71,7 @@ class TensorFrames:
         chosen = TensorFrames([], [], self._device)
         chosen._frames = [self._frames[i] for i in indices]
         chosen._sizes = tuple(self._sizes[i] for i in indices)
+        chosen._padded = [group for padded in self._padded if (group := padded.select(indices)) is not None]
         chosen._parent = (self, tuple(indices))
         return chosen
 
@@ -75,7 +81,30 @@ class TensorFrames:
             parent, indices = self._parent
             if view in parent._views:
                 return parent._views[view][list(indices)]
-        return _batch(self._frames, self._sizes, view, self._device)
+        boxes = [
+            _fit_box(size, view.crop) if view.mode == "fit" else (0, 0, view.crop, view.crop) for size in self._sizes
+        ]
+        if self._device.type == "cpu":
+            return _resample_each(self._frames, boxes, view)
+        return _resample_together(self._padded, self._frames, boxes, view, self._device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Padded:
+    """Frames of like shape in one tensor. pixels_BHWC: uint8, on the device. rows: which frame of the batch each is."""
+
+    pixels_BHWC: torch.Tensor  # noqa: N815 - shape suffix
+    rows: tuple[int, ...]
+
+    def select(self, indices: Sequence[int]) -> _Padded | None:
+        """Those of its frames that are among the batch's `indices`, at their places there; None where none is."""
+        place_of = {row: place for place, row in enumerate(self.rows)}
+        kept = [(place_of[row], place) for place, row in enumerate(indices) if row in place_of]
+        if not kept:
+            return None
+        return _Padded(
+            pixels_BHWC=self.pixels_BHWC[[source for source, _ in kept]], rows=tuple(place for _, place in kept)
+        )
 
 
 def _check(view: View) -> None:
@@ -92,17 +121,27 @@ def _check_frame(frame: U8) -> None:
         raise ValueError(f"expected uint8 [H,W,3] with pixels, got {frame.dtype} {list(frame.shape)}")
 
 
-def _upload(frames: Sequence[U8], device: torch.device) -> list[torch.Tensor]:
-    for frame in frames:
-        _check_frame(frame)
-    if device.type == "cpu":
-        return [torch.from_numpy(_writable(frame)) for frame in frames]
-    if not frames:
-        return []
-    # One transfer for the whole batch: a hundred small ones cost more than their bytes.
-    flat = torch.from_numpy(np.concatenate([frame.reshape(-1) for frame in frames])).to(device)
-    parts = torch.split_with_sizes(flat, [frame.size for frame in frames])
-    return [part.view(frame.shape) for part, frame in zip(parts, frames, strict=True)]
+def _wrap(frames: Sequence[U8]) -> list[torch.Tensor]:
+    return [torch.from_numpy(_writable(frame)) for frame in frames]
+
+
+def _upload(frames: Sequence[U8], device: torch.device) -> list[_Padded]:
+    """One transfer per group of like shapes: a hundred small ones cost more than their bytes."""
+    groups = []
+    for rows in ragged.bucket_frames([frame.shape for frame in frames]):
+        padded = ragged.pad_frames([frames[row] for row in rows], pinned=device.type == "cuda")
+        groups.append(_Padded(pixels_BHWC=padded.to(device, non_blocking=True), rows=tuple(rows)))
+    return groups
+
+
+def _unpad(groups: Sequence[_Padded], frames: Sequence[U8]) -> list[torch.Tensor]:
+    """Each frame as a part of the tensor that holds it, uint8 [H,W,3] on the device; nothing is copied."""
+    place_of = {row: (group, place) for group in groups for place, row in enumerate(group.rows)}
+    unpadded = []
+    for row, frame in enumerate(frames):
+        group, place = place_of[row]
+        unpadded.append(group.pixels_BHWC[place, : frame.shape[0], : frame.shape[1]])
+    return unpadded
 
 
 class _Shared:
@@ -120,20 +159,30 @@ def _writable(frame: U8) -> U8:
     return frame if frame.flags.writeable else np.asarray(_Shared(frame))
 
 
-def _batch(
-    frames: Sequence[torch.Tensor], sizes: Sequence[tuple[int, int]], view: View, device: torch.device
-) -> torch.Tensor:
-    """The view of all frames, float32 [B,3,crop,crop] channels_last."""
-    out_BHWC = torch.empty((len(frames), view.crop, view.crop, 3), dtype=torch.uint8, device=device)  # noqa: N806
-    boxes = [_fit_box(size, view.crop) if view.mode == "fit" else (0, 0, view.crop, view.crop) for size in sizes]
-    if device.type == "cpu":
-        _fill_cpu(out_BHWC, frames, boxes, view)
-    else:
-        _fill_grouped(out_BHWC, frames, boxes, view)
+def _resample_each(frames: Sequence[torch.Tensor], boxes: Sequence[Box], view: View) -> torch.Tensor:
+    """The view of all frames, float32 [B,3,crop,crop] channels_last, on a CPU."""
+    out_BHWC = torch.empty((len(frames), view.crop, view.crop, 3), dtype=torch.uint8)  # noqa: N806
+    _fill_cpu(out_BHWC, frames, boxes, view)
     pixels = out_BHWC.permute(0, 3, 1, 2).to(torch.float32)
     if view.mode == "fit":
         surround(pixels, boxes)
     return pixels
+
+
+def _resample_together(
+    groups: Sequence[_Padded], frames: Sequence[torch.Tensor], boxes: Sequence[Box], view: View, device: torch.device
+) -> torch.Tensor:
+    """The same on another device: a few products per group of like shapes."""
+    out = torch.empty((len(frames), 3, view.crop, view.crop), dtype=torch.float32, device=device)
+    out = out.contiguous(memory_format=torch.channels_last)
+    for group in groups:
+        own_boxes = [boxes[row] for row in group.rows]
+        axes = ragged.view_axes([frames[row].shape for row in group.rows], own_boxes, view)
+        pixels = ragged.resample(group.pixels_BHWC, *axes, view.crop, view.interpolation)
+        if view.mode == "fit":
+            pixels = ragged.surround_all(pixels, own_boxes, blur_matrix(view.crop, device))
+        out[torch.tensor(group.rows, device=device)] = pixels
+    return out
 
 
 def _fill_cpu(out: torch.Tensor, frames: Sequence[torch.Tensor], boxes: Sequence[Box], view: View) -> None:
@@ -157,18 +206,6 @@ def _fill_cpu(out: torch.Tensor, frames: Sequence[torch.Tensor], boxes: Sequence
             pass
 
 
-def _fill_grouped(out: torch.Tensor, frames: Sequence[torch.Tensor], boxes: Sequence[Box], view: View) -> None:
-    """The same in float32, all frames of one size (and box) at once."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, frame in enumerate(frames):
-        groups.setdefault((*frame.shape, *boxes[i]), []).append(i)
-    for indices in groups.values():
-        x, y, w, h = boxes[indices[0]]
-        stacked = torch.stack([frames[i] for i in indices]).permute(0, 3, 1, 2)
-        scaled = _scaled(stacked, view, (w, h), resample_float)
-        out[indices, y : y + h, x : x + w] = scaled.permute(0, 2, 3, 1)
-
-
 def _scaled(pixels: torch.Tensor, view: View, box: tuple[int, int], resample: Resample) -> torch.Tensor:
     """uint8 [B,3,H,W] -> uint8 [B,3,h,w]; for `fit` only the foreground, `box` = (w, h)."""
     if view.interpolation == "lanczos":
@@ -178,7 +215,9 @@ def _scaled(pixels: torch.Tensor, view: View, box: tuple[int, int], resample: Re
     if view.mode == "squash":
         height = width = view.resize
     else:
-        pixels = _middle(pixels)
+        height, width = pixels.shape[-2:]
+        (top, high), (left, wide) = ragged.middle_of(height, width), ragged.middle_of(width, height)
+        pixels = pixels[..., top : top + high, left : left + wide]
         short = min(pixels.shape[-2:])
         # The long side as torchvision's Resize counts it: truncated.
         height, width = (int(view.resize * side / short) for side in pixels.shape[-2:])
@@ -187,18 +226,11 @@ def _scaled(pixels: torch.Tensor, view: View, box: tuple[int, int], resample: Re
     return scaled[..., top : top + view.crop, left : left + view.crop]
 
 
-def _middle(pixels: torch.Tensor) -> torch.Tensor:
-    """The middle of a long strip, twice as long as wide: the centre square and far more margin than a filter reaches.
-
-    Nearly square pictures are left whole: cutting them to what the crop needs would shift its sampling grid by a
-    fraction of a pixel, for a saving of a few hundredths of a millisecond.
-    """
-    height, width = pixels.shape[-2:]
-    short, long = sorted((height, width))
-    if long <= 3 * short:
-        return pixels
-    start = (long - 2 * short) // 2
-    return pixels.narrow(-1 if width == long else -2, start, 2 * short)
+def _boxes(sizes: Sequence[tuple[int, int]], view: View) -> list[Box]:
+    """Where each picture lies in the square of the view."""
+    if view.mode == "fit":
+        return [_fit_box(size, view.crop) for size in sizes]
+    return [(0, 0, view.crop, view.crop)] * len(sizes)
 
 
 def _fit_box(size: tuple[int, int], side: int) -> Box:

@@ -8,38 +8,35 @@ import torch
 
 from moderation.detectors import ragged, resampling, views
 from moderation.detectors.base import View
+from moderation.types import U8
 
 SIZES = [(448, 600), (500, 448), (448, 448), (448, 1300), (100, 80), (60, 448), (224, 224), (37, 911), (1, 1), (3, 700)]
+FIT = View(mode="fit", crop=224, interpolation="lanczos")
+CPU = torch.device("cpu")
 
 
-def draw_frames() -> list[torch.Tensor]:
+def draw_frames() -> list[U8]:
     random = np.random.default_rng(3)
-    return [torch.from_numpy(random.integers(0, 256, (h, w, 3), dtype=np.uint8)) for h, w in SIZES]
+    return [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in SIZES]
 
 
-def whole(length: int, out: int) -> ragged.Axis:
-    return ragged.Axis(start=0, length=length, out=out, first=0)
-
-
-def fitted(length: int, out: int, place: int) -> ragged.Axis:
-    return ragged.Axis(start=0, length=length, out=out, first=-place)
+def derive_together(frames: list[U8], view: View) -> torch.Tensor:
+    boxes = views._boxes([(frame.shape[1], frame.shape[0]) for frame in frames], view)
+    return views._resample_together(views._upload(frames, CPU), views._wrap(frames), boxes, view, CPU)
 
 
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("side", [224, 256])
-def test_all_at_once_equals_one_by_one(kernel: ragged.Kernel, side: int) -> None:
+@pytest.mark.parametrize(("resize", "crop"), [(224, 224), (256, 224)])
+def test_all_at_once_equals_one_by_one(kernel: ragged.Kernel, resize: int, crop: int) -> None:
+    assert kernel != "lanczos"
     frames = draw_frames()
-    got = ragged.resample(
-        ragged.pad_frames(frames),
-        [whole(frame.shape[0], side) for frame in frames],
-        [whole(frame.shape[1], side) for frame in frames],
-        side,
-        kernel,
-    )
-    for pixels, frame in zip(got, frames, strict=True):
-        planes = frame.permute(2, 0, 1)[None].float()
-        alone = torch.nn.functional.interpolate(planes, (side, side), mode=kernel, antialias=True)
-        difference = (pixels - alone[0].round().clamp(0, 255)).abs()
+    together = derive_together(frames, View(mode="squash", resize=resize, crop=crop, interpolation=kernel))
+    margin = (resize - crop) // 2
+    for pixels, frame in zip(together, frames, strict=True):
+        planes = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
+        alone = torch.nn.functional.interpolate(planes, (resize, resize), mode=kernel, antialias=True)[0]
+        alone = alone[:, margin : margin + crop, margin : margin + crop].round().clamp(0, 255)
+        difference = (pixels - alone).abs()
         assert difference.max() <= 1  # ties are rounded either way
         assert (difference > 0).float().mean() < 0.001
 
@@ -49,14 +46,20 @@ def test_fitted_frames_lie_on_their_blurred_copies_as_one_by_one(monkeypatch: py
     monkeypatch.setattr(resampling, "_torch_has_lanczos", lambda: False)
     frames = draw_frames()
     sizes = [(frame.shape[1], frame.shape[0]) for frame in frames]
-    view = View(mode="fit", crop=224, interpolation="lanczos")
-    alone = views.TensorFrames([frame.numpy() for frame in frames], sizes, torch.device("cpu")).view(view)
-    boxes = ragged.fit_boxes(sizes, 224)
-    vertical = [fitted(f.shape[0], box[3], box[1]) for f, box in zip(frames, boxes, strict=True)]
-    horizontal = [fitted(f.shape[1], box[2], box[0]) for f, box in zip(frames, boxes, strict=True)]
-    pixels = ragged.resample(ragged.pad_frames(frames), vertical, horizontal, 224, "lanczos")
-    together = ragged.surround(pixels, boxes, ragged.blur_matrix(224))
-    assert (together - alone).abs().max() <= 1
+    alone = views.TensorFrames(frames, sizes, CPU).view(FIT)
+    assert (derive_together(frames, FIT) - alone).abs().max() <= 1
+
+
+def test_a_selection_keeps_its_order_over_several_groups() -> None:
+    frames = draw_frames()
+    whole = derive_together(frames, FIT)
+    groups = views._upload(frames, CPU)
+    chosen = [7, 0, 3]
+    selected = [group for padded in groups if (group := padded.select(chosen)) is not None]
+    some = [frames[row] for row in chosen]
+    boxes = views._boxes([(frame.shape[1], frame.shape[0]) for frame in some], FIT)
+    derived = views._resample_together(selected, views._wrap(some), boxes, FIT, CPU)
+    assert (derived - whole[chosen]).abs().max() <= 1
 
 
 def test_frames_of_unlike_shape_share_no_padding() -> None:

@@ -115,14 +115,12 @@ def test_lanczos_fit_is_what_libvips_makes(size: tuple[int, int]) -> None:
 def test_the_float_path_of_other_devices_is_near_the_uint8_path(view: View) -> None:
     y, x = np.mgrid[0:90, 0:200]
     frame = np.stack([x, y * 2, (x + y) // 2], axis=2).astype(np.uint8)
-    frames = [torch.from_numpy(frame), torch.from_numpy(noise(77, 50)), torch.from_numpy(frame[::-1].copy())]
-    boxes = [views._fit_box((f.shape[1], f.shape[0]), view.crop) for f in frames]
-    if view.mode != "fit":
-        boxes = [(0, 0, view.crop, view.crop)] * 3
-    by_uint8, by_float = (torch.zeros(3, view.crop, view.crop, 3, dtype=torch.uint8) for _ in range(2))
-    views._fill_cpu(by_uint8, frames, boxes, view)
-    views._fill_grouped(by_float, frames, boxes, view)
-    difference = (by_uint8.float() - by_float.float()).abs()
+    frames = [frame, noise(77, 50), frame[::-1].copy()]
+    boxes = views._boxes([(f.shape[1], f.shape[0]) for f in frames], view)
+    cpu = torch.device("cpu")
+    by_uint8 = views._resample_each(views._wrap(frames), boxes, view)
+    by_float = views._resample_together(views._upload(frames, cpu), views._wrap(frames), boxes, view, cpu)
+    difference = (by_uint8 - by_float).abs()
     assert difference[[0, 2]].max() <= 2
     # Between its two passes the uint8 path clamps bicubic's overshoot, which noise has everywhere.
     assert difference[1].mean() < 3
