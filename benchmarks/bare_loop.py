@@ -26,7 +26,7 @@ def main(folder: str, only: str = "") -> None:
     stack.load()
     policy = bind(load_policy(Path(config.policy)), stack.labels, gated=stack.gated, disabled=stack.disabled)
     paths = sorted(Path(folder).iterdir())
-    size = config.stack.batch_size
+    size = config.stack.frames_per_batch(on_gpu=False)
 
     def read(path: Path):  # type: ignore[no-untyped-def] # a loop of a notebook
         item = Item(item_id=path.name, uri=str(path), objects=(MediaObject(uri=str(path), name=path.name),))

@@ -19,6 +19,9 @@ def main() -> int:
     run = commands.add_parser("run", help="all sections, one JSON")
     run.add_argument("--scratch", type=Path)
     run.add_argument("--out", type=Path, default=Path("device-results"))
+    run.add_argument(
+        "--shares", default="", help="tests=0.4,stream=0.6: only these sections, with these shares of the time"
+    )
     section = commands.add_parser("section", help="one section; called by run")
     section.add_argument("name")
     section.add_argument("--scratch", type=Path, required=True)
@@ -48,10 +51,14 @@ def _pack(given: argparse.Namespace) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from benchmarks.device.run import failures, run_all
+    from benchmarks.device.run import failures, read_shares, run_all
 
     scratch = given.scratch or Path(tempfile.mkdtemp(prefix="device-"))
-    wrong = failures(run_all(scratch.absolute(), given.out.absolute(), given.seconds, cpu=given.cpu))
+    wrong = failures(
+        run_all(
+            scratch.absolute(), given.out.absolute(), given.seconds, cpu=given.cpu, shares=read_shares(given.shares)
+        )
+    )
     for line in wrong:
         print(f"\nwrong: {line}")
     return 1 if wrong else 0

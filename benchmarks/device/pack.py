@@ -29,6 +29,9 @@ for wheel in "$here"/wheels/*.whl; do
     if [ -e "$wheel" ]; then python3 -m zipfile -e "$wheel" "$scratch/site"; fi
 done
 export PYTHONPATH="$scratch/site:$here" PYTHONPYCACHEPREFIX="$scratch/pycache" PYTHONUNBUFFERED=1
+# As the job's workers have it (moderation/runtime/worker.py): frames that were freed stay in the process.
+export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=8589934592
+cd "$here"
 python3 -m benchmarks.device run --scratch "$scratch" "$@"
 """
 

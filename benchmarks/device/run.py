@@ -59,7 +59,17 @@ class Started:
         return facts
 
 
-def run_all(scratch: Path, out: Path, seconds: float, *, cpu: bool) -> dict[str, Any]:
+def read_shares(text: str) -> Mapping[str, float]:
+    """`tests=0.4,stream=0.6` -> the share of the time of each section, in order; all of them where nothing is said."""
+    pairs = [entry.partition("=") for entry in text.split(",") if entry]
+    wrong = [name for name, _, _ in pairs if name not in SECTIONS]
+    if wrong:
+        raise SystemExit(f"--shares: no section {wrong[0]!r}; there are: {', '.join(SECTIONS)}")
+    given = {name: float(share) for name, _, share in pairs} or dict(SECTIONS)
+    return {name: share / sum(given.values()) for name, share in given.items()}
+
+
+def run_all(scratch: Path, out: Path, seconds: float, *, cpu: bool, shares: Mapping[str, float]) -> dict[str, Any]:
     """Run, merge after each section, print a table; returns the whole."""
     ends_s = time.monotonic() + seconds - _END_S
     out.mkdir(parents=True, exist_ok=True)
@@ -70,11 +80,14 @@ def run_all(scratch: Path, out: Path, seconds: float, *, cpu: bool) -> dict[str,
     ended: dict[str, dict[str, Any]] = {}
     # They share the processor with the tests, of which nothing is timed.
     prepare = _start("prepare", scratch, lines, seconds, cpu=cpu)
-    warm = None if cpu else _start("warm", scratch, lines, SECTIONS["tests"] * seconds, cpu=cpu)
+    wants_warm = "compiled" in shares and "tests" in shares and not cpu
+    warm = _start("warm", scratch, lines, shares["tests"] * seconds, cpu=cpu) if wants_warm else None
     left_over = 1.0
-    for name, share in SECTIONS.items():
+    if "tests" not in shares:
+        ended["prepare"] = prepare.wait(60)
+    for name, share in shares.items():
         # A tiny run is short by itself: a section may take what is left.
-        given_s = (ends_s - time.monotonic()) * (1.0 if cpu else share / left_over)
+        given_s = (ends_s - time.monotonic()) * (1.0 if cpu else share / max(share, left_over))
         left_over -= share
         ended[name] = _run_section(name, scratch, lines, given_s, cpu=cpu)
         if name == "tests":

@@ -43,6 +43,28 @@ class Weights:
     size_bytes: int | None = None  # where known, to say so when the file is missing
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaddedFrames:
+    """Frames of like shape in one tensor.
+
+    pixels_BHWC: uint8, on the device; what lies below and to the right of a frame is not set. rows: which frame of the
+    batch each is.
+    """
+
+    pixels_BHWC: torch.Tensor  # noqa: N815 - shape suffix
+    rows: tuple[int, ...]
+
+    def select(self, indices: Sequence[int]) -> PaddedFrames | None:
+        """Those of its frames that are among the batch's `indices`, at their places there; None where none is."""
+        place_of = {row: place for place, row in enumerate(self.rows)}
+        kept = [(place_of[row], place) for place, row in enumerate(indices) if row in place_of]
+        if not kept:
+            return None
+        return PaddedFrames(
+            pixels_BHWC=self.pixels_BHWC[[source for source, _ in kept]], rows=tuple(place for _, place in kept)
+        )
+
+
 class FrameBatch(Protocol):
     """Frames on the device, uint8, and the views derived from them (each computed once)."""
 
@@ -57,6 +79,10 @@ class FrameBatch(Protocol):
     @property
     def device(self) -> torch.device:
         """Where the frames are."""
+
+    @property
+    def padded(self) -> Sequence[PaddedFrames]:
+        """The frames in groups of like shape, for work on many at once; empty on a CPU."""
 
     def view(self, view: View) -> torch.Tensor:
         """float32 [B,3,h,w], RGB, 0..255."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from moderation.detectors import ragged
-from moderation.detectors.base import View
+from moderation.detectors.base import PaddedFrames, View
 from moderation.detectors.resampling import Resample, resample_lanczos, resample_uint8
 from moderation.detectors.surround import Box, blur_matrix, surround
 from moderation.types import U8
@@ -54,6 +53,11 @@ class TensorFrames:
         """Where the frames are."""
         return self._device
 
+    @property
+    def padded(self) -> Sequence[PaddedFrames]:
+        """The frames in groups of like shape, for work on many at once; empty on a CPU."""
+        return self._padded
+
     def __len__(self) -> int:
         return len(self._frames)
 
@@ -89,24 +93,6 @@ class TensorFrames:
         return _resample_together(self._padded, self._frames, boxes, view, self._device)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Padded:
-    """Frames of like shape in one tensor. pixels_BHWC: uint8, on the device. rows: which frame of the batch each is."""
-
-    pixels_BHWC: torch.Tensor  # noqa: N815 - shape suffix
-    rows: tuple[int, ...]
-
-    def select(self, indices: Sequence[int]) -> _Padded | None:
-        """Those of its frames that are among the batch's `indices`, at their places there; None where none is."""
-        place_of = {row: place for place, row in enumerate(self.rows)}
-        kept = [(place_of[row], place) for place, row in enumerate(indices) if row in place_of]
-        if not kept:
-            return None
-        return _Padded(
-            pixels_BHWC=self.pixels_BHWC[[source for source, _ in kept]], rows=tuple(place for _, place in kept)
-        )
-
-
 def _check(view: View) -> None:
     if view.mode == "canvas":
         raise ValueError("a canvas view is not derived: read frames_HWC")
@@ -125,16 +111,16 @@ def _wrap(frames: Sequence[U8]) -> list[torch.Tensor]:
     return [torch.from_numpy(_writable(frame)) for frame in frames]
 
 
-def _upload(frames: Sequence[U8], device: torch.device) -> list[_Padded]:
+def _upload(frames: Sequence[U8], device: torch.device) -> list[PaddedFrames]:
     """One transfer per group of like shapes: a hundred small ones cost more than their bytes."""
     groups = []
     for rows in ragged.bucket_frames([frame.shape for frame in frames]):
         padded = ragged.pad_frames([frames[row] for row in rows], pinned=device.type == "cuda")
-        groups.append(_Padded(pixels_BHWC=padded.to(device, non_blocking=True), rows=tuple(rows)))
+        groups.append(PaddedFrames(pixels_BHWC=padded.to(device, non_blocking=True), rows=tuple(rows)))
     return groups
 
 
-def _unpad(groups: Sequence[_Padded], frames: Sequence[U8]) -> list[torch.Tensor]:
+def _unpad(groups: Sequence[PaddedFrames], frames: Sequence[U8]) -> list[torch.Tensor]:
     """Each frame as a part of the tensor that holds it, uint8 [H,W,3] on the device; nothing is copied."""
     place_of = {row: (group, place) for group in groups for place, row in enumerate(group.rows)}
     unpadded = []
@@ -170,7 +156,11 @@ def _resample_each(frames: Sequence[torch.Tensor], boxes: Sequence[Box], view: V
 
 
 def _resample_together(
-    groups: Sequence[_Padded], frames: Sequence[torch.Tensor], boxes: Sequence[Box], view: View, device: torch.device
+    groups: Sequence[PaddedFrames],
+    frames: Sequence[torch.Tensor],
+    boxes: Sequence[Box],
+    view: View,
+    device: torch.device,
 ) -> torch.Tensor:
     """The same on another device: a few products per group of like shapes."""
     out = torch.empty((len(frames), 3, view.crop, view.crop), dtype=torch.float32, device=device)

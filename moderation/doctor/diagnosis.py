@@ -192,7 +192,9 @@ def _space(config: Config, machine: Machine) -> Iterator[Finding]:
         detail = f"{_size(shm)} free, for Ray's object store"
         yield Finding(group=group, name="/dev/shm", status="note" if low else "ok", detail=detail, advice=advice)
     if machine.memory_bytes is not None:
-        needs = _WORKER_BYTES + config.runtime.frame_budget_bytes + config.runtime.fetch_budget_bytes
+        runtime = config.runtime
+        frame_bytes = runtime.waiting_frame_bytes(on_gpu=torch.cuda.is_available())
+        needs = _WORKER_BYTES + frame_bytes + runtime.fetch_budget_bytes
         low = machine.memory_bytes < needs
         advice = "--set runtime.frame_budget_bytes=134217728, or a larger machine" if low else ""
         detail = f"{_size(machine.memory_bytes)} available, a worker takes about {_size(needs)}"

@@ -70,13 +70,14 @@ def moderate_items(
         held_bytes=lambda pair: _read_bytes(pair[1]),
         waited=partial(clock.waited, "fetch"),
     )
+    frame_bytes = config.runtime.waiting_frame_bytes(on_gpu=stack.device.type == "cuda")
     # Two batches ahead of the device, and never fewer than keep the threads busy.
     decoded = map_ahead(
         decode_one,
         fetched,
         pools.decode,
         most=max(2 * stack.batch_size, 2 * pools.decode_threads),
-        budget_bytes=config.runtime.frame_budget_bytes // config.runtime.shards_in_flight,
+        budget_bytes=frame_bytes // config.runtime.shards_in_flight,
         expected_bytes=lambda _: 3 * config.media.canvas_px * config.media.canvas_px * 2,
         held_bytes=lambda d: d.held_bytes,
         waited=partial(clock.waited, "decode"),

@@ -123,7 +123,7 @@ def cut_items(
         fetched,
         pools.decode,
         most=2 * pools.decode_threads,
-        budget_bytes=config.runtime.frame_budget_bytes // in_flight,
+        budget_bytes=config.runtime.waiting_frame_bytes(on_gpu=False) // in_flight,
         expected_bytes=lambda _: pixels,
         held_bytes=lambda one: one.held_bytes,
     )

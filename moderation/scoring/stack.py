@@ -37,13 +37,14 @@ class Stack:
         self.device = torch.device("cpu")
         self.dtype = torch.float32
         # Frames that may go through the networks at once; halved when the device runs out of memory.
-        self.batch_size = config.stack.batch_size
+        self.batch_size = config.stack.frames_per_batch(on_gpu=False)
         self.seconds: dict[str, float] = {slot.detector.name: 0.0 for slot in slots}
 
     def load(self) -> None:
         """Check and read all weights and move them to the device. Raises UsageError, FatalError."""
         self.device = pick_device(self._config.device)
         self.dtype = pick_dtype(self._config.dtype, self.device)
+        self.batch_size = self._config.frames_per_batch(on_gpu=self.device.type == "cuda")
         for slot in self.slots:
             paths = [str(resolve(weights)) for weights in slot.weights]
             slot.detector.load(self.device, self.dtype, paths)

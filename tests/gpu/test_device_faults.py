@@ -82,12 +82,12 @@ def test_a_batch_that_does_not_fit_is_halved_and_scores_the_same(cuda: torch.dev
     held = torch.cuda.memory_reserved(cuda)
     total = torch.cuda.get_device_properties(cuda).total_memory
     # Room for what is held and for two fifths of what the batch takes beyond it.
-    torch.cuda.set_per_process_memory_fraction((held + 0.4 * (peak - held)) / total, cuda)
+    torch.cuda.set_per_process_memory_fraction((held + 0.4 * (peak - held)) / total, 0)
     try:
         votes = stack.score(batch)
         halved_to = stack.batch_size
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, cuda)
+        torch.cuda.set_per_process_memory_fraction(1.0, 0)
     off = float(np.nanmax(np.abs(votes.scores - expected.scores) / np.maximum(1, np.abs(expected.scores))))
     told("halved batch", halved_to=halved_to, peak_mib=peak >> 20, held_mib=held >> 20, max_difference=round(off, 6))
     assert halved_to < 256

@@ -85,10 +85,21 @@ def sharpness(luma: torch.Tensor) -> torch.Tensor:
 
 def luma_histogram(luma: torch.Tensor) -> torch.Tensor:
     """The share of each of 256 levels: [B,H,W] -> float32 [B,256], rows sum to 1."""
-    rows = [torch.bincount(row.flatten(), minlength=_LEVELS) for row in luma.to(torch.uint8)]
-    if not rows:
+    if not len(luma):
         return luma.new_zeros((0, _LEVELS))
-    return torch.stack(rows).to(torch.float32) / luma[0].numel()
+    counts = _count_each(luma) if luma.device.type == "cpu" else count_together(luma)
+    return counts.to(torch.float32) / luma[0].numel()
+
+
+def _count_each(luma: torch.Tensor) -> torch.Tensor:
+    return torch.stack([torch.bincount(row.flatten(), minlength=_LEVELS) for row in luma.to(torch.uint8)])
+
+
+def count_together(luma: torch.Tensor) -> torch.Tensor:
+    """Pixels of each level, [B,H,W] -> int32 [B,256], all frames in one call: each bincount would wait for a device."""
+    levels = luma.flatten(1).to(torch.int64)
+    counts = torch.zeros((len(luma), _LEVELS), dtype=torch.int32, device=luma.device)
+    return counts.scatter_add_(1, levels, torch.ones_like(levels, dtype=torch.int32))
 
 
 def moments(histogram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,13 +16,12 @@ import torch
 
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.general.quality import LUMA
+from moderation.detectors.hashing.sampling import SIDE, SamplingBank, sampling_matrix
 from moderation.detectors.registry import check_options
 
-_SIDE: Final = 64
 _BITS_SIDE: Final = 16
 HASH_BYTES: Final = _BITS_SIDE * _BITS_SIDE // 8
 _QUALITY_PER_GRADIENT: Final = 90.0
-_TENTS: Final = 2
 
 
 class Pdq(DetectorDefaults):
@@ -46,12 +45,26 @@ class Pdq(DetectorDefaults):
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Nothing to load."""
+        self._bank = SamplingBank(device)
+
+    def _shrink_padded(self, batch: FrameBatch) -> torch.Tensor:
+        """As `shrink`, a few products per group of like shapes: frame by frame a device waits for its calls."""
+        small = torch.empty((len(batch), SIDE, SIDE), dtype=torch.float32, device=batch.device)
+        weights = torch.tensor(LUMA, device=batch.device)
+        for group in batch.padded:
+            _, height, width, _ = group.pixels_BHWC.shape
+            shapes = [batch.frames_HWC[row].shape for row in group.rows]
+            luma = group.pixels_BHWC.to(torch.float32) @ weights
+            rows = self._bank.matrices([shape[0] for shape in shapes], height)
+            columns = self._bank.matrices([shape[1] for shape in shapes], width)
+            small[torch.tensor(group.rows, device=batch.device)] = rows @ (luma @ columns.transpose(1, 2))
+        return small
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
         """scores float32 [B,1]; blobs `hash`: 32 bytes a frame."""
         # A measurement: bf16 would decide a third of the bits.
         with torch.autocast(batch.device.type, enabled=False):
-            small = shrink(batch.frames_HWC, batch.device)
+            small = self._shrink_padded(batch) if batch.padded else shrink(batch.frames_HWC, batch.device)
             packed = pack(hash_bits(small))
             return Scored(scores=quality(small).unsqueeze(1), blobs={"hash": packed})
 
@@ -61,7 +74,7 @@ def shrink(frames: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor
 
     Filter and sampling are linear and separate, so both are one small matrix per side. Frames of one size go together.
     """
-    return _shrink(frames, device, _sampling)
+    return _shrink(frames, device, sampling_matrix)
 
 
 def shrink_mirrored(frames: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
@@ -70,8 +83,8 @@ def shrink_mirrored(frames: Sequence[torch.Tensor], device: torch.device) -> tor
     Mirrored before they are sampled. PDQ's filter reaches one pixel further one way than the other on every other size,
     so that to mirror the result is not the same: of photographs turned by a half 4% were over 31 bits away that way.
     """
-    both = _shrink(frames, device, lambda side: torch.cat([_sampling(side), _sampling(side).flip(1)]))
-    return both.view(-1, 2, _SIDE, 2, _SIDE).transpose(2, 3).reshape(-1, 4, _SIDE, _SIDE)
+    both = _shrink(frames, device, lambda side: torch.cat([sampling_matrix(side), sampling_matrix(side).flip(1)]))
+    return both.view(-1, 2, SIDE, 2, SIDE).transpose(2, 3).reshape(-1, 4, SIDE, SIDE)
 
 
 def _shrink(
@@ -155,33 +168,11 @@ def distance(left: bytes, right: bytes) -> int:
     return (int.from_bytes(left) ^ int.from_bytes(right)).bit_count()
 
 
-@lru_cache(maxsize=256)
-def _sampling(side: int) -> torch.Tensor:
-    """float32 [64,side]: two box filters after each other, then 64 samples at the middles of 64 parts.
-
-    At the ends a box holds only what there is (it is not padded). A quarter of a megabyte on a 1,000 pixel side.
-    """
-    window = (side + 2 * _SIDE - 1) // (2 * _SIDE)
-    # An even window reaches one further ahead than back.
-    after = (window + 2) // 2
-    before = window - after
-    box = np.zeros((side, side), dtype=np.float64)
-    for row in range(side):
-        low, high = max(0, row - before), min(side, row + after)
-        box[row, low:high] = 1 / (high - low)
-    at = ((np.arange(_SIDE) + 0.5) * side / _SIDE).astype(int)
-    sampled = box[at]
-    for _ in range(_TENTS - 1):
-        sampled = sampled @ box
-    with torch.inference_mode(False):
-        return torch.from_numpy(sampled).to(torch.float32)
-
-
 @lru_cache(maxsize=1)
 def _dct() -> torch.Tensor:
     """float32 [16,64]: frequencies 1 to 16 of the DCT-II; the constant is left out."""
     frequency = np.arange(1, _BITS_SIDE + 1)[:, None]
-    place = 2 * np.arange(_SIDE)[None, :] + 1
+    place = 2 * np.arange(SIDE)[None, :] + 1
     with torch.inference_mode(False):
-        basis = np.sqrt(2 / _SIDE) * np.cos(np.pi / (2 * _SIDE) * frequency * place)
+        basis = np.sqrt(2 / SIDE) * np.cos(np.pi / (2 * SIDE) * frequency * place)
         return torch.from_numpy(basis).to(torch.float32)

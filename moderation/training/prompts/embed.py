@@ -182,7 +182,7 @@ class _Towers:
     def __init__(self, variants: Sequence[tuple[Clip, ClipNetwork]], config: Config, folder: Path) -> None:
         self._device = pick_device(config.stack.device)
         self._dtype = pick_dtype(config.stack.dtype, self._device)
-        self._batch_size = config.stack.batch_size
+        self._batch_size = config.stack.frames_per_batch(on_gpu=self._device.type == "cuda")
         self._clips = [clip for clip, _ in variants]
         self._caches = {
             clip.name: EmbeddingCache(folder / _cache_key(clip, network, config, self._dtype))

@@ -1,0 +1,57 @@
+"""On other devices than a CPU frames are hashed and measured many at once: the same hashes and counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from moderation.detectors import views
+from moderation.detectors.general.quality import _count_each, count_together
+from moderation.detectors.hashing.pdq import Pdq
+from moderation.detectors.hashing.sampling import SamplingBank, sampling_matrix
+from moderation.types import U8
+
+CPU = torch.device("cpu")
+
+
+def draw_frames() -> list[U8]:
+    # Waves, so that hashes rest on more than rounding.
+    frames = []
+    for index, (height, width) in enumerate([(300, 400), (400, 300), (448, 620), (64, 64), (300, 410), (20, 700)]):
+        y, x = np.mgrid[0:height, 0:width]
+        wave = 127 + 60 * np.sin(x / (7 + index)) + 60 * np.cos(y / (11 + index))
+        frames.append(np.stack([wave, wave[::-1], 255 - wave], axis=2).clip(0, 255).astype(np.uint8))
+    return frames
+
+
+def padded_batch(frames: list[U8]) -> views.TensorFrames:
+    batch = views.TensorFrames(frames, [(f.shape[1], f.shape[0]) for f in frames], CPU)
+    batch._padded = views._upload(frames, CPU)
+    return batch
+
+
+def test_padded_frames_have_the_hashes_of_frames_alone() -> None:
+    frames = draw_frames()
+    detector = Pdq({})
+    detector.load(CPU, torch.float32, [])
+    alone = views.TensorFrames(frames, [(f.shape[1], f.shape[0]) for f in frames], CPU)
+    expected, got = (detector.score(batch, {}) for batch in (alone, padded_batch(frames)))
+    assert torch.equal(expected.scores, got.scores)
+    for one, other in zip(expected.blobs["hash"], got.blobs["hash"], strict=True):
+        assert one is not None
+        assert other is not None
+        assert (int.from_bytes(one) ^ int.from_bytes(other)).bit_count() <= 2  # bits that rounding decides
+
+
+def test_a_bank_has_the_matrix_of_each_side_whatever_came_before() -> None:
+    bank = SamplingBank(CPU)
+    for sides in ([100, 50, 100], [70], [50, 300], list(range(64, 400))):
+        matrices = bank.matrices(sides, max(sides) + 5)
+        for matrix, side in zip(matrices, sides, strict=True):
+            assert torch.equal(matrix[:, :side], sampling_matrix(side))
+            assert not matrix[:, side:].any()
+
+
+def test_levels_are_counted_together_as_one_by_one() -> None:
+    luma = torch.randint(0, 256, (3, 17, 19)).float()
+    assert torch.equal(count_together(luma).long(), _count_each(luma))
