@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -28,7 +28,8 @@ from moderation.results.output import check_output, nothing_left
 from moderation.results.receipts import committed_ids
 from moderation.results.record import run_id_of
 from moderation.results.schema import votes_schema
-from moderation.runtime.backfill import Judged, judge_plan
+from moderation.runtime.backfill import judging_task
+from moderation.runtime.plan_run import PlanOutcome, run_plan
 from moderation.runtime.run import Run, prepare_run
 from moderation.runtime.state import Stop
 from moderation.scoring.build import build_stack
@@ -41,7 +42,7 @@ _NO_WORK: Mapping[str, Any] = {"shards_this_call": 0, "items_this_call": 0, "fra
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Night:
+class NightRun:
     """One night: its id (time of its start, and a hash), and whether an earlier call began it."""
 
     night_id: str
@@ -57,7 +58,7 @@ class Night:
 class NightOutcome:
     """How a night ended."""
 
-    night: Night
+    night: NightRun
     out: str
     summary: Mapping[str, Any]
     partial: bool
@@ -91,24 +92,37 @@ def nightly(
     ledger, out = storage.canonical(ledger).rstrip("/"), storage.canonical(out).rstrip("/")
     base = prepare_run(source, out, config)
     _check_apart(base.source, ledger, out)
-    ends_s = None if max_hours is None else time.monotonic() + max_hours * 3600
+    limits = _Limits(ends_s=None if max_hours is None else time.monotonic() + max_hours * 3600, max_items=max_items)
     stop = Stop()
-    outcomes: list[NightOutcome] = []
     with hold_lease(ledger, lease_s, lambda: stop.request("the lease was lost", 0.0)) as lease:
         while True:
             night = _begin(base, ledger, choice, note)
-            job = _Job(base=base, ledger=ledger, choice=choice, night=night, lease=lease, stop=stop)
-            hours = None if ends_s is None else max(0.0, ends_s - time.monotonic()) / 3600
-            outcome = job.run(hours, None if max_items is None else max(0, max_items - _items(outcomes)))
-            outcomes.append(outcome)
-            over = ends_s is not None and time.monotonic() >= ends_s
-            enough = max_items is not None and _items(outcomes) >= max_items
-            if outcome.partial or not night.resumed or over or enough:
-                return outcomes
+            job = _NightJob(base=base, ledger=ledger, choice=choice, night=night, lease=lease, stop=stop)
+            outcome = job.run(limits.hours_left(), limits.items_left())
+            limits.outcomes.append(outcome)
+            if outcome.partial or not night.resumed or limits.reached():
+                return limits.outcomes
 
 
-def _items(outcomes: list[NightOutcome]) -> int:
-    return sum(int(o.summary.get("items_this_call", 0)) for o in outcomes)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limits:
+    """How long a call may go on, and how many items it may judge, over all of its nights."""
+
+    ends_s: float | None
+    max_items: int | None
+    outcomes: list[NightOutcome] = field(default_factory=list)
+
+    def hours_left(self) -> float | None:
+        return None if self.ends_s is None else max(0.0, self.ends_s - time.monotonic()) / 3600
+
+    def items_left(self) -> int | None:
+        return None if self.max_items is None else max(0, self.max_items - self._items())
+
+    def reached(self) -> bool:
+        return self.hours_left() == 0.0 or self.items_left() == 0
+
+    def _items(self) -> int:
+        return sum(int(o.summary.get("items_this_call", 0)) for o in self.outcomes)
 
 
 def _check_apart(source: str, ledger: str, out: str) -> None:
@@ -118,37 +132,54 @@ def _check_apart(source: str, ledger: str, out: str) -> None:
             raise UsageError(f"{name} {folder} lies below SOURCE {source}: every night would judge its own tables")
 
 
-def _begin(base: Run, ledger: str, choice: Choice, note: Callable[[str], None]) -> Night:
+def _begin(base: Run, ledger: str, choice: Choice, note: Callable[[str], None]) -> NightRun:
     """The unfinished night of an earlier call of the same kind, or a new one."""
     uri = storage.join(ledger, "unfinished.json")
-    wanted = {"out": base.out, "identity": canonical_json(base.identity), "choice": asdict(choice)}
-    data = storage.read_optional(uri)
-    if data is not None:
-        try:
-            found = json.loads(data)
-            before = {name: found[name] for name in wanted}
-            night = Night(night_id=str(found["night"]), resumed=True)
-        except (ValueError, KeyError, TypeError) as error:
-            raise FatalError(f"{uri} is not readable: {error}; delete it to begin a new night") from error
-        if not is_entered(ledger, night.night_id):
-            if before == wanted:
-                return night
-            # Nothing is lost: what it did not enter is still new to tonight's difference.
-            note(f"night {night.night_id} in {before['out']} was left unfinished by another call; tonight begins anew")
+    call = {"out": base.out, "identity": canonical_json(base.identity), "choice": asdict(choice)}
+    unfinished = _read_unfinished(uri, call)
+    if unfinished is not None and not is_entered(ledger, unfinished.night.night_id):
+        if unfinished.call == call:
+            return unfinished.night
+        # Nothing is lost: what it did not enter is still new to tonight's difference.
+        note(
+            f"night {unfinished.night.night_id} in {unfinished.call['out']} was left unfinished by another call;"
+            " tonight begins anew"
+        )
     now = datetime.now(UTC)
     # Microseconds first: of two nights in one second the later one sorts behind the earlier, in OUT and in the ledger.
     tail = f"{now.microsecond:05x}{secrets.token_hex(1)[0]}"
-    night = Night(night_id=f"{now.strftime(_STAMP)}-{tail}", resumed=False)
-    storage.publish(uri, json.dumps({"night": night.night_id, **wanted}, indent=1).encode())
+    night = NightRun(night_id=f"{now.strftime(_STAMP)}-{tail}", resumed=False)
+    storage.publish(uri, json.dumps({"night": night.night_id, **call}, indent=1).encode())
     return night
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
+class _Unfinished:
+    """A night that an earlier call began. call: what must be the same for another call to finish it."""
+
+    night: NightRun
+    call: Mapping[str, Any]
+
+
+def _read_unfinished(uri: str, call: Mapping[str, Any]) -> _Unfinished | None:
+    """What an earlier call left at `uri`; its `call` has the keys of this one's."""
+    data = storage.read_optional(uri)
+    if data is None:
+        return None
+    try:
+        record = json.loads(data)
+        earlier_call = {name: record[name] for name in call}
+        return _Unfinished(night=NightRun(night_id=str(record["night"]), resumed=True), call=earlier_call)
+    except (ValueError, KeyError, TypeError) as error:
+        raise FatalError(f"{uri} is not readable: {error}; delete it to begin a new night") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NightJob:
     base: Run
     ledger: str
     choice: Choice
-    night: Night
+    night: NightRun
     lease: Lease
     stop: Stop
 
@@ -161,7 +192,7 @@ class _Job:
         listing = read_listing(run.out)
         facts = {**judged.facts, "nightly": self._facts(listing)}
         if judged.partial or listing is None:
-            summary = finish_run(run, judged.ids, wall_s=judged.wall_s, partial=True, facts=facts)
+            summary = finish_run(run, judged.shard_ids, wall_s=judged.wall_s, partial=True, facts=facts)
             return self._outcome(run, summary)
         copies = write_copies(self._target(run), listing, _planned(run), committed_ids(run.out))
         ids = [*(read_shard_sizes(plan_uri(run.home)) or ()), *(shard.shard_id for shard in copies)]
@@ -169,23 +200,29 @@ class _Job:
         self._enter(run, copies)
         return self._outcome(run, summary)
 
-    def _judge(self, run: Run, committed: set[str], max_hours: float | None, max_items: int | None) -> Judged:
+    def _judge(self, run: Run, committed: set[str], max_hours: float | None, max_items: int | None) -> PlanOutcome:
         if nothing_left(run, committed):
-            return Judged(ids=[], wall_s=0.0, partial=False, facts=_NO_WORK)
+            return PlanOutcome(shard_ids=[], wall_s=0.0, partial=False, facts=_NO_WORK)
         began_s = time.monotonic()
         # The first shard before Ray starts: most nights of most sources there is none, and no cluster is needed.
         shards = plan_shards(run.source, run.home, run.config, open_items=lambda: self._open_difference(run))
-        first = next(shards, None)
-        if first is None:
-            return Judged(ids=[], wall_s=time.monotonic() - began_s, partial=False, facts=_NO_WORK)
-        return judge_plan(
-            run, chain([first], shards), committed, max_hours=max_hours, max_items=max_items, stop=self.stop
+        first_shard = next(shards, None)
+        if first_shard is None:
+            return PlanOutcome(shard_ids=[], wall_s=time.monotonic() - began_s, partial=False, facts=_NO_WORK)
+        return run_plan(
+            run,
+            judging_task(run),
+            chain([first_shard], shards),
+            committed,
+            max_hours=max_hours,
+            max_items=max_items,
+            stop=self.stop,
         )
 
     def _open_difference(self, run: Run) -> Iterator[Item]:
         listing = open_source(run.source, run.config.source)
-        facts, log = _ledger_facts(run), open_log(self.ledger)
-        return difference(listing, load_index(log, facts), log, facts, self.choice, Spool(run.out))
+        provenance, log = _provenance(run), open_log(self.ledger)
+        return difference(listing, load_index(log, provenance), log, provenance, self.choice, Spool(run.out))
 
     def _target(self, run: Run) -> Target:
         stack, metadata = build_stack(run.config), run.facts.metadata()
@@ -213,7 +250,7 @@ class _Job:
         self.lease.check()
         log = open_log(self.ledger)
         at = self.night.began_at
-        facts = FinishedNight(out=run.out, format=run.config.output.format, provenance=_ledger_facts(run), judged_at=at)
+        facts = FinishedNight(out=run.out, format=run.config.output.format, provenance=_provenance(run), judged_at=at)
         # Later tables hold: what an interrupted listing had planned and a later one missed was judged all the same.
         rows = chain(marked_rows(log, read_marks(run.out), at), judged_rows(chain(_planned(run), copies), facts))
         append(self.ledger, self.night.night_id, rows)
@@ -233,14 +270,14 @@ class _Job:
         )
 
 
-def _run_of(base: Run, ledger: str, night: Night) -> Run:
+def _run_of(base: Run, ledger: str, night: NightRun) -> Run:
     """The run of one night: an identity and a folder of its own below OUT."""
     identity = {**base.identity, "ledger": ledger, "night": night.night_id}
     out = storage.join(base.out, night.night_id)
     return replace(base, out=out, home=out, identity=identity, facts=replace(base.facts, run_id=run_id_of(identity)))
 
 
-def _ledger_facts(run: Run) -> Provenance:
+def _provenance(run: Run) -> Provenance:
     return Provenance(
         source=run.source, stack_fingerprint=run.facts.stack_fingerprint, policy_hash=run.facts.policy_hash
     )
