@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from moderation.config.load import resolve_config_path
 from moderation.errors import UsageError
 from moderation.results.layout import checks_folder
+
+from .printing import plain_console, print_json
 
 if TYPE_CHECKING:
     from moderation.analysis.checks import CheckDescription
@@ -37,14 +37,14 @@ def checks(
 
     found = describe_checks(out, path, check or ())
     if as_json:
-        typer.echo(json.dumps([asdict(c) for c in found], indent=1))
+        print_json([asdict(c) for c in found])
     else:
         _print(found)
     if plot:
         from moderation.analysis.check_pages import write_check_pages
 
         page = write_check_pages(found, out, to or checks_folder(out), format_)
-        Console(markup=False, highlight=False, stderr=as_json).print(f"figures beside {page}", soft_wrap=True)
+        plain_console(stderr=as_json).print(f"figures beside {page}", soft_wrap=True)
 
 
 def _print(found: Sequence[CheckDescription]) -> None:
@@ -58,4 +58,4 @@ def _print(found: Sequence[CheckDescription]) -> None:
         cells = [f"{q:.2f}" if (q := fused.quantile(share)) is not None else "–" for share in (0.5, 0.95)]
         worst = f"{max(apart):.1%}" if apart else ""
         table.add_row(check.name, str(len(check.votes)), f"{fused.total - fused.nulls:,}", *cells, over, worst)
-    Console(markup=False, highlight=False).print(table)
+    plain_console().print(table)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from moderation.config.load import resolve_config_path
 from moderation.results.layout import document_folder
+
+from .printing import plain_console
 
 if TYPE_CHECKING:
     from moderation.analysis.inventory import Inventory
@@ -33,7 +34,7 @@ def document(
     found = take_inventory(out, policy=path, taxonomy=taxonomy, examples=examples, terms=terms)
     page = write_document(found, out, to or document_folder(out), previews=previews)
     _print(found)
-    Console(markup=False, highlight=False).print(f"inventory.json beside {page}", soft_wrap=True)
+    plain_console().print(f"inventory.json beside {page}", soft_wrap=True)
 
 
 def _print(found: Inventory) -> None:
@@ -44,4 +45,4 @@ def _print(found: Inventory) -> None:
         words = ", ".join(f"{t.term[:40]} ({t.lift:.1f}x)" for t in concept.terms[:4] if t.z >= 2)
         share = "–" if concept.share is None else f"{concept.share:.1%}"
         table.add_row(concept.name, f"{concept.found:,}", share, words)
-    Console(markup=False, highlight=False).print(table)
+    plain_console().print(table)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from moderation.config.load import resolve_config_path
+
+from .printing import plain_console
 
 
 def rejudge(
@@ -21,7 +22,7 @@ def rejudge(
     from moderation.analysis.rejudge import rejudge as judge_again  # torch only once the call is right
 
     found = judge_again(out, str(path), to)
-    console = Console(markup=False, highlight=False)
+    console = plain_console()
     counts = ", ".join(f"{n:,} {verdict}" for verdict, n in sorted(found.verdicts.items()))
     console.print(f"{found.items:,} items: {counts}")
     if found.asks:

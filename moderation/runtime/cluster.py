@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from moderation.config.model import RuntimeConfig
-from moderation.errors import FatalError
+from moderation.errors import FatalError, one_line
 
 # Encoded pictures are read by the workers and pixels never leave them; what passes through the store are plans and
 # receipts. Ray's default would take a third of the memory.
@@ -41,7 +41,7 @@ def connect(config: RuntimeConfig) -> bool:
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise FatalError(f"no Ray cluster at {address}: {' '.join(str(error).split())[:300]}") from error
+        raise FatalError(f"no Ray cluster at {address}: {one_line(error, 300)}") from error
     return False
 
 
@@ -74,7 +74,7 @@ def _start_here(options: dict[str, Any]) -> None:
         except Exception as error:  # Ray raises a bare Exception when a process of its own is late
             ray.shutdown()
             if attempt == START_ATTEMPTS:
-                raise FatalError(f"Ray does not start on this machine: {' '.join(str(error).split())}") from error
+                raise FatalError(f"Ray does not start on this machine: {one_line(error)}") from error
 
 
 def leave() -> None:

@@ -205,10 +205,8 @@ class _DriverLoop:
     def _take_back(self, worker: WorkerHandle) -> tuple[Assignment, ...]:
         """End a worker; what it had and has not answered."""
         self._settle_ready(worker)
-        assignments = tuple(worker.assignments.values())
-        worker.assignments = {}
         self.pool.remove(worker)
-        return assignments
+        return tuple(worker.assignments.values())
 
     def _replace(self, worker: WorkerHandle) -> None:
         for assignment in self._take_back(worker):

@@ -85,10 +85,11 @@ class JudgingTask:
 
     def to_json(self) -> str:
         """Configuration, policy, run and output."""
+        # Only what was set: to say `null` of an attribute is an error, even where it is the default.
         return json.dumps(
             {
                 "config": self._config.model_dump_json(),
-                "policy": self._rules.model_dump_json(by_alias=True),
+                "policy": self._rules.model_dump_json(by_alias=True, exclude_unset=True),
                 "facts": asdict(self._facts),
                 "out": self._out,
             }

@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from moderation.config.model import RuntimeConfig
+from moderation.errors import one_line
 from moderation.runtime.sizing import Resources, WorkerSize, count_workers, size_workers
 from moderation.runtime.task import WorkerTask
 from moderation.runtime.worker import MALLOC_ENV, ShardWorker
@@ -134,15 +135,15 @@ def _answer(worker: WorkerHandle, call: Any) -> WorkerAnswer:  # noqa: ANN401 - 
         value = ray.get(call)
     except RayTaskError as error:
         cause = error.cause
-        return WorkerAnswer(worker=worker, call=call, ending="raised", error=cause, detail=_one_line(cause))
+        return WorkerAnswer(worker=worker, call=call, ending="raised", error=cause, detail=_detail(cause))
     except ActorUnavailableError as error:
         # What a lost node looks like at first; a process that is gone is told as a death.
-        return WorkerAnswer(worker=worker, call=call, ending="unreachable", error=error, detail=_one_line(error))
+        return WorkerAnswer(worker=worker, call=call, ending="unreachable", error=error, detail=_detail(error))
     except RayError as error:
         # Mostly the process is gone; whatever else keeps an answer from us, a fresh worker is the remedy.
-        return WorkerAnswer(worker=worker, call=call, ending="died", error=error, detail=_one_line(error))
+        return WorkerAnswer(worker=worker, call=call, ending="died", error=error, detail=_detail(error))
     return WorkerAnswer(worker=worker, call=call, ending="done", value=value)
 
 
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+def _detail(error: BaseException) -> str:
+    return f"{type(error).__name__}: {one_line(error, 300)}"
