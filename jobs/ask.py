@@ -44,9 +44,9 @@ def _print(ranking: Ranking, kept: str | None) -> None:
     table = Table(title=f"{ranking.items:,} items, {ranking.frames:,} frames, by {', '.join(ranking.labels)}")
     for name in ("score", "verdict", "frame", "uri"):
         table.add_column(name, justify="right" if name in ("score", "frame") else "left", overflow="fold")
-    for found in ranking.found:
-        at = str(found.frame) if found.time_s is None else f"{found.frame} ({found.time_s:.1f} s)"
-        table.add_row(f"{found.score:.3f}", found.verdict or "", at, found.uri)
+    for ranked in ranking.found:
+        at = str(ranked.frame) if ranked.time_s is None else f"{ranked.frame} ({ranked.time_s:.1f} s)"
+        table.add_row(f"{ranked.score:.3f}", ranked.verdict or "", at, ranked.uri)
     console = plain_console()  # names come from strangers
     console.print(table)
     if kept:

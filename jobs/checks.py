@@ -35,23 +35,23 @@ def checks(
 
     from moderation.analysis.checks import describe_checks  # torch only once the call is right
 
-    found = describe_checks(out, path, check or ())
+    described = describe_checks(out, path, check or ())
     if as_json:
-        print_json([asdict(c) for c in found])
+        print_json([asdict(c) for c in described])
     else:
-        _print(found)
+        _print(described)
     if plot:
         from moderation.analysis.check_pages import write_check_pages
 
-        page = write_check_pages(found, out, to or checks_folder(out), format_)
+        page = write_check_pages(described, out, to or checks_folder(out), format_)
         plain_console(stderr=as_json).print(f"figures beside {page}", soft_wrap=True)
 
 
-def _print(found: Sequence[CheckDescription]) -> None:
+def _print(described: Sequence[CheckDescription]) -> None:
     table = Table()
     for name in ("check", "votes", "frames", "median", "95%", "at the threshold", "disagree"):
         table.add_column(name, justify="left" if name in ("check", "votes") else "right")
-    for check in found:
+    for check in described:
         fused = check.fused
         over = ", ".join(f"{name} {share:.1%}" for name, share in check.at_least.items())
         apart = [p.apart for p in check.pairs if p.apart is not None]

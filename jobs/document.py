@@ -31,17 +31,17 @@ def document(
     from moderation.analysis.document import write_document  # torch only once the call is right
     from moderation.analysis.inventory import take_inventory
 
-    found = take_inventory(out, policy=path, taxonomy=taxonomy, examples=examples, terms=terms)
-    page = write_document(found, out, to or document_folder(out), previews=previews)
-    _print(found)
+    inventory = take_inventory(out, policy=path, taxonomy=taxonomy, examples=examples, terms=terms)
+    page = write_document(inventory, out, to or document_folder(out), previews=previews)
+    _print(inventory)
     plain_console().print(f"inventory.json beside {page}", soft_wrap=True)
 
 
-def _print(found: Inventory) -> None:
-    table = Table(title=f"{found.items:,} items")
+def _print(inventory: Inventory) -> None:
+    table = Table(title=f"{inventory.items:,} items")
     for name in ("concept", "found", "share", "stands out among them"):
         table.add_column(name, justify="right" if name in ("found", "share") else "left", overflow="fold")
-    for concept in found.concepts:
+    for concept in inventory.concepts:
         words = ", ".join(f"{t.term[:40]} ({t.lift:.1f}x)" for t in concept.terms[:4] if t.z >= 2)
         share = "–" if concept.share is None else f"{concept.share:.1%}"
         table.add_row(concept.name, f"{concept.found:,}", share, words)

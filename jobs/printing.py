@@ -1,10 +1,9 @@
-"""What jobs print: text as it is, errors on one line, JSON, counts and spans of time."""
+"""What jobs print: text as it is, errors on one line, JSON and counts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Protocol
 
 import typer
@@ -59,8 +58,3 @@ def exit_on_too_many_errors(outcome: EndedRun) -> None:
 def counts_text(counts: Mapping[str, int]) -> str:
     """`block 1  pass 20`, or `none`."""
     return "  ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
-
-
-def span_text(seconds: float) -> str:
-    """`0:01:30`."""
-    return str(timedelta(seconds=round(seconds)))

@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .printing import counts_text, print_error, print_json, span_text
+from moderation.pages.text import span
+
+from .printing import counts_text, print_error, print_json
 
 if TYPE_CHECKING:
     from moderation.results.status import PartStatus, RunStatus
@@ -54,7 +56,7 @@ def _status_table(run_status: RunStatus) -> Table:
     table.add_row("shards", _progress(run_status.shards_done, run_status.shards_total))
     table.add_row("rate", _rate(run_status))
     age_s = run_status.last_receipt_age_s
-    table.add_row("last commit", "none yet" if age_s is None else f"{span_text(age_s)} ago")
+    table.add_row("last commit", "none yet" if age_s is None else f"{span(age_s)} ago")
     about = "" if run_status.exact else f"  (about: of {run_status.receipts_read:,} receipts)"
     table.add_row("verdicts", counts_text(run_status.verdicts) + about)
     table.add_row("errors", counts_text(run_status.errors) + about)
@@ -74,7 +76,7 @@ def _ready_to_merge(run_status: RunStatus) -> bool:
 
 def _rate(run_status: RunStatus) -> str:
     rate = f"{run_status.items_per_s:,.1f} items/s" if run_status.items_per_s is not None else "not known yet"
-    return rate if run_status.left_s is None else f"{rate}, {span_text(run_status.left_s)} left"
+    return rate if run_status.left_s is None else f"{rate}, {span(run_status.left_s)} left"
 
 
 def _progress(done: int, total: int | None) -> str:

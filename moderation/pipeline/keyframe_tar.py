@@ -118,12 +118,12 @@ def _about(item: Item, media: Media | None = None) -> bytes:
             "error_code": media.error,
             "error_detail": media.error_detail or None,
         }
-    known = {name: value for name, value in cut_from.items() if value is not None}
-    whole = _json({**item.attributes, "cut_from": known})
+    cut_from = {name: value for name, value in cut_from.items() if value is not None}
+    whole = _json({**item.attributes, "cut_from": cut_from})
     if len(whole) <= MAX_SIDECAR:
         return whole
     # A reader would leave out the whole file, and with it which video this was.
-    return _json({"cut_from": {**known, "left_out": "attributes: too large"}})
+    return _json({"cut_from": {**cut_from, "left_out": "attributes: too large"}})
 
 
 def _json(value: Mapping[str, object]) -> bytes:

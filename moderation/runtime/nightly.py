@@ -190,7 +190,7 @@ class _NightJob:
         judged = self._judge(run, committed, max_hours, max_items)
         self.lease.check()
         listing = read_listing(run.out)
-        facts = {**judged.facts, "nightly": self._facts(listing)}
+        facts = {**judged.facts, "nightly": self._summary_facts(listing)}
         if judged.partial or listing is None:
             summary = finish_run(run, judged.shard_ids, wall_s=judged.wall_s, partial=True, facts=facts)
             return self._outcome(run, summary)
@@ -234,7 +234,7 @@ class _NightJob:
             metadata=metadata,
         )
 
-    def _facts(self, listing: NightListing | None) -> dict[str, Any]:
+    def _summary_facts(self, listing: NightListing | None) -> dict[str, Any]:
         counts = dict(listing.counts) if listing is not None else {}
         return {
             "night": self.night.night_id,
@@ -250,9 +250,9 @@ class _NightJob:
         self.lease.check()
         log = open_log(self.ledger)
         at = self.night.began_at
-        facts = FinishedNight(out=run.out, format=run.config.output.format, provenance=_provenance(run), judged_at=at)
+        night = FinishedNight(out=run.out, format=run.config.output.format, provenance=_provenance(run), judged_at=at)
         # Later tables hold: what an interrupted listing had planned and a later one missed was judged all the same.
-        rows = chain(marked_rows(log, read_marks(run.out), at), judged_rows(chain(_planned(run), copies), facts))
+        rows = chain(marked_rows(log, read_marks(run.out), at), judged_rows(chain(_planned(run), copies), night))
         append(self.ledger, self.night.night_id, rows)
         storage.delete_tree(storage.join(self.ledger, "unfinished.json"))
         log = open_log(self.ledger)

@@ -33,7 +33,7 @@ class WorkerTask(Protocol):
         ...
 
     def run(self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode) -> dict[str, Any]:
-        """Do a shard and commit it; its receipt as a dict. Raises ShardError, FatalError."""
+        """Carry out a shard and commit it; its receipt as a dict. Raises ShardError, FatalError."""
         ...
 
     def probe(self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode) -> int:
