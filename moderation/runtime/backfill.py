@@ -13,8 +13,9 @@ from moderation.planning.plan import list_shards
 from moderation.planning.slices import Slice
 from moderation.results.output import check_output
 from moderation.runtime.judging_task import JudgingTask
+from moderation.runtime.prepare import prepare_run
 from moderation.runtime.resume import RunOutcome, resume_run
-from moderation.runtime.run import Run, prepare_run
+from moderation.runtime.run import Run
 from moderation.runtime.sizing import count_workers, size_workers
 
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
 from moderation import storage
-from moderation.config.canonical import canonical_json
 from moderation.config.model import Config
-from moderation.errors import FatalError, UsageError
+from moderation.errors import UsageError
 from moderation.ledger.copies import Target, write_copies
 from moderation.ledger.difference import Choice, difference
 from moderation.ledger.entry import FinishedNight, judged_rows, marked_rows
 from moderation.ledger.index import Provenance, load_index
 from moderation.ledger.listing import NightListing, Spool, read_listing, read_marks
-from moderation.ledger.store import append, compact, is_entered, open_log, should_compact
+from moderation.ledger.store import append, compact, open_log, should_compact
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import decode_shards, plan_shards, read_shard_sizes
 from moderation.results.finish import finish_run
@@ -29,29 +25,17 @@ from moderation.results.receipts import committed_ids
 from moderation.results.record import run_id_of
 from moderation.results.schema import votes_schema
 from moderation.runtime.backfill import judging_task
+from moderation.runtime.night_run import NightRun, begin_night
 from moderation.runtime.plan_run import PlanOutcome, run_plan
-from moderation.runtime.run import Run, prepare_run
+from moderation.runtime.prepare import prepare_run
+from moderation.runtime.run import Run
 from moderation.runtime.state import Stop
 from moderation.scoring.build import build_stack
 from moderation.sources import open_source
 from moderation.storage.lease import LEASE_S, Lease, hold_lease
 from moderation.types import Item, Shard
 
-_STAMP = "%Y%m%d-%H%M%S"
 _NO_WORK: Mapping[str, Any] = {"shards_this_call": 0, "items_this_call": 0, "frames_this_call": 0, "workers": []}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NightRun:
-    """One night: its id (time of its start, and a hash), and whether an earlier call began it."""
-
-    night_id: str
-    resumed: bool
-
-    @property
-    def began_at(self) -> datetime:
-        """When it was begun: by its id, so that a resumed night says the same."""
-        return datetime.strptime(self.night_id.rpartition("-")[0], _STAMP).replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +80,7 @@ def nightly(
     stop = Stop()
     with hold_lease(ledger, lease_s, lambda: stop.request("the lease was lost", 0.0)) as lease:
         while True:
-            night = _begin(base, ledger, choice, note)
+            night = begin_night(base, ledger, choice, note)
             job = _NightJob(base=base, ledger=ledger, choice=choice, night=night, lease=lease, stop=stop)
             outcome = job.run(limits.hours_left(), limits.items_left())
             limits.outcomes.append(outcome)
@@ -130,48 +114,6 @@ def _check_apart(source: str, ledger: str, out: str) -> None:
     for name, folder in (("--ledger", ledger), ("--out", out)):
         if f"{folder}/".startswith(f"{source.rstrip('/')}/"):
             raise UsageError(f"{name} {folder} lies below SOURCE {source}: every night would judge its own tables")
-
-
-def _begin(base: Run, ledger: str, choice: Choice, note: Callable[[str], None]) -> NightRun:
-    """The unfinished night of an earlier call of the same kind, or a new one."""
-    uri = storage.join(ledger, "unfinished.json")
-    call = {"out": base.out, "identity": canonical_json(base.identity), "choice": asdict(choice)}
-    unfinished = _read_unfinished(uri, call)
-    if unfinished is not None and not is_entered(ledger, unfinished.night.night_id):
-        if unfinished.call == call:
-            return unfinished.night
-        # Nothing is lost: what it did not enter is still new to tonight's difference.
-        note(
-            f"night {unfinished.night.night_id} in {unfinished.call['out']} was left unfinished by another call;"
-            " tonight begins anew"
-        )
-    now = datetime.now(UTC)
-    # Microseconds first: of two nights in one second the later one sorts behind the earlier, in OUT and in the ledger.
-    tail = f"{now.microsecond:05x}{secrets.token_hex(1)[0]}"
-    night = NightRun(night_id=f"{now.strftime(_STAMP)}-{tail}", resumed=False)
-    storage.publish(uri, json.dumps({"night": night.night_id, **call}, indent=1).encode())
-    return night
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Unfinished:
-    """A night that an earlier call began. call: what must be the same for another call to finish it."""
-
-    night: NightRun
-    call: Mapping[str, Any]
-
-
-def _read_unfinished(uri: str, call: Mapping[str, Any]) -> _Unfinished | None:
-    """What an earlier call left at `uri`; its `call` has the keys of this one's."""
-    data = storage.read_optional(uri)
-    if data is None:
-        return None
-    try:
-        record = json.loads(data)
-        earlier_call = {name: record[name] for name in call}
-        return _Unfinished(night=NightRun(night_id=str(record["night"]), resumed=True), call=earlier_call)
-    except (ValueError, KeyError, TypeError) as error:
-        raise FatalError(f"{uri} is not readable: {error}; delete it to begin a new night") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ def test_a_judging_task_is_the_same_after_its_journey() -> None:
     from moderation.policy.model import policy_hash
     from moderation.runtime.backfill import judging_task
     from moderation.runtime.judging_task import JudgingTask
-    from moderation.runtime.run import prepare_run
+    from moderation.runtime.prepare import prepare_run
 
     config = load_config(None, ["runtime.fetch_threads=3"])
     task = judging_task(prepare_run("/in", "/out", config))
@@ -68,10 +68,11 @@ def test_small_memory_changes_nothing_that_decides_a_score() -> None:
     ("modules", "heavy"),
     [
         ("moderation.runtime.keyframe_task, moderation.runtime.worker, moderation.runtime.isolated_run", {"torch"}),
+        ("moderation.runtime.keyframes", {"torch"}),
         ("moderation.runtime.driver", {"torch", "ray"}),
         ("moderation.runtime.task, moderation.runtime.sizing, moderation.runtime.keyframe_task", {"torch", "ray"}),
     ],
-    ids=["a worker that cuts keyframes", "the driver's loop", "tasks and sizes"],
+    ids=["a worker that cuts keyframes", "the job that cuts keyframes", "the driver's loop", "tasks and sizes"],
 )
 def test_what_is_not_needed_is_not_loaded(modules: str, heavy: set[str]) -> None:
     program = f"import sys, {modules}; print(*sys.modules)"
