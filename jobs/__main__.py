@@ -1,12 +1,12 @@
-"""`python -m jobs`, installed as `moderation`: one thin file a job."""
+"""`python -m jobs`, installed as `moderation`: one thin file per job."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
-from rich.console import Console
 
 from moderation.errors import ModerationError, UsageError
 
@@ -22,6 +22,7 @@ from .hashes import hashes_build, hashes_match
 from .keyframes import keyframes
 from .merge import merge
 from .nightly import nightly
+from .printing import plain_console, print_error
 from .rejudge import rejudge
 from .status import status
 from .tune_prompts import tune_prompts
@@ -68,20 +69,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(list(arguments) if arguments is not None else None)
     except UsageError as error:
-        _fail(error, 2)
+        print_error(f"error: {error}")
+        sys.exit(2)
     except ModerationError as error:
-        _fail(error, 4, "The same command resumes.")
+        print_error(f"error: {error}")
+        _exit_resumable("The same command resumes.")
     except KeyboardInterrupt:
-        _fail(None, 4, "Interrupted; the same command resumes.")
+        _exit_resumable("Interrupted; the same command resumes.")
 
 
-def _fail(error: Exception | None, code: int, advice: str = "") -> None:
-    console = Console(stderr=True, soft_wrap=True)
-    if error is not None:
-        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
-    if advice:
-        console.print(advice, markup=False, highlight=False)
-    sys.exit(code)
+def _exit_resumable(advice: str) -> NoReturn:
+    plain_console(stderr=True, soft_wrap=True).print(advice)
+    sys.exit(4)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from .options import VariantOption
+from .printing import plain_console, print_json
 
 if TYPE_CHECKING:
     from moderation.analysis.ask import Ranking
@@ -23,7 +24,7 @@ def ask(
     as_check: Annotated[
         str | None, typer.Option(help="Also write the scores, as columns <variant>.NAME beside the votes.")
     ] = None,
-    variant: Annotated[list[str] | None, typer.Option(help="Only this variant; may be repeated.")] = None,
+    variant: VariantOption = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many items to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
 ) -> None:
@@ -34,7 +35,7 @@ def ask(
     question = make_question(as_check or "question", texts, against or ())
     ranking = ask_question(out, question, limit=limit, keep=as_check is not None, only=variant or ())
     if as_json:
-        typer.echo(json.dumps(asdict(ranking), indent=1, ensure_ascii=False))
+        print_json(asdict(ranking))
     else:
         _print(ranking, out if as_check else None)
 
@@ -43,10 +44,10 @@ def _print(ranking: Ranking, kept: str | None) -> None:
     table = Table(title=f"{ranking.items:,} items, {ranking.frames:,} frames, by {', '.join(ranking.labels)}")
     for name in ("score", "verdict", "frame", "uri"):
         table.add_column(name, justify="right" if name in ("score", "frame") else "left", overflow="fold")
-    for found in ranking.found:
-        at = str(found.frame) if found.time_s is None else f"{found.frame} ({found.time_s:.1f} s)"
-        table.add_row(f"{found.score:.3f}", found.verdict or "", at, found.uri)
-    console = Console(markup=False, highlight=False)  # names come from strangers
+    for ranked in ranking.found:
+        at = str(ranked.frame) if ranked.time_s is None else f"{ranked.frame} ({ranked.time_s:.1f} s)"
+        table.add_row(f"{ranked.score:.3f}", ranked.verdict or "", at, ranked.uri)
+    console = plain_console()  # names come from strangers
     console.print(table)
     if kept:
         console.print(f"kept as {', '.join(ranking.labels)} in {kept}/asks/{ranking.question.name}/")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from moderation.config.load import resolve_config_path
 from moderation.errors import UsageError
 from moderation.results.layout import checks_folder
+
+from .printing import plain_console, print_json
 
 if TYPE_CHECKING:
     from moderation.analysis.checks import CheckDescription
@@ -35,27 +35,27 @@ def checks(
 
     from moderation.analysis.checks import describe_checks  # torch only once the call is right
 
-    found = describe_checks(out, path, check or ())
+    described = describe_checks(out, path, check or ())
     if as_json:
-        typer.echo(json.dumps([asdict(c) for c in found], indent=1))
+        print_json([asdict(c) for c in described])
     else:
-        _print(found)
+        _print(described)
     if plot:
         from moderation.analysis.check_pages import write_check_pages
 
-        page = write_check_pages(found, out, to or checks_folder(out), format_)
-        Console(markup=False, highlight=False, stderr=as_json).print(f"figures beside {page}", soft_wrap=True)
+        page = write_check_pages(described, out, to or checks_folder(out), format_)
+        plain_console(stderr=as_json).print(f"figures beside {page}", soft_wrap=True)
 
 
-def _print(found: Sequence[CheckDescription]) -> None:
+def _print(described: Sequence[CheckDescription]) -> None:
     table = Table()
     for name in ("check", "votes", "frames", "median", "95%", "at the threshold", "disagree"):
         table.add_column(name, justify="left" if name in ("check", "votes") else "right")
-    for check in found:
+    for check in described:
         fused = check.fused
         over = ", ".join(f"{name} {share:.1%}" for name, share in check.at_least.items())
         apart = [p.apart for p in check.pairs if p.apart is not None]
         cells = [f"{q:.2f}" if (q := fused.quantile(share)) is not None else "–" for share in (0.5, 0.95)]
         worst = f"{max(apart):.1%}" if apart else ""
         table.add_row(check.name, str(len(check.votes)), f"{fused.total - fused.nulls:,}", *cells, over, worst)
-    Console(markup=False, highlight=False).print(table)
+    plain_console().print(table)

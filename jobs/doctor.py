@@ -7,21 +7,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from moderation.config.load import load_config
+from .options import ConfigOption, SetOption, load_settings
 
 
 def doctor(
     uris: Annotated[
         list[str] | None, typer.Argument(metavar="[URI]...", help="Sources or outputs to reach; each is listed once.")
     ] = None,
-    config: Annotated[str | None, typer.Option(help="Configuration file, or the name of a packaged one.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key; may be repeated.")
-    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Look at versions, devices, weights, decoders, storage and space. Exit code 2 when a run would not succeed."""
-    settings = load_config(config, list(set_ or []))
+    settings = load_settings(config, set_)
 
     from moderation.doctor import diagnose, findings_as_json, render_findings  # heavy: imports torch
 

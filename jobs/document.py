@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from moderation.config.load import resolve_config_path
 from moderation.results.layout import document_folder
+
+from .printing import plain_console
 
 if TYPE_CHECKING:
     from moderation.analysis.inventory import Inventory
@@ -30,18 +31,18 @@ def document(
     from moderation.analysis.document import write_document  # torch only once the call is right
     from moderation.analysis.inventory import take_inventory
 
-    found = take_inventory(out, policy=path, taxonomy=taxonomy, examples=examples, terms=terms)
-    page = write_document(found, out, to or document_folder(out), previews=previews)
-    _print(found)
-    Console(markup=False, highlight=False).print(f"inventory.json beside {page}", soft_wrap=True)
+    inventory = take_inventory(out, policy=path, taxonomy=taxonomy, examples=examples, terms=terms)
+    page = write_document(inventory, out, to or document_folder(out), previews=previews)
+    _print(inventory)
+    plain_console().print(f"inventory.json beside {page}", soft_wrap=True)
 
 
-def _print(found: Inventory) -> None:
-    table = Table(title=f"{found.items:,} items")
+def _print(inventory: Inventory) -> None:
+    table = Table(title=f"{inventory.items:,} items")
     for name in ("concept", "found", "share", "stands out among them"):
         table.add_column(name, justify="right" if name in ("found", "share") else "left", overflow="fold")
-    for concept in found.concepts:
+    for concept in inventory.concepts:
         words = ", ".join(f"{t.term[:40]} ({t.lift:.1f}x)" for t in concept.terms[:4] if t.z >= 2)
         share = "–" if concept.share is None else f"{concept.share:.1%}"
         table.add_row(concept.name, f"{concept.found:,}", share, words)
-    Console(markup=False, highlight=False).print(table)
+    plain_console().print(table)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
-import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
+
+from .printing import print_json
+
+if TYPE_CHECKING:
+    from moderation.analysis.duplicates import Report
+    from moderation.analysis.grouped import Written
 
 
 def duplicates(
@@ -32,18 +38,25 @@ def duplicates(
     from moderation.analysis.duplicates import Nearness, find_duplicates  # imports torch: only once the call is right
     from moderation.analysis.grouped import MEMBERS, write_grouped
 
-    if members not in MEMBERS:
-        close = difflib.get_close_matches(members, MEMBERS, n=1, cutoff=0.0)
-        raise UsageError(f"--members {members!r}: must be {' or '.join(MEMBERS)}; did you mean {close[0]!r}?")
-    if members != "alone" and not write:
-        raise UsageError("--members says what --write writes: add --write")
+    _check_members(members, MEMBERS, write=write)
     nearness = Nearness(distance=distance, quality=quality, embedding=embedding, similarity=similarity, confirm=confirm)
     report = find_duplicates(out, nearness, ledger=ledger)
     written = write_grouped(out, members="inherit" if members == "inherit" else "alone") if write else None
     if as_json:
-        found: dict[str, Any] = {**asdict(report), "written": asdict(written) if written else None}
-        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
-        return
+        print_json({**asdict(report), "written": asdict(written) if written else None})
+    else:
+        _print(report, written)
+
+
+def _check_members(members: str, choices: Sequence[str], *, write: bool) -> None:
+    if members not in choices:
+        hint = did_you_mean(members, choices, cutoff=0.0)
+        raise UsageError(f"--members {members!r}: must be {' or '.join(choices)}{hint}")
+    if members != "alone" and not write:
+        raise UsageError("--members says what --write writes: add --write")
+
+
+def _print(report: Report, written: Written | None) -> None:
     counts = ", ".join(f"{count:,} by {relation}" for relation, count in report.relations.items()) or "none"
     typer.echo(f"{report.groups:,} groups among {report.items + report.earlier:,} items: {counts}")
     if report.unread:

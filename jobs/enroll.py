@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from moderation.config.load import load_config
 from moderation.errors import UsageError
+
+from .options import ConfigOption, SetOption, load_settings
+from .printing import plain_console
 
 
 def enroll(
@@ -19,20 +20,18 @@ def enroll(
         typer.Option(metavar="NAME=WEIGHT", help="Part of the face; may be repeated. Default: whole=1."),
     ] = None,
     largest: Annotated[bool, typer.Option(help="Of several faces in a picture take the largest.")] = False,
-    config: Annotated[str | None, typer.Option(help="Configuration file, or the name of a packaged one.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key; may be repeated.")
-    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
 ) -> None:
     """Make a gallery of known people; the detector `gallery` then looks for them (option `gallery`)."""
-    settings = load_config(config, list(set_ or []))
+    settings = load_settings(config, set_)
     parts = _parts(part or [])
 
     from moderation.analysis.enroll import EnrolmentOutcome
     from moderation.analysis.enroll import enroll as enroll_people  # torch only once the call is right
 
     made = enroll_people(people, out, settings, parts=parts, largest=largest)
-    console = Console(markup=False, highlight=False, soft_wrap=True)  # names come from strangers
+    console = plain_console(soft_wrap=True)  # names come from strangers
     for picture in made.pictures:
         if picture.outcome is not EnrolmentOutcome.ENROLLED:
             counted = f" ({picture.faces})" if picture.faces > 1 else ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
+
+from .printing import print_json
 
 _AS_JSON = typer.Option("--json", help="Print the result as JSON.")
 
@@ -15,7 +16,7 @@ def hashes_build(
     lists: Annotated[list[str], typer.Argument(help="Lists to read: paths or URIs, all of one form.")],
     out: Annotated[str, typer.Option("--out", help="The file to write.")],
     exchange: Annotated[
-        str, typer.Option(help="Their form: csv (with a header), hex, vpdq (one file a video), threatexchange.")
+        str, typer.Option(help="Their form: csv (with a header), hex, vpdq (one file per video), threatexchange.")
     ] = "csv",
     label: Annotated[str, typer.Option(help="What entries without a label of their own are called.")] = "known",
     as_json: Annotated[bool, _AS_JSON] = False,
@@ -25,15 +26,12 @@ def hashes_build(
 
     built = build_list(lists, out, exchange=exchange, label=label)
     if as_json:
-        typer.echo(json.dumps(asdict(built), indent=1, ensure_ascii=False))
+        print_json(asdict(built))
         return
-    told = f"{built.entries:,} hashes, {len(built.labels):,} labels"
-    left = [
-        f"{count:,} {what}"
-        for count, what in ((built.repeated, "repeated"), (built.skipped, "of other types"))
-        if count
-    ]
-    typer.echo(f"{told}{' (' + ', '.join(left) + ' left out)' if left else ''}")
+    left_out = {"repeated": built.repeated, "of other types": built.skipped}
+    remarks = ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count)
+    remark = f" ({remarks} left out)" if remarks else ""
+    typer.echo(f"{built.entries:,} hashes, {len(built.labels):,} labels{remark}")
     typer.echo(f"options: {{list: {built.uri}, sha256: {built.sha256}}}")
 
 
@@ -50,6 +48,6 @@ def hashes_match(
 
     matched = match_run(out, known, sha256, distance=distance, quality=quality)
     if as_json:
-        typer.echo(json.dumps(asdict(matched), indent=1, ensure_ascii=False))
+        print_json(asdict(matched))
         return
     typer.echo(f"{matched.items_matched:,} of {matched.items:,} items match; {matched.uri}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
+
+from .printing import print_json
 
 
 def merge(
@@ -20,7 +21,7 @@ def merge(
 
     summary = merge_slices(out, prune=prune)
     if as_json:
-        typer.echo(json.dumps(summary, indent=1, ensure_ascii=False))
+        print_json(summary)
         return
     counts = "  ".join(f"{verdict} {count:,}" for verdict, count in summary["verdicts"].items())
     typer.echo(f"{len(summary['slices'])} slices, {summary['shards']:,} shards, {summary['items']:,} items: {counts}")

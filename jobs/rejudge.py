@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from moderation.config.load import resolve_config_path
+
+from .printing import plain_console
 
 
 def rejudge(
@@ -20,12 +21,12 @@ def rejudge(
 
     from moderation.analysis.rejudge import rejudge as judge_again  # torch only once the call is right
 
-    found = judge_again(out, str(path), to)
-    console = Console(markup=False, highlight=False)
-    counts = ", ".join(f"{n:,} {verdict}" for verdict, n in sorted(found.verdicts.items()))
-    console.print(f"{found.items:,} items: {counts}")
-    if found.asks:
-        console.print(f"with the questions asked afterwards: {', '.join(found.asks)}")
-    for (before, after), n in sorted(found.moved.items()):
+    rejudged = judge_again(out, str(path), to)
+    console = plain_console()
+    counts = ", ".join(f"{n:,} {verdict}" for verdict, n in sorted(rejudged.verdicts.items()))
+    console.print(f"{rejudged.items:,} items: {counts}")
+    if rejudged.asks:
+        console.print(f"with the questions asked afterwards: {', '.join(rejudged.asks)}")
+    for (before, after), n in sorted(rejudged.moved.items()):
         console.print(f"  {before} -> {after}: {n:,}")
     console.print(f"written to {to}/verdicts/")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from moderation.pages.text import span
+
+from .printing import counts_text, print_error, print_json
 
 if TYPE_CHECKING:
     from moderation.results.status import PartStatus, RunStatus
@@ -23,46 +25,58 @@ def status(
     """Say how far the run in OUT is, at what rate, and with which errors. The cluster is not touched."""
     from moderation.results.status import read_status
 
-    found = read_status(out, now_s=time.time())
+    run_status = read_status(out, now_s=time.time())
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False))
-        return
-    _print_status(found)
+        print_json(asdict(run_status))
+    else:
+        _print_status(run_status)
 
 
-def _print_status(found: RunStatus) -> None:
+def _print_status(run_status: RunStatus) -> None:
     console = Console()
-    table = Table(title=f"run {found.run_id or '(not begun)'}: {found.state}", show_header=False)
-    table.add_row("items", _progress(found.items_done, found.items_total))
-    if found.items_copied:
-        table.add_row("copied", f"{found.items_copied:,} more, by content that was judged before")
-    table.add_row("shards", _progress(found.shards_done, found.shards_total))
-    rate = f"{found.items_per_s:,.1f} items/s" if found.items_per_s is not None else "not known yet"
-    left = f", {_span(found.left_s)} left" if found.left_s is not None else ""
-    table.add_row("rate", rate + left)
-    age = found.last_receipt_age_s
-    table.add_row("last commit", "none yet" if age is None else f"{_span(age)} ago")
-    about = "" if found.exact else f"  (about: of {found.receipts_read:,} receipts)"
-    for name, counts in (("verdicts", found.verdicts), ("errors", found.errors)):
-        table.add_row(name, ("  ".join(f"{k} {n:,}" for k, n in counts.items()) or "none") + about)
-    for part in found.parts:
-        if part.slice is not None:
-            table.add_row(f"slice {part.slice}", _part(part))
-    if found.slices_missing:
-        table.add_row("not begun", f"slices {', '.join(found.slices_missing)}")
-    console.print(table)
-    for part in found.parts:
+    console.print(_status_table(run_status))
+    for part in run_status.parts:
         if part.error:
-            console.print(f"{part.slice or 'run'}: {part.error}", style="bold red", markup=False, highlight=False)
-    if found.seems_stuck:
-        console.print(
+            print_error(f"{part.slice or 'run'}: {part.error}", console)
+    if run_status.seems_stuck:
+        print_error(
             "It says that it runs, but has committed nothing for 15 minutes: is the job still there? The same command"
             " goes on with it.",
-            style="bold red",
+            console,
         )
-    every = all(p.state == "done" for p in found.parts) and not found.slices_missing
-    if every and any(p.slice is not None for p in found.parts) and not found.merged:
-        console.print(f"All slices are done: moderation merge {found.out}", markup=False, highlight=False)
+    if _ready_to_merge(run_status):
+        console.print(f"All slices are done: moderation merge {run_status.out}", markup=False, highlight=False)
+
+
+def _status_table(run_status: RunStatus) -> Table:
+    table = Table(title=f"run {run_status.run_id or '(not begun)'}: {run_status.state}", show_header=False)
+    table.add_row("items", _progress(run_status.items_done, run_status.items_total))
+    if run_status.items_copied:
+        table.add_row("copied", f"{run_status.items_copied:,} more, by content that was judged before")
+    table.add_row("shards", _progress(run_status.shards_done, run_status.shards_total))
+    table.add_row("rate", _rate(run_status))
+    age_s = run_status.last_receipt_age_s
+    table.add_row("last commit", "none yet" if age_s is None else f"{span(age_s)} ago")
+    about = "" if run_status.exact else f"  (about: of {run_status.receipts_read:,} receipts)"
+    table.add_row("verdicts", counts_text(run_status.verdicts) + about)
+    table.add_row("errors", counts_text(run_status.errors) + about)
+    for part in run_status.parts:
+        if part.slice is not None:
+            table.add_row(f"slice {part.slice}", _slice_progress(part))
+    if run_status.slices_missing:
+        table.add_row("not begun", f"slices {', '.join(run_status.slices_missing)}")
+    return table
+
+
+def _ready_to_merge(run_status: RunStatus) -> bool:
+    sliced = any(p.slice is not None for p in run_status.parts)
+    done = all(p.state == "done" for p in run_status.parts) and not run_status.slices_missing
+    return sliced and done and not run_status.merged
+
+
+def _rate(run_status: RunStatus) -> str:
+    rate = f"{run_status.items_per_s:,.1f} items/s" if run_status.items_per_s is not None else "not known yet"
+    return rate if run_status.left_s is None else f"{rate}, {span(run_status.left_s)} left"
 
 
 def _progress(done: int, total: int | None) -> str:
@@ -71,10 +85,6 @@ def _progress(done: int, total: int | None) -> str:
     return f"{done:,} of {total:,}" + (f" ({done / total:.1%})" if total else "")
 
 
-def _part(part: PartStatus) -> str:
+def _slice_progress(part: PartStatus) -> str:
     listing = "" if part.listing_ended else "+, listing"
     return f"{part.state or 'not begun'}  {part.items_done:,} of {part.items:,}{listing} items"
-
-
-def _span(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from moderation.config.load import load_config
+from .options import SetOption, VariantOption, load_settings
+from .printing import plain_console
 
 if TYPE_CHECKING:
     from moderation.training.prompts.run import TuningOutcome
@@ -43,15 +43,13 @@ def tune_prompts(
     rule: Annotated[
         list[str] | None, typer.Option(help="Classes from ratings: 'offensive: moral_mean < 2.5'; may be repeated.")
     ] = None,
-    variant: Annotated[list[str] | None, typer.Option(help="Only this variant; may be repeated.")] = None,
+    variant: VariantOption = None,
     licence: Annotated[str, typer.Option(help="Of the labelled pictures, for the record.")] = "unknown",
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings; default: the cache folder.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key; may be repeated.")
-    ] = None,
+    set_: SetOption = None,
 ) -> None:
     """Learn what stands for the words of CHECK from labelled pictures, and say what it gained."""
-    settings = load_config(config, list(set_ or []))
+    settings = load_settings(config, set_)
 
     from moderation import storage
     from moderation.training.prompts.curve import parse_shots
@@ -86,7 +84,7 @@ def tune_prompts(
 def _print(outcome: TuningOutcome) -> None:
     data = outcome.data
     counted = ", ".join(f"{n:,} {name}" for name, n in data.classes.items())
-    console = Console(markup=False, highlight=False)  # names come from strangers
+    console = plain_console()  # names come from strangers
     if not console.is_terminal:
         console.width = 60 + 16 * len(outcome.names)  # a log has no edge to fold at
     console.print(f"{data.pictures:,} labelled pictures ({counted}); {data.computed:,} embedded now")

@@ -42,3 +42,8 @@ class FatalError(ModerationError):
 
 class UsageError(FatalError):
     """The call or its configuration is wrong; raised before any work starts."""
+
+
+def one_line(error: BaseException, max_chars: int | None = None) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())[:max_chars]

@@ -11,15 +11,15 @@ from typing import Any
 import ray
 
 from moderation.config.model import RuntimeConfig
-from moderation.errors import FatalError
+from moderation.errors import FatalError, one_line
 
 # Encoded pictures are read by the workers and pixels never leave them; what passes through the store are plans and
 # receipts. Ray's default would take a third of the memory.
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 START_ATTEMPTS = 4
 # A head that has just been started listens within seconds; Ray itself would go on asking for two minutes.
-_KNOCKS = 4
-_KNOCK_S = 3.0
+_CONNECT_ATTEMPTS = 4
+_CONNECT_TIMEOUT_S = 3.0
 
 
 def connect(config: RuntimeConfig) -> bool:
@@ -37,34 +37,34 @@ def connect(config: RuntimeConfig) -> bool:
     if not address:
         _start_here(options)
         return True
-    _knock(address)
+    _check_listening(address)
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise FatalError(f"no Ray cluster at {address}: {' '.join(str(error).split())[:300]}") from error
+        raise FatalError(f"no Ray cluster at {address}: {one_line(error, 300)}") from error
     return False
 
 
-def _knock(address: str) -> None:
+def _check_listening(address: str) -> None:
     """Raises FatalError when nobody listens at `host:port`; other spellings are Ray's to resolve."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         return
-    for attempt in range(1, _KNOCKS + 1):
+    for attempt in range(1, _CONNECT_ATTEMPTS + 1):
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
             return
         except (OSError, OverflowError) as error:
-            if attempt == _KNOCKS:
+            if attempt == _CONNECT_ATTEMPTS:
                 raise FatalError(f"no Ray cluster at {address}: {error}") from error
-            time.sleep(_KNOCK_S / 2)
+            time.sleep(_CONNECT_TIMEOUT_S / 2)
 
 
 def _start_here(options: dict[str, Any]) -> None:
     # On a busy machine Ray's own processes may not answer each other in time; its waits are short and not all of
     # them can be set, so it is asked again.
     os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
-    # Ray would start a process a core ahead of need; our actors bring an environment of their own and can't use them.
+    # Ray would start one process per core ahead of need; our actors bring an environment of their own and need others.
     os.environ.setdefault("RAY_enable_worker_prestart", "0")
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     for attempt in range(1, START_ATTEMPTS + 1):
@@ -74,7 +74,7 @@ def _start_here(options: dict[str, Any]) -> None:
         except Exception as error:  # Ray raises a bare Exception when a process of its own is late
             ray.shutdown()
             if attempt == START_ATTEMPTS:
-                raise FatalError(f"Ray does not start on this machine: {' '.join(str(error).split())}") from error
+                raise FatalError(f"Ray does not start on this machine: {one_line(error)}") from error
 
 
 def leave() -> None:

@@ -1,39 +1,61 @@
-"""`python -m moderation.runtime.isolated_run PLAN CONFIG POLICY THREADS SECONDS`: judge a few items, and perhaps die.
+"""An isolated run: a few items in a process of its own, which may die of them.
 
-The worker reads how it ended from the exit status: that names the signal, which Ray does not say.
+`python -m moderation.runtime.isolated_run MODULE:TASK SETTINGS PLAN THREADS SECONDS` is that process. Its exit status
+names the signal that ended it, which Ray does not say.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 import signal
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from moderation.config.model import Config
-from moderation.pipeline.items import moderate_items
-from moderation.pipeline.pools import make_pools
-from moderation.planning.plan import decode_shards
-from moderation.policy.bind import bind
-from moderation.policy.model import Policy
-from moderation.runtime.worker import set_threads
-from moderation.scoring.build import build_stack
+from moderation.planning.plan import decode_shards, encode_shards
+from moderation.runtime.bisection import SURVIVED, TIMED_OUT
+from moderation.runtime.task import WorkerTask
+from moderation.types import Shard
+
+LOAD_TIMEOUT_S = 300.0  # for imports and the task's loading, before the clock of the items starts
 
 
-def main(plan: str, config_file: str, policy_file: str, threads: str, seconds: str) -> None:
-    """Moderate the items of a plan; nothing is written."""
-    config = Config.model_validate_json(Path(config_file).read_text(encoding="utf-8"))
-    set_threads(int(threads))
-    stack = build_stack(config)
-    stack.load()
-    rules = Policy.model_validate_json(Path(policy_file).read_text(encoding="utf-8"))
-    policy = bind(rules, stack.labels, gated=stack.gated, disabled=stack.disabled)
-    pools = make_pools(config, 1)
+def run_isolated(task: WorkerTask, shard: Shard, *, threads: int, timeout_s: float) -> str:
+    """How a process ends on these items: a signal's name, `exit code N`, `timeout`, or `survived`."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings, plan = Path(folder) / "task.json", Path(folder) / "plan.parquet"
+        settings.write_text(task.to_json(), encoding="utf-8")
+        plan.write_bytes(encode_shards([shard]))
+        name = f"{type(task).__module__}:{type(task).__qualname__}"
+        module = "moderation.runtime.isolated_run"
+        command = [sys.executable, "-m", module, name, str(settings), str(plan), str(threads), str(timeout_s)]
+        try:
+            ended = subprocess.run(command, timeout=timeout_s + LOAD_TIMEOUT_S, capture_output=True, check=False)
+        except subprocess.TimeoutExpired:
+            return TIMED_OUT
+    return _ending(ended.returncode)
+
+
+def _ending(exit_status: int) -> str:
+    if exit_status == -signal.SIGALRM:
+        return TIMED_OUT
+    if exit_status < 0:
+        return signal.Signals(-exit_status).name
+    return SURVIVED if exit_status == 0 else f"exit code {exit_status}"
+
+
+def main(name: str, settings: str, plan: str, threads: str, seconds: str) -> None:
+    """Go through the items of a plan; nothing is written."""
+    module, _, class_name = name.partition(":")
+    task_class: type[WorkerTask] = getattr(importlib.import_module(module), class_name)
+    task = task_class.from_json(Path(settings).read_text(encoding="utf-8"))
+    task.load(int(threads))
     # Its own end, should the worker that waits for it be gone.
     signal.alarm(max(1, math.ceil(float(seconds))))
     for shard in decode_shards(Path(plan).read_bytes()):
-        for _ in moderate_items(shard.items, config=config, stack=stack, policy=policy, pools=pools):
-            pass
+        task.probe(shard, {}, "small")
 
 
 if __name__ == "__main__":

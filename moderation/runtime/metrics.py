@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
-from moderation.runtime.shard_queue import Feed
+from moderation.runtime.shard_queue import PlanCounts
 
 
 class Meters:
@@ -38,40 +38,42 @@ class Meters:
         self._done = 0
         self._workers = 0
 
-    def shard_done(self, receipt: Mapping[str, Any], feed: Feed) -> None:
+    def shard_done(self, receipt: Mapping[str, Any], planned: PlanCounts) -> None:
         """Count a receipt."""
         counts: Mapping[str, int] = receipt["counts"]
         self._items.inc(receipt["rows_in"], self._run)
         self._shards.inc(1, self._run)
         _add(self._frames, counts.get("frames", 0), self._run)
         _add(self._bytes, receipt["bytes_read"], self._run)
+        self._count_seconds(receipt)
+        self._count_verdicts(counts)
+        self._done += 1
+        self._queue.set(max(0, planned.shards - planned.committed_shards - self._done), self._run)
+        if self._began_s is not None and self._workers:
+            elapsed_s = max(time.monotonic() - self._began_s, 1e-3)
+            self._busy.set(min(1.0, self._scored_s / elapsed_s / self._workers), self._run)
+
+    def _count_seconds(self, receipt: Mapping[str, Any]) -> None:
         for step, seconds in receipt["seconds"].items():
             _add(self._seconds, seconds, {**self._run, "step": step})
         for key, seconds in receipt.get("waits", {}).items():
             step, _, wait = key.partition(":")
             _add(self._waits, seconds, {**self._run, "step": step, "wait": wait})
+        self._scored_s += receipt["seconds"].get("score", 0.0)
+
+    def _count_verdicts(self, counts: Mapping[str, int]) -> None:
+        undecided = {verdict: counts.get(f"verdict:{verdict}", 0) for verdict in ("block", "review", "pass")}
         for key, count in counts.items():
             kind, _, rest = key.partition(":")
             if kind == "check":
                 check, _, verdict = rest.rpartition(":")
+                undecided[verdict] -= count
                 _add(self._verdicts, count, {**self._run, "check": check, "verdict": verdict})
             elif kind == "error":
                 _add(self._errors, count, {**self._run, "code": rest})
-        for verdict in ("block", "review", "pass"):
-            # Those that no check decided: errors, and the policy's default.
-            by_check = sum(n for k, n in counts.items() if k.startswith("check:") and k.endswith(f":{verdict}"))
-            _add(
-                self._verdicts,
-                counts.get(f"verdict:{verdict}", 0) - by_check,
-                {**self._run, "check": "", "verdict": verdict},
-            )
-        self._done += 1
-        planned = feed.planned
-        self._queue.set(max(0, planned.shards - planned.committed_shards - self._done), self._run)
-        self._scored_s += receipt["seconds"].get("score", 0.0)
-        if self._began_s is not None and self._workers:
-            elapsed = max(time.monotonic() - self._began_s, 1e-3)
-            self._busy.set(min(1.0, self._scored_s / elapsed / self._workers), self._run)
+        # Those that no check decided: errors, and the policy's default.
+        for verdict, count in undecided.items():
+            _add(self._verdicts, count, {**self._run, "check": "", "verdict": verdict})
 
     def note(self, event: str, message: str, **facts: object) -> None:
         """Count what had to be done again."""

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any
 
 from moderation import storage
-from moderation.config.canonical import canonical_json
 from moderation.config.model import Config
-from moderation.errors import FatalError, UsageError
+from moderation.errors import UsageError
 from moderation.ledger.copies import Target, write_copies
 from moderation.ledger.difference import Choice, difference
 from moderation.ledger.entry import FinishedNight, judged_rows, marked_rows
 from moderation.ledger.index import Provenance, load_index
 from moderation.ledger.listing import NightListing, Spool, read_listing, read_marks
-from moderation.ledger.store import append, compact, is_entered, open_log, should_compact
+from moderation.ledger.store import append, compact, open_log, should_compact
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import decode_shards, plan_shards, read_shard_sizes
 from moderation.results.finish import finish_run
@@ -28,36 +24,25 @@ from moderation.results.output import check_output, nothing_left
 from moderation.results.receipts import committed_ids
 from moderation.results.record import run_id_of
 from moderation.results.schema import votes_schema
-from moderation.runtime.backfill import Judged, judge_plan
-from moderation.runtime.run import Run, prepare_run
+from moderation.runtime.backfill import judging_task
+from moderation.runtime.night_run import NightRun, begin_night
+from moderation.runtime.plan_run import PlanOutcome, run_plan
+from moderation.runtime.prepare import prepare_run
+from moderation.runtime.run import Run
 from moderation.runtime.state import Stop
 from moderation.scoring.build import build_stack
 from moderation.sources import open_source
 from moderation.storage.lease import LEASE_S, Lease, hold_lease
 from moderation.types import Item, Shard
 
-_STAMP = "%Y%m%d-%H%M%S"
 _NO_WORK: Mapping[str, Any] = {"shards_this_call": 0, "items_this_call": 0, "frames_this_call": 0, "workers": []}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Night:
-    """One night: its id (time of its start, and a hash), and whether an earlier call began it."""
-
-    night_id: str
-    resumed: bool
-
-    @property
-    def began_at(self) -> datetime:
-        """When it was begun: by its id, so that a resumed night says the same."""
-        return datetime.strptime(self.night_id.rpartition("-")[0], _STAMP).replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightOutcome:
     """How a night ended."""
 
-    night: Night
+    night: NightRun
     out: str
     summary: Mapping[str, Any]
     partial: bool
@@ -91,24 +76,37 @@ def nightly(
     ledger, out = storage.canonical(ledger).rstrip("/"), storage.canonical(out).rstrip("/")
     base = prepare_run(source, out, config)
     _check_apart(base.source, ledger, out)
-    ends_s = None if max_hours is None else time.monotonic() + max_hours * 3600
+    limits = _Limits(ends_s=None if max_hours is None else time.monotonic() + max_hours * 3600, max_items=max_items)
     stop = Stop()
-    outcomes: list[NightOutcome] = []
     with hold_lease(ledger, lease_s, lambda: stop.request("the lease was lost", 0.0)) as lease:
         while True:
-            night = _begin(base, ledger, choice, note)
-            job = _Job(base=base, ledger=ledger, choice=choice, night=night, lease=lease, stop=stop)
-            hours = None if ends_s is None else max(0.0, ends_s - time.monotonic()) / 3600
-            outcome = job.run(hours, None if max_items is None else max(0, max_items - _items(outcomes)))
-            outcomes.append(outcome)
-            over = ends_s is not None and time.monotonic() >= ends_s
-            enough = max_items is not None and _items(outcomes) >= max_items
-            if outcome.partial or not night.resumed or over or enough:
-                return outcomes
+            night = begin_night(base, ledger, choice, note)
+            job = _NightJob(base=base, ledger=ledger, choice=choice, night=night, lease=lease, stop=stop)
+            outcome = job.run(limits.hours_left(), limits.items_left())
+            limits.outcomes.append(outcome)
+            if outcome.partial or not night.resumed or limits.reached():
+                return limits.outcomes
 
 
-def _items(outcomes: list[NightOutcome]) -> int:
-    return sum(int(o.summary.get("items_this_call", 0)) for o in outcomes)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limits:
+    """How long a call may go on, and how many items it may judge, over all of its nights."""
+
+    ends_s: float | None
+    max_items: int | None
+    outcomes: list[NightOutcome] = field(default_factory=list)
+
+    def hours_left(self) -> float | None:
+        return None if self.ends_s is None else max(0.0, self.ends_s - time.monotonic()) / 3600
+
+    def items_left(self) -> int | None:
+        return None if self.max_items is None else max(0, self.max_items - self._items())
+
+    def reached(self) -> bool:
+        return self.hours_left() == 0.0 or self.items_left() == 0
+
+    def _items(self) -> int:
+        return sum(int(o.summary.get("items_this_call", 0)) for o in self.outcomes)
 
 
 def _check_apart(source: str, ledger: str, out: str) -> None:
@@ -118,37 +116,12 @@ def _check_apart(source: str, ledger: str, out: str) -> None:
             raise UsageError(f"{name} {folder} lies below SOURCE {source}: every night would judge its own tables")
 
 
-def _begin(base: Run, ledger: str, choice: Choice, note: Callable[[str], None]) -> Night:
-    """The unfinished night of an earlier call of the same kind, or a new one."""
-    uri = storage.join(ledger, "unfinished.json")
-    wanted = {"out": base.out, "identity": canonical_json(base.identity), "choice": asdict(choice)}
-    data = storage.read_optional(uri)
-    if data is not None:
-        try:
-            found = json.loads(data)
-            before = {name: found[name] for name in wanted}
-            night = Night(night_id=str(found["night"]), resumed=True)
-        except (ValueError, KeyError, TypeError) as error:
-            raise FatalError(f"{uri} is not readable: {error}; delete it to begin a new night") from error
-        if not is_entered(ledger, night.night_id):
-            if before == wanted:
-                return night
-            # Nothing is lost: what it did not enter is still new to tonight's difference.
-            note(f"night {night.night_id} in {before['out']} was left unfinished by another call; tonight begins anew")
-    now = datetime.now(UTC)
-    # Microseconds first: of two nights in one second the later one sorts behind the earlier, in OUT and in the ledger.
-    tail = f"{now.microsecond:05x}{secrets.token_hex(1)[0]}"
-    night = Night(night_id=f"{now.strftime(_STAMP)}-{tail}", resumed=False)
-    storage.publish(uri, json.dumps({"night": night.night_id, **wanted}, indent=1).encode())
-    return night
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
+class _NightJob:
     base: Run
     ledger: str
     choice: Choice
-    night: Night
+    night: NightRun
     lease: Lease
     stop: Stop
 
@@ -159,9 +132,9 @@ class _Job:
         judged = self._judge(run, committed, max_hours, max_items)
         self.lease.check()
         listing = read_listing(run.out)
-        facts = {**judged.facts, "nightly": self._facts(listing)}
+        facts = {**judged.facts, "nightly": self._summary_facts(listing)}
         if judged.partial or listing is None:
-            summary = finish_run(run, judged.ids, wall_s=judged.wall_s, partial=True, facts=facts)
+            summary = finish_run(run, judged.shard_ids, wall_s=judged.wall_s, partial=True, facts=facts)
             return self._outcome(run, summary)
         copies = write_copies(self._target(run), listing, _planned(run), committed_ids(run.out))
         ids = [*(read_shard_sizes(plan_uri(run.home)) or ()), *(shard.shard_id for shard in copies)]
@@ -169,23 +142,29 @@ class _Job:
         self._enter(run, copies)
         return self._outcome(run, summary)
 
-    def _judge(self, run: Run, committed: set[str], max_hours: float | None, max_items: int | None) -> Judged:
+    def _judge(self, run: Run, committed: set[str], max_hours: float | None, max_items: int | None) -> PlanOutcome:
         if nothing_left(run, committed):
-            return Judged(ids=[], wall_s=0.0, partial=False, facts=_NO_WORK)
+            return PlanOutcome(shard_ids=[], wall_s=0.0, partial=False, facts=_NO_WORK)
         began_s = time.monotonic()
         # The first shard before Ray starts: most nights of most sources there is none, and no cluster is needed.
         shards = plan_shards(run.source, run.home, run.config, open_items=lambda: self._open_difference(run))
-        first = next(shards, None)
-        if first is None:
-            return Judged(ids=[], wall_s=time.monotonic() - began_s, partial=False, facts=_NO_WORK)
-        return judge_plan(
-            run, chain([first], shards), committed, max_hours=max_hours, max_items=max_items, stop=self.stop
+        first_shard = next(shards, None)
+        if first_shard is None:
+            return PlanOutcome(shard_ids=[], wall_s=time.monotonic() - began_s, partial=False, facts=_NO_WORK)
+        return run_plan(
+            run,
+            judging_task(run),
+            chain([first_shard], shards),
+            committed,
+            max_hours=max_hours,
+            max_items=max_items,
+            stop=self.stop,
         )
 
     def _open_difference(self, run: Run) -> Iterator[Item]:
         listing = open_source(run.source, run.config.source)
-        facts, log = _ledger_facts(run), open_log(self.ledger)
-        return difference(listing, load_index(log, facts), log, facts, self.choice, Spool(run.out))
+        provenance, log = _provenance(run), open_log(self.ledger)
+        return difference(listing, load_index(log, provenance), log, provenance, self.choice, Spool(run.out))
 
     def _target(self, run: Run) -> Target:
         stack, metadata = build_stack(run.config), run.facts.metadata()
@@ -197,7 +176,7 @@ class _Job:
             metadata=metadata,
         )
 
-    def _facts(self, listing: NightListing | None) -> dict[str, Any]:
+    def _summary_facts(self, listing: NightListing | None) -> dict[str, Any]:
         counts = dict(listing.counts) if listing is not None else {}
         return {
             "night": self.night.night_id,
@@ -213,9 +192,9 @@ class _Job:
         self.lease.check()
         log = open_log(self.ledger)
         at = self.night.began_at
-        facts = FinishedNight(out=run.out, format=run.config.output.format, provenance=_ledger_facts(run), judged_at=at)
+        night = FinishedNight(out=run.out, format=run.config.output.format, provenance=_provenance(run), judged_at=at)
         # Later tables hold: what an interrupted listing had planned and a later one missed was judged all the same.
-        rows = chain(marked_rows(log, read_marks(run.out), at), judged_rows(chain(_planned(run), copies), facts))
+        rows = chain(marked_rows(log, read_marks(run.out), at), judged_rows(chain(_planned(run), copies), night))
         append(self.ledger, self.night.night_id, rows)
         storage.delete_tree(storage.join(self.ledger, "unfinished.json"))
         log = open_log(self.ledger)
@@ -233,14 +212,14 @@ class _Job:
         )
 
 
-def _run_of(base: Run, ledger: str, night: Night) -> Run:
+def _run_of(base: Run, ledger: str, night: NightRun) -> Run:
     """The run of one night: an identity and a folder of its own below OUT."""
     identity = {**base.identity, "ledger": ledger, "night": night.night_id}
     out = storage.join(base.out, night.night_id)
     return replace(base, out=out, home=out, identity=identity, facts=replace(base.facts, run_id=run_id_of(identity)))
 
 
-def _ledger_facts(run: Run) -> Provenance:
+def _provenance(run: Run) -> Provenance:
     return Provenance(
         source=run.source, stack_fingerprint=run.facts.stack_fingerprint, policy_hash=run.facts.policy_hash
     )

@@ -1,4 +1,4 @@
-"""What a run says while it runs: a bar on a terminal, else one JSON line a shard; both on standard error."""
+"""What a run says while it runs: a bar on a terminal, else one JSON line per shard; both on standard error."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from moderation.runtime.shard_queue import Feed
+from moderation.runtime.shard_queue import PlanCounts
 from moderation.runtime.state import Progress as ProgressProtocol
 
 _QUIET = frozenset({"worker", "search"})  # said in the log, not above the bar
 
 
 class LineProgress:
-    """Structured log: a JSON object a line with time, level, run, event and the ids of what it is about."""
+    """Structured log: one JSON object per line with time, level, run, event and the ids of what it is about."""
 
     def __init__(self, run_id: str, stream: IO[str] | None = None) -> None:
         self._run_id = run_id
@@ -37,11 +37,10 @@ class LineProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         return None
 
-    def shard_done(self, receipt: Mapping[str, Any], feed: Feed) -> None:
+    def shard_done(self, receipt: Mapping[str, Any], planned: PlanCounts) -> None:
         """One line: the shard, its rows, its verdicts, its seconds by step, how far the run is."""
         self._items += int(receipt["rows_in"])
         self._shards += 1
-        planned = feed.planned
         counts = receipt["counts"]
         self._write(
             "info",
@@ -70,7 +69,7 @@ class LineProgress:
 
 
 class BarProgress:
-    """A bar with items a second and the time left; what goes wrong is said above it."""
+    """A bar with items per second and the time left; what goes wrong is said above it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -97,9 +96,8 @@ class BarProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._bar.stop()
 
-    def shard_done(self, receipt: Mapping[str, Any], feed: Feed) -> None:
+    def shard_done(self, receipt: Mapping[str, Any], planned: PlanCounts) -> None:
         """Move the bar."""
-        planned = feed.planned
         self._items += int(receipt["rows_in"])
         for key, count in receipt["counts"].items():
             if key.startswith("verdict:"):
@@ -128,20 +126,20 @@ class BarProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class Several:
-    """Tells each of several."""
+class ProgressGroup:
+    """Tells each of its members."""
 
-    told: tuple[ProgressProtocol, ...]
+    members: tuple[ProgressProtocol, ...]
 
-    def shard_done(self, receipt: Mapping[str, Any], feed: Feed) -> None:
+    def shard_done(self, receipt: Mapping[str, Any], planned: PlanCounts) -> None:
         """A shard is committed."""
-        for one in self.told:
-            one.shard_done(receipt, feed)
+        for member in self.members:
+            member.shard_done(receipt, planned)
 
     def note(self, event: str, message: str, **facts: object) -> None:
         """Something that the one who reads the log at night should know."""
-        for one in self.told:
-            one.note(event, message, **facts)
+        for member in self.members:
+            member.note(event, message, **facts)
 
 
 def make_progress(run_id: str) -> BarProgress | LineProgress:

@@ -1,18 +1,14 @@
-"""A run before it starts: what it reads, by which stack and policy it judges, and its id."""
+"""A run: what it reads, how it judges, where it writes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from moderation import storage
 from moderation.config.model import Config
-from moderation.planning.slices import Slice, slice_home
-from moderation.policy.bind import BoundPolicy, bind
-from moderation.policy.model import Policy, load_policy, policy_hash
-from moderation.results.record import Output, RunFacts, run_id_of
-from moderation.scoring.build import build_stack
-from moderation.scoring.stack import Stack
+from moderation.planning.slices import Slice
+from moderation.policy.model import Policy, load_policy
+from moderation.results.record import Output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,46 +20,6 @@ class Run(Output):
     part: Slice | None = None
 
 
-def prepare_run(source: str, out: str, config: Config, limit: int | None = None, part: Slice | None = None) -> Run:
-    """Check everything that can be wrong before any work starts. Reads the policy, loads no weights, writes nothing.
-
-    The id is a hash of what decides the rows, so that the same call writes the same bytes anywhere; a slice has the
-    id of the whole.
-    Raises UsageError.
-    """
-    source, out = storage.canonical(source), storage.canonical(out).rstrip("/")
-    stack = build_stack(config)
-    policy = load_policy_of(config)
-    bind_policy(policy, stack)
-    identity = {
-        "source": source,
-        "limit": limit,
-        "source_config": config.source.model_dump(mode="json"),
-        "shards": config.shards.model_dump(mode="json"),
-        "media": config.media.model_dump(mode="json"),
-        "output": config.output.model_dump(mode="json"),
-        "stack": stack.fingerprint,
-        "policy": policy_hash(policy),
-    }
-    facts = RunFacts(run_id=run_id_of(identity), stack_fingerprint=stack.fingerprint, policy_hash=policy_hash(policy))
-    return Run(
-        source=source,
-        out=out,
-        home=out if part is None else slice_home(out, part),
-        config=config,
-        policy=policy,
-        limit=limit,
-        facts=facts,
-        identity=identity,
-        part=part,
-    )
-
-
 def load_policy_of(config: Config) -> Policy:
     """The policy that a configuration names. Raises UsageError."""
     return load_policy(Path(config.policy))
-
-
-def bind_policy(policy: Policy, stack: Stack) -> BoundPolicy:
-    """A policy with its votes resolved to the stack's columns. Raises UsageError naming what is missing."""
-    return bind(policy, stack.labels, gated=stack.gated, disabled=stack.disabled)

@@ -11,7 +11,7 @@ from moderation.types import Shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class PlanCounts:
     """How much is planned so far; all of it once the listing has `ended`."""
 
     shards: int
@@ -22,14 +22,14 @@ class Planned:
     ended: bool
 
 
-class Feed:
+class ShardQueue:
     """The shards that have no receipt yet, from a thread that plans them."""
 
-    def __init__(self, open_plan: Callable[[], Iterator[Shard]], committed: set[str], most: int) -> None:
-        """open_plan: lists the shards. most: shards that wait at most; planning stops while they do."""
+    def __init__(self, open_plan: Callable[[], Iterator[Shard]], committed: set[str], max_waiting: int) -> None:
+        """open_plan: lists the shards. max_waiting: planning stops while so many shards wait."""
         self._open_plan = open_plan
         self._committed = committed
-        self._waiting: queue.Queue[Shard] = queue.Queue(maxsize=most)
+        self._waiting: queue.Queue[Shard] = queue.Queue(maxsize=max_waiting)
         self._error: BaseException | None = None
         self._closed = threading.Event()
         self._shards = self._items = self._bytes = self._done_shards = self._done_items = 0
@@ -54,9 +54,9 @@ class Feed:
         return self._ended and self._waiting.empty() and self._error is None
 
     @property
-    def planned(self) -> Planned:
+    def planned(self) -> PlanCounts:
         """Counts so far."""
-        return Planned(
+        return PlanCounts(
             shards=self._shards,
             items=self._items,
             size_bytes=self._bytes,

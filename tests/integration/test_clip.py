@@ -42,7 +42,7 @@ from moderation.results.layout import part_name
 from moderation.results.receipts import committed_ids
 from moderation.results.record import write_record
 from moderation.results.tables import decode_table
-from moderation.runtime.run import prepare_run
+from moderation.runtime.prepare import prepare_run
 from moderation.scoring.build import build_stack
 from moderation.scoring.stack import Stack
 from moderation.types import F32, U8, Frame

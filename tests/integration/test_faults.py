@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from moderation.runtime.bisection import most_deaths
+from moderation.runtime.bisection import max_deaths
 from tests.job_runs import (
     JobProcess,
     by_name,
@@ -149,4 +149,4 @@ def test_items_that_kill_hang_or_raise_are_found_and_their_neighbours_judged(tmp
     assert all(row[:3] == ("ok", "pass", None) for name, row in rows.items() if name not in guilty)
     deaths = sum(1 for line in log_lines(ended.stderr, "worker_lost"))
     # Two tries each, then the search; 30 hangs instead of dying, which costs the same.
-    assert deaths <= 3 * (2 + most_deaths(16))
+    assert deaths <= 3 * (2 + max_deaths(16))

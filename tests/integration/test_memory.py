@@ -20,7 +20,7 @@ def test_a_batch_that_kills_the_worker_is_made_smaller_and_no_item_is_blamed(tmp
     assert set(verdicts(tmp_path / "out")["status"].to_pylist()) == {"ok"}
     assert summary(tmp_path / "out")["verdicts"] == {"block": 1, "review": 0, "pass": 7}
     steps = [line["message"] for line in log_lines(ended.stderr, "search")]
-    assert steps[0] == "moderate of 8 items (careful): died"
-    assert steps[-1] == "moderate of 8 items (smallest): done"
-    # Two tries as usual and one with care; what came after that held.
+    assert steps[0] == "run of 8 items (small memory): died"
+    assert steps[-1] == "run of 8 items (smallest memory): done"
+    # Two tries as usual and one with small memory; what came after that held.
     assert len(log_lines(ended.stderr, "worker_lost")) == 3

@@ -30,7 +30,7 @@ from moderation.policy.bind import bind
 from moderation.policy.model import load_policy
 from moderation.results.receipts import committed_ids
 from moderation.results.record import write_record
-from moderation.runtime.run import prepare_run
+from moderation.runtime.prepare import prepare_run
 from moderation.scoring.build import build_stack
 from moderation.scoring.stack import Stack
 from moderation.training.prompts.curve import FUSED, ZERO_SHOT

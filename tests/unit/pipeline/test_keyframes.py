@@ -15,7 +15,8 @@ from moderation.config.load import load_config
 from moderation.config.model import Config, MediaConfig, RuntimeConfig, SourceConfig
 from moderation.errors import ItemError
 from moderation.pipeline.items import moderate_items
-from moderation.pipeline.keyframes import cut_items, cut_shard, folder_name, write_tar
+from moderation.pipeline.keyframe_tar import folder_name, write_tar
+from moderation.pipeline.keyframes import cut_items, cut_shard
 from moderation.pipeline.pools import Pools
 from moderation.planning.shards import make_shard
 from moderation.policy.bind import BoundPolicy, bind

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from moderation.errors import UsageError
-from moderation.runtime.shard_queue import Feed
+from moderation.runtime.shard_queue import ShardQueue
 from moderation.types import Item, MediaObject, Shard
 
 
@@ -16,21 +16,21 @@ def shard(number: int) -> Shard:
     return Shard(shard_id=f"s{number}", items=(item,))
 
 
-def drain(feed: Feed) -> list[str]:
-    found = []
-    while not feed.exhausted:
-        taken = feed.take()
+def drain(queue: ShardQueue) -> list[str]:
+    shard_ids = []
+    while not queue.exhausted:
+        taken = queue.take()
         if taken is not None:
-            found.append(taken.shard_id)
+            shard_ids.append(taken.shard_id)
         else:
             time.sleep(0.001)
-    return found
+    return shard_ids
 
 
 def test_committed_shards_are_counted_and_left_out() -> None:
-    feed = Feed(lambda: iter([shard(n) for n in range(5)]), {"s1", "s3"}, most=2)
-    assert drain(feed) == ["s0", "s2", "s4"]
-    planned = feed.planned
+    queue = ShardQueue(lambda: iter([shard(n) for n in range(5)]), {"s1", "s3"}, max_waiting=2)
+    assert drain(queue) == ["s0", "s2", "s4"]
+    planned = queue.planned
     assert (planned.shards, planned.items, planned.size_bytes, planned.committed_shards) == (5, 5, 50, 2)
     assert planned.ended
 
@@ -43,10 +43,10 @@ def test_planning_waits_when_enough_shards_do() -> None:
             listed.append(number)
             yield shard(number)
 
-    feed = Feed(plan, set(), most=3)
+    queue = ShardQueue(plan, set(), max_waiting=3)
     time.sleep(0.3)
     assert len(listed) <= 5
-    assert len(drain(feed)) == 100
+    assert len(drain(queue)) == 100
 
 
 def test_what_the_listing_raises_comes_after_what_it_found() -> None:
@@ -54,19 +54,19 @@ def test_what_the_listing_raises_comes_after_what_it_found() -> None:
         yield shard(0)
         raise UsageError("max_manifest_rows")
 
-    feed = Feed(plan, set(), most=3)
-    while (first := feed.take()) is None:
+    queue = ShardQueue(plan, set(), max_waiting=3)
+    while (first := queue.take()) is None:
         time.sleep(0.001)
     assert first.shard_id == "s0"
     with pytest.raises(UsageError, match="max_manifest_rows"):
-        drain(feed)
-    assert not feed.planned.ended
+        drain(queue)
+    assert not queue.planned.ended
 
 
-def test_a_closed_feed_ends_its_thread() -> None:
-    feed = Feed(lambda: (shard(n) for n in range(1000)), set(), most=1)
-    feed.close()
+def test_a_closed_queue_ends_its_thread() -> None:
+    queue = ShardQueue(lambda: (shard(n) for n in range(1000)), set(), max_waiting=1)
+    queue.close()
     deadline = time.monotonic() + 10
     while any(t.name == "plan" and t.is_alive() for t in threading.enumerate()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert feed.planned.shards < 1000
+    assert queue.planned.shards < 1000

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from moderation.config.model import RuntimeConfig
-from moderation.runtime.worker_pool import Share, share_out, wanted_workers
+from moderation.runtime.sizing import WorkerSize, count_workers, size_workers
 
 
 @pytest.mark.parametrize(
-    ("config", "nodes", "share", "workers"),
+    ("config", "nodes", "per_worker", "workers"),
     [
         ({}, [{"CPU": 2}], (2, 0), 1),
         ({"workers": 2}, [{"CPU": 2}], (1, 0), 2),
@@ -25,14 +25,14 @@ from moderation.runtime.worker_pool import Share, share_out, wanted_workers
     ],
 )
 def test_workers_share_the_nodes(
-    config: dict[str, float], nodes: list[dict[str, float]], share: tuple[float, float], workers: int
+    config: dict[str, float], nodes: list[dict[str, float]], per_worker: tuple[float, float], workers: int
 ) -> None:
     runtime = RuntimeConfig.model_validate(config)
-    got = share_out(runtime, nodes)
-    assert (got.num_cpus, got.num_gpus) == share
-    assert wanted_workers(runtime, got, nodes) == workers
+    size = size_workers(runtime, nodes)
+    assert (size.num_cpus, size.num_gpus) == per_worker
+    assert count_workers(runtime, size, nodes) == workers
 
 
 def test_a_worker_with_part_of_a_core_has_one_thread() -> None:
-    assert Share(num_cpus=0.5, num_gpus=0).threads == 1
-    assert Share(num_cpus=7.9, num_gpus=1).threads == 7
+    assert WorkerSize(num_cpus=0.5, num_gpus=0).threads == 1
+    assert WorkerSize(num_cpus=7.9, num_gpus=1).threads == 7

@@ -1,0 +1,60 @@
+"""What jobs print: text as it is, errors on one line, JSON and counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Protocol
+
+import typer
+from rich.console import Console
+
+
+class EndedRun(Protocol):
+    """What the exit code of a run depends on."""
+
+    @property
+    def too_many_errors(self) -> bool:
+        """Whether more of the items are errors than `runtime.max_error_rate` allows."""
+        ...
+
+    @property
+    def error_rate(self) -> float:
+        """Share of the items that are errors."""
+        ...
+
+    @property
+    def max_error_rate(self) -> float:
+        """The share that is allowed."""
+        ...
+
+
+def plain_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """A console that takes text as it is: names come from strangers."""
+    return Console(markup=False, highlight=False, stderr=stderr, soft_wrap=soft_wrap)
+
+
+def print_error(message: str, console: Console | None = None) -> None:
+    """An error, on one line of standard error (or of `console`)."""
+    console = console or plain_console(stderr=True)
+    console.print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(value: object, *, indent: int | None = 1) -> None:
+    """JSON on standard output."""
+    typer.echo(json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+def exit_on_too_many_errors(outcome: EndedRun) -> None:
+    """Exit code 3, and why, when more items are errors than the configuration allows."""
+    if outcome.too_many_errors:
+        print_error(
+            f"{outcome.error_rate:.1%} of the items are errors, more than runtime.max_error_rate"
+            f" ({outcome.max_error_rate:.1%})"
+        )
+        raise typer.Exit(3)
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """`block 1  pass 20`, or `none`."""
+    return "  ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"

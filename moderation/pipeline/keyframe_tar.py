@@ -1,0 +1,130 @@
+"""The tar of a shard of cut videos: which entries an item has, and their bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from moderation.media import encode_jpeg
+from moderation.sources.items import make_id
+from moderation.sources.keys import PICTURES, VIDEOS
+from moderation.sources.tar import MAX_SIDECAR
+from moderation.types import ErrorCode, Item, Kind, Media, MediaObject
+
+# Ids of manifests are anybody's text: others than these stand for themselves only in item.json.
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
+TarEntry = tuple[str, bytes]  # name, content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The members of one item in a tar. frames: how many were cut; 0 of what was passed on or failed."""
+
+    item: Item
+    members: tuple[TarEntry, ...]
+    kind: Kind
+    frames: int = 0
+    error: ErrorCode | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Encoded bytes in memory."""
+        return sum(len(data) for _, data in self.members)
+
+
+def write_tar(cuts: Iterable[Cut]) -> bytes:
+    """A tar of all members, in order; the same cuts give the same bytes."""
+    with io.BytesIO() as buffer:
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for cut in cuts:
+                for name, data in cut.members:
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
+        return buffer.getvalue()
+
+
+def folder_name(item_id: str) -> str:
+    """What an item is called in the tar: its id where that is a plain name, else a hash of it."""
+    return item_id if _PLAIN_ID.fullmatch(item_id) else make_id("keyframes", item_id)
+
+
+def cut_media(item: Item, media: Media) -> Cut:
+    """The frames of a decoded video as members, each with its time; and which video it was."""
+    folder = folder_name(item.item_id)
+    members: list[TarEntry] = []
+    for frame in media.frames:
+        members.append((f"{folder}/{frame.index:06d}.jpg", encode_jpeg(frame.pixels)))
+        members.append((f"{folder}/{frame.index:06d}.json", _json({"time_s": frame.time_s})))
+    members.append((f"{folder}/item.json", _about(item, media)))
+    return Cut(item=item, members=tuple(members), kind=media.kind, frames=len(media.frames), error=media.error)
+
+
+def pass_on(item: Item, payloads: Sequence[bytes]) -> Iterator[TarEntry]:
+    """An item that is no video, so that the tar's reader makes the same item of it."""
+    if item.kind is Kind.KEYFRAMES:
+        return _pass_on_keyframes(item, payloads)
+    if len(payloads) > 1 or item.kind is Kind.ALBUM:
+        return _pass_on_album(item, payloads)
+    return _pass_on_picture(item, payloads[0])
+
+
+def _pass_on_keyframes(item: Item, payloads: Sequence[bytes]) -> Iterator[TarEntry]:
+    folder = folder_name(item.item_id)
+    for place, (source, data) in enumerate(zip(item.objects, payloads, strict=True)):
+        name = f"{folder}/{place if source.frame is None else source.frame:06d}"
+        yield f"{name}.{_known_suffix(source) or 'jpg'}", data
+        if source.time_s is not None:
+            yield f"{name}.json", _json({"time_s": source.time_s})
+    yield f"{folder}/item.json", _about(item)
+
+
+def _pass_on_album(item: Item, payloads: Sequence[bytes]) -> Iterator[TarEntry]:
+    folder = folder_name(item.item_id)
+    for place, (source, data) in enumerate(zip(item.objects, payloads, strict=True)):
+        # A name that says nothing would not be counted to the album; what it is, is decided by content.
+        yield f"{folder}.{place}.{_known_suffix(source) or 'jpg'}", data
+    yield f"{folder}.json", _about(item)
+
+
+def _pass_on_picture(item: Item, data: bytes) -> Iterator[TarEntry]:
+    folder = folder_name(item.item_id)
+    suffix = _known_suffix(item.objects[0])
+    # Without a known suffix it is taken by content alone, as it was in the source.
+    yield f"{folder}.{suffix}" if suffix else folder, data
+    yield f"{folder}.json", _about(item)
+
+
+def _known_suffix(source: MediaObject) -> str:
+    suffix = source.name.rpartition(".")[2].lower()
+    return suffix if suffix in PICTURES | VIDEOS else ""
+
+
+def _about(item: Item, media: Media | None = None) -> bytes:
+    cut_from: dict[str, object] = {"item_id": item.item_id, "uri": item.uri}
+    if len(item.objects) == 1:
+        cut_from |= {"etag": item.objects[0].etag, "size_bytes": item.objects[0].size_bytes}
+    if media is not None:
+        cut_from |= {
+            "duration_s": media.duration_s,
+            "frames_total": media.frames_total or None,
+            "width": media.width,
+            "height": media.height,
+            "error_code": media.error,
+            "error_detail": media.error_detail or None,
+        }
+    cut_from = {name: value for name, value in cut_from.items() if value is not None}
+    whole = _json({**item.attributes, "cut_from": cut_from})
+    if len(whole) <= MAX_SIDECAR:
+        return whole
+    # A reader would leave out the whole file, and with it which video this was.
+    return _json({"cut_from": {**cut_from, "left_out": "attributes: too large"}})
+
+
+def _json(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode("ascii")

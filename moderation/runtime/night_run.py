@@ -1,0 +1,74 @@
+"""Which night a call does: the unfinished one of an earlier call of the same kind, or a new one."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from moderation import storage
+from moderation.config.canonical import canonical_json
+from moderation.errors import FatalError
+from moderation.ledger.difference import Choice
+from moderation.ledger.store import is_entered
+from moderation.runtime.run import Run
+
+_STAMP = "%Y%m%d-%H%M%S"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightRun:
+    """One night: its id (time of its start, and a hash), and whether an earlier call began it."""
+
+    night_id: str
+    resumed: bool
+
+    @property
+    def began_at(self) -> datetime:
+        """When it was begun: by its id, so that a resumed night says the same."""
+        return datetime.strptime(self.night_id.rpartition("-")[0], _STAMP).replace(tzinfo=UTC)
+
+
+def begin_night(base: Run, ledger: str, choice: Choice, note: Callable[[str], None]) -> NightRun:
+    """The unfinished night of an earlier call of the same kind, or a new one."""
+    uri = storage.join(ledger, "unfinished.json")
+    call = {"out": base.out, "identity": canonical_json(base.identity), "choice": asdict(choice)}
+    unfinished = _read_unfinished(uri, call)
+    if unfinished is not None and not is_entered(ledger, unfinished.night.night_id):
+        if unfinished.call == call:
+            return unfinished.night
+        # Nothing is lost: what it did not enter is still new to tonight's difference.
+        note(
+            f"night {unfinished.night.night_id} in {unfinished.call['out']} was left unfinished by another call;"
+            " tonight begins anew"
+        )
+    now = datetime.now(UTC)
+    # Microseconds first: of two nights in one second the later one sorts behind the earlier, in OUT and in the ledger.
+    tail = f"{now.microsecond:05x}{secrets.token_hex(1)[0]}"
+    night = NightRun(night_id=f"{now.strftime(_STAMP)}-{tail}", resumed=False)
+    storage.publish(uri, json.dumps({"night": night.night_id, **call}, indent=1).encode())
+    return night
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unfinished:
+    """A night that an earlier call began. call: what must be the same for another call to finish it."""
+
+    night: NightRun
+    call: Mapping[str, Any]
+
+
+def _read_unfinished(uri: str, call: Mapping[str, Any]) -> _Unfinished | None:
+    """What an earlier call left at `uri`; its `call` has the keys of this one's."""
+    data = storage.read_optional(uri)
+    if data is None:
+        return None
+    try:
+        record = json.loads(data)
+        earlier_call = {name: record[name] for name in call}
+        return _Unfinished(night=NightRun(night_id=str(record["night"]), resumed=True), call=earlier_call)
+    except (ValueError, KeyError, TypeError) as error:
+        raise FatalError(f"{uri} is not readable: {error}; delete it to begin a new night") from error

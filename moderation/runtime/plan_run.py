@@ -1,0 +1,122 @@
+"""The shards of a plan, run by workers on a cluster: from Ray's start to its end, with progress, signals and limits."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from moderation.errors import ModerationError
+from moderation.results.record import write_record
+from moderation.runtime.cluster import connect, leave
+from moderation.runtime.driver import drive
+from moderation.runtime.metrics import Meters
+from moderation.runtime.progress import ProgressGroup, make_progress
+from moderation.runtime.ray_pool import RayWorkerPool
+from moderation.runtime.run import Run
+from moderation.runtime.shard_queue import ShardQueue
+from moderation.runtime.state import RunTally, Stop
+from moderation.runtime.task import WorkerTask
+from moderation.types import Shard
+
+# Shards that wait in the driver: enough for two for each of a hundred workers; a plan row is a few hundred bytes.
+MAX_WAITING_SHARDS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOutcome:
+    """What became of a plan in one call. shard_ids: of what was planned. facts: for the summary."""
+
+    shard_ids: Sequence[str]
+    wall_s: float
+    partial: bool
+    facts: Mapping[str, Any]
+
+
+def run_plan(
+    run: Run,
+    task: WorkerTask,
+    shards: Iterator[Shard],
+    committed: set[str],
+    *,
+    max_hours: float | None = None,
+    max_items: int | None = None,
+    stop: Stop | None = None,
+) -> PlanOutcome:
+    """Have workers carry out a task on the shards of a plan: all that have no receipt, or as many as there is time for.
+
+    stop: how others than a signal may ask for the end.
+    Raises FatalError (resumable), and what `shards` raises.
+    """
+    write_record(run, "running")
+    began_s = time.monotonic()
+    stop = stop or Stop()
+    runtime = run.config.runtime
+    with make_progress(run.facts.run_id) as shown:
+        queue = ShardQueue(lambda: shards, committed, MAX_WAITING_SHARDS)
+        try:
+            connect(runtime)
+            pool = RayWorkerPool(task=task, config=runtime)
+            progress = ProgressGroup((shown, Meters(run.facts.run_id)))
+            # Only now: Ray puts a handler of its own in place when it connects.
+            with _stop_on_signals(stop, runtime.grace_s):
+                tally = drive(pool, queue, runtime, progress, stop, _enough(began_s, max_hours, max_items))
+        except ModerationError as error:
+            write_record(run, "failed", error=str(error))
+            raise
+        finally:
+            leave()
+    shards_before = len(committed) if run.part is None else queue.planned.committed_shards
+    facts = _summary_facts(tally, shards_before=shards_before, stopped_by=stop.reason)
+    if run.part is not None:
+        facts["slice"] = str(run.part)
+    wall_s = time.monotonic() - began_s
+    return PlanOutcome(shard_ids=queue.ids, wall_s=wall_s, partial=tally.partial, facts=facts)
+
+
+def _enough(began_s: float, max_hours: float | None, max_items: int | None) -> Callable[[RunTally], bool]:
+    def enough(tally: RunTally) -> bool:
+        out_of_time = max_hours is not None and time.monotonic() - began_s >= max_hours * 3600
+        return out_of_time or (max_items is not None and tally.items >= max_items)
+
+    return enough
+
+
+@contextmanager
+def _stop_on_signals(stop: Stop, grace_s: float) -> Iterator[None]:
+    """SIGTERM (an evicted pod) and Ctrl-C ask the run to end; a second Ctrl-C ends it at once.
+
+    A second SIGTERM does not: who evicts a pod may send several, and each would cut the grace short.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def request_stop(number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT or not stop.requested:
+            stop.request(signal.Signals(number).name, grace_s)
+
+    handlers_before = {number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers_before.items():
+            signal.signal(number, handler)
+
+
+def _summary_facts(tally: RunTally, *, shards_before: int, stopped_by: str) -> dict[str, Any]:
+    return {
+        "shards_this_call": tally.receipts,
+        "items_this_call": tally.items,
+        "frames_this_call": tally.frames,
+        "shards_before": shards_before,
+        "retries": dict(sorted(tally.retries.items())),
+        "workers": tally.workers,
+        "worker_memory_beyond_models_bytes": tally.max_worker_memory_bytes,
+        "stopped_by": stopped_by or None,
+    }

@@ -1,0 +1,53 @@
+"""A run before it starts: the checks of all that can be wrong, and its id. Loads torch, because the stack is built."""
+
+from __future__ import annotations
+
+from moderation import storage
+from moderation.config.model import Config
+from moderation.planning.slices import Slice, slice_home
+from moderation.policy.bind import BoundPolicy, bind
+from moderation.policy.model import Policy, policy_hash
+from moderation.results.record import RunFacts, run_id_of
+from moderation.runtime.run import Run, load_policy_of
+from moderation.scoring.build import build_stack
+from moderation.scoring.stack import Stack
+
+
+def prepare_run(source: str, out: str, config: Config, limit: int | None = None, part: Slice | None = None) -> Run:
+    """Check everything that can be wrong before any work starts. Reads the policy, loads no weights, writes nothing.
+
+    The id is a hash of what decides the rows, so that the same call writes the same bytes anywhere; a slice has the
+    id of the whole.
+    Raises UsageError.
+    """
+    source, out = storage.canonical(source), storage.canonical(out).rstrip("/")
+    stack = build_stack(config)
+    policy = load_policy_of(config)
+    bind_policy(policy, stack)
+    identity = {
+        "source": source,
+        "limit": limit,
+        "source_config": config.source.model_dump(mode="json"),
+        "shards": config.shards.model_dump(mode="json"),
+        "media": config.media.model_dump(mode="json"),
+        "output": config.output.model_dump(mode="json"),
+        "stack": stack.fingerprint,
+        "policy": policy_hash(policy),
+    }
+    facts = RunFacts(run_id=run_id_of(identity), stack_fingerprint=stack.fingerprint, policy_hash=policy_hash(policy))
+    return Run(
+        source=source,
+        out=out,
+        home=out if part is None else slice_home(out, part),
+        config=config,
+        policy=policy,
+        limit=limit,
+        facts=facts,
+        identity=identity,
+        part=part,
+    )
+
+
+def bind_policy(policy: Policy, stack: Stack) -> BoundPolicy:
+    """A policy with its votes resolved to the stack's columns. Raises UsageError naming what is missing."""
+    return bind(policy, stack.labels, gated=stack.gated, disabled=stack.disabled)

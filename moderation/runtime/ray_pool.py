@@ -1,0 +1,149 @@
+"""The worker pool on Ray: actors, their calls, and Ray's errors told apart."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+
+from moderation.config.model import RuntimeConfig
+from moderation.errors import one_line
+from moderation.runtime.sizing import Resources, WorkerSize, count_workers, size_workers
+from moderation.runtime.task import WorkerTask
+from moderation.runtime.worker import MALLOC_ENV, ShardWorker
+from moderation.runtime.worker_pool import Assignment, WorkerAnswer, WorkerHandle
+
+# Nodes join and leave; asking the head is cheap, but not free.
+NODES_EVERY_S = 2.0
+# Without a worker there is nothing to wait for; the listing may have a shard soon.
+IDLE_SHARE = 0.2
+
+
+@dataclass(slots=True, kw_only=True)
+class RayWorkerPool:
+    """The workers of a run as Ray actors of one task."""
+
+    task: WorkerTask
+    config: RuntimeConfig
+    workers: list[WorkerHandle] = field(default_factory=list)
+    size: WorkerSize | None = None
+    _looked_s: float = -math.inf
+    _wanted: int = 1
+    _node_ids: frozenset[str] = frozenset()
+
+    def fill(self, max_workers: int) -> None:
+        """Start workers up to what is wanted now, never more than `max_workers` (there may be less work than room)."""
+        size = self._look_at_nodes()
+        while len(self.workers) < min(self._wanted, max(1, max_workers)):
+            self.workers.append(self._start(size))
+
+    def _look_at_nodes(self) -> WorkerSize:
+        now_s = time.monotonic()
+        if self.size is not None and now_s - self._looked_s <= NODES_EVERY_S:
+            return self.size
+        nodes = _live_nodes()
+        resources: list[Resources] = [n["Resources"] for n in nodes]
+        self._node_ids = frozenset(n["NodeID"] for n in nodes)
+        if self.size is None or not self.workers:
+            self.size = size_workers(self.config, resources)
+        self._wanted = count_workers(self.config, self.size, resources)
+        self._looked_s = now_s
+        return self.size
+
+    def _start(self, size: WorkerSize) -> WorkerHandle:
+        options = {
+            "num_cpus": size.num_cpus,
+            "num_gpus": size.num_gpus,
+            # One place more than shards in flight, so that a question is answered while they are at work.
+            "max_concurrency": self.config.shards_in_flight + 1,
+            "max_restarts": 0,  # a lost worker is replaced by the driver, who knows its shards
+            "scheduling_strategy": "SPREAD",
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(size.threads), **MALLOC_ENV}},
+        }
+        actor = ray.remote(ShardWorker).options(**options).remote(self.task, size.threads)
+        placing, loading = actor.place.remote(), actor.load.remote()
+        return WorkerHandle(actor=actor, placing=placing, loading=loading, nodes_at_start=self._node_ids)
+
+    def submit(self, worker: WorkerHandle, assignment: Assignment) -> None:
+        """Have a worker carry out an assignment."""
+        step, bisection, actor = assignment.step, assignment.bisection, worker.actor
+        if step is None or bisection is None:
+            call = actor.run.remote(assignment.shard, {}, "normal")
+        elif step.action == "run":
+            call = actor.run.remote(assignment.shard, bisection.poison, step.memory)
+        elif step.action == "probe":
+            call = actor.probe.remote(assignment.shard, bisection.poison, step.memory)
+        else:
+            call = actor.run_isolated.remote(assignment.shard, assignment.timeout_s)
+        worker.assignments[call] = assignment
+
+    def wait(self, timeout_s: float) -> list[WorkerAnswer]:
+        """All answers that are ready; waits for the first at most so long."""
+        workers = self._workers_by_call()
+        calls = list(workers)
+        if not calls:
+            time.sleep(timeout_s * IDLE_SHARE)
+            return []
+        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
+        if not ready:
+            ready, _ = ray.wait(calls, num_returns=1, timeout=timeout_s)
+        return [_answer(workers[call], call) for call in ready]
+
+    def ready_answers(self, worker: WorkerHandle) -> list[WorkerAnswer]:
+        """The answers to a worker's assignments that are ready now."""
+        calls = list(worker.assignments)
+        ready = ray.wait(calls, num_returns=len(calls), timeout=0)[0] if calls else []
+        return [_answer(worker, call) for call in ready]
+
+    def _workers_by_call(self) -> dict[Any, WorkerHandle]:
+        """What can become ready: answers of new workers first, then those to assignments."""
+        starting = {call: w for w in self.workers for call in (w.placing, w.loading) if call is not None}
+        return starting | {call: w for w in self.workers for call in w.assignments}
+
+    def is_node_gone(self, worker: WorkerHandle) -> bool:
+        """Whether the node of a worker has left the cluster; of one that was never placed, whether any node has."""
+        alive = {n["NodeID"] for n in _live_nodes()}
+        return not alive.issuperset({worker.node} if worker.node is not None else worker.nodes_at_start)
+
+    def node_resources(self) -> list[Resources]:
+        """The resources of the nodes that are alive."""
+        return [n["Resources"] for n in _live_nodes()]
+
+    def remove(self, worker: WorkerHandle) -> None:
+        """End a worker and forget it."""
+        ray.kill(worker.actor, no_restart=True)
+        if worker in self.workers:
+            self.workers.remove(worker)
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in list(self.workers):
+            self.remove(worker)
+
+
+def _live_nodes() -> list[dict[str, Any]]:
+    """The nodes of the cluster that are alive, as Ray describes them."""
+    return [n for n in ray.nodes() if n["Alive"]]
+
+
+def _answer(worker: WorkerHandle, call: Any) -> WorkerAnswer:  # noqa: ANN401 - Ray is untyped
+    try:
+        value = ray.get(call)
+    except RayTaskError as error:
+        cause = error.cause
+        return WorkerAnswer(worker=worker, call=call, ending="raised", error=cause, detail=_detail(cause))
+    except ActorUnavailableError as error:
+        # What a lost node looks like at first; a process that is gone is told as a death.
+        return WorkerAnswer(worker=worker, call=call, ending="unreachable", error=error, detail=_detail(error))
+    except RayError as error:
+        # Mostly the process is gone; whatever else keeps an answer from us, a fresh worker is the remedy.
+        return WorkerAnswer(worker=worker, call=call, ending="died", error=error, detail=_detail(error))
+    return WorkerAnswer(worker=worker, call=call, ending="done", value=value)
+
+
+def _detail(error: BaseException) -> str:
+    return f"{type(error).__name__}: {one_line(error, 300)}"

@@ -1,0 +1,85 @@
+"""A run from what earlier calls have committed to its end, or as far as there is time; and how the call ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from moderation import storage
+from moderation.planning.names import plan_uri
+from moderation.planning.plan import plan_shards, read_shard_sizes
+from moderation.results.finish import finish_run
+from moderation.results.layout import summary_uri
+from moderation.results.output import check_output, nothing_left, start_over
+from moderation.runtime.plan_run import run_plan
+from moderation.runtime.run import Run
+from moderation.runtime.task import WorkerTask
+from moderation.sources import open_source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """How a call ended. `nothing_left`: an earlier call had already done it all."""
+
+    summary: Mapping[str, Any]
+    nothing_left: bool
+    partial: bool
+    error_rate: float
+    max_error_rate: float
+
+    @property
+    def too_many_errors(self) -> bool:
+        """Whether the call should end with exit code 3."""
+        return self.error_rate > self.max_error_rate
+
+
+def resume_run(
+    run: Run,
+    task: WorkerTask,
+    *,
+    fresh: bool = False,
+    max_hours: float | None = None,
+    max_items: int | None = None,
+    judged: bool = True,
+) -> RunOutcome:
+    """Carry out a task on every shard that OUT has no receipt of, and sum up.
+
+    fresh: delete what earlier calls wrote. max_hours, max_items: end by plan; the next call goes on. judged: whether
+    the task leaves verdicts to show.
+    Raises UsageError before any work starts, FatalError (resumable) afterwards.
+    """
+    if fresh:
+        # A wrong source must not cost the tables that are there.
+        open_source(run.source, run.config.source)
+        start_over(run.out)
+    committed = check_output(run)
+    if nothing_left(run, committed):
+        return _outcome(run, _read_or_write_summary(run, judged=judged), nothing_left=True)
+    shards = plan_shards(run.source, run.home, run.config, limit=run.limit, part=run.part)
+    ended = run_plan(run, task, shards, committed, max_hours=max_hours, max_items=max_items)
+    summary = finish_run(
+        run, ended.shard_ids, wall_s=ended.wall_s, partial=ended.partial, facts=ended.facts, judged=judged
+    )
+    return _outcome(run, summary, nothing_left=False)
+
+
+def _read_or_write_summary(run: Run, *, judged: bool) -> dict[str, Any]:
+    """`summary.json` of a run whose shards are all committed; written now if the call died before it could."""
+    data = storage.read_optional(summary_uri(run.home))
+    summary: dict[str, Any] = json.loads(data) if data is not None else {}
+    if summary.get("state") == "done":
+        return summary
+    shard_sizes = read_shard_sizes(plan_uri(run.home)) or {}
+    return finish_run(run, list(shard_sizes), wall_s=0.0, partial=False, facts={}, judged=judged)
+
+
+def _outcome(run: Run, summary: Mapping[str, Any], *, nothing_left: bool) -> RunOutcome:
+    return RunOutcome(
+        summary=summary,
+        nothing_left=nothing_left,
+        partial=summary.get("state") == "partial",
+        error_rate=float(summary.get("error_rate", 0.0)),
+        max_error_rate=run.config.runtime.max_error_rate,
+    )

@@ -1,0 +1,82 @@
+"""What a worker is given to do: load once, run shards, probe suspect ones. Judging and cutting keyframes are tasks.
+
+This module loads neither Ray nor torch: a worker loads what its task needs, and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol, Self
+
+from moderation.config.model import MIB, Config
+from moderation.errors import ItemError
+from moderation.pipeline.pools import Pools, make_pools
+from moderation.types import Shard
+
+# `small` keeps less in memory, so that a shard that only was too much at once is run whole; `smallest` scores in
+# smaller batches as well, which may move a score's last bits.
+MemoryMode = Literal["normal", "small", "smallest"]
+# The least that the configuration allows; one item is always taken, whatever its size.
+SMALL_FETCH_BYTES, SMALL_FRAME_BYTES = MIB, 16 * MIB
+
+
+class WorkerTask(Protocol):
+    """What one worker does with its shards. It is sent to the worker unloaded, and loaded there once.
+
+    `run` and `probe` are called from several threads at once (`runtime.shards_in_flight`), but from one alone when
+    the memory mode is not `normal`. poison: item id -> why, of items that are known to kill or stall the process.
+    """
+
+    def load(self, threads: int) -> dict[str, Any]:
+        """Load what every shard needs; facts about it for the summary. Raises UsageError, FatalError."""
+        ...
+
+    def run(self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode) -> dict[str, Any]:
+        """Carry out a shard and commit it; its receipt as a dict. Raises ShardError, FatalError."""
+        ...
+
+    def probe(self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode) -> int:
+        """Go through a shard without committing, to see whether it kills the process; returns the rows."""
+        ...
+
+    def to_json(self) -> str:
+        """What `from_json` makes the same task of, in a process of its own."""
+        ...
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The task of `to_json`, not loaded."""
+        ...
+
+
+def make_task_pools(config: Config, threads: int) -> Pools:
+    """The threads of a worker that has so many cores: as configured, or one decoder per core."""
+    decode_threads = config.runtime.decode_threads
+    return make_pools(config, threads if decode_threads == "auto" else decode_threads)
+
+
+@contextmanager
+def small_memory(config: Config) -> Iterator[tuple[Config, Pools]]:
+    """A configuration that holds as little in memory as it can, and threads for it that end with the context."""
+    config = small_memory_config(config)
+    pools = make_pools(config, 1)
+    try:
+        yield config, pools
+    finally:
+        pools.fetch.shutdown(wait=False, cancel_futures=True)
+        pools.decode.shutdown(wait=False, cancel_futures=True)
+
+
+def small_memory_config(config: Config) -> Config:
+    """A configuration by which one item is decoded and hardly one waits.
+
+    Scores are the same: frames come to the device in the same batches.
+    """
+    smallest = {
+        "shards_in_flight": 1,
+        "fetch_threads": 1,
+        "fetch_budget_bytes": SMALL_FETCH_BYTES,
+        "frame_budget_bytes": SMALL_FRAME_BYTES,
+    }
+    return config.model_copy(update={"runtime": config.runtime.model_copy(update=smallest)})
