@@ -14,7 +14,8 @@ import torch
 from benchmarks.device.models import CLIPS, Place, bare_networks, load_stack
 from benchmarks.device.networks import bare_call, bare_rate, stack_config, through_stack
 from benchmarks.device.record import Record
-from moderation.detectors.nn.prepare import Conv, compile_networks
+from moderation.detectors.nn.compile import compile_networks
+from moderation.detectors.nn.conv import Conv
 from moderation.types import Frame
 
 NAMES = ("clip_l14", "open_nsfw", "image_safety", "imagenet", "clip_b32")
@@ -42,7 +43,7 @@ def _compiled(name: str, place: Place, mode: str, warm: bool, frames: list[Frame
     if place.tiny:
         network.compile(backend="eager")  # a CPU's compiler takes minutes
     elif mode == "default":
-        compile_networks(stack.slots[0].detector, stack.device)
+        compile_networks(stack.slots[0].detector.networks, stack.device)
     else:
         for module in network.modules():
             if isinstance(module, Conv):
