@@ -14,7 +14,8 @@ from benchmarks.device.pack import MOST_BYTES, make_pack
 from benchmarks.device.run import SECTIONS, failures
 from benchmarks.device.weights import EXACT_BITS, ROUNDED_BITS, pack_weights, restore_weights
 from benchmarks.device.wheels import _FITS
-from moderation.detectors.weights.locator import package_file, sha256_of
+from moderation.detectors.weights.checksum import sha256_of
+from moderation.detectors.weights.locator import package_file
 
 pytestmark = pytest.mark.weights
 
