@@ -29,11 +29,13 @@ SAME = 5e-3
 LOST = """
 import sys
 import torch
-from moderation.config import Config, StackConfig
+from moderation.config.model import Config, StackConfig
 from moderation.detectors.base import Scored, View
 from moderation.errors import ItemError, ShardError
-from moderation.scoring import Clock, Decoded, score_items
-from moderation.stack import Slot, Stack
+from moderation.pipeline.clock import Clock
+from moderation.scoring.batching import Decoded, score_items
+from moderation.scoring.slots import Slot
+from moderation.scoring.stack import Stack
 from moderation.types import Frame, Item, Kind, Media
 import numpy as np
 
@@ -144,7 +146,7 @@ def picked(visible: str, *names: str) -> list[str]:
     code = """
 import sys
 from moderation.errors import UsageError
-from moderation.stack import pick_device
+from moderation.scoring.devices import pick_device
 for name in sys.argv[1:]:
     try:
         print(pick_device(name))

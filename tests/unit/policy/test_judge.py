@@ -15,7 +15,7 @@ from moderation.errors import UsageError
 from moderation.policy.bind import bind
 from moderation.policy.judge import judge
 from moderation.policy.model import check_names, load_policy, policy_hash
-from moderation.types import ItemVotes, Region, Verdict
+from moderation.types import ItemVotes, Kind, Region, Seen, Verdict
 
 NULL = math.nan
 LABELS = ("a.bad", "b.bad", "a.fine", "q.light")
@@ -350,7 +350,7 @@ PLAIN = (0.98, 0.02, 0.03, 0.04, 0.93) + (0.5,) * 9
 def test_one_odd_frame_among_plain_ones_counts_by_how_sure_the_networks_are(odd, verdict):
     bound = bind(load_policy(packaged_configs() / "policies" / "default.yaml"), STACK)
     rows = [PLAIN] * 3 + [odd + (0.5,) * 9] + [PLAIN] * 6
-    assert judge(bound, votes_of(*rows, labels=STACK)).verdict == verdict
+    assert judge(bound, votes_of(*rows, labels=STACK), seen=Seen(kind=Kind.VIDEO)).verdict == verdict
 
 
 def test_the_packaged_policy_binds_to_the_labels_of_the_packaged_detectors():
