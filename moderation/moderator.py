@@ -3,8 +3,8 @@
 from moderation import Moderator
 
 moderator = Moderator.from_config("configs/default.yaml")
-for found in moderator.moderate(["holiday.jpg", open("clip.mp4", "rb").read(), pillow_image]):
-    print(found.verdict, found.reason, found.scores)
+for row in moderator.moderate(["holiday.jpg", open("clip.mp4", "rb").read(), pillow_image]):
+    print(row.verdict, row.reason, row.scores)
 """
 
 from __future__ import annotations
@@ -181,8 +181,8 @@ def _listed(inputs: Iterable[Input]) -> list[Input]:
 def _problem_of(value: Input) -> str | None:
     if isinstance(value, np.ndarray):
         fine = value.dtype == np.uint8 and (value.ndim == 2 or (value.ndim == 3 and value.shape[2] in (3, 4)))
-        found = f"{value.dtype} [{','.join(map(str, value.shape))}]"
-        return None if fine else f"an array must be uint8 [H,W], [H,W,3] or [H,W,4], this is {found}"
+        given = f"{value.dtype} [{','.join(map(str, value.shape))}]"
+        return None if fine else f"an array must be uint8 [H,W], [H,W,3] or [H,W,4], this is {given}"
     if isinstance(value, str | Path | _ENCODED) or is_pillow(value):
         return None
     kinds = "a path, a URI, bytes, a Pillow image or a uint8 array"
@@ -241,25 +241,25 @@ def _flatten(row: ItemRow) -> VerdictRow:
     )
 
 
-def _to_row(found: VerdictRow) -> ItemRow:
+def _to_row(row: VerdictRow) -> ItemRow:
     judgement = None
-    if found.verdict is not None:
+    if row.verdict is not None:
         judgement = Judgement(
-            verdict=found.verdict,
-            reason=found.reason or "",
-            check=found.check,
-            score=found.score,
-            confidence=found.confidence,
-            evidence=found.evidence,
-            scores=found.scores,
+            verdict=row.verdict,
+            reason=row.reason or "",
+            check=row.check,
+            score=row.score,
+            confidence=row.confidence,
+            evidence=row.evidence,
+            scores=row.scores,
         )
     return ItemRow(
-        item=Item(item_id=found.item_id, uri=found.uri, objects=()),
-        status=found.status,
-        kind=found.kind,
+        item=Item(item_id=row.item_id, uri=row.uri, objects=()),
+        status=row.status,
+        kind=row.kind,
         judgement=judgement,
-        votes=found.votes,
-        **{name: getattr(found, name) for name in _SAME},
+        votes=row.votes,
+        **{name: getattr(row, name) for name in _SAME},
     )
 
 

@@ -141,8 +141,8 @@ def _keys_at(model: type[BaseModel], steps: Sequence[str]) -> list[str]:
 def _model_in(annotation: object) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = (_model_in(part) for part in get_args(annotation))
-    return next((m for m in found if m is not None), None)
+    inner = (_model_in(argument) for argument in get_args(annotation))
+    return next((m for m in inner if m is not None), None)
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

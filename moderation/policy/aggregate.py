@@ -20,7 +20,7 @@ is_null = math.isnan
 
 # Probabilities are kept this far from 0 and 1 before their odds are taken: beyond it a float32 vote says `certain`, and
 # one certain vote would outweigh any number of others.
-_LEAST_ODDS = 1e-6
+_MIN_ODDS = 1e-6
 
 
 def _mean(scores: Sequence[float]) -> float:
@@ -150,7 +150,7 @@ def pool_linear_softmax(scores: Sequence[float]) -> float:
 
 
 def _mean_logit(votes: Sequence[float], weights: Sequence[float]) -> float:
-    inside = [min(max(v, _LEAST_ODDS), 1.0 - _LEAST_ODDS) for v in votes]
+    inside = [min(max(v, _MIN_ODDS), 1.0 - _MIN_ODDS) for v in votes]
     odds = math.fsum(w * math.log(v / (1.0 - v)) for w, v in zip(weights, inside, strict=True)) / math.fsum(weights)
     return 1.0 / (1.0 + math.exp(-odds))
 

@@ -44,17 +44,17 @@ def load_taxonomy(path: str | None = None) -> dict[str, tuple[str, ...]]:
     Raises UsageError, with the line, where the table is not one.
     """
     file = resolve_config_path(path or PACKAGED)
-    found: dict[str, tuple[str, ...]] = {}
+    levels_of: dict[str, tuple[str, ...]] = {}
     for number, row in enumerate(_read_rows(file), start=2):
         levels = [row[name].strip() for name in _HEADER[1:]]
         given = [level for level in levels if level]
         if levels[: len(given)] != given:
             raise UsageError(f"{file}, line {number}: a level is empty above one that is not")
-        if not row["check"] or row["check"] in found:
+        if not row["check"] or row["check"] in levels_of:
             raise UsageError(f"{file}, line {number}: check {row['check']!r} is empty or stands twice")
-        found[row["check"]] = tuple(given)
-    _check_parents(found, file)
-    return found
+        levels_of[row["check"]] = tuple(given)
+    _check_parents(levels_of, file)
+    return levels_of
 
 
 def label_scores(
@@ -92,9 +92,9 @@ def _read_rows(file: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _check_parents(found: Mapping[str, tuple[str, ...]], file: Path) -> None:
+def _check_parents(levels_of: Mapping[str, tuple[str, ...]], file: Path) -> None:
     parents: dict[str, tuple[str, ...]] = {}
-    for path in found.values():
+    for path in levels_of.values():
         for depth, name in enumerate(path):
             if parents.setdefault(name, path[:depth]) != path[:depth]:
                 raise UsageError(f"{file}: {name!r} stands at two places")

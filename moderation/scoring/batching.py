@@ -63,10 +63,10 @@ def score_items(
     guard = device or nullcontext()
     pending: deque[_Pending] = deque()
     batch: list[tuple[_Pending, Frame]] = []
-    for found in _each(decoded, clock):
-        entry = _Pending(decoded=found, left=len(found.media.frames))
+    for decoded_item in _each(decoded, clock):
+        entry = _Pending(decoded=decoded_item, left=len(decoded_item.media.frames))
         pending.append(entry)
-        for frame in found.media.frames:
+        for frame in decoded_item.media.frames:
             batch.append((entry, frame))
             # Not `==`: a shard beside this one may shrink the stack's batches while this one gathers.
             if len(batch) >= stack.batch_size:
@@ -82,11 +82,11 @@ def _each(decoded: Iterable[Decoded], clock: ScoringClock) -> Iterator[Decoded]:
     source = iter(decoded)
     while True:
         began_s = time.perf_counter()
-        found = next(source, None)
+        decoded_item = next(source, None)
         clock.waited("device", "starved", time.perf_counter() - began_s)
-        if found is None:
+        if decoded_item is None:
             return
-        yield found
+        yield decoded_item
 
 
 def _score_batch(

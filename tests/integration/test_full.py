@@ -1,4 +1,4 @@
-"""The whole stack of configs/full.yaml over the sample data: a row an item, and what ran on how many frames."""
+"""The whole stack of configs/full.yaml over the sample data: one row per item, and what ran on how many frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""moderate_items and moderate_shard: a row an item whatever happens to it, in order; counters that add up."""
+"""moderate_items and moderate_shard: one row per item whatever happens to it, in order; counters that add up."""
 
 from __future__ import annotations
 
