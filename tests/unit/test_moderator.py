@@ -16,6 +16,7 @@ from PIL import Image
 from moderation import ErrorCode, Kind, Moderator, Status, UsageError, Verdict, VerdictRow
 from moderation.config.model import MediaConfig
 from moderation.detectors import registry
+from moderation.detectors.base import DetectorDefaults
 from moderation.media import decode_item
 from moderation.media.encode import encode_picture
 from moderation.results.record import RunFacts
@@ -37,7 +38,7 @@ runtime: {decode_threads: 2, fetch_threads: 2}
 """
 
 
-class Tint:
+class Tint(DetectorDefaults):
     """A tiny detector: how red a frame is, and how little."""
 
     name = "tint"

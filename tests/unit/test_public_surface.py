@@ -47,6 +47,8 @@ ROW_FIELDS = [
     "frames_scored",
     "duration_s",
     "widest_gap_s",
+    "unseen",
+    "reader",
     "width",
     "height",
     "size_bytes",
