@@ -141,6 +141,14 @@ class RuntimeConfig(ConfigSection):
     decode_threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="auto: as many as the worker has CPU cores"
     )
+    decoder: Literal["thread", "process"] = Field(
+        default="thread",
+        description="process: each decode thread has a process without credentials, with bounded memory; a file that "
+        "crashes, stalls or fills it costs its own row only",
+    )
+    decoder_memory_bytes: int = Field(
+        default=2048 * MIB, ge=256 * MIB, description="of a decoder process, beyond what it begins with"
+    )
     fetch_threads: int = Field(default=16, ge=1, le=256)
     shards_in_flight: int = Field(default=2, ge=1, le=8, description="a worker: one scored, the next decoded")
     frame_budget_bytes: int | None = Field(

@@ -11,6 +11,7 @@ from moderation.concurrency import map_ahead
 from moderation.config.model import Config
 from moderation.errors import ItemError
 from moderation.media import decode_item
+from moderation.media.objects import Payload
 from moderation.pipeline.clock import Clock
 from moderation.pipeline.judging import judge_decoded
 from moderation.pipeline.pools import Pools
@@ -45,6 +46,7 @@ def moderate_items(
     clock = clock or Clock()
     read = fetch or Fetcher(items, config.media)
     poisoned = poison or {}
+    decode = pools.decode_item or partial(decode_item, config=config.media)
 
     def fetch_one(item: Item) -> tuple[Item, Sequence[bytes | ItemError]]:
         known = poisoned.get(item.item_id)
@@ -58,7 +60,7 @@ def moderate_items(
         return item, payloads
 
     def decode_one(fetched: tuple[Item, Sequence[bytes | ItemError]]) -> Decoded:
-        return clock.timed("decode", lambda: _decode(*fetched, config))
+        return clock.timed("decode", lambda: _decode(*fetched, decode))
 
     fetched = map_ahead(
         fetch_one,
@@ -92,7 +94,9 @@ def _read_bytes(payloads: Sequence[bytes | ItemError]) -> int:
     return sum(len(p) for p in payloads if isinstance(p, bytes))
 
 
-def _decode(item: Item, payloads: Sequence[bytes | ItemError], config: Config) -> Decoded:
+def _decode(
+    item: Item, payloads: Sequence[bytes | ItemError], decode: Callable[[Item, Sequence[Payload]], Media]
+) -> Decoded:
     if len(payloads) != len(item.objects):
         # A mistake of whoever fetched; it must not cost the shard its other rows.
         wrong = f"{len(payloads)} payloads for {len(item.objects)} objects"
@@ -100,7 +104,7 @@ def _decode(item: Item, payloads: Sequence[bytes | ItemError], config: Config) -
     read = [payload for payload in payloads if isinstance(payload, bytes)]
     return Decoded(
         item=item,
-        media=decode_item(item, payloads, config.media) if read else _unread(item, payloads),
+        media=decode(item, payloads) if read else _unread(item, payloads),
         size_bytes=sum(map(len, read)) if read else (item.size_bytes or None),
         content_hash=_content_hash(read) if read and len(read) == len(payloads) else None,
     )

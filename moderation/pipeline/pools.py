@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from moderation.config.model import Config
+from moderation.media.decoder_pool import DecoderPool
+from moderation.media.objects import Payload
+from moderation.types import Item, Media
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +23,8 @@ class Pools:
     fetch_threads: int
     decode_threads: int
     device: AbstractContextManager[object]
+    # In processes of their own; None: in the calling thread.
+    decode_item: Callable[[Item, Sequence[Payload]], Media] | None = None
 
 
 def make_pools(config: Config, decode_threads: int) -> Pools:
@@ -29,4 +35,11 @@ def make_pools(config: Config, decode_threads: int) -> Pools:
         fetch_threads=config.runtime.fetch_threads,
         decode_threads=decode_threads,
         device=threading.Lock(),
+        decode_item=_make_decoder(config),
     )
+
+
+def _make_decoder(config: Config) -> Callable[[Item, Sequence[Payload]], Media] | None:
+    if config.runtime.decoder == "thread":
+        return None
+    return DecoderPool(config.media, config.runtime.decoder_memory_bytes).decode

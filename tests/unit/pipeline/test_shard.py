@@ -106,6 +106,26 @@ def test_what_cannot_be_judged_is_an_error_row_and_its_neighbours_are_judged(poo
     assert rows[1].error_detail == "no such object"
 
 
+def test_rows_are_the_same_where_decoding_has_processes_of_its_own() -> None:
+    payloads: dict[str, list[Payload]] = {
+        "good": [png(0, 255)],
+        "album": [png(250), ItemError(ErrorCode.NOT_FOUND, "no such object")],
+        "gone": [ItemError(ErrorCode.NOT_FOUND, "no such object")],
+        "text": [b"this is text"],
+        "broken": [png(0)[:40]],
+        "moving": [animation(0, 250)],
+    }
+    items = [item(name, objects=len(given)) for name, given in payloads.items()]
+    rows = []
+    for decoder in ("thread", "process"):
+        config = CONFIG.model_copy(update={"runtime": RuntimeConfig(shards_in_flight=1, decoder=decoder)})
+        rows.append(moderate(items, payloads, make_pools(config, 2), config=config))
+    for by_thread, by_process in zip(*rows, strict=True):
+        assert by_thread.judgement == by_process.judgement
+        assert (by_thread.error_code, by_thread.error_detail) == (by_process.error_code, by_process.error_detail)
+        assert by_thread.frames_total == by_process.frames_total
+
+
 def test_a_file_that_is_no_media_is_skipped_without_a_verdict(pools: Pools) -> None:
     readme = Item(item_id="r", uri="r", objects=(MediaObject(uri="r", name="README"),))
     (row,) = moderate([readme], {"r": [b"read me"]}, pools)

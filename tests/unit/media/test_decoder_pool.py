@@ -1,0 +1,174 @@
+"""Decoding in processes: the same frames; a lost process costs its item only, and holds nothing of the worker's."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moderation.config.model import MediaConfig
+from moderation.errors import ItemError
+from moderation.media import decode_item
+from moderation.media.decoder_pool import DecoderPool, DecoderProcess
+from moderation.media.decoder_process import leave_network
+from moderation.types import ErrorCode, Item, Kind, Media, MediaObject
+
+MEMORY = 1 << 30
+
+
+def item_of(*names: str, kind: Kind | None = None, **attributes: str) -> Item:
+    objects = tuple(MediaObject(uri=f"s3://b/{name}?X-Amz-Signature=s3cret", name=name) for name in names)
+    return Item(item_id="x", uri="s3://b/x", objects=objects, kind=kind, attributes=attributes)
+
+
+def encode(size: tuple[int, int], seed: int, form: str = "JPEG") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, form)
+    return sink.getvalue()
+
+
+def animation() -> bytes:
+    frames = [Image.new("RGB", (60, 40), colour) for colour in ("red", "green", "blue")]
+    sink = io.BytesIO()
+    frames[0].save(sink, "GIF", save_all=True, append_images=frames[1:], duration=[100, 200, 300])
+    return sink.getvalue()
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecoderPool]:
+    made = DecoderPool(MediaConfig(), MEMORY)
+    yield made
+    made.close()
+
+
+def assert_same(ours: Media, theirs: Media) -> None:
+    assert [f.pixels.tolist() for f in ours.frames] == [f.pixels.tolist() for f in theirs.frames]
+    for name in ("kind", "frames_total", "duration_s", "widest_gap_s", "width", "height", "error", "error_detail"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    for mine, other in zip(ours.frames, theirs.frames, strict=True):
+        for name in ("index", "width", "height", "time_s", "role", "parent", "box"):
+            assert getattr(mine, name) == getattr(other, name), name
+
+
+@pytest.mark.parametrize(
+    ("names", "payloads", "kind"),
+    [
+        (["a.jpg"], [encode((300, 200), 1)], None),
+        (["a.png"], [encode((30, 20), 2, "PNG")], None),
+        (["a.gif"], [animation()], None),
+        (["a.jpg", "b.jpg"], [encode((64, 48), 3), encode((48, 64), 4)], Kind.ALBUM),
+        (["a.jpg", "b.jpg"], [encode((64, 48), 3), ItemError(ErrorCode.NOT_FOUND, "gone")], Kind.ALBUM),
+        (["a.jpg"], [b"no picture"], None),
+        (["a.jpg"], [encode((300, 200), 1)[:900]], None),
+        (["a.jpg"], [b""], None),
+        (["notes.txt"], [b"words"], None),
+    ],
+)
+def test_an_item_decodes_as_in_the_worker(
+    pool: DecoderPool, names: list[str], payloads: list[bytes], kind: Kind
+) -> None:
+    item = item_of(*names, kind=kind)
+    assert_same(pool.decode(item, payloads), decode_item(item, payloads, MediaConfig()))
+
+
+def test_frames_outlive_their_process() -> None:
+    made = DecoderPool(MediaConfig(), MEMORY)
+    media = made.decode(item_of("a.jpg"), [encode((300, 200), 1)])
+    made.close()
+    assert media.frames[0].pixels.shape == (200, 300, 3)
+    assert media.frames[0].pixels.std() > 1
+
+
+def test_a_decoder_that_dies_costs_its_item_and_the_next_is_decoded() -> None:
+    made = DecoderPool(MediaConfig(), MEMORY)
+    made.decode(item_of("a.jpg"), [encode((30, 20), 1)])
+    (process,) = made._processes
+    os.kill(process._process.pid, signal.SIGSTOP)  # it is at work when it dies
+
+    def crash() -> None:
+        os.kill(process._process.pid, signal.SIGSEGV)
+        os.kill(process._process.pid, signal.SIGCONT)
+
+    threading.Timer(0.3, crash).start()
+    lost = made.decode(item_of("a.jpg"), [encode((30, 20), 1)])
+    assert (lost.error, lost.frames) == (ErrorCode.DECODER_CRASHED, ())
+    assert "SIGSEGV" in lost.error_detail
+    assert made.decode(item_of("a.jpg"), [encode((30, 20), 1)]).error is None
+    made.close()
+
+
+def test_a_killed_decoder_is_told_from_a_crashed_one() -> None:
+    process = DecoderProcess(MediaConfig(), MEMORY)
+    os.kill(process._process.pid, signal.SIGKILL)
+    with pytest.raises(ItemError) as raised:
+        process.decode(item_of("a.jpg"), [encode((30, 20), 1)])
+    assert raised.value.code is ErrorCode.OUT_OF_MEMORY
+    process.close()
+
+
+def test_a_decoder_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moderation.media.decoder_pool._LATE_S", 0.5)
+    made = DecoderPool(MediaConfig(decode_timeout_s=1), MEMORY)
+    made.decode(item_of("a.jpg"), [encode((30, 20), 1)])
+    (process,) = made._processes
+    os.kill(process._process.pid, signal.SIGSTOP)
+    lost = made.decode(item_of("a.jpg"), [encode((30, 20), 1)])
+    assert lost.error is ErrorCode.TIMEOUT
+    assert process._process.poll() is not None
+    made.close()
+
+
+def test_a_picture_that_needs_more_memory_than_there_may_be_is_an_error_of_its_own() -> None:
+    made = DecoderPool(MediaConfig(max_pixels=300_000_000), 256 << 20)
+    bomb = io.BytesIO()
+    Image.new("L", (15_000, 15_000)).save(bomb, "PNG")
+    lost = made.decode(item_of("a.png"), [bomb.getvalue()])
+    assert lost.error is ErrorCode.OUT_OF_MEMORY
+    assert made.decode(item_of("a.jpg"), [encode((30, 20), 1)]).error is None
+    made.close()
+
+
+def test_a_decoder_has_none_of_the_workers_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    process = DecoderProcess(MediaConfig(), MEMORY)
+    process.decode(item_of("a.jpg"), [encode((30, 20), 1)])
+    assert b"s3cret" not in Path(f"/proc/{process._process.pid}/environ").read_bytes()
+    assert b"s3cret" not in Path(f"/proc/{process._process.pid}/cmdline").read_bytes()
+    process.close()
+
+
+def test_a_decoder_has_no_network_where_the_kernel_allows_that() -> None:
+    child = os.fork()
+    if not child:
+        os._exit(0 if leave_network() else 1)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        pytest.skip("this kernel lets no process leave its network")
+    process = DecoderProcess(MediaConfig(), MEMORY)
+    process.decode(item_of("a.jpg"), [encode((30, 20), 1)])
+    there, here = (Path(f"/proc/{pid}/ns/net").readlink() for pid in (process._process.pid, "self"))
+    assert there != here
+    process.close()
+
+
+def test_many_items_leave_no_descriptor_and_no_process_behind() -> None:
+    made = DecoderPool(MediaConfig(), MEMORY)
+    made.decode(item_of("a.jpg"), [encode((30, 20), 1)])
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counted, not read
+    for _ in range(40):
+        made.decode(item_of("a.jpg"), [encode((30, 20), 1)])
+    assert len(os.listdir("/proc/self/fd")) <= before + 2  # noqa: PTH208 - as above
+    (process,) = made._processes
+    made.close()
+    deadline_s = time.monotonic() + 10
+    while process._process.poll() is None and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert process._process.poll() is not None
