@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from moderation.config.hints import closest, did_you_mean
 from moderation.config.model import Config
-from moderation.errors import UsageError
+from moderation.errors import UsageError, one_line
 
 _T = TypeVar("_T", bound=BaseModel)
 
@@ -43,7 +43,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{path}: not readable as YAML: {one_line(error)}") from error
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):

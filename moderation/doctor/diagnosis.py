@@ -18,6 +18,7 @@ from moderation.doctor.findings import Finding
 from moderation.doctor.packages import find_decoders, find_extras, find_versions
 from moderation.doctor.probes import Machine, look_at_machine, probe_storage
 from moderation.errors import FatalError, UsageError
+from moderation.pages.text import size
 from moderation.policy.bind import bind
 from moderation.policy.model import load_policy, policy_hash
 from moderation.scoring.build import build_stack
@@ -67,7 +68,7 @@ def _devices(config: Config, machine: Machine) -> Iterator[Finding]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):
         about = torch.cuda.get_device_properties(index)
-        detail = f"{about.name}, {_size(about.total_memory)}"
+        detail = f"{about.name}, {size(about.total_memory)}"
         yield Finding(group=group, name=f"GPU {index}", status="ok", detail=detail)
     if not count:
         seen = machine.has_nvidia_device
@@ -129,7 +130,7 @@ def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Seq
         except (UsageError, FatalError, OSError) as error:
             yield _from_error(group, entry.title, error)
             continue
-        detail = f"{about}; {w.locator}, {_size(path.stat().st_size)}, sha256 {w.sha256[:12]} as expected, {w.licence}"
+        detail = f"{about}; {w.locator}, {size(path.stat().st_size)}, sha256 {w.sha256[:12]} as expected, {w.licence}"
         yield Finding(group=group, name=entry.title, status="ok", detail=detail)
 
 
@@ -183,13 +184,13 @@ def _space(config: Config, machine: Machine) -> Iterator[Finding]:
         low = free < _MIN_DISK_BYTES
         advice = f"free some, or point elsewhere: {_ELSEWHERE.get(name, 'another OUT')}" if low else ""
         yield Finding(
-            group=group, name=name, status="note" if low else "ok", detail=f"{_size(free)} free", advice=advice
+            group=group, name=name, status="note" if low else "ok", detail=f"{size(free)} free", advice=advice
         )
     shm = machine.shm_free_bytes
     if shm is not None:
         low = shm < _MIN_SHM_BYTES
         advice = "docker run --shm-size=1g; in Kubernetes an emptyDir with medium: Memory at /dev/shm" if low else ""
-        detail = f"{_size(shm)} free, for Ray's object store"
+        detail = f"{size(shm)} free, for Ray's object store"
         yield Finding(group=group, name="/dev/shm", status="note" if low else "ok", detail=detail, advice=advice)
     if machine.memory_bytes is not None:
         runtime = config.runtime
@@ -197,12 +198,8 @@ def _space(config: Config, machine: Machine) -> Iterator[Finding]:
         needs = _WORKER_BYTES + frame_bytes + runtime.fetch_budget_bytes
         low = machine.memory_bytes < needs
         advice = "--set runtime.frame_budget_bytes=134217728, or a larger machine" if low else ""
-        detail = f"{_size(machine.memory_bytes)} available, a worker takes about {_size(needs)}"
+        detail = f"{size(machine.memory_bytes)} available, a worker takes about {size(needs)}"
         yield Finding(group=group, name="memory", status="wrong" if low else "ok", detail=detail, advice=advice)
 
 
 _ELSEWHERE = {"temporary files": "TMPDIR", "weights cache": "MODERATION_CACHE"}
-
-
-def _size(size_bytes: float) -> str:
-    return f"{size_bytes / GIB:,.1f} GiB" if size_bytes >= GIB else f"{size_bytes / MIB:,.1f} MiB"

@@ -13,7 +13,7 @@ from typing import Literal
 
 from moderation import storage
 from moderation.concurrency import usable_cores
-from moderation.errors import UsageError
+from moderation.errors import UsageError, one_line
 
 # Longer than one slow listing, shorter than the five attempts that a run would make.
 PROBE_TIMEOUT_S = 20.0
@@ -120,7 +120,7 @@ def _credentials(uri: str) -> str:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    return one_line(error, 300)
 
 
 def _existing(path: Path) -> Path:

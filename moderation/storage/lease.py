@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from moderation import storage
-from moderation.errors import FatalError
+from moderation.errors import FatalError, one_line
 
 LEASE_S = 120.0
 MIN_LEASE_S = 1.0
@@ -196,4 +196,4 @@ def _clock(unix_s: float) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return one_line(error)

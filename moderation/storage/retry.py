@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from moderation.errors import FatalError, ModerationError, ShardError, UsageError
+from moderation.errors import FatalError, ModerationError, ShardError, UsageError, one_line
 from moderation.storage.budget import RetryBudget
 
 _T = TypeVar("_T")
@@ -220,5 +220,5 @@ def _said(final: type[Exception] | None) -> str:
 
 
 def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()).replace(" (reached max retries: 0)", "")  # botocore's own, which are off
+    text = one_line(error).replace(" (reached max retries: 0)", "")  # botocore's own, which are off
     return f"{type(error).__name__}: {text[:200]}"

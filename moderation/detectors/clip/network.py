@@ -19,7 +19,7 @@ from torch import nn
 from moderation.config.hints import closest
 from moderation.detectors.clip.class_embeddings import Encode, EncodeAfter
 from moderation.detectors.weights.locator import package_file
-from moderation.errors import FatalError, UsageError
+from moderation.errors import FatalError, UsageError, one_line
 
 _Architecture = Mapping[str, Any]
 
@@ -220,4 +220,4 @@ def _load_checkpoint(model: nn.Module, path: str) -> None:
 
 
 def _first_lines(error: Exception) -> str:
-    return " ".join(str(error).split())[:400]
+    return one_line(error, 400)
