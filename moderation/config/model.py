@@ -55,13 +55,24 @@ class MediaConfig(ConfigSection):
     max_pixels: int = Field(default=100_000_000, ge=1, description="of one picture, before decoding")
     max_seconds: float = Field(default=4 * 3600.0, gt=0, description="a longer video is `too_long`")
     max_frames: int = Field(default=64, ge=1, description="scored frames of one item, spread evenly over the whole")
+    frame_budget: int = Field(
+        default=400,
+        ge=1,
+        description="scored frames of a video that max_frames would leave with gaps over max_gap_s: as many more as "
+        "that takes, up to this (an hour: one every 9 s); below max_frames it changes nothing",
+    )
+    video_decoder: Literal["auto", "decord", "pyav"] = Field(
+        default="auto",
+        description="auto: decord for codecs and containers where it is known to be right, and where its times agree "
+        "with the packets', else PyAV; decord: the latter is enough; pyav: always",
+    )
     sampling: Literal["keyframes", "uniform", "hybrid", "shots"] = Field(
         default="keyframes",
         description="keyframes: I-frames, and one more wherever two are over max_gap_s apart; "
         "uniform: `fps`; hybrid: both; shots: first, middle and last frame between two cuts, and the gaps",
     )
     fps: float = Field(default=1.0, gt=0, le=120, description="frames a second for uniform and hybrid")
-    max_gap_s: float = Field(default=5.0, gt=0, description="widest gap between scored frames, max_frames permitting")
+    max_gap_s: float = Field(default=5.0, gt=0, description="widest gap between scored frames, frame_budget permitting")
     decode_timeout_s: float = Field(default=60.0, gt=0, description="for one item; then it is `timeout`")
     canvas_px: int = Field(default=448, ge=224, le=4096, description="short side that larger frames are scaled to")
     tiles: Literal["off", "grid", "auto"] = Field(

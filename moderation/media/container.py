@@ -10,20 +10,25 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moderation.media.sniff import MediaType
+from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 
 MAX_BOXES = 20_000  # a fragmented MP4 of hours has thousands
 MAX_PADDING = 64 * 1024 * 1024  # zeros that mend a cut WebP
 
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _EBML_SEGMENT, _EBML_TRACKS, _EBML_ENTRY, _EBML_TYPE = 0x18538067, 0x1654AE6B, 0xAE, 0x83
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """truncated: bytes that the container announces are missing. has_video: None where it cannot be told."""
+    """truncated: bytes that the container announces are missing. has_video: None where it cannot be told.
+
+    more_behind: another file of pictures begins behind its end.
+    """
 
     truncated: bool = False
     has_video: bool | None = None
+    more_behind: bool = False
 
 
 def inspect(data: bytes, media_type: MediaType) -> Container:
@@ -35,8 +40,11 @@ def inspect(data: bytes, media_type: MediaType) -> Container:
     if media_type in (MediaType.AVI, MediaType.WEBP):
         announced = int.from_bytes(data[4:8], "little") + 8
         has_video = None if media_type is MediaType.WEBP else b"vids" in data[:65536]
-        return Container(truncated=announced > len(data), has_video=has_video)
-    return Container()
+        more = media_type is MediaType.AVI and data[announced + 8 : announced + 12] != b"AVIX"
+        return Container(
+            truncated=announced > len(data), has_video=has_video, more_behind=more and _begins_media(data, announced)
+        )
+    return Container(more_behind=_begins_anew(data, media_type))
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
@@ -109,12 +117,40 @@ def _boxes(data: bytes, offset: int, end: int) -> Iterator[tuple[bytes, int, int
 
 
 def _inspect_mp4(data: bytes) -> Container:
-    truncated, has_video = False, None
-    for kind, start, end in _boxes(data, 0, len(data)):
-        truncated = truncated or end > len(data)
-        if kind == b"moov" and end <= len(data):
-            has_video = any(_is_video_track(data, s, e) for k, s, e in _boxes(data, start, end) if k == b"trak")
-    return Container(truncated=truncated, has_video=has_video)
+    boxes = list(_boxes(data, 0, len(data)))
+    movies = [(start, end) for kind, start, end in boxes if kind == b"moov" and end <= len(data)]
+    tracks = [track for start, end in movies for track in _tracks(data, start, end)]
+    last = boxes[-1][2] if boxes else len(data)
+    return Container(
+        truncated=any(end > len(data) for _, _, end in boxes),
+        has_video=_has_video(data, tracks) if movies else None,
+        more_behind=len(movies) > 1 or _begins_media(data, last),
+    )
+
+
+def _has_video(data: bytes, tracks: list[tuple[int, int]]) -> bool:
+    return any(_is_video_track(data, start, end) for start, end in tracks)
+
+
+def count_tracks(data: bytes) -> int:
+    """How many tracks the movie of a file of boxes (MP4, HEIC, AVIF) has, of any sort."""
+    movies = ((start, min(end, len(data))) for kind, start, end in _boxes(data, 0, len(data)) if kind == b"moov")
+    return sum(1 for start, end in movies for _ in _tracks(data, start, end))
+
+
+def _tracks(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    return ((body, stop) for kind, body, stop in _boxes(data, start, end) if kind == b"trak")
+
+
+def _begins_anew(data: bytes, media_type: MediaType) -> bool:
+    """Whether the first bytes of such a file come again: two were joined, and FFmpeg reads the first only."""
+    if media_type is MediaType.FLV:  # version 1, which tracks, 9 bytes of header, no tag before
+        return any(data.find(b"FLV\x01" + tracks + b"\0\0\0\x09\0\0\0\0", 9) > 0 for tracks in (b"\1", b"\4", b"\5"))
+    return media_type is MediaType.ASF and data.find(_ASF_HEADER, 16) > 0
+
+
+def _begins_media(data: bytes, offset: int) -> bool:
+    return offset < len(data) and sniff(data[offset : offset + HEAD_BYTES]) is not None
 
 
 def _is_video_track(data: bytes, start: int, end: int) -> bool:
@@ -132,7 +168,11 @@ def _inspect_matroska(data: bytes) -> Container:
         return Container()
     _, start, end = segment
     stop = len(data) if end is None else min(end, len(data))
-    return Container(truncated=end is not None and end > len(data), has_video=_has_video_track(data, start, stop))
+    return Container(
+        truncated=end is not None and end > len(data),
+        has_video=_has_video_track(data, start, stop),
+        more_behind=_begins_media(data, stop),
+    )
 
 
 def _has_video_track(data: bytes, start: int, stop: int) -> bool | None:

@@ -11,10 +11,11 @@ from PIL import features
 def decoders() -> Mapping[str, bool]:
     """`{"jpeg": True, ..., "heic": False, "video": True}`; asks the builds, decodes nothing.
 
-    fast_jpeg: simplejpeg, which decodes the same pixels as Pillow at twice its speed. video: the module `decord`.
+    fast_jpeg: simplejpeg, which decodes the same pixels as Pillow at twice its speed. video: PyAV, which reads any; the
+    module `decord` reads some, faster.
     """
     built = {"jpeg": "jpg", "png": "zlib", "webp": "webp", "avif": "avif", "jpeg2000": "jpg_2000", "tiff": "libtiff"}
-    installed = {"heic": "pillow_heif", "fast_jpeg": "simplejpeg", "video": "decord"}
+    installed = {"heic": "pillow_heif", "fast_jpeg": "simplejpeg", "video": "av"}
     return {
         **{kind: bool(features.check(name)) for kind, name in built.items()},
         **{kind: find_spec(module) is not None for kind, module in installed.items()},

@@ -11,6 +11,7 @@ from moderation.media.jpeg import decode_jpeg_image
 from moderation.media.limits import Deadline, decode_with_deadline
 from moderation.media.pixels import describe
 from moderation.media.sniff import HEAD_BYTES, MediaType, names_media, sniff
+from moderation.media.still_movie import decode_still_movie, holds_movie
 from moderation.media.tiles import add_tiles, detailed
 from moderation.media.video import decode_video
 from moderation.types import ErrorCode, Kind, Media, MediaObject
@@ -70,4 +71,6 @@ def _decode_bytes(
     if media_type in _IN_STRIPS:
         return decode_picture(data, media_type, config, deadline)
     decode = decode_video if media_type.is_video else decode_picture
+    if holds_movie(data, media_type):
+        decode = decode_still_movie
     return decode_with_deadline(lambda: decode(data, media_type, config, deadline), deadline)

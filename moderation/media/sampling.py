@@ -21,14 +21,16 @@ def choose_frames(
     keys: I64,
     config: MediaConfig,
     shots: Sequence[int] = (),
+    limit: int | None = None,
 ) -> list[int]:
-    """Indices of the frames to score, ascending, at most `config.max_frames`.
+    """Indices of the frames to score, ascending, at most `limit` (None: `config.max_frames`).
 
     times_s: float64 [N], when each frame is shown, ascending from 0. keys: indices of the keyframes.
     keyframes: those, and evenly placed ones wherever two (or an end) are more than max_gap_s apart; uniform: one every
     1/fps seconds; hybrid: both, and the gaps; shots: the first, middle and last frames given, and the gaps.
     """
     total = len(times_s)
+    limit = limit or config.max_frames
     chosen: set[int] = set()
     if config.sampling in ("uniform", "hybrid"):
         count = min(total, max(1, math.ceil(duration_s * config.fps)))
@@ -40,7 +42,42 @@ def choose_frames(
     if config.sampling == "shots":
         chosen.update({0, *shots})
         chosen.update(_fill_gaps(times_s, duration_s, sorted(chosen), config.max_gap_s))
-    return thin_out(times_s, sorted(chosen), config.max_frames)
+    return thin_out(times_s, _keyframes_first(times_s, duration_s, keys, sorted(chosen), limit), limit)
+
+
+def frame_limit(duration_s: float, config: MediaConfig) -> int:
+    """How many frames of a video of this length may be scored: max_frames, or what max_gap_s takes of frame_budget."""
+    enough = math.ceil(min(duration_s, config.max_seconds) / config.max_gap_s) + 1
+    return max(config.max_frames, min(enough, config.frame_budget))
+
+
+def widest_stretch(times_s: F64, chosen: Sequence[int], duration_s: float, max_gap_s: float) -> float:
+    """Seconds between two of the `chosen` frames, or an end of the video, that are furthest apart.
+
+    Between two frames in a row nothing went unseen, however long the first one was shown: that counts as max_gap_s at
+    most. times_s: float64 [N], of all frames, ascending from 0. chosen: ascending indices.
+    """
+    if not chosen:
+        return duration_s
+    begins = np.array([0, *chosen])
+    ends = np.array([*chosen, len(times_s)])
+    at_s = np.append(times_s, max(duration_s, float(times_s[-1])))
+    gaps = at_s[ends] - at_s[begins]
+    gaps[ends - begins <= 1] = gaps[ends - begins <= 1].clip(max=max_gap_s)
+    return float(gaps.max())
+
+
+def _keyframes_first(times_s: F64, duration_s: float, keys: I64, chosen: list[int], limit: int) -> list[int]:
+    """Where `chosen` are too many: its keyframes alone, if these leave no gap over twice what is to be had.
+
+    A keyframe costs one frame to decode, a frame between two costs all since the last keyframe.
+    """
+    known = set(keys.tolist())
+    alone = [k for k in chosen if k in known or k == 0]
+    if len(chosen) <= limit or len(alone) < limit:
+        return chosen
+    widest_s = widest_gap(times_s[alone].tolist(), duration_s)
+    return alone if widest_s <= 2 * duration_s / limit else chosen
 
 
 def widest_gap(times_s: list[float], duration_s: float) -> float:

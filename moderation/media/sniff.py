@@ -27,6 +27,7 @@ class MediaType(StrEnum):
     FLV = "flv"
     ASF = "asf"  # WMV
     OGG = "ogg"
+    ELEMENTARY = "elementary"  # a bare stream of one codec: H.264, HEVC, MPEG-4
     OTHER = "other"  # a picture or video that nothing here decodes: JPEG XL, PSD, camera raw, RealMedia
 
     @property
@@ -45,6 +46,7 @@ _VIDEO = frozenset(
         MediaType.FLV,
         MediaType.ASF,
         MediaType.OGG,
+        MediaType.ELEMENTARY,
     }
 )
 
@@ -78,6 +80,8 @@ _HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", 
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _QUICKTIME_BOXES = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})  # movies older than `ftyp`
 _RIFF_FORMS = {b"WEBP": MediaType.WEBP, b"AVI ": MediaType.AVI}
+_HEVC_FIRST = frozenset({0x40, 0x42, 0x44, 0x46, 0x4E})  # parameter sets, a delimiter, a message
+_H264_FIRST = frozenset({6, 7, 8, 9})  # the same
 _BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
 # fmt: off
@@ -106,14 +110,37 @@ def sniff(head: bytes) -> MediaType | None:
         return _sniff_brand(head)
     if _is_old_quicktime(head):
         return MediaType.MP4
-    if _has_sync(head, 0, 188) or _has_sync(head, 4, 192):
-        return MediaType.MPEG_TS
-    return None
+    return _sniff_stream(head)
 
 
 def names_media(name: str) -> bool:
     """Whether the extension of `name` is that of a picture or a video."""
     return name.rpartition("/")[2].rpartition(".")[2].lower() in _EXTENSIONS and "." in name
+
+
+def _sniff_stream(head: bytes) -> MediaType | None:
+    if _has_sync(head, 0, 188) or _has_sync(head, 4, 192):
+        return MediaType.MPEG_TS
+    return MediaType.ELEMENTARY if elementary_codec(head) else None
+
+
+def elementary_codec(head: bytes) -> str | None:
+    """The codec of a bare stream ("h264", "hevc", "m4v", "mpegvideo": FFmpeg's names), told from its first unit."""
+    for code in (b"\x00\x00\x01", b"\x00\x00\x00\x01"):
+        if head.startswith(code) and len(head) >= len(code) + 2:
+            return _codec_of_unit(head[len(code) :])
+    return None
+
+
+def _codec_of_unit(unit: bytes) -> str | None:
+    first = unit[0]
+    if first == 0xB3:
+        return "mpegvideo"
+    if first in (0xB0, 0xB5) or unit.startswith(b"\x00\x00\x01"):
+        return "m4v"
+    if first in _HEVC_FIRST and unit[1] == 1:  # layer 0, first temporal layer
+        return "hevc"
+    return "h264" if first < 0x80 and first & 0x1F in _H264_FIRST else None
 
 
 def _is_old_quicktime(head: bytes) -> bool:

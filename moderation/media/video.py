@@ -1,12 +1,15 @@
-"""Videos: bytes -> the frames worth scoring; only those are ever held.
+"""Videos: bytes -> the frames worth scoring of every picture track; only those are ever held.
 
-Opening and reading are in `video_reader`, the choice of frames by their times in `sampling`, that by cuts in `shots`.
+`demux` reads which tracks there are, `video_reader` decides who reads a track; frames are chosen by their times in
+`sampling`, by cuts in `shots`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -14,111 +17,191 @@ import numpy.typing as npt
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.container import Container, inspect
+from moderation.media.demux import CODECS, PictureTrack, Tracks, read_tracks
+from moderation.media.image import decode_image
 from moderation.media.limits import Deadline, canvas_size, check_pixels
-from moderation.media.pixels import describe, scale_array
-from moderation.media.sampling import I64, choose_frames, thin_out, widest_gap
+from moderation.media.pixels import scale_array
+from moderation.media.sampling import choose_frames, frame_limit, thin_out, widest_stretch
 from moderation.media.shots import MAX_PROBES, describe_frame, find_cuts, shots_of
 from moderation.media.sniff import MediaType
-from moderation.media.video_reader import OpenVideo, open_video
+from moderation.media.video_reader import FrameReader, open_reader
 from moderation.types import ErrorCode, Frame, Kind, Media
 
 MAX_FAILURES = 4  # in a row; past the point where a file was cut nothing decodes, and each try seeks anew
+MAX_TRACKS = 4  # that are looked at; each may cost a video's frames
+UNSEEN_TRACK = "track"
 
 
-def decode_video(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> Media:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TrackFrames:
+    """What was read of one track."""
+
+    frames: tuple[Frame, ...]
+    frames_total: int
+    duration_s: float
+    widest_gap_s: float
+    reader: str
+    problem: str = ""
+
+
+def decode_video(
+    data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline, *, known_frames: int = 0
+) -> Media:
     """The sampled frames of a video: uint8 RGB [H,W,3], upright, scaled to the canvas, with their times.
 
-    `frames_total` and `duration_s` are of the whole, `widest_gap_s` is between two scored frames or the ends.
+    Every picture track is looked at, covers too; their frames have indices behind those of the first. `frames_total` is
+    of all, `duration_s` of the longest, `widest_gap_s` is between two scored frames or the ends. A track that is not
+    looked at is told in `unseen`. known_frames: one track of so many frames is left out; the caller has looked at it.
     Some frames undecodable, or the container cut: `error=TRUNCATED`.
-    Raises ItemError: NO_FRAMES (no picture track), TOO_LONG, TOO_MANY_PIXELS, TIMEOUT, CORRUPT (nothing decoded).
+    Raises ItemError: NO_FRAMES (no picture track), TOO_LONG, TOO_MANY_PIXELS, TIMEOUT, UNSUPPORTED_TYPE (a codec that
+    is not allowed), CORRUPT (nothing decoded).
     """
     container = inspect(data, media_type)
-    video = _open_within_limits(data, media_type, container, config)
-    frames, problem = _read_frames(video, _choose_frames(video, config, deadline), config, deadline)
+    found = _without(read_tracks(data, media_type, deadline), known_frames)
+    films, pictures = found.films(CODECS)[:MAX_TRACKS], found.pictures()[:MAX_TRACKS]
+    if not films and not pictures:
+        raise _no_track(media_type, container, found)
+    is_whole = not (container.truncated or found.broken)
+    alone = is_whole and len(found.tracks) == 1
+    parts = [_read_track(data, media_type, t, config, deadline, alone=alone) for t in films]
+    covers = list(chain.from_iterable(_read_cover(picture, config) for picture in pictures))
+    looked_at = len(parts) + len(covers)
+    media = _gather(parts, covers, media_type, "" if is_whole else "the end of the file is missing")
+    if looked_at < len(found.tracks) + found.unreadable or container.more_behind:
+        return replace(media, unseen=(UNSEEN_TRACK,))
+    return media
+
+
+def _without(found: Tracks, known_frames: int) -> Tracks:
+    known = next((t for t in found.tracks if len(t.packets) == known_frames), None)
+    return replace(found, tracks=tuple(t for t in found.tracks if t is not known))
+
+
+def _no_track(media_type: MediaType, container: Container, found: Tracks) -> ItemError:
+    if found.tracks or found.unreadable:
+        names = ", ".join(sorted({t.codec for t in found.tracks})) or "an unknown one"
+        return ItemError(ErrorCode.UNSUPPORTED_TYPE, f"{media_type}: its codec is not among those allowed: {names}")
+    if container.has_video is False and not container.truncated:
+        return ItemError(ErrorCode.NO_FRAMES, f"{media_type}: no picture track")
+    boxed = media_type in (MediaType.MP4, MediaType.MATROSKA, MediaType.AVI)
+    code = ErrorCode.CORRUPT if container.truncated or found.broken or boxed else ErrorCode.NO_FRAMES
+    return ItemError(code, f"{media_type}: no stream of pictures that decodes")
+
+
+def _read_cover(picture: bytes, config: MediaConfig) -> tuple[Frame, ...]:
+    """The picture that a player shows in place of a video, or before it; nothing where it does not decode."""
+    try:
+        return decode_image(picture, config).frames[:1]
+    except ItemError:
+        return ()
+
+
+def _read_track(
+    data: bytes, media_type: MediaType, track: PictureTrack, config: MediaConfig, deadline: Deadline, *, alone: bool
+) -> _TrackFrames:
+    if track.pixels > config.max_pixels:
+        raise ItemError(ErrorCode.TOO_MANY_PIXELS, f"frames of {track.pixels} pixels are more than {config.max_pixels}")
+    reader = open_reader(data, media_type, track, alone=alone, config=config, deadline=deadline)
+    if reader.duration_s > config.max_seconds:
+        raise ItemError(ErrorCode.TOO_LONG, f"{reader.duration_s:.0f} s is more than {config.max_seconds:g}")
+    chosen = _choose_frames(reader, config, deadline)
+    frames, problem = _read_frames(reader, chosen, config, deadline)
+    if problem and reader.name == "decord":
+        reader = open_reader(data, media_type, track, alone=False, config=config, deadline=deadline)
+        reader.name = "pyav: decord stops at a frame"
+        frames, problem = _read_frames(reader, chosen, config, deadline)
+    return _TrackFrames(
+        frames=tuple(frames),
+        frames_total=len(reader.times_s),
+        duration_s=reader.duration_s,
+        widest_gap_s=widest_stretch(reader.times_s, [f.index for f in frames], reader.duration_s, config.max_gap_s),
+        reader=reader.name,
+        problem=problem,
+    )
+
+
+def _gather(parts: Sequence[_TrackFrames], covers: Sequence[Frame], media_type: MediaType, problem: str) -> Media:
+    """One Media of all tracks. Raises ItemError(CORRUPT) where there is no frame at all."""
+    frames, total = _number(parts, covers)
+    problem = next(filter(None, (p.problem for p in parts)), problem)
     if not frames:
         raise ItemError(ErrorCode.CORRUPT, f"{media_type}: {problem or 'no frame decodes'}")
-    if container.truncated and not problem:
-        problem = "the end of the file is missing"
     return Media(
         kind=Kind.VIDEO,
         frames=tuple(frames),
-        frames_total=len(video.times_s),
-        duration_s=video.duration_s,
-        widest_gap_s=widest_gap([f.time_s or 0.0 for f in frames], video.duration_s),
+        frames_total=total,
+        duration_s=max((p.duration_s for p in parts), default=None),
+        widest_gap_s=max((p.widest_gap_s for p in parts), default=None),
         width=frames[0].width,
         height=frames[0].height,
         error=ErrorCode.TRUNCATED if problem else None,
         error_detail=problem,
+        reader=parts[0].reader if parts else None,
     )
 
 
-def _open_within_limits(data: bytes, media_type: MediaType, container: Container, config: MediaConfig) -> OpenVideo:
-    if container.has_video is False:
-        code = ErrorCode.CORRUPT if container.truncated else ErrorCode.NO_FRAMES
-        raise ItemError(code, f"{media_type}: no picture track")
-    video = open_video(data, media_type, container)
-    if video.duration_s > config.max_seconds:
-        raise ItemError(ErrorCode.TOO_LONG, f"{video.duration_s:.0f} s is more than {config.max_seconds:g}")
-    return video
+def _number(parts: Sequence[_TrackFrames], covers: Sequence[Frame]) -> tuple[list[Frame], int]:
+    """The frames of all tracks, those of each with indices behind the track before, and how many there are in all."""
+    frames: list[Frame] = []
+    total = 0
+    for part in parts:
+        frames += [replace(f, index=f.index + total) for f in part.frames]
+        total += part.frames_total
+    frames += [replace(f, index=total + k) for k, f in enumerate(covers)]
+    return frames, total + len(covers)
 
 
-def _choose_frames(video: OpenVideo, config: MediaConfig, deadline: Deadline) -> list[int]:
-    keys = video.key_indices()
-    shots = _find_shot_frames(video, keys, config, deadline) if config.sampling == "shots" else ()
-    return choose_frames(video.times_s, video.duration_s, keys, config, shots=shots)
+def _choose_frames(reader: FrameReader, config: MediaConfig, deadline: Deadline) -> list[int]:
+    shots = _find_shot_frames(reader, config, deadline) if config.sampling == "shots" else ()
+    limit = frame_limit(reader.duration_s, config)
+    return choose_frames(reader.times_s, reader.duration_s, reader.keys, config, shots=shots, limit=limit)
 
 
-def _find_shot_frames(video: OpenVideo, keys: I64, config: MediaConfig, deadline: Deadline) -> tuple[int, ...]:
+def _find_shot_frames(reader: FrameReader, config: MediaConfig, deadline: Deadline) -> tuple[int, ...]:
     """First, middle and last frame of every shot.
 
     Up to MAX_PROBES frames are looked at: all of a short video, in one go; of a longer one its keyframes, for encoders
     put one at a cut. A keyframe costs one frame to decode, a frame between two costs all since the last keyframe.
     At most half of the time for decoding is spent on this; max_gap_s cares for what lies behind.
     """
-    total = len(video.times_s)
+    total = len(reader.times_s)
     every = total <= MAX_PROBES
-    wanted = list(range(total)) if every else thin_out(video.times_s, sorted({0, *keys.tolist()}), MAX_PROBES)
-    described = _describe_frames(
-        video, wanted, config, until_s=deadline.ends_s - deadline.timeout_s / 2, in_a_row=every
-    )
-    probes = wanted[: len(described)]
+    keys = sorted({0, *reader.keys.tolist()})
+    wanted = list(range(total)) if every else thin_out(reader.times_s, keys, MAX_PROBES)
+    described = _describe_frames(reader, wanted, config, until_s=deadline.ends_s - deadline.timeout_s / 2)
+    probes = sorted(described)
     if not probes:
         return ()
-    cuts = find_cuts(described, video.times_s[probes].tolist())
+    cuts = find_cuts([described[p] for p in probes], reader.times_s[probes].tolist())
     # Between two keyframes the last frame of a shot is not known: the one before the next shot's first.
-    ends = [*probes[1:], total if len(probes) == len(wanted) else probes[-1] + 1]
+    ends = [*probes[1:], total if probes[-1] == wanted[-1] else probes[-1] + 1]
     spans = [(probes[first], ends[last] - 1) for first, last in shots_of(cuts, len(probes))]
     return tuple(index for first, last in spans for index in (first, (first + last) // 2, last))
 
 
 def _describe_frames(
-    video: OpenVideo, indices: Sequence[int], config: MediaConfig, *, until_s: float, in_a_row: bool
-) -> list[npt.NDArray[np.float32]]:
-    """What `describe_frame` says of these frames, up to the first that does not decode, or the end of the time.
-
-    in_a_row: each follows the one before, so that only the first is sought.
-    """
-    described: list[npt.NDArray[np.float32]] = []
-    for place, index in enumerate(indices):
-        if time.monotonic() > until_s:
-            break
-        pixels = video.read_next_frame() if in_a_row and place > 0 else video.read_frame(index)
+    reader: FrameReader, indices: Sequence[int], config: MediaConfig, *, until_s: float
+) -> dict[int, npt.NDArray[np.float32]]:
+    """What `describe_frame` says of these frames, up to the first that does not decode, or the end of the time."""
+    described: dict[int, npt.NDArray[np.float32]] = {}
+    for index, pixels in reader.read(indices):
         if pixels is None:
             break  # what is broken behind here is found by whoever reads the chosen frames
         check_pixels(pixels.shape[1], pixels.shape[0], config.max_pixels)
-        described.append(describe_frame(pixels))
+        described[index] = describe_frame(pixels)
+        if time.monotonic() > until_s:
+            break
     return described
 
 
 def _read_frames(
-    video: OpenVideo, indices: Sequence[int], config: MediaConfig, deadline: Deadline
+    reader: FrameReader, indices: Sequence[int], config: MediaConfig, deadline: Deadline
 ) -> tuple[list[Frame], str]:
     """The frames at `indices` that decode, ascending, and what went wrong ("" if nothing)."""
-    frames: list[Frame] = []
+    frames: dict[int, Frame] = {}
     failed = in_a_row = 0
-    for index in indices:
+    for index, pixels in reader.read(indices):
         deadline.check()
-        pixels = video.read_frame(index)
         if pixels is None:
             failed, in_a_row = failed + 1, in_a_row + 1
             if in_a_row >= MAX_FAILURES:
@@ -127,9 +210,10 @@ def _read_frames(
         in_a_row = 0
         height, width = pixels.shape[:2]
         check_pixels(width, height, config.max_pixels)
-        # Scaled here and not by decord: it would have to be told a size before the true one is known, and a container
-        # that lies about its size would have its pictures squeezed beyond recognition.
+        # Scaled here and not by the decoder: it would have to be told a size before the true one is known, and a
+        # container that lies about its size would have its pictures squeezed beyond recognition.
         scaled = scale_array(pixels, canvas_size(width, height, config.canvas_px))
-        frames.append(Frame(index=index, pixels=scaled, width=width, height=height, time_s=float(video.times_s[index])))
+        at_s = float(reader.times_s[index])
+        frames[index] = Frame(index=index, pixels=scaled, width=width, height=height, time_s=at_s)
     problem = f"{failed} of {len(indices)} sampled frames do not decode" if failed else ""
-    return frames, describe(problem) if problem else ""
+    return [frames[index] for index in sorted(frames)], problem

@@ -1,129 +1,117 @@
-"""An open video: its frames' times, and its frames one by one, by decord (FFmpeg).
+"""What a reader of frames is, and which one reads a track.
 
-Rotation in the container is honoured by decord. One reader and one FFmpeg thread per item: a worker decodes several
-items at once (18 readers in 18 threads gave the same pixels as one after the other).
+decord is used where its times are proven right: a container that says when each frame is shown, strictly ascending
+times that agree with the packets', keyframes that say of themselves that decoding can begin there. All else is read by
+PyAV, in the order of the file. Both give the same pixels (their FFmpeg's conversion is the same).
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
-from moderation.media.container import Container
+from moderation.media.demux import PictureTrack
+from moderation.media.limits import Deadline
 from moderation.media.sniff import MediaType
-from moderation.types import U8, ErrorCode
+from moderation.media.timeline import F64, I64, Timeline, build_timeline
+from moderation.media.video_decord import open_decord
+from moderation.media.video_pyav import PyavReader
+from moderation.types import U8
 
-F64 = npt.NDArray[np.float64]
-
-
-class _Writable(Protocol):
-    def write(self, data: memoryview, /) -> int | None: ...
-
-
-class _DecordFrame(Protocol):
-    """decord's array: uint8 [H,W,3]."""
-
-    def asnumpy(self) -> U8: ...
-
-
-class _DecordReader(Protocol):
-    """What is used of decord.VideoReader, which has no type stubs."""
-
-    def seek_accurate(self, pos: int) -> None: ...
-
-    def next(self) -> _DecordFrame: ...
-
-    def get_key_indices(self) -> list[int]: ...
+# Containers without times of showing: AVI and ASF store one time a packet, in the order of decoding.
+_UNTIMED = frozenset({MediaType.AVI, MediaType.ASF, MediaType.ELEMENTARY})
+# Streams that were cut from a broadcast or joined byte by byte: their times may begin anew.
+_MAY_JUMP = _UNTIMED | {MediaType.MPEG_TS, MediaType.MPEG_PS, MediaType.FLV, MediaType.OGG}
+_DECORD_CONTAINERS = frozenset({MediaType.MP4, MediaType.MATROSKA})
+_DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
+_DECORD_LAYOUTS = frozenset({"yuv420p", "yuvj420p"})  # others it converts to other colours than PyAV does
+_TIME_TOLERANCE_S = 0.005  # decord keeps times as float32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenVideo:
-    """A video whose container has been read. times_s: float64 [N], when each frame is shown, ascending from 0."""
+class FrameReader(Protocol):
+    """An open track.
 
-    reader: _DecordReader
+    times_s: float64 [N], when each frame is shown, ascending from 0. keys: int64, indices of the keyframes.
+    name: which reader it is, and why, where it was not the first choice; may say more after reading.
+    """
+
+    name: str
     times_s: F64
     duration_s: float
+    keys: I64
 
-    def key_indices(self) -> npt.NDArray[np.int64]:
-        """Indices of the keyframes, int64."""
-        return np.asarray(self.reader.get_key_indices(), dtype=np.int64)
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, U8 | None]]:
+        """Each wanted frame that is shown, with its index, uint8 [H,W,3], upright; None where it does not decode.
 
-    def read_frame(self, index: int) -> U8 | None:
-        """The frame at this index, uint8 [H,W,3]; None where it does not decode."""
-        return self._read(index)
-
-    def read_next_frame(self) -> U8 | None:
-        """The frame after the one read last; None where it does not decode."""
-        return self._read(None)
-
-    def _read(self, index: int | None) -> U8 | None:
-        from decord import DECORDError
-
-        try:
-            if index is not None:
-                self.reader.seek_accurate(index)
-            return self.reader.next().asnumpy()
-        except (DECORDError, RuntimeError, StopIteration):
-            return None
+        Where the packet of a wanted frame shows nothing, the frame that is shown at its time comes instead, with its
+        own index; or nothing, if that came before.
+        """
+        ...
 
 
-def open_video(data: bytes, media_type: MediaType, container: Container) -> OpenVideo:
-    """Open a video. Raises ItemError: NO_FRAMES (it has no picture track), CORRUPT."""
-    import decord  # loads FFmpeg: only where there is a video
+def open_reader(
+    data: bytes, media_type: MediaType, track: PictureTrack, *, alone: bool, config: MediaConfig, deadline: Deadline
+) -> FrameReader:
+    """The reader of a track. alone: it is the container's only one, and the container is whole.
 
-    decord.logging.set_level(decord.logging.QUIET)  # a broken file is a row, not 30 lines on stderr
-    try:
-        with _as_file(data) as path:
-            reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
-        spans = np.asarray(reader.get_frame_timestamp(np.arange(len(reader))), dtype=np.float64)
-    except decord.DECORDError as error:
-        code = ErrorCode.NO_FRAMES if _holds_no_pictures(media_type, container) else ErrorCode.CORRUPT
-        raise ItemError(code, f"{media_type}: no stream of pictures that decodes") from error
-    except (RuntimeError, AssertionError, IndexError) as error:
-        raise ItemError(ErrorCode.CORRUPT, f"{media_type}: {_reason(error)}") from error
-    begin = float(spans[0, 0])
-    times_s = np.maximum.accumulate(np.nan_to_num(spans[:, 0] - begin, nan=0.0, posinf=0.0, neginf=0.0))
-    duration_s = max(float(np.nan_to_num(spans[-1, 1] - begin)), float(times_s[-1]))
-    return OpenVideo(reader=reader, times_s=times_s, duration_s=duration_s)
-
-
-def _holds_no_pictures(media_type: MediaType, container: Container) -> bool:
-    """Whether a container that FFmpeg opened without finding a picture is whole: then it never held one."""
-    whole = not container.truncated and container.has_video is None
-    return whole and media_type not in (MediaType.MP4, MediaType.MATROSKA, MediaType.AVI)
-
-
-@contextmanager
-def _as_file(data: bytes) -> Iterator[str]:
-    """A path under which FFmpeg can open the bytes; it keeps its own handle, so the path may go once it is open.
-
-    decord also takes a BytesIO, but that reader of its own crashes the process on a cut AVI (3.4.0; tested), where
-    FFmpeg's does not. A memfd is memory, not disk; elsewhere than on Linux a temporary file does.
+    Raises ItemError(TIMEOUT).
     """
-    if hasattr(os, "memfd_create"):
-        with open(os.memfd_create("moderation-video"), "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor, no path
-            _write_all(file, data)
-            yield f"/proc/self/fd/{file.fileno()}"
-    else:
-        with tempfile.NamedTemporaryFile(prefix="moderation-video-", buffering=0) as named:
-            _write_all(named, data)
-            yield named.name
+    timeline = build_timeline(
+        track.packets, track.rate, has_times=media_type not in _UNTIMED, may_jump=media_type in _MAY_JUMP
+    )
+    pyav = PyavReader(data, media_type, track, timeline, config=config, deadline=deadline)
+    if config.video_decoder == "pyav" or not len(timeline.times_s):
+        return pyav
+    why_not = _why_not_decord(media_type, track, timeline, alone=alone, strict=config.video_decoder == "auto")
+    if why_not is None:
+        why_not = _why_not_turned(pyav)
+    if why_not is not None:
+        pyav.name = f"pyav: {why_not}"
+        return pyav
+    try:
+        decord = open_decord(data)
+    except ItemError as error:
+        pyav.name = f"pyav: decord: {error.detail}"
+        return pyav
+    if not _agree(decord.times_s, decord.keys, timeline):
+        pyav.name = "pyav: decord's times jump"
+        return pyav
+    # The packets' own, as exact as they are stored: which frame is nearest to a moment must not depend on the reader.
+    return replace(decord, times_s=timeline.times_s, duration_s=timeline.duration_s, keys=timeline.keys)
 
 
-def _write_all(file: _Writable, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) or 0 :]  # one write takes at most 2 GiB
+def _why_not_decord(
+    media_type: MediaType, track: PictureTrack, timeline: Timeline, *, alone: bool, strict: bool
+) -> str | None:
+    """Why decord is not the one to read this; None: nothing is against it. strict: only what is known to be good."""
+    if not alone:
+        return "several tracks, or the file is cut"
+    if strict and (unknown := _is_unproven(media_type, track)):
+        return unknown
+    if timeline.is_counted or not timeline.is_plain:
+        return "times that are not one ascending run"
+    if not track.packets.closed:
+        return "open groups of pictures"
+    return None
 
 
-def _reason(error: Exception) -> str:
-    # decord's message ends in the file's first bytes as text; only its kind is of use.
-    return {AssertionError: "no frame in it", IndexError: "no frame in it"}.get(type(error), "the container is broken")
+def _is_unproven(media_type: MediaType, track: PictureTrack) -> str | None:
+    if media_type not in _DECORD_CONTAINERS or track.codec not in _DECORD_CODECS:
+        return f"{track.codec} in {media_type}"
+    return None if track.layout in _DECORD_LAYOUTS else f"pixels as {track.layout or 'nothing known'}"
+
+
+def _why_not_turned(pyav: PyavReader) -> str | None:
+    """decord turns pictures, but does not mirror them."""
+    return None if pyav.first_orientation() in (1, 3, 6, 8) else "a mirrored picture, or a first frame that is broken"
+
+
+def _agree(times_s: F64, keys: I64, timeline: Timeline) -> bool:
+    if len(times_s) != len(timeline.times_s) or not np.array_equal(np.sort(keys), timeline.keys):
+        return False
+    return bool((np.abs(times_s - timeline.times_s) <= _TIME_TOLERANCE_S).all())

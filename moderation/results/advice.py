@@ -24,7 +24,7 @@ ADVICE: Mapping[ErrorCode, Advice] = {
         "Look at who uploaded it before you raise media.max_pixels.",
     ),
     ErrorCode.TOO_LONG: Advice(
-        "A video longer than media.max_seconds.", "Raise media.max_seconds; media.max_frames still bounds its cost."
+        "A video longer than media.max_seconds.", "Raise media.max_seconds; media.frame_budget still bounds its cost."
     ),
     ErrorCode.TRUNCATED: Advice(
         "The end of the file is missing; what decoded was scored, but is never passed.",

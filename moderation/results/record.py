@@ -18,7 +18,7 @@ from moderation.errors import UsageError
 from moderation.results.layout import RUN_FILE, run_uri
 from moderation.version import __version__
 
-_PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "decord2", "fsspec", "s3fs", "numpy")
+_PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "decord2", "av", "fsspec", "s3fs", "numpy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

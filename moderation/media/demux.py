@@ -1,0 +1,233 @@
+"""A container opened by PyAV (FFmpeg): its picture tracks and their packets; nothing is decoded to learn of them.
+
+FFmpeg is told the format that was sniffed and the decoders it may open, so that a stranger's bytes reach no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn, cast
+
+import numpy as np
+
+from moderation.errors import ItemError
+from moderation.media.bitstream import is_closed_keyframe
+from moderation.media.limits import Deadline, TimedBytes
+from moderation.media.sniff import MediaType, elementary_codec
+from moderation.media.timeline import Packets
+from moderation.types import ErrorCode
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+# What is met in the field, with decoders that are fuzzed and kept. The others (over 200) are `unsupported_type`.
+CODECS = frozenset(
+    {
+        *("h264", "hevc", "av1", "vp8", "vp9", "theora", "mjpeg", "ffv1", "prores", "dnxhd", "rawvideo"),
+        *("mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "wmv3", "vc1"),
+        *("h263", "flv", "vp6", "vp6f", "dvvideo", "huffyuv", "ffvhuff"),
+    }
+)
+_SAME_CODEC = {"libdav1d": "av1", "libaom-av1": "av1", "msmpeg4v3": "msmpeg4", "libvpx": "vp8", "libvpx-vp9": "vp9"}
+_DECODERS = ",".join(sorted(CODECS | _SAME_CODEC.keys()))
+MAX_PACKETS = 4_000_000  # four hours at 240 frames a second are 3.5 million
+_PROBE_BYTES = 64 * 1024 * 1024  # streams that begin within these are known; a TS may begin one at any time
+_PROBE_US = 3_600_000_000
+
+_FORMATS = {
+    MediaType.MP4: "mov",
+    MediaType.HEIC: "mov",
+    MediaType.AVIF: "mov",
+    MediaType.MATROSKA: "matroska",
+    MediaType.AVI: "avi",
+    MediaType.MPEG_TS: "mpegts",
+    MediaType.MPEG_PS: "mpeg",
+    MediaType.FLV: "flv",
+    MediaType.ASF: "asf",
+    MediaType.OGG: "ogg",
+}
+_LATE_STREAMS = frozenset({MediaType.MPEG_TS, MediaType.MPEG_PS, MediaType.FLV, MediaType.OGG})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureTrack:
+    """A track of pictures: its packets, or (`picture`) the one encoded picture that a player shows as its cover."""
+
+    stream: int  # index in the container
+    codec: str
+    packets: Packets
+    rate: float  # frames a second that the header states, 0 where none
+    picture: bytes | None = None
+    layout: str = ""  # of the pixels, FFmpeg's name for it
+    pixels: int = 0  # width x height as the header says
+    is_default: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracks:
+    """The picture tracks of a container, what a player shows first in front.
+
+    unreadable: tracks of which not even the codec is known. broken: the container ends before it should.
+    """
+
+    tracks: tuple[PictureTrack, ...]
+    unreadable: int
+    broken: bool
+
+    def films(self, codecs: Container[str]) -> list[PictureTrack]:
+        """The tracks of these codecs that run in time."""
+        return [t for t in self.tracks if t.picture is None and t.codec in codecs]
+
+    def pictures(self) -> list[bytes]:
+        """The covers, encoded."""
+        return [t.picture for t in self.tracks if t.picture is not None]
+
+
+@contextmanager
+def open_container(data: bytes, media_type: MediaType, deadline: Deadline) -> Iterator[InputContainer]:
+    """Raises ItemError: CORRUPT (no such container), TIMEOUT, OUT_OF_MEMORY."""
+    import av  # loads FFmpeg: only where there is a video
+
+    options = {"codec_whitelist": _DECODERS, "max_streams": "64"}
+    if media_type in _LATE_STREAMS:
+        options |= {"probesize": str(_PROBE_BYTES), "analyzeduration": str(_PROBE_US)}
+    try:
+        container = av.open(
+            TimedBytes(data, deadline),
+            "r",
+            format=_format(data, media_type),
+            options=options,
+            metadata_errors="replace",
+            io_open=_refuse_file,
+        )
+    except (av.FFmpegError, ValueError) as error:
+        raise ItemError(ErrorCode.CORRUPT, f"{media_type}: the container is broken") from error
+    with container:
+        yield container
+
+
+def _format(data: bytes, media_type: MediaType) -> str | None:
+    """FFmpeg's name of the format. MPEG-1 and 2 may come without their container, too."""
+    bare = elementary_codec(data[:16])
+    return bare if bare and media_type in (MediaType.ELEMENTARY, MediaType.MPEG_PS) else _FORMATS.get(media_type)
+
+
+def _refuse_file(*_: object) -> NoReturn:
+    raise PermissionError("a video that names other files")
+
+
+def read_tracks(data: bytes, media_type: MediaType, deadline: Deadline) -> Tracks:
+    """Every track that holds a picture. Raises ItemError as `open_container`."""
+    with open_container(data, media_type, deadline) as container:
+        streams = [s for s in container.streams.video if s.codec_context is not None]
+        unreadable = len(container.streams.video) - len(streams)
+        covers = {s.index for s in streams if _is_cover(s)}
+        log = {s.index: _PacketLog(codec_name(s), _extradata(s)) for s in streams}
+        pictures: dict[int, bytes] = {}
+        errors: list[Exception] = []
+        for packet in demux(container, streams, deadline, errors):
+            stream = packet.stream_index
+            if stream in covers:
+                pictures.setdefault(stream, bytes(packet))
+            log[stream].add(packet)
+        tracks = [_track(s, log[s.index].packets(), pictures.get(s.index)) for s in streams]
+    return Tracks(tracks=_in_order(tracks), unreadable=unreadable, broken=bool(errors))
+
+
+def _in_order(tracks: list[PictureTrack]) -> tuple[PictureTrack, ...]:
+    """Those that hold something; what a player shows first in front, covers last."""
+    filled = (t for t in tracks if len(t.packets))
+    return tuple(sorted(filled, key=lambda t: (t.picture is not None, not t.is_default, -t.pixels, t.stream)))
+
+
+def demux(
+    container: InputContainer,
+    streams: list[VideoStream],
+    deadline: Deadline,
+    errors: list[Exception] | None = None,
+) -> Iterator[Packet[VideoStream]]:
+    """The packets of these streams that hold something, in the order of the file; ends where the file breaks.
+
+    errors: takes what broke. Raises ItemError: TIMEOUT, TOO_LONG.
+    """
+    import av
+
+    try:
+        for place, packet in enumerate(container.demux(streams) if streams else ()):
+            if place % 256 == 0:
+                deadline.check()
+            if place > MAX_PACKETS:
+                raise ItemError(ErrorCode.TOO_LONG, f"more than {MAX_PACKETS} frames")
+            if packet.size:
+                yield cast("Packet[VideoStream]", packet)
+    except av.FFmpegError as error:
+        if errors is not None:
+            errors.append(error)
+
+
+def codec_name(stream: VideoStream) -> str:
+    """The codec, by one name whichever library decodes it."""
+    name = stream.codec_context.name
+    return _SAME_CODEC.get(name, name)
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _extradata(stream: VideoStream) -> bytes:
+    return bytes(stream.codec_context.extradata or b"")
+
+
+def _track(stream: VideoStream, packets: Packets, picture: bytes | None) -> PictureTrack:
+    from av.stream import Disposition
+
+    rate = stream.average_rate or stream.guessed_rate
+    return PictureTrack(
+        stream=stream.index,
+        codec=codec_name(stream),
+        packets=packets,
+        rate=float(rate) if rate else 0.0,
+        picture=picture,
+        layout=stream.codec_context.pix_fmt or "",
+        pixels=max(0, stream.codec_context.width) * max(0, stream.codec_context.height),
+        is_default=bool(stream.disposition & Disposition.default),
+    )
+
+
+class _PacketLog:
+    """Times and flags of a track's packets, as they come."""
+
+    def __init__(self, codec: str, extradata: bytes) -> None:
+        self._is_closed: Callable[[bytes], bool] = lambda packet: is_closed_keyframe(codec, extradata, packet)
+        self._rows: list[tuple[float, float, float, bool, bool]] = []
+        self._closed = True
+
+    def add(self, packet: Packet[VideoStream]) -> None:
+        base = float(packet.time_base)
+        key = bool(packet.is_keyframe)
+        if self._closed and (key or packet.has_sidedata("new_extradata")):
+            self._closed = key and not packet.has_sidedata("new_extradata") and self._is_closed(bytes(packet))
+        times = (_seconds(t, base) for t in (packet.pts, packet.dts, packet.duration))
+        self._rows.append((*times, key, bool(packet.is_discard)))  # type: ignore[arg-type]
+
+    def packets(self) -> Packets:
+        rows = np.array(self._rows, dtype=np.float64).reshape(-1, 5)
+        return Packets(
+            pts_s=rows[:, 0],
+            dts_s=rows[:, 1],
+            span_s=rows[:, 2],
+            is_key=rows[:, 3] > 0,
+            is_hidden=rows[:, 4] > 0,
+            closed=self._closed and bool(len(rows)),
+        )
+
+
+def _seconds(ticks: int | None, base: float) -> float:
+    return float("nan") if ticks is None else ticks * base

@@ -1,0 +1,63 @@
+"""A picture file (HEIC, AVIF) that holds a movie, too: what it shows depends on who opens it, so both are looked at."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from moderation.config.model import MediaConfig
+from moderation.errors import ItemError
+from moderation.media.animation import decode_picture
+from moderation.media.container import count_tracks
+from moderation.media.limits import Deadline
+from moderation.media.sniff import MediaType
+from moderation.media.video import UNSEEN_TRACK, decode_video
+from moderation.types import ErrorCode, Kind, Media
+
+
+def holds_movie(data: bytes, media_type: MediaType) -> bool:
+    """Whether a file of a brand for stills has the box of a movie."""
+    return media_type in (MediaType.HEIC, MediaType.AVIF) and count_tracks(data) > 0
+
+
+def decode_still_movie(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> Media:
+    """The picture, and the frames of the movie behind it; an image sequence that is both comes once.
+
+    A movie that does not decode is told in `unseen`. Raises ItemError where there is neither.
+    """
+    picture = _read_picture(data, media_type, config, deadline)
+    is_sequence = picture.kind is Kind.ANIMATION and count_tracks(data) == 1
+    try:
+        known = picture.frames_total if is_sequence else 0
+        movie = decode_video(data, MediaType.MP4, config, deadline, known_frames=known)
+    except ItemError as error:
+        if error.code is ErrorCode.TIMEOUT or not picture.frames:
+            raise
+        nothing_else = is_sequence and error.code in (ErrorCode.CORRUPT, ErrorCode.NO_FRAMES)
+        return picture if nothing_else else replace(picture, unseen=(UNSEEN_TRACK,))
+    joined = _join(picture, movie)
+    if not is_sequence:
+        return joined
+    return replace(joined, kind=picture.kind, duration_s=picture.duration_s, widest_gap_s=picture.widest_gap_s)
+
+
+def _read_picture(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> Media:
+    try:
+        return decode_picture(data, media_type, config, deadline)
+    except ItemError as error:
+        if error.code is ErrorCode.TIMEOUT:
+            raise
+        return Media(kind=Kind.IMAGE, error=error.code, error_detail=error.detail)
+
+
+def _join(picture: Media, movie: Media) -> Media:
+    behind = 1 + max((f.index for f in picture.frames), default=-1)
+    return replace(
+        movie,
+        frames=(*picture.frames, *(replace(f, index=f.index + behind) for f in movie.frames)),
+        frames_total=picture.frames_total + movie.frames_total,
+        width=picture.width or movie.width,
+        height=picture.height or movie.height,
+        error=picture.error or movie.error,
+        error_detail=picture.error_detail or movie.error_detail,
+        unseen=tuple(dict.fromkeys((*picture.unseen, *movie.unseen))),
+    )

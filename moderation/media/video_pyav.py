@@ -1,0 +1,241 @@
+"""Frames of a track by PyAV (FFmpeg), read in the order of the file.
+
+The container is never asked to seek: all packets are read, and those are decoded that lie between a keyframe and a
+wanted frame. Each frame carries the number of the packet that it came from, so that nothing rests on its time. Where a
+keyframe turns out to be none, or a wanted frame does not come, all is decoded from the beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain, groupby
+from typing import TYPE_CHECKING, SupportsBytes, cast
+
+import numpy as np
+
+from moderation.config.model import MediaConfig
+from moderation.media.demux import PictureTrack, demux, open_container
+from moderation.media.limits import Deadline, check_pixels
+from moderation.media.pixels import turn_upright
+from moderation.media.sniff import MediaType
+from moderation.media.timeline import F64, I64, Timeline
+from moderation.types import U8
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+# Pixels of a track whose frames are only counted, up to which all are decoded (20 s at 200 million a second).
+_SEQUENCE_PIXELS = 4_000_000_000
+# A packet may show nothing (a hidden reference of VP8, a dropped frame): then the frame before it is what is shown.
+_SHOWN_S = 1.0
+
+_Decoded = tuple[int, "VideoFrame"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """Packets start..stop (in) that are decoded in one go, for the frames `wanted`."""
+
+    start: int
+    stop: int
+    wanted: tuple[int, ...]
+
+
+class PyavReader:
+    """A `FrameReader`."""
+
+    def __init__(
+        self,
+        data: bytes,
+        media_type: MediaType,
+        track: PictureTrack,
+        timeline: Timeline,
+        *,
+        config: MediaConfig,
+        deadline: Deadline,
+    ) -> None:
+        self.name = "pyav"
+        self.times_s: F64 = timeline.times_s
+        self.duration_s = timeline.duration_s
+        self.keys: I64 = timeline.keys
+        self._data, self._media_type, self._track = data, media_type, track
+        self._timeline = timeline
+        self._config, self._deadline = config, deadline
+        self._index_of = {int(p): k for k, p in enumerate(timeline.packets)}
+        self._key_packets = np.flatnonzero(track.packets.is_key)  # those not shown (before an edit list's start) too
+        self._orientation: int | None = None
+
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, U8 | None]]:
+        """The frames at these indices; see `FrameReader`. Raises ItemError: TIMEOUT, TOO_MANY_PIXELS."""
+        wanted = tuple(sorted(set(indices)))
+        in_sequence = self._timeline.is_counted and self._is_small()
+        left = yield from self._read_runs([self._whole(wanted)] if in_sequence else self._plan(wanted))
+        if left and not in_sequence:
+            self.name = f"{self.name}; in sequence"
+            left = yield from self._read_runs([self._whole(tuple(left))])
+        for index in left:
+            yield index, None
+
+    def first_orientation(self) -> int | None:
+        """How the first frame is to be turned (as EXIF says it, 1 to 8); None where it does not decode."""
+        if self._orientation is None:
+            for _, frame in self._decode(self._plan((0,))[0]):
+                self._orientation = read_orientation(frame)
+                break
+        return self._orientation
+
+    def _is_small(self) -> bool:
+        return len(self.times_s) * max(self._track.pixels, 1) <= _SEQUENCE_PIXELS
+
+    def _whole(self, wanted: tuple[int, ...]) -> _Run:
+        return _Run(start=self._first_packet(), stop=len(self._track.packets) - 1, wanted=wanted)
+
+    def _plan(self, wanted: tuple[int, ...]) -> list[_Run]:
+        """Runs without overlap, ascending, from a keyframe to the last frame wanted of it."""
+        ends = sorted((self._start_of(k), self._stop_of(k), k) for k in wanted)
+        runs: list[_Run] = []
+        for start, group in groupby(ends, key=lambda end: end[0]):
+            members = list(group)
+            stop, frames = max(m[1] for m in members), tuple(m[2] for m in members)
+            if runs and start <= runs[-1].stop:
+                last = runs.pop()
+                start, stop, frames = last.start, max(stop, last.stop), (*last.wanted, *frames)
+            runs.append(_Run(start=start, stop=stop, wanted=tuple(sorted(frames))))
+        return runs
+
+    def _start_of(self, index: int) -> int:
+        """The packet to begin with: of the last keyframe that comes before the frame, and is shown before it."""
+        packet = int(self._timeline.packets[index])
+        place = int(np.searchsorted(self._key_packets, packet, side="right"))
+        for key in self._key_packets[:place][::-1].tolist():
+            if self._index_of.get(key, -1) <= index:
+                return int(key)
+        return self._first_packet()
+
+    def _first_packet(self) -> int:
+        return int(self._key_packets[0]) if len(self._key_packets) else 0
+
+    def _stop_of(self, index: int) -> int:
+        packet = int(self._timeline.packets[index])
+        if not self._timeline.is_counted:
+            return packet
+        # The n-th to come out is known only when what is decoded later and shown earlier has come.
+        later = self._key_packets[np.searchsorted(self._key_packets, packet, side="right") :]
+        return int(later[0]) - 1 if len(later) else len(self._track.packets) - 1
+
+    def _read_runs(self, runs: Sequence[_Run]) -> Generator[tuple[int, U8 | None], None, list[int]]:
+        """The frames of these runs; returns those that did not come."""
+        left: list[int] = []
+        for run, frames in self._decode_runs(runs):
+            left += yield from self._pick(run, frames)
+        return left
+
+    def _pick(self, run: _Run, frames: Iterator[_Decoded]) -> Generator[tuple[int, U8 | None], None, list[int]]:
+        pending = list(run.wanted)
+        left: list[int] = []
+        before: _Decoded | None = None
+        sent = -1
+        for decoded in chain(frames, [None]):
+            if before is None and run.start > 0 and not _is_key(decoded):
+                return pending  # what was said to be a keyframe is none
+            while pending and (decoded is None or pending[0] <= decoded[0]):
+                shown = self._shown_at(pending[0], before, decoded)
+                if shown is None:
+                    left.append(pending[0])
+                elif shown[0] != sent:
+                    sent = shown[0]
+                    yield sent, self._pixels(shown[1])
+                pending.pop(0)
+            before = decoded
+        return left
+
+    def _shown_at(self, wanted: int, before: _Decoded | None, decoded: _Decoded | None) -> _Decoded | None:
+        """The wanted frame, or what is shown in its place: the one before. None: that is too long ago, or nothing."""
+        if decoded is not None and decoded[0] == wanted:
+            return decoded
+        if before is None or self.times_s[wanted] - self.times_s[before[0]] > _SHOWN_S:
+            return None
+        return before
+
+    def _pixels(self, frame: VideoFrame) -> U8:
+        check_pixels(frame.width, frame.height, self._config.max_pixels)
+        pixels = cast(U8, frame.to_ndarray(format="rgb24"))
+        orientation = read_orientation(frame)
+        return pixels if orientation == 1 else turn_upright(pixels, orientation)
+
+    def _decode(self, run: _Run) -> Iterator[_Decoded]:
+        for _, frames in self._decode_runs([run]):
+            yield from frames
+
+    def _decode_runs(self, runs: Sequence[_Run]) -> Iterator[tuple[_Run, Iterator[_Decoded]]]:
+        """Each run with its frames, as they come out of the decoder; the frames of one are used up before the next."""
+        with open_container(self._data, self._media_type, self._deadline) as container:
+            stream = next(s for s in container.streams.video if s.index == self._track.stream)
+            context = stream.codec_context
+            context.thread_count = 1  # a worker decodes several items at once
+            context.options = {"max_pixels": str(self._config.max_pixels)}
+            context.flags |= _copy_opaque()
+            packets = enumerate(demux(container, [stream], self._deadline))
+            for run in runs:
+                yield run, self._number(run, _decode_packets(context, run, packets))
+
+    def _number(self, run: _Run, frames: Iterator[VideoFrame]) -> Iterator[_Decoded]:
+        """With the index of each frame; those that are not of the timeline (before the first keyframe) left out."""
+        first = self._index_of.get(run.start, 0)
+        for place, frame in enumerate(frames):
+            self._deadline.check()
+            if self._timeline.is_counted:
+                index = min(first + place, len(self.times_s) - 1)
+            else:
+                index = self._index_of.get(frame.opaque if isinstance(frame.opaque, int) else -1, -1)
+            if index >= 0:
+                yield index, frame
+
+
+def _is_key(decoded: _Decoded | None) -> bool:
+    return decoded is not None and decoded[1].key_frame
+
+
+def _decode_packets(
+    context: VideoCodecContext, run: _Run, packets: Iterator[tuple[int, Packet[VideoStream]]]
+) -> Iterator[VideoFrame]:
+    """The frames of packets run.start..run.stop; what does not decode is left out."""
+    import av
+
+    for place, packet in packets:
+        if place < run.start:
+            continue
+        packet.opaque = place
+        with suppress(av.FFmpegError):  # the frames that should have come of it are missed by whoever wanted them
+            yield from context.decode(packet)
+        if place >= run.stop:
+            break
+    with suppress(av.FFmpegError):
+        yield from context.decode(None)
+    context.flush_buffers()
+
+
+def _copy_opaque() -> int:
+    from av.codec.context import Flags
+
+    return Flags.copy_opaque
+
+
+def read_orientation(frame: VideoFrame) -> int:
+    """How a frame is to be turned and mirrored, as EXIF says it (1 to 8), from its display matrix.
+
+    Of a matrix that turns by another angle, the nearest quarter. ISO/IEC 14496-12, 6.2.2: x' = ax + cy, y' = bx + dy.
+    """
+    stored = cast("SupportsBytes | None", frame.side_data.get("DISPLAYMATRIX"))
+    matrix = np.frombuffer(bytes(stored) if stored is not None else b"", dtype=np.int32)
+    if len(matrix) < 5:
+        return 1
+    a, b, _, c, d = matrix[:5].tolist()
+    swapped = abs(b) + abs(c) > abs(a) + abs(d)
+    mirrored, upended = (c < 0, b < 0) if swapped else (a < 0, d < 0)
+    return (5 if swapped else 1) + (2 if mirrored and upended else 1 if mirrored else 3 if upended else 0)
