@@ -24,7 +24,6 @@ _SHOWING: dict[bytes, int | None] = {
     b"sRGB": 1,
     b"eXIf": None,
 }
-_READ = _NEEDED.union(_SHOWING, {b"iCCP"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,7 @@ def keep_what_shows(data: bytes) -> KeptPng:
     broken = ""
     end = 8
     for kind, start, end in chunks(data):
-        chunk = data[start:end] if kind in _READ else b""
+        chunk = data[start:end]
         if kind == b"iCCP":
             profile = _unpack_profile(chunk)
             icc, broken = icc or profile, broken if profile else "iCCP"
