@@ -30,6 +30,7 @@ class Role(StrEnum):
     FRAME = "frame"
     TILE = "tile"  # a part of a frame, looked at more closely
     WHOLE = "whole"  # pictures of an album put together that were one picture
+    BACKDROP = "backdrop"  # a transparent frame over black: a viewer may show it over either
 
 
 class Verdict(StrEnum):
@@ -124,7 +125,8 @@ class Shard:
 class Frame:
     """One picture of an item, decoded.
 
-    pixels: uint8 [H,W,3], RGB, upright, alpha over white; perhaps scaled down to the canvas the stack asked for.
+    pixels: uint8 [H,W,3], sRGB, upright, alpha over white (of a `backdrop`, over black); perhaps scaled down to the
+    canvas the stack asked for.
     width, height: of the picture as stored (upright), before scaling.
     parent: index of the frame of which this one is a part, and which is therefore its context; box: where it lies in
     that, x0, y0, x1, y1 in 0..1.

@@ -2,96 +2,143 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from PIL.ImageFile import ImageFile
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
-from moderation.media.image import open_picture, read_still
+from moderation.media.choice import FrameChoice
+from moderation.media.image import OpenedPicture, open_picture, read_still
+from moderation.media.likeness import grid_of
 from moderation.media.limits import Deadline, check_pixels, spread
-from moderation.media.pixels import DECODER_ERRORS, corrupt, describe, load_partly, to_frame
+from moderation.media.pixels import (
+    DECODER_ERRORS,
+    Picture,
+    corrupt,
+    describe,
+    drop_xmp,
+    gather_frames,
+    load_partly,
+    to_picture,
+)
 from moderation.media.sniff import MediaType
 from moderation.media.tiles import add_tiles, detailed
-from moderation.types import ErrorCode, Frame, Kind, Media
+from moderation.types import ErrorCode, Kind, Media
 
-# A frame of these is painted over the ones before it, so every frame up to the last wanted one must be decoded.
-_SEQUENTIAL = frozenset({MediaType.GIF, MediaType.PNG, MediaType.WEBP})
+# A frame of these is painted over the ones before it, so every frame must be decoded, and each has its time.
+_SEQUENTIAL = frozenset({MediaType.GIF, MediaType.PNG, MediaType.WEBP, MediaType.AVIF})
+# Pages and pictures of a collection are decoded one by one, and may be of 100 MP each.
+MAX_PAGES = 256
+# Browsers show a frame of 10 ms or less for 100 ms, so that a frame of no time is seen all the same.
+_MIN_SHOWN_S, _SHOWN_INSTEAD_S = 0.01, 0.1
+
+
+@dataclass(slots=True)
+class Reel:
+    """What was read of an animation. end_s: of its last frame, 0 without times; problem: what broke, "" if nothing."""
+
+    choice: FrameChoice
+    total: int
+    end_s: float = 0.0
+    problem: str = ""
 
 
 def decode_picture(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> Media:
-    """A picture as IMAGE (one frame) or, when it has several, as ANIMATION: at most max_frames, evenly spread.
+    """A picture as IMAGE (one frame) or, when it has several, as ANIMATION: at most max_frames of those that look new.
 
     `time_s` and `duration_s` come from the frames' own durations; pages have none. A break after the first frame
-    gives the frames before it and `error=TRUNCATED`.
+    gives the frames before it and `error=TRUNCATED`. What was left out of too many shows in `widest_gap_s`, and as
+    unseen `frames` where more than a small share of the time shows what no scored frame looks like.
     Raises ItemError: TOO_MANY_PIXELS, UNSUPPORTED_TYPE, TIMEOUT, CORRUPT (not one frame decoded).
     """
-    image, mended = open_picture(data, media_type, config, deadline)
+    opened = open_picture(data, media_type, config, deadline)
     try:
-        total = int(getattr(image, "n_frames", 1))
+        total = int(getattr(opened.image, "n_frames", 1))
     except DECODER_ERRORS:
         total = 1  # its directory of frames is broken: the first one may still decode
-        mended = ErrorCode.TRUNCATED
+        opened = replace(opened, mended=ErrorCode.TRUNCATED)
     if total <= 1:
-        return add_tiles(read_still(image, detailed(config), mended=mended), config)
-    frames, times_s, problem = _read_frames(image, media_type, spread(total, config.max_frames), config, deadline)
-    if not frames:
-        raise corrupt(media_type, problem or "no frame decodes")
-    if mended and not problem:
-        problem = "the end of the file is missing"
+        return add_tiles(read_still(opened, detailed(config)), config)
+    steps = range(total) if media_type in _SEQUENTIAL else spread(total, MAX_PAGES)
+    choice = FrameChoice(config.max_frames, lambda: hashlib.blake2b(data, digest_size=32).digest())
+    reel = _read_frames(opened.image, media_type, steps, Reel(choice, total), config, deadline)
+    return _gather(reel, opened, total, total - len(steps), media_type)
+
+
+def _gather(reel: Reel, opened: OpenedPicture, total: int, skipped: int, media_type: MediaType) -> Media:
+    """skipped: pages that were not decoded."""
+    stretches = reel.choice.finish()
+    if not stretches:
+        raise corrupt(media_type, reel.problem or "no frame decodes")
+    problem = reel.problem or ("the end of the file is missing" if opened.mended else "")
+    pictures = [s.picture for s in stretches]
+    notes = dict.fromkeys([problem, opened.note, *(p.note for p in pictures)])
+    duration_s, gap_s = (reel.end_s, reel.choice.widest_gap_s) if reel.end_s > 0 else (None, None)
     return Media(
         kind=Kind.ANIMATION,
-        frames=tuple(frames),
+        frames=gather_frames(pictures, total),
         frames_total=total,
-        duration_s=times_s if times_s > 0 else None,
-        widest_gap_s=_widest_gap(frames, times_s) if times_s > 0 else None,
-        width=frames[0].width,
-        height=frames[0].height,
+        duration_s=duration_s,
+        widest_gap_s=gap_s,
+        width=pictures[0].frame.width,
+        height=pictures[0].frame.height,
         error=ErrorCode.TRUNCATED if problem else None,
-        error_detail=problem,
+        error_detail="; ".join(filter(None, notes)),
+        unseen=("frames",) if reel.choice.hides(float(skipped)) else (),
     )
 
 
 def _read_frames(
-    image: ImageFile, media_type: MediaType, wanted: list[int], config: MediaConfig, deadline: Deadline
-) -> tuple[list[Frame], float, str]:
-    """The wanted frames, the end of the last one in seconds (0 without times), and what broke ("" if nothing)."""
-    steps = range(wanted[-1] + 1) if media_type in _SEQUENTIAL else wanted
-    chosen = frozenset(wanted)
-    frames: list[Frame] = []
-    clock_s = 0.0
+    image: ImageFile, media_type: MediaType, steps: Iterable[int], reel: Reel, config: MediaConfig, deadline: Deadline
+) -> Reel:
+    """The frames of these indices, in order, until one breaks."""
     for index in steps:
         deadline.check()
         try:
-            image.seek(index)
-            check_pixels(*image.size, config.max_pixels)
-            if index == 0:
-                broken = load_partly(image)
-            else:
-                image.load()
-                broken = ""
-            start_s, clock_s = _frame_times(image, media_type, clock_s)
-            if index in chosen:
-                timed = start_s if clock_s > 0 else None
-                frames.append(to_frame(image, config, index=index, time_s=timed))
+            broken = _load_frame(image, index, config)
+            _show_frame(image, media_type, index, reel, config)
         except DECODER_ERRORS as error:
-            return frames, clock_s, f"frame {index}: {describe(error)}"
+            broken = describe(error)
         except ItemError as error:
             if error.code is not ErrorCode.CORRUPT:
                 raise
-            return frames, clock_s, f"frame {index}: {error.detail}"
+            broken = error.detail
         if broken:
-            return frames, clock_s, f"frame {index}: {broken}"
-    return frames, clock_s, ""
+            reel.problem = f"frame {index}: {broken}"
+            break
+    return reel
+
+
+def _load_frame(image: ImageFile, index: int, config: MediaConfig) -> str:
+    """What broke of the first frame, of which the rows before the break stay; "" if nothing did."""
+    image.seek(index)
+    check_pixels(*image.size, config.max_pixels)
+    drop_xmp(image)
+    if index == 0:
+        return load_partly(image)
+    image.load()
+    return ""
+
+
+def _show_frame(image: ImageFile, media_type: MediaType, index: int, reel: Reel, config: MediaConfig) -> None:
+    start_s, shown_s = _frame_times(image, media_type, reel.end_s)
+    timed = media_type in _SEQUENTIAL
+
+    def draw() -> Picture:
+        return to_picture(image, config, index=index, time_s=start_s if timed else None)
+
+    # A page may show more than its grid tells; and where all frames may be scored, all are.
+    is_new = not timed or reel.total <= config.max_frames
+    reel.choice.add(index, shown_s if timed else 1.0, grid_of(image), draw, is_new=is_new)
+    if timed:
+        reel.end_s = start_s + shown_s
 
 
 def _frame_times(image: ImageFile, media_type: MediaType, clock_s: float) -> tuple[float, float]:
-    """Start and end of the frame just loaded, in seconds."""
-    duration_s = max(0.0, float(image.info.get("duration") or 0) / 1000)
+    """Start of the frame just loaded and how long it is shown, in seconds."""
+    duration_s = float(image.info.get("duration") or 0) / 1000
     start_s = float(image.info.get("timestamp", 0)) / 1000 if media_type is MediaType.AVIF else clock_s
-    return start_s, start_s + duration_s
-
-
-def _widest_gap(frames: list[Frame], duration_s: float) -> float:
-    marks = [0.0, *(f.time_s or 0.0 for f in frames), duration_s]
-    return max(b - a for a, b in pairwise(marks))
+    return start_s, duration_s if duration_s > _MIN_SHOWN_S else _SHOWN_INSTEAD_S

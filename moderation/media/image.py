@@ -7,6 +7,7 @@ and Pillow's process-wide pixel limit stays as it is while ours is checked befor
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -20,10 +21,12 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
+from moderation.media.camera_raw import is_camera_raw
 from moderation.media.container import mend_webp, webp_size
 from moderation.media.jpeg import decode_jpeg_image
 from moderation.media.limits import Deadline, TimedBytes, check_pixels, start_deadline
-from moderation.media.pixels import DECODER_ERRORS, corrupt, load_partly, still_media, to_frame
+from moderation.media.pixels import DECODER_ERRORS, Picture, corrupt, drop_xmp, load_partly, still_media, to_picture
+from moderation.media.png import keep_what_shows
 from moderation.media.sniff import MediaType, sniff
 from moderation.types import ErrorCode, Media
 
@@ -40,8 +43,9 @@ _OPENERS: dict[MediaType, Callable[[TimedBytes], ImageFile]] = {
 
 
 def decode_image(data: bytes, config: MediaConfig) -> Media:
-    """The first picture of `data` as one frame: uint8 RGB [H,W,3], upright, alpha over white, scaled to the canvas.
+    """The first picture of `data` as one frame: uint8 RGB [H,W,3], as `show` has it, scaled to the canvas.
 
+    Behind it comes its `backdrop` where it is transparent.
     Raises ItemError: EMPTY, TOO_MANY_PIXELS, UNSUPPORTED_TYPE, TIMEOUT, CORRUPT (nothing could be decoded).
     A picture of which the head decodes is returned with `error=TRUNCATED`.
     """
@@ -53,46 +57,83 @@ def decode_image(data: bytes, config: MediaConfig) -> Media:
     deadline = start_deadline(config.decode_timeout_s)
     if media_type is MediaType.JPEG:
         return decode_jpeg_image(data, config, deadline)
-    image, mended = open_picture(data, media_type, config, deadline)
-    return read_still(image, config, mended=mended)
+    opened = open_picture(data, media_type, config, deadline)
+    return read_still(opened, config)
 
 
-def open_picture(
-    data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline
-) -> tuple[ImageFile, ErrorCode | None]:
-    """A Pillow image of which only the header has been read, and TRUNCATED when its end had to be made up.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedPicture:
+    """A Pillow image of which only the header has been read.
 
-    Raises ItemError: TOO_MANY_PIXELS, UNSUPPORTED_TYPE, CORRUPT, TIMEOUT.
+    mended: TRUNCATED where its end had to be made up. note: what of the file was left aside, or "".
     """
+
+    image: ImageFile
     mended: ErrorCode | None = None
+    note: str = ""
+
+
+def open_picture(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> OpenedPicture:
+    """Raises ItemError: TOO_MANY_PIXELS, UNSUPPORTED_TYPE, CORRUPT, TIMEOUT."""
+    opener = _heif_opener() if media_type is MediaType.HEIC else _OPENERS.get(media_type)
+    if opener is None:
+        raise ItemError(ErrorCode.UNSUPPORTED_TYPE, f"no decoder for {media_type}")
+    prepared = _prepare(data, media_type, config)
+    try:
+        image = opener(TimedBytes(prepared.data, deadline))
+    except DECODER_ERRORS as error:
+        raise corrupt(media_type, error) from error
+    check_pixels(*image.size, config.max_pixels)
+    drop_xmp(image)
+    if prepared.icc is not None:
+        image.info["icc_profile"] = prepared.icc
+    return OpenedPicture(image=image, mended=prepared.mended, note=prepared.note)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedBytes:
+    """What a decoder is to read, and what it is not: see `OpenedPicture`, `KeptPng`."""
+
+    data: bytes
+    mended: ErrorCode | None = None
+    icc: bytes | None = None
+    note: str = ""
+
+
+def _prepare(data: bytes, media_type: MediaType, config: MediaConfig) -> PreparedBytes:
+    """What the decoder is to read: a cut WebP made whole, a PNG without what it does not show."""
+    if media_type is MediaType.PNG:
+        kept = keep_what_shows(data)
+        return PreparedBytes(data=kept.data, icc=kept.icc, note=kept.note)
+    if media_type is MediaType.TIFF and is_camera_raw(data):
+        detail = "a camera's raw file, of which only a preview could be shown: convert it to JPEG or TIFF"
+        raise ItemError(ErrorCode.UNSUPPORTED_TYPE, detail)
     if media_type is MediaType.WEBP:
         size = webp_size(data)
         if size:
             check_pixels(*size, config.max_pixels)
         whole = mend_webp(data)
         if whole is not None:
-            data, mended = whole, ErrorCode.TRUNCATED
-    opener = _heif_opener() if media_type is MediaType.HEIC else _OPENERS.get(media_type)
-    if opener is None:
-        raise ItemError(ErrorCode.UNSUPPORTED_TYPE, f"no decoder for {media_type}")
-    try:
-        image = opener(TimedBytes(data, deadline))
-    except DECODER_ERRORS as error:
-        raise corrupt(media_type, error) from error
-    check_pixels(*image.size, config.max_pixels)
-    return image, mended
+            return PreparedBytes(data=whole, mended=ErrorCode.TRUNCATED)
+    return PreparedBytes(data=data)
 
 
-def read_still(image: ImageFile, config: MediaConfig, *, mended: ErrorCode | None = None) -> Media:
+def read_still(opened: OpenedPicture, config: MediaConfig) -> Media:
     """One frame of an opened picture. Raises ItemError(CORRUPT) when no pixel of it decodes."""
-    detail = "the end of the file is missing" if mended else ""
+    image = opened.image
+    detail = "the end of the file is missing" if opened.mended else ""
     broken = load_partly(image)
-    frame = to_frame(image, config)
-    if broken or mended:
-        if not frame.pixels.any() or (frame.pixels == frame.pixels[0, 0]).all():
+    picture = to_picture(image, config)
+    if broken or opened.mended:
+        if _is_blank(picture):
             raise corrupt(image.format or "picture", broken or detail)
-        return still_media(frame, ErrorCode.TRUNCATED, broken or detail)
-    return still_media(frame)
+        return still_media(picture, ErrorCode.TRUNCATED, broken or detail)
+    return still_media(picture, detail=opened.note)
+
+
+def _is_blank(picture: Picture) -> bool:
+    pixels = picture.frame.pixels
+    return not pixels.any() or bool((pixels == pixels[0, 0]).all())
 
 
 def _heif_opener() -> Callable[[TimedBytes], ImageFile]:

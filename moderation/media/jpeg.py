@@ -10,19 +10,21 @@ from __future__ import annotations
 from PIL.JpegImagePlugin import JpegImageFile
 
 from moderation.config.model import MediaConfig
-from moderation.errors import ItemError
+from moderation.media.colour import as_srgb, read_colours
 from moderation.media.limits import Deadline, TimedBytes, canvas_size, check_pixels
 from moderation.media.pixels import (
     DECODER_ERRORS,
+    Picture,
     corrupt,
     describe,
+    drop_xmp,
     load_partly,
-    make_frame,
+    make_picture,
     read_orientation,
     scale_array,
     still_media,
-    to_rgb,
 )
+from moderation.media.shown import ShownPicture, show
 from moderation.media.sniff import MediaType
 from moderation.types import U8, ErrorCode, Media
 
@@ -42,6 +44,9 @@ FAST_JPEG_PIXELS = 8_000_000
 # them, which overran a deadline of 5 s by 14.
 PROGRESSIVE_BLOCK_BYTES = 2048
 
+_END_MARKER = b"\xff\xd9"
+_FILLER = b"\x55\xa6\x2c\x93" * 16  # bits of many kinds, and no marker
+
 
 def decode_jpeg_image(data: bytes, config: MediaConfig, deadline: Deadline) -> Media:
     """A JPEG, as `decode_image` describes it."""
@@ -50,7 +55,7 @@ def decode_jpeg_image(data: bytes, config: MediaConfig, deadline: Deadline) -> M
     by_dct = min(s // t for s, t in zip(image.size, target, strict=True)) >= 2
     if not by_dct and _can_decode_fast(image, len(data)):
         try:
-            return _decode_fast(data, image, target)
+            return still_media(_decode_fast(data, image, target))
         except ValueError:
             pass  # broken somewhere: Pillow below tells where, and keeps the head
     image.draft(image.mode, target)
@@ -66,21 +71,44 @@ def _read_jpeg(
     config: MediaConfig,
     deadline: Deadline,
 ) -> Media:
-    error: ErrorCode | None = None
-    detail = ""
     orientation = read_orientation(image)
     try:
         image.load()
     except DECODER_ERRORS as problem:
-        # With an end marker put on, libjpeg fills the rest with grey, and shows the scans of a progressive JPEG so far.
-        error, detail = ErrorCode.TRUNCATED, describe(problem)
-        image = _open_jpeg(data + b"\xff\xd9", config, deadline)
-        image.draft(image.mode, target)
-        detail = load_partly(image) or detail
-    pixels = to_rgb(image, target)
-    if error and (pixels == pixels[0, 0]).all():
-        raise ItemError(ErrorCode.CORRUPT, f"jpeg: {detail}")
-    return still_media(make_frame(pixels, stored, orientation), error, detail)
+        image, detail = _read_cut(data, target, config, deadline)
+        picture = _show_jpeg(image, stored, orientation, target)
+        if not detail and _lacks_only_its_end(data, image, target, config, deadline):
+            return still_media(picture)
+        pixels = picture.frame.pixels
+        if (pixels == pixels[0, 0]).all():
+            raise corrupt(MediaType.JPEG, problem) from problem
+        return still_media(picture, ErrorCode.TRUNCATED, detail or describe(problem))
+    return still_media(_show_jpeg(image, stored, orientation, target))
+
+
+def _show_jpeg(image: JpegImageFile, stored: tuple[int, int], orientation: int, target: tuple[int, int]) -> Picture:
+    try:
+        return make_picture(show(image, target), stored, orientation)
+    except DECODER_ERRORS as error:
+        raise corrupt(MediaType.JPEG, error) from error
+
+
+def _read_cut(
+    data: bytes, target: tuple[int, int], config: MediaConfig, deadline: Deadline
+) -> tuple[JpegImageFile, str]:
+    """With an end marker put on, libjpeg fills the rest with grey, and shows the scans of a progressive JPEG so far."""
+    # Half an end mark would make another one of what follows.
+    image = _open_jpeg(data.rstrip(b"\xff") + _END_MARKER, config, deadline)
+    image.draft(image.mode, target)
+    return image, load_partly(image)
+
+
+def _lacks_only_its_end(
+    data: bytes, image: JpegImageFile, target: tuple[int, int], config: MediaConfig, deadline: Deadline
+) -> bool:
+    """Whether all blocks of a JPEG without an end marker are there: then bytes put behind it change no pixel."""
+    other, broken = _read_cut(data.rstrip(b"\xff") + _FILLER, target, config, deadline)
+    return not broken and other.size == image.size and other.tobytes() == image.tobytes()
 
 
 def _open_jpeg(data: bytes, config: MediaConfig, deadline: Deadline) -> JpegImageFile:
@@ -89,6 +117,7 @@ def _open_jpeg(data: bytes, config: MediaConfig, deadline: Deadline) -> JpegImag
     except DECODER_ERRORS as error:
         raise corrupt(MediaType.JPEG, error) from error
     check_pixels(*image.size, config.max_pixels)
+    drop_xmp(image)
     if image.info.get("progressive"):
         image.decodermaxblock = PROGRESSIVE_BLOCK_BYTES
     return image
@@ -107,6 +136,7 @@ def _can_decode_fast(image: JpegImageFile, size_bytes: int) -> bool:
     return small and not image.info.get("progressive")
 
 
-def _decode_fast(data: bytes, header: JpegImageFile, target: tuple[int, int]) -> Media:
+def _decode_fast(data: bytes, header: JpegImageFile, target: tuple[int, int]) -> Picture:
     pixels: U8 = simplejpeg.decode_jpeg(data, "RGB", strict=True)
-    return still_media(make_frame(scale_array(pixels, target), header.size, read_orientation(header)))
+    pixels, note = as_srgb(scale_array(pixels, target), read_colours(header))
+    return make_picture(ShownPicture(pixels=pixels, note=note), header.size, read_orientation(header))

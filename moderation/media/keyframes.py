@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
-from moderation.media.album import gather_members, with_max_frames, with_max_tiles
-from moderation.media.limits import Deadline, spread
+from moderation.media.album import with_max_tiles
+from moderation.media.joining import gather_members
+from moderation.media.limits import Deadline, spread, with_max_frames
 from moderation.media.objects import Payload, claims_media, decode_object
 from moderation.media.pixels import describe
 from moderation.media.sampling import widest_gap
-from moderation.types import ErrorCode, Frame, Item, Kind, Media
+from moderation.types import ErrorCode, Frame, Item, Kind, Media, Role
 
 # Attributes of keyframes that `moderation keyframes` cut.
 CUT_FROM = "cut_from."
@@ -25,11 +26,16 @@ def decode_keyframes(item: Item, payloads: Sequence[Payload], config: MediaConfi
     still_config = with_max_tiles(with_max_frames(config, 1), 0)
     members: list[Media] = []
     frames: list[Frame] = []
+    backdrops: list[Frame] = []
     for position in _select_positions(payloads, config.max_frames):
         source = item.objects[position]
-        member = _refuse_video(decode_object(claims_media(source), payloads[position], still_config, deadline))
-        frames.extend(replace(f, index=indices[position], time_s=source.time_s) for f in member.frames[:1])
-        members.append(replace(member, frames=()))
+        member = _refuse_moving(decode_object(claims_media(source), payloads[position], still_config, deadline))
+        placed = [replace(f, index=indices[position], time_s=source.time_s) for f in member.frames]
+        frames.extend(placed[:1])
+        backdrops.extend([f for f in placed if f.role is Role.BACKDROP][:1])
+        members.append(_without_frames(member))
+    beyond = max([len(payloads), *(index + 1 for index in indices)])
+    frames.extend(replace(f, index=beyond + k) for k, f in enumerate(backdrops))
     media = gather_members(Kind.KEYFRAMES, members, frames, len(payloads))
     if any(name.startswith(CUT_FROM) for name in item.attributes):
         return _as_cut(media, item.attributes)
@@ -52,10 +58,20 @@ def _select_positions(payloads: Sequence[Payload], max_frames: int) -> Iterator[
             yield position
 
 
-def _refuse_video(member: Media) -> Media:
-    if member.kind is not Kind.VIDEO or member.error is not None:
+def _refuse_moving(member: Media) -> Media:
+    """A keyframe is one picture: of a video or an animation one frame would stand for all the others."""
+    if member.kind not in (Kind.VIDEO, Kind.ANIMATION) or (member.error is not None and not member.frames):
         return member
-    return Media(kind=Kind.VIDEO, error=ErrorCode.UNSUPPORTED_TYPE, error_detail="a video among keyframes")
+    detail = f"{'a video' if member.kind is Kind.VIDEO else 'an animation'} among keyframes"
+    return Media(kind=member.kind, error=ErrorCode.UNSUPPORTED_TYPE, error_detail=detail)
+
+
+def _without_frames(member: Media) -> Media:
+    """What is known of a member besides its frames, of which one is looked at."""
+    unseen = member.unseen
+    if member.frames_total > 1 and "picture" not in unseen:
+        unseen = (*unseen, "picture")
+    return replace(member, frames=(), unseen=unseen)
 
 
 def _with_own_gap(media: Media) -> Media:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.types import ErrorCode
 
@@ -132,3 +133,8 @@ def spread(total: int, limit: int) -> list[int]:
     if limit == 1:
         return [total // 2]
     return [round(k * (total - 1) / (limit - 1)) for k in range(limit)]
+
+
+def with_max_frames(config: MediaConfig, max_frames: int) -> MediaConfig:
+    """The same limits with another number of frames."""
+    return config if config.max_frames == max_frames else config.model_copy(update={"max_frames": max_frames})

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from PIL.Image import DecompressionBombError
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.animation import decode_picture
+from moderation.media.behind import Behind, find_behind
+from moderation.media.joining import Numbering
 from moderation.media.jpeg import decode_jpeg_image
-from moderation.media.limits import Deadline, decode_with_deadline
+from moderation.media.likeness import is_smaller_version
+from moderation.media.limits import Deadline, decode_with_deadline, with_max_frames
 from moderation.media.pixels import describe
 from moderation.media.sniff import HEAD_BYTES, MediaType, names_media, sniff
 from moderation.media.still_movie import decode_still_movie, holds_movie
@@ -66,6 +72,17 @@ def _decode_bytes(
             raise ItemError(ErrorCode.UNSUPPORTED_TYPE, "said to be a picture or a video, but its content is neither")
         raise ItemError(ErrorCode.NOT_MEDIA, "neither by content nor by name")
     deadline.check()
+    pieces = [] if media_type.is_video else find_behind(data, media_type)
+    # libjpeg would read on into the next one, where the first one's end mark is missing.
+    own = data[: pieces[0].start] if pieces and media_type is MediaType.JPEG else data
+    first = _decode_one(own, media_type, config, deadline)
+    if not pieces or first.kind is not Kind.IMAGE:
+        return first
+    return _add_what_lies_behind(first, data, pieces, config, deadline)
+
+
+def _decode_one(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> Media:
+    """The picture or video with which `data` begins."""
     if media_type is MediaType.JPEG:
         return add_tiles(decode_jpeg_image(data, detailed(config), deadline), config)
     if media_type in _IN_STRIPS:
@@ -74,3 +91,43 @@ def _decode_bytes(
     if holds_movie(data, media_type):
         decode = decode_still_movie
     return decode_with_deadline(lambda: decode(data, media_type, config, deadline), deadline)
+
+
+def _add_what_lies_behind(
+    first: Media, data: bytes, pieces: Sequence[Behind], config: MediaConfig, deadline: Deadline
+) -> Media:
+    """The picture with the frames of what follows it in the file; what could not be decoded of that is unseen."""
+    numbering = Numbering()
+    numbering.add(first)
+    unseen: list[str] = []
+    for piece in pieces:
+        left = config.max_frames - len(numbering.frames)
+        member = _decode_piece(data, piece, with_max_frames(config, left), deadline) if left > 0 else None
+        if member is None or member.error is not None:
+            unseen.append(piece.what)
+        if member is None or _is_only_smaller(member, first):
+            continue
+        unseen += member.unseen
+        numbering.add(member)
+    return replace(
+        first,
+        frames=tuple(numbering.append_extras(numbering.frames)),
+        frames_total=numbering.total,
+        unseen=tuple(dict.fromkeys(unseen)),
+    )
+
+
+def _decode_piece(data: bytes, piece: Behind, config: MediaConfig, deadline: Deadline) -> Media | None:
+    try:
+        return _decode_one(data[piece.start : piece.end], piece.media_type, config, deadline)
+    except Exception:  # noqa: BLE001 - as above: the first picture is whole, and the row says what was not seen
+        return None
+
+
+def _is_only_smaller(member: Media, first: Media) -> bool:
+    """Whether it is a preview: it shows what the first picture shows."""
+    if member.kind is not Kind.IMAGE or member.frames_total != 1 or not member.frames or not first.frames:
+        return False
+    frame, large = member.frames[0], first.frames[0]
+    smaller = frame.width <= large.width and frame.height <= large.height
+    return smaller and is_smaller_version(frame.pixels, large.pixels)

@@ -1,9 +1,11 @@
-"""An opened Pillow image -> the pixels of a frame: loaded as far as it decodes, RGB over white, scaled, upright."""
+"""An opened Pillow image -> the pixels of a frame: loaded as far as it decodes, as shown, scaled, upright."""
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -12,7 +14,8 @@ from PIL.ImageFile import ImageFile
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.limits import canvas_size
-from moderation.types import U8, ErrorCode, Frame, Kind, Media
+from moderation.media.shown import ShownPicture, show
+from moderation.types import U8, ErrorCode, Frame, Kind, Media, Role
 
 # What Pillow's parsers raise on bytes that lie; anything else is caught (and named) by decode_item.
 DECODER_ERRORS = (
@@ -51,23 +54,48 @@ def load_partly(image: ImageFile) -> str:
     return ""
 
 
-def to_frame(image: Image.Image, config: MediaConfig, *, index: int = 0, time_s: float | None = None) -> Frame:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture as a frame; over black, too, where it is transparent; and what of it was left aside, or ""."""
+
+    frame: Frame
+    backdrop: Frame | None = None
+    note: str = ""
+
+
+def to_picture(image: Image.Image, config: MediaConfig, *, index: int = 0, time_s: float | None = None) -> Picture:
     """A loaded Pillow image as a frame. Raises ItemError(CORRUPT) when its mode cannot be converted."""
     orientation = read_orientation(image)
     size = canvas_size(*image.size, config.canvas_px)
     try:
-        pixels = to_rgb(image, size)
+        shown = show(image, size)
     except DECODER_ERRORS as error:
         raise corrupt(image.format or "picture", error) from error
-    return make_frame(pixels, image.size, orientation, index=index, time_s=time_s)
+    return make_picture(shown, image.size, orientation, index=index, time_s=time_s)
 
 
-def make_frame(
-    pixels: U8, stored: tuple[int, int], orientation: int, *, index: int = 0, time_s: float | None = None
-) -> Frame:
-    """A frame from pixels as stored, turned upright; `stored` is (width, height) before scaling."""
+def make_picture(
+    shown: ShownPicture, stored: tuple[int, int], orientation: int, *, index: int = 0, time_s: float | None = None
+) -> Picture:
+    """A frame from what is shown of pixels as stored, turned upright; `stored` is (width, height) before scaling."""
+    frame = _make_frame(shown.pixels, stored, orientation, index, time_s)
+    backdrop = None
+    if shown.on_black is not None:
+        over_black = _make_frame(shown.on_black, stored, orientation, index, time_s)
+        backdrop = replace(over_black, role=Role.BACKDROP)
+    return Picture(frame=frame, backdrop=backdrop, note=shown.note)
+
+
+def _make_frame(pixels: U8, stored: tuple[int, int], orientation: int, index: int, time_s: float | None) -> Frame:
     width, height = stored if orientation < 5 else stored[::-1]
     return Frame(index=index, pixels=turn_upright(pixels, orientation), width=width, height=height, time_s=time_s)
+
+
+def gather_frames(pictures: Sequence[Picture], total: int) -> tuple[Frame, ...]:
+    """The pictures' frames, and behind them, numbered from `total` on, what is seen of them over black."""
+    backdrops = [p.backdrop for p in pictures if p.backdrop is not None]
+    frames = [p.frame for p in pictures]
+    return (*frames, *(replace(b, index=total + k) for k, b in enumerate(backdrops)))
 
 
 def scale_array(pixels: U8, size: tuple[int, int]) -> U8:
@@ -97,50 +125,6 @@ def turn_upright(pixels: U8, orientation: int) -> U8:
     return np.ascontiguousarray(pixels)
 
 
-def to_rgb(image: Image.Image, size: tuple[int, int]) -> U8:
-    """uint8 [H,W,3] of any Pillow mode at `size` (width, height)."""
-    if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_to_eight_bits(np.asarray(image)))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or _has_transparent_colour(image):
-        return _over_white(image, size)
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    return np.array(image)
-
-
-def _over_white(image: Image.Image, size: tuple[int, int]) -> U8:
-    # Premultiplied, so that the colour of invisible pixels does not bleed in when scaling.
-    image = (image if image.mode == "RGBA" else image.convert("RGBA")).convert("RGBa")
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    pixels = np.array(image)
-    pixels[..., :3] += 255 - pixels[..., 3:]  # cannot overflow: a premultiplied colour is at most its alpha
-    return np.ascontiguousarray(pixels[..., :3])
-
-
-def _has_transparent_colour(image: Image.Image) -> bool:
-    if "transparency" not in image.info:
-        return False
-    return image.mode == "P" or (image.format == "PNG" and image.mode in ("1", "L", "RGB"))
-
-
-def _to_eight_bits(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> U8:
-    """[H,W] of 16 or 32 bit or float -> uint8: the high byte, as Pillow does for 16-bit colour; never clipped.
-
-    32-bit and float files do not say their range; it is taken to be the smallest of 8, 16, 32 bits (0..1, 0..255 for
-    floats) that holds the largest value.
-    """
-    if values.dtype.itemsize == 2:
-        return (values.astype(np.uint16, copy=False) >> 8).astype(np.uint8)
-    finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0).clip(min=0.0)
-    top = float(finite.max(initial=0.0))
-    ranges = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0, 2.0**32 - 1)
-    full = next((r for r in ranges if top <= r), max(top, 1.0))
-    return (finite * (255.0 / full)).astype(np.uint8)
-
-
 def describe(error: BaseException | str) -> str:
     """One short line of an error, for `error_detail`."""
     text = " ".join(str(error).split())[:160]
@@ -152,13 +136,20 @@ def corrupt(what: str, error: BaseException | str) -> ItemError:
     return ItemError(ErrorCode.CORRUPT, f"{what}: {describe(error)}")
 
 
-def still_media(frame: Frame, error: ErrorCode | None = None, detail: str = "") -> Media:
+def still_media(picture: Picture, error: ErrorCode | None = None, detail: str = "") -> Media:
+    """A picture as an item of one frame."""
     return Media(
         kind=Kind.IMAGE,
-        frames=(frame,),
+        frames=gather_frames([picture], 1),
         frames_total=1,
-        width=frame.width,
-        height=frame.height,
+        width=picture.frame.width,
+        height=picture.frame.height,
         error=error,
-        error_detail=detail,
+        error_detail="; ".join(filter(None, (detail, picture.note))),
     )
+
+
+def drop_xmp(image: Image.Image) -> None:
+    """Of an opened image: its XMP, whose orientation Pillow would follow where EXIF has none, as no viewer does."""
+    for name in ("xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
+        image.info.pop(name, None)

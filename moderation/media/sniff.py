@@ -74,6 +74,14 @@ _PREFIXES: tuple[tuple[bytes, MediaType], ...] = (
     (b".RMF\x00", MediaType.OTHER),  # RealMedia
     (b"DDS |\x00", MediaType.OTHER),
     (b"\x00\x00\x01\x00\x01\x00", MediaType.OTHER),  # an icon
+    (b"FUJIFILMCCD-RAW", MediaType.OTHER),  # camera raw: Fuji, Olympus, Panasonic, Minolta, Sigma
+    (b"IIRO", MediaType.OTHER),
+    (b"IIRS", MediaType.OTHER),
+    (b"MMOR", MediaType.OTHER),
+    (b"IIU\x00", MediaType.OTHER),
+    (b"\x00MRM", MediaType.OTHER),
+    (b"FOVb", MediaType.OTHER),
+    (b"II\xbc", MediaType.OTHER),  # JPEG XR
 )
 
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"})
@@ -90,7 +98,8 @@ _EXTENSIONS = frozenset(
         "jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "avif", "avifs", "heic", "heif", "hif",
         "gif", "bmp", "dib", "tif", "tiff", "jp2", "j2k", "jpx", "jpf", "jpm", "jxl", "ico", "svg", "psd",
         "exr", "dds", "tga", "pcx", "ppm", "pgm", "pbm", "pnm", "raw", "dng", "cr2", "cr3", "nef", "arw", "orf",
-        "rw2", "mp4", "m4v", "mov", "qt", "3gp", "3g2", "webm", "mkv", "avi", "ts", "mts", "m2ts", "mpg",
+        "rw2", "raf", "nrw", "pef", "srw", "mrw", "x3f", "jxr", "wdp",
+        "mp4", "m4v", "mov", "qt", "3gp", "3g2", "webm", "mkv", "avi", "ts", "mts", "m2ts", "mpg",
         "mpeg", "mpe", "m2v", "vob", "flv", "f4v", "wmv", "asf", "ogv", "ogm", "rm", "rmvb",
     }
 )

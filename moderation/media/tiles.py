@@ -35,18 +35,27 @@ def detailed(config: MediaConfig) -> MediaConfig:
 def add_tiles(media: Media, config: MediaConfig) -> Media:
     """A still picture decoded by `detailed(config)`: its frame at canvas size, and its tiles behind it.
 
-    Tiles have `role=TILE`, the frame as parent, their box in it, and indices behind the item's frames.
+    Tiles have `role=TILE`, the frame as parent, their box in it, and indices behind the item's frames. A backdrop is
+    looked at as closely as its frame.
     """
-    if config.tiles == "off" or media.kind is not Kind.IMAGE or len(media.frames) != 1:
+    if config.tiles == "off" or media.kind is not Kind.IMAGE or media.frames_total != 1 or not media.frames:
         return media
-    (frame,) = media.frames
+    scaled = tuple(_scale_to_canvas(frame, config) for frame in media.frames)
+    tiles = [tile for frame in media.frames for tile in _cut_frame(frame, config)]
+    first = media.frames_total + sum(frame.role is Role.BACKDROP for frame in media.frames)
+    return replace(media, frames=(*scaled, *(replace(tile, index=first + k) for k, tile in enumerate(tiles))))
+
+
+def _scale_to_canvas(frame: Frame, config: MediaConfig) -> Frame:
+    return replace(frame, pixels=scale_array(frame.pixels, canvas_size(frame.width, frame.height, config.canvas_px)))
+
+
+def _cut_frame(frame: Frame, config: MediaConfig) -> Iterator[Frame]:
     boxes = find_grid(frame.pixels, config.max_tiles)
     if not boxes and config.tiles == "auto":
         boxes = tuple(cut_boxes(frame.width, frame.height, config.canvas_px, config.max_tiles))
-    size = canvas_size(frame.width, frame.height, config.canvas_px)
-    whole = replace(frame, pixels=scale_array(frame.pixels, size))
-    tiles = (_cut_tile(frame, box, media.frames_total + k, config) for k, box in enumerate(boxes))
-    return replace(media, frames=(whole, *tiles))
+    for box in boxes:
+        yield _cut_tile(frame, box, config)
 
 
 def cut_boxes(width: int, height: int, canvas_px: int, max_tiles: int) -> Iterator[Box]:
@@ -78,7 +87,7 @@ def _spans(count: int) -> list[tuple[float, float]]:
     return [(k * step, min(1.0, k * step + length)) for k in range(count)]
 
 
-def _cut_tile(frame: Frame, box: Box, index: int, config: MediaConfig) -> Frame:
+def _cut_tile(frame: Frame, box: Box, config: MediaConfig) -> Frame:
     height, width = frame.pixels.shape[:2]
     left, right = _pixels(box[0], box[2], width)
     top, bottom = _pixels(box[1], box[3], height)
@@ -87,7 +96,7 @@ def _cut_tile(frame: Frame, box: Box, index: int, config: MediaConfig) -> Frame:
     wide, high = round((box[2] - box[0]) * frame.width), round((box[3] - box[1]) * frame.height)
     size = canvas_size(piece.shape[1], piece.shape[0], config.canvas_px)
     return Frame(
-        index=index,
+        index=frame.index,  # numbered by who knows them all
         pixels=scale_array(piece, size),
         width=max(1, wide),
         height=max(1, high),

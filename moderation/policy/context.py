@@ -6,13 +6,14 @@ taken off: a picture put together from its parts (`whole`) is judged as any pict
 
 Three kinds of rows, by `Frame.role` and `Frame.parent`:
 
-    roots      no parent: ordinary frames and wholes. All that positive checks are asked of.
+    roots      no parent: ordinary frames, wholes, and backdrops (transparent frames over black, pictures of their own).
+               All that positive checks are asked of.
     own        the ordinary frames among the roots: pooled as an item's frames always are
     families   rows that share a parent: pooled by the check's own pool, each family by itself
 
-A check's score is the highest of: its own frames', each whole's, each family's. How far it may block (`blocking`)
-leaves out the families whose parent does not agree, which is: scores under the check's `review` (its `block` where it
-has none), or has no score. Every one of these rises with every vote, so that verdicts stay monotone.
+A check's score is the highest of: its own frames', each whole's and backdrop's, each family's. How far it may block
+(`blocking`) leaves out the families whose parent does not agree, which is: scores under the check's `review` (its
+`block` where it has none), or has no score. Every one of these rises with every vote, so that verdicts stay monotone.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class ItemRow:
 
     @property
     def frames_scored(self) -> int:
-        """Frames of the item that were scored; tiles and wholes are none of them."""
+        """Frames of the item that were scored; tiles, wholes and backdrops are none of them."""
         if self.votes is None:
             return 0
         return self.votes.roles.count(Role.FRAME) if self.votes.roles else len(self.votes.frames)

@@ -1,4 +1,4 @@
-"""Pictures of several frames: sampled evenly, painted properly, with their times."""
+"""Pictures of several frames: what looks new and is shown longest is scored, painted properly, with its times."""
 
 from __future__ import annotations
 
@@ -32,16 +32,80 @@ def film(format_: str, count: int, duration: int = 100) -> bytes:
 
 
 @pytest.mark.parametrize("format_", TIMED)
-def test_frames_are_spread_evenly_with_their_times(format_: str) -> None:
-    media = decode(film(format_, 41), max_frames=5)
+def test_all_frames_are_scored_where_they_may_be_with_their_times(format_: str) -> None:
+    media = decode(film(format_, 41))
     assert media.kind is Kind.ANIMATION
     assert media.frames_total == 41
-    assert [f.index for f in media.frames] == [0, 10, 20, 30, 40]
-    assert [f.time_s for f in media.frames] == pytest.approx([0, 1, 2, 3, 4])
+    assert [f.index for f in media.frames] == list(range(41))
+    assert [f.time_s for f in media.frames] == pytest.approx([k / 10 for k in range(41)])
     assert media.duration_s == pytest.approx(4.1)
-    assert media.widest_gap_s == pytest.approx(1.0)
+    assert media.widest_gap_s == 0.0
+    assert media.unseen == ()
     for frame in media.frames:
         assert np.abs(frame.pixels[20, 30].astype(int) - (frame.index * 5, 255 - frame.index * 5, 90)).max() <= 6
+
+
+def flash(place: int, count: int, shown_ms: int, others_ms: int = 100, *, blank: bool = False) -> bytes:
+    """A film of pictures unlike each other (or all grey), among them a red one, shown for `shown_ms`."""
+    rng = np.random.default_rng(3)
+    grey = np.full((40, 60, 3), 90, np.uint8)
+    pictures = [
+        grey if blank else rng.integers(0, 200, (4, 6, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
+        for _ in range(count)
+    ]
+    pictures[place] = np.full((40, 60, 3), (255, 0, 0), np.uint8)
+    times = [others_ms] * count
+    times[place] = shown_ms
+    frames = [Image.fromarray(p) for p in pictures]
+    return encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], duration=times, lossless=True)
+
+
+def shows_red(media: Media) -> bool:
+    return any((f.pixels[20, 30] == (255, 0, 0)).all() for f in media.frames)
+
+
+@pytest.mark.parametrize("place", [1, 7, 34, 58])
+def test_the_frame_that_is_shown_longest_is_scored_wherever_it_stands(place: int) -> None:
+    media = decode(flash(place, 60, 60_000), max_frames=5)
+    assert len(media.frames) == 5
+    assert shows_red(media)
+
+
+@pytest.mark.parametrize("place", [1, 50, 199])
+def test_the_one_frame_that_differs_is_scored_however_short_it_is_shown(place: int) -> None:
+    media = decode(flash(place, 200, 20, blank=True), max_frames=5)
+    assert shows_red(media)
+    assert media.widest_gap_s == 0.0
+    assert media.unseen == ()
+
+
+def test_a_frame_without_time_counts_for_as_long_as_browsers_show_it() -> None:
+    media = decode(flash(3, 8, 0, 1000, blank=True))
+    assert shows_red(media)
+    assert media.duration_s == pytest.approx(7.1)
+
+
+def test_more_pictures_than_may_be_scored_leave_frames_unseen() -> None:
+    media = decode(flash(50, 100, 100), max_frames=20)
+    assert len(media.frames) == 20
+    assert media.unseen == ("frames",)
+    assert media.widest_gap_s is not None
+    assert 0.4 <= media.widest_gap_s <= 2.0
+    assert {media.frames[0].index, media.frames[-1].index} == {0, 99}
+
+
+def test_which_frames_are_left_out_depends_on_the_content() -> None:
+    chosen = [tuple(f.index for f in decode(flash(place, 100, 100), max_frames=20).frames) for place in range(40, 46)]
+    assert len(set(chosen)) > 1
+    assert chosen[0] == tuple(f.index for f in decode(flash(40, 100, 100), max_frames=20).frames)
+
+
+def test_pages_that_are_too_many_are_unseen() -> None:
+    pages = [Image.new("L", (8, 8), k) for k in range(200)]
+    data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    media = decode(data, max_frames=8)
+    assert len(media.frames) == 8
+    assert media.unseen == ("frames",)
 
 
 @pytest.mark.parametrize("format_", ["GIF", "PNG", "WEBP"])
@@ -88,7 +152,8 @@ def test_an_apng_that_announces_a_billion_frames_ends_where_they_end() -> None:
     body = b"acTL" + (10**9).to_bytes(4, "big") + data[at + 4 : at + 8]
     media = decode(data[: at - 4] + body + zlib.crc32(body).to_bytes(4, "big") + data[at + 12 :])
     assert media.error is ErrorCode.TRUNCATED
-    assert [f.index for f in media.frames] == [0]
+    assert media.frames[0].index == 0
+    assert all(f.index < 6 for f in media.frames)
 
 
 def test_many_frames_end_at_the_deadline() -> None:

@@ -1,0 +1,173 @@
+"""What lies behind a picture in the same file: further JPEGs (MPO, concatenated), the video of a motion photo.
+
+A viewer of one kind shows the first picture, one of another kind the second, so both are looked at. Found by where the
+first one ends, not by what an index says of it: MPF, XMP and the trailers of phones may be wrong, or missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from moderation.media.png import end_of_png
+from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
+
+MAX_BEHIND = 64  # found and said; how many are looked at is media.max_frames
+_MAX_MARKERS = 200_000  # of a JPEG: one of 30,000 scans has 60,000
+_MAX_BOXES = 20_000
+_MIN_PIECE_BYTES = 32  # no picture is shorter
+
+_EOI, _SOI, _SOS, _TEM = 0xD9, 0xD8, 0xDA, 0x01
+_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOFn
+# Not a stuffed byte, and not a restart: those are inside a scan.
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_STARTS = (b"\xff\xd8\xff", b"ftyp", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"RIFF", b"\x1aE\xdf\xa3")
+_START = re.compile(b"|".join(map(re.escape, _STARTS)))
+_IN_BOXES = frozenset({MediaType.HEIC, MediaType.AVIF})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behind:
+    """Where another picture or video lies in the file, and what it is."""
+
+    media_type: MediaType
+    start: int
+    end: int
+
+    @property
+    def what(self) -> str:
+        """What a row calls it where it was not looked at."""
+        return "track" if self.media_type.is_video else "picture"
+
+
+def find_behind(data: bytes, media_type: MediaType) -> list[Behind]:
+    """What lies behind the first picture, at most MAX_BEHIND; nothing where its end is missing or unknown."""
+    if media_type in _IN_BOXES:
+        return _find_in_boxes(data)
+    if media_type is MediaType.JPEG and not _may_go_on(data):
+        return []  # as nearly always; told in a tenth of the time
+    end = _end_of_first(data, media_type)
+    if end is None or end >= len(data):
+        return []
+    found: list[Behind] = []
+    for piece in _walk(data, end):
+        found.append(piece)
+        if len(found) == MAX_BEHIND:
+            break
+    return found
+
+
+def _may_go_on(data: bytes) -> bool:
+    """Whether more than padding follows the first mark that ends a JPEG's scans, or begins another one."""
+    scan = _find_scan(data, 0)
+    if scan is None:
+        return True
+    coded = np.frombuffer(data, np.uint8)[scan:]
+    marks = np.flatnonzero(coded[:-1] == 0xFF)
+    kinds = coded[marks + 1]
+    ends = marks[(kinds == _EOI) | (kinds == _SOI)]
+    return ends.size > 0 and len(coded) - int(ends[0]) > _MIN_PIECE_BYTES
+
+
+def _end_of_first(data: bytes, media_type: MediaType) -> int | None:
+    if media_type is MediaType.JPEG:
+        return end_of_jpeg(data)
+    if media_type is MediaType.PNG:
+        return end_of_png(data)
+    if media_type is MediaType.WEBP:
+        return 8 + int.from_bytes(data[4:8], "little")
+    return None
+
+
+def end_of_jpeg(data: bytes, start: int = 0) -> int | None:
+    """Where the JPEG that begins at `start` ends, or None: it has no picture, or its end is missing."""
+    position, seen = start + 2, set[int]()
+    for _ in range(_MAX_MARKERS):
+        match = _MARKER.search(data, position)
+        if match is None:
+            return None
+        marker, position = match[1][0], match.end()
+        if marker in (_EOI, _SOI):
+            # At the start of the next one the end mark of this one is missing.
+            end = position if marker == _EOI else match.start()
+            return end if _SOS in seen and not seen.isdisjoint(_SIZES) else None
+        seen.add(marker)
+        if marker != _TEM:
+            position += max(2, int.from_bytes(data[position : position + 2], "big"))
+    return None
+
+
+def _walk(data: bytes, position: int) -> Iterator[Behind]:
+    while True:
+        match = _START.search(data, position)
+        if match is None:
+            return
+        start = match.start() - 4 if match[0] == b"ftyp" else match.start()
+        media_type = sniff(data[start : start + HEAD_BYTES]) if start >= position else None
+        end = None if media_type is None else _end_of_piece(data, start, media_type)
+        if media_type is None or end is None:
+            position = match.end()
+            continue
+        yield Behind(media_type=media_type, start=start, end=end)
+        position = max(end, match.end())
+
+
+def _end_of_piece(data: bytes, start: int, media_type: MediaType) -> int | None:
+    """Where what begins at `start` ends; None: it only looks like a beginning."""
+    if media_type is MediaType.JPEG:
+        end = end_of_jpeg(data, start)
+        if end is not None:
+            return end
+        return None if _find_scan(data, start) is None else len(data)
+    if media_type is MediaType.MP4 or media_type in _IN_BOXES:
+        return _end_of_boxes(data, start)
+    if media_type is MediaType.WEBP:
+        return min(len(data), start + 8 + int.from_bytes(data[start + 4 : start + 8], "little"))
+    if media_type is MediaType.PNG:
+        end = end_of_png(data[start:])
+        return len(data) if end is None else start + end
+    return len(data)
+
+
+def _find_scan(data: bytes, start: int) -> int | None:
+    """Where the first scan of a JPEG begins, or None: three bytes looked like a JPEG's, and no segments follow."""
+    position = start + 2
+    for _ in range(_MAX_BOXES):
+        if data[position : position + 1] != b"\xff" or position + 4 > len(data):
+            return None
+        if data[position + 1] == _SOS:
+            return position
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None
+
+
+def _boxes(data: bytes, start: int) -> Iterator[tuple[bytes, int, int]]:
+    """(type, start of the body, end) of the boxes of ISO/IEC 14496-12 from `start` on."""
+    for _ in range(_MAX_BOXES):
+        kind = data[start + 4 : start + 8]
+        size, header = int.from_bytes(data[start : start + 4], "big"), 8
+        if size == 1:
+            size, header = int.from_bytes(data[start + 8 : start + 16], "big"), 16
+        end = len(data) if size == 0 else start + size
+        if len(kind) < 4 or not kind.isalnum() or end < start + header:
+            return
+        yield kind, start + header, min(end, len(data))
+        start = end
+
+
+def _end_of_boxes(data: bytes, start: int) -> int:
+    return max((end for _, _, end in _boxes(data, start)), default=len(data))
+
+
+def _find_in_boxes(data: bytes) -> list[Behind]:
+    """The video of a HEIC motion photo (box `mpvd`), or a sequence (`moov`) that the still picture stands before."""
+    pieces: list[Behind] = []
+    for kind, start, end in _boxes(data, 0):
+        if kind == b"mpvd":
+            pieces.append(Behind(media_type=MediaType.MP4, start=start, end=end))
+        elif kind == b"moov":
+            pieces.append(Behind(media_type=MediaType.MP4, start=0, end=len(data)))
+    return pieces[:MAX_BEHIND]

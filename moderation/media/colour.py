@@ -1,0 +1,183 @@
+"""What the numbers of a picture mean: its ICC profile, or a PNG's gAMA and cHRM, turned into sRGB.
+
+Viewers manage colour, so a picture whose numbers look harmless may be shown as another one. A profile is never believed
+by its name: its effect on a grid of colours is measured, and one that changes nothing visible costs nothing further.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms
+
+from moderation.types import U8
+
+MAX_PROFILE_BYTES = 4 * 1024 * 1024  # the largest of print shops have 3 MB
+_KEPT_TRANSFORMS = 16  # a few profiles are nearly all there are; one of CMYK takes 2 MB
+_INVISIBLE = 3  # of 255: versions of sRGB differ by less
+_PROFILE_CLASSES = frozenset({"mntr", "scnr", "prtr", "spac"})  # ICC.1, 7.2.5: those that describe a picture
+_SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # a profile's signature -> Pillow's mode
+_SRGB_GAMMA = 1 / 2.2
+_GAMMA_TOLERANCE = 0.05  # libpng's PNG_GAMMA_THRESHOLD: nearer than that is the same
+_PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError, KeyError, AttributeError)
+
+# Linear sRGB from XYZ with white D65, and its primaries (IEC 61966-2-1).
+_FROM_XYZ = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
+_D65 = np.array([0.9505, 1.0, 1.089])
+
+_transforms: OrderedDict[tuple[bytes, str], tuple[ImageCms.ImageCmsTransform | None, str]] = OrderedDict()
+_transforms_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Colours:
+    """What a file says of its numbers. primaries: x, y of white, red, green, blue."""
+
+    icc: bytes | None = None
+    gamma: float | None = None
+    primaries: tuple[float, ...] | None = None
+    grey: bool = False  # stored as one channel
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is said: sRGB."""
+        return self.icc is None and self.gamma is None
+
+
+def read_colours(image: Image.Image) -> Colours:
+    """As browsers read it: a profile before gAMA, an sRGB chunk instead of gAMA, cHRM only beside gAMA."""
+    info: Mapping[str | tuple[int, int], Any] = image.info
+    icc = info.get("icc_profile")
+    grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+    if isinstance(icc, bytes) and icc:
+        return Colours(icc=icc, grey=grey)
+    gamma = info.get("gamma") if image.format == "PNG" and "srgb" not in info else None
+    if not isinstance(gamma, float) or gamma <= 0:
+        return Colours(grey=grey)
+    primaries = info.get("chromaticity")
+    usable = isinstance(primaries, tuple) and len(primaries) == 8
+    return Colours(gamma=gamma, primaries=primaries if usable else None, grey=grey)
+
+
+def to_srgb(image: Image.Image, colours: Colours) -> tuple[Image.Image, str]:
+    """A picture of mode L, RGB, CMYK or LAB as RGB in sRGB; and why its profile was left aside, or ""."""
+    if image.mode == "LAB":
+        lab = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+        return _apply(image, lab), ""
+    if colours.icc is not None:
+        return _by_profile(image, colours.icc, grey=colours.grey)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if colours.gamma is None:
+        return rgb, ""
+    return Image.fromarray(_by_gamma(np.asarray(rgb), colours.gamma, colours.primaries)), ""
+
+
+def as_srgb(pixels: U8, colours: Colours) -> tuple[U8, str]:
+    """uint8 [H,W,3] decoded as RGB, as `to_srgb`; the same array where nothing is said of its colours."""
+    if colours.plain:
+        return pixels, ""
+    transform, _, note = _find_transform(colours.icc or b"", "RGB", grey=colours.grey)
+    if transform is None:
+        return pixels, note
+    image, note = to_srgb(Image.fromarray(pixels), colours)
+    return np.array(image), note
+
+
+def _by_profile(image: Image.Image, icc: bytes, *, grey: bool) -> tuple[Image.Image, str]:
+    transform, mode, note = _find_transform(icc, image.mode, grey=grey)
+    if transform is None:
+        return (image if image.mode == "RGB" else image.convert("RGB")), note
+    return _apply(image if image.mode == mode else image.convert(mode), transform), note
+
+
+def _find_transform(icc: bytes, mode: str, *, grey: bool) -> tuple[ImageCms.ImageCmsTransform | None, str, str]:
+    """(the transform or None, the mode that it takes, why there is none where there should be one)."""
+    wanted = "L" if grey and mode == "RGB" else mode  # a grey picture over a background has become RGB
+    key = hashlib.blake2b(icc, digest_size=16).digest(), wanted
+    with _transforms_lock:
+        known = _transforms.get(key)
+    if known is None:
+        known = _make_transform(icc, wanted)
+        with _transforms_lock:
+            _transforms[key] = known
+            while len(_transforms) > _KEPT_TRANSFORMS:
+                _transforms.popitem(last=False)
+    transform, note = known
+    return transform, wanted if transform is None else str(transform.input_mode), note
+
+
+def _make_transform(icc: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | None, str]:
+    if len(icc) > MAX_PROFILE_BYTES:
+        return None, f"colour profile ignored: {len(icc)} bytes"
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        taken = _SPACES.get(str(profile.profile.xcolor_space).strip())
+        if mode == "L" and taken == "RGB":
+            mode = "RGB"  # a grey picture with a profile for colour is shown through it
+        if taken != mode or profile.profile.device_class.strip() not in _PROFILE_CLASSES:
+            return None, "colour profile ignored: it is not one of such a picture"
+        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+        changes = mode == "CMYK" or _changes_colours(transform, mode)
+    except _PROFILE_ERRORS as error:
+        return None, f"colour profile ignored: {' '.join(str(error).split())[:80]}"
+    return (transform if changes else None), ""
+
+
+def _changes_colours(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether any of a grid of colours is shown otherwise than sRGB shows it."""
+    steps = np.arange(0, 256, 15, dtype=np.uint8)
+    if mode == "L":
+        grid = Image.fromarray(steps[None, :])
+    else:
+        cube = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(1, -1, 3)
+        grid = Image.fromarray(np.ascontiguousarray(cube))
+    before = np.asarray(grid.convert("RGB")).astype(np.int16)
+    return bool(np.abs(np.asarray(_apply(grid, transform)).astype(np.int16) - before).max() > _INVISIBLE)
+
+
+def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    shown: Image.Image = transform.apply(image)
+    return shown
+
+
+def _by_gamma(pixels: U8, gamma: float, primaries: tuple[float, ...] | None) -> U8:
+    """uint8 [H,W,3] whose numbers are light to the power of `gamma`, as sRGB."""
+    matrix = _to_linear_srgb(primaries) if primaries else None
+    if matrix is None and abs(gamma / _SRGB_GAMMA - 1) <= _GAMMA_TOLERANCE:
+        return pixels
+    # 0.01..10 are the bounds of what a file can mean: beyond them all is black or white.
+    linear = (np.arange(256) / 255.0) ** (1 / min(10.0, max(0.01, gamma)))
+    if matrix is None:
+        table = _encode_srgb(linear)
+        return table[pixels]
+    light = linear.astype(np.float32)[pixels] @ matrix.T.astype(np.float32)
+    return _encode_srgb(light)
+
+
+def _encode_srgb(light: npt.NDArray[Any]) -> U8:
+    light = np.clip(light, 0.0, 1.0)
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.asarray(np.rint(encoded * 255.0), dtype=np.uint8)
+
+
+def _to_linear_srgb(primaries: tuple[float, ...]) -> npt.NDArray[np.float64] | None:
+    """The matrix from a PNG's own primaries, white on white; None where they are sRGB's, or no primaries at all."""
+    points = np.array(primaries, dtype=np.float64).reshape(4, 2)
+    if (points[:, 1] <= 0).any() or not np.isfinite(points).all():
+        return None
+    xyz = np.stack([points[:, 0] / points[:, 1], np.ones(4), (1 - points.sum(axis=1)) / points[:, 1]])
+    try:
+        own = xyz[:, 1:] * np.linalg.solve(xyz[:, 1:], xyz[:, 0])
+    except np.linalg.LinAlgError:
+        return None
+    # Scaled in XYZ to D65, the white of sRGB: white stays white.
+    matrix: npt.NDArray[np.float64] = _FROM_XYZ @ (np.diag(_D65 / xyz[:, 0]) @ own)
+    return None if np.abs(matrix - np.eye(3)).max() < 0.02 or not np.isfinite(matrix).all() else matrix

@@ -1,0 +1,99 @@
+"""PNG: only the chunks that decide what is shown go to the decoder.
+
+A text of 2 MB, a checksum that is wrong in a comment or a short pHYs make Pillow refuse pixels that every viewer shows.
+Layout: PNG (third edition), 5.3 and 11.3. Lengths only are followed, and the checksums of the few chunks kept.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_CHUNKS = 100_000  # an hour of APNG has as many; what lies behind is passed on as it is
+_PROFILE_BYTES = 5 * 1024 * 1024  # unpacked; colour.py refuses those of over 4 MiB
+
+# Kept as they are. Of an animation the decoder needs all.
+_NEEDED = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
+# Kept where they are sound: lengths that are right, None: any.
+_SHOWING: dict[bytes, int | None] = {
+    b"tRNS": None,
+    b"gAMA": 4,
+    b"cHRM": 32,
+    b"sRGB": 1,
+    b"eXIf": None,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptPng:
+    """A PNG without the chunks that do not change what is shown.
+
+    icc: its colour profile, unpacked here: Pillow refuses the whole file for one of over 1 MiB. note: what of its
+    colours was broken, or "".
+    """
+
+    data: bytes
+    icc: bytes | None = None
+    note: str = ""
+
+
+def keep_what_shows(data: bytes) -> KeptPng:
+    """The PNG as its decoder is to read it."""
+    pieces = [data[:8]]
+    icc: bytes | None = None
+    broken = ""
+    end = 8
+    for kind, start, end in chunks(data):
+        chunk = data[start:end]
+        if kind == b"iCCP":
+            profile = _unpack_profile(chunk)
+            icc, broken = icc or profile, broken if profile else "iCCP"
+        elif kind in _NEEDED or (kind in _SHOWING and _is_sound(chunk, _SHOWING[kind])):
+            pieces.append(chunk)
+        elif kind in _SHOWING:
+            broken = kind.decode()
+    rest = b"" if pieces[-1][4:8] == b"IEND" else data[end:]  # cut short: its decoder tells where
+    return KeptPng(data=b"".join([*pieces, rest]), icc=icc, note=_say_ignored(broken))
+
+
+def _say_ignored(chunk: str) -> str:
+    return f"{chunk} ignored: it is broken" if chunk else ""
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(type, start, end) of each whole chunk, to the first IEND or to what is no chunk."""
+    offset = 8
+    for _ in range(MAX_CHUNKS):
+        kind = data[offset + 4 : offset + 8]
+        end = offset + 12 + int.from_bytes(data[offset : offset + 4], "big")
+        if len(kind) < 4 or not kind.isalpha() or end > len(data):
+            return
+        yield kind, offset, end
+        if kind == b"IEND":
+            return
+        offset = end
+
+
+def end_of_png(data: bytes) -> int | None:
+    """Where the PNG ends, or None: it is cut short."""
+    return next((end for kind, _, end in chunks(data) if kind == b"IEND"), None)
+
+
+def _is_sound(chunk: bytes, length: int | None) -> bool:
+    right_length = length is None or len(chunk) == length + 12
+    return right_length and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+
+
+def _unpack_profile(chunk: bytes) -> bytes | None:
+    """The profile of a sound iCCP chunk: a name, method 0, a stream that ends within bounds."""
+    name, _, rest = chunk[8:-4].partition(b"\0")
+    if not _is_sound(chunk, None) or not 1 <= len(name) <= 79 or rest[:1] != b"\0":
+        return None
+    unpacker = zlib.decompressobj()
+    try:
+        profile = unpacker.decompress(rest[1:], _PROFILE_BYTES)
+    except zlib.error:
+        return None
+    return profile if unpacker.eof else None
