@@ -27,6 +27,7 @@ from moderation.storage.clients import forget_clients
 from moderation.storage.listing import is_glob, list_objects
 from moderation.storage.retry import (
     BucketError,
+    ChangedError,
     CredentialsError,
     DeniedError,
     StorageError,
@@ -36,6 +37,7 @@ from moderation.storage.retry import (
 
 __all__ = [
     "BucketError",
+    "ChangedError",
     "CredentialsError",
     "DeniedError",
     "ObjectInfo",
