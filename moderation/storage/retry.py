@@ -113,8 +113,8 @@ def retrying(
     """`call()`, again after transient faults with jittered exponential waits. what: the URI, also names the store.
 
     Raises FileNotFoundError, DeniedError (a PermissionError), ChangedError, BucketError and CredentialsError at once;
-    StorageError when the attempts are used up; StoreDownError when the store answers no other request either, or the process has
-    no retries left to spend on it.
+    StorageError when the attempts are used up; StoreDownError when the store answers no other request either, or the
+    process has no retries left to spend on it.
     """
     store = _store_of(what)
     began = budget.mark(store)

@@ -198,7 +198,7 @@ def test_a_version_that_is_not_there_any_more_is_not_read(root: str, window: dic
     (listed,) = storage.list_objects(root)
     assert storage.read_bytes(uri, etag=listed.etag, **window) == storage.read_bytes(uri, **window)
     storage.publish(uri, after)
-    with pytest.raises(storage.ChangedError, match="a.bin"):
+    with pytest.raises(storage.ChangedError, match=r"a\.bin"):
         storage.read_bytes(uri, etag=listed.etag, **window)
     with pytest.raises(storage.ChangedError), storage.open_input(uri, etag=listed.etag) as file:
         file.read(1)
