@@ -19,7 +19,7 @@ from moderation.results.layout import (
     checks_folder,
     document_folder,
 )
-from moderation.results.receipts import committed_ids
+from moderation.results.receipts import readable_ids
 from moderation.results.record import Output, describe_difference, read_record
 
 
@@ -36,7 +36,7 @@ def check_output(run: Output) -> set[str]:
                 f"{home}: belongs to another run: {describe_difference(identity, dict(run.identity))}."
                 " Choose another OUT, or --fresh to delete these tables and start over"
             )
-    ids = committed_ids(run.out)
+    ids = readable_ids(run.out)
     if ids and not identities:
         raise UsageError(f"{run.out}: holds receipts but no {RUN_FILE}, so not this run's; choose another OUT")
     return ids
