@@ -10,6 +10,7 @@ from __future__ import annotations
 from moderation.storage.access import (
     ObjectInfo,
     canonical,
+    delete_empty_folder,
     delete_tree,
     filesystem,
     info,
@@ -45,6 +46,7 @@ __all__ = [
     "StorageError",
     "StoreDownError",
     "canonical",
+    "delete_empty_folder",
     "delete_tree",
     "filesystem",
     "forget_clients",

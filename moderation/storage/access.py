@@ -224,6 +224,14 @@ def delete_tree(uri: str) -> None:
         retrying(lambda: filesystem(uri).rm(split_uri(uri)[1], recursive=True), what=uri)
 
 
+def delete_empty_folder(uri: str) -> None:
+    """Remove a local folder with nothing in it; anything else is left as it is. A store has no folders."""
+    scheme, path = split_uri(canonical(uri))
+    if scheme == "file":
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
+
+
 def local_info(path: str) -> ObjectInfo:
     """A local file as a listing shows it. Raises FileNotFoundError."""
     stat = Path(path).stat()
@@ -255,12 +263,20 @@ def _read_local(path: Path, offset: int, length: int | None, etag: str | None) -
         return data
 
 
+def _open_new(path: Path) -> IO[bytes]:
+    for _ in range(10):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Somebody may remove the folder while it is empty.
+        with contextlib.suppress(FileNotFoundError):
+            return path.open("wb")
+    return path.open("wb")
+
+
 def _publish_local(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two workers that publish the same part apart; the bytes are the same.
     scratch = path.with_name(f".{path.name}.{os.getpid()}.{random.getrandbits(32):08x}")
     try:
-        with scratch.open("wb") as file:
+        with _open_new(scratch) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
