@@ -1,21 +1,22 @@
 """The bounded loop: hands shards to workers, takes receipts, and loses nothing when workers die.
 
 A shard whose worker died (or hung, or raised) is tried again; after `shard_attempts` it is a suspect shard: one worker,
-that does nothing else meanwhile, bisects it for the items that do it (`bisection.py`). Shards of a node that went away
+that does nothing else meanwhile, bisects it for the items that do it (`bisection.py`), in turns with other work. Shards of a node that went away
 are tried again without blame; as Ray sees late that a node is gone, a worker that is out of reach is waited for.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from moderation.config.model import RuntimeConfig
-from moderation.errors import FatalError
+from moderation.errors import FatalError, ItemError
 from moderation.runtime.bisection import Bisection, StepEnding
 from moderation.runtime.isolated_run import LOAD_TIMEOUT_S as ISOLATED_LOAD_TIMEOUT_S
-from moderation.runtime.retries import Retries
+from moderation.runtime.retries import Retries, keep_nowhere
 from moderation.runtime.shard_queue import ShardQueue
 from moderation.runtime.state import Doubt, Progress, RunTally, Stop, shard_timeout_s
 from moderation.runtime.worker_pool import Assignment, WorkerAnswer, WorkerHandle, WorkerPool
@@ -43,14 +44,24 @@ def drive(
     enough: Callable[[RunTally], bool] = lambda _: False,
     *,
     clock: Callable[[], float] = time.monotonic,
+    poison: Mapping[str, ItemError] = MappingProxyType({}),
+    keep_poison: Callable[[Mapping[str, ItemError]], None] = keep_nowhere,
 ) -> RunTally:
     """Run every shard of the queue, or as many as there is time for (`RunTally.partial`).
 
+    poison: items that earlier calls have set aside. keep_poison: told all that are, when there are more.
     enough: asked after each round; true ends the run as a stop does, by plan. clock: seconds, the same as `stop`'s.
     Raises FatalError (resumable): output not writable, stack not loadable, storage failing beyond retries.
     """
     tally = RunTally()
-    retries = Retries(max_attempts=config.shard_attempts, tally=tally, progress=progress)
+    retries = Retries(
+        max_attempts=config.shard_attempts,
+        tally=tally,
+        progress=progress,
+        queue=queue,
+        poison=poison,
+        keep_poison=keep_poison,
+    )
     loop = _DriverLoop(
         pool=pool,
         queue=queue,
@@ -107,18 +118,47 @@ class _DriverLoop:
         planned = self.queue.planned
         # No more workers than shards are known to be left; more join as the listing goes on.
         self.pool.fill(planned.shards - planned.committed_shards - self.tally.receipts)
+        searcher = self._next_searcher()
         # Breadth first: a worker's second shard waits until every worker has one.
         for depth in range(self.config.shards_in_flight):
             for worker in self.pool.workers:
-                if worker.loading is None and len(worker.assignments) == depth and not worker.bisecting:
+                if worker.loading is not None or len(worker.assignments) != depth or worker.bisecting:
+                    continue
+                if worker is not searcher:
                     self._assign_to(worker, now_s)
+                elif depth == 0:
+                    self._search_with(worker, now_s)
+
+    def _next_searcher(self) -> WorkerHandle | None:
+        """The worker that is to search a suspect shard next, as soon as it has nothing else; one at a time."""
+        if not self.retries.search_is_due or any(worker.bisecting for worker in self.pool.workers):
+            return None
+        loaded = [worker for worker in self.pool.workers if worker.loading is None]
+        return min(loaded, key=lambda worker: len(worker.assignments), default=None)
 
     def _assign_to(self, worker: WorkerHandle, now_s: float) -> None:
-        shard = self.retries.next_shard(now_s) or self.queue.take()
+        shard = self._next_shard(now_s)
         if shard is not None:
+            self.retries.count_shard()
             self.pool.submit(worker, self._assignment(shard, now_s))
-        elif not worker.assignments and (bisection := self.retries.next_bisection()) is not None:
+        elif not worker.assignments:
+            self._search_with(worker, now_s)
+
+    def _search_with(self, worker: WorkerHandle, now_s: float) -> None:
+        if (bisection := self.retries.next_bisection()) is not None:
             self.pool.submit(worker, self._bisection_step(bisection, now_s))
+
+    def _next_shard(self, now_s: float) -> Shard | None:
+        """A shard to try again, or a new one: new ones first as long as nothing has succeeded."""
+        if not self.retries.succeeded and (shard := self._take_new()) is not None:
+            return shard
+        return self.retries.next_shard(now_s) or self._take_new()
+
+    def _take_new(self) -> Shard | None:
+        """The next shard that nobody has tried; those with items that are known to be set aside are run by themselves."""
+        while (shard := self.queue.take()) is not None and self.retries.take_known(shard):
+            pass
+        return shard
 
     def _assignment(self, shard: Shard, now_s: float) -> Assignment:
         timeout_s = shard_timeout_s(shard, self.config.shard_timeout_s)
@@ -189,7 +229,9 @@ class _DriverLoop:
 
     def _settle_done(self, worker: WorkerHandle, answer: WorkerAnswer) -> None:
         assignment = worker.assignments.pop(answer.call)
-        if assignment.bisection is not None:
+        if assignment.bisection is None:
+            self.retries.record_success()
+        else:
             detail = answer.value if isinstance(answer.value, str) else ""
             self.retries.record_step(assignment.bisection, StepEnding.DONE, detail)
         if assignment.step is None or assignment.step.action == "run":
