@@ -23,7 +23,7 @@ def verify(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Compare every part in OUT with its receipt, and the receipts with the plan. Exit code 1 where anything is amiss."""
+    """Compare every part in OUT with its receipt, and the receipts with the plan. Exit code 1: something is amiss."""
     from moderation.results.occupancy import occupy  # Arrow only once the call is right
     from moderation.results.verify import verify_output
 

@@ -14,7 +14,7 @@ from moderation.planning.plan import read_shard_sizes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedShards:
-    """Items by shard id. complete: every listing has come to its end. unreadable: files of plans; problems: in words."""
+    """Items by shard id. complete: every listing has come to its end. unreadable: files; problems: in words."""
 
     items: Mapping[str, int]
     complete: bool

@@ -33,7 +33,7 @@ _TABLES: Final = (VERDICTS, VOTES, TARS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class OutputFinding:
     """One thing that is not as it should be. shard_id: to be taken back by a repair; None: nothing to take back."""
 
     sentence: str
@@ -48,7 +48,7 @@ class Verification:
     shards_planned: int
     shards_committed: int
     parts: int
-    findings: tuple[Finding, ...]
+    findings: tuple[OutputFinding, ...]
     repaired: tuple[str, ...] = ()
 
     @property
@@ -73,7 +73,7 @@ def verify_output(out: str, *, repair: bool = False) -> Verification:
     receipts = {receipt.shard_id: receipt for receipt in read_receipts(out, present)}
     parts = {table: list_part_ids(out, table, formats[table]) for table in _TABLES}
     findings = [
-        *(Finding(sentence=sentence) for sentence in planned.problems),
+        *(OutputFinding(sentence=sentence) for sentence in planned.problems),
         *_missing_receipts(out, planned, present),
         *_unreadable_receipts(out, present, receipts),
         *_unplanned_receipts(out, planned, receipts),
@@ -102,29 +102,29 @@ def _formats(out: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, st
     return {VERDICTS: format_, VOTES: format_, TARS: "tar"}
 
 
-def _missing_receipts(out: str, planned: PlannedShards, present: set[str]) -> Iterator[Finding]:
+def _missing_receipts(out: str, planned: PlannedShards, present: set[str]) -> Iterator[OutputFinding]:
     missing = len(planned.items.keys() - present)
     if missing:
-        yield Finding(sentence=f"{out}: {missing:,} of {len(planned.items):,} planned shards are not judged")
+        yield OutputFinding(sentence=f"{out}: {missing:,} of {len(planned.items):,} planned shards are not judged")
 
 
-def _unreadable_receipts(out: str, present: set[str], receipts: Mapping[str, Receipt]) -> Iterator[Finding]:
+def _unreadable_receipts(out: str, present: set[str], receipts: Mapping[str, Receipt]) -> Iterator[OutputFinding]:
     for shard_id in sorted(present - receipts.keys()):
-        yield Finding(sentence=f"{receipt_uri(out, shard_id)} is not readable as a receipt", shard_id=shard_id)
+        yield OutputFinding(sentence=f"{receipt_uri(out, shard_id)} is not readable as a receipt", shard_id=shard_id)
 
 
-def _unplanned_receipts(out: str, planned: PlannedShards, receipts: Mapping[str, Receipt]) -> Iterator[Finding]:
+def _unplanned_receipts(out: str, planned: PlannedShards, receipts: Mapping[str, Receipt]) -> Iterator[OutputFinding]:
     if not planned.complete:
         return  # the listing goes on, or its end is not known
     for shard_id, receipt in receipts.items():
         if shard_id not in planned.items and receipt.worker != COPIES_WORKER:
             sentence = f"{receipt_uri(out, shard_id)} is of a shard that no plan holds; its rows count twice"
-            yield Finding(sentence=sentence, shard_id=shard_id)
+            yield OutputFinding(sentence=sentence, shard_id=shard_id)
 
 
 def _wrong_parts(
     out: str, planned: PlannedShards, receipts: Mapping[str, Receipt], formats: Mapping[str, str]
-) -> Iterator[Finding]:
+) -> Iterator[OutputFinding]:
     check = partial(_check_shard, out, planned.items, formats)
     with ThreadPoolExecutor(_READERS, "verify") as pool:
         for findings in map_ahead(
@@ -141,15 +141,15 @@ def _wrong_parts(
 
 def _check_shard(
     out: str, planned: Mapping[str, int], formats: Mapping[str, str], receipt: Receipt
-) -> tuple[Finding, ...]:
+) -> tuple[OutputFinding, ...]:
     shard_id = receipt.shard_id
     items = planned.get(shard_id, receipt.rows_in)
     if items != receipt.rows_in:
         sentence = f"{receipt_uri(out, shard_id)} tells of {receipt.rows_in:,} items, the plan of {items:,}"
-        return (Finding(sentence=sentence, shard_id=shard_id),)
+        return (OutputFinding(sentence=sentence, shard_id=shard_id),)
     problems = [(table, _check_part(out, receipt, table, formats)) for table in _tables_of(receipt)]
     return tuple(
-        Finding(sentence=f"{part_uri(out, table, shard_id, formats[table])} {problem}", shard_id=shard_id)
+        OutputFinding(sentence=f"{part_uri(out, table, shard_id, formats[table])} {problem}", shard_id=shard_id)
         for table, problem in problems
         if problem is not None
     )
@@ -186,18 +186,22 @@ def _count_rows(data: bytes, format_: str) -> int:
 
 def _parts_without_receipt(
     out: str, planned: PlannedShards, present: set[str], parts: Mapping[str, set[str]]
-) -> Iterator[Finding]:
+) -> Iterator[OutputFinding]:
     if not planned.complete:
         return
     # Those of planned shards are written again; of others nobody would ever take them away.
     stray = set().union(*parts.values()) - present - planned.items.keys()
     for shard_id in sorted(stray):
         sentence = f"{out}: parts of shard {shard_id} have no receipt and no plan; a reader of all parts counts them"
-        yield Finding(sentence=sentence, shard_id=shard_id)
+        yield OutputFinding(sentence=sentence, shard_id=shard_id)
 
 
 def _repair(
-    out: str, homes: Sequence[str], planned: PlannedShards, findings: Sequence[Finding], formats: Mapping[str, str]
+    out: str,
+    homes: Sequence[str],
+    planned: PlannedShards,
+    findings: Sequence[OutputFinding],
+    formats: Mapping[str, str],
 ) -> tuple[str, ...]:
     """Take back every shard of which something is amiss, and a plan that is not readable."""
     if not findings:

@@ -1,8 +1,9 @@
 """The bounded loop: hands shards to workers, takes receipts, and loses nothing when workers die.
 
 A shard whose worker died (or hung, or raised) is tried again; after `shard_attempts` it is a suspect shard: one worker,
-that does nothing else meanwhile, bisects it for the items that do it (`bisection.py`), in turns with other work. Shards of a node that went away
-are tried again without blame; as Ray sees late that a node is gone, a worker that is out of reach is waited for.
+that does nothing else meanwhile, bisects it for the items that do it (`bisection.py`), in turns with other work. Shards
+of a node that went away are tried again without blame; as Ray sees late that a node is gone, a worker that is out of
+reach is waited for.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from types import MappingProxyType
 
 from moderation.config.model import RuntimeConfig
 from moderation.errors import FatalError, ItemError
-from moderation.runtime.bisection import Bisection, StepEnding
-from moderation.runtime.isolated_run import LOAD_TIMEOUT_S as ISOLATED_LOAD_TIMEOUT_S
+from moderation.runtime.assigning import assign_shard, assign_step, overdue_assignments
+from moderation.runtime.bisection import StepEnding
 from moderation.runtime.retries import Retries, keep_nowhere
 from moderation.runtime.shard_queue import ShardQueue
-from moderation.runtime.state import Doubt, Progress, RunTally, Stop, shard_timeout_s
+from moderation.runtime.state import Doubt, Progress, RunTally, Stop
 from moderation.runtime.worker_pool import Assignment, WorkerAnswer, WorkerHandle, WorkerPool
 from moderation.storage import StorageError
-from moderation.types import Shard
 
 POLL_S = 0.5
 # By Ray's defaults a node is given up after five checks, three seconds apart; one that hangs, ten seconds later.
@@ -137,42 +137,16 @@ class _DriverLoop:
         return min(loaded, key=lambda worker: len(worker.assignments), default=None)
 
     def _assign_to(self, worker: WorkerHandle, now_s: float) -> None:
-        shard = self._next_shard(now_s)
+        shard = self.retries.take_shard(now_s)
         if shard is not None:
             self.retries.count_shard()
-            self.pool.submit(worker, self._assignment(shard, now_s))
+            self.pool.submit(worker, assign_shard(shard, self.config, now_s))
         elif not worker.assignments:
             self._search_with(worker, now_s)
 
     def _search_with(self, worker: WorkerHandle, now_s: float) -> None:
         if (bisection := self.retries.next_bisection()) is not None:
-            self.pool.submit(worker, self._bisection_step(bisection, now_s))
-
-    def _next_shard(self, now_s: float) -> Shard | None:
-        """A shard to try again, or a new one: new ones first as long as nothing has succeeded."""
-        if not self.retries.succeeded and (shard := self._take_new()) is not None:
-            return shard
-        return self.retries.next_shard(now_s) or self._take_new()
-
-    def _take_new(self) -> Shard | None:
-        """The next shard that nobody has tried; those with items that are known to be set aside are run by themselves."""
-        while (shard := self.queue.take()) is not None and self.retries.take_known(shard):
-            pass
-        return shard
-
-    def _assignment(self, shard: Shard, now_s: float) -> Assignment:
-        timeout_s = shard_timeout_s(shard, self.config.shard_timeout_s)
-        # Shards in flight share the device, and in the worst case wait for each other.
-        deadline_s = now_s + timeout_s * self.config.shards_in_flight
-        return Assignment(shard=shard, timeout_s=timeout_s, deadline_s=deadline_s)
-
-    def _bisection_step(self, bisection: Bisection, now_s: float) -> Assignment:
-        step = bisection.step()
-        assignment = self._assignment(Shard(shard_id=bisection.shard.shard_id, items=step.items), now_s)
-        assignment.bisection, assignment.step = bisection, step
-        if step.action == "isolated":
-            assignment.deadline_s += ISOLATED_LOAD_TIMEOUT_S
-        return assignment
+            self.pool.submit(worker, assign_step(bisection, self.config, now_s))
 
     def settle(self, answer: WorkerAnswer, now_s: float) -> None:
         """Take an answer."""
@@ -293,9 +267,9 @@ class _DriverLoop:
         self._watch_room(now_s)
 
     def _watch_worker(self, worker: WorkerHandle, now_s: float) -> None:
-        if _overdue(worker, now_s):
+        if overdue_assignments(worker, now_s):
             self._settle_ready(worker)
-        overdue = _overdue(worker, now_s)
+        overdue = overdue_assignments(worker, now_s)
         for assignment in overdue:
             assignment.overdue = True
         if overdue:
@@ -314,10 +288,6 @@ class _DriverLoop:
                 f" and {self.pool.size.num_gpus:g} GPU",
                 nodes=self.pool.node_resources(),
             )
-
-
-def _overdue(worker: WorkerHandle, now_s: float) -> list[Assignment]:
-    return [a for a in worker.assignments.values() if now_s > a.deadline_s]
 
 
 def _raise_if_fatal(answer: WorkerAnswer) -> None:

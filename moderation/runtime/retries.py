@@ -24,7 +24,11 @@ RETRY_WAIT_S = 1.0
 
 
 class PlannedQueue(Protocol):
-    """What is known of the shards that nobody has tried yet."""
+    """The shards that nobody has tried yet."""
+
+    def take(self) -> Shard | None:
+        """The next one, if one is ready."""
+        ...
 
     @property
     def exhausted(self) -> bool:
@@ -91,13 +95,25 @@ class Retries:
         """Whether all that is searched would write nothing but error rows, and nothing shows yet that they are true."""
         return not self.succeeded and all(b.judges_nothing for b in self._bisections)
 
-    def next_shard(self, now_s: float) -> Shard | None:
+    def take_shard(self, now_s: float) -> Shard | None:
+        """A shard to run again, or a new one: new ones first as long as nothing has succeeded."""
+        if not self.succeeded and (shard := self._take_new()) is not None:
+            return shard
+        return self._next_waiting(now_s) or self._take_new()
+
+    def _next_waiting(self, now_s: float) -> Shard | None:
         """A shard to run again whose wait is over."""
         if self._waiting and self._waiting[0][0] <= now_s:
             return self._waiting.popleft()[1]
         return None
 
-    def take_known(self, shard: Shard) -> bool:
+    def _take_new(self) -> Shard | None:
+        """The next shard that nobody has tried; those with items that are set aside already are run by themselves."""
+        while (shard := self.queue.take()) is not None and self._take_known(shard):
+            pass
+        return shard
+
+    def _take_known(self, shard: Shard) -> bool:
         """Whether a shard holds items that an earlier call has set aside; it is then run without them, by itself."""
         known = {
             item.item_id: self._all_poison[item.item_id] for item in shard.items if item.item_id in self._all_poison
