@@ -26,6 +26,7 @@ from .printing import plain_console, print_error
 from .rejudge import rejudge
 from .status import status
 from .tune_prompts import tune_prompts
+from .verify import verify
 from .weights import weights_pull
 
 EXIT_CODES = """Exit codes: 0 done. 2 wrong usage or configuration, nothing was started. 3 done, but more items than
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.command("backfill", epilog=EXIT_CODES)(backfill)
 app.command("keyframes", epilog=EXIT_CODES)(keyframes)
 app.command("status")(status)
+app.command("verify")(verify)
 app.command("merge")(merge)
 app.command("nightly", epilog=EXIT_CODES)(nightly)
 app.command("ask")(ask)

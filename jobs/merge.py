@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -18,8 +19,10 @@ def merge(
 ) -> None:
     """Check that all slices of OUT are done, and write the plan, summary and report of the whole."""
     from moderation.results.merge import merge_slices  # Arrow only once the call is right
+    from moderation.results.occupancy import occupy
 
-    summary = merge_slices(out, prune=prune)
+    with occupy(out) if prune else nullcontext():
+        summary = merge_slices(out, prune=prune)
     if as_json:
         print_json(summary)
         return

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from moderation.storage.claims import MAX_LEASE_S
 from moderation.storage.lease import LEASE_S, MIN_LEASE_S
 
 from .options import ConfigOption, MaxHoursOption, MaxItemsOption, PolicyOption, SetOption, WorkersOption, load_settings
@@ -25,13 +26,19 @@ def nightly(
         bool, typer.Option("--rejudge-older", help="Judge again what another stack or policy has judged.")
     ] = False,
     judge_copies: Annotated[
-        bool, typer.Option("--judge-copies", help="Judge each name, also where its content is known by MD5 or sha256.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--judge-copies/--inherit-copies",
+            help="Judge each name, or take over the verdict of the same content, by MD5 or sha256."
+            " Of a prefix the default is to take over, of manifests, tars and tables to judge.",
+        ),
+    ] = None,
     keep_missing: Annotated[
         bool, typer.Option("--keep-missing", help="SOURCE lists only what is new: mark nothing as deleted.")
     ] = False,
     lease_s: Annotated[
-        float, typer.Option(min=MIN_LEASE_S, help="A job that died blocks the next one for so many seconds.")
+        float,
+        typer.Option(min=MIN_LEASE_S, max=MAX_LEASE_S, help="A job that died blocks the next one for so many seconds."),
     ] = LEASE_S,
     max_hours: MaxHoursOption = None,
     max_items: MaxItemsOption = None,

@@ -62,6 +62,7 @@ class ErrorCode(StrEnum):
     NO_FRAMES = "no_frames"  # a container without a single picture
     TIMEOUT = "timeout"  # decoding passed media.decode_timeout_s
     NOT_FOUND = "not_found"
+    CHANGED = "changed"  # another object than the one that was listed, or than its manifest says
     FORBIDDEN = "forbidden"  # storage refused, or outside source.allow
     FETCH_FAILED = "fetch_failed"  # storage kept failing after its retries
     DECODER_CRASHED = "decoder_crashed"  # the process died on this item

@@ -30,7 +30,7 @@ from moderation.hashes.exchange import MAX_JSON, read_exchange
 from moderation.hashes.lists import MAX_FILE_BYTES, HashList, KnownPicture, encode_list, read_list
 from moderation.hashes.search import I64
 from moderation.results.frame_hashes import Hashed, read_hashes
-from moderation.results.layout import VOTES, known_uri, part_uri
+from moderation.results.layout import known_uri
 from moderation.results.reader import READERS, open_run
 
 _PIECE_BYTES = 4 << 20  # of a list: one request each
@@ -139,7 +139,7 @@ def match_run(out: str, uri: str, sha256: str, *, distance: int = 31, quality: i
     tables, items, without = [KNOWN_SCHEMA.empty_table()], 0, 0
     with ThreadPoolExecutor(READERS) as pool:
         parts = map_ahead(
-            lambda shard_id: read_hashes(part_uri(out, VOTES, shard_id, run.format), run.format),
+            lambda shard_id: read_hashes(out, shard_id, run.format),
             run.shard_ids,
             pool,
             most=2 * READERS,

@@ -22,8 +22,9 @@ from moderation.hashes.search import HASH_BYTES, I16, I64, U64
 from moderation.ledger.rows import newest_by_key, table_keys
 from moderation.ledger.store import open_log, read_file
 from moderation.results.frame_hashes import NO_QUALITY, hash_rows, own_frames, percents
-from moderation.results.layout import VERDICTS, VOTES, part_uri
-from moderation.results.reader import AHEAD_BYTES, READERS, open_run, read_present
+from moderation.results.intact import PartMissingError, read_intact
+from moderation.results.layout import VERDICTS, VOTES
+from moderation.results.reader import AHEAD_BYTES, READERS, open_run
 from moderation.results.votes import adjacent_runs
 from moderation.types import U8, Status
 
@@ -139,7 +140,7 @@ def _read_source(source: _Source, embedding: str | None) -> Pictures:
     wanted = source.wanted
     try:
         verdicts, votes = _read_tables(source, embedding)
-    except FileNotFoundError:
+    except PartMissingError:
         if wanted is None:
             raise
         return _by_content(wanted, source.run_out)
@@ -162,8 +163,8 @@ def _read_tables(source: _Source, embedding: str | None) -> tuple[pa.Table, pa.T
     vector = [f"{embedding}.embedding"] if embedding else []
     columns = ["item_id", "role", "pdq.quality", "pdq.hash", *vector]
     at = (source.part, source.format)
-    verdicts = read_present(part_uri(source.run_out, VERDICTS, *at), source.format, _VERDICTS)
-    return verdicts, own_frames(read_present(part_uri(source.run_out, VOTES, *at), source.format, columns))
+    verdicts = read_intact(source.run_out, VERDICTS, *at, _VERDICTS, strict=False)
+    return verdicts, own_frames(read_intact(source.run_out, VOTES, *at, columns, strict=False))
 
 
 def _read_embeddings(source: _Source, votes: pa.Table, embedding: str | None, rows: I64) -> F16 | None:

@@ -5,6 +5,7 @@ They become parts with receipts of their own beside those that were judged, so t
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,15 +22,16 @@ from moderation.ledger.index import locate
 from moderation.ledger.listing import NightListing, read_copies
 from moderation.ledger.rows import U64, content_id, item_key, split_keys
 from moderation.planning.shards import make_shards
-from moderation.results.layout import VERDICTS, VOTES, part_uri
-from moderation.results.reader import read_part
-from moderation.results.receipts import commit_shard
+from moderation.results.intact import PartChangedError, PartMissingError, read_intact
+from moderation.results.layout import VERDICTS, VOTES
+from moderation.results.receipts import COPIES_WORKER, commit_shard
 from moderation.results.schema import verdicts_schema
 from moderation.results.tables import ItemRow, encode_table, verdicts_table
 from moderation.types import ErrorCode, Item, Judgement, Kind, Shard, Status, Verdict
 
 _MAX_PARTS = 8  # of other runs, held as tables
-REASON = "same_content"
+REASON = COPIES_WORKER
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +120,10 @@ _ReadPart = Callable[[str, str, str], _Part | None]
 
 def _read_part(run_out: str, part: str, format_: str) -> _Part | None:
     try:
-        verdicts = read_part(part_uri(run_out, VERDICTS, part, format_), format_)
-        votes = read_part(part_uri(run_out, VOTES, part, format_), format_)
-    except FileNotFoundError:
+        verdicts = read_intact(run_out, VERDICTS, part, format_)
+        votes = read_intact(run_out, VOTES, part, format_)
+    except (PartMissingError, PartChangedError) as error:
+        _LOG.warning("a verdict is not taken over: %s", error)
         return None
     return _Part(verdicts, votes, {i: row for row, i in enumerate(verdicts["item_id"].to_pylist())})
 

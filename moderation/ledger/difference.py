@@ -49,11 +49,12 @@ class Choice:
     """What a night does beyond the new and the changed.
 
     rejudge_older: judge again what another stack or policy judged. judge_copies: also judge what has the content of
-    something judged. keep_missing: SOURCE lists only what is new, so nothing is missed.
+    something judged; None: nobody said (as false here; the nightly job decides by the kind of its source).
+    keep_missing: SOURCE lists only what is new, so nothing is missed.
     """
 
     rejudge_older: bool = False
-    judge_copies: bool = False
+    judge_copies: bool | None = None
     keep_missing: bool = False
 
 
@@ -102,6 +103,7 @@ class _ListingDifference:
     aside: SetAside
     counts: Counter[str] = field(default_factory=Counter)
     waiting: list[Item] = field(default_factory=list)
+    retried: frozenset[str] = frozenset()  # ids of this batch
     judged: ContentSet = field(default_factory=ContentSet)
     returned: list[U64] = field(default_factory=list)
     receipts: Callable[[str], frozenset[str]] = field(default_factory=lambda: lru_cache(_MAX_RUNS)(_receipts))
@@ -123,6 +125,7 @@ class _ListingDifference:
         rejudged = older & self.choice.rejudge_older
         judged = ~there | changed | retried | rejudged
         returned = ~judged & (flags & DELETED > 0)
+        self.retried = frozenset(item.item_id for item, again in zip(batch, retried.tolist(), strict=True) if again)
         self.returned.append(at[returned].astype(np.uint64))
         self.counts.update(
             looked_at=len(batch),
@@ -138,11 +141,15 @@ class _ListingDifference:
         return [item for item, wanted in zip(batch, judged.tolist(), strict=True) if wanted]
 
     def select_unknown_content(self, items: list[Item]) -> list[Item]:
-        """The items whose content the ledger does not have; the others wait to be looked up."""
+        """The items whose content the ledger does not have; the others wait to be looked up.
+
+        What is tried again is judged: its error may be that an origin's tables are damaged.
+        """
         if self.choice.judge_copies or not items:
             return items
         keys = np.array([content_key(content_id(item)) for item in items], np.uint64)
-        copies = self.index.has_content(keys).tolist()
+        known = self.index.has_content(keys).tolist()
+        copies = [copy and item.item_id not in self.retried for item, copy in zip(items, known, strict=True)]
         self.waiting += [item for item, copy in zip(items, copies, strict=True) if copy]
         return [item for item, copy in zip(items, copies, strict=True) if not copy]
 

@@ -25,8 +25,8 @@ from moderation.ledger.rows import (
     table_keys,
 )
 from moderation.ledger.store import Log, find_rows
-from moderation.results.layout import VERDICTS, part_uri
-from moderation.results.reader import read_part
+from moderation.results.intact import read_intact
+from moderation.results.layout import VERDICTS
 from moderation.types import Shard
 
 _READERS = 16
@@ -48,7 +48,7 @@ def judged_rows(shards: Iterable[Shard], night: FinishedNight) -> Iterator[pa.Ta
     """One table of `LEDGER_SCHEMA` per committed shard. Raises FatalError where a part is not that of its shard."""
 
     def rows(shard: Shard) -> pa.Table:
-        table = read_part(part_uri(night.out, VERDICTS, shard.shard_id, night.format), night.format)
+        table = read_intact(night.out, VERDICTS, shard.shard_id, night.format)
         return _shard_rows(shard, table.select(_JUDGED), night)
 
     with ThreadPoolExecutor(_READERS, "entry") as pool:

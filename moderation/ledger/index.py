@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from moderation.ledger.records import LogFile
 from moderation.ledger.rows import RETRIED, U64, newest_by_key, table_keys
-from moderation.ledger.store import Log, LogFile, read_file
+from moderation.ledger.store import Log, read_file
 from moderation.types import Status
 
 Flags = npt.NDArray[np.uint8]

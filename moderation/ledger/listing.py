@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moderation import storage
+from moderation.errors import FatalError
 from moderation.ledger.difference import Origin
 from moderation.planning.schema import PLAN_SCHEMA
 from moderation.planning.shards import shards_from_table, shards_to_table
@@ -65,9 +66,18 @@ class NightListing:
 
 
 def read_listing(out: str) -> NightListing | None:
-    """The record of a night's listing; None while it has not ended."""
+    """The record of a night's listing; None while it has not ended. Raises FatalError where it is not one of ours."""
     data = storage.read_optional(night_uri(out, "listing.json"))
-    return None if data is None else NightListing(**json.loads(data))
+    if data is None:
+        return None
+    try:
+        record = json.loads(data)
+        chunks, counts = record["copy_chunks"], record["counts"]
+        if type(chunks) is int and all(type(n) is int for n in counts.values()):
+            return NightListing(copy_chunks=chunks, counts={str(name): n for name, n in counts.items()})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FatalError(f"{night_uri(out, 'listing.json')} is not readable: {error}") from error
+    raise FatalError(f"{night_uri(out, 'listing.json')} is not readable: other types than ours")
 
 
 def copies_uri(out: str, chunk: int) -> str:

@@ -48,7 +48,7 @@ LEDGER_SCHEMA = pa.schema(
 )
 
 # Errors whose cause lies outside of the object, so that the next night may read what this one could not.
-RETRIED = (ErrorCode.FETCH_FAILED, ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN)
+RETRIED = (ErrorCode.FETCH_FAILED, ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.CHANGED)
 # What a manifest may say of a version that its listing does not carry.
 _VERSION_ATTRIBUTES = ("etag", "content_hash", "size_bytes", "last_modified")
 _MD5 = re.compile(r"[0-9a-f]{32}")

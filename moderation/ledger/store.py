@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 
 from moderation import storage
 from moderation.errors import FatalError
+from moderation.ledger.records import LogFile, LogHead, parse_entry, parse_head
 from moderation.ledger.rows import KEY_BYTES, LEDGER_SCHEMA, newest, table_keys
 
 FILE_ROWS = 200_000  # of a file: about 60 MB as Arrow
@@ -35,6 +35,7 @@ GROUP_ROWS = 50_000
 MAX_BATCHES = 16
 SMALL_ROWS = 100_000
 _ZSTD_LEVEL = 3
+_NEVER_NULL = ("key", "version", "content_key")
 # Strings of which there are few: read as dictionaries, so that ten million rows of them take no memory.
 _DICTIONARY_COLUMNS = (
     "verdict",
@@ -46,14 +47,6 @@ _DICTIONARY_COLUMNS = (
     "stack_fingerprint",
     "policy_hash",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogFile:
-    """One Parquet file, by its name below the ledger."""
-
-    name: str
-    rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,18 +82,17 @@ def open_log(ledger: str) -> Log:
     Raises FatalError when its files are not readable as a ledger, StorageError.
     """
     data = storage.read_optional(storage.join(ledger, "head.json"))
-    empty: dict[str, Any] = {"generation": 0, "snapshot": [], "compacted": []}
-    head = _decode(data, "head.json") if data is not None else empty
+    head = parse_head(data) if data is not None else LogHead()
     listed = _batch_names(ledger)
-    compacted = tuple(name for name in head["compacted"] if name in listed)
+    compacted = tuple(name for name in head.compacted if name in listed)
     batches = {}
     for name in sorted(listed - set(compacted)):
-        entry = _decode(storage.read_bytes(storage.join(ledger, "entries", f"{name}.json")), f"entries/{name}.json")
-        batches[name] = _files(entry["files"])
+        where = f"entries/{name}.json"
+        batches[name] = parse_entry(storage.read_bytes(storage.join(ledger, where)), where)
     return Log(
         ledger=ledger,
-        generation=head["generation"],
-        snapshot=_files(head["snapshot"]),
+        generation=head.generation,
+        snapshot=head.snapshot,
         compacted=compacted,
         batches=batches,
     )
@@ -204,9 +196,20 @@ class LogFileReader:
     """An open Parquet file of the ledger; groups that have no key in a range are not read."""
 
     def __init__(self, ledger: str, file: LogFile) -> None:
-        self._stream = storage.open_input(storage.join(ledger, file.name))
-        self._file = pq.ParquetFile(self._stream, read_dictionary=list(_DICTIONARY_COLUMNS))
+        """Raises FatalError where the file is not there, or not one of a ledger, of as many rows as were entered."""
+        self._name = file.name
+        try:
+            self._stream = storage.open_input(storage.join(ledger, file.name))
+            self._file = pq.ParquetFile(self._stream, read_dictionary=list(_DICTIONARY_COLUMNS))
+        except (FileNotFoundError, KeyError, pa.ArrowException) as error:
+            raise self._unreadable(error) from error
         self.groups = self._file.num_row_groups
+        if not _is_ours(self._file.schema_arrow) or self._file.metadata.num_rows != file.rows:
+            self._stream.close()
+            raise self._unreadable("other columns or another number of rows than those of a ledger")
+
+    def _unreadable(self, why: object) -> FatalError:
+        return FatalError(f"the ledger's {self._name} is not readable: {' '.join(str(why).split())[:200]}")
 
     def __enter__(self) -> LogFileReader:
         return self
@@ -215,7 +218,15 @@ class LogFileReader:
         self._stream.close()
 
     def read_group(self, index: int, columns: Sequence[str]) -> pa.Table:
-        return self._file.read_row_group(index, columns=list(columns))
+        try:
+            table = self._file.read_row_group(index, columns=list(columns))
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, PermissionError):
+                raise
+            raise self._unreadable(error) from error
+        if any(table[name].null_count for name in _NEVER_NULL if name in columns):
+            raise self._unreadable("a row without a key, a version or a content")
+        return table
 
     def select_range(self, low: int, high: int) -> pa.Table:
         """Rows whose key's high half is in [low, high)."""
@@ -225,7 +236,7 @@ class LogFileReader:
             stats = self._file.metadata.row_group(index).column(column).statistics
             if stats is not None and stats.has_min_max and not _overlaps(stats.min, stats.max, low, high):
                 continue
-            table = self._file.read_row_group(index)
+            table = self.read_group(index, LEDGER_SCHEMA.names)
             keys, _ = table_keys(table)
             within = (keys >= np.uint64(low)) & (keys <= np.uint64(high - 1))
             tables.append(table.filter(pa.array(within)).cast(LEDGER_SCHEMA))
@@ -261,13 +272,13 @@ def _batch_names(ledger: str) -> set[str]:
     return {n.removesuffix(".json") for above, n in names if above == "entries" and n.endswith(".json") and n[0] != "."}
 
 
-def _files(records: Iterable[Mapping[str, str | int]]) -> tuple[LogFile, ...]:
-    return tuple(LogFile(name=str(f["name"]), rows=int(f["rows"])) for f in records)
+def _is_ours(schema: pa.Schema) -> bool:
+    """Whether a file has the columns of a ledger; strings may be read as dictionaries."""
+    types = {f.name: f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in schema}
+    return all(_is_alike(types.get(f.name), f.type) for f in LEDGER_SCHEMA)
 
 
-def _decode(data: bytes, name: str) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads(data)
-    except ValueError as error:
-        raise FatalError(f"the ledger's {name} is not readable: {error}") from error
-    return record
+def _is_alike(found: pa.DataType | None, wanted: pa.DataType) -> bool:
+    # Parquet has no seconds: they come back as milliseconds.
+    both_times = found is not None and pa.types.is_timestamp(found) and pa.types.is_timestamp(wanted)
+    return bool(both_times or found == wanted)

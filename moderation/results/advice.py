@@ -47,6 +47,10 @@ ADVICE: Mapping[ErrorCode, Advice] = {
         "Listed or named in the manifest, but gone when it was to be read.",
         "Check the manifest's URIs; what was deleted meanwhile needs nothing.",
     ),
+    ErrorCode.CHANGED: Advice(
+        "The object changed between listing and reading, or is not the one whose sha256 its manifest tells.",
+        "Run the job again with a new OUT over these items; the next night judges them by itself.",
+    ),
     ErrorCode.FORBIDDEN: Advice(
         "Storage refused to read it, or it lies outside of source.allow.",
         "Give the job's credentials read access, or add the prefix to source.allow if you trust the manifest.",

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from moderation import storage
+from moderation.errors import FatalError
 from moderation.pages.report import render_report
 from moderation.results.advice import describe_problems
-from moderation.results.layout import VERDICTS, part_uri, report_uri, success_uri, summary_uri
-from moderation.results.reader import read_part
+from moderation.results.intact import read_intact
+from moderation.results.layout import VERDICTS, report_uri, success_uri, summary_uri
 from moderation.results.receipts import committed_ids, read_receipts
 from moderation.results.record import Output, package_versions, write_record
 from moderation.results.summary import summarise
@@ -36,12 +37,18 @@ def finish_run(
     """Sum up all receipts of the plan, this call's and earlier ones': `summary.json`, `report.html`, `_SUCCESS`.
 
     wall_s: of this call; None where there was no single one. judged: whether there are verdicts to show.
+    Raises FatalError where the run came to its end and its receipts are not those of its plan: it is `partial` then.
     """
     began_s = time.perf_counter()
-    state = "partial" if partial else "done"
-    committed = committed_ids(run.out)
+    planned = set(shard_ids)
+    present = committed_ids(run.out)
+    receipts = list(read_receipts(run.out, present & planned))
+    committed = {receipt.shard_id for receipt in receipts}
+    # Other slices' receipts are no business of this one.
+    mismatch = None if partial else _describe_mismatch(planned, committed, present if run.home == run.out else set())
+    state = "partial" if partial or mismatch else "done"
     summary = summarise(
-        read_receipts(run.out, committed.intersection(shard_ids)),
+        receipts,
         {
             "run_id": run.facts.run_id,
             "source": run.source,
@@ -60,9 +67,27 @@ def finish_run(
     storage.publish(summary_uri(run.home), json.dumps(summary, indent=1, ensure_ascii=False).encode())
     storage.publish(report_uri(run.home), page.encode())
     write_record(run, state, finish_s=round(time.perf_counter() - began_s, 3))
-    if not partial:
+    if state == "done":
         storage.publish(success_uri(run.home), b"")
+        return summary
+    # Of an earlier call that had come to its end, before a shard was lost or taken back.
+    storage.delete_tree(success_uri(run.home))
+    if mismatch:
+        raise FatalError(f"{run.out}: {mismatch}")
     return summary
+
+
+def _describe_mismatch(planned: set[str], committed: set[str], present: set[str]) -> str | None:
+    """How the receipts differ from the plan, in words; None where they are the same."""
+    missing, unplanned = len(planned - committed), len(present - planned)
+    if missing:
+        return f"{missing:,} of {len(planned):,} planned shards have no readable receipt, so the run is not done"
+    if unplanned:
+        return (
+            f"{unplanned:,} committed shards are in no plan, so their rows would count twice;"
+            " `moderation verify OUT --repair` deletes them"
+        )
+    return None
 
 
 def rows_to_show(run: Output, shard_ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -70,7 +95,7 @@ def rows_to_show(run: Output, shard_ids: Sequence[str]) -> list[dict[str, Any]]:
     format_ = run.config.output.format
     rows: list[dict[str, Any]] = []
     for shard_id in shard_ids[:_REPORT_PARTS]:
-        table = read_part(part_uri(run.out, VERDICTS, shard_id, format_), format_).select(_REPORT_COLUMNS)
+        table = read_intact(run.out, VERDICTS, shard_id, format_, _REPORT_COLUMNS)
         rows += [row for row in table.to_pylist() if row["verdict"] not in ("pass", None)]
         if len(rows) >= _REPORT_ROWS:
             break

@@ -12,7 +12,8 @@ import pyarrow.ipc
 
 from moderation.errors import UsageError
 from moderation.hashes.search import HASH_BYTES, I16, I64
-from moderation.results.reader import read_present
+from moderation.results.intact import read_intact
+from moderation.results.layout import VOTES
 from moderation.types import U8
 
 NO_QUALITY = -1
@@ -38,11 +39,12 @@ def own_frames(votes: pa.Table) -> pa.Table:
     return votes.filter(pc.fill_null(pc.equal(votes["role"], "frame"), True))
 
 
-def read_hashes(uri: str, format_: str) -> Hashed:
-    """The hashes of a part of votes. Raises UsageError when the run had no detector `pdq`."""
-    votes = own_frames(read_present(uri, format_, ["item_id", "role", "pdq.quality", "pdq.hash"]))
+def read_hashes(out: str, shard_id: str, format_: str) -> Hashed:
+    """The hashes of a shard's votes. Raises UsageError when the run had no detector `pdq`, and as `read_intact`."""
+    columns = ["item_id", "role", "pdq.quality", "pdq.hash"]
+    votes = own_frames(read_intact(out, VOTES, shard_id, format_, columns, strict=False))
     if "pdq.hash" not in votes.column_names or "pdq.quality" not in votes.column_names:
-        raise UsageError(f"{uri}: the run kept no hashes; its stack lacks the detector `pdq`")
+        raise UsageError(f"{out}: the run kept no hashes; its stack lacks the detector `pdq`")
     encoded = votes["item_id"].combine_chunks().dictionary_encode()
     encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) and encoded.num_chunks else encoded
     if not len(votes):

@@ -4,6 +4,8 @@ OUT/plan.parquet  OUT/plan/  OUT/slices/     the plan: see `planning.names`
 OUT/run.json                                 the run record
 OUT/verdicts/  OUT/votes/  OUT/tars/         parts: one per shard and table
 OUT/receipts/                                one per committed shard
+OUT/poison.json                              items that kill or stall a worker, and why they are not judged
+OUT/lease/                                   who writes there now: see `results.occupancy`
 OUT/asks/<question>/                         columns of questions that were asked afterwards
 OUT/night/                                   what the listing of a night found
 OUT/summary.json  OUT/report.html  OUT/_SUCCESS
@@ -21,6 +23,7 @@ RUN_FILE: Final = "run.json"
 SUMMARY_FILE: Final = "summary.json"
 REPORT_FILE: Final = "report.html"
 SUCCESS_FILE: Final = "_SUCCESS"
+POISON_FILE: Final = "poison.json"
 
 VERDICTS: Final = "verdicts"
 VOTES: Final = "votes"
@@ -43,7 +46,9 @@ FIGURE_FORMATS: Final = ("png", "svg")
 REJUDGE_FILE: Final = "rejudge.json"  # in the folder of a rejudge, which is never OUT
 
 # What starting over removes, whatever lies in it. Receipts first: without them no part has happened.
-RUN_FILES: Final = (RUN_FILE, PLAN_FILE, SUMMARY_FILE, REPORT_FILE, SUCCESS_FILE, DUPLICATES_FILE, KNOWN_FILE)
+RUN_FILES: Final = (
+    RUN_FILE, PLAN_FILE, SUMMARY_FILE, REPORT_FILE, SUCCESS_FILE, POISON_FILE, DUPLICATES_FILE, KNOWN_FILE,
+)  # fmt: skip
 RUN_FOLDERS: Final = (
     RECEIPTS_FOLDER, PLAN_FOLDER, VERDICTS, VOTES, TARS, SLICES_FOLDER, ASKS_FOLDER, NIGHT_FOLDER, GROUPED_FOLDER,
 )  # fmt: skip
@@ -57,6 +62,16 @@ def part_name(shard_id: str, format_: str) -> str:
 def part_uri(out: str, table: str, shard_id: str, format_: str) -> str:
     """A shard's part. table: VERDICTS, VOTES, TARS or GROUPED_FOLDER."""
     return storage.join(out, table, part_name(shard_id, format_))
+
+
+def list_part_ids(out: str, table: str, format_: str) -> set[str]:
+    """The shards that have a part in a table, committed or not; one listing."""
+    try:
+        names = [info.uri.rsplit("/", 1)[-1] for info in storage.list_objects(storage.join(out, table))]
+    except FileNotFoundError:
+        return set()
+    prefix, suffix = part_name("", format_).partition(".")[0], f".{format_}"
+    return {n.removeprefix(prefix).removesuffix(suffix) for n in names if n.startswith(prefix) and n.endswith(suffix)}
 
 
 def receipts_folder(out: str) -> str:
@@ -102,6 +117,11 @@ def report_uri(home: str) -> str:
 def success_uri(home: str) -> str:
     """The empty file that says that a run or a slice is done."""
     return storage.join(home, SUCCESS_FILE)
+
+
+def poison_uri(home: str) -> str:
+    """Items that a run has set aside. home: OUT, or the folder of a slice in it."""
+    return storage.join(home, POISON_FILE)
 
 
 def duplicates_uri(out: str) -> str:

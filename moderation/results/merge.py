@@ -21,7 +21,7 @@ from moderation.planning.slices import Slice, SliceListing, find_slices, read_li
 from moderation.results.finish import finish_run
 from moderation.results.layout import VERDICTS, VOTES, part_uri, receipt_uri, summary_uri
 from moderation.results.output import read_identity
-from moderation.results.receipts import committed_ids
+from moderation.results.receipts import committed_ids, readable_ids
 from moderation.results.record import Output, RunFacts, describe_difference, read_record, run_id_of
 from moderation.types import Shard
 
@@ -147,15 +147,15 @@ def _read_slice(out: str, part: Slice) -> _FinishedSlice | str:
 
 def _check_receipts(out: str, slices: Sequence[_FinishedSlice], ids: Sequence[str]) -> list[str]:
     """The committed shards that no slice plans. Raises UsageError where a planned shard has lost its receipt."""
-    committed = committed_ids(out)
+    committed = readable_ids(out)
     gone = [shard_id for shard_id in ids if shard_id not in committed]
     if gone:
         affected = sorted(s.part for s in slices if any(map(s.part.holds, gone)))
         raise UsageError(
-            f"{out}: {len(gone):,} receipts are gone, of {_some([str(p) for p in affected])};"
+            f"{out}: {len(gone):,} receipts are gone, of {_some([str(p) for p in affected])}, or cannot be read;"
             " the command of each slice judges them again"
         )
-    return sorted(committed.difference(ids))
+    return sorted(committed_ids(out).difference(ids))
 
 
 def _delete_shards(out: str, shard_ids: Sequence[str], format_: str) -> None:

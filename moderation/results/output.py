@@ -19,7 +19,7 @@ from moderation.results.layout import (
     checks_folder,
     document_folder,
 )
-from moderation.results.receipts import committed_ids
+from moderation.results.receipts import readable_ids
 from moderation.results.record import Output, describe_difference, read_record
 
 
@@ -28,6 +28,15 @@ def check_output(run: Output) -> set[str]:
 
     Raises UsageError when another run's tables are there: of the whole, or of any slice.
     """
+    owned = check_owner(run)
+    ids = readable_ids(run.out)
+    if ids and not owned:
+        raise UsageError(f"{run.out}: holds receipts but no {RUN_FILE}, so not this run's; choose another OUT")
+    return ids
+
+
+def check_owner(run: Output) -> bool:
+    """Whether this run has begun in its OUT. Raises UsageError when another run's tables are there."""
     homes = [run.out, *(slice_home(run.out, part) for part in find_slices(run.out))]
     identities = [(home, identity) for home in homes if (identity := read_identity(home)) is not None]
     for home, identity in identities:
@@ -36,10 +45,7 @@ def check_output(run: Output) -> set[str]:
                 f"{home}: belongs to another run: {describe_difference(identity, dict(run.identity))}."
                 " Choose another OUT, or --fresh to delete these tables and start over"
             )
-    ids = committed_ids(run.out)
-    if ids and not identities:
-        raise UsageError(f"{run.out}: holds receipts but no {RUN_FILE}, so not this run's; choose another OUT")
-    return ids
+    return bool(identities)
 
 
 def read_identity(home: str) -> dict[str, Any] | None:

@@ -16,7 +16,8 @@ from moderation.config.load import validate
 from moderation.config.model import Config
 from moderation.errors import UsageError
 from moderation.policy.model import Policy, load_policy
-from moderation.results.layout import RUN_FILE, VERDICTS, VOTES, part_uri
+from moderation.results.intact import read_intact
+from moderation.results.layout import RUN_FILE, VERDICTS, VOTES
 from moderation.results.receipts import committed_ids
 from moderation.results.record import read_record
 from moderation.results.tables import decode_table
@@ -44,12 +45,15 @@ class StoredRun:
         return validate(Config, self.record["config"], where=f"{self.out}/{RUN_FILE}")
 
     def read_verdicts(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A shard's verdicts, or some of their columns. Raises UsageError naming a column that they lack."""
-        return read_part(part_uri(self.out, VERDICTS, shard_id, self.format), self.format, columns)
+        """A shard's verdicts, or some of their columns. Raises UsageError naming a column that they lack.
+
+        Raises PartMissingError, PartChangedError where they are not those that were committed.
+        """
+        return read_intact(self.out, VERDICTS, shard_id, self.format, columns)
 
     def read_votes(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A shard's votes, or some of their columns. Raises UsageError naming a column that they lack."""
-        return read_part(part_uri(self.out, VOTES, shard_id, self.format), self.format, columns)
+        """A shard's votes, or some of their columns; as `read_verdicts`."""
+        return read_intact(self.out, VOTES, shard_id, self.format, columns)
 
 
 def open_run(out: str) -> StoredRun:

@@ -1,18 +1,20 @@
 """Part, then receipt; and what is still pending.
 
 The content hash of a shard names its parts. The receipt is written last: without it a shard is not done, whatever lies
-in verdicts/ or votes/. No locks, no renames; a rerun writes the same bytes.
+in verdicts/ or votes/. No locks, no renames; a rerun writes the same bytes. A receipt that cannot be read as
+one is none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final
 
 from moderation import storage
 from moderation.errors import ShardError
@@ -21,6 +23,9 @@ from moderation.types import Shard
 
 # Receipts are a few hundred bytes each: latency, not bandwidth, bounds reading them back.
 _READERS = 32
+# The worker of rows that took over the verdict of the same content; such shards are in no plan.
+COPIES_WORKER: Final = "same_content"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +93,48 @@ def committed_ids(out: str) -> set[str]:
     return {name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")}
 
 
-def read_receipts(out: str, ids: set[str]) -> Iterator[Receipt]:
-    """The receipts of these shards, in any order."""
+def readable_ids(out: str) -> set[str]:
+    """Ids of the shards whose receipt can be read as one: what a run may leave as it is. All receipts are read."""
+    return {receipt.shard_id for receipt in read_receipts(out, committed_ids(out))}
 
-    def read(shard_id: str) -> Receipt:
-        return Receipt(**json.loads(storage.read_bytes(receipt_uri(out, shard_id))))
 
+def read_receipts(out: str, ids: Iterable[str]) -> Iterator[Receipt]:
+    """The receipts of these shards, in order of their ids; what cannot be read as one is left out, and logged."""
     with ThreadPoolExecutor(_READERS) as pool:
-        yield from pool.map(read, sorted(ids))
+        yield from (r for r in pool.map(lambda shard_id: read_receipt(out, shard_id), sorted(ids)) if r is not None)
+
+
+def read_receipt(out: str, shard_id: str) -> Receipt | None:
+    """The receipt of a shard; None where there is none, or none that can be read as one."""
+    uri = receipt_uri(out, shard_id)
+    data = storage.read_optional(uri)
+    receipt = None if data is None else parse_receipt(shard_id, data)
+    if receipt is None and data is not None:
+        _LOG.warning("%s: not readable as the receipt of this shard, so the shard counts as not judged", uri)
+    return receipt
+
+
+def parse_receipt(shard_id: str, data: bytes) -> Receipt | None:
+    """A receipt from its bytes; None where they are not that of this shard. Fields of a later version are left out."""
+    try:
+        record = json.loads(data)
+        receipt = Receipt(**{f.name: record[f.name] for f in fields(Receipt) if f.name in record})
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return receipt if receipt.shard_id == shard_id and _is_sound(receipt) else None
+
+
+def _is_sound(receipt: Receipt) -> bool:
+    """Whether every field is of its type: a reader must not stumble over one later."""
+    tables = (receipt.rows, receipt.sha256, receipt.counts, receipt.seconds, receipt.waits)
+    if not all(isinstance(table, dict) for table in tables):
+        return False
+    whole = [receipt.rows_in, receipt.bytes_read, receipt.peak_memory_bytes]
+    whole += [*receipt.rows.values(), *receipt.counts.values()]
+    numbers = (receipt.committed_at, *receipt.seconds.values(), *receipt.waits.values())
+    texts = (receipt.worker, *receipt.sha256.values())
+    return (
+        all(type(value) is int for value in whole)
+        and all(type(value) in (int, float) for value in numbers)
+        and all(isinstance(text, str) for text in texts)
+    )

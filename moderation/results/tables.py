@@ -100,11 +100,13 @@ def encode_table(table: pa.Table, config: OutputConfig) -> bytes:
     return sink.getvalue()
 
 
-def decode_table(data: bytes, format_: str) -> pa.Table:
-    """The inverse of `encode_table`."""
+def decode_table(data: bytes, format_: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The inverse of `encode_table`. columns: at least those of them that it has."""
     if format_ == "arrow":
         return pa.ipc.open_file(pa.py_buffer(data)).read_all()
-    return pq.read_table(pa.BufferReader(data))
+    file = pq.ParquetFile(pa.BufferReader(data))
+    names = file.schema_arrow.names
+    return file.read(columns=None if columns is None else [name for name in columns if name in names])
 
 
 def judgement_cells(judgement: Judgement | None, checks: Sequence[str]) -> dict[str, object]:

@@ -1,26 +1,27 @@
 """The bounded loop: hands shards to workers, takes receipts, and loses nothing when workers die.
 
 A shard whose worker died (or hung, or raised) is tried again; after `shard_attempts` it is a suspect shard: one worker,
-that does nothing else meanwhile, bisects it for the items that do it (`bisection.py`). Shards of a node that went away
-are tried again without blame; as Ray sees late that a node is gone, a worker that is out of reach is waited for.
+that does nothing else meanwhile, bisects it for the items that do it (`bisection.py`), in turns with other work. Shards
+of a node that went away are tried again without blame; as Ray sees late that a node is gone, a worker that is out of
+reach is waited for.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from moderation.config.model import RuntimeConfig
-from moderation.errors import FatalError
-from moderation.runtime.bisection import Bisection, StepEnding
-from moderation.runtime.isolated_run import LOAD_TIMEOUT_S as ISOLATED_LOAD_TIMEOUT_S
-from moderation.runtime.retries import Retries
+from moderation.errors import FatalError, ItemError
+from moderation.runtime.assigning import assign_shard, assign_step, overdue_assignments
+from moderation.runtime.bisection import StepEnding
+from moderation.runtime.retries import Retries, keep_nowhere
 from moderation.runtime.shard_queue import ShardQueue
-from moderation.runtime.state import Doubt, Progress, RunTally, Stop, shard_timeout_s
+from moderation.runtime.state import Doubt, Progress, RunTally, Stop
 from moderation.runtime.worker_pool import Assignment, WorkerAnswer, WorkerHandle, WorkerPool
 from moderation.storage import StorageError
-from moderation.types import Shard
 
 POLL_S = 0.5
 # By Ray's defaults a node is given up after five checks, three seconds apart; one that hangs, ten seconds later.
@@ -43,14 +44,24 @@ def drive(
     enough: Callable[[RunTally], bool] = lambda _: False,
     *,
     clock: Callable[[], float] = time.monotonic,
+    poison: Mapping[str, ItemError] = MappingProxyType({}),
+    keep_poison: Callable[[Mapping[str, ItemError]], None] = keep_nowhere,
 ) -> RunTally:
     """Run every shard of the queue, or as many as there is time for (`RunTally.partial`).
 
+    poison: items that earlier calls have set aside. keep_poison: told all that are, when there are more.
     enough: asked after each round; true ends the run as a stop does, by plan. clock: seconds, the same as `stop`'s.
     Raises FatalError (resumable): output not writable, stack not loadable, storage failing beyond retries.
     """
     tally = RunTally()
-    retries = Retries(max_attempts=config.shard_attempts, tally=tally, progress=progress)
+    retries = Retries(
+        max_attempts=config.shard_attempts,
+        tally=tally,
+        progress=progress,
+        queue=queue,
+        poison=poison,
+        keep_poison=keep_poison,
+    )
     loop = _DriverLoop(
         pool=pool,
         queue=queue,
@@ -107,32 +118,35 @@ class _DriverLoop:
         planned = self.queue.planned
         # No more workers than shards are known to be left; more join as the listing goes on.
         self.pool.fill(planned.shards - planned.committed_shards - self.tally.receipts)
+        searcher = self._next_searcher()
         # Breadth first: a worker's second shard waits until every worker has one.
         for depth in range(self.config.shards_in_flight):
             for worker in self.pool.workers:
-                if worker.loading is None and len(worker.assignments) == depth and not worker.bisecting:
+                if worker.loading is not None or len(worker.assignments) != depth or worker.bisecting:
+                    continue
+                if worker is not searcher:
                     self._assign_to(worker, now_s)
+                elif depth == 0:
+                    self._search_with(worker, now_s)
+
+    def _next_searcher(self) -> WorkerHandle | None:
+        """The worker that is to search a suspect shard next, as soon as it has nothing else; one at a time."""
+        if not self.retries.search_is_due or any(worker.bisecting for worker in self.pool.workers):
+            return None
+        loaded = [worker for worker in self.pool.workers if worker.loading is None]
+        return min(loaded, key=lambda worker: len(worker.assignments), default=None)
 
     def _assign_to(self, worker: WorkerHandle, now_s: float) -> None:
-        shard = self.retries.next_shard(now_s) or self.queue.take()
+        shard = self.retries.take_shard(now_s)
         if shard is not None:
-            self.pool.submit(worker, self._assignment(shard, now_s))
-        elif not worker.assignments and (bisection := self.retries.next_bisection()) is not None:
-            self.pool.submit(worker, self._bisection_step(bisection, now_s))
+            self.retries.count_shard()
+            self.pool.submit(worker, assign_shard(shard, self.config, now_s))
+        elif not worker.assignments:
+            self._search_with(worker, now_s)
 
-    def _assignment(self, shard: Shard, now_s: float) -> Assignment:
-        timeout_s = shard_timeout_s(shard, self.config.shard_timeout_s)
-        # Shards in flight share the device, and in the worst case wait for each other.
-        deadline_s = now_s + timeout_s * self.config.shards_in_flight
-        return Assignment(shard=shard, timeout_s=timeout_s, deadline_s=deadline_s)
-
-    def _bisection_step(self, bisection: Bisection, now_s: float) -> Assignment:
-        step = bisection.step()
-        assignment = self._assignment(Shard(shard_id=bisection.shard.shard_id, items=step.items), now_s)
-        assignment.bisection, assignment.step = bisection, step
-        if step.action == "isolated":
-            assignment.deadline_s += ISOLATED_LOAD_TIMEOUT_S
-        return assignment
+    def _search_with(self, worker: WorkerHandle, now_s: float) -> None:
+        if (bisection := self.retries.next_bisection()) is not None:
+            self.pool.submit(worker, assign_step(bisection, self.config, now_s))
 
     def settle(self, answer: WorkerAnswer, now_s: float) -> None:
         """Take an answer."""
@@ -189,7 +203,9 @@ class _DriverLoop:
 
     def _settle_done(self, worker: WorkerHandle, answer: WorkerAnswer) -> None:
         assignment = worker.assignments.pop(answer.call)
-        if assignment.bisection is not None:
+        if assignment.bisection is None:
+            self.retries.record_success()
+        else:
             detail = answer.value if isinstance(answer.value, str) else ""
             self.retries.record_step(assignment.bisection, StepEnding.DONE, detail)
         if assignment.step is None or assignment.step.action == "run":
@@ -251,9 +267,9 @@ class _DriverLoop:
         self._watch_room(now_s)
 
     def _watch_worker(self, worker: WorkerHandle, now_s: float) -> None:
-        if _overdue(worker, now_s):
+        if overdue_assignments(worker, now_s):
             self._settle_ready(worker)
-        overdue = _overdue(worker, now_s)
+        overdue = overdue_assignments(worker, now_s)
         for assignment in overdue:
             assignment.overdue = True
         if overdue:
@@ -272,10 +288,6 @@ class _DriverLoop:
                 f" and {self.pool.size.num_gpus:g} GPU",
                 nodes=self.pool.node_resources(),
             )
-
-
-def _overdue(worker: WorkerHandle, now_s: float) -> list[Assignment]:
-    return [a for a in worker.assignments.values() if now_s > a.deadline_s]
 
 
 def _raise_if_fatal(answer: WorkerAnswer) -> None:

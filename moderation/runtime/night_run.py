@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from moderation import storage
@@ -17,6 +18,9 @@ from moderation.ledger.store import is_entered
 from moderation.runtime.run import Run
 
 _STAMP = "%Y%m%d-%H%M%S"
+_NIGHT_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9A-Za-z]{1,32}")
+# A night that another host begins is not further ahead than its clock is.
+MAX_CLOCK_SKEW = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,10 @@ def _read_unfinished(uri: str, call: Mapping[str, Any]) -> _Unfinished | None:
     try:
         record = json.loads(data)
         earlier_call = {name: record[name] for name in call}
-        return _Unfinished(night=NightRun(night_id=str(record["night"]), resumed=True), call=earlier_call)
-    except (ValueError, KeyError, TypeError) as error:
+        night = NightRun(night_id=str(record["night"]), resumed=True)
+        # Its id is a folder's name, and the time of all its rows.
+        if not _NIGHT_ID.fullmatch(night.night_id) or night.began_at > datetime.now(UTC) + MAX_CLOCK_SKEW:
+            raise ValueError(f"no night has the id {night.night_id[:100]!r}")
+        return _Unfinished(night=night, call=earlier_call)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FatalError(f"{uri} is not readable: {error}; delete it to begin a new night") from error

@@ -21,7 +21,7 @@ from moderation.planning.names import plan_uri
 from moderation.planning.plan import decode_shards, plan_shards, read_shard_sizes
 from moderation.results.finish import finish_run
 from moderation.results.output import check_output, nothing_left
-from moderation.results.receipts import committed_ids
+from moderation.results.receipts import readable_ids
 from moderation.results.record import run_id_of
 from moderation.results.schema import votes_schema
 from moderation.runtime.backfill import judging_task
@@ -31,7 +31,7 @@ from moderation.runtime.prepare import prepare_run
 from moderation.runtime.run import Run
 from moderation.runtime.state import Stop
 from moderation.scoring.build import build_stack
-from moderation.sources import open_source
+from moderation.sources import open_source, source_type
 from moderation.storage.lease import LEASE_S, Lease, hold_lease
 from moderation.types import Item, Shard
 
@@ -72,7 +72,7 @@ def nightly(
     outcomes. max_hours, max_items: of the call; a partial night is gone on with by the next one.
     Raises UsageError before any work starts, LeaseHeldError when another nightly job is at it, FatalError (resumable).
     """
-    choice = choice or Choice()
+    choice = _decided(choice or Choice(), storage.canonical(source), config)
     ledger, out = storage.canonical(ledger).rstrip("/"), storage.canonical(out).rstrip("/")
     base = prepare_run(source, out, config)
     _check_apart(base.source, ledger, out)
@@ -109,6 +109,20 @@ class _Limits:
         return sum(int(o.summary.get("items_this_call", 0)) for o in self.outcomes)
 
 
+def _decided(choice: Choice, source: str, config: Config) -> Choice:
+    """A choice of which all is said: copies are judged unless the store itself tells the content.
+
+    Of a prefix the etags of the listing do; what a manifest, a tar or a table says of content is anybody's claim.
+    """
+    if choice.judge_copies is not None:
+        return choice
+    try:
+        claimed = source_type(source, config.source) != "prefix"
+    except OSError:
+        claimed = True  # not there, or not to be read: who opens it says so
+    return replace(choice, judge_copies=claimed)
+
+
 def _check_apart(source: str, ledger: str, out: str) -> None:
     """Own output is never listed as something to judge."""
     for name, folder in (("--ledger", ledger), ("--out", out)):
@@ -136,7 +150,7 @@ class _NightJob:
         if judged.partial or listing is None:
             summary = finish_run(run, judged.shard_ids, wall_s=judged.wall_s, partial=True, facts=facts)
             return self._outcome(run, summary)
-        copies = write_copies(self._target(run), listing, _planned(run), committed_ids(run.out))
+        copies = write_copies(self._target(run), listing, _planned(run), readable_ids(run.out))
         ids = [*(read_shard_sizes(plan_uri(run.home)) or ()), *(shard.shard_id for shard in copies)]
         summary = finish_run(run, ids, wall_s=judged.wall_s, partial=False, facts=facts)
         self._enter(run, copies)

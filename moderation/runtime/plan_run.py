@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from moderation.errors import ModerationError
+from moderation.results.poison import read_poison, write_poison
 from moderation.results.record import write_record
 from moderation.runtime.cluster import connect, leave
 from moderation.runtime.driver import drive
@@ -65,7 +67,16 @@ def run_plan(
             progress = ProgressGroup((shown, Meters(run.facts.run_id)))
             # Only now: Ray puts a handler of its own in place when it connects.
             with _stop_on_signals(stop, runtime.grace_s):
-                tally = drive(pool, queue, runtime, progress, stop, _enough(began_s, max_hours, max_items))
+                tally = drive(
+                    pool,
+                    queue,
+                    runtime,
+                    progress,
+                    stop,
+                    _enough(began_s, max_hours, max_items),
+                    poison=read_poison(run.home),
+                    keep_poison=partial(write_poison, run.home),
+                )
         except ModerationError as error:
             write_record(run, "failed", error=str(error))
             raise

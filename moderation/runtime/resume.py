@@ -12,9 +12,11 @@ from moderation.planning.names import plan_uri
 from moderation.planning.plan import plan_shards, read_shard_sizes
 from moderation.results.finish import finish_run
 from moderation.results.layout import summary_uri
-from moderation.results.output import check_output, nothing_left, start_over
+from moderation.results.occupancy import occupy
+from moderation.results.output import check_output, check_owner, nothing_left, start_over
 from moderation.runtime.plan_run import run_plan
 from moderation.runtime.run import Run
+from moderation.runtime.state import Stop
 from moderation.runtime.task import WorkerTask
 from moderation.sources import open_source
 
@@ -51,28 +53,43 @@ def resume_run(
     Raises UsageError before any work starts, FatalError (resumable) afterwards.
     """
     if fresh:
-        # A wrong source must not cost the tables that are there.
+        # A wrong source must not cost the tables that are there, and a wrong OUT no wait for a lease.
         open_source(run.source, run.config.source)
-        start_over(run.out)
-    committed = check_output(run)
-    if nothing_left(run, committed):
-        return _outcome(run, _read_or_write_summary(run, judged=judged), nothing_left=True)
-    shards = plan_shards(run.source, run.home, run.config, limit=run.limit, part=run.part)
-    ended = run_plan(run, task, shards, committed, max_hours=max_hours, max_items=max_items)
-    summary = finish_run(
-        run, ended.shard_ids, wall_s=ended.wall_s, partial=ended.partial, facts=ended.facts, judged=judged
-    )
-    return _outcome(run, summary, nothing_left=False)
+    else:
+        check_owner(run)
+    stop = Stop()
+    with occupy(run.out, run.part, lambda: stop.request("the lease was lost", 0.0)) as lease:
+        if fresh:
+            start_over(run.out)
+        committed = check_output(run)
+        if nothing_left(run, committed):
+            return _outcome(run, _read_or_write_summary(run, committed, judged=judged), nothing_left=True)
+        shards = plan_shards(run.source, run.home, run.config, limit=run.limit, part=run.part)
+        ended = run_plan(run, task, shards, committed, max_hours=max_hours, max_items=max_items, stop=stop)
+        lease.check()
+        summary = finish_run(
+            run, ended.shard_ids, wall_s=ended.wall_s, partial=ended.partial, facts=ended.facts, judged=judged
+        )
+        return _outcome(run, summary, nothing_left=False)
 
 
-def _read_or_write_summary(run: Run, *, judged: bool) -> dict[str, Any]:
+def _read_or_write_summary(run: Run, committed: set[str], *, judged: bool) -> dict[str, Any]:
     """`summary.json` of a run whose shards are all committed; written now if the call died before it could."""
-    data = storage.read_optional(summary_uri(run.home))
-    summary: dict[str, Any] = json.loads(data) if data is not None else {}
-    if summary.get("state") == "done":
-        return summary
     shard_sizes = read_shard_sizes(plan_uri(run.home)) or {}
+    summary = _read_summary(run.home)
+    unplanned = committed.difference(shard_sizes) if run.home == run.out else set()
+    if summary.get("state") == "done" and not unplanned:
+        return summary
     return finish_run(run, list(shard_sizes), wall_s=0.0, partial=False, facts={}, judged=judged)
+
+
+def _read_summary(home: str) -> dict[str, Any]:
+    data = storage.read_optional(summary_uri(home))
+    try:
+        summary = json.loads(data) if data is not None else None
+    except ValueError:
+        summary = None
+    return summary if isinstance(summary, dict) else {}
 
 
 def _outcome(run: Run, summary: Mapping[str, Any], *, nothing_left: bool) -> RunOutcome:

@@ -3,33 +3,70 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from moderation.errors import FatalError
-from moderation.runtime.bisection import Bisection, StepEnding, codes_by_item
+from moderation.errors import FatalError, ItemError
+from moderation.runtime.bisection import SURVIVED, Bisection, StepEnding, codes_by_item, max_deaths
+from moderation.runtime.shard_queue import PlanCounts
 from moderation.runtime.state import Progress, RunTally
 from moderation.runtime.worker_pool import Assignment
 from moderation.types import Shard
 
 # Shards of lost nodes come back without blame, but not for ever: a shard whose every node goes away is to blame.
 MAX_LOSSES = 10
-# Suspects among the first shards, or as a share of all, that are the fault of the set-up rather than of items.
+# The fault of the set-up rather than of items: so many shards are suspect, so many have failed (or there are no more),
+# two searches could have come to their end, and nothing has ever succeeded, neither now nor in earlier calls.
 MIN_SUSPECTS = 8
-MAX_SUSPECTS_SHARE = 0.25
+MIN_FAILED_SHARDS = 24
 RETRY_WAIT_S = 1.0
+
+
+class PlannedQueue(Protocol):
+    """The shards that nobody has tried yet."""
+
+    def take(self) -> Shard | None:
+        """The next one, if one is ready."""
+        ...
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there are no more."""
+        ...
+
+    @property
+    def planned(self) -> PlanCounts:
+        """Counts of the plan so far; those of earlier calls among them."""
+        ...
+
+
+def keep_nowhere(_: Mapping[str, ItemError]) -> None:
+    """For whoever has no place to keep poison in."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Retries:
     """Shards that came back from a worker without a receipt.
 
-    A shard that is blamed for it waits a little and is tried again; after `max_attempts` it is a suspect shard.
+    A shard that is blamed for it waits a little and is tried again; after `max_attempts` it is a suspect shard, and
+    searched while others are at other work. poison: what earlier calls set aside. keep_poison: told all that is set
+    aside, once a success has shown that it is no fault of the set-up.
     """
 
     max_attempts: int
     tally: RunTally
     progress: Progress
+    queue: PlannedQueue
+    poison: Mapping[str, ItemError] = field(default_factory=dict)
+    keep_poison: Callable[[Mapping[str, ItemError]], None] = keep_nowhere
     suspects: int = 0  # shards that were ever suspect
+    _succeeded: bool = False
+    _unkept: bool = False
+    _all_poison: dict[str, ItemError] = field(default_factory=dict)
+    _failed_steps: int = 0
+    _max_items: int = 1  # of a suspect shard
+    _shards_since_step: int = 0
     _waiting: deque[tuple[float, Shard]] = field(default_factory=deque)  # (not before, shard)
     _bisections: deque[Bisection] = field(default_factory=deque)
     _failures: Counter[str] = field(default_factory=Counter)  # by shard
@@ -40,15 +77,77 @@ class Retries:
         """Whether anything is left to run again or to bisect."""
         return bool(self._waiting or self._bisections)
 
-    def next_shard(self, now_s: float) -> Shard | None:
+    def __post_init__(self) -> None:
+        self._all_poison.update(self.poison)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether anything was ever judged: a shard by this call or an earlier one, or some items of a suspect one."""
+        return self._succeeded or self.queue.planned.committed_shards > 0
+
+    @property
+    def search_is_due(self) -> bool:
+        """Whether a suspect shard is to be searched before other work: in turns with shards, so that both go on."""
+        return bool(self._bisections) and self._shards_since_step > 0 and not self._only_held
+
+    @property
+    def _only_held(self) -> bool:
+        """Whether all that is searched would write nothing but error rows, and nothing shows yet that they are true."""
+        return not self.succeeded and all(b.judges_nothing for b in self._bisections)
+
+    def take_shard(self, now_s: float) -> Shard | None:
+        """A shard to run again, or a new one: new ones first as long as nothing has succeeded."""
+        if not self.succeeded and (shard := self._take_new()) is not None:
+            return shard
+        return self._next_waiting(now_s) or self._take_new()
+
+    def _next_waiting(self, now_s: float) -> Shard | None:
         """A shard to run again whose wait is over."""
         if self._waiting and self._waiting[0][0] <= now_s:
             return self._waiting.popleft()[1]
         return None
 
+    def _take_new(self) -> Shard | None:
+        """The next shard that nobody has tried; those with items that are set aside already are run by themselves."""
+        while (shard := self.queue.take()) is not None and self._take_known(shard):
+            pass
+        return shard
+
+    def _take_known(self, shard: Shard) -> bool:
+        """Whether a shard holds items that an earlier call has set aside; it is then run without them, by itself."""
+        known = {
+            item.item_id: self._all_poison[item.item_id] for item in shard.items if item.item_id in self._all_poison
+        }
+        if known:
+            self._bisections.append(Bisection(shard=shard, poison=known))
+        return bool(known)
+
     def next_bisection(self) -> Bisection | None:
         """A suspect shard to go on with."""
-        return self._bisections.popleft() if self._bisections else None
+        if not self._bisections:
+            return None
+        if not self.succeeded:
+            # Rows that nobody was judged for come last: were it the set-up, all of them would be wrong.
+            held = [b for b in self._bisections if b.judges_nothing]
+            if len(held) == len(self._bisections) and (self._waiting or not self.queue.exhausted):
+                return None
+            self._bisections = deque([*(b for b in self._bisections if not b.judges_nothing), *held])
+        self._shards_since_step = 0
+        return self._bisections.popleft()
+
+    def count_shard(self) -> None:
+        """Other work was handed out."""
+        self._shards_since_step += 1
+
+    def record_success(self) -> None:
+        """Something was judged: what was set aside is no fault of the set-up."""
+        self._succeeded = True
+        self._keep()
+
+    def _keep(self) -> None:
+        if self._unkept and self.succeeded:
+            self.keep_poison(dict(self._all_poison))
+            self._unkept = False
 
     def requeue(self, assignment: Assignment, reason: str) -> None:
         """Run again at once, without blame. reason: for the tally; a step of a bisection is not counted."""
@@ -88,26 +187,44 @@ class Retries:
             return
         self._bisections.append(Bisection(shard=shard))
         self.suspects += 1
-        self._check_setup(f"failed {attempt} times each; the last {ending} {detail}".rstrip())
+        self._max_items = max(self._max_items, len(shard.items))
+        self._check_setup(f"{ending} {detail}".rstrip())
 
     def _check_setup(self, failure: str) -> None:
-        tried = self.tally.receipts + self.suspects
-        if self.suspects >= MIN_SUSPECTS and self.suspects > MAX_SUSPECTS_SHARE * tried:
-            raise FatalError(f"{self.suspects} of {tried} shards {failure}: more likely the set-up than the items")
+        """Raises FatalError when so much failed, and nothing ever succeeded, that it must be the set-up."""
+        failed = len(self._failures)
+        if self.succeeded or self.suspects < MIN_SUSPECTS or self._failed_steps < 2 * max_deaths(self._max_items):
+            return
+        if failed >= MIN_FAILED_SHARDS or self.queue.exhausted:
+            raise FatalError(
+                f"{failed} shards failed, {self.suspects} of them {self.max_attempts} times, and none succeeded;"
+                f" the last {failure}: more likely the set-up than the items"
+            )
 
     def record_step(self, bisection: Bisection, ending: StepEnding, detail: str = "") -> None:
         """A step of a bisection ended; its next step waits unless it is done. Raises FatalError."""
         step = bisection.step()
         poison_before = set(bisection.poison)
+        judged_nothing = bisection.judges_nothing
         bisection.record(ending, detail)
         if ending is not StepEnding.DONE:
             self.tally.retries[f"search:{ending}"] += 1
+        failed = ending is not StepEnding.DONE or (step.action == "isolated" and detail != SURVIVED)
+        if failed:
+            self._failed_steps += 1
+        elif not judged_nothing:
+            self.record_success()
         shard_id = bisection.shard.shard_id
         new_poison = {i: e for i, e in bisection.poison.items() if i not in poison_before}
         if new_poison:
+            self._all_poison.update(new_poison)
+            self._unkept = True
+            self._keep()
             self.progress.note("poison", "item set aside", shard=shard_id, items=codes_by_item(new_poison))
         else:
             message = f"{step.action} of {len(step.items)} items ({step.memory} memory): {ending}"
             self.progress.note("search", message, shard=shard_id)
         if not bisection.done:
             self._bisections.appendleft(bisection)
+        if failed:
+            self._check_setup(f"{ending} {detail}".rstrip())

@@ -33,13 +33,13 @@ class Columnar:
 
 
 @contextlib.contextmanager
-def open_columnar(uri: str) -> Iterator[Columnar]:
-    """A Parquet or Arrow file by its content. Reads the footer only.
+def open_columnar(uri: str, *, etag: str | None = None) -> Iterator[Columnar]:
+    """A Parquet or Arrow file by its content. Reads the footer only. etag: the version that is meant.
 
-    Raises UsageError when it is neither, FileNotFoundError, PermissionError, StorageError.
+    Raises UsageError when it is neither, FileNotFoundError, PermissionError, StorageError, ChangedError.
     """
-    magic = storage.read_bytes(uri, offset=0, length=6)
-    with storage.open_input(uri) as file:
+    magic = storage.read_bytes(uri, offset=0, length=6, etag=etag)
+    with storage.open_input(uri, etag=etag) as file:
         try:
             if magic.startswith(b"PAR1"):
                 parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES)

@@ -1,9 +1,15 @@
-"""Encoded bytes of an item's objects: whole objects, byte ranges of tars, cells of tables."""
+"""Encoded bytes of an item's objects: whole objects, byte ranges of tars, cells of tables.
+
+The bytes are those of the version that was listed. What changed meanwhile is an error of its item: listing and reading
+may be hours apart, and a verdict must not be kept under another content's etag.
+"""
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 
 from moderation import storage
 from moderation.config.model import MediaConfig
@@ -11,8 +17,11 @@ from moderation.errors import ItemError, UsageError
 from moderation.sources.table import read_cells
 from moderation.types import ErrorCode, Item, MediaObject
 
-_Group = tuple[str, int, str]  # uri, row group, column
-_CAUGHT = (ItemError, storage.StorageError, UsageError, OSError, ValueError)
+_Group = tuple[str, int, str, str | None]  # uri, row group, column, etag
+_CAUGHT = (ItemError, storage.StorageError, storage.ChangedError, UsageError, OSError, ValueError)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# As an S3 Inventory has it: an MD5, with the number of its parts where it was uploaded in several.
+_S3_ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 
 
 class Fetcher:
@@ -33,31 +42,32 @@ class Fetcher:
         """
         if item.error is not None:
             return [ItemError(item.error, item.error_detail) for _ in item.objects]
-        return [self._fetch(o) for o in item.objects]
+        told = item.attributes if len(item.objects) == 1 and item.kind is None else {}
+        return [_checked(self._fetch(o, _told_etag(o, told)), told.get("content_hash")) for o in item.objects]
 
-    def _fetch(self, source: MediaObject) -> bytes | ItemError:
+    def _fetch(self, source: MediaObject, etag: str | None) -> bytes | ItemError:
         try:
             if source.column is not None:
                 return self._limited(self._cell(source))
-            return self._limited(self._object(source))
+            return self._limited(self._object(source, etag))
         except storage.CredentialsError:
             raise
         except _CAUGHT as error:
             return _as_item_error(error)
 
-    def _object(self, source: MediaObject) -> bytes:
+    def _object(self, source: MediaObject, etag: str | None) -> bytes:
         if source.size_bytes is not None and source.size_bytes > self._max_bytes:
             raise ItemError(ErrorCode.TOO_LARGE, f"{source.size_bytes} bytes, media.max_bytes is {self._max_bytes}")
         if source.offset is not None:
-            return storage.read_bytes(source.uri, offset=source.offset, length=source.size_bytes)
+            return storage.read_bytes(source.uri, offset=source.offset, length=source.size_bytes, etag=etag)
         if source.size_bytes is not None:
-            return storage.read_bytes(source.uri)
+            return storage.read_bytes(source.uri, etag=etag)
         # Size unknown (a manifest row): one byte past the limit tells, without asking for the size first.
-        return storage.read_bytes(source.uri, offset=0, length=self._max_bytes + 1)
+        return storage.read_bytes(source.uri, offset=0, length=self._max_bytes + 1, etag=etag)
 
     def _cell(self, source: MediaObject) -> bytes | ItemError:
         assert source.row_group is not None and source.row is not None and source.column is not None
-        group = (source.uri, source.row_group, source.column)
+        group = (source.uri, source.row_group, source.column, source.etag)
         with self._lock:
             waiting = self._waiting[group]
             # Items come nearly in order; what a neighbour's turn read on the way waits here.
@@ -77,7 +87,8 @@ class Fetcher:
 
     def _cells(self, group: _Group) -> Iterator[tuple[int, bytes | ItemError]]:
         if group not in self._readers:
-            self._readers[group] = read_cells(*group, frozenset(self._rows[group]))
+            uri, row_group, column, etag = group
+            self._readers[group] = read_cells(uri, row_group, column, frozenset(self._rows[group]), etag=etag)
         return self._readers[group]
 
     def _limited(self, payload: bytes | ItemError) -> bytes | ItemError:
@@ -92,8 +103,24 @@ def _rows_by_group(items: Sequence[Item]) -> dict[_Group, set[int]]:
     for item in items:
         for source in item.objects if item.error is None else ():
             if source.column is not None and source.row_group is not None and source.row is not None:
-                rows.setdefault((source.uri, source.row_group, source.column), set()).add(source.row)
+                rows.setdefault((source.uri, source.row_group, source.column, source.etag), set()).add(source.row)
     return rows
+
+
+def _told_etag(source: MediaObject, told: Mapping[str, str]) -> str | None:
+    """The version of an object: as it was listed, or as a manifest (an S3 Inventory) tells of an object in S3."""
+    if source.etag is not None or storage.scheme_of(source.uri) not in ("s3", "s3a") or source.offset is not None:
+        return source.etag
+    etag = told.get("etag", "").strip('"').lower()
+    return etag if _S3_ETAG.fullmatch(etag) else None
+
+
+def _checked(payload: bytes | ItemError, told_sha256: str | None) -> bytes | ItemError:
+    """The bytes, unless a manifest tells the sha256 of others."""
+    told = (told_sha256 or "").lower()
+    if not isinstance(payload, bytes) or not _SHA256.fullmatch(told) or sha256(payload).hexdigest() == told:
+        return payload
+    return ItemError(ErrorCode.CHANGED, "its content is not the one whose sha256 (content_hash) it came with")
 
 
 def _as_item_error(error: Exception) -> ItemError:
@@ -103,4 +130,6 @@ def _as_item_error(error: Exception) -> ItemError:
         return ItemError(ErrorCode.NOT_FOUND, str(error))
     if isinstance(error, PermissionError):
         return ItemError(ErrorCode.FORBIDDEN, str(error))
+    if isinstance(error, storage.ChangedError):
+        return ItemError(ErrorCode.CHANGED, str(error))
     return ItemError(ErrorCode.FETCH_FAILED, str(error))

@@ -65,17 +65,21 @@ def _bytes_leaves(table: Columnar) -> list[str]:
     return [leaf for field in table.schema for leaf in columnar.bytes_leaves(field)]
 
 
-def read_cells(uri: str, group: int, column: str, rows: Collection[int]) -> Iterator[tuple[int, bytes | ItemError]]:
+def read_cells(
+    uri: str, group: int, column: str, rows: Collection[int], *, etag: str | None = None
+) -> Iterator[tuple[int, bytes | ItemError]]:
     """The cells of one row group, in the order of its rows, of a column that `MediaObject` names.
+
+    etag: the version of the file that was listed.
 
     Read as the caller asks for more, a small batch at a time: a row group may hold gigabytes. A null is EMPTY, a row
     that the group does not have NOT_FOUND, and what follows damage CORRUPT; every one of `rows` is answered.
-    Raises FileNotFoundError, PermissionError, StorageError.
+    Raises FileNotFoundError, PermissionError, StorageError, ChangedError.
     """
     left = set(rows)
     failure = ItemError(ErrorCode.NOT_FOUND, f"{uri}: no such row in group {group}, column {column!r}")
     try:
-        with columnar.open_columnar(uri) as table:
+        with columnar.open_columnar(uri, etag=etag) as table:
             if group < table.groups and column in _bytes_leaves(table):
                 for row, value in _wanted_cells(table, group, column, frozenset(rows)):
                     left.discard(row)

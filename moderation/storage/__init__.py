@@ -10,6 +10,7 @@ from __future__ import annotations
 from moderation.storage.access import (
     ObjectInfo,
     canonical,
+    delete_empty_folder,
     delete_tree,
     filesystem,
     info,
@@ -27,6 +28,7 @@ from moderation.storage.clients import forget_clients
 from moderation.storage.listing import is_glob, list_objects
 from moderation.storage.retry import (
     BucketError,
+    ChangedError,
     CredentialsError,
     DeniedError,
     StorageError,
@@ -36,6 +38,7 @@ from moderation.storage.retry import (
 
 __all__ = [
     "BucketError",
+    "ChangedError",
     "CredentialsError",
     "DeniedError",
     "ObjectInfo",
@@ -43,6 +46,7 @@ __all__ = [
     "StorageError",
     "StoreDownError",
     "canonical",
+    "delete_empty_folder",
     "delete_tree",
     "filesystem",
     "forget_clients",

@@ -113,11 +113,11 @@ def is_folder(uri: str) -> bool:
         return False
 
 
-def read_bytes(uri: str, *, offset: int | None = None, length: int | None = None) -> bytes:
-    """An object, or `length` bytes of it from `offset`.
+def read_bytes(uri: str, *, offset: int | None = None, length: int | None = None, etag: str | None = None) -> bytes:
+    """An object, or `length` bytes of it from `offset`. etag: the version that is meant, as a listing has it.
 
     A body shorter than the object is an error and is read again.
-    Raises FileNotFoundError, PermissionError, StorageError.
+    Raises FileNotFoundError, PermissionError, StorageError; ChangedError where the object is another version.
     """
     uri = canonical(uri)
     scheme, path = split_uri(uri)
@@ -125,12 +125,12 @@ def read_bytes(uri: str, *, offset: int | None = None, length: int | None = None
         # As a Range header this would be malformed, and a server may answer with the whole object.
         return b""
     if scheme == "file":
-        return retrying(lambda: _read_local(Path(path), offset or 0, length), what=uri)
+        return retrying(lambda: _read_local(Path(path), offset or 0, length, etag), what=uri)
     start = offset or 0
     if clients.is_s3(scheme):
-        get = partial(s3.get_range, path, start, length)
+        get = partial(s3.get_range, path, start, length, etag)
     else:
-        get = partial(_cat_range, filesystem(uri), path, start, length)
+        get = partial(_cat_range, uri, path, start, length, etag)
 
     def read() -> bytes:
         try:
@@ -138,13 +138,24 @@ def read_bytes(uri: str, *, offset: int | None = None, length: int | None = None
         except Exception as error:
             # The base of botocore's errors; an empty object, of which not even the first byte can be asked for.
             if is_out_of_range(error):
+                s3.check_version(path, etag, None if etag is None else info(uri).etag)
                 return b""
             raise
 
     return retrying(read, what=uri)
 
 
-def _cat_range(
+def _cat_range(uri: str, path: str, start: int, length: int | None, etag: str | None) -> bytes:
+    fs = filesystem(uri)
+    data = _cat(fs, path, start, length)
+    if etag is not None:
+        # Asked after reading, and not of a cache: what is the version now was it when the bytes came.
+        fs.invalidate_cache(path)
+        s3.check_version(path, etag, object_info(uri, fs.info(path)).etag)
+    return data
+
+
+def _cat(
     fs: Any,  # noqa: ANN401 - fsspec is untyped
     path: str,
     start: int,
@@ -158,17 +169,23 @@ def _cat_range(
     return data
 
 
-def open_input(uri: str) -> IO[bytes]:
+def open_input(uri: str, *, etag: str | None = None) -> IO[bytes]:
     """A seekable binary file, for readers that jump (Parquet footers). The caller closes it.
 
-    Its reads are retried like any other. Raises, also while reading: FileNotFoundError, PermissionError, StorageError.
+    etag: the version that is meant; each read then checks it. Its reads are retried like any other.
+    Raises, also while reading: FileNotFoundError, PermissionError, StorageError, ChangedError.
     """
     uri = canonical(uri)
     scheme, path = split_uri(uri)
-    if scheme == "file":
+    if scheme == "file" and etag is None:
         return retrying(lambda: Path(path).open("rb"), what=uri)
     size = info(uri).size_bytes
-    return cast(IO[bytes], RemoteFile(lambda start, length: read_bytes(uri, offset=start, length=length), size))
+    read_range = partial(_read_range, uri, etag)
+    return cast(IO[bytes], RemoteFile(read_range, size))
+
+
+def _read_range(uri: str, etag: str | None, start: int, length: int) -> bytes:
+    return read_bytes(uri, offset=start, length=length, etag=etag)
 
 
 def publish(uri: str, data: bytes) -> None:
@@ -207,10 +224,22 @@ def delete_tree(uri: str) -> None:
         retrying(lambda: filesystem(uri).rm(split_uri(uri)[1], recursive=True), what=uri)
 
 
+def delete_empty_folder(uri: str) -> None:
+    """Remove a local folder with nothing in it; anything else is left as it is. A store has no folders."""
+    scheme, path = split_uri(canonical(uri))
+    if scheme == "file":
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
+
+
 def local_info(path: str) -> ObjectInfo:
     """A local file as a listing shows it. Raises FileNotFoundError."""
     stat = Path(path).stat()
-    return ObjectInfo(uri=path, size_bytes=stat.st_size, etag=f"{stat.st_size}-{stat.st_mtime_ns}")
+    return ObjectInfo(uri=path, size_bytes=stat.st_size, etag=_local_etag(stat))
+
+
+def _local_etag(stat: os.stat_result) -> str:
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 def object_info(uri: str, details: dict[str, Any]) -> ObjectInfo:
@@ -224,19 +253,30 @@ def object_info(uri: str, details: dict[str, Any]) -> ObjectInfo:
     return ObjectInfo(uri=uri, size_bytes=size, etag=str(etag).strip('"') if etag is not None else None)
 
 
-def _read_local(path: Path, offset: int, length: int | None) -> bytes:
+def _read_local(path: Path, offset: int, length: int | None, etag: str | None) -> bytes:
     with path.open("rb") as file:
         if offset:
             file.seek(offset)
-        return file.read() if length is None else file.read(length)
+        data = file.read() if length is None else file.read(length)
+        # Of the open file, after reading: one that was replaced meanwhile is another, its bytes are still the old ones.
+        s3.check_version(str(path), etag, _local_etag(os.fstat(file.fileno())))
+        return data
+
+
+def _open_new(path: Path) -> IO[bytes]:
+    for _ in range(10):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Somebody may remove the folder while it is empty.
+        with contextlib.suppress(FileNotFoundError):
+            return path.open("wb")
+    return path.open("wb")
 
 
 def _publish_local(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two workers that publish the same part apart; the bytes are the same.
     scratch = path.with_name(f".{path.name}.{os.getpid()}.{random.getrandbits(32):08x}")
     try:
-        with scratch.open("wb") as file:
+        with _open_new(scratch) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -32,6 +32,10 @@ class StorageError(ShardError):
     """Storage kept failing after its retries."""
 
 
+class ChangedError(ModerationError):
+    """An object is not the one that was listed: its etag, or a local file's size and time, is another now."""
+
+
 class StoreDownError(FatalError):
     """Storage answers nobody, or the retries are spent: to go on would make error rows of good items."""
 
@@ -92,6 +96,8 @@ _FAULTS = (
             }
         ),
     ),
+    # Only reads are conditional: If-Match with the etag of the listing.
+    _Fault(raised=ChangedError, codes=frozenset({"PreconditionFailed"}), status=412),
     _Fault(
         raised=DeniedError,
         codes=frozenset({"AccessDenied", "AllAccessDisabled"}),
@@ -106,9 +112,9 @@ def retrying(
 ) -> _T:
     """`call()`, again after transient faults with jittered exponential waits. what: the URI, also names the store.
 
-    Raises FileNotFoundError, DeniedError (a PermissionError), BucketError and CredentialsError at once; StorageError
-    when the attempts are used up; StoreDownError when the store answers no other request either, or the process has
-    no retries left to spend on it.
+    Raises FileNotFoundError, DeniedError (a PermissionError), ChangedError, BucketError and CredentialsError at once;
+    StorageError when the attempts are used up; StoreDownError when the store answers no other request either, or the
+    process has no retries left to spend on it.
     """
     store = _store_of(what)
     began = budget.mark(store)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from fsspec.asyn import sync
 
 from moderation.storage.clients import filesystem, request_timeout_s
+from moderation.storage.retry import ChangedError
 
 # "bytes 0-99/1000"
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -28,17 +29,21 @@ def split_key(path: str) -> tuple[str, str]:
     return bucket, key
 
 
-def get_range(path: str, start: int, length: int | None) -> bytes:
-    """The bytes of an object from `start`, at most `length`.
+def get_range(path: str, start: int, length: int | None, etag: str | None = None) -> bytes:
+    """The bytes of an object from `start`, at most `length`. etag: the version that is asked for.
 
     Always a ranged request: its answer says how long the object is, so that a body cut short shows.
-    Raises ConnectionResetError when fewer bytes come than there are.
+    Raises ConnectionResetError when fewer bytes come than there are, ChangedError when the answer is another version.
     """
     bucket, key = _object_key(path)
     wanted = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
 
+    condition = {} if etag is None else {"IfMatch": f'"{etag}"'}
+
     async def read(client: Any) -> tuple[bytes, str | None]:  # noqa: ANN401 - botocore is untyped
-        answer = await client.get_object(Bucket=bucket, Key=key, Range=wanted)
+        answer = await client.get_object(Bucket=bucket, Key=key, Range=wanted, **condition)
+        # A server need not know the condition: its answer says what it sent.
+        check_version(path, etag, answer.get("ETag"))
         async with answer["Body"] as body:
             return await body.read(), answer.get("ContentRange")
 
@@ -52,6 +57,14 @@ def get_range(path: str, start: int, length: int | None) -> bytes:
     if first != start or last + 1 != end or len(data) != end - start:
         raise ConnectionResetError(f"{len(data)} bytes came of {start} to {end}")
     return data
+
+
+def check_version(path: str, wanted: str | None, current: object) -> None:
+    """Raises ChangedError where both versions are known and differ. current: as the store writes it."""
+    if wanted is None or current is None:
+        return
+    if str(current).strip('"') != wanted:
+        raise ChangedError(f"{path}: listed as version {wanted}, is {str(current).strip(chr(34))} now")
 
 
 def head(path: str) -> dict[str, Any]:

@@ -188,3 +188,17 @@ def test_a_deadline_that_is_none_is_a_usage_error(given: str) -> None:
 def test_a_wildcard_for_a_bucket_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="a wildcard in the name of a bucket"):
         list(storage.list_objects("s3://*/a"))
+
+
+@pytest.mark.parametrize("window", [{}, {"offset": 0, "length": 100}, {"offset": 1, "length": 2}, {"offset": 8}])
+@pytest.mark.parametrize("after", [b"9876543210", b"98", b"98765432109"])
+def test_a_version_that_is_not_there_any_more_is_not_read(root: str, window: dict[str, int], after: bytes) -> None:
+    uri = storage.join(root, "a.bin")
+    storage.publish(uri, b"0123456789")
+    (listed,) = storage.list_objects(root)
+    assert storage.read_bytes(uri, etag=listed.etag, **window) == storage.read_bytes(uri, **window)
+    storage.publish(uri, after)
+    with pytest.raises(storage.ChangedError, match=r"a\.bin"):
+        storage.read_bytes(uri, etag=listed.etag, **window)
+    with pytest.raises(storage.ChangedError), storage.open_input(uri, etag=listed.etag) as file:
+        file.read(1)

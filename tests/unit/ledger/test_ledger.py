@@ -23,6 +23,7 @@ from moderation.ledger.difference import Choice, difference
 from moderation.ledger.entry import FinishedNight, judged_rows, marked_rows
 from moderation.ledger.index import ContentSet, Provenance, load_index, locate
 from moderation.ledger.listing import Spool, read_listing, read_marks
+from moderation.ledger.records import LogFile
 from moderation.ledger.rows import content_id, item_key, item_version, split_keys
 from moderation.ledger.store import Log, append, compact, is_entered, open_log, should_compact
 from moderation.planning.names import plan_uri
@@ -416,6 +417,16 @@ def test_a_copy_whose_origin_was_deleted_from_storage_is_judged(world: World) ->
     assert night.names == ["b", "c"]
 
 
+def test_a_copy_of_an_origin_whose_table_was_changed_is_an_error_and_judged_the_next_night(world: World) -> None:
+    world.night([item("a", f"{MD5}1")])
+    (part,) = storage.list_objects(storage.join(world.out(1), "votes"))
+    storage.publish(part.uri, storage.read_bytes(part.uri) + b" ")
+    items = [item("a", f"{MD5}1"), item("b", f"{MD5}1")]
+    night = world.night(items)
+    assert [(r["status"], r["verdict"], r["error_code"]) for r in night.rows] == [("error", "review", "fetch_failed")]
+    assert world.night(items).judged == ["b"]
+
+
 def test_a_manifest_hash_counts_only_if_the_origin_measured_it(world: World) -> None:
     world.hashes = {"a": "a" * 64, "b": "b" * 64}
     told = {"content_hash": "a" * 64}
@@ -533,8 +544,8 @@ def test_a_batch_that_compaction_had_no_time_to_delete_does_not_come_back(world:
 
 def test_many_or_large_batches_are_merged() -> None:
     def log(batches: int, rows: int, snapshot: int) -> Log:
-        files = {str(n): (store.LogFile(name=str(n), rows=rows),) for n in range(batches)}
-        return Log(ledger="x", snapshot=(store.LogFile(name="s", rows=snapshot),), batches=files)
+        files = {str(n): (LogFile(name=str(n), rows=rows),) for n in range(batches)}
+        return Log(ledger="x", snapshot=(LogFile(name="s", rows=snapshot),), batches=files)
 
     assert not should_compact(log(store.MAX_BATCHES, 10, 10))
     assert should_compact(log(store.MAX_BATCHES + 1, 10, 10))

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moderation.config.model import RuntimeConfig
-from moderation.errors import FatalError, UsageError
+from moderation.errors import FatalError, ItemError, UsageError
 from moderation.runtime import driver, retries
 from moderation.runtime.driver import drive
 from moderation.runtime.shard_queue import PlanCounts, ShardQueue
 from moderation.runtime.state import RunTally, Stop
+from moderation.runtime.worker_pool import Assignment
 from moderation.storage import StorageError
 from moderation.types import Shard
 from tests.fake_pool import DIED, DONE, HUNG, FakeClock, FakePool, Fate, guilty_items, in_turn, numbered_shards
@@ -52,6 +53,7 @@ class Drive:
     stop: Stop = field(init=False)
     log: EventLog = field(default_factory=EventLog)
     tally: RunTally = field(default_factory=RunTally)
+    kept: dict[str, ItemError] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.stop = Stop(clock=self.pool.clock)
@@ -59,7 +61,8 @@ class Drive:
     def run(self, enough: Any = lambda _: False) -> Drive:
         config = RuntimeConfig.model_validate({"shard_timeout_s": 100.0, **self.options})
         queue = listed(self.shards)
-        self.tally = drive(self.pool, queue, config, self.log, self.stop, enough, clock=self.pool.clock)
+        self.tally = drive(self.pool, queue, config, self.log, self.stop, enough, clock=self.pool.clock,
+                           keep_poison=self.kept.update)  # fmt: skip
         return self
 
     def everything_once(self) -> bool:
@@ -349,11 +352,76 @@ def test_no_room_is_said_now_and_then() -> None:
 
 
 def test_many_suspects_among_the_first_shards_are_the_fault_of_the_setup() -> None:
-    items = {f"s{n}-0": DIED for n in range(40)}
-    ran = Drive(pool=pool_of(guilty_items(items)), shards=numbered_shards(40))
-    with pytest.raises(FatalError, match=r"8 of 8 shards failed 2 times each; .* the set-up"):
+    ran = Drive(pool=pool_of(lambda _worker, _assignment: DIED), shards=numbered_shards(40))
+    with pytest.raises(FatalError, match=r"shards failed, \d+ of them 2 times, and none succeeded; .* the set-up"):
         ran.run()
     assert not ran.log.shards
+    assert ran.pool.started < 80
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 16])
+@pytest.mark.parametrize("items", [1, 2, 50])
+@pytest.mark.parametrize("in_flight", [1, 2])
+@pytest.mark.parametrize("fate", [DIED, HUNG, Fate("raised", error=CRASH)])
+def test_ten_shards_that_kill_and_are_named_first_cost_nobody_else_a_row(
+    wanted: int, items: int, in_flight: int, fate: Fate
+) -> None:
+    killers = {f"s{n}-0": fate for n in range(10)}
+    pool = pool_of(guilty_items(killers), wanted=wanted)
+    ran = Drive(pool=pool, shards=numbered_shards(40, items=items), options={"shards_in_flight": in_flight})
+    assert ran.run().everything_once()
+    assert ran.tally.items == 40 * items
+    assert ran.kept.keys() == killers.keys()
+
+
+def test_suspects_are_searched_while_there_is_other_work() -> None:
+    pool = pool_of(guilty_items({"s0-0": DIED}), wanted=2)
+    ran = Drive(pool=pool, shards=numbered_shards(200)).run()
+    assert ran.everything_once()
+    assert list(ran.log.shards).index("s0") < 100
+
+
+def test_a_run_that_was_cut_when_only_killers_were_left_comes_to_its_end() -> None:
+    shards = numbered_shards(40, items=1)
+    killers = {f"s{n}-0": DIED for n in range(12)}
+    pool, log = pool_of(guilty_items(killers)), EventLog()
+    done = {f"s{n}" for n in range(12, 40)}
+    tally = drive(pool, listed(shards, done), RuntimeConfig(), log, Stop(clock=pool.clock), clock=pool.clock)
+    assert set(log.shards) == {f"s{n}" for n in range(12)}
+    assert not tally.partial
+
+
+def test_what_an_earlier_call_set_aside_is_not_searched_again() -> None:
+    killers = {f"s{n}-0": DIED for n in range(10)}
+    found: dict[str, ItemError] = {}
+    first = Drive(pool=pool_of(guilty_items(killers)), shards=numbered_shards(40)).run()
+    pool, log = pool_of(guilty_items(killers)), EventLog()
+    drive(
+        pool,
+        listed(numbered_shards(40)),
+        RuntimeConfig(),
+        log,
+        Stop(clock=pool.clock),
+        clock=pool.clock,
+        poison=first.kept,
+        keep_poison=found.update,
+    )
+    assert log.shards == Counter(f"s{n}" for n in range(40))
+    assert pool.started == pool.wanted
+    assert not found
+
+
+def test_a_setup_that_is_broken_leaves_no_rows_and_no_poison() -> None:
+    ran = Drive(pool=pool_of(lambda _worker, a: Fate(value="SIGSEGV") if is_isolated(a) else DIED, wanted=2),
+                shards=numbered_shards(100, items=1))  # fmt: skip
+    with pytest.raises(FatalError, match="the set-up"):
+        ran.run()
+    assert not ran.log.shards
+    assert not ran.kept
+
+
+def is_isolated(assignment: Assignment) -> bool:
+    return assignment.step is not None and assignment.step.action == "isolated"
 
 
 def test_suspects_that_are_few_beside_what_is_committed_are_the_fault_of_items() -> None:

@@ -81,8 +81,8 @@ def test_listing_reads_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     opened: list[CountingFile] = []
     real = storage.open_input
 
-    def counting(uri: str) -> CountingFile:
-        opened.append(CountingFile(real(uri)))
+    def counting(uri: str, *, etag: str | None = None) -> CountingFile:
+        opened.append(CountingFile(real(uri, etag=etag)))
         return opened[-1]
 
     monkeypatch.setattr(storage, "open_input", counting)

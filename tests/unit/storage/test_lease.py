@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import asdict, replace
@@ -163,3 +165,54 @@ def test_of_many_that_start_together_one_works_at_a_time(tmp_path: Path) -> None
     assert len(most) + len(refused) == 6
     assert set(most) == {1}
     assert read_claims(ledger) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"started": "yesterday"},
+        {"expires": "never"},
+        {"expires": 1e300},
+        {"expires": float("nan")},
+        {"expires": 253402300800.0},
+        {"pid": "4711"},
+        {"holding": "yes"},
+        {"host": None},
+        {"token": "../../head"},
+        {"token": ""},
+    ],
+)
+def test_a_claim_of_strange_types_or_without_an_end_blocks_nobody(ledger: str, fields: dict[str, object]) -> None:
+    claim = asdict(put(ledger, expires_in_s=100)) | fields
+    storage.publish(storage.join(ledger, "lease", "other.json"), json.dumps(claim).encode())
+    storage.publish(storage.join(ledger, "head.json"), b"{}")
+    with hold_lease(ledger) as lease:
+        lease.check()
+    assert storage.read_optional(storage.join(ledger, "head.json")) == b"{}"
+
+
+def test_fields_of_a_later_version_do_not_make_a_claim_void(ledger: str) -> None:
+    claim = asdict(put(ledger, expires_in_s=100)) | {"queue": 3}
+    storage.publish(storage.join(ledger, "lease", "other.json"), json.dumps(claim).encode())
+    with pytest.raises(LeaseHeldError), hold_lease(ledger):
+        pass
+
+
+def test_the_lease_of_a_process_that_was_killed_is_over_at_once(tmp_path: Path) -> None:
+    code = f"""
+import time
+from moderation.storage.lease import hold_lease
+with hold_lease({str(tmp_path)!r}):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(LeaseHeldError, match=f"process {process.pid} on"), hold_lease(str(tmp_path)):
+            pass
+        process.kill()
+        process.wait()
+    with hold_lease(str(tmp_path)) as lease:
+        lease.check()
+    assert read_claims(str(tmp_path)) == []

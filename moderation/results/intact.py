@@ -1,0 +1,64 @@
+"""Parts read only as they were committed: by the sha256 in the receipt of their shard."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+import pyarrow as pa
+
+from moderation import storage
+from moderation.errors import UsageError
+from moderation.results.layout import part_uri
+from moderation.results.receipts import Receipt, read_receipt
+from moderation.results.tables import decode_table
+
+ADVICE: Final = "`moderation verify OUT --repair`, then the command of the run, judge it again"
+
+
+class PartMissingError(UsageError):
+    """A part, or the receipt of its shard, is not there."""
+
+
+class PartChangedError(UsageError):
+    """A part is not the one that was committed."""
+
+
+def describe_difference_of_part(receipt: Receipt, table: str, data: bytes | None) -> str | None:
+    """What is wrong with a part's bytes, in words; None where they are those that were committed."""
+    if data is None:
+        return "is gone"
+    if hashlib.sha256(data).hexdigest() != receipt.sha256[table]:
+        return "is not the one that was committed (its sha256 is another)"
+    return None
+
+
+def read_intact(
+    out: str, table: str, shard_id: str, format_: str, columns: Sequence[str] | None = None, *, strict: bool = True
+) -> pa.Table:
+    """A part as it was committed, or those of the columns that it has. strict: a column that it lacks is an error.
+
+    The whole part is read, for its sha256. Raises PartMissingError, PartChangedError, UsageError naming a column,
+    StorageError.
+    """
+    uri = part_uri(out, table, shard_id, format_)
+    receipt = read_receipt(out, shard_id)
+    if receipt is None or table not in receipt.sha256:
+        raise PartMissingError(f"{uri}: there is no receipt of it; {ADVICE}")
+    data = storage.read_optional(uri)
+    problem = describe_difference_of_part(receipt, table, data)
+    if data is None:
+        raise PartMissingError(f"{uri} {problem}; {ADVICE}")
+    if problem is not None:
+        raise PartChangedError(f"{uri} {problem}; {ADVICE}")
+    if columns is None:
+        return decode_table(data, format_)
+    return _select(uri, decode_table(data, format_, columns), columns, strict=strict)
+
+
+def _select(uri: str, part: pa.Table, columns: Sequence[str], *, strict: bool) -> pa.Table:
+    missing = [name for name in columns if name not in part.column_names]
+    if missing and strict:
+        raise UsageError(f"{uri}: has no column {missing[0]}")
+    return part.select([name for name in columns if name not in missing])

@@ -1,0 +1,39 @@
+"""Items that kill or stall a worker, kept in OUT: a call that goes on does not have to find them again.
+
+    OUT/poison.json   {item id: {"code": ..., "detail": ...}}; of a slice, in its own folder
+
+They have a row each once their shard is committed, so nothing but time is lost with this file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+
+from moderation import storage
+from moderation.errors import ItemError
+from moderation.results.layout import poison_uri
+from moderation.types import ErrorCode
+
+_LOG = logging.getLogger(__name__)
+
+
+def read_poison(home: str) -> dict[str, ItemError]:
+    """Item id -> why it is not judged; empty where nothing is kept, or nothing that can be read."""
+    uri = poison_uri(home)
+    data = storage.read_optional(uri)
+    if data is None:
+        return {}
+    try:
+        return {str(i): ItemError(ErrorCode(e["code"]), str(e["detail"])) for i, e in json.loads(data).items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        _LOG.warning("%s: not readable, so what it held is searched again", uri)
+        return {}
+
+
+def write_poison(home: str, poison: Mapping[str, ItemError]) -> None:
+    """Keep these, and only these. Raises FatalError, StorageError."""
+    record = {item_id: {"code": str(error.code), "detail": error.detail} for item_id, error in poison.items()}
+    text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
+    storage.publish(poison_uri(home), text.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,219 @@
+"""Whether OUT holds what its receipts say and its plan asks for: every part read, its sha256 and rows compared.
+
+Nothing is judged here. A repair takes back what is amiss: the receipt first, then the parts, so that the shard counts
+as not judged and the command of the run judges it again.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from moderation import storage
+from moderation.concurrency import map_ahead
+from moderation.errors import UsageError
+from moderation.planning.slices import find_slices, slice_home
+from moderation.results.intact import describe_difference_of_part
+from moderation.results.layout import TARS, VERDICTS, VOTES, list_part_ids, part_uri, receipt_uri, success_uri
+from moderation.results.planned import PlannedShards, read_planned
+from moderation.results.receipts import COPIES_WORKER, Receipt, committed_ids, read_receipts
+from moderation.results.record import read_record
+
+_READERS: Final = 8
+_AHEAD_BYTES: Final = 256 << 20
+_TABLES: Final = (VERDICTS, VOTES, TARS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFinding:
+    """One thing that is not as it should be. shard_id: to be taken back by a repair; None: nothing to take back."""
+
+    sentence: str
+    shard_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What lies in OUT, and what is amiss. repaired: shards that were taken back."""
+
+    out: str
+    shards_planned: int
+    shards_committed: int
+    parts: int
+    findings: tuple[OutputFinding, ...]
+    repaired: tuple[str, ...] = ()
+
+    @property
+    def well(self) -> bool:
+        """Whether every planned shard is committed, and all is as it was committed."""
+        return not self.findings
+
+
+def verify_output(out: str, *, repair: bool = False) -> Verification:
+    """Compare plan, receipts and parts of OUT. repair: take back what is amiss; the caller holds the lease on OUT.
+
+    Raises UsageError when there is no run in OUT, StorageError.
+    """
+    out = storage.canonical(out).rstrip("/")
+    homes = [out, *(slice_home(out, part) for part in find_slices(out))]
+    records = {home: record for home in homes if (record := read_record(home)) is not None}
+    if not records:
+        raise UsageError(f"{out}: no run there; of a nightly job name one night, OUT/<night>")
+    formats = _formats(out, records)
+    planned = read_planned(homes)
+    present = committed_ids(out)
+    receipts = {receipt.shard_id: receipt for receipt in read_receipts(out, present)}
+    parts = {table: list_part_ids(out, table, formats[table]) for table in _TABLES}
+    findings = [
+        *(OutputFinding(sentence=sentence) for sentence in planned.problems),
+        *_missing_receipts(out, planned, present),
+        *_unreadable_receipts(out, present, receipts),
+        *_unplanned_receipts(out, planned, receipts),
+        *_wrong_parts(out, planned, receipts, formats),
+        *_parts_without_receipt(out, planned, present, parts),
+    ]
+    repaired = _repair(out, homes, planned, findings, formats) if repair else ()
+    return Verification(
+        out=out,
+        shards_planned=len(planned.items),
+        shards_committed=len(receipts),
+        parts=sum(len(receipt.sha256) for receipt in receipts.values()),
+        findings=tuple(findings),
+        repaired=repaired,
+    )
+
+
+def _formats(out: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The format of each table's parts."""
+    try:
+        (format_, *others) = {str(record["config"]["output"]["format"]) for record in records.values()}
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{out}: its run record is not readable as that of a run: {error}") from error
+    if others:
+        raise UsageError(f"{out}: its slices have parts of several formats")
+    return {VERDICTS: format_, VOTES: format_, TARS: "tar"}
+
+
+def _missing_receipts(out: str, planned: PlannedShards, present: set[str]) -> Iterator[OutputFinding]:
+    missing = len(planned.items.keys() - present)
+    if missing:
+        yield OutputFinding(sentence=f"{out}: {missing:,} of {len(planned.items):,} planned shards are not judged")
+
+
+def _unreadable_receipts(out: str, present: set[str], receipts: Mapping[str, Receipt]) -> Iterator[OutputFinding]:
+    for shard_id in sorted(present - receipts.keys()):
+        yield OutputFinding(sentence=f"{receipt_uri(out, shard_id)} is not readable as a receipt", shard_id=shard_id)
+
+
+def _unplanned_receipts(out: str, planned: PlannedShards, receipts: Mapping[str, Receipt]) -> Iterator[OutputFinding]:
+    if not planned.complete:
+        return  # the listing goes on, or its end is not known
+    for shard_id, receipt in receipts.items():
+        if shard_id not in planned.items and receipt.worker != COPIES_WORKER:
+            sentence = f"{receipt_uri(out, shard_id)} is of a shard that no plan holds; its rows count twice"
+            yield OutputFinding(sentence=sentence, shard_id=shard_id)
+
+
+def _wrong_parts(
+    out: str, planned: PlannedShards, receipts: Mapping[str, Receipt], formats: Mapping[str, str]
+) -> Iterator[OutputFinding]:
+    check = partial(_check_shard, out, planned.items, formats)
+    with ThreadPoolExecutor(_READERS, "verify") as pool:
+        for findings in map_ahead(
+            check,
+            receipts.values(),
+            pool,
+            most=2 * _READERS,
+            budget_bytes=_AHEAD_BYTES,
+            expected_bytes=lambda receipt: 4096 * max(1, receipt.rows_in),
+            held_bytes=lambda _: 0,
+        ):
+            yield from findings
+
+
+def _check_shard(
+    out: str, planned: Mapping[str, int], formats: Mapping[str, str], receipt: Receipt
+) -> tuple[OutputFinding, ...]:
+    shard_id = receipt.shard_id
+    items = planned.get(shard_id, receipt.rows_in)
+    if items != receipt.rows_in:
+        sentence = f"{receipt_uri(out, shard_id)} tells of {receipt.rows_in:,} items, the plan of {items:,}"
+        return (OutputFinding(sentence=sentence, shard_id=shard_id),)
+    problems = [(table, _check_part(out, receipt, table, formats)) for table in _tables_of(receipt)]
+    return tuple(
+        OutputFinding(sentence=f"{part_uri(out, table, shard_id, formats[table])} {problem}", shard_id=shard_id)
+        for table, problem in problems
+        if problem is not None
+    )
+
+
+def _tables_of(receipt: Receipt) -> tuple[str, ...]:
+    """The tables that a shard has parts in; verdicts and votes where its receipt names none."""
+    return tuple(table for table in _TABLES if table in receipt.sha256) or (VERDICTS, VOTES)
+
+
+def _check_part(out: str, receipt: Receipt, table: str, formats: Mapping[str, str]) -> str | None:
+    """What is wrong with a part, in words."""
+    if table not in receipt.sha256:
+        return "is not in the receipt of its shard"
+    data = storage.read_optional(part_uri(out, table, receipt.shard_id, formats[table]))
+    problem = describe_difference_of_part(receipt, table, data)
+    if problem is not None or data is None or table == TARS:
+        return problem
+    told = receipt.rows.get(table)
+    try:
+        rows = _count_rows(data, formats[table])
+    except pa.ArrowException as error:
+        return f"is not readable: {' '.join(str(error).split())[:200]}"
+    if rows != told or (table == VERDICTS and rows != receipt.rows_in):
+        return f"has {rows:,} rows, its receipt tells {told} of {receipt.rows_in:,} items"
+    return None
+
+
+def _count_rows(data: bytes, format_: str) -> int:
+    if format_ == "arrow":
+        return int(pa.ipc.open_file(pa.py_buffer(data)).read_all().num_rows)
+    return int(pq.ParquetFile(io.BytesIO(data)).metadata.num_rows)
+
+
+def _parts_without_receipt(
+    out: str, planned: PlannedShards, present: set[str], parts: Mapping[str, set[str]]
+) -> Iterator[OutputFinding]:
+    if not planned.complete:
+        return
+    # Those of planned shards are written again; of others nobody would ever take them away.
+    stray = set().union(*parts.values()) - present - planned.items.keys()
+    for shard_id in sorted(stray):
+        sentence = f"{out}: parts of shard {shard_id} have no receipt and no plan; a reader of all parts counts them"
+        yield OutputFinding(sentence=sentence, shard_id=shard_id)
+
+
+def _repair(
+    out: str,
+    homes: Sequence[str],
+    planned: PlannedShards,
+    findings: Sequence[OutputFinding],
+    formats: Mapping[str, str],
+) -> tuple[str, ...]:
+    """Take back every shard of which something is amiss, and a plan that is not readable."""
+    if not findings:
+        return ()
+    for home in homes:
+        storage.delete_tree(success_uri(home))
+    for uri in planned.unreadable:
+        storage.delete_tree(uri)
+    shard_ids = sorted({finding.shard_id for finding in findings if finding.shard_id is not None})
+    for shard_id in shard_ids:
+        # The receipt first: without it the parts have not happened.
+        storage.delete_tree(receipt_uri(out, shard_id))
+        for table in _TABLES:
+            storage.delete_tree(part_uri(out, table, shard_id, formats[table]))
+    return tuple(shard_ids)

@@ -1,0 +1,33 @@
+"""What a worker is assigned, and until when it has to answer."""
+
+from __future__ import annotations
+
+from moderation.config.model import RuntimeConfig
+from moderation.runtime.bisection import Bisection
+from moderation.runtime.isolated_run import LOAD_TIMEOUT_S as ISOLATED_LOAD_TIMEOUT_S
+from moderation.runtime.state import shard_timeout_s
+from moderation.runtime.worker_pool import Assignment, WorkerHandle
+from moderation.types import Shard
+
+
+def assign_shard(shard: Shard, config: RuntimeConfig, now_s: float) -> Assignment:
+    """A shard to run and commit."""
+    timeout_s = shard_timeout_s(shard, config.shard_timeout_s)
+    # Shards in flight share the device, and in the worst case wait for each other.
+    deadline_s = now_s + timeout_s * config.shards_in_flight
+    return Assignment(shard=shard, timeout_s=timeout_s, deadline_s=deadline_s)
+
+
+def assign_step(bisection: Bisection, config: RuntimeConfig, now_s: float) -> Assignment:
+    """The next step of the search in a suspect shard."""
+    step = bisection.step()
+    assignment = assign_shard(Shard(shard_id=bisection.shard.shard_id, items=step.items), config, now_s)
+    assignment.bisection, assignment.step = bisection, step
+    if step.action == "isolated":
+        assignment.deadline_s += ISOLATED_LOAD_TIMEOUT_S
+    return assignment
+
+
+def overdue_assignments(worker: WorkerHandle, now_s: float) -> list[Assignment]:
+    """What a worker should have answered by now."""
+    return [a for a in worker.assignments.values() if now_s > a.deadline_s]
