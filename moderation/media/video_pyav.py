@@ -38,7 +38,7 @@ _Decoded = tuple[int, "VideoFrame"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
+class _PacketRange:
     """Packets start..stop (in) that are decoded in one go, for the frames `wanted`."""
 
     start: int
@@ -92,20 +92,20 @@ class PyavReader:
     def _is_small(self) -> bool:
         return len(self.times_s) * max(self._track.pixels, 1) <= _SEQUENCE_PIXELS
 
-    def _whole(self, wanted: tuple[int, ...]) -> _Run:
-        return _Run(start=self._first_packet(), stop=len(self._track.packets) - 1, wanted=wanted)
+    def _whole(self, wanted: tuple[int, ...]) -> _PacketRange:
+        return _PacketRange(start=self._first_packet(), stop=len(self._track.packets) - 1, wanted=wanted)
 
-    def _plan(self, wanted: tuple[int, ...]) -> list[_Run]:
+    def _plan(self, wanted: tuple[int, ...]) -> list[_PacketRange]:
         """Runs without overlap, ascending, from a keyframe to the last frame wanted of it."""
         ends = sorted((self._start_of(k), self._stop_of(k), k) for k in wanted)
-        runs: list[_Run] = []
+        runs: list[_PacketRange] = []
         for start, group in groupby(ends, key=lambda end: end[0]):
             members = list(group)
             stop, frames = max(m[1] for m in members), tuple(m[2] for m in members)
             if runs and start <= runs[-1].stop:
                 last = runs.pop()
                 start, stop, frames = last.start, max(stop, last.stop), (*last.wanted, *frames)
-            runs.append(_Run(start=start, stop=stop, wanted=tuple(sorted(frames))))
+            runs.append(_PacketRange(start=start, stop=stop, wanted=tuple(sorted(frames))))
         return runs
 
     def _start_of(self, index: int) -> int:
@@ -128,14 +128,14 @@ class PyavReader:
         later = self._key_packets[np.searchsorted(self._key_packets, packet, side="right") :]
         return int(later[0]) - 1 if len(later) else len(self._track.packets) - 1
 
-    def _read_runs(self, runs: Sequence[_Run]) -> Generator[tuple[int, U8 | None], None, list[int]]:
+    def _read_runs(self, runs: Sequence[_PacketRange]) -> Generator[tuple[int, U8 | None], None, list[int]]:
         """The frames of these runs; returns those that did not come."""
         left: list[int] = []
         for run, frames in self._decode_runs(runs):
             left += yield from self._pick(run, frames)
         return left
 
-    def _pick(self, run: _Run, frames: Iterator[_Decoded]) -> Generator[tuple[int, U8 | None], None, list[int]]:
+    def _pick(self, run: _PacketRange, frames: Iterator[_Decoded]) -> Generator[tuple[int, U8 | None], None, list[int]]:
         pending = list(run.wanted)
         left: list[int] = []
         before: _Decoded | None = None
@@ -168,11 +168,11 @@ class PyavReader:
         orientation = read_orientation(frame)
         return pixels if orientation == 1 else turn_upright(pixels, orientation)
 
-    def _decode(self, run: _Run) -> Iterator[_Decoded]:
+    def _decode(self, run: _PacketRange) -> Iterator[_Decoded]:
         for _, frames in self._decode_runs([run]):
             yield from frames
 
-    def _decode_runs(self, runs: Sequence[_Run]) -> Iterator[tuple[_Run, Iterator[_Decoded]]]:
+    def _decode_runs(self, runs: Sequence[_PacketRange]) -> Iterator[tuple[_PacketRange, Iterator[_Decoded]]]:
         """Each run with its frames, as they come out of the decoder; the frames of one are used up before the next."""
         with open_container(self._data, self._media_type, self._deadline) as container:
             stream = next(s for s in container.streams.video if s.index == self._track.stream)
@@ -184,7 +184,7 @@ class PyavReader:
             for run in runs:
                 yield run, self._number(run, _decode_packets(context, run, packets))
 
-    def _number(self, run: _Run, frames: Iterator[VideoFrame]) -> Iterator[_Decoded]:
+    def _number(self, run: _PacketRange, frames: Iterator[VideoFrame]) -> Iterator[_Decoded]:
         """With the index of each frame; those that are not of the timeline (before the first keyframe) left out."""
         first = self._index_of.get(run.start, 0)
         for place, frame in enumerate(frames):
@@ -202,7 +202,7 @@ def _is_key(decoded: _Decoded | None) -> bool:
 
 
 def _decode_packets(
-    context: VideoCodecContext, run: _Run, packets: Iterator[tuple[int, Packet[VideoStream]]]
+    context: VideoCodecContext, run: _PacketRange, packets: Iterator[tuple[int, Packet[VideoStream]]]
 ) -> Iterator[VideoFrame]:
     """The frames of packets run.start..run.stop; what does not decode is left out."""
     import av
