@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.animation import decode_picture
@@ -11,7 +13,9 @@ from moderation.media.container import count_tracks
 from moderation.media.limits import Deadline
 from moderation.media.sniff import MediaType
 from moderation.media.video import UNSEEN_TRACK, decode_video
-from moderation.types import ErrorCode, Kind, Media
+from moderation.types import ErrorCode, Frame, Kind, Media
+
+MAX_DIFFERENCE = 4.0  # grey levels, of a picture encoded twice
 
 
 def holds_movie(data: bytes, media_type: MediaType) -> bool:
@@ -34,10 +38,20 @@ def decode_still_movie(data: bytes, media_type: MediaType, config: MediaConfig, 
             raise
         nothing_else = is_sequence and error.code in (ErrorCode.CORRUPT, ErrorCode.NO_FRAMES)
         return picture if nothing_else else replace(picture, unseen=(UNSEEN_TRACK,))
-    joined = _join(picture, movie)
     if not is_sequence:
-        return joined
+        return _join(picture, movie)
+    # The still of an image sequence is a picture of its own in the file, and as a rule the first of the sequence.
+    other = tuple(f for f in movie.frames if not any(_look_alike(f, shown) for shown in picture.frames))
+    if not other:
+        return replace(picture, unseen=movie.unseen)
+    joined = _join(picture, replace(movie, frames=other, frames_total=len(other)))
     return replace(joined, kind=picture.kind, duration_s=picture.duration_s, widest_gap_s=picture.widest_gap_s)
+
+
+def _look_alike(a: Frame, b: Frame) -> bool:
+    if a.pixels.shape != b.pixels.shape:
+        return False
+    return float(np.abs(a.pixels.astype(np.int16) - b.pixels).mean()) < MAX_DIFFERENCE
 
 
 def _read_picture(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> Media:
