@@ -130,7 +130,7 @@ def test_a_decoder_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_picture_that_needs_more_memory_than_there_may_be_is_an_error_of_its_own() -> None:
     made = DecoderPool(MediaConfig(max_pixels=300_000_000), 256 << 20)
     bomb = io.BytesIO()
-    Image.new("L", (15_000, 15_000)).save(bomb, "PNG")
+    Image.new("RGB", (15_000, 15_000)).save(bomb, "PNG")
     lost = made.decode(item_of("a.png"), [bomb.getvalue()])
     assert lost.error is ErrorCode.OUT_OF_MEMORY
     assert made.decode(item_of("a.jpg"), [encode((30, 20), 1)]).error is None
