@@ -52,11 +52,9 @@ def resume_run(
     the task leaves verdicts to show.
     Raises UsageError before any work starts, FatalError (resumable) afterwards.
     """
-    if fresh:
-        # A wrong source must not cost the tables that are there, and a wrong OUT no wait for a lease.
+    if fresh or not check_owner(run):
+        # A wrong source must not cost the tables that are there, nor leave anything where nothing is.
         open_source(run.source, run.config.source)
-    else:
-        check_owner(run)
     stop = Stop()
     with occupy(run.out, run.part, lambda: stop.request("the lease was lost", 0.0)) as lease:
         if fresh:

@@ -144,7 +144,9 @@ def test_another_policy_is_said_and_rejudged_on_demand(tmp_path: Path, config: P
     assert verdicts(nights(tmp_path)[2])["verdict"].to_pylist() == ["pass", "block", "pass"]
 
 
-def test_one_content_under_two_names_of_a_manifest_is_judged_once(tmp_path: Path, config: Path) -> None:
+def test_one_content_under_two_names_of_a_manifest_is_judged_once_where_its_author_is_trusted(
+    tmp_path: Path, config: Path
+) -> None:
     pictures = make_pictures(tmp_path / "in", 3, {1: (180, 10, 10)})
     shutil.copy(pictures / "0001.png", pictures / "copy.png")
     manifest = tmp_path / "in" / "tonight.csv"
@@ -154,7 +156,10 @@ def test_one_content_under_two_names_of_a_manifest_is_judged_once(tmp_path: Path
         manifest.write_text("uri,content_hash\n" + "".join(f"{name},{found}\n" for name, found in hashes.items()))
 
     write("0000.png", "0001.png", "copy.png")
-    first = night(tmp_path, config, source=manifest)
+    doubted = night(tmp_path / "doubted", config, source=manifest)
+    assert "3 new" in doubted.stdout
+    assert "took over" not in doubted.stdout
+    first = night(tmp_path, config, "--inherit-copies", source=manifest)
     assert first.returncode == 0, first.stderr
     assert "1 of them took over the verdict" in first.stdout
     rows = verdicts(nights(tmp_path)[0]).to_pylist()
@@ -166,7 +171,7 @@ def test_one_content_under_two_names_of_a_manifest_is_judged_once(tmp_path: Path
     # A later night takes it over from an earlier one, and needs no cluster for that.
     shutil.copy(pictures / "0001.png", pictures / "third.png")
     write("0000.png", "0001.png", "copy.png", "third.png")
-    second = night(tmp_path, config, source=manifest)
+    second = night(tmp_path, config, "--inherit-copies", source=manifest)
     assert second.returncode == 0, second.stderr
     assert names(nights(tmp_path)[1]) == ["third.png"]
     assert summary(nights(tmp_path)[1])["verdicts"]["review"] == 1
