@@ -15,6 +15,7 @@ from moderation.media.sniff import MediaType
 from moderation.media.video import UNSEEN_TRACK, decode_video
 from moderation.types import ErrorCode, Frame, Kind, Media
 
+_NOTHING = frozenset({ErrorCode.CORRUPT, ErrorCode.NO_FRAMES})
 MAX_DIFFERENCE = 4.0  # grey levels, of a picture encoded twice
 
 
@@ -36,11 +37,15 @@ def decode_still_movie(data: bytes, media_type: MediaType, config: MediaConfig, 
     except ItemError as error:
         if error.code is ErrorCode.TIMEOUT or not picture.frames:
             raise
-        nothing_else = is_sequence and error.code in (ErrorCode.CORRUPT, ErrorCode.NO_FRAMES)
+        nothing_else = is_sequence and error.code in _NOTHING
         return picture if nothing_else else replace(picture, unseen=(UNSEEN_TRACK,))
     if not is_sequence:
         return _join(picture, movie)
-    # The still of an image sequence is a picture of its own in the file, and as a rule the first of the sequence.
+    return _join_sequence(picture, movie)
+
+
+def _join_sequence(picture: Media, movie: Media) -> Media:
+    """The sequence, and the still beside it, where that is not one of the sequence, as it should be."""
     other = tuple(f for f in movie.frames if not any(_look_alike(f, shown) for shown in picture.frames))
     if not other:
         return replace(picture, unseen=movie.unseen)

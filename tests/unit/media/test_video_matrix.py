@@ -265,6 +265,19 @@ def test_a_still_brand_over_a_movie_shows_the_movie(brand: bytes, tmp_path: Path
     assert media.error is ErrorCode.CORRUPT  # there is no picture in it, though it says so
 
 
+@pytest.mark.parametrize("major", [b"avis", b"avif"])
+def test_an_image_sequence_comes_once(major: bytes) -> None:
+    film = io.BytesIO()
+    first, *others = [Image.new("RGB", (64, 64), colour) for colour in ("black", "gray", "white")]
+    first.save(film, "AVIF", save_all=True, append_images=others, duration=1000)
+    data = film.getvalue()
+    media = decode_object(True, data[:8] + major + data[12:], MediaConfig(max_gap_s=GAP_S), start_deadline(30))
+    assert media.error is None and media.unseen == ()
+    assert {round(float(f.pixels.mean()), -1) for f in media.frames} == {0, 130, 260}
+    if major == b"avis":
+        assert (media.kind, media.frames_total) == (Kind.ANIMATION, 3)
+
+
 @needs_ffmpeg
 def test_an_edit_list_that_begins_between_two_keyframes(tmp_path: Path) -> None:
     draw(tmp_path / "b.mp4", B_FRAMES)
