@@ -30,7 +30,8 @@ from .verify import verify
 from .weights import weights_pull
 
 EXIT_CODES = """Exit codes: 0 done. 2 wrong usage or configuration, nothing was started. 3 done, but more items than
-runtime.max_error_rate are errors. 4 stopped by a fatal error: the same command resumes."""
+runtime.max_error_rate are errors, or nothing in SOURCE is a picture or a video. 4 stopped by a fatal error: the same
+command resumes."""
 
 app = typer.Typer(
     help="Batch moderation of images and videos in object storage.",

@@ -25,7 +25,7 @@ from .options import (
     WorkersOption,
     load_settings,
 )
-from .printing import counts_text, exit_on_too_many_errors, print_json
+from .printing import counts_text, exit_on_no_media, exit_on_too_many_errors, print_json
 
 if TYPE_CHECKING:
     from moderation.runtime.backfill import Preview
@@ -77,6 +77,7 @@ def backfill(
     else:
         _print_summary(outcome.summary, nothing_left=outcome.nothing_left, partial=outcome.partial)
     exit_on_too_many_errors(outcome)
+    exit_on_no_media(outcome.summary, partial=outcome.partial)
 
 
 def _print_plan(plan: Preview) -> None:

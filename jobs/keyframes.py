@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .options import ConfigOption, LimitOption, MaxHoursOption, MaxItemsOption, SetOption, WorkersOption, load_settings
-from .printing import counts_text, exit_on_too_many_errors, print_json
+from .printing import counts_text, exit_on_no_media, exit_on_too_many_errors, print_json
 
 
 def keyframes(
@@ -34,6 +34,7 @@ def keyframes(
     else:
         _print_summary(outcome.summary, partial=outcome.partial)
     exit_on_too_many_errors(outcome)
+    exit_on_no_media(outcome.summary, partial=outcome.partial)
 
 
 def _print_summary(summary: Mapping[str, Any], *, partial: bool) -> None:

@@ -11,7 +11,7 @@ from moderation.storage.claims import MAX_LEASE_S
 from moderation.storage.lease import LEASE_S, MIN_LEASE_S
 
 from .options import ConfigOption, MaxHoursOption, MaxItemsOption, PolicyOption, SetOption, WorkersOption, load_settings
-from .printing import plain_console, print_error, print_json
+from .printing import exit_on_no_media, plain_console, print_error, print_json
 
 
 def nightly(
@@ -69,6 +69,11 @@ def nightly(
     if any(outcome.too_many_errors for outcome in outcomes):
         print_error("more items than runtime.max_error_rate are errors")
         raise typer.Exit(3)
+    for outcome in outcomes:
+        counts = outcome.summary["nightly"]
+        # A night on which only a README is new is a night like others; one on which nothing else was there is not.
+        if counts.get("looked_at") and counts.get("looked_at") == counts.get("new"):
+            exit_on_no_media(outcome.summary, partial=outcome.partial)
 
 
 # What became of the objects that were looked at; `new` is told even when there are none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import typer
 from rich.console import Console
@@ -51,6 +51,17 @@ def exit_on_too_many_errors(outcome: EndedRun) -> None:
         print_error(
             f"{outcome.error_rate:.1%} of the items are errors, more than runtime.max_error_rate"
             f" ({outcome.max_error_rate:.1%})"
+        )
+        raise typer.Exit(3)
+
+
+def exit_on_no_media(summary: Mapping[str, Any], *, partial: bool = False) -> None:
+    """Exit code 3, and why, when nothing that was looked at is a picture or a video: most likely a wrong SOURCE."""
+    items = summary.get("items", 0)
+    if items and not partial and summary.get("errors", {}).get("not_media", 0) == items:
+        print_error(
+            f"none of the {items:,} items of {summary.get('source', 'SOURCE')} is a picture or a video: is that the"
+            " right SOURCE? --set source.type=manifest, webdataset or parquet says how to read lists, tars or tables"
         )
         raise typer.Exit(3)
 

@@ -89,6 +89,13 @@ class MediaObject:
     column: str | None = None
     frame: int | None = None  # of pre-cut keyframes: index in the video
     time_s: float | None = None
+    content_type: str | None = None  # what the store said with the bytes; not part of a plan
+
+
+class TypedBytes(bytes):
+    """Encoded bytes with the type that the store gave them."""
+
+    content_type: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,15 +24,27 @@ class SourceConfig(ConfigSection):
     """Where items come from and what they may read."""
 
     type: Literal["auto", "prefix", "manifest", "webdataset", "parquet"] = Field(
-        default="auto", description="auto: by the name of SOURCE (.csv .jsonl .parquet .tar, else a prefix or glob)"
+        default="auto",
+        description="auto: by the name of SOURCE (.csv .tsv .jsonl .json .txt .list, also .gz; "
+        ".parquet .arrow .tar; a folder of nothing but tars or tables as what they are), else a prefix or glob",
     )
     keyframes: bool = Field(default=False, description="tar: the pictures of one folder are one item's keyframes")
     bytes_column: str | None = Field(default=None, description="parquet/arrow: the column that holds encoded bytes")
     allow: tuple[str, ...] = Field(
         default=(),
-        description="prefixes that a manifest's URIs may name; empty: the manifest's own folder or bucket only",
+        description="prefixes that a manifest's URIs may name (empty: the manifest's own folder or bucket only); "
+        "links of a local folder may lead there, too",
     )
-    max_manifest_rows: int = Field(default=50_000_000, ge=1, description="refuse larger manifests")
+    max_manifest_rows: int = Field(default=50_000_000, ge=1, description="refuse larger manifests and tables")
+    max_manifest_bytes: int = Field(
+        default=16 * 1024 * MIB, ge=MIB, description="refuse a manifest whose cells are more than this, unpacked"
+    )
+    max_grouped_bytes: int = Field(
+        default=2 * 1024 * MIB,
+        ge=MIB,
+        description="of a manifest with `group`, `frame` or `time_s`, whose rows are held in memory until they are "
+        "brought together",
+    )
 
 
 class ShardConfig(ConfigSection):
@@ -74,6 +86,11 @@ class MediaConfig(ConfigSection):
     fps: float = Field(default=1.0, gt=0, le=120, description="frames a second for uniform and hybrid")
     max_gap_s: float = Field(default=5.0, gt=0, description="widest gap between scored frames, frame_budget permitting")
     decode_timeout_s: float = Field(default=60.0, gt=0, description="for one item; then it is `timeout`")
+    unknown: Literal["review", "skip"] = Field(
+        default="review",
+        description="bytes that are neither known as media nor surely something else (a text, a program): "
+        "review: `unsupported_type`; skip: `not_media`, no verdict",
+    )
     canvas_px: int = Field(default=448, ge=224, le=4096, description="short side that larger frames are scaled to")
     tiles: Literal["off", "grid", "auto"] = Field(
         default="off",

@@ -19,6 +19,7 @@ from moderation.media.pixels import describe
 from moderation.media.sniff import HEAD_BYTES, MediaType, names_media, sniff
 from moderation.media.still_movie import decode_still_movie, holds_movie
 from moderation.media.tiles import add_tiles, detailed
+from moderation.media.unknown import Looks, look_at
 from moderation.media.video import decode_video
 from moderation.types import ErrorCode, Kind, Media, MediaObject
 
@@ -28,8 +29,14 @@ _IN_STRIPS = frozenset({MediaType.JPEG, MediaType.BMP})  # read piece by piece: 
 
 
 def claims_media(source: MediaObject) -> bool:
-    """Whether its name says picture or video, or it is a nameless cell of the column of pictures."""
-    return names_media(source.name) or (source.column is not None and not source.name)
+    """Whether its name or the store says picture or video, or it is a nameless cell of the column of pictures.
+
+    `._photo.jpg` does not: so macOS names what it keeps of a file beside it.
+    """
+    if source.content_type is not None and source.content_type.lower().startswith(("image/", "video/")):
+        return True
+    is_named = names_media(source.name) and not source.name.rpartition("/")[2].startswith("._")
+    return is_named or (source.column is not None and not source.name)
 
 
 def decode_object(claimed: bool, payload: Payload, config: MediaConfig, deadline: Deadline) -> Media:
@@ -60,6 +67,20 @@ def _kind_of(media_type: MediaType | None) -> Kind:
     return Kind.VIDEO if media_type.is_video else Kind.IMAGE
 
 
+def _name_unknown(claimed: bool, data: bytes, config: MediaConfig) -> ItemError:
+    """What to call bytes of no known type: skipped is only what is surely no picture and no video."""
+    if claimed:
+        return ItemError(ErrorCode.UNSUPPORTED_TYPE, "said to be a picture or a video, but its content is neither")
+    looks = look_at(data)
+    if looks is Looks.OTHER:
+        return ItemError(ErrorCode.NOT_MEDIA, "neither by content nor by name")
+    if looks is Looks.MEDIA:
+        return ItemError(ErrorCode.UNSUPPORTED_TYPE, "a picture, a video or a document that nothing here decodes")
+    if config.unknown == "skip":
+        return ItemError(ErrorCode.NOT_MEDIA, "of no known type, and media.unknown is skip")
+    return ItemError(ErrorCode.UNSUPPORTED_TYPE, "of no known type, and not surely something else")
+
+
 def _decode_bytes(
     claimed: bool, data: bytes, media_type: MediaType | None, config: MediaConfig, deadline: Deadline
 ) -> Media:
@@ -68,9 +89,7 @@ def _decode_bytes(
     if len(data) > config.max_bytes:
         raise ItemError(ErrorCode.TOO_LARGE, f"{len(data)} bytes are more than {config.max_bytes}")
     if media_type is None:
-        if claimed:
-            raise ItemError(ErrorCode.UNSUPPORTED_TYPE, "said to be a picture or a video, but its content is neither")
-        raise ItemError(ErrorCode.NOT_MEDIA, "neither by content nor by name")
+        raise _name_unknown(claimed, data, config)
     deadline.check()
     pieces = [] if media_type.is_video else find_behind(data, media_type)
     # libjpeg would read on into the next one, where the first one's end mark is missing.

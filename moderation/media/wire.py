@@ -161,7 +161,11 @@ def _describe_item(item: Item) -> dict[str, Any]:
         "error": item.error,
         "error_detail": item.error_detail,
         "attributes": dict(item.attributes),  # keyframes say there how they were cut
-        "objects": [{"name": o.name, "frame": o.frame, "time_s": o.time_s} for o in item.objects],
+        # Whether it is a cell of a table, and what the store said, are claims to be media, as a name is.
+        "objects": [
+            {"name": o.name, "frame": o.frame, "time_s": o.time_s, "column": o.column, "content_type": o.content_type}
+            for o in item.objects
+        ],
     }
 
 

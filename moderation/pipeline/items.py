@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 from moderation.concurrency import map_ahead
@@ -25,6 +26,7 @@ from moderation.types import (
     Item,
     Kind,
     Media,
+    TypedBytes,
 )
 
 
@@ -102,12 +104,24 @@ def _decode(
         wrong = f"{len(payloads)} payloads for {len(item.objects)} objects"
         payloads = [ItemError(ErrorCode.FETCH_FAILED, wrong) for _ in item.objects]
     read = [payload for payload in payloads if isinstance(payload, bytes)]
+    item = _with_types(item, payloads)
     return Decoded(
         item=item,
         media=decode(item, payloads) if read else _unread(item, payloads),
         size_bytes=sum(map(len, read)) if read else (item.size_bytes or None),
         content_hash=_content_hash(read) if read and len(read) == len(payloads) else None,
     )
+
+
+def _with_types(item: Item, payloads: Sequence[bytes | ItemError]) -> Item:
+    """The item with what the store said of the type of its objects: a claim, as a name is."""
+    if not any(isinstance(payload, TypedBytes) for payload in payloads):
+        return item
+    objects = (
+        replace(source, content_type=payload.content_type) if isinstance(payload, TypedBytes) else source
+        for source, payload in zip(item.objects, payloads, strict=True)
+    )
+    return replace(item, objects=tuple(objects))
 
 
 def _unread(item: Item, payloads: Sequence[bytes | ItemError]) -> Media:

@@ -31,7 +31,8 @@ ADVICE: Mapping[ErrorCode, Advice] = {
         "Often an upload that broke off: fetch it again from its origin.",
     ),
     ErrorCode.UNSUPPORTED_TYPE: Advice(
-        "The name says picture or video, the content is neither, or nothing installed decodes it.",
+        "The name says picture or video and the content is neither, nothing installed decodes it, or it is of no type "
+        "that is known: what some viewer may show is not skipped.",
         "`moderation doctor` lists the decoders; a HEIC needs: pip install 'moderation[heic]'.",
     ),
     ErrorCode.CORRUPT: Advice(
@@ -52,7 +53,7 @@ ADVICE: Mapping[ErrorCode, Advice] = {
         "Run the job again with a new OUT over these items; the next night judges them by itself.",
     ),
     ErrorCode.FORBIDDEN: Advice(
-        "Storage refused to read it, or it lies outside of source.allow.",
+        "Storage refused to read it, or it lies outside of source.allow: a row of a manifest, or a link in a folder.",
         "Give the job's credentials read access, or add the prefix to source.allow if you trust the manifest.",
     ),
     ErrorCode.FETCH_FAILED: Advice(
@@ -70,7 +71,7 @@ ADVICE: Mapping[ErrorCode, Advice] = {
         "A detector raised on it.", "The detail names the exception; run it alone with --set stack.only=[DETECTOR]."
     ),
     ErrorCode.NOT_MEDIA: Advice(
-        "Media neither by content nor by name (a README, a JSON): skipped, no verdict.",
+        "Surely no media (a README, a JSON, a program): skipped, no verdict.",
         "Nothing; it counts as no error.",
     ),
 }

@@ -51,7 +51,7 @@ def finish_run(
         receipts,
         {
             "run_id": run.facts.run_id,
-            "source": run.source,
+            "source": storage.mask_signatures(run.source),
             "out": run.out,
             "stack_fingerprint": run.facts.stack_fingerprint,
             "policy_hash": run.facts.policy_hash,

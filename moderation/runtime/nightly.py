@@ -10,13 +10,13 @@ from typing import Any
 
 from moderation import storage
 from moderation.config.model import Config
-from moderation.errors import UsageError
 from moderation.ledger.copies import Target, write_copies
 from moderation.ledger.difference import Choice, difference
 from moderation.ledger.entry import FinishedNight, judged_rows, marked_rows
 from moderation.ledger.index import Provenance, load_index
 from moderation.ledger.listing import NightListing, Spool, read_listing, read_marks
 from moderation.ledger.store import append, compact, open_log, should_compact
+from moderation.planning.apart import check_apart
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import decode_shards, plan_shards, read_shard_sizes
 from moderation.results.finish import finish_run
@@ -75,7 +75,7 @@ def nightly(
     choice = _decided(choice or Choice(), storage.canonical(source), config)
     ledger, out = storage.canonical(ledger).rstrip("/"), storage.canonical(out).rstrip("/")
     base = prepare_run(source, out, config)
-    _check_apart(base.source, ledger, out)
+    check_apart(base.source, ledger, "--ledger")
     limits = _Limits(ends_s=None if max_hours is None else time.monotonic() + max_hours * 3600, max_items=max_items)
     stop = Stop()
     with hold_lease(ledger, lease_s, lambda: stop.request("the lease was lost", 0.0)) as lease:
@@ -121,13 +121,6 @@ def _decided(choice: Choice, source: str, config: Config) -> Choice:
     except OSError:
         claimed = True  # not there, or not to be read: who opens it says so
     return replace(choice, judge_copies=claimed)
-
-
-def _check_apart(source: str, ledger: str, out: str) -> None:
-    """Own output is never listed as something to judge."""
-    for name, folder in (("--ledger", ledger), ("--out", out)):
-        if f"{folder}/".startswith(f"{source.rstrip('/')}/"):
-            raise UsageError(f"{name} {folder} lies below SOURCE {source}: every night would judge its own tables")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from moderation import storage
 from moderation.config.model import Config
+from moderation.planning.apart import check_apart
 from moderation.planning.slices import Slice, slice_home
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy, policy_hash
@@ -21,11 +22,12 @@ def prepare_run(source: str, out: str, config: Config, limit: int | None = None,
     Raises UsageError.
     """
     source, out = storage.canonical(source), storage.canonical(out).rstrip("/")
+    check_apart(source, out)
     stack = build_stack(config)
     policy = load_policy_of(config)
     bind_policy(policy, stack)
     identity = {
-        "source": source,
+        "source": storage.mask_signatures(source),
         "limit": limit,
         "source_config": config.source.model_dump(mode="json"),
         "shards": config.shards.model_dump(mode="json"),

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import chain
 
+from moderation import storage
 from moderation.config.model import SourceConfig
 from moderation.errors import UsageError
-from moderation.sources import columnar, rows, table, webdataset
+from moderation.sources import table
+from moderation.sources.cells import read_cells
+from moderation.sources.kinds import kind_by_content, kind_by_name
 from moderation.sources.manifest import manifest_items
 from moderation.sources.prefix import prefix_items
-from moderation.sources.table import read_cells, table_items
+from moderation.sources.table import table_items
 from moderation.sources.webdataset import webdataset_items
 from moderation.types import Item
 
@@ -43,33 +46,42 @@ def open_source(source: str, config: SourceConfig) -> Iterator[Item]:
         items = _READERS[kind](source, config)
         first = next(items, None)
     except FileNotFoundError as error:
-        raise UsageError(f"{source}: there is nothing there") from error
+        raise UsageError(f"{_shown(source)}: there is nothing there") from error
     except PermissionError as error:
-        raise UsageError(f"{source}: may not be read: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{_shown(source)}: may not be read: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError) as error:
+        # A name that is too long, a loop of links, a disk that fails: what the system says of the source itself.
+        raise UsageError(f"{_shown(source)}: can't be read: {' '.join(str(error).split())}") from error
     if first is None:
-        raise UsageError(f"{source}: empty: {_EMPTY[kind]}")
+        raise UsageError(f"{_shown(source)}: empty: {_EMPTY[kind]}")
     return chain((first,), items)
+
+
+def _shown(source: str) -> str:
+    return storage.mask_signatures(source)
 
 
 def source_type(source: str, config: SourceConfig) -> str:
     """`prefix`, `manifest`, `webdataset` or `parquet`: as configured, else by the name of the source.
 
-    A Parquet or Arrow file with a text column `uri` is a manifest, one with a column of bytes a table of bytes.
-    Raises UsageError when it is both or neither.
+    A Parquet or Arrow file with a text column `uri` is a manifest, one with a column of bytes a table of bytes. A
+    folder of nothing but tars or tables is read as those. Raises UsageError when it is both or neither.
     """
     if config.type != "auto":
         return config.type
-    name = source.rstrip("/").lower()
-    if name.endswith(columnar.SUFFIXES):
-        first = table.first_file(source)
-        has_uri, has_bytes = table.has_uri_and_bytes(first)
-        if has_uri and has_bytes:
-            raise UsageError(
-                f"{first}: has both a column `uri` and a column of bytes: say which by source.type=manifest or parquet"
-            )
-        if not has_uri and not has_bytes:
-            raise UsageError(f"{first}: has neither a column `uri` (a manifest) nor a column of bytes")
-        return "manifest" if has_uri else "parquet"
-    if name.endswith(rows.SUFFIXES):
-        return "manifest"
-    return "webdataset" if name.endswith(webdataset.SUFFIXES) else "prefix"
+    kind = kind_by_name(source)
+    if kind == "prefix":
+        kind = kind_by_content(source, config)
+    return _table_kind(source, config) if kind == "table" else kind
+
+
+def _table_kind(source: str, config: SourceConfig) -> str:
+    first = table.first_file(source, config)
+    has_uri, has_bytes = table.has_uri_and_bytes(first)
+    if has_uri and has_bytes:
+        raise UsageError(
+            f"{first}: has both a column `uri` and a column of bytes: say which by source.type=manifest or parquet"
+        )
+    if not has_uri and not has_bytes:
+        raise UsageError(f"{first}: has neither a column `uri` (a manifest) nor a column of bytes")
+    return "manifest" if has_uri else "parquet"

@@ -56,7 +56,7 @@ def resolver(manifest: str, allow: Sequence[str]) -> Callable[[str], str]:
 def _absolute(written: str, base: str) -> str:
     """The URI with its scheme in one spelling; raises ItemError for what could mean another object than it says."""
     uri = _spell(written) if "://" in written or written.startswith("/") else f"{base}/{written}"
-    scheme = _scheme(uri)
+    scheme = "file" if uri.startswith("/") else _scheme(uri)
     if scheme in _LOCAL:
         if not uri.startswith("/"):
             raise ItemError(ErrorCode.FORBIDDEN, "a file URI with a host or a relative path")
@@ -77,10 +77,21 @@ def _spell(uri: str) -> str:
     scheme, _, rest = uri.partition("://")
     scheme = scheme.lower()
     if scheme in _LOCAL:
-        return rest
+        return _decode(uri)
     if scheme == "memory":
         rest = rest.lstrip("/")
     return f"{'s3' if scheme == 's3a' else scheme}://{rest}"
+
+
+def _decode(uri: str) -> str:
+    """The path of a file URI. Decoded before anything is compared: `%2e%2e` is a step up for whoever opens it."""
+    try:
+        path = storage.local_path(uri)
+    except UnicodeDecodeError as error:
+        raise ItemError(ErrorCode.NOT_FOUND, "a file URI whose name is not valid UTF-8") from error
+    if "\0" in path:
+        raise ItemError(ErrorCode.FORBIDDEN, "a file URI that holds a zero byte")
+    return path
 
 
 def _scheme(uri: str) -> str:

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from moderation import storage
 from moderation.errors import UsageError
-from moderation.sources.items import attribute_text, clean_text, one_sentence
+from moderation.sources.items import one_sentence, shorten
+from moderation.sources.leaves import LIST, bytes_leaves, top_of
+from moderation.sources.row_groups import plan_reading
 
 SUFFIXES = (".parquet", ".pq", ".arrow", ".feather")
 BATCH_ROWS = 8192
+# What a reader of foreign tables catches; `raise_unless_corrupt` tells damage from storage.
+DAMAGE = (pa.ArrowException, OSError, MemoryError)
 # Without it a column chunk (up to a whole row group of pictures) would be read into memory at once.
 BUFFER_BYTES = 4 * 1024 * 1024
 
@@ -55,18 +58,29 @@ def open_columnar(uri: str, *, etag: str | None = None) -> Iterator[Columnar]:
                 raise UsageError(f"{uri}: an Arrow stream has no index of its batches; write it as an Arrow file")
             else:
                 raise UsageError(f"{uri}: neither a Parquet nor an Arrow file")
-        except (pa.ArrowException, OSError) as error:
+            _refuse_twins(uri, list(opened.schema))
+        except DAMAGE as error:
             raise_unless_corrupt(error)
             raise UsageError(f"{uri}: not readable: {one_sentence(error)}") from error
         yield opened
 
 
+def _refuse_twins(uri: str, fields: list[pa.Field]) -> None:
+    names = [field.name for field in fields]
+    twins = sorted({name for name in names if names.count(name) > 1})
+    if twins:
+        raise UsageError(f"{uri}: has the column `{shorten(twins[0])}` more than once: rename one of them")
+    for field in fields:
+        if pa.types.is_struct(field.type):
+            _refuse_twins(uri, list(field.type))
+
+
 def raise_unless_corrupt(error: BaseException) -> None:
-    """Re-raise what storage said; return for what the content is to blame for.
+    """Re-raise what storage said; return for what the content is to blame for: damage, or more than memory holds.
 
     Arrow raises a bare OSError without errno for damaged pages; storage raises subclasses of it.
     """
-    if isinstance(error, pa.ArrowException) and not isinstance(error, OSError):
+    if isinstance(error, MemoryError) or (isinstance(error, pa.ArrowException) and not isinstance(error, OSError)):
         return
     if type(error) is OSError and error.errno is None:
         return
@@ -83,17 +97,50 @@ def group_rows(table: Columnar, group: int) -> int:
 def read_batches(
     table: Columnar, group: int, columns: Sequence[str], max_rows: int = BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
-    """The columns of a row group in batches of at most `max_rows` rows."""
+    """The columns (names of leaves) of a row group, in batches of at most `max_rows` rows and about BATCH_BYTES."""
     if table.parquet is not None:
-        yield from table.parquet.iter_batches(batch_size=max_rows, row_groups=[group], columns=list(columns))
+        paths = sorted({path for column in columns for path in parquet_paths(table, column)})
+        yield from _parquet_batches(table, table.parquet, group, paths, max_rows)
         return
     batch = _ipc_batch(table, group, columns)
     for start in range(0, batch.num_rows, max_rows):
         yield batch.slice(start, max_rows)
 
 
+def read_list_batches(table: Columnar, group: int, lists: str, without: str, max_rows: int) -> Iterator[pa.RecordBatch]:
+    """A column of lists, to see how long they are: without this child of their structs, if they have another."""
+    if table.parquet is None:
+        yield from read_batches(table, group, [lists], max_rows)
+        return
+    paths = parquet_paths(table, lists)
+    others = [path for path in paths if without and not path.endswith(f".{without}")]
+    yield from _parquet_batches(table, table.parquet, group, others[:1] or paths, max_rows)
+
+
+def _parquet_batches(
+    table: Columnar, parquet: pq.ParquetFile, group: int, paths: list[str], max_rows: int
+) -> Iterator[pa.RecordBatch]:
+    reading = plan_reading(parquet.metadata, group, paths, table.file, max_rows)
+    reader = parquet
+    if reading.as_dictionary:
+        reader = pq.ParquetFile(
+            table.file, metadata=parquet.metadata, buffer_size=BUFFER_BYTES, read_dictionary=reading.as_dictionary
+        )
+    yield from reader.iter_batches(batch_size=reading.rows, row_groups=[group], columns=paths)
+
+
+def parquet_paths(table: Columnar, leaf: str) -> list[str]:
+    """The stored columns of a leaf, as Parquet names them: `images[].bytes` is `images.list.element.bytes`."""
+    assert table.parquet is not None
+    name = leaf.partition(LIST)[0]
+    top = top_of(table.schema, name)
+    stored = [table.parquet.schema.column(i).path for i in range(len(table.parquet.schema))]
+    inside = name if name != top else top
+    return [path for path in stored if path == inside or path.startswith(f"{inside}.")]
+
+
 def _ipc_batch(table: Columnar, group: int, columns: Sequence[str]) -> pa.RecordBatch:
-    tops = sorted({table.schema.get_field_index(name.partition(".")[0]) for name in columns})
+    tops = sorted({table.schema.get_field_index(top_of(table.schema, name.partition(LIST)[0])) for name in columns})
     table.file.seek(0)
     reader = pa.ipc.open_file(table.file, options=pa.ipc.IpcReadOptions(included_fields=tops))
     return reader.get_batch(group)
@@ -102,57 +149,3 @@ def _ipc_batch(table: Columnar, group: int, columns: Sequence[str]) -> pa.Record
 def _narrowest(schema: pa.Schema) -> list[str]:
     plain = [f.name for f in schema if not bytes_leaves(f)]
     return [plain[0] if plain else schema[0].name]
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds text, also when dictionary-encoded."""
-    if pa.types.is_dictionary(kind):
-        return is_text(kind.value_type)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def is_binary(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds bytes."""
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def bytes_leaves(field: pa.Field) -> list[str]:
-    """The bytes columns in a field: itself, or the children of a struct (`image.bytes`, as Hugging Face writes it)."""
-    if is_binary(field.type):
-        return [field.name]
-    if pa.types.is_struct(field.type):
-        return [f"{field.name}.{child.name}" for child in field.type if is_binary(child.type)]
-    return []
-
-
-def attribute_leaves(schema: pa.Schema, without: Sequence[str] = ()) -> list[str]:
-    """The columns that become attributes: all but bytes; a struct counts as its children."""
-    leaves: list[str] = []
-    for field in schema:
-        if pa.types.is_struct(field.type):
-            leaves += [f"{field.name}.{c.name}" for c in field.type if not is_binary(c.type)]
-        elif not is_binary(field.type):
-            leaves.append(field.name)
-    return [name for name in leaves if name not in without]
-
-
-def leaf_column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """A column of a batch by its name, or a struct's child by `struct.child`."""
-    if name in batch.schema.names:
-        return batch.column(name)
-    top, _, child = name.partition(".")
-    return pc.struct_field(batch.column(top), child)
-
-
-def text_values(column: pa.Array) -> list[str | None]:
-    """A column as attributes: text as it is, numbers and times as Arrow prints them, nested values as JSON."""
-    if pa.types.is_nested(column.type):
-        return [attribute_text(value) for value in column.to_pylist()]
-    try:
-        texts = column.cast(pa.string()).to_pylist()
-    except UnicodeDecodeError:  # a text column of a foreign writer that is not UTF-8
-        raw = column.cast(pa.binary()).to_pylist()
-        return [None if t is None else t.decode("utf-8", "backslashreplace") for t in raw]
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        texts = column.to_pylist()
-    return [None if t is None else clean_text(str(t)) for t in texts]

@@ -6,6 +6,7 @@ may be hours apart, and a verdict must not be kept under another content's etag.
 
 from __future__ import annotations
 
+import errno
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +15,10 @@ from hashlib import sha256
 from moderation import storage
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError, UsageError
-from moderation.sources.table import read_cells
+from moderation.sources.cells import Cell, no_bytes, read_pictures, split_column
 from moderation.types import ErrorCode, Item, MediaObject
 
-_Group = tuple[str, int, str, str | None]  # uri, row group, column, etag
+_Group = tuple[str, int, str, str | None]  # uri, row group, leaf, etag
 _CAUGHT = (ItemError, storage.StorageError, storage.ChangedError, UsageError, OSError, ValueError)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # As an S3 Inventory has it: an MD5, with the number of its parts where it was uploaded in several.
@@ -29,9 +30,9 @@ class Fetcher:
 
     def __init__(self, items: Sequence[Item], config: MediaConfig) -> None:
         self._max_bytes = config.max_bytes
-        self._rows = _rows_by_group(items)
-        self._readers: dict[_Group, Iterator[tuple[int, bytes | ItemError]]] = {}
-        self._waiting: dict[_Group, dict[int, bytes | ItemError]] = {group: {} for group in self._rows}
+        self._cells_left = _cells_by_group(items)
+        self._readers: dict[_Group, Iterator[tuple[Cell, bytes | ItemError]]] = {}
+        self._waiting: dict[_Group, dict[Cell, bytes | ItemError]] = {group: {} for group in self._cells_left}
         self._lock = threading.Lock()
 
     def __call__(self, item: Item) -> list[bytes | ItemError]:
@@ -60,35 +61,35 @@ class Fetcher:
             raise ItemError(ErrorCode.TOO_LARGE, f"{source.size_bytes} bytes, media.max_bytes is {self._max_bytes}")
         if source.offset is not None:
             return storage.read_bytes(source.uri, offset=source.offset, length=source.size_bytes, etag=etag)
-        if source.size_bytes is not None:
-            return storage.read_bytes(source.uri, etag=etag)
-        # Size unknown (a manifest row): one byte past the limit tells, without asking for the size first.
-        return storage.read_bytes(source.uri, offset=0, length=self._max_bytes + 1, etag=etag)
+        # One byte past the limit tells; the size may be unknown (a manifest row), or another by now.
+        return storage.read_typed(source.uri, self._max_bytes + 1, etag=etag)
 
     def _cell(self, source: MediaObject) -> bytes | ItemError:
-        assert source.row_group is not None and source.row is not None and source.column is not None
-        group = (source.uri, source.row_group, source.column, source.etag)
+        group, cell = _locate(source)
         with self._lock:
             waiting = self._waiting[group]
             # Items come nearly in order; what a neighbour's turn read on the way waits here.
-            while source.row not in waiting:
+            while cell not in waiting:
                 try:
-                    row, payload = next(self._cells(group))
-                    self._rows[group].discard(row)
-                    waiting[row] = payload
+                    read, payload = next(self._pictures(group))
+                    self._cells_left[group].discard(read)
+                    waiting[read] = payload
                 except storage.CredentialsError:
                     raise
                 except StopIteration:
                     raise ItemError(ErrorCode.NOT_FOUND, f"row {source.row} was handed out before") from None
                 except _CAUGHT as error:
                     # The reader has ended with this: it is the answer of all rows that were still to come.
-                    waiting.update(dict.fromkeys(self._rows[group], _as_item_error(error)))
-            return waiting.pop(source.row)
+                    waiting.update(dict.fromkeys(self._cells_left[group], _as_item_error(error)))
+            payload = waiting.pop(cell)
+        if isinstance(payload, ItemError) and payload.code is ErrorCode.EMPTY:
+            return ItemError(ErrorCode.EMPTY, no_bytes(source.name))
+        return payload
 
-    def _cells(self, group: _Group) -> Iterator[tuple[int, bytes | ItemError]]:
+    def _pictures(self, group: _Group) -> Iterator[tuple[Cell, bytes | ItemError]]:
         if group not in self._readers:
-            uri, row_group, column, etag = group
-            self._readers[group] = read_cells(uri, row_group, column, frozenset(self._rows[group]), etag=etag)
+            uri, row_group, leaf, etag = group
+            self._readers[group] = read_pictures(uri, row_group, leaf, frozenset(self._cells_left[group]), etag=etag)
         return self._readers[group]
 
     def _limited(self, payload: bytes | ItemError) -> bytes | ItemError:
@@ -97,14 +98,21 @@ class Fetcher:
         return payload
 
 
-def _rows_by_group(items: Sequence[Item]) -> dict[_Group, set[int]]:
-    """The rows that a shard wants of each row group, which is read once, from its first row to the last wanted."""
-    rows: dict[_Group, set[int]] = {}
+def _locate(source: MediaObject) -> tuple[_Group, Cell]:
+    assert source.row_group is not None and source.row is not None and source.column is not None
+    leaf, nth = split_column(source.column)
+    return (source.uri, source.row_group, leaf, source.etag), (source.row, nth)
+
+
+def _cells_by_group(items: Sequence[Item]) -> dict[_Group, set[Cell]]:
+    """The cells that a shard wants of each row group, which is read once, from its first row to the last wanted."""
+    cells: dict[_Group, set[Cell]] = {}
     for item in items:
         for source in item.objects if item.error is None else ():
             if source.column is not None and source.row_group is not None and source.row is not None:
-                rows.setdefault((source.uri, source.row_group, source.column, source.etag), set()).add(source.row)
-    return rows
+                group, cell = _locate(source)
+                cells.setdefault(group, set()).add(cell)
+    return cells
 
 
 def _told_etag(source: MediaObject, told: Mapping[str, str]) -> str | None:
@@ -126,10 +134,15 @@ def _checked(payload: bytes | ItemError, told_sha256: str | None) -> bytes | Ite
 def _as_item_error(error: Exception) -> ItemError:
     if isinstance(error, ItemError):
         return error
+    detail = storage.mask_signatures(str(error))
+    if isinstance(error, storage.NotRegularError):
+        return ItemError(ErrorCode.UNSUPPORTED_TYPE, detail)
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError | storage.BucketError):
-        return ItemError(ErrorCode.NOT_FOUND, str(error))
+        return ItemError(ErrorCode.NOT_FOUND, detail)
     if isinstance(error, PermissionError):
-        return ItemError(ErrorCode.FORBIDDEN, str(error))
+        return ItemError(ErrorCode.FORBIDDEN, detail)
     if isinstance(error, storage.ChangedError):
-        return ItemError(ErrorCode.CHANGED, str(error))
-    return ItemError(ErrorCode.FETCH_FAILED, str(error))
+        return ItemError(ErrorCode.CHANGED, detail)
+    if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+        return ItemError(ErrorCode.NOT_FOUND, detail)
+    return ItemError(ErrorCode.FETCH_FAILED, detail)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from moderation import storage
-from moderation.storage import ObjectInfo
+from moderation.storage import mask_signatures
 from moderation.types import ErrorCode, Item
 
 # More pictures in one item than this are an error row: an item can't be split, so it would sink its worker.
 MAX_OBJECTS = 100_000
 _MAX_SHOWN = 1000  # characters of a stranger's text that an error row repeats
+# An attribute is cut behind so many characters, and marked as cut; of an item that has more in all, the last are left
+# out, and `attributes_cut` counts them. A cell of a table costs its writer nothing: 7 kB of Parquet may hold 6 GB.
+MAX_ATTRIBUTE = 8 * 1024
+_MAX_MARK = 64  # so that what was cut is not cut again
+MAX_ATTRIBUTES = 32 * 1024
+# Ids are keys of tables and parts of names; a longer one is replaced by its beginning and a hash.
+MAX_ID = 1024
 
 
 def make_id(*parts: object) -> str:
@@ -33,8 +39,36 @@ def clean_text(text: str) -> str:
 
 
 def shorten(text: str) -> str:
-    """A stranger's text, valid and bounded, for an error row."""
-    return clean_text(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")
+    """A stranger's text, valid, bounded and without signatures, for an error row."""
+    return clean_text(mask_signatures(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."))
+
+
+def cut_text(text: str, length: int | None = None) -> str:
+    """The beginning of a long text, marked as cut. length: of the whole, where `text` is already its beginning."""
+    length = len(text) if length is None else length
+    return text if length <= MAX_ATTRIBUTE + _MAX_MARK else f"{text[:MAX_ATTRIBUTE]}... [cut: {length:,} in all]"
+
+
+def bound_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
+    """Attributes that a table can carry: bounded in size, one by one and in all, and without signatures."""
+    if sum(map(len, attributes.values())) + sum(map(len, attributes)) <= MAX_ATTRIBUTE:
+        # Nearly always; then only a signature could be wrong with them.
+        return {name: mask_signatures(value) for name, value in attributes.items()}
+    bounded: dict[str, str] = {}
+    left = MAX_ATTRIBUTES
+    for name, value in attributes.items():
+        value = mask_signatures(cut_text(value))
+        left -= len(name) + len(value)
+        if left < 0:
+            bounded["attributes_cut"] = f"{len(attributes) - len(bounded)} left out: over {MAX_ATTRIBUTES} characters"
+            break
+        bounded[name] = value
+    return bounded
+
+
+def bound_id(text: str) -> str:
+    """An id as given, or its beginning and a hash where it is longer than any key should be."""
+    return text if len(text) <= MAX_ID else f"{text[:100]}~{make_id(text)}"
 
 
 def attribute_text(value: object) -> str | None:
@@ -43,7 +77,10 @@ def attribute_text(value: object) -> str | None:
         return None
     if isinstance(value, str):
         return clean_text(value)
-    return clean_text(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str))
+    try:
+        return clean_text(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str))
+    except RecursionError:
+        return "[nested too deeply]"
 
 
 def flatten(value: Mapping[str, object]) -> dict[str, str]:
@@ -66,32 +103,17 @@ def error_item(
         item_id=item_id,
         uri=shorten(uri),
         objects=(),
-        attributes=attributes or {},
+        attributes=bound_attributes(attributes or {}),
         error=code,
         error_detail=shorten(detail),
     )
 
 
 def base_name(uri: str) -> str:
-    """The last part of a URI: what it says of the type."""
+    """The last part of a URI: what it says of the type. A web address may go on behind it with a query."""
+    if uri[:8].lower().startswith(("http://", "https://")):
+        uri = uri.partition("?")[0]
     return clean_text(uri.rstrip("/").rsplit("/", 1)[-1])
-
-
-def list_files(source: str, suffixes: tuple[str, ...]) -> Iterator[tuple[ObjectInfo, bool]]:
-    """The container files (manifests, tars, tables) that a source names, each with whether it is the first.
-
-    A file and a glob are taken as named; below a prefix only names that end in one of `suffixes` count.
-    """
-    named = storage.is_glob(source)
-    first = True
-    for info in storage.list_objects(source):
-        if named or (first and _is_same_uri(info.uri, source)) or info.uri.lower().endswith(suffixes):
-            yield info, first
-            first = False
-
-
-def _is_same_uri(uri: str, source: str) -> bool:
-    return uri.rstrip("/") == storage.canonical(source).rstrip("/")
 
 
 def one_sentence(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from moderation.sources.items import MAX_OBJECTS, error_item, flatten, make_id
+from moderation.sources.items import MAX_OBJECTS, bound_attributes, error_item, flatten, make_id
 from moderation.sources.tar import TarMember
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item, Kind, MediaObject
@@ -24,6 +24,8 @@ READ_SIDECARS = frozenset({"json", "txt", "cls"})
 SIDECARS = READ_SIDECARS | frozenset(
     {"md", "csv", "tsv", "npy", "npz", "pt", "pth", "pkl", "yaml", "yml", "xml", "srt", "vtt", "id"}
 )
+
+APPLE_DOUBLE = b"\x00\x05\x16\x07"
 
 Parts = list[tuple[str, TarMember]]  # the last suffix of each member of a key, and the member
 
@@ -53,7 +55,7 @@ def key_items(info: ObjectInfo, key: str, parts: Parts) -> Iterator[Item]:
     key_id = make_id(info.uri, "key", key)
     if not media:
         where = f"{info.uri}#{parts[0][1].name}"
-        yield error_item(key_id, where, ErrorCode.NOT_MEDIA, "a key without a picture or a video", attributes)
+        yield error_item(key_id, where, ErrorCode.NOT_MEDIA, _no_media(parts), attributes)
     elif len(media) == 1:
         yield media_item(info, key_id, media, None, attributes)
     elif any(suffix in VIDEOS for suffix, _ in parts):
@@ -64,9 +66,37 @@ def key_items(info: ObjectInfo, key: str, parts: Parts) -> Iterator[Item]:
 
 
 def _select_media(parts: Parts) -> list[TarMember]:
-    """The members that are named as pictures or videos; where there is none, the first that is no sidecar."""
+    """The members that are named as pictures or videos; where there is none, the first that is no sidecar.
+
+    A sidecar by name alone that is no text may be a picture all the same: its content decides, later.
+    """
     named = [member for suffix, member in parts if suffix in PICTURES | VIDEOS]
-    return named or [member for suffix, member in parts if suffix not in SIDECARS][:1]
+    if named or any(is_apple_double(member) for _, member in parts):
+        return named
+    others = [member for suffix, member in parts if suffix not in SIDECARS]
+    return (others or [member for _, member in parts if not _is_text(member)])[:1]
+
+
+def _no_media(parts: Parts) -> str:
+    if any(is_apple_double(member) for _, member in parts):
+        return "what macOS keeps of a file beside it (AppleDouble)"
+    return "a key without a picture or a video"
+
+
+def is_apple_double(member: TarMember) -> bool:
+    """Whether a member is what macOS keeps of a file beside it: `._photo.jpg`, by name and content."""
+    named = member.name.rpartition("/")[2].startswith("._")
+    return named and member.content is not None and member.content.startswith(APPLE_DOUBLE)
+
+
+def _is_text(member: TarMember) -> bool:
+    if member.content is None or b"\0" in member.content:
+        return False
+    try:
+        member.content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def media_item(
@@ -82,7 +112,7 @@ def media_item(
     objects = tuple(
         MediaObject(uri=info.uri, name=m.name, size_bytes=m.size_bytes, etag=info.etag, offset=m.offset) for m in media
     )
-    return Item(item_id=item_id, uri=where, objects=objects, kind=kind, attributes=attributes)
+    return Item(item_id=item_id, uri=where, objects=objects, kind=kind, attributes=bound_attributes(attributes))
 
 
 def attributes_of(parts: Parts) -> dict[str, str]:

@@ -6,15 +6,13 @@ import csv
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from moderation import storage
+from moderation.sources.unpack import DamagedTextError, read_chunks
 
-# A range of storage at a time: large enough that the wait for a request does not count.
-CHUNK = 8 * 1024 * 1024
 MAX_LINE = 1024 * 1024
 # Lines that one quoted cell may span; beyond it, the quote is taken for a mistake of its first line.
 MAX_CELL_LINES = 100
 
-UNREADABLE = "not UTF-8, or longer than 1 MiB"
+UNREADABLE = "not UTF-8, longer than 1 MiB, or where a packed file is damaged or ends early"
 
 Line = tuple[int, str | None]  # its number from 1, and its text, None where unreadable
 
@@ -37,23 +35,29 @@ def read_lines(uri: str) -> Iterator[Line]:
 
 
 def _raw_lines(uri: str) -> Iterator[bytes | None]:
-    size = storage.info(uri).size_bytes
     rest = b""
     cut = False  # the current line is already too long: its bytes are dropped up to its end
-    for offset in range(0, size, CHUNK):
-        pieces = (rest + storage.read_bytes(uri, offset=offset, length=min(CHUNK, size - offset))).split(b"\n")
-        rest = pieces.pop()
-        for piece in pieces:
-            yield None if cut or len(piece) > MAX_LINE else piece
-            cut = False
-        if len(rest) > MAX_LINE:
-            cut, rest = True, b""
+    try:
+        for chunk in read_chunks(uri):
+            pieces = (rest + chunk).split(b"\n")
+            rest = pieces.pop()
+            for piece in pieces:
+                yield None if cut or len(piece) > MAX_LINE else piece
+                cut = False
+            if len(rest) > MAX_LINE:
+                cut, rest = True, b""
+    except DamagedTextError:
+        cut = True
     if cut or rest:
         yield None if cut or len(rest) > MAX_LINE else rest
 
 
-def csv_records(lines: Iterator[Line], width: int | None = None) -> Iterator[tuple[int, list[str] | str]]:
+def csv_records(
+    lines: Iterator[Line], width: int | None = None, delimiter: str = ","
+) -> Iterator[tuple[int, list[str] | str]]:
     """CSV records with the number of their first line, or in place of a record, what is wrong with that line.
+
+    Cells come without the spaces round them: people and spreadsheets write `a.jpg, cat`.
 
     Cells may be quoted and hold line breaks. A record that does not have `width` cells, or whose quotes don't end, is
     one bad line: the lines after it are read afresh, so that a stray quote can't swallow them. Blank lines are none.
@@ -68,13 +72,14 @@ def csv_records(lines: Iterator[Line], width: int | None = None) -> Iterator[tup
         if text is None:
             yield number, UNREADABLE
             continue
-        if not text:
+        if not text.strip(" \r"):
             continue
         taken: list[Line] = []
         # The csv module is only asked where it makes a difference.
-        record = _quoted(text, take, taken) if '"' in text or "\r" in text else text.split(",")
+        quoted = '"' in text or "\r" in text
+        record = _quoted(text, take, taken, delimiter) if quoted else text.split(delimiter)
         if record is not None and (width is None or len(record) == width):
-            yield number, record
+            yield number, [cell.strip(" \t") for cell in record]
             continue
         ahead.extendleft(reversed(taken))
         if record is None:
@@ -83,7 +88,7 @@ def csv_records(lines: Iterator[Line], width: int | None = None) -> Iterator[tup
             yield number, f"{len(record)} cells where the header has {width}"
 
 
-def _quoted(text: str, take: Callable[[], Line | None], taken: list[Line]) -> list[str] | None:
+def _quoted(text: str, take: Callable[[], Line | None], taken: list[Line], delimiter: str) -> list[str] | None:
     """One record that may go on over further lines, which are put into `taken`; None if it is not CSV."""
 
     def feed() -> Iterator[str]:
@@ -99,6 +104,6 @@ def _quoted(text: str, take: Callable[[], Line | None], taken: list[Line]) -> li
 
     try:
         # strict: a quote that never ends is an error, and not the end of the file.
-        return next(csv.reader(feed(), strict=True), None)
+        return next(csv.reader(feed(), strict=True, delimiter=delimiter, skipinitialspace=True), None)
     except csv.Error:
         return None

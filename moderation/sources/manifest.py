@@ -22,7 +22,8 @@ from moderation import storage
 from moderation.config.model import SourceConfig
 from moderation.errors import ItemError, UsageError
 from moderation.sources.allow import resolver
-from moderation.sources.items import MAX_OBJECTS, UniqueIds, base_name, error_item, list_files, make_id
+from moderation.sources.items import MAX_OBJECTS, UniqueIds, base_name, bound_attributes, error_item, make_id
+from moderation.sources.listed import entry_error, list_files
 from moderation.sources.rows import SUFFIXES, SourceRow, read_columns, read_rows
 from moderation.types import ErrorCode, Item, Kind, MediaObject
 
@@ -52,7 +53,12 @@ def manifest_items(source: str, config: SourceConfig) -> Iterator[Item]:
     Raises UsageError for a manifest without the column `uri`, with `frame` or `time_s` but no `item_id`, of an
     unknown type, or with more rows than `max_manifest_rows`; FileNotFoundError, PermissionError, StorageError.
     """
-    files = [info.uri for info, _ in list_files(source, SUFFIXES)]
+    files: list[str] = []
+    for info, _ in list_files(source, SUFFIXES, config):
+        if info.error is None:
+            files.append(info.uri)
+        else:
+            yield entry_error(info)
     grouped = False
     for uri in files:
         columns = read_columns(uri)
@@ -66,13 +72,23 @@ def manifest_items(source: str, config: SourceConfig) -> Iterator[Item]:
 
 
 def _rows(files: list[str], config: SourceConfig) -> Iterator[Numbered]:
-    count = 0
+    count = total_bytes = 0
     for number, uri in enumerate(files):
         for row in read_rows(uri):
             count += 1
+            total_bytes += _size_of(row)
             if count > config.max_manifest_rows:
                 raise UsageError(f"{uri}: more than source.max_manifest_rows = {config.max_manifest_rows} rows")
+            if total_bytes > config.max_manifest_bytes:
+                raise UsageError(
+                    f"{uri}: more than source.max_manifest_bytes = {config.max_manifest_bytes} in its rows"
+                )
             yield number, row
+
+
+def _size_of(row: SourceRow) -> int:
+    """About what a row takes as text."""
+    return 64 + len(row.uri) + sum(len(name) + len(value) for name, value in row.attributes.items())
 
 
 def _single_rows(files: list[str], config: SourceConfig) -> Iterator[list[Numbered]]:
@@ -103,7 +119,12 @@ def _grouped_rows(files: list[str], config: SourceConfig) -> Iterator[list[Numbe
 
 def _held_batches(files: list[str], config: SourceConfig) -> Iterator[pa.RecordBatch]:
     columns: list[list[object]] = [[] for _ in _HELD]
+    held_bytes = 0
     for number, row in _rows(files, config):
+        held_bytes += _size_of(row)
+        if held_bytes > config.max_grouped_bytes:
+            limit = f"source.max_grouped_bytes = {config.max_grouped_bytes}"
+            raise UsageError(f"{files[number]}: rows that have to be brought together take more than {limit}")
         packed = (
             number,
             _key(number, row),
@@ -161,7 +182,9 @@ class _ManifestItems:
         kind = _kind_of(rows[0])
         if kind is Kind.KEYFRAMES:
             objects.sort(key=_moment)
-        return Item(item_id=item_id, uri=objects[0].uri, objects=tuple(objects), kind=kind, attributes=attributes)
+        # What a signed address grants stays in the plan, which alone has to fetch with it.
+        shown = storage.mask_signatures(objects[0].uri)
+        return Item(item_id=item_id, uri=shown, objects=tuple(objects), kind=kind, attributes=attributes)
 
     def _object(self, number: int, row: SourceRow) -> MediaObject:
         try:
@@ -219,10 +242,12 @@ def _moment(picture: MediaObject) -> tuple[float, float]:
 
 
 def _attributes(rows: list[SourceRow]) -> dict[str, str]:
+    if rows[0].group is None and len(rows) == 1:
+        return dict(rows[0].attributes)  # bounded when the row was made
     attributes = dict(rows[0].attributes) if len(rows) == 1 else _merge_attributes(rows)
     if rows[0].group is not None:
         attributes["group"] = rows[0].group
-    return attributes
+    return bound_attributes(attributes)
 
 
 def _merge_attributes(rows: list[SourceRow]) -> dict[str, str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from moderation import storage
 from moderation.config.model import SourceConfig
 from moderation.sources.items import base_name, clean_text, error_item, make_id
+from moderation.sources.listed import entry_error, list_entries
 from moderation.types import ErrorCode, Item, MediaObject
 
 
@@ -15,13 +15,15 @@ def prefix_items(source: str, config: SourceConfig) -> Iterator[Item]:
 
     Raises FileNotFoundError when nothing is there, PermissionError, StorageError.
     """
-    del config  # the same call for every source
-    for info in storage.list_objects(source):
+    for info in list_entries(source, config):
         shown = clean_text(info.uri)
         item_id = make_id(info.uri)
         if shown != info.uri:
             # No table can hold such a name, so no worker could find the file again.
             yield error_item(item_id, shown, ErrorCode.NOT_FOUND, "the file's name is not valid UTF-8: rename it")
+            continue
+        if info.error is not None:
+            yield entry_error(info)
             continue
         media = MediaObject(uri=info.uri, name=base_name(info.uri), size_bytes=info.size_bytes, etag=info.etag)
         yield Item(item_id=item_id, uri=info.uri, objects=(media,))

@@ -41,7 +41,8 @@ class TarMember:
 
 
 def read_members(info: ObjectInfo, sidecars: frozenset[str]) -> Iterator[TarMember]:
-    """The files of an uncompressed tar, in order; small ones with a suffix in `sidecars` with their content.
+    """The files of an uncompressed tar, in order; small ones with a suffix in `sidecars`, or named `._x`, with
+    their content.
 
     The last member has no name when the archive itself is at fault: TRUNCATED (it ends without its end mark, or
     inside a member), CORRUPT (a header is not one, or something stands after the end mark), EMPTY (no bytes). What
@@ -92,7 +93,8 @@ def _index_members(
         member = _member(entry, seen, size_bytes)
         if member is None:
             continue
-        if _suffix(member.name) in sidecars and member.error is None and member.size_bytes <= MAX_SIDECAR:
+        wanted = _suffix(member.name) in sidecars or member.name.rpartition("/")[2].startswith("._")
+        if wanted and member.error is None and member.size_bytes <= MAX_SIDECAR:
             member = _with_content(member, source)
         seen[entry.name] = member
         yield member

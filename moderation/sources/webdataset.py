@@ -19,8 +19,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from moderation.config.model import SourceConfig
 from moderation.errors import UsageError
 from moderation.sources.clips import clip_items
-from moderation.sources.items import error_item, list_files, make_id
+from moderation.sources.items import error_item, make_id
 from moderation.sources.keys import READ_SIDECARS, by_key, key_items
+from moderation.sources.listed import entry_error, list_files
 from moderation.sources.tar import TarMember, read_members
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item
@@ -39,7 +40,7 @@ def webdataset_items(source: str, config: SourceConfig) -> Iterator[Item]:
     waiting: deque[Future[list[Item]]] = deque()
     pool = ThreadPoolExecutor(_AHEAD, thread_name_prefix="tar-index")
     try:
-        for info, first in list_files(source, SUFFIXES):
+        for info, first in list_files(source, SUFFIXES, config):
             waiting.append(pool.submit(_index, info, config.keyframes, first))
             if first or len(waiting) == _AHEAD:
                 yield from waiting.popleft().result()
@@ -50,6 +51,8 @@ def webdataset_items(source: str, config: SourceConfig) -> Iterator[Item]:
 
 
 def _index(info: ObjectInfo, keyframes: bool, first: bool) -> list[Item]:
+    if info.error is not None:
+        return [entry_error(info)]
     members: list[TarMember] = []
     faults: list[TarMember] = []
     try:

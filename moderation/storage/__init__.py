@@ -16,21 +16,25 @@ from moderation.storage.access import (
     info,
     is_folder,
     join,
+    local_path,
     open_input,
     publish,
     read_bytes,
     read_optional,
+    read_typed,
     scheme_of,
     without_password,
 )
 from moderation.storage.budget import RetryBudget
 from moderation.storage.clients import forget_clients
 from moderation.storage.listing import is_glob, list_objects
+from moderation.storage.masking import mask_signatures
 from moderation.storage.retry import (
     BucketError,
     ChangedError,
     CredentialsError,
     DeniedError,
+    NotRegularError,
     StorageError,
     StoreDownError,
     retrying,
@@ -41,6 +45,7 @@ __all__ = [
     "ChangedError",
     "CredentialsError",
     "DeniedError",
+    "NotRegularError",
     "ObjectInfo",
     "RetryBudget",
     "StorageError",
@@ -55,10 +60,13 @@ __all__ = [
     "is_glob",
     "join",
     "list_objects",
+    "local_path",
+    "mask_signatures",
     "open_input",
     "publish",
     "read_bytes",
     "read_optional",
+    "read_typed",
     "retrying",
     "scheme_of",
     "without_password",

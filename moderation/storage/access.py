@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
+from urllib.parse import unquote
 
 import fsspec
 
 from moderation.errors import FatalError, UsageError
 from moderation.storage import clients, s3
+from moderation.storage.local_files import local_etag, open_local, publish_local, read_local
 from moderation.storage.remote_file import RemoteFile
 from moderation.storage.retry import BucketError, is_out_of_range, retrying
+from moderation.types import ErrorCode, TypedBytes
+
+_T = TypeVar("_T")
 
 # `user:password@host`: an abfs container before an `@` has no colon.
 _PASSWORD = re.compile(r"[^/@]*:[^/@]*@|s3a?://[^/]*@", re.IGNORECASE)
@@ -26,22 +31,31 @@ _PASSWORD = re.compile(r"[^/@]*:[^/@]*@|s3a?://[^/]*@", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectInfo:
-    """One object of a listing. etag: the store's own, or size and mtime of a local file; None where unknown."""
+    """One object of a listing. etag: the store's own, or size and mtime of a local file; None where unknown.
+
+    error: why there is nothing to read (a folder that may not be listed, a pipe); the listing goes on behind it.
+    """
 
     uri: str
     size_bytes: int
     etag: str | None
+    is_link: bool = False
+    error: ErrorCode | None = None
+    detail: str = ""
 
 
 def canonical(uri: str) -> str:
     """One spelling per object: local files as absolute paths without `file://` and `..`; other schemes kept.
 
+    `file://` is a URI: its percent signs are decoded, and its host may be `localhost`. A bare path is taken as it is.
     Raises UsageError for a scheme that fsspec does not know, and for a URI that holds a password.
     """
     scheme, path = split_uri(uri)
     if scheme in ("file", "local"):
-        path = uri.split("://", 1)[1] if "://" in uri else uri
-        return os.path.abspath(path)  # noqa: PTH100 - Path.resolve() would follow links; abspath is pure
+        try:
+            return os.path.abspath(local_path(uri))  # noqa: PTH100 - Path.resolve() would follow links; abspath is pure
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{uri}: a file URI whose name is not valid UTF-8") from error
     if _PASSWORD.match(path.partition("/")[0]) or _PASSWORD.match(uri):
         # Not repeated here: URIs go into tables and logs, which is why this is refused.
         raise UsageError(f"a {scheme}:// URI with credentials: take them out, the environment holds them")
@@ -50,6 +64,18 @@ def canonical(uri: str) -> str:
     if scheme == "memory":
         return "memory://" + path.lstrip("/")
     return uri
+
+
+def local_path(uri: str) -> str:
+    """The path that a local URI names; of `file://`, decoded. Raises UnicodeDecodeError where that is not UTF-8."""
+    scheme, separator, path = uri.partition("://")
+    if not separator:
+        return uri
+    if scheme.lower() != "file":
+        return path
+    if path[:10].lower() == "localhost/":
+        path = path[9:]
+    return unquote(path, errors="strict")
 
 
 def without_password(uri: str) -> str:
@@ -125,24 +151,41 @@ def read_bytes(uri: str, *, offset: int | None = None, length: int | None = None
         # As a Range header this would be malformed, and a server may answer with the whole object.
         return b""
     if scheme == "file":
-        return retrying(lambda: _read_local(Path(path), offset or 0, length, etag), what=uri)
+        return retrying(lambda: read_local(path, offset or 0, length, etag), what=uri)
     start = offset or 0
     if clients.is_s3(scheme):
         get = partial(s3.get_range, path, start, length, etag)
     else:
         get = partial(_cat_range, uri, path, start, length, etag)
+    return retrying(partial(_or_nothing, get, b"", uri, etag), what=uri)
 
-    def read() -> bytes:
-        try:
-            return get()
-        except Exception as error:
-            # The base of botocore's errors; an empty object, of which not even the first byte can be asked for.
-            if is_out_of_range(error):
-                s3.check_version(path, etag, None if etag is None else info(uri).etag)
-                return b""
-            raise
 
-    return retrying(read, what=uri)
+def read_typed(uri: str, length: int, *, etag: str | None = None) -> bytes:
+    """As `read_bytes` from the start; TypedBytes where the store says that they are a picture or a video."""
+    uri = canonical(uri)
+    scheme, path = split_uri(uri)
+    if not clients.is_s3(scheme) or not length:
+        return read_bytes(uri, offset=0, length=length, etag=etag)
+    nothing: tuple[bytes, str | None] = (b"", None)
+    get = partial(s3.get_typed, path, 0, length, etag)
+    data, content_type = retrying(partial(_or_nothing, get, nothing, uri, etag), what=uri)
+    if content_type is None or not content_type.lower().startswith(("image/", "video/")):
+        return data
+    typed = TypedBytes(data)
+    typed.content_type = content_type
+    return typed
+
+
+def _or_nothing(get: Callable[[], _T], nothing: _T, uri: str, etag: str | None) -> _T:
+    """What a request gives, or `nothing` of an empty object, of which not even the first byte can be asked for."""
+    try:
+        return get()
+    except Exception as error:
+        # The base of botocore's errors.
+        if is_out_of_range(error):
+            s3.check_version(split_uri(uri)[1], etag, None if etag is None else info(uri).etag)
+            return nothing
+        raise
 
 
 def _cat_range(uri: str, path: str, start: int, length: int | None, etag: str | None) -> bytes:
@@ -178,7 +221,7 @@ def open_input(uri: str, *, etag: str | None = None) -> IO[bytes]:
     uri = canonical(uri)
     scheme, path = split_uri(uri)
     if scheme == "file" and etag is None:
-        return retrying(lambda: Path(path).open("rb"), what=uri)
+        return retrying(lambda: open_local(path), what=uri)
     size = info(uri).size_bytes
     read_range = partial(_read_range, uri, etag)
     return cast(IO[bytes], RemoteFile(read_range, size))
@@ -198,7 +241,7 @@ def publish(uri: str, data: bytes) -> None:
 
     def write() -> None:
         if scheme == "file":
-            _publish_local(Path(path), data)
+            publish_local(Path(path), data)
         else:
             filesystem(uri).pipe_file(path, data)
 
@@ -234,12 +277,12 @@ def delete_empty_folder(uri: str) -> None:
 
 def local_info(path: str) -> ObjectInfo:
     """A local file as a listing shows it. Raises FileNotFoundError."""
-    stat = Path(path).stat()
-    return ObjectInfo(uri=path, size_bytes=stat.st_size, etag=_local_etag(stat))
+    return described(path, Path(path).stat())
 
 
-def _local_etag(stat: os.stat_result) -> str:
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
+def described(path: str, status: os.stat_result, *, is_link: bool = False) -> ObjectInfo:
+    """A regular file, by what the system says of it."""
+    return ObjectInfo(uri=path, size_bytes=status.st_size, etag=local_etag(status), is_link=is_link)
 
 
 def object_info(uri: str, details: dict[str, Any]) -> ObjectInfo:
@@ -251,36 +294,3 @@ def object_info(uri: str, details: dict[str, Any]) -> ObjectInfo:
             stamp = stamp.timestamp()  # fsspec's memory says it one way in a listing and the other when asked
         etag = f"{size}-{stamp}" if stamp is not None else None
     return ObjectInfo(uri=uri, size_bytes=size, etag=str(etag).strip('"') if etag is not None else None)
-
-
-def _read_local(path: Path, offset: int, length: int | None, etag: str | None) -> bytes:
-    with path.open("rb") as file:
-        if offset:
-            file.seek(offset)
-        data = file.read() if length is None else file.read(length)
-        # Of the open file, after reading: one that was replaced meanwhile is another, its bytes are still the old ones.
-        s3.check_version(str(path), etag, _local_etag(os.fstat(file.fileno())))
-        return data
-
-
-def _open_new(path: Path) -> IO[bytes]:
-    for _ in range(10):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Somebody may remove the folder while it is empty.
-        with contextlib.suppress(FileNotFoundError):
-            return path.open("wb")
-    return path.open("wb")
-
-
-def _publish_local(path: Path, data: bytes) -> None:
-    # The process id keeps two workers that publish the same part apart; the bytes are the same.
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.{random.getrandbits(32):08x}")
-    try:
-        with _open_new(scratch) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            scratch.unlink()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fsspec.utils import glob_translate
@@ -18,12 +18,12 @@ from moderation.storage.access import (
     canonical,
     filesystem,
     info,
-    local_info,
     object_info,
     scheme_of,
     split_uri,
 )
 from moderation.storage.clients import is_s3
+from moderation.storage.local_listing import list_local
 from moderation.storage.retry import DeniedError, retrying
 
 _GLOB = frozenset("*?[")
@@ -40,6 +40,8 @@ def is_glob(uri: str) -> bool:
 def list_objects(uri: str) -> Iterator[ObjectInfo]:
     """Every object below a prefix, or that a glob matches, recursively, in a stable order, as the store pages.
 
+    What can't be listed or read (a folder without permission, a loop of links, a pipe) comes with its `error`.
+
     The first object comes before the listing has ended. A glob is fsspec's: `*` and `?` stay in a folder, `**` spans
     several. Raises FileNotFoundError when nothing is there at all.
     """
@@ -51,60 +53,32 @@ def _list_prefix(uri: str, *, depth: int | None = None) -> Iterator[ObjectInfo]:
     """depth: levels of local folders that are looked into; None: all."""
     scheme, path = split_uri(uri)
     if scheme == "file":
-        yield from _list_local(path, depth)
+        yield from list_local(path, depth)
     elif is_s3(scheme):
         yield from _list_s3(uri)
     else:
         yield from _list_fsspec(uri)
 
 
-def _list_local(root: str, depth: int | None) -> Iterator[ObjectInfo]:
-    path = Path(root)
-    if path.is_file():
-        yield local_info(root)
-        return
-    if not path.is_dir():
-        raise FileNotFoundError(root)
-    yield from _walk_local(root, depth)
-
-
-def _walk_local(folder: str, depth: int | None) -> Iterator[ObjectInfo]:
-    # Sorted a folder at a time: a stable order, and the first object comes at once. Links to folders are not
-    # followed (they may loop); links to files are read like files.
-    with os.scandir(folder) as entries:
-        listed = sorted(entries, key=lambda e: e.name)
-    for entry in listed:
-        if entry.is_dir(follow_symlinks=False):
-            if depth is None or depth > 1:
-                yield from _walk_local(entry.path, None if depth is None else depth - 1)
-            continue
-        try:
-            if entry.is_file():
-                yield local_info(entry.path)
-            elif entry.is_symlink() and not entry.is_dir():
-                # A dangling link is a name without content: a row, not silence.
-                yield ObjectInfo(uri=entry.path, size_bytes=0, etag=None)
-        except FileNotFoundError:
-            yield ObjectInfo(uri=entry.path, size_bytes=0, etag=None)
-
-
 def _list_s3(uri: str) -> Iterator[ObjectInfo]:
+    """`s3://b/photos` means the object of that name and what is below `photos/`, never `photos-old/`."""
     scheme, path = split_uri(uri)
     bucket, prefix = s3.split_key(path)
     denied: DeniedError | None = None
+    empty = True
     if prefix and not prefix.endswith("/"):
-        # `s3://b/photos` means the object of that name, or what is below `photos/`, never `photos-old/`.
         try:
-            yield info(uri)
-            return
+            own = info(uri)
         except FileNotFoundError:
             pass
         except DeniedError as error:
             # The answer to a HEAD has no body that would say why; that to a listing has.
             denied = error
+        else:
+            empty = False
+            yield own
         prefix += "/"
-    empty = True
-    for entry in _s3_entries(uri, bucket, prefix):
+    for entry in _s3_entries(uri, bucket, prefix, may_be_denied=not empty):
         empty = False
         yield ObjectInfo(
             uri=f"{scheme}://{bucket}/{entry['Key']}",
@@ -115,12 +89,20 @@ def _list_s3(uri: str) -> Iterator[ObjectInfo]:
         raise denied or FileNotFoundError(uri)
 
 
-def _s3_entries(uri: str, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
-    """Entries of all pages but folders' own."""
+def _s3_entries(uri: str, bucket: str, prefix: str, *, may_be_denied: bool) -> Iterator[dict[str, Any]]:
+    """Entries of all pages but folders' own: those are empty, an object whose key ends in `/` need not be.
+
+    may_be_denied: a caller that may read one object and list nothing has all that it named.
+    """
     token: str | None = None
     while True:
-        page = retrying(partial(s3.list_page, bucket, prefix, token), what=uri)
-        yield from (entry for entry in page.get("Contents", []) if not entry["Key"].endswith("/"))
+        try:
+            page = retrying(partial(s3.list_page, bucket, prefix, token), what=uri)
+        except DeniedError:
+            if may_be_denied:
+                return
+            raise
+        yield from (e for e in page.get("Contents", []) if not e["Key"].endswith("/") or int(e["Size"]))
         token = page.get("NextContinuationToken")
         if not page.get("IsTruncated") or token is None:
             return
@@ -129,7 +111,13 @@ def _s3_entries(uri: str, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
 def _list_fsspec(uri: str) -> Iterator[ObjectInfo]:
     fs = filesystem(uri)
     scheme, path = split_uri(uri)
-    details = retrying(lambda: fs.find(path, detail=True), what=uri)
+    details = dict(retrying(lambda: fs.find(path, detail=True), what=uri))
+    # `find` says nothing of an object that has the folder's own name.
+    if not path.endswith("/"):
+        with contextlib.suppress(FileNotFoundError):
+            own = retrying(lambda: fs.info(path), what=uri)
+            if own["type"] == "file":
+                details.setdefault(own["name"], own)
     if not details:
         raise FileNotFoundError(uri)
     for name in sorted(details):

@@ -11,6 +11,7 @@ from typing import NoReturn, TypeVar
 
 from moderation.errors import FatalError, ModerationError, ShardError, UsageError, one_line
 from moderation.storage.budget import RetryBudget
+from moderation.storage.masking import mask_signatures
 
 _T = TypeVar("_T")
 
@@ -42,6 +43,10 @@ class StoreDownError(FatalError):
 
 class DeniedError(ModerationError, PermissionError):
     """Storage knows who asks and refuses: an item's row, or the end of the call, as whoever asked decides."""
+
+
+class NotRegularError(ModerationError, OSError):
+    """A local name that is no regular file: a pipe, a socket, a device."""
 
 
 class BucketError(UsageError):
@@ -130,8 +135,8 @@ def retrying(
             if attempt == attempts:
                 _raise_spent(error, what, store, attempts, is_down=budget.is_down(store, began, attempts))
             if not budget.take(store):
-                detail = f"{store} fails so often that retries are spent; the last: {what}: {_short(error)}"
-                raise StoreDownError(detail) from error
+                detail = f"fails so often that retries are spent; the last: {mask_signatures(what)}: {_short(error)}"
+                raise StoreDownError(f"{store} {detail}") from error
             _wait(attempt)
         else:
             budget.answer(store)
@@ -143,10 +148,11 @@ def _raise_final(error: Exception, final: type[Exception] | None, what: str) -> 
     """Raise what no retry cures: as `final`, a client's own fault as StorageError, anything else as it is."""
     if final is None and "botocore.ClientError" not in _class_names(error):
         raise error
-    raise (final or StorageError)(f"{what}: {_said(final)}{_short(error)}") from error
+    raise (final or StorageError)(f"{mask_signatures(what)}: {_said(final)}{_short(error)}") from error
 
 
 def _raise_spent(error: Exception, what: str, store: str, attempts: int, *, is_down: bool) -> NoReturn:
+    what = mask_signatures(what)
     if is_down:
         raise StoreDownError(f"{store} answers no request: {what}: {_short(error)}") from error
     raise StorageError(f"{what}: still failing after {attempts} attempts: {_short(error)}") from error
@@ -227,4 +233,4 @@ def _said(final: type[Exception] | None) -> str:
 
 def _short(error: BaseException) -> str:
     text = one_line(error).replace(" (reached max retries: 0)", "")  # botocore's own, which are off
-    return f"{type(error).__name__}: {text[:200]}"
+    return f"{type(error).__name__}: {mask_signatures(text)[:200]}"

@@ -35,28 +35,33 @@ def get_range(path: str, start: int, length: int | None, etag: str | None = None
     Always a ranged request: its answer says how long the object is, so that a body cut short shows.
     Raises ConnectionResetError when fewer bytes come than there are, ChangedError when the answer is another version.
     """
+    return get_typed(path, start, length, etag)[0]
+
+
+def get_typed(path: str, start: int, length: int | None, etag: str | None = None) -> tuple[bytes, str | None]:
+    """As `get_range`, with the Content-Type of the object."""
     bucket, key = _object_key(path)
     wanted = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
 
     condition = {} if etag is None else {"IfMatch": f'"{etag}"'}
 
-    async def read(client: Any) -> tuple[bytes, str | None]:  # noqa: ANN401 - botocore is untyped
+    async def read(client: Any) -> tuple[bytes, str | None, str | None]:  # noqa: ANN401 - botocore is untyped
         answer = await client.get_object(Bucket=bucket, Key=key, Range=wanted, **condition)
         # A server need not know the condition: its answer says what it sent.
         check_version(path, etag, answer.get("ETag"))
         async with answer["Body"] as body:
-            return await body.read(), answer.get("ContentRange")
+            return await body.read(), answer.get("ContentRange"), answer.get("ContentType")
 
-    data, content_range = _call(read)
+    data, content_range, content_type = _call(read)
     described = _CONTENT_RANGE.fullmatch(content_range or "")
     if described is None:
         # A server that does not know ranges sends the whole object.
-        return data[start:] if length is None else data[start : start + length]
+        return data[start:] if length is None else data[start : start + length], content_type
     first, last, total = map(int, described.groups())
     end = total if length is None else min(start + length, total)
     if first != start or last + 1 != end or len(data) != end - start:
         raise ConnectionResetError(f"{len(data)} bytes came of {start} to {end}")
-    return data
+    return data, content_type
 
 
 def check_version(path: str, wanted: str | None, current: object) -> None:

@@ -17,6 +17,7 @@ from moderation.config.model import MediaConfig, SourceConfig
 from moderation.errors import ItemError
 from moderation.sources import fetch as fetch_module
 from moderation.sources import open_source
+from moderation.sources.cells import Cell as Place
 from moderation.sources.fetch import Fetcher
 from moderation.types import ErrorCode, Item, MediaObject
 
@@ -124,17 +125,17 @@ def test_a_table_that_is_none_or_gone_is_an_error_of_each_of_its_items(tmp_path:
 
 
 class FailsAfter:
-    """`read_cells` whose storage fails after some rows."""
+    """`read_pictures` whose storage fails after some rows."""
 
     def __init__(self, rows: int, error: Exception) -> None:
         self.rows = rows
         self.error = error
 
     def __call__(
-        self, uri: str, group: int, column: str, rows: frozenset[int], *, etag: str | None
-    ) -> Iterator[tuple[int, bytes]]:
-        for row in sorted(rows)[: self.rows]:
-            yield row, body(row)
+        self, uri: str, group: int, leaf: str, wanted: frozenset[Place], *, etag: str | None
+    ) -> Iterator[tuple[Place, bytes]]:
+        for row, nth in sorted(wanted)[: self.rows]:
+            yield (row, nth), body(row)
         raise self.error
 
 
@@ -143,13 +144,13 @@ def test_storage_that_fails_in_the_middle_costs_the_rows_that_follow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     # A store that fails at the third row cannot be had for real.
-    monkeypatch.setattr(fetch_module, "read_cells", FailsAfter(3, storage.StorageError("still failing")))
+    monkeypatch.setattr(fetch_module, "read_pictures", FailsAfter(3, storage.StorageError("still failing")))
     items = [item_of(cell(tmp_path / "t.parquet", row)) for row in range(6)]
     assert fetch_all(items, threads) == [[body(0)], [body(1)], [body(2)]] + [[ErrorCode.FETCH_FAILED]] * 3
 
 
 def test_unknown_credentials_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch_module, "read_cells", FailsAfter(1, storage.CredentialsError("expired")))
+    monkeypatch.setattr(fetch_module, "read_pictures", FailsAfter(1, storage.CredentialsError("expired")))
     with pytest.raises(storage.CredentialsError):
         fetch_all([item_of(cell(tmp_path / "t.parquet", row)) for row in range(3)])
 

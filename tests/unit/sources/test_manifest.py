@@ -207,9 +207,9 @@ def test_a_uri_column_of_numbers_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_a_manifest_of_an_unknown_type_is_a_usage_error(tmp_path: Path) -> None:
-    (tmp_path / "m.txt").write_text("uri\na\n")
+    (tmp_path / "m.xls").write_text("uri\na\n")
     with pytest.raises(UsageError, match="not a known type of manifest"):
-        read(tmp_path / "m.txt", type="manifest")
+        read(tmp_path / "m.xls", type="manifest")
 
 
 def test_too_many_rows_are_refused(tmp_path: Path) -> None:

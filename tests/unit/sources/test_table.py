@@ -14,6 +14,7 @@ from moderation import storage
 from moderation.config.model import SourceConfig
 from moderation.errors import ItemError, UsageError
 from moderation.sources import open_source, read_cells, source_type
+from moderation.sources.kinds import kind_by_name
 from moderation.types import ErrorCode, Item
 
 
@@ -197,7 +198,7 @@ def test_auto_tells_a_manifest_from_a_table_by_its_columns(tmp_path: Path, colum
     ],
 )
 def test_auto_goes_by_name(source: str, kind: str) -> None:
-    assert source_type(source, SourceConfig()) == kind
+    assert kind_by_name(source) == kind
 
 
 def test_a_cell_that_is_gone_or_damaged_is_an_item_error(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""What a run writes must not lie in what it lists: the next call would judge its own tables."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from fsspec.utils import glob_translate
+
+from moderation import storage
+from moderation.errors import UsageError
+
+# Names below OUT or a ledger, of which a pattern must match none.
+_WRITTEN = (
+    "run.json",
+    "plan.parquet",
+    "verdicts/part-0.parquet",
+    "votes/part-0.arrow",
+    "tars/part-0.tar",
+    "x/y/z.jsonl",
+)
+
+
+def check_apart(source: str, folder: str, name: str = "OUT") -> None:
+    """Raises UsageError where `folder`, which the run writes to, is or lies in what SOURCE lists.
+
+    name: what the folder is called in the message. Links of local folders are looked through.
+    """
+    source, folder = storage.canonical(source), storage.canonical(folder)
+    inside = False
+    if storage.is_glob(source):
+        matches = re.compile(glob_translate(source)).match
+        inside = any(matches(storage.join(folder, written)) for written in _WRITTEN)
+    else:
+        inside = _with_slash(folder).startswith(_with_slash(source))
+    if inside:
+        shown = storage.mask_signatures(source)
+        raise UsageError(f"{name} {folder} lies in SOURCE {shown}: the next run would judge its own tables")
+
+
+def _with_slash(uri: str) -> str:
+    if storage.scheme_of(uri) == "file":
+        uri = os.path.realpath(uri)
+    return f"{uri.rstrip('/')}/"

@@ -1,0 +1,88 @@
+"""Columns of tables as attributes: text, cut where it is long, without ever holding all of a column of long cells."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from moderation.sources.items import MAX_ATTRIBUTE, attribute_text, clean_text, cut_text
+from moderation.sources.leaves import is_text
+
+# Bytes of UTF-8 that hold MAX_ATTRIBUTE characters, whatever they are.
+_MAX_BYTES = 4 * MAX_ATTRIBUTE
+
+
+def text_values(column: pa.Array) -> list[str | None]:
+    """A column as attributes: text as it is, numbers and times as Arrow prints them, nested values as JSON.
+
+    A long value is cut and marked as cut. The values of a dictionary are made once and shared.
+    """
+    if pa.types.is_dictionary(column.type):
+        used = column.indices.unique().drop_null()  # a reader may hand out its whole dictionary with each batch
+        values = dict(zip(used.to_pylist(), text_values(column.dictionary.take(used)), strict=True))
+        return [None if index is None else values[index] for index in column.indices.to_pylist()]
+    if pa.types.is_nested(column.type):
+        return [_nested_text(cell) for cell in column]
+    if is_text(column.type):
+        return _short_texts(column)
+    try:
+        texts = column.cast(pa.string()).to_pylist()
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        texts = column.to_pylist()
+    return [None if t is None else cut_text(clean_text(str(t))) for t in texts]
+
+
+def _short_texts(column: pa.Array) -> list[str | None]:
+    raw = column.cast(pa.large_string()).cast(pa.large_binary())
+    lengths = pc.binary_length(raw)
+    if (pc.max(lengths).as_py() or 0) <= MAX_ATTRIBUTE:
+        return [None if t is None else clean_text(_decode(t)) for t in raw.to_pylist()]
+    texts: list[str | None] = []
+    # Cells with more are looked at one by one, and only their beginnings.
+    for cell, length in zip(raw, lengths.to_pylist(), strict=True):
+        text = None if length is None else _decode(bytes(cell.as_buffer()[:_MAX_BYTES]))
+        texts.append(None if text is None else clean_text(cut_text(text, length if length > _MAX_BYTES else None)))
+    return texts
+
+
+def _decode(raw: bytes) -> str:
+    """Text of a foreign writer, which may not be UTF-8, or cut within a character."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _nested_text(cell: pa.Scalar) -> str | None:
+    budget = [_MAX_BYTES]
+    text = attribute_text(_bounded_value(cell, budget))
+    return None if text is None else cut_text(text)
+
+
+def _bounded_value(cell: pa.Scalar, budget: list[int]) -> object:
+    """A nested cell as Python's values, as far as the budget of characters goes: a list may hold millions.
+
+    budget: what is left, as the only element; counted down.
+    """
+    budget[0] -= 2
+    if not cell.is_valid:
+        return None
+    kind = cell.type
+    if pa.types.is_dictionary(kind):
+        return _bounded_value(cell.value, budget)
+    if pa.types.is_struct(kind):
+        return {field.name: _bounded_value(cell[i], budget) for i, field in enumerate(kind) if budget[0] > 0}
+    if pa.types.is_nested(kind) and hasattr(cell, "values"):
+        return _bounded_list(cell.values, budget)
+    if is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        head = bytes(cell.as_buffer()[: max(0, budget[0])])
+        budget[0] -= len(head)
+        return _decode(head)
+    return cell.as_py()
+
+
+def _bounded_list(elements: pa.Array, budget: list[int]) -> list[object]:
+    values: list[object] = []
+    for element in elements:
+        if budget[0] <= 0:
+            values.append("...")
+            break
+        values.append(_bounded_value(element, budget))
+    return values
