@@ -13,6 +13,7 @@ from tests.broken_files import LIMITS, make_broken_files, make_good_files
 from tests.drawn_media import QUADRANTS
 
 NOT_SHOWN_BY_A_FILE = {
+    ErrorCode.CHANGED,
     ErrorCode.NOT_FOUND,
     ErrorCode.FORBIDDEN,
     ErrorCode.FETCH_FAILED,
