@@ -52,9 +52,12 @@ def resume_run(
     the task leaves verdicts to show.
     Raises UsageError before any work starts, FatalError (resumable) afterwards.
     """
-    if fresh or not check_owner(run):
+    owned = check_owner(run)
+    if fresh or not owned:
         # A wrong source must not cost the tables that are there, nor leave anything where nothing is.
         open_source(run.source, run.config.source)
+    elif (done := _find_done(run)) is not None:
+        return done
     stop = Stop()
     with occupy(run.out, run.part, lambda: stop.request("the lease was lost", 0.0)) as lease:
         if fresh:
@@ -71,12 +74,27 @@ def resume_run(
         return _outcome(run, summary, nothing_left=False)
 
 
+def _find_done(run: Run) -> RunOutcome | None:
+    """How a run ended that has nothing left; None where something is. Only reads: a lease would be a write."""
+    summary = _read_summary(run.home)
+    if summary.get("state") != "done":
+        return None
+    committed = check_output(run)
+    if not nothing_left(run, committed) or _find_unplanned(run, committed):
+        return None
+    return _outcome(run, summary, nothing_left=True)
+
+
+def _find_unplanned(run: Run, committed: set[str]) -> set[str]:
+    """Committed shards that the plan does not have; a slice's OUT holds those of the others, too."""
+    return committed.difference(read_shard_sizes(plan_uri(run.home)) or {}) if run.home == run.out else set()
+
+
 def _read_or_write_summary(run: Run, committed: set[str], *, judged: bool) -> dict[str, Any]:
     """`summary.json` of a run whose shards are all committed; written now if the call died before it could."""
     shard_sizes = read_shard_sizes(plan_uri(run.home)) or {}
     summary = _read_summary(run.home)
-    unplanned = committed.difference(shard_sizes) if run.home == run.out else set()
-    if summary.get("state") == "done" and not unplanned:
+    if summary.get("state") == "done" and not _find_unplanned(run, committed):
         return summary
     return finish_run(run, list(shard_sizes), wall_s=0.0, partial=False, facts={}, judged=judged)
 
