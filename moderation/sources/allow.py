@@ -61,13 +61,18 @@ def _absolute(written: str, base: str) -> str:
         if not uri.startswith("/"):
             raise ItemError(ErrorCode.FORBIDDEN, "a file URI with a host or a relative path")
         return uri
+    _refuse_ambiguous(uri, scheme)
+    return uri
+
+
+def _refuse_ambiguous(uri: str, scheme: str) -> None:
+    """Raises ItemError for a URI of an object that could mean another than it says."""
     if storage.without_password(uri) != uri:
         raise ItemError(ErrorCode.FORBIDDEN, "a URI with credentials: the environment holds them, never a manifest")
     if {".", ".."} & set(uri.split("/")):
         raise ItemError(ErrorCode.FORBIDDEN, "`.` or `..` in the path of an object")
     if scheme.startswith("http") and (_ENCODED.search(uri) or "@" in uri.split("/")[2]):
         raise ItemError(ErrorCode.FORBIDDEN, "encoded dots or slashes, or a user name, in a web address")
-    return uri
 
 
 def _spell(uri: str) -> str:

@@ -71,14 +71,18 @@ def _select_media(parts: Parts) -> list[TarMember]:
     A sidecar by name alone that is no text may be a picture all the same: its content decides, later.
     """
     named = [member for suffix, member in parts if suffix in PICTURES | VIDEOS]
-    if named or any(is_apple_double(member) for _, member in parts):
+    if named or _is_of_macos(parts):
         return named
     others = [member for suffix, member in parts if suffix not in SIDECARS]
     return (others or [member for _, member in parts if not _is_text(member)])[:1]
 
 
+def _is_of_macos(parts: Parts) -> bool:
+    return any(is_apple_double(member) for _, member in parts)
+
+
 def _no_media(parts: Parts) -> str:
-    if any(is_apple_double(member) for _, member in parts):
+    if _is_of_macos(parts):
         return "what macOS keeps of a file beside it (AppleDouble)"
     return "a key without a picture or a video"
 

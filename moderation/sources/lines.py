@@ -37,19 +37,27 @@ def read_lines(uri: str) -> Iterator[Line]:
 def _raw_lines(uri: str) -> Iterator[bytes | None]:
     rest = b""
     cut = False  # the current line is already too long: its bytes are dropped up to its end
-    try:
-        for chunk in read_chunks(uri):
-            pieces = (rest + chunk).split(b"\n")
-            rest = pieces.pop()
-            for piece in pieces:
-                yield None if cut or len(piece) > MAX_LINE else piece
-                cut = False
-            if len(rest) > MAX_LINE:
-                cut, rest = True, b""
-    except DamagedTextError:
-        cut = True
+    for chunk in _chunks_and_damage(uri):
+        if chunk is None:
+            cut = True
+            continue
+        pieces = (rest + chunk).split(b"\n")
+        rest = pieces.pop()
+        for piece in pieces:
+            yield None if cut or len(piece) > MAX_LINE else piece
+            cut = False
+        if len(rest) > MAX_LINE:
+            cut, rest = True, b""
     if cut or rest:
         yield None if cut or len(rest) > MAX_LINE else rest
+
+
+def _chunks_and_damage(uri: str) -> Iterator[bytes | None]:
+    """The content of a file; None at its end where it is packed and damaged there."""
+    try:
+        yield from read_chunks(uri)
+    except DamagedTextError:
+        yield None
 
 
 def csv_records(
@@ -82,10 +90,13 @@ def csv_records(
             yield number, [cell.strip(" \t") for cell in record]
             continue
         ahead.extendleft(reversed(taken))
-        if record is None:
-            yield number, "the quotes or line breaks of this line are not valid CSV"
-        else:
-            yield number, f"{len(record)} cells where the header has {width}"
+        yield number, _fault_of(record, width)
+
+
+def _fault_of(record: list[str] | None, width: int | None) -> str:
+    if record is None:
+        return "the quotes or line breaks of this line are not valid CSV"
+    return f"{len(record)} cells where the header has {width}"
 
 
 def _quoted(text: str, take: Callable[[], Line | None], taken: list[Line], delimiter: str) -> list[str] | None:

@@ -52,13 +52,18 @@ def list_files(source: str, suffixes: tuple[str, ...], config: SourceConfig) -> 
     named = storage.is_glob(source)
     first = True
     for info in list_entries(source, config):
-        unlisted = info.error is not None and info.uri.endswith("/")
         is_source = first and _is_same_uri(info.uri, source)
-        name = info.uri.rpartition("/")[2].lower()
-        # `._x.tar` is what macOS keeps of x.tar beside it.
-        if named or unlisted or is_source or (name.endswith(suffixes) and not name.startswith("._")):
+        if named or is_source or _is_container(info, suffixes):
             yield info, first and info.error is None
             first = first and info.error is not None
+
+
+def _is_container(info: ObjectInfo, suffixes: tuple[str, ...]) -> bool:
+    name = info.uri.rpartition("/")[2].lower()
+    if not name:
+        return info.error is not None
+    # `._x.tar` is what macOS keeps of x.tar beside it.
+    return name.endswith(suffixes) and not name.startswith("._")
 
 
 def _is_same_uri(uri: str, source: str) -> bool:

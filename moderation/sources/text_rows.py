@@ -106,35 +106,42 @@ def read_json_list(uri: str) -> list[Any] | None:
 
     Raises UsageError for any other JSON, and for a list that is too large to be parsed whole.
     """
-    data: list[bytes] = []
-    total = 0
+    text = _read_whole(uri)
+    if len(text) > MAX_JSON_BYTES:
+        if not _is_list(text):
+            return None
+        limit = f"{MAX_JSON_BYTES // 2**20} MiB"
+        raise UsageError(f"{uri}: a JSON list of more than {limit}; write it as JSON lines (.jsonl)")
     try:
-        for chunk in read_chunks(uri):
-            total += len(chunk)
-            if total > MAX_JSON_BYTES:
-                if not _is_list(data[0] if data else chunk):
-                    return None
-                limit = f"{MAX_JSON_BYTES // 2**20} MiB"
-                raise UsageError(f"{uri}: a JSON list of more than {limit}; write it as JSON lines (.jsonl)")
-            data.append(chunk)
-    except DamagedTextError as error:
-        raise UsageError(f"{uri}: {error}") from error
-    text = b"".join(data)
-    try:
-        value = json.loads(text.removeprefix(b"\xef\xbb\xbf"))
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         if _is_list(text):
             raise UsageError(f"{uri}: not valid JSON: {error}") from error
         return None
-    if isinstance(value, list):
-        return value
     if isinstance(value, dict) and "uri" in value:
         return [value]
-    raise UsageError(f"{uri}: expected a JSON list of URIs, or of objects with `uri`")
+    if not isinstance(value, list):
+        raise UsageError(f"{uri}: expected a JSON list of URIs, or of objects with `uri`")
+    return value
+
+
+def _read_whole(uri: str) -> bytes:
+    """The content, or a little more than MAX_JSON_BYTES of it."""
+    pieces: list[bytes] = []
+    total = 0
+    try:
+        for chunk in read_chunks(uri):
+            pieces.append(chunk)
+            total += len(chunk)
+            if total > MAX_JSON_BYTES:
+                break
+    except DamagedTextError as error:
+        raise UsageError(f"{uri}: {error}") from error
+    return b"".join(pieces).removeprefix(b"\xef\xbb\xbf")
 
 
 def _is_list(text: bytes) -> bool:
-    return text.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+    return text.lstrip()[:1] == b"["
 
 
 def list_columns(entries: list[Any]) -> list[str]:

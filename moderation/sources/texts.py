@@ -62,20 +62,24 @@ def _bounded_value(cell: pa.Scalar, budget: list[int]) -> object:
     budget: what is left, as the only element; counted down.
     """
     budget[0] -= 2
-    if not cell.is_valid:
+    if pa.types.is_dictionary(cell.type):
+        cell = cell.value
+    if cell is None or not cell.is_valid:
         return None
-    kind = cell.type
-    if pa.types.is_dictionary(kind):
-        return _bounded_value(cell.value, budget)
-    if pa.types.is_struct(kind):
-        return {field.name: _bounded_value(cell[i], budget) for i, field in enumerate(kind) if budget[0] > 0}
-    if pa.types.is_nested(kind) and hasattr(cell, "values"):
+    if pa.types.is_struct(cell.type):
+        names = [field.name for field in cell.type]
+        return {name: _bounded_value(cell[i], budget) for i, name in enumerate(names) if budget[0] > 0}
+    if pa.types.is_nested(cell.type) and hasattr(cell, "values"):
         return _bounded_list(cell.values, budget)
-    if is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        head = bytes(cell.as_buffer()[: max(0, budget[0])])
-        budget[0] -= len(head)
-        return _decode(head)
-    return cell.as_py()
+    return _bounded_leaf(cell, budget)
+
+
+def _bounded_leaf(cell: pa.Scalar, budget: list[int]) -> object:
+    if not hasattr(cell, "as_buffer"):
+        return cell.as_py()
+    head = bytes(cell.as_buffer()[: max(0, budget[0])])
+    budget[0] -= len(head)
+    return _decode(head)
 
 
 def _bounded_list(elements: pa.Array, budget: list[int]) -> list[object]:

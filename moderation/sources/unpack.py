@@ -97,21 +97,21 @@ class _Gzip:
 
 def _unpack(chunks: Iterator[bytes], make: Callable[[], _Unpacker]) -> Iterator[bytes]:
     """Streams put behind each other are one file; zeros behind the last are padding."""
-    unpacker, began = make(), False
-    for stored in chunks:
-        data = stored
-        while data or (began and not unpacker.eof):
-            if not began and not data.strip(b"\0"):
-                break
-            piece = _step(unpacker, data)
-            began, data = True, b""
+    unpacker: _Unpacker | None = None  # of the stream that has begun
+    for data in chunks:
+        while True:
+            if unpacker is None:
+                if not data.strip(b"\0"):
+                    break
+                unpacker = make()
+            piece, data = _step(unpacker, data), b""
             if piece:
                 yield piece
             if unpacker.eof:
-                data, unpacker, began = unpacker.unused_data, make(), False
+                data, unpacker = unpacker.unused_data, None
             elif not piece:
                 break
-    if began:
+    if unpacker is not None:
         raise DamagedTextError("the packed file ends early")
 
 

@@ -41,7 +41,8 @@ def webdataset_items(source: str, config: SourceConfig) -> Iterator[Item]:
     pool = ThreadPoolExecutor(_AHEAD, thread_name_prefix="tar-index")
     try:
         for info, first in list_files(source, SUFFIXES, config):
-            waiting.append(pool.submit(_index, info, config.keyframes, first))
+            index = _index if info.error is None else _index_nothing
+            waiting.append(pool.submit(index, info, config.keyframes, first))
             if first or len(waiting) == _AHEAD:
                 yield from waiting.popleft().result()
         while waiting:
@@ -50,9 +51,13 @@ def webdataset_items(source: str, config: SourceConfig) -> Iterator[Item]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _index_nothing(info: ObjectInfo, keyframes: bool, first: bool) -> list[Item]:
+    """The row of what could not be listed."""
+    del keyframes, first
+    return [entry_error(info)]
+
+
 def _index(info: ObjectInfo, keyframes: bool, first: bool) -> list[Item]:
-    if info.error is not None:
-        return [entry_error(info)]
     members: list[TarMember] = []
     faults: list[TarMember] = []
     try:

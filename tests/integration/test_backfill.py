@@ -258,3 +258,23 @@ def test_an_album_and_a_missing_member_are_rows_too(config: Path, tmp_path: Path
     assert album["evidence"][0]["frame"] == 1
     gone = next(r for r in rows if r["kind"] != "album")
     assert (gone["status"], gone["verdict"], gone["error_code"]) == ("error", "review", "not_found")
+
+
+def test_a_source_without_any_media_does_not_end_well(tmp_path: Path, config: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("notes.txt", "more.md"):
+        (tmp_path / "in" / name).write_text("not media")
+    ended = run_job("backfill", tmp_path / "in", "--out", tmp_path / "out", "--config", config)
+    assert ended.returncode == 3
+    assert "none of the 2 items" in ended.stderr and "source.type=manifest" in ended.stderr
+    assert {row[0] for row in by_name(verdicts(tmp_path / "out"), ["status"]).values()} == {"skipped"}
+    nights = ["--ledger", tmp_path / "ledger", "--out", tmp_path / "nights"]
+    night = run_job("nightly", tmp_path / "in", *nights, "--config", config)
+    assert night.returncode == 3 and "none of the 2 items" in night.stderr
+
+
+def test_out_inside_source_is_refused(pictures: Path, config: Path) -> None:
+    ended = run_job("backfill", pictures, "--out", pictures / "out", "--config", config)
+    assert ended.returncode == 2
+    assert "lies in SOURCE" in ended.stderr and "Traceback" not in ended.stderr
+    assert not (pictures / "out").exists()

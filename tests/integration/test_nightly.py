@@ -183,7 +183,7 @@ def test_a_ledger_or_output_below_the_source_is_refused(tmp_path: Path, config: 
     make_pictures(tmp_path / "in", 1)
     ended = night(tmp_path, config, place, tmp_path / "in" / "deep")
     assert ended.returncode == 2
-    assert f"{place} {tmp_path}/in/deep lies below SOURCE" in ended.stderr
+    assert f"{tmp_path}/in/deep lies in SOURCE" in ended.stderr
 
 
 def test_a_partial_night_is_finished_by_the_next_call(tmp_path: Path, config: Path) -> None:
