@@ -21,7 +21,7 @@ _WRITTEN = (
 )
 
 
-def check_apart(source: str, folder: str, name: str = "OUT") -> None:
+def check_apart(source: str, folder: str, name: str = "--out") -> None:
     """Raises UsageError where `folder`, which the run writes to, is or lies in what SOURCE lists.
 
     name: what the folder is called in the message. Links of local folders are looked through.

@@ -44,12 +44,16 @@ def _raw_lines(uri: str) -> Iterator[bytes | None]:
         pieces = (rest + chunk).split(b"\n")
         rest = pieces.pop()
         for piece in pieces:
-            yield None if cut or len(piece) > MAX_LINE else piece
+            yield None if cut else _line(piece)
             cut = False
         if len(rest) > MAX_LINE:
             cut, rest = True, b""
     if cut or rest:
-        yield None if cut or len(rest) > MAX_LINE else rest
+        yield None if cut else _line(rest)
+
+
+def _line(piece: bytes) -> bytes | None:
+    return piece if len(piece) <= MAX_LINE else None
 
 
 def _chunks_and_damage(uri: str) -> Iterator[bytes | None]:
