@@ -93,6 +93,9 @@ def _as_cut(media: Media, attributes: Mapping[str, str]) -> Media:
     if total and total >= media.frames_total:
         media = replace(media, frames_total=int(total))
     media = _with_cut_duration(media, attributes)
+    # What the cutting did not see is not among these frames: it can only make a verdict harsher.
+    unseen = (describe(name) for name in attributes.get(CUT_FROM + "unseen", "").split(",") if name)
+    media = replace(media, unseen=tuple(dict.fromkeys([*media.unseen, *unseen])))
     code = attributes.get(CUT_FROM + "error_code")
     if media.error is None and code in frozenset(ErrorCode) and code != ErrorCode.NOT_MEDIA:
         detail = describe(attributes.get(CUT_FROM + "error_detail", ""))

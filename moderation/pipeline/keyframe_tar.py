@@ -115,6 +115,7 @@ def _about(item: Item, media: Media | None = None) -> bytes:
             "frames_total": media.frames_total or None,
             "width": media.width,
             "height": media.height,
+            "unseen": ",".join(media.unseen) or None,
             "error_code": media.error,
             "error_detail": media.error_detail or None,
         }
