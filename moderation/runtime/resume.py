@@ -52,8 +52,7 @@ def resume_run(
     the task leaves verdicts to show.
     Raises UsageError before any work starts, FatalError (resumable) afterwards.
     """
-    owned = check_owner(run)
-    if fresh or not owned:
+    if fresh or not check_owner(run):
         # A wrong source must not cost the tables that are there, nor leave anything where nothing is.
         open_source(run.source, run.config.source)
     elif (done := _find_done(run)) is not None:
