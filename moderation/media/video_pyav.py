@@ -179,7 +179,6 @@ class PyavReader:
             context = stream.codec_context
             context.thread_count = 1  # a worker decodes several items at once
             context.options = {"max_pixels": str(self._config.max_pixels)}
-            context.flags |= _copy_opaque()
             packets = enumerate(demux(container, [stream], self._deadline))
             for run in runs:
                 yield run, self._number(run, _decode_packets(context, run, packets))
@@ -192,7 +191,7 @@ class PyavReader:
             if self._timeline.is_counted:
                 index = min(first + place, len(self.times_s) - 1)
             else:
-                index = self._index_of.get(frame.opaque if isinstance(frame.opaque, int) else -1, -1)
+                index = self._index_of.get(-1 if frame.pts is None else frame.pts, -1)
             if index >= 0:
                 yield index, frame
 
@@ -210,7 +209,9 @@ def _decode_packets(
     for place, packet in packets:
         if place < run.start:
             continue
-        packet.opaque = place
+        # A frame keeps the time of its packet, whatever order they come out in. `packet.opaque` would do the same, but
+        # PyAV 18.1 looks it up by the id() of the object: of two videos read at once, one lost its small numbers.
+        packet.pts = place
         with suppress(av.FFmpegError):  # the frames that should have come of it are missed by whoever wanted them
             yield from context.decode(packet)
         if place >= run.stop:
@@ -218,12 +219,6 @@ def _decode_packets(
     with suppress(av.FFmpegError):
         yield from context.decode(None)
     context.flush_buffers()
-
-
-def _copy_opaque() -> int:
-    from av.codec.context import Flags
-
-    return Flags.copy_opaque
 
 
 def read_orientation(frame: VideoFrame) -> int:
