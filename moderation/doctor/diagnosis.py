@@ -1,6 +1,6 @@
-"""Is everything here that a run needs? Findings, each with what to do about it; asks much, changes nothing.
+"""Is everything here that a run needs? Findings, each with advice; nothing is changed.
 
-Ray is looked at by its version only: starting it is the run's business.
+Of Ray only the version is checked: starting it is the run's business.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from moderation.scoring.devices import pick_device, pick_dtype
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
-# Models of the default stack and Python with torch: measured 1.1 GiB in a worker on a CPU.
+# Models of the default stack, and Python with torch: measured 1.1 GiB per worker on a CPU.
 _WORKER_BYTES = 1300 * MIB
-# A run over a million items writes about 1 GB of votes; less than this and the first nightly run may end on it.
+# A run over a million items writes about 1 GB of votes; with less space the first nightly run may fail.
 _MIN_DISK_BYTES = 2 * GIB
-# Receipts and plan rows go through Ray's object store, pixels never: a small one is enough. Docker's default is 64 MiB.
+# Ray's object store holds receipts and plan rows, never pixels: a small one is enough. Docker's default is 64 MiB.
 _MIN_SHM_BYTES = 256 * MIB
 
 
 def diagnose(config: Config, uris: Sequence[str] = ()) -> list[Finding]:
-    """All findings for running this configuration on this machine.
+    """All findings for this configuration on this machine.
 
-    uris: sources or outputs to list, besides the prefixes of `source.allow`. Downloads nothing; weights that are here
-    are read whole, for their checksum. Never raises for what it finds.
+    uris: sources or outputs to list, besides the prefixes of `source.allow`. Downloads nothing; local weights are read
+    whole for their checksum. Never raises because of a finding.
     """
     machine = look_at_machine(default_cache())
     return [
@@ -135,14 +135,14 @@ def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Seq
 
 
 def _is_to_be_fetched(weights: Weights) -> bool:
-    """Whether the weights come from elsewhere and are not in the cache."""
+    """Whether the weights come from elsewhere and are not cached yet."""
     if weights.locator.startswith(("pkg://", "file://")):
         return False
     return not (default_cache() / f"{weights.sha256.lower()}{Path(weights.locator).suffix}").is_file()
 
 
 def _from_error(group: str, name: str, error: Exception) -> Finding:
-    """Our errors name the command that helps behind the last `; `."""
+    """A finding from one of our errors, which name the command that helps after the last `; `."""
     text, _, command = str(error).rpartition("; ")
     if not text:
         text, command = command, ""
