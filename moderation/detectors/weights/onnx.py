@@ -1,4 +1,4 @@
-"""ONNX files read for their numbers and the order of their operations; parsed, never executed."""
+"""ONNX files, read for their numbers and the order of their operations; parsed, never executed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moderation.errors import FatalError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxNode:
-    """One operation of a graph: what it is, and the names of what it reads and makes."""
+    """One operation of a graph: its type, and the names of its inputs and outputs."""
 
     op: str
     inputs: tuple[str, ...]
@@ -48,7 +48,7 @@ def read_onnx(path: Path | str) -> OnnxGraph:
 
 
 def read_onnx_metadata(path: Path | str, key: str) -> str:
-    """A text that an ONNX file carries beside its graph. Raises FatalError when there is none of this name."""
+    """A text in an ONNX file's metadata. Raises FatalError when there is none with this name."""
     for entry in _parse(path).metadata_props:
         if entry.key == key:
             return str(entry.value)
