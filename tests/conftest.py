@@ -1,4 +1,4 @@
-"""What holds for all tests: no deadlines on examples."""
+"""Settings for all tests: no deadlines on examples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from hypothesis import settings
 
-# A busy machine is no failure; speed belongs into benchmarks/. Where a change is let in the examples are the same each
-# time, so that it is refused for what it did; new ones are looked for on developers' machines.
+# A busy machine is no failure; speed belongs in benchmarks/. In CI the examples are the same each time, so only the
+# change itself can fail; developers' machines look for new ones.
 settings.register_profile("patient", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("patient")

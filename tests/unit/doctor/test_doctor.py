@@ -1,4 +1,4 @@
-"""The doctor: finds what would stop a run before the run does, and says what to do about it."""
+"""The doctor finds what would stop a run before the run does, and gives advice."""
 
 from __future__ import annotations
 
@@ -166,14 +166,14 @@ def s3_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Non
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-show-this")
 
-    # fsspec keeps filesystems by their arguments, not by the environment that they were made in.
+    # fsspec caches filesystems by their arguments, not by the environment in which they were made.
     s3fs.S3FileSystem.clear_instance_cache()
     yield point_at
     s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_store_that_does_not_answer_is_found_in_bounded_time(s3_settings: Callable[[str], None]) -> None:
-    with socket.socket() as silent:  # accepts, and never says a word
+    with socket.socket() as silent:  # accepts connections but never answers
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"

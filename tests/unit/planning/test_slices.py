@@ -1,4 +1,4 @@
-"""Slices: parts of one run that together are all of it, planned apart and merged to what an unsliced run leaves."""
+"""Slices: together they are one run, planned separately and merged to what an unsliced run leaves."""
 
 from __future__ import annotations
 
