@@ -9,20 +9,20 @@ from collections.abc import Iterable
 _ALIKE = 0.4
 
 
-def closest(wrong: object, known: Iterable[str], *, cutoff: float = _ALIKE) -> str | None:
+def closest(wrong: object, words: Iterable[str], *, cutoff: float = _ALIKE) -> str | None:
     """The known word most similar to `wrong`; None where none is similar."""
-    close = difflib.get_close_matches(str(wrong), list(known), n=1, cutoff=cutoff)
+    close = difflib.get_close_matches(str(wrong), list(words), n=1, cutoff=cutoff)
     return close[0] if close else None
 
 
 def did_you_mean(
-    wrong: object, known: Iterable[str], *, otherwise: str = "there are", cutoff: float = _ALIKE, lead: str = "; "
+    wrong: object, words: Iterable[str], *, otherwise: str = "there are", cutoff: float = _ALIKE, lead: str = "; "
 ) -> str:
     """`; did you mean 'fetch'?`, or all known words: `; there are: decode, fetch`; empty where there are none.
 
     otherwise: the text before the list of all words. lead: the text before either.
     """
-    words = list(known)
+    words = list(words)
     close = closest(wrong, words, cutoff=cutoff)
     if close is not None:
         return f"{lead}did you mean {close!r}?"

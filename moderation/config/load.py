@@ -33,9 +33,9 @@ def resolve_config_path(path: str | None, *, beside: Path | None = None) -> Path
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    known = sorted(str(p.relative_to(packaged)) for p in packaged.rglob("*.yaml"))
-    hint = did_you_mean(name, known, otherwise="known here", cutoff=0.5)
-    raise UsageError(f"no file {name!r}; packaged: {', '.join(known) or 'none'}{hint}")
+    names = sorted(str(p.relative_to(packaged)) for p in packaged.rglob("*.yaml"))
+    hint = did_you_mean(name, names, otherwise="known here", cutoff=0.5)
+    raise UsageError(f"no file {name!r}; packaged: {', '.join(names) or 'none'}{hint}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

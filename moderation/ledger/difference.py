@@ -148,10 +148,10 @@ class _ListingDifference:
         if self.choice.judge_copies or not items:
             return items
         keys = np.array([content_key(content_id(item)) for item in items], np.uint64)
-        known = self.index.has_content(keys).tolist()
-        copies = [copy and item.item_id not in self.retried for item, copy in zip(items, known, strict=True)]
-        self.waiting += [item for item, copy in zip(items, copies, strict=True) if copy]
-        return [item for item, copy in zip(items, copies, strict=True) if not copy]
+        is_known = self.index.has_content(keys).tolist()
+        copies = [is_copy and item.item_id not in self.retried for item, is_copy in zip(items, is_known, strict=True)]
+        self.waiting += [item for item, is_copy in zip(items, copies, strict=True) if is_copy]
+        return [item for item, is_copy in zip(items, copies, strict=True) if not is_copy]
 
     def select_first_of_content(self, items: list[Item]) -> list[Item]:
         """The items whose content is not judged tonight under another name; the others are set aside."""

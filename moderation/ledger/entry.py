@@ -56,7 +56,7 @@ def judged_rows(shards: Iterable[Shard], night: FinishedNight) -> Iterator[pa.Ta
             rows,
             shards,
             pool,
-            most=2 * _READERS,
+            max_ahead=2 * _READERS,
             budget_bytes=_AHEAD_BYTES,
             expected_bytes=lambda shard: 512 * len(shard.items),
             held_bytes=lambda table: int(table.nbytes),

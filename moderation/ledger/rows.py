@@ -79,7 +79,7 @@ def item_version(item: Item) -> int:
 
 
 def _hash_facts(item: Item) -> int:
-    facts: list[object] = [
+    fields: list[object] = [
         [o.uri, o.etag, o.size_bytes, o.offset, o.row_group, o.row, o.column, o.frame, o.time_s] for o in item.objects
     ]
     if not all(o.etag is not None or o.size_bytes is not None for o in item.objects):
@@ -87,8 +87,8 @@ def _hash_facts(item: Item) -> int:
         if not told and len(item.objects) == 1:
             return UNKNOWN
         # An album of unknown versions still changes with its members.
-        facts.append(sorted(told.items()))
-    return _hash64(json.dumps(facts, separators=(",", ":")))
+        fields.append(sorted(told.items()))
+    return _hash64(json.dumps(fields, separators=(",", ":")))
 
 
 def content_id(item: Item) -> str | None:

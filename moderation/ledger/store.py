@@ -278,7 +278,7 @@ def _is_ours(schema: pa.Schema) -> bool:
     return all(_is_alike(types.get(f.name), f.type) for f in LEDGER_SCHEMA)
 
 
-def _is_alike(found: pa.DataType | None, wanted: pa.DataType) -> bool:
+def _is_alike(stored: pa.DataType | None, wanted: pa.DataType) -> bool:
     # Parquet has no seconds: timestamps come back in milliseconds.
-    both_times = found is not None and pa.types.is_timestamp(found) and pa.types.is_timestamp(wanted)
-    return bool(both_times or found == wanted)
+    both_times = stored is not None and pa.types.is_timestamp(stored) and pa.types.is_timestamp(wanted)
+    return bool(both_times or stored == wanted)

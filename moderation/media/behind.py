@@ -52,12 +52,12 @@ def find_behind(data: bytes, media_type: MediaType) -> list[Behind]:
     end = _end_of_first(data, media_type)
     if end is None or end >= len(data):
         return []
-    found: list[Behind] = []
+    pieces: list[Behind] = []
     for piece in _walk(data, end):
-        found.append(piece)
-        if len(found) == MAX_BEHIND:
+        pieces.append(piece)
+        if len(pieces) == MAX_BEHIND:
             break
-    return found
+    return pieces
 
 
 def _may_go_on(data: bytes) -> bool:

@@ -103,14 +103,14 @@ def _find_transform(icc: bytes, mode: str, *, grey: bool) -> tuple[ImageCms.Imag
     wanted = "L" if grey and mode == "RGB" else mode  # a grey picture over a background is RGB by now
     key = hashlib.blake2b(icc, digest_size=16).digest(), wanted
     with _transforms_lock:
-        known = _transforms.get(key)
-    if known is None:
-        known = _make_transform(icc, wanted)
+        made = _transforms.get(key)
+    if made is None:
+        made = _make_transform(icc, wanted)
         with _transforms_lock:
-            _transforms[key] = known
+            _transforms[key] = made
             while len(_transforms) > _KEPT_TRANSFORMS:
                 _transforms.popitem(last=False)
-    transform, note = known
+    transform, note = made
     return transform, wanted if transform is None else str(transform.input_mode), note
 
 

@@ -72,8 +72,8 @@ def _keyframes_first(times_s: F64, duration_s: float, keys: I64, chosen: list[in
 
     A keyframe costs one frame to decode; a frame between two costs all frames since the last keyframe.
     """
-    known = set(keys.tolist())
-    alone = [k for k in chosen if k in known or k == 0]
+    keyframes = set(keys.tolist())
+    alone = [k for k in chosen if k in keyframes or k == 0]
     if len(chosen) <= limit or len(alone) < limit:
         return chosen
     widest_s = widest_gap(times_s[alone].tolist(), duration_s)

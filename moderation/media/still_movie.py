@@ -32,8 +32,8 @@ def decode_still_movie(data: bytes, media_type: MediaType, config: MediaConfig, 
     picture = _read_picture(data, media_type, config, deadline)
     is_sequence = picture.kind is Kind.ANIMATION and count_tracks(data) == 1
     try:
-        known = picture.frames_total if is_sequence else 0
-        movie = decode_video(data, MediaType.MP4, config, deadline, known_frames=known)
+        known_frames = picture.frames_total if is_sequence else 0
+        movie = decode_video(data, MediaType.MP4, config, deadline, known_frames=known_frames)
     except ItemError as error:
         if error.code is ErrorCode.TIMEOUT or not picture.frames:
             raise

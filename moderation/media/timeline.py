@@ -19,7 +19,7 @@ Flags = npt.NDArray[np.bool_]
 MAX_RATE = 1000.0  # frames per second; more means that the container's times are useless
 MAX_RATE_KNOWN = 240.0  # the highest rate accepted from a header
 USUAL_RATE = 25.0
-_JUMP_S = 60.0  # a longer jump forward starts a new part, in a container whose times may start over
+_JUMP_S = 60.0  # a longer jump forward starts a new segment, in a container whose times may start over
 _BACK_S, _BACK_OF_OTHERS_S = 0.001, 1.0
 _MAX_SAME = 0.02  # share of frames that may have the same time as another
 
@@ -81,14 +81,14 @@ def _by_presentation(packets: Packets, shown: I64, rate: float, *, may_jump: boo
     pts_s = packets.pts_s[shown]
     if not len(shown) or not np.isfinite(pts_s).all():
         return None
-    part = _parts(_decode_clock(packets)[shown], packets.is_key[shown], may_jump=may_jump)
-    if not part.any() and packets.is_key[shown[0]]:
+    segment = _segments(_decode_clock(packets)[shown], packets.is_key[shown], may_jump=may_jump)
+    if not segment.any() and packets.is_key[shown[0]]:
         # Frames shown before the first keyframe but decoded after it lack their references: they are not output.
         ahead = pts_s < pts_s[0]
-        shown, pts_s, part = shown[~ahead], pts_s[~ahead], part[~ahead]
+        shown, pts_s, segment = shown[~ahead], pts_s[~ahead], segment[~ahead]
     step_s = _usual_step(packets, shown, rate)
-    order = np.lexsort((shown, pts_s, part))
-    times_s, steps = _lay_out(pts_s[order], part[order], step_s)
+    order = np.lexsort((shown, pts_s, segment))
+    times_s, steps = _lay_out(pts_s[order], segment[order], step_s)
     if not _is_plausible(times_s):
         return None
     packet = shown[order]
@@ -100,12 +100,12 @@ def _by_presentation(packets: Packets, shown: I64, rate: float, *, may_jump: boo
         packets=packet,
         keys=np.flatnonzero(packets.is_key[packet]),
         is_counted=False,
-        is_plain=_is_plain(packets, packet, steps, part),
+        is_plain=_is_plain(packets, packet, steps, segment),
     )
 
 
-def _is_plain(packets: Packets, packet: I64, steps: F64, part: I64) -> bool:
-    whole = len(packet) == len(packets) and not part.any()
+def _is_plain(packets: Packets, packet: I64, steps: F64, segment: I64) -> bool:
+    whole = len(packet) == len(packets) and not segment.any()
     return whole and bool((steps > 0).all()) and packet[0] == 0 and bool(packets.is_key[0])
 
 
@@ -115,8 +115,8 @@ def _by_count(packets: Packets, shown: I64, rate: float, *, may_jump: bool) -> T
     clock_s = packets.dts_s[shown]
     times_s: F64 = np.arange(len(shown), dtype=np.float64) * step_s
     if len(shown) and np.isfinite(clock_s).all():
-        part = _parts(clock_s, packets.is_key[shown], may_jump=may_jump)
-        decoded_s, _ = _lay_out(clock_s, part, step_s)
+        segment = _segments(clock_s, packets.is_key[shown], may_jump=may_jump)
+        decoded_s, _ = _lay_out(clock_s, segment, step_s)
         times_s = decoded_s if _is_plausible(decoded_s) else times_s
     return Timeline(
         times_s=times_s,
@@ -131,16 +131,16 @@ def _by_count(packets: Packets, shown: I64, rate: float, *, may_jump: bool) -> T
 def _decode_clock(packets: Packets) -> F64:
     """Decoding times without gaps; from presentation times, smoothed, where a container has no others."""
     dts_s = packets.dts_s
-    known = np.flatnonzero(np.isfinite(dts_s))
-    if not len(known):
+    timed = np.flatnonzero(np.isfinite(dts_s))
+    if not len(timed):
         # Frames are decoded before they are shown: the smallest time still to come never falls.
         return np.asarray(np.minimum.accumulate(packets.pts_s[::-1])[::-1], dtype=np.float64)
     # Matroska has none for the first packets of a recording: they take the next time that exists.
-    following = np.searchsorted(known, np.arange(len(dts_s))).clip(max=len(known) - 1)
-    return np.asarray(dts_s[known[following]], dtype=np.float64)
+    following = np.searchsorted(timed, np.arange(len(dts_s))).clip(max=len(timed) - 1)
+    return np.asarray(dts_s[timed[following]], dtype=np.float64)
 
 
-def _parts(clock_s: F64, is_key: Flags, *, may_jump: bool) -> I64:
+def _segments(clock_s: F64, is_key: Flags, *, may_jump: bool) -> I64:
     """int64 [N]: from 0, one more wherever the clock falls or leaps.
 
     A small fall at a packet that is no keyframe is only an imprecise muxer.
@@ -152,10 +152,10 @@ def _parts(clock_s: F64, is_key: Flags, *, may_jump: bool) -> I64:
     return np.cumsum(broken)
 
 
-def _lay_out(at_s: F64, part: I64, step_s: float) -> tuple[F64, F64]:
-    """Times from 0 on, parts one after the other, and the steps between them; `at_s` ascends within a part."""
+def _lay_out(at_s: F64, segment: I64, step_s: float) -> tuple[F64, F64]:
+    """Times from 0 on, segments in sequence, and the steps between them; `at_s` ascends within a segment."""
     steps = np.diff(at_s)
-    joined = np.diff(part) > 0
+    joined = np.diff(segment) > 0
     steps = np.where(joined, step_s, np.maximum(steps, 0.0))
     return np.concatenate([[0.0], np.cumsum(steps)]), steps
 

@@ -57,34 +57,34 @@ def decode_video(
     is not allowed), CORRUPT (nothing decoded).
     """
     container = inspect(data, media_type)
-    found = _without(read_tracks(data, media_type, deadline), known_frames)
-    films, pictures = found.films(CODECS)[:MAX_TRACKS], found.pictures()[:MAX_TRACKS]
+    tracks = _without(read_tracks(data, media_type, deadline), known_frames)
+    films, pictures = tracks.films(CODECS)[:MAX_TRACKS], tracks.pictures()[:MAX_TRACKS]
     if not films and not pictures:
-        raise _no_track(media_type, container, found)
-    is_whole = not (container.truncated or found.broken)
-    alone = is_whole and len(found.tracks) == 1
+        raise _no_track(media_type, container, tracks)
+    is_whole = not (container.truncated or tracks.broken)
+    alone = is_whole and len(tracks.tracks) == 1
     parts = [_read_track(data, media_type, t, config, deadline, alone=alone) for t in films]
     covers = list(chain.from_iterable(_read_cover(picture, config) for picture in pictures))
     looked_at = len(parts) + len(covers)
     media = _gather(parts, covers, media_type, "" if is_whole else "the end of the file is missing")
-    if looked_at < len(found.tracks) + found.unreadable or container.more_behind:
+    if looked_at < len(tracks.tracks) + tracks.unreadable or container.more_behind:
         return replace(media, unseen=(UNSEEN_TRACK,))
     return media
 
 
-def _without(found: Tracks, known_frames: int) -> Tracks:
-    known = next((t for t in found.tracks if len(t.packets) == known_frames), None)
-    return replace(found, tracks=tuple(t for t in found.tracks if t is not known))
+def _without(tracks: Tracks, known_frames: int) -> Tracks:
+    scored = next((t for t in tracks.tracks if len(t.packets) == known_frames), None)
+    return replace(tracks, tracks=tuple(t for t in tracks.tracks if t is not scored))
 
 
-def _no_track(media_type: MediaType, container: Container, found: Tracks) -> ItemError:
-    if found.tracks or found.unreadable:
-        names = ", ".join(sorted({t.codec for t in found.tracks})) or "an unknown one"
+def _no_track(media_type: MediaType, container: Container, tracks: Tracks) -> ItemError:
+    if tracks.tracks or tracks.unreadable:
+        names = ", ".join(sorted({t.codec for t in tracks.tracks})) or "an unknown one"
         return ItemError(ErrorCode.UNSUPPORTED_TYPE, f"{media_type}: its codec is not among those allowed: {names}")
     if container.has_video is False and not container.truncated:
         return ItemError(ErrorCode.NO_FRAMES, f"{media_type}: no picture track")
     boxed = media_type in (MediaType.MP4, MediaType.MATROSKA, MediaType.AVI)
-    code = ErrorCode.CORRUPT if container.truncated or found.broken or boxed else ErrorCode.NO_FRAMES
+    code = ErrorCode.CORRUPT if container.truncated or tracks.broken or boxed else ErrorCode.NO_FRAMES
     return ItemError(code, f"{media_type}: no stream of pictures that decodes")
 
 
@@ -144,9 +144,9 @@ def _number(parts: Sequence[_TrackFrames], covers: Sequence[Frame]) -> tuple[lis
     """The frames of all tracks, each track numbered after the one before, and the total number."""
     frames: list[Frame] = []
     total = 0
-    for part in parts:
-        frames += [replace(f, index=f.index + total) for f in part.frames]
-        total += part.frames_total
+    for track in parts:
+        frames += [replace(f, index=f.index + total) for f in track.frames]
+        total += track.frames_total
     frames += [replace(f, index=total + k) for k, f in enumerate(covers)]
     return frames, total + len(covers)
 

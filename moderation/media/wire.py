@@ -60,8 +60,8 @@ def send_media(sock: socket.socket, media: Media) -> None:
         | {"time_s": frame.time_s, "role": str(frame.role), "parent": frame.parent, "box": frame.box}
         for frame in media.frames
     ]
-    facts = {name: getattr(media, name) for name in _MEDIA_FACTS}
-    header = json.dumps({"media": facts, "frames": frames}).encode()
+    fields = {name: getattr(media, name) for name in _MEDIA_FIELDS}
+    header = json.dumps({"media": fields, "frames": frames}).encode()
     if not total:
         sock.sendall(_LENGTH.pack(len(header)) + header)
         return
@@ -105,18 +105,18 @@ def receive_media(sock: socket.socket) -> Media | None:
             os.close(descriptor)
 
 
-_MEDIA_FACTS = ("kind", "frames_total", "duration_s", "widest_gap_s", "width", "height", "error", "error_detail",
+_MEDIA_FIELDS = ("kind", "frames_total", "duration_s", "widest_gap_s", "width", "height", "error", "error_detail",
                 "unseen", "reader")  # fmt: skip
 
 
-def _read_media(facts: Mapping[str, Any], described: Sequence[Mapping[str, Any]], descriptors: Sequence[int]) -> Media:
-    known = {name: facts[name] for name in _MEDIA_FACTS}
-    known |= {
-        "kind": Kind(facts["kind"]),
-        "error": None if facts["error"] is None else ErrorCode(facts["error"]),
-        "unseen": tuple(map(str, facts["unseen"])),
+def _read_media(fields: Mapping[str, Any], frames: Sequence[Mapping[str, Any]], descriptors: Sequence[int]) -> Media:
+    values = {name: fields[name] for name in _MEDIA_FIELDS}
+    values |= {
+        "kind": Kind(fields["kind"]),
+        "error": None if fields["error"] is None else ErrorCode(fields["error"]),
+        "unseen": tuple(map(str, fields["unseen"])),
     }
-    return Media(**known, frames=_read_frames(described, descriptors))
+    return Media(**values, frames=_read_frames(frames, descriptors))
 
 
 def _read_frames(described: Sequence[Mapping[str, Any]], descriptors: Sequence[int]) -> tuple[Frame, ...]:
@@ -169,15 +169,15 @@ def _describe_item(item: Item) -> dict[str, Any]:
     }
 
 
-def _read_item(facts: Mapping[str, Any]) -> Item:
+def _read_item(fields: Mapping[str, Any]) -> Item:
     return Item(
         item_id="",
         uri="",
-        objects=tuple(MediaObject(uri="", **entry) for entry in facts["objects"]),
-        kind=None if facts["kind"] is None else Kind(facts["kind"]),
-        error=None if facts["error"] is None else ErrorCode(facts["error"]),
-        error_detail=facts["error_detail"],
-        attributes=facts["attributes"],
+        objects=tuple(MediaObject(uri="", **entry) for entry in fields["objects"]),
+        kind=None if fields["kind"] is None else Kind(fields["kind"]),
+        error=None if fields["error"] is None else ErrorCode(fields["error"]),
+        error_detail=fields["error_detail"],
+        attributes=fields["attributes"],
     )
 
 

@@ -51,9 +51,9 @@ def moderate_items(
     decode = pools.decode_item or partial(decode_item, config=config.media)
 
     def fetch_one(item: Item) -> tuple[Item, Sequence[bytes | ItemError]]:
-        known = poisoned.get(item.item_id)
-        if known is not None:
-            return item, [known for _ in item.objects]
+        poison_error = poisoned.get(item.item_id)
+        if poison_error is not None:
+            return item, [poison_error for _ in item.objects]
         try:
             payloads = clock.timed("fetch", lambda: read(item))
         except ItemError as error:
@@ -68,7 +68,7 @@ def moderate_items(
         fetch_one,
         items,
         pools.fetch,
-        most=pools.fetch_threads * 2,
+        max_ahead=pools.fetch_threads * 2,
         budget_bytes=config.runtime.fetch_budget_bytes // config.runtime.shards_in_flight,
         expected_bytes=lambda item: item.size_bytes,
         held_bytes=lambda pair: _read_bytes(pair[1]),
@@ -80,7 +80,7 @@ def moderate_items(
         decode_one,
         fetched,
         pools.decode,
-        most=max(2 * stack.batch_size, 2 * pools.decode_threads),
+        max_ahead=max(2 * stack.batch_size, 2 * pools.decode_threads),
         budget_bytes=frame_bytes // config.runtime.shards_in_flight,
         expected_bytes=lambda _: 3 * config.media.canvas_px * config.media.canvas_px * 2,
         held_bytes=lambda d: d.held_bytes,

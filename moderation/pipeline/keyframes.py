@@ -85,7 +85,7 @@ def cut_items(
         fetch,
         items,
         pools.fetch,
-        most=pools.fetch_threads * 2,
+        max_ahead=pools.fetch_threads * 2,
         budget_bytes=config.runtime.fetch_budget_bytes // in_flight,
         expected_bytes=lambda item: item.size_bytes,
         held_bytes=lambda pair: _size(pair[1]),
@@ -96,7 +96,7 @@ def cut_items(
         cut,
         fetched,
         pools.decode,
-        most=2 * pools.decode_threads,
+        max_ahead=2 * pools.decode_threads,
         budget_bytes=config.runtime.waiting_frame_bytes(on_gpu=False) // in_flight,
         expected_bytes=lambda _: pixels,
         held_bytes=lambda cut: cut.held_bytes,
@@ -122,8 +122,8 @@ def _failure(item: Item, payloads: Payloads) -> ItemError | None:
     failure = next((p for p in payloads if isinstance(p, ItemError)), None)
     if item.error is None and failure is None and payloads:
         return None
-    known = failure or ItemError(ErrorCode.EMPTY)
-    return ItemError(item.error or known.code, item.error_detail or known.detail)
+    reason = failure or ItemError(ErrorCode.EMPTY)
+    return ItemError(item.error or reason.code, item.error_detail or reason.detail)
 
 
 def _is_video(item: Item, data: Sequence[bytes]) -> bool:

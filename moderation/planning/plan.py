@@ -37,13 +37,13 @@ def plan_shards(
     *,
     limit: int | None = None,
     open_items: Callable[[], Iterator[Item]] | None = None,
-    part: Slice | None = None,
+    slice_: Slice | None = None,
 ) -> Iterator[Shard]:
     """All shards of a run, in the order of the source; shards planned by an earlier call are reused.
 
     out: the folder of the plan: OUT, or a slice's own folder in it.
-    part: plan only the shards of this slice. After an interruption its listing starts over: the chunks have gaps where
-    other slices' shards are, and cutting the source around them would change the bounds of shards.
+    slice_: plan only the shards of this slice. After an interruption its listing starts over: the chunks have gaps
+    where other slices' shards are, and cutting the source around them would change the bounds of shards.
 
     open_items: yields the items instead of the whole source (the nightly job's difference); called only when listing is
     needed, exhausted before the plan counts as finished.
@@ -52,20 +52,22 @@ def plan_shards(
     finished = storage.read_optional(plan_uri(out))
     if finished is not None:
         return decode_shards(finished)
-    chunks = _read_chunks(out) if part is None else []
+    chunks = _read_chunks(out) if slice_ is None else []
     items = _limited(open_items() if open_items is not None else open_source(source, config.source), limit)
-    if part is not None:
+    if slice_ is not None:
         storage.delete_tree(plan_folder(out))
-        return _write_plan(take_slice(cut_shards(items, config.shards), part, out), out, [])
+        return _write_plan(take_slice(cut_shards(items, config.shards), slice_, out), out, [])
     if not chunks:
         return _write_plan(cut_shards(items, config.shards), out, [])
     return _resume_listing(items, out, config, chunks)
 
 
-def list_shards(source: str, config: Config, *, limit: int | None = None, part: Slice | None = None) -> Iterator[Shard]:
+def list_shards(
+    source: str, config: Config, *, limit: int | None = None, slice_: Slice | None = None
+) -> Iterator[Shard]:
     """The shards of a source, or of a slice of it, without writing a plan (a dry run)."""
     shards = cut_shards(_limited(open_source(source, config.source), limit), config.shards)
-    return shards if part is None else (shard for shard in shards if part.holds(shard.shard_id))
+    return shards if slice_ is None else (shard for shard in shards if slice_.holds(shard.shard_id))
 
 
 def _resume_listing(items: Iterator[Item], out: str, config: Config, chunks: list[bytes]) -> Iterator[Shard]:

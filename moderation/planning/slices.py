@@ -62,9 +62,9 @@ def parse_slice(text: str) -> Slice:
     return parsed
 
 
-def slice_home(out: str, part: Slice) -> str:
+def slice_home(out: str, slice_: Slice) -> str:
     """The folder of a slice's own plan, state and summary."""
-    return storage.join(slices_folder(out), f"{part.index}-of-{part.count}")
+    return storage.join(slices_folder(out), f"{slice_.index}-of-{slice_.count}")
 
 
 def find_slices(out: str) -> list[Slice]:
@@ -81,7 +81,7 @@ def find_slices(out: str) -> list[Slice]:
     return sorted(slices)
 
 
-def take_slice(shards: Iterable[Shard], part: Slice, home: str) -> Iterator[Shard]:
+def take_slice(shards: Iterable[Shard], slice_: Slice, home: str) -> Iterator[Shard]:
     """The shards of one slice; after the last one, `listing.json` is published."""
     digest = hashlib.sha256()
     positions: list[int] = []
@@ -89,7 +89,7 @@ def take_slice(shards: Iterable[Shard], part: Slice, home: str) -> Iterator[Shar
     for position, shard in enumerate(shards):
         digest.update(shard.shard_id.encode("ascii"))
         count, items, size = count + 1, items + len(shard.items), size + shard.size_bytes
-        if part.holds(shard.shard_id):
+        if slice_.holds(shard.shard_id):
             positions.append(position)
             yield shard
     record = {

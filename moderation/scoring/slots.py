@@ -35,7 +35,7 @@ class Slot:
 
 def fingerprint(slots: Sequence[Slot], config: Config) -> str:
     """Hash of all that can change a vote: detectors, versions, options, weights, conditions, dtype, decoding."""
-    facts = {
+    inputs = {
         "detectors": [
             {
                 "name": s.detector.name,
@@ -53,4 +53,4 @@ def fingerprint(slots: Sequence[Slot], config: Config) -> str:
         # It changes no vote but the columns: all parts of one table have one schema.
         "keep_embeddings": config.stack.keep_embeddings,
     }
-    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:32]
+    return hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:32]

@@ -93,15 +93,15 @@ def slice_votes(votes: BatchVotes, start: int, stop: int) -> BatchVotes:
     )
 
 
-def join_votes(parts: Sequence[BatchVotes]) -> BatchVotes:
+def join_votes(slices: Sequence[BatchVotes]) -> BatchVotes:
     """Join votes on consecutive frames. Raises IndexError where there are none."""
-    first = parts[0]
-    if len(parts) == 1:
+    first = slices[0]
+    if len(slices) == 1:
         return first
     return BatchVotes(
-        scores=np.concatenate([part.scores for part in parts]),
-        regions=tuple(regions for part in parts for regions in part.regions),
-        blobs={name: tuple(blob for part in parts for blob in part.blobs[name]) for name in first.blobs},
-        embeddings={name: np.concatenate([part.embeddings[name] for part in parts]) for name in first.embeddings},
-        ran={name: sum(part.ran[name] for part in parts) for name in first.ran},
+        scores=np.concatenate([votes.scores for votes in slices]),
+        regions=tuple(regions for votes in slices for regions in votes.regions),
+        blobs={name: tuple(blob for votes in slices for blob in votes.blobs[name]) for name in first.blobs},
+        embeddings={name: np.concatenate([votes.embeddings[name] for votes in slices]) for name in first.embeddings},
+        ran={name: sum(votes.ran[name] for votes in slices) for name in first.ran},
     )

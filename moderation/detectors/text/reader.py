@@ -164,18 +164,18 @@ def _look(
     device = frames[0].device if frames else torch.device("cpu")
     max_pixels = _FEW_PIXELS if device.type == "cpu" else _MAX_PIXELS
 
-    def see(part: Sequence[int]) -> torch.Tensor:
-        pixels = torch.cat([_fill_grid(_scale(frames[i], sizes[i])) for i in part])
+    def see(indices: Sequence[int]) -> torch.Tensor:
+        pixels = torch.cat([_fill_grid(_scale(frames[i], sizes[i])) for i in indices])
         seen: torch.Tensor = network(_normalise(pixels, dtype, network.size))
         return seen.float().cpu()
 
-    parts = [
-        part
+    calls = [
+        indices
         for (height, width), members in groups.items()
-        for part in _pieces(members, max(1, max_pixels // (height * width)))
+        for indices in _pieces(members, max(1, max_pixels // (height * width)))
     ]
-    for part, seen in zip(parts, work_each(see, parts, device), strict=True):
-        for i, result in zip(part, seen, strict=True):
+    for indices, seen in zip(calls, work_each(see, calls, device), strict=True):
+        for i, result in zip(indices, seen, strict=True):
             outputs[i] = result
     return outputs
 
@@ -187,11 +187,11 @@ def _read(reader: TextReader, strips: Sequence[_Strip], device: torch.device) ->
     for i, strip in enumerate(strips):
         groups.setdefault(strip.width, []).append(i)
 
-    def read(part: Sequence[int]) -> list[tuple[str, float]]:
-        width = strips[part[0]].width
-        rows = np.zeros((len(part), STRIP_HEIGHT, width, 3), np.uint8)
-        blank = torch.zeros((len(part), 1, 1, width), dtype=torch.bool)
-        for row, i in enumerate(part):
+    def read(indices: Sequence[int]) -> list[tuple[str, float]]:
+        width = strips[indices[0]].width
+        rows = np.zeros((len(indices), STRIP_HEIGHT, width, 3), np.uint8)
+        blank = torch.zeros((len(indices), 1, 1, width), dtype=torch.bool)
+        for row, i in enumerate(indices):
             pixels = strips[i].pixels
             rows[row, :, : pixels.shape[1]] = pixels
             blank[row, ..., pixels.shape[1] :] = True
@@ -205,13 +205,13 @@ def _read(reader: TextReader, strips: Sequence[_Strip], device: torch.device) ->
         )
 
     steps = _FEW_STEPS if device.type == "cpu" else _MAX_STEPS
-    parts = [
-        part
+    calls = [
+        indices
         for width, members in sorted(groups.items())
-        for part in _pieces(members, max(1, steps * TIME_STEP_PX // width))
+        for indices in _pieces(members, max(1, steps * TIME_STEP_PX // width))
     ]
-    for part, texts in zip(parts, work_each(read, parts, device), strict=True):
-        for i, text in zip(part, texts, strict=True):
+    for indices, texts in zip(calls, work_each(read, calls, device), strict=True):
+        for i, text in zip(indices, texts, strict=True):
             readings[i] = text
     return readings
 
@@ -262,8 +262,8 @@ def _fill_grid(pixels: torch.Tensor) -> torch.Tensor:
 def _normalise(pixels: torch.Tensor, dtype: torch.dtype, size: DetectorSize) -> torch.Tensor:
     floats = pixels.to(torch.float32, memory_format=torch.channels_last)
     alike = len(set(zip(size.centre, size.spread, strict=True))) == 1
-    for part, centre, spread in zip([floats] if alike else floats.unbind(1), size.centre, size.spread, strict=False):
-        part.mul_(1 / spread).sub_(centre / spread)
+    for channel, centre, spread in zip([floats] if alike else floats.unbind(1), size.centre, size.spread, strict=False):
+        channel.mul_(1 / spread).sub_(centre / spread)
     return floats.to(dtype)
 
 

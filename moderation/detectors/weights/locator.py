@@ -100,16 +100,16 @@ def _download(w: Weights, target: Path) -> Path:
     """Download an object under its final name, all or nothing (several workers may do so at once), piece by piece."""
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as part:
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as file:
         try:
             size = storage.info(w.locator).size_bytes
             for start in range(0, size, _PIECE_BYTES):
                 data = storage.read_bytes(w.locator, offset=start, length=min(_PIECE_BYTES, size - start))
                 digest.update(data)
-                part.write(data)
-            part.flush()
+                file.write(data)
+            file.flush()
             check_sha256(digest.hexdigest(), w)
-            Path(part.name).replace(target)
+            Path(file.name).replace(target)
         except FileNotFoundError as error:
             raise missing(w, "there is no such object") from error
         except PermissionError as error:
@@ -117,7 +117,7 @@ def _download(w: Weights, target: Path) -> Path:
         except storage.StorageError as error:
             raise FatalError(f"weights {w.locator}: {error}") from error
         finally:
-            Path(part.name).unlink(missing_ok=True)
+            Path(file.name).unlink(missing_ok=True)
     return target
 
 

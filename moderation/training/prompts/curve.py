@@ -111,7 +111,7 @@ def _tuned_points(
 ) -> Iterator[Point]:
     tuned = tune(spaces, targets, subsets, settings)
     logits = [tuned_logits(spaces, learned, fold) for learned, fold in zip(tuned, folds, strict=True)]
-    drawn = replace(drawn, epochs=tuple(max(part.epochs for part in learned.values()) for learned in tuned))
+    drawn = replace(drawn, epochs=tuple(max(texts.epochs for texts in learned.values()) for learned in tuned))
     yield from _points(TUNED, drawn, _gather(logits, folds, len(targets)), targets, folds)
 
 

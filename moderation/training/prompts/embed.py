@@ -169,7 +169,7 @@ def _read_items(
         read,
         items,
         pool,
-        most=4 * _THREADS,
+        max_ahead=4 * _THREADS,
         budget_bytes=_BUDGET_BYTES,
         expected_bytes=lambda item: item.size_bytes + 3 * config.media.canvas_px**2 * 2,
         held_bytes=lambda read_item: read_item.frame.pixels.nbytes if read_item.frame is not None else 0,
@@ -247,7 +247,7 @@ def _embed(
 
 
 def _cache_key(clip: Clip, network: ClipNetwork, config: Config, dtype: torch.dtype) -> str:
-    facts = {
+    inputs = {
         "model": clip.model_key(network),
         "view": str(clip.view),
         "pixels": clip.pixel_facts,
@@ -255,7 +255,7 @@ def _cache_key(clip: Clip, network: ClipNetwork, config: Config, dtype: torch.dt
         "decoding": DECODE_VERSION,
         "canvas": config.media.canvas_px,
     }
-    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:32]
+    return hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:32]
 
 
 def _names_of(path: Path) -> list[str]:

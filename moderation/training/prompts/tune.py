@@ -99,13 +99,13 @@ def _find_stops(
 def stratified_folds(targets: npt.NDArray[np.int64], folds: int, seed: int) -> list[npt.NDArray[np.int64]]:
     """Indices of each fold, every class spread evenly, at random."""
     rng = np.random.default_rng([seed, 1])
-    parts: list[list[int]] = [[] for _ in range(folds)]
+    fold_members: list[list[int]] = [[] for _ in range(folds)]
     turn = 0
     for target in np.unique(targets):
         for index in rng.permutation(np.flatnonzero(targets == target)):
-            parts[turn % folds].append(int(index))
+            fold_members[turn % folds].append(int(index))
             turn += 1
-    return [np.array(sorted(part), dtype=np.int64) for part in parts]
+    return [np.array(sorted(members), dtype=np.int64) for members in fold_members]
 
 
 def draw_shots(
