@@ -83,7 +83,7 @@ class MediaConfig(ConfigSection):
         description="keyframes: I-frames, and one more wherever two are over max_gap_s apart; uniform: by `fps`; "
         "hybrid: both; shots: first, middle and last frame of each shot, and more in gaps",
     )
-    fps: float = Field(default=1.0, gt=0, le=120, description="frames a second for uniform and hybrid")
+    fps: float = Field(default=1.0, gt=0, le=120, description="frames per second, for uniform and hybrid")
     max_gap_s: float = Field(default=5.0, gt=0, description="widest gap between scored frames, frame_budget permitting")
     decode_timeout_s: float = Field(default=60.0, gt=0, description="for one item; a slower one is `timeout`")
     unknown: Literal["review", "skip"] = Field(

@@ -76,8 +76,8 @@ def _devices(config: Config, machine: Machine) -> Iterator[Finding]:
             group=group,
             name="GPU",
             status="wrong" if seen else "note",
-            detail="there is one, but this torch cannot use it" if seen else "none; the stack runs on the CPU",
-            advice="install a torch built for CUDA, and look at: nvidia-smi" if seen else "",
+            detail="present, but this torch cannot use it" if seen else "none; the stack runs on the CPU",
+            advice="install a torch built for CUDA, and check: nvidia-smi" if seen else "",
         )
     try:
         device = pick_device(config.stack.device)
@@ -106,7 +106,9 @@ def _detectors(config: Config) -> Iterator[Finding]:
         gated_ms += detector.cost_ms if entry.when else 0.0
         yield from _weights(group, entry, detector, weights)
     if total_ms:
-        detail = f"{total_ms:.1f} ms a frame on two CPU cores, about {1000 / total_ms:,.0f} frames/s, were all asked"
+        detail = (
+            f"{total_ms:.1f} ms per frame on two CPU cores, {1000 / total_ms:,.0f} frames/s, if every detector runs"
+        )
         always_ms = total_ms - gated_ms
         if gated_ms and always_ms > 0:
             detail += f"; {always_ms:.1f} ms, {1000 / always_ms:,.0f} frames/s, where no `when:` is met"
@@ -114,7 +116,7 @@ def _detectors(config: Config) -> Iterator[Finding]:
 
 
 def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Sequence[Weights]) -> Iterator[Finding]:
-    about = f"version {detector.version}, {detector.cost_ms:g} ms a frame" + (
+    about = f"version {detector.version}, {detector.cost_ms:g} ms per frame" + (
         f", when {entry.when}" if entry.when else ""
     )
     if not weights:
@@ -122,7 +124,7 @@ def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Seq
     for w in weights:
         if _is_to_be_fetched(w):
             detail = f"{about}; {w.locator} is not here yet ({w.licence})"
-            advice = "nothing, if this machine reaches it: the first run fetches it and checks its sha256"
+            advice = "nothing to do if this machine reaches it: the first run fetches it and verifies its sha256"
             yield Finding(group=group, name=entry.title, status="note", detail=detail, advice=advice)
             continue
         try:
@@ -162,7 +164,7 @@ def _policy(config: Config) -> Iterator[Finding]:
         stack = build_stack(config)
         bind(policy, stack.labels, gated=stack.gated, disabled=stack.disabled)
     except (UsageError, OSError) as error:
-        advice = "correct the policy, or the stack that it is for"
+        advice = "correct the policy or the stack"
         yield Finding(group="policy", name=name, status="wrong", detail=str(error), advice=advice)
         return
     detail = f"{len(policy.checks)} checks, fits the stack, hash {policy_hash(policy)[:12]}"

@@ -96,7 +96,7 @@ def find_decoders() -> Iterator[Finding]:
     yield _heic_finding(there=available["heic"])
     yield _video_finding("decoders", there=available["video"])
     if not available["fast_jpeg"]:
-        detail, advice = "Pillow alone, half the speed", "pip install simplejpeg"
+        detail, advice = "Pillow only, at half the speed", "pip install simplejpeg"
         yield Finding(group="decoders", name="fast JPEG", status="note", detail=detail, advice=advice)
 
 

@@ -70,8 +70,8 @@ def _list_first(uri: str) -> StorageAnswer:
     try:
         first = next(storage.list_objects(uri), None)
     except FileNotFoundError:
-        advice = "right for an OUT that is to be written; wrong for a SOURCE: check its name"
-        return StorageAnswer(status="note", detail=f"answers, and nothing is there{_endpoint(uri)}", advice=advice)
+        advice = "right for a new OUT; wrong for a SOURCE: check its name"
+        return StorageAnswer(status="note", detail=f"answers, but is empty{_endpoint(uri)}", advice=advice)
     except PermissionError as error:
         return StorageAnswer(status="wrong", detail=_short(error), advice=_credentials(uri))
     except UsageError as error:
@@ -84,9 +84,7 @@ def _list_first(uri: str) -> StorageAnswer:
             advice=_credentials(uri) if no_credentials else _reach(uri),
         )
     if first is None:
-        return StorageAnswer(
-            status="note", detail="answers, and nothing is there", advice="check its name, if it is a SOURCE"
-        )
+        return StorageAnswer(status="note", detail="answers, but is empty", advice="check its name, if it is a SOURCE")
     return StorageAnswer(status="ok", detail=f"readable; the first object is {first.uri}{_endpoint(uri)}")
 
 

@@ -79,7 +79,7 @@ def read_exchange(lines: Iterable[str], format_: str, *, name: str, label: str, 
     for entry in parse(_bounded(lines, name), reading):
         entries.append(entry)
         if len(entries) > MAX_ENTRIES:
-            raise UsageError(f"{name}: more than {MAX_ENTRIES:,} hashes; make several lists of it")
+            raise UsageError(f"{name}: more than {MAX_ENTRIES:,} hashes; split it into several lists")
     if reading.refused:
         more = f"\nand {reading.refused - _SHOWN:,} more" if reading.refused > _SHOWN else ""
         raise UsageError("\n".join(reading.bad) + more)
@@ -268,7 +268,7 @@ def _document(first: str, lines: Iterator[str], reading: _Reading) -> Iterator[t
         texts.append(line if line.endswith("\n") else f"{line}\n")
         size += len(line)
         if size > MAX_JSON:
-            raise UsageError(f"{reading.name}: over {MAX_JSON:,} characters of JSON; one object a line has no limit")
+            raise UsageError(f"{reading.name}: over {MAX_JSON:,} characters of JSON; one object per line has no limit")
     try:
         tree = json.loads("".join(texts))
     except (ValueError, RecursionError) as error:

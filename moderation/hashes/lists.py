@@ -77,7 +77,7 @@ def encode_list(entries: Sequence[KnownPicture]) -> tuple[bytes, int]:
     if not entries:
         raise UsageError("the list holds no hash")
     if len(entries) > MAX_ENTRIES:
-        raise UsageError(f"the list holds {len(entries):,} hashes; {MAX_ENTRIES:,} at most: make several of it")
+        raise UsageError(f"the list holds {len(entries):,} hashes; {MAX_ENTRIES:,} at most: split it")
     unique = sorted(set(entries), key=_order)
     columns = [
         pa.array([getattr(k, field.name) for k in unique], field.type, size=len(unique)) for field in LIST_SCHEMA

@@ -166,7 +166,7 @@ def _find_rows(item: Item, origin: Origin | None, read_part: _ReadPart) -> tuple
 
 def _lost_row(item: Item) -> ItemRow:
     # This code is retried the next night; by then the ledger no longer offers this content.
-    detail = "what has the same content, by its etag or the manifest, was not judged or proved different"
+    detail = "the item with the same content, by etag or manifest, was not judged or proved different"
     judged = Judgement(
         verdict=Verdict.REVIEW,
         reason=f"error:{ErrorCode.FETCH_FAILED}",

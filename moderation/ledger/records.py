@@ -63,7 +63,7 @@ def _file(record: object, where: str) -> LogFile:
     fields: Mapping[str, object] = record if isinstance(record, dict) else {}
     name, rows = fields.get("name"), fields.get("rows")
     if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
-        raise _unreadable(where, f"{str(name)[:100]!r} is no file of a ledger")
+        raise _unreadable(where, f"{str(name)[:100]!r} is not a file of a ledger")
     if type(rows) is not int or not 0 <= rows < MAX_FILE_ROWS:
         raise _unreadable(where, f"{name} of {str(rows)[:100]} rows")
     return LogFile(name=name, rows=rows)

@@ -123,7 +123,7 @@ def _make_transform(icc: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform |
         if mode == "L" and taken == "RGB":
             mode = "RGB"  # a grey picture with a colour profile is shown through it
         if taken != mode or profile.profile.device_class.strip() not in _PROFILE_CLASSES:
-            return None, "colour profile ignored: it is not one of such a picture"
+            return None, "colour profile ignored: it is for another kind of picture"
         transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
         changes = mode == "CMYK" or _changes_colours(transform, mode)
     except _PROFILE_ERRORS as error:

@@ -106,7 +106,7 @@ class DecoderProcess:
         try:
             code = self._process.wait(timeout=_LATE_S)
         except subprocess.TimeoutExpired:
-            return ItemError(ErrorCode.DECODER_CRASHED, "the decoder answered nothing that can be read")
+            return ItemError(ErrorCode.DECODER_CRASHED, "the decoder's answer is unreadable")
         if code == -signal.SIGKILL:
             return ItemError(ErrorCode.OUT_OF_MEMORY, "the decoder was killed, most likely for its memory")
         if code < 0:

@@ -34,7 +34,7 @@ CODECS = frozenset(
 )
 _SAME_CODEC = {"libdav1d": "av1", "libaom-av1": "av1", "msmpeg4v3": "msmpeg4", "libvpx": "vp8", "libvpx-vp9": "vp9"}
 _DECODERS = ",".join(sorted(CODECS | _SAME_CODEC.keys()))
-MAX_PACKETS = 4_000_000  # four hours at 240 frames a second are 3.5 million
+MAX_PACKETS = 4_000_000  # four hours at 240 frames per second are 3.5 million
 _PROBE_BYTES = 64 * 1024 * 1024  # streams that begin within these are detected; in a TS one may begin at any time
 _PROBE_US = 3_600_000_000
 
@@ -117,7 +117,7 @@ def _format(data: bytes, media_type: MediaType) -> str | None:
 
 
 def _refuse_file(*_: object) -> NoReturn:
-    raise PermissionError("a video that names other files")
+    raise PermissionError("a video that refers to other files")
 
 
 def read_tracks(data: bytes, media_type: MediaType, deadline: Deadline) -> Tracks:

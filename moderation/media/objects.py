@@ -70,15 +70,15 @@ def _kind_of(media_type: MediaType | None) -> Kind:
 def _name_unknown(claimed: bool, data: bytes, config: MediaConfig) -> ItemError:
     """The error for bytes of unknown type: skipped only where they are surely no picture and no video."""
     if claimed:
-        return ItemError(ErrorCode.UNSUPPORTED_TYPE, "said to be a picture or a video, but its content is neither")
+        return ItemError(ErrorCode.UNSUPPORTED_TYPE, "claims to be a picture or a video, but its content is neither")
     looks = look_at(data)
     if looks is Looks.OTHER:
-        return ItemError(ErrorCode.NOT_MEDIA, "neither by content nor by name")
+        return ItemError(ErrorCode.NOT_MEDIA, "not media by content or by name")
     if looks is Looks.MEDIA:
-        return ItemError(ErrorCode.UNSUPPORTED_TYPE, "a picture, a video or a document that nothing here decodes")
+        return ItemError(ErrorCode.UNSUPPORTED_TYPE, "a picture, a video or a document without a decoder here")
     if config.unknown == "skip":
-        return ItemError(ErrorCode.NOT_MEDIA, "of no known type, and media.unknown is skip")
-    return ItemError(ErrorCode.UNSUPPORTED_TYPE, "of no known type, and not surely something else")
+        return ItemError(ErrorCode.NOT_MEDIA, "of unknown type, and media.unknown is skip")
+    return ItemError(ErrorCode.UNSUPPORTED_TYPE, "of unknown type, and not clearly something else")
 
 
 def _decode_bytes(

@@ -17,10 +17,10 @@ _ORIGIN: Final = (
     "shards_this_call", "items_this_call",
 )  # fmt: skip
 _GROUPS: Final = {
-    "blocked": ("Blocked", "The highest scores first. A wrong one here costs the most: look at a few."),
+    "blocked": ("Blocked", "The highest scores first. A mistake here costs the most: check a few."),
     "review": ("Sent to review by a check", "The highest scores first."),
-    "errors": ("Errors", "What could not be fetched, decoded whole, or scored. Never passed."),
-    "unsure": ("Nobody vouched for", "No check objected, none recognised it as fine."),
+    "errors": ("Errors", "Items that could not be fetched, fully decoded, or scored. Never passed."),
+    "unsure": ("Not recognised as fine", "No check objected, but none recognised it as fine."),
 }
 
 Cells = Mapping[str, Any]

@@ -192,5 +192,5 @@ def _read_layer(cursor: _DlibCursor) -> DlibLayer:
         cursor.flag()
     for _ in range(3):
         if cursor.tensor().size:
-            raise ValueError(f"{name}: what training left is still in the file")
+            raise ValueError(f"{name}: the file still holds training data")
     return DlibLayer(name=name, numbers=tuple(numbers), parameters=parameters)

@@ -89,7 +89,7 @@ def _check_record(record: Mapping[str, Any]) -> None:
         raise ValueError(f"layout {record['layout']!r}; this version reads {_LAYOUT!r}")
     names = record["names"]
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise ValueError("its names are no list of text")
+        raise ValueError("its names are not a list of texts")
 
 
 def _check_tensors(embeddings: npt.NDArray[Any], person: npt.NDArray[Any], width: int, people: int) -> None:
@@ -98,9 +98,9 @@ def _check_tensors(embeddings: npt.NDArray[Any], person: npt.NDArray[Any], width
     if person.dtype != np.int32 or person.shape != embeddings.shape[:1]:
         raise ValueError(f"person {person.dtype} {list(person.shape)}")
     if not len(person) or person.min() < 0 or person.max() >= people:
-        raise ValueError(f"{len(person)} faces of {people} people, who do not go together")
+        raise ValueError(f"{len(person)} faces and {people} people, which do not go together")
     if not np.isfinite(embeddings).all():
-        raise ValueError("embeddings that are no numbers")
+        raise ValueError("embeddings that are not finite")
 
 
 def _metadata(data: bytes) -> Mapping[str, Any]:

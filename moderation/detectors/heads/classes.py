@@ -107,6 +107,6 @@ def _read(vote: str, missing: float | None, columns: Mapping[str, torch.Tensor],
         return null.nan_to_num(missing) if column is None else column.nan_to_num(missing)
     if column is None:
         close = closest(vote, columns, cutoff=0.5)
-        hint = f"; the nearest it casts is {close!r}" if close else ""
-        raise UsageError(f"detector 'classes': its head reads {vote!r}, which the stack does not cast{hint}")
+        hint = f"; the nearest is {close!r}" if close else ""
+        raise UsageError(f"detector 'classes': its head reads {vote!r}, which no detector of the stack has{hint}")
     return column

@@ -89,7 +89,7 @@ class Codes(DetectorDefaults):
             if name not in _FORMATS:
                 raise UsageError(f"detector 'codes': formats: unknown {name!r}{did_you_mean(name, _FORMATS)}")
         if not names:
-            raise UsageError("detector 'codes': `formats` names none")
+            raise UsageError("detector 'codes': `formats` is empty")
         self.formats = names
         self.enlarge: bool = options.get("enlarge", False)
         self.version = f"1+zxing{zxingcpp.__version__}" if hasattr(zxingcpp, "__version__") else "1"

@@ -106,11 +106,11 @@ def missing(w: Weights, why: str) -> UsageError:
     return UsageError(
         f"weights {w.locator} ({size}{sha256}) cannot be had: {why}.\n"
         "Three ways to supply them:\n"
-        f"  1. on a machine with a way out: `moderation weights pull CONFIG --to s3://bucket/weights`; here: set"
+        f"  1. on a machine with internet: `moderation weights pull CONFIG --to s3://bucket/weights`; here: set"
         f" {VARIABLE}=s3://bucket/weights (or any folder)\n"
-        f"  2. bring {name} yourself and say so in the configuration: `weights: file:///path/{name}` (or s3://...)"
+        f"  2. bring {name} yourself and name it in the configuration: `weights: file:///path/{name}` (or s3://...)"
         " and `sha256:`\n"
-        "  3. let the hub's own cache travel: fetch it where there is a hub, copy that folder, set HF_HOME to it"
+        "  3. copy the hub's cache: download where there is a hub, copy that folder, set HF_HOME to it"
     )
 
 

@@ -40,7 +40,7 @@ def read_onnx(path: Path | str) -> OnnxGraph:
 
     graph = _parse(path).graph
     if any(i.data_location == onnx.TensorProto.EXTERNAL for i in graph.initializer):
-        raise FatalError(f"{path}: keeps its weights in other files; only self-contained ONNX files are read")
+        raise FatalError(f"{path}: has its weights in other files; only self-contained ONNX files are read")
     return OnnxGraph(
         tensors={i.name: torch.from_numpy(np.array(numpy_helper.to_array(i))) for i in graph.initializer},
         nodes=tuple(OnnxNode(op=n.op_type, inputs=tuple(n.input), outputs=tuple(n.output)) for n in graph.node),

@@ -75,7 +75,7 @@ def read_labels(
         where = f"{uri}, line {number}"
         key = next((row[name] for name in NAMES if row.get(name)), None)
         if key is None:
-            raise UsageError(f"{where}: names no picture; a column is called one of: {', '.join(NAMES)}")
+            raise UsageError(f"{where}: names no picture in any of: {', '.join(NAMES)}")
         target = _by_rules(row, rules, classes, where) if rules else _by_column(row, column, classes, where)
         if target is None:
             continue

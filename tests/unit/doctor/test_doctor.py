@@ -113,7 +113,7 @@ def test_weights_are_checked_by_their_sum(tmp_path: Path) -> None:
     entry = f"{{name: open_nsfw, weights: 'file://{file}', sha256: {sha256_of(file)}}}"
     (found, total) = detectors_of(config_with(tmp_path, entry))
     assert found.status == "ok"
-    assert "sha256" in found.detail and "16 ms a frame" in found.detail and "BSD-2-Clause" in found.detail
+    assert "sha256" in found.detail and "16 ms per frame" in found.detail and "BSD-2-Clause" in found.detail
     assert total.name == "together"
     file.write_bytes(b"weightz")
     (found, _) = detectors_of(config_with(tmp_path, entry))
@@ -212,5 +212,5 @@ def test_command_ends_with_2_when_a_run_would_not_succeed(tmp_path: Path) -> Non
 
 def test_cost_says_what_conditions_may_save(tmp_path: Path) -> None:
     *_, total = detectors_of(config_with(tmp_path, "{name: quality}, {name: pdq, when: quality.entropy >= 2}"))
-    assert total.detail.startswith("1.7 ms a frame")
+    assert total.detail.startswith("1.7 ms per frame")
     assert "0.4 ms, 2,500 frames/s, where no `when:` is met" in total.detail
