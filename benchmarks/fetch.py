@@ -137,7 +137,7 @@ def read_ours(items: list[Item], threads: int) -> int:
             Fetcher(items, MediaConfig()),
             items,
             pool,
-            most=threads * 2,
+            max_ahead=threads * 2,
             budget_bytes=runtime.fetch_budget_bytes // runtime.shards_in_flight,
             expected_bytes=lambda item: item.size_bytes,
             held_bytes=lambda found: sum(len(p) for p in found if isinstance(p, bytes)),

@@ -1,4 +1,4 @@
-"""Mapping by a pool, in order, a bounded way ahead of the consumer; and how many cores there are."""
+"""Mapping by a pool, in order, boundedly ahead of the consumer; and the number of usable cores."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ def map_ahead(
     inputs: Iterable[_In],
     pool: Executor,
     *,
-    most: int,
+    max_ahead: int,
     budget_bytes: int,
     expected_bytes: Callable[[_In], int],
     held_bytes: Callable[[_Out], int],
     waited: Callable[[str, float], None] = lambda _kind, _seconds: None,
 ) -> Generator[_Out, None, None]:
-    """`map(call, inputs)` by a pool, in order, at most `most` inputs and a byte budget ahead of the consumer.
+    """`map(call, inputs)` by a pool, in order, at most `max_ahead` inputs and a byte budget ahead of the consumer.
 
-    What is running counts by its expected, what is done by its true size; one input is always allowed, so that a
-    large one cannot stall. Overshoot is bounded by what the pool's threads return at once.
-    waited: told of the seconds in which no call was running: `starved`, for want of an input; `blocked`, as the
-    consumer took no more.
-    Raises what `call` or `inputs` raise, where it stands in the order; what has not begun by then, or when the
-    generator is closed, never begins.
+    Running calls count with their expected bytes, finished ones with their true bytes; one input is always allowed, so
+    a large one cannot stall. The budget is exceeded at most by what the pool's threads return at once.
+    waited: receives the seconds in which no call was running: `starved`, waiting for an input; `blocked`, waiting for
+    the consumer.
+    Raises what `call` or `inputs` raise, at its place in the order. Calls that have not begun then, or when the
+    generator is closed, never begin.
     """
     waiting: deque[_Ahead[_Out]] = deque()
     source = iter(inputs)
     exhausted = False
     try:
         while True:
-            while not exhausted and len(waiting) < most:
+            while not exhausted and len(waiting) < max_ahead:
                 if waiting and sum(a.weight(held_bytes) for a in waiting) >= budget_bytes:
                     break
                 began_s = time.perf_counter()
@@ -59,7 +59,7 @@ def map_ahead(
             if not exhausted:
                 waited("blocked", _idle_s(waiting, began_s))
     finally:
-        # A shard that failed must not go on reading: its pool is shared with the next.
+        # A failed shard must not go on reading: the next one shares its pool.
         for left in waiting:
             left.future.cancel()
 
@@ -88,13 +88,13 @@ def _idle_s(ahead: Iterable[_Ahead[_Out]], since_s: float) -> float:
     for one in ahead:
         if not one.future.done():
             return 0.0
-        # Done a moment before it is told: that moment is now.
+        # Done, but its callback has not run yet: it ended just now.
         since_s = max(since_s, now_s if one.ended_s is None else one.ended_s)
     return max(0.0, now_s - since_s)
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use: a container or `taskset` may leave it fewer than there are."""
+    """CPU cores that this process may use; a container or `taskset` may allow fewer than the machine has."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()

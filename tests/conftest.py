@@ -1,4 +1,4 @@
-"""What holds for all tests: no deadlines on examples, and an end without the interpreter's teardown."""
+"""Settings for all tests: no deadlines on examples; the process ends without the interpreter's teardown."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import threading
 import pytest
 from hypothesis import settings
 
-# A busy machine is no failure; speed belongs into benchmarks/. Where a change is let in the examples are the same each
-# time, so that it is refused for what it did; new ones are looked for on developers' machines.
+# A busy machine is no failure; speed belongs in benchmarks/. In CI the examples are the same each time, so only the
+# change itself can fail; developers' machines look for new ones.
 settings.register_profile("patient", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("patient")
 

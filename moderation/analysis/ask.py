@@ -165,7 +165,7 @@ def _score_parts(run: StoredRun, variants: Sequence[Variant]) -> Iterator[_Score
             read,
             run.shard_ids,
             pool,
-            most=2 * READERS,
+            max_ahead=2 * READERS,
             budget_bytes=AHEAD_BYTES,
             expected_bytes=lambda _: _EXPECTED_BYTES,
             held_bytes=lambda pair: int(pair[1].nbytes),

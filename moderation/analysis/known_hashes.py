@@ -142,7 +142,7 @@ def match_run(out: str, uri: str, sha256: str, *, distance: int = 31, quality: i
             lambda shard_id: read_hashes(out, shard_id, run.format),
             run.shard_ids,
             pool,
-            most=2 * READERS,
+            max_ahead=2 * READERS,
             budget_bytes=_BUDGET_BYTES,
             expected_bytes=lambda _: 1 << 20,
             held_bytes=lambda part: int(part.hashes.nbytes),

@@ -81,7 +81,7 @@ def read_pictures(out: str, *, ledger: str | None = None, embedding: str | None 
             lambda source: _read_source(source, embedding),
             [*own, *earlier],
             pool,
-            most=2 * READERS,
+            max_ahead=2 * READERS,
             budget_bytes=AHEAD_BYTES,
             expected_bytes=lambda _: 4 << 20,
             held_bytes=lambda part: part.nbytes,

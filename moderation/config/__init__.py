@@ -1,1 +1,1 @@
-"""Configuration: what a file may say, how it is loaded, and how it is shown. Loads without torch."""
+"""Configuration: its keys, how it is loaded, and how it is shown. Loads without torch."""

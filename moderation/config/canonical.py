@@ -1,4 +1,4 @@
-"""Configuration as text that is hashed."""
+"""Configuration as text for hashing."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ def packaged_configs() -> Path:
 
 
 def resolve_config_path(path: str | None, *, beside: Path | None = None) -> Path:
-    """A file relative to `beside` (without it, as named), or packaged (`default.yaml`, `configs/default.yaml`).
+    """The path of a file beside `beside` (default: the working directory), else of a packaged one (`clip.yaml`).
 
-    Raises UsageError when there is none, naming the packaged ones.
+    Raises UsageError when there is neither; it names the packaged files.
     """
     name = path or "default.yaml"
     packaged = packaged_configs()
@@ -33,13 +33,13 @@ def resolve_config_path(path: str | None, *, beside: Path | None = None) -> Path
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    known = sorted(str(p.relative_to(packaged)) for p in packaged.rglob("*.yaml"))
-    hint = did_you_mean(name, known, otherwise="known here", cutoff=0.5)
-    raise UsageError(f"no file {name!r}; packaged: {', '.join(known) or 'none'}{hint}")
+    names = sorted(str(p.relative_to(packaged)) for p in packaged.rglob("*.yaml"))
+    hint = did_you_mean(name, names, otherwise="known here", cutoff=0.5)
+    raise UsageError(f"no file {name!r}; packaged: {', '.join(names) or 'none'}{hint}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping from a file. Raises UsageError with the line where it is not one."""
+    """Read a YAML mapping. Raises UsageError with the line of the mistake."""
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -52,16 +52,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def load_config(path: str | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Configuration from a YAML file and `a.b=c` overrides (values in YAML).
+    """Load a configuration from a YAML file and `a.b=c` overrides (values in YAML).
 
-    Raises UsageError naming the key and the nearest right one.
+    Raises UsageError that names the key and the nearest right one.
     """
     file = resolve_config_path(path)
     tree = read_yaml(file)
     for override in overrides:
         _apply_override(tree, override)
     config = _with_shared_options(validate(Config, tree, where=str(file)), file.parent)
-    # A path on the command line is meant from where one stands, a path in a file from where the file lies.
+    # A path on the command line is relative to the working directory, a path in a file to the folder of that file.
     named_here = any(o.partition("=")[0] == "policy" for o in overrides) and Path(config.policy).is_file()
     policy = Path(config.policy) if named_here else resolve_config_path(config.policy, beside=file.parent)
     return config.model_copy(update={"policy": str(policy.absolute())})
@@ -83,7 +83,7 @@ def _with_shared_options(config: Config, beside: Path) -> Config:
 
 
 def validate(model: type[_T], tree: Mapping[str, Any], *, where: str) -> _T:
-    """`model` from plain data; every mistake in one UsageError, each with its key and the nearest right one."""
+    """Make a `model` from plain data; one UsageError names each mistake with its key and the nearest right one."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Typed configuration: frozen, strict, documented where each field stands; loads without torch.
+"""Typed configuration: frozen, strict, each field documented where it stands; loads without torch.
 
 `load_config()` reads YAML, applies `--set a.b=c`, and turns every mistake into one `UsageError` that names the key
 and the nearest right one.
@@ -32,18 +32,18 @@ class SourceConfig(ConfigSection):
     bytes_column: str | None = Field(default=None, description="parquet/arrow: the column that holds encoded bytes")
     allow: tuple[str, ...] = Field(
         default=(),
-        description="prefixes that a manifest's URIs may name (empty: the manifest's own folder or bucket only); "
-        "links of a local folder may lead there, too",
+        description="prefixes that URIs of a manifest may name (empty: only the manifest's own folder or bucket); "
+        "links in a local folder may lead there, too",
     )
     max_manifest_rows: int = Field(default=50_000_000, ge=1, description="refuse larger manifests and tables")
     max_manifest_bytes: int = Field(
-        default=16 * 1024 * MIB, ge=MIB, description="refuse a manifest whose cells are more than this, unpacked"
+        default=16 * 1024 * MIB, ge=MIB, description="refuse a manifest whose unpacked cells take more than this"
     )
     max_grouped_bytes: int = Field(
         default=2 * 1024 * MIB,
         ge=MIB,
-        description="of a manifest with `group`, `frame` or `time_s`, whose rows are held in memory until they are "
-        "brought together",
+        description="of a manifest with `group`, `frame` or `time_s`: its rows are held in memory until those of one "
+        "item are brought together",
     )
 
 
@@ -55,51 +55,51 @@ class ShardConfig(ConfigSection):
     order_by: str | None = Field(
         default=None,
         min_length=1,
-        description="attribute, a number: items with a larger one are judged first (none: 0). Listing ends before the "
-        "first shard starts; at most 1,000 different values",
+        description="attribute with a number: items with a larger one are judged first (missing: 0). The first shard "
+        "starts only after all is listed; at most 1,000 different values",
     )
 
 
 class MediaConfig(ConfigSection):
     """Limits on untrusted input, and how videos are sampled."""
 
-    max_bytes: int = Field(default=512 * MIB, ge=1, description="a larger object is `too_large`; it is not fetched")
+    max_bytes: int = Field(default=512 * MIB, ge=1, description="a larger object is `too_large` and is not fetched")
     max_pixels: int = Field(default=100_000_000, ge=1, description="of one picture, before decoding")
     max_seconds: float = Field(default=4 * 3600.0, gt=0, description="a longer video is `too_long`")
-    max_frames: int = Field(default=64, ge=1, description="scored frames of one item, spread evenly over the whole")
+    max_frames: int = Field(default=64, ge=1, description="scored frames of one item, spread evenly over all of it")
     frame_budget: int = Field(
         default=400,
         ge=1,
-        description="scored frames of a video that max_frames would leave with gaps over max_gap_s: as many more as "
-        "that takes, up to this (an hour: one every 9 s); below max_frames it changes nothing",
+        description="scored frames of a video where max_frames would leave gaps over max_gap_s: as many more as close "
+        "them, up to this (one hour: one every 9 s); no effect below max_frames",
     )
     video_decoder: Literal["auto", "decord", "pyav"] = Field(
         default="auto",
-        description="auto: decord for codecs and containers where it is known to be right, and where its times agree "
-        "with the packets', else PyAV; decord: the latter is enough; pyav: always",
+        description="auto: decord for codecs and containers where it is known to be right and its times agree with "
+        "those of the packets, else PyAV; decord: wherever the times agree; pyav: always",
     )
     sampling: Literal["keyframes", "uniform", "hybrid", "shots"] = Field(
         default="keyframes",
-        description="keyframes: I-frames, and one more wherever two are over max_gap_s apart; "
-        "uniform: `fps`; hybrid: both; shots: first, middle and last frame between two cuts, and the gaps",
+        description="keyframes: I-frames, and one more wherever two are over max_gap_s apart; uniform: by `fps`; "
+        "hybrid: both; shots: first, middle and last frame of each shot, and more in gaps",
     )
-    fps: float = Field(default=1.0, gt=0, le=120, description="frames a second for uniform and hybrid")
+    fps: float = Field(default=1.0, gt=0, le=120, description="frames per second, for uniform and hybrid")
     max_gap_s: float = Field(default=5.0, gt=0, description="widest gap between scored frames, frame_budget permitting")
-    decode_timeout_s: float = Field(default=60.0, gt=0, description="for one item; then it is `timeout`")
+    decode_timeout_s: float = Field(default=60.0, gt=0, description="for one item; a slower one is `timeout`")
     unknown: Literal["review", "skip"] = Field(
         default="review",
-        description="bytes that are neither known as media nor surely something else (a text, a program): "
+        description="bytes that are neither known media nor clearly something else (a text, a program): "
         "review: `unsupported_type`; skip: `not_media`, no verdict",
     )
-    canvas_px: int = Field(default=448, ge=224, le=4096, description="short side that larger frames are scaled to")
+    canvas_px: int = Field(default=448, ge=224, le=4096, description="short side to which larger frames are scaled")
     tiles: Literal["off", "grid", "auto"] = Field(
         default="off",
-        description="parts of a still picture as frames of their own. grid: the pictures of one that is itself a grid; "
-        "auto: those, and pieces of long or large pictures",
+        description="score parts of a still picture as frames of their own. grid: the cells of a picture that is a "
+        "grid; auto: those, and pieces of long or large pictures",
     )
     max_tiles: int = Field(default=9, ge=2, le=64, description="tiles of one picture")
     wholes: Literal["off", "auto"] = Field(
-        default="off", description="auto: an album of 4, 6 or 9 pictures that were one is judged as that one too"
+        default="off", description="auto: an album of 4, 6 or 9 pictures cut from one is also judged as that one"
     )
 
 
@@ -110,7 +110,7 @@ class DetectorConfig(ConfigSection):
     alias: str | None = Field(
         default=None,
         pattern="^[a-z][a-z0-9_]*$",
-        description="what its columns are called, where one detector stands twice: `clip_b32` -> `clip_b32.mask`",
+        description="what its columns are called, for a detector that is listed twice: `clip_b32` -> `clip_b32.mask`",
     )
     when: str | None = Field(default=None, description="condition on an earlier vote: `open_nsfw.nsfw >= 0.1`")
     weights: str | None = Field(default=None, description="locator instead of the detector's own")
@@ -119,12 +119,12 @@ class DetectorConfig(ConfigSection):
     options_from: str | None = Field(
         default=None,
         description="YAML file, relative to this one or packaged, with options that several detectors share; "
-        "`options` win. Read with the configuration, so that a worker needs no file",
+        "`options` win. Read with the configuration, so workers need no file",
     )
 
     @property
     def title(self) -> str:
-        """What its columns are called."""
+        """The name that its columns begin with."""
         return self.alias or self.name
 
 
@@ -132,22 +132,22 @@ class StackConfig(ConfigSection):
     """The detectors and how they run."""
 
     detectors: tuple[DetectorConfig, ...] = ()
-    only: tuple[str, ...] = Field(default=(), description="run just these detectors")
+    only: tuple[str, ...] = Field(default=(), description="run only these detectors")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
     dtype: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto: bf16 where the device multiplies in it natively, else fp32"
+        default="auto", description="auto: bf16 where the device multiplies it natively, else fp32"
     )
     compile: bool = Field(default=False, description="torch.compile the networks; needs a C++ compiler on CPU")
     batch_size: int | None = Field(
         default=None,
         ge=1,
         le=4096,
-        description="frames per batch; null: 16 on a CPU, 256 on a GPU (fewer where it must)",
+        description="frames per batch; null: 16 on a CPU, 256 on a GPU (fewer where memory is short)",
     )
     keep_embeddings: bool = Field(default=False, description="write normalised float16 embeddings into votes/")
 
     def frames_per_batch(self, *, on_gpu: bool) -> int:
-        """As configured, or by the device: an H100 scores 690 pictures/s in batches of 16, 1,190 in those of 256."""
+        """`batch_size`, or the default: an H100 scores 690 pictures/s in batches of 16, 1,190 in batches of 256."""
         return self.batch_size or (256 if on_gpu else 16)
 
 
@@ -162,23 +162,23 @@ class RuntimeConfig(ConfigSection):
     """Workers and bounds. One worker owns one shard, end to end."""
 
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="auto: one a GPU, else one for all CPU cores"
+        default="auto", description="auto: one per GPU, else one for all CPU cores"
     )
-    num_gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(default="auto", description="GPUs a worker")
-    num_cpus: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(default="auto", description="CPU cores a worker")
+    num_gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(default="auto", description="GPUs per worker")
+    num_cpus: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(default="auto", description="cores per worker")
     decode_threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="auto: as many as the worker has CPU cores"
     )
     decoder: Literal["thread", "process"] = Field(
         default="thread",
-        description="process: each decode thread has a process without credentials, with bounded memory; a file that "
-        "crashes, stalls or fills it costs its own row only",
+        description="process: each decode thread has its own process without credentials and with bounded memory; a "
+        "file that crashes, stalls or fills it costs only its own row",
     )
     decoder_memory_bytes: int = Field(
-        default=2048 * MIB, ge=256 * MIB, description="of a decoder process, beyond what it begins with"
+        default=2048 * MIB, ge=256 * MIB, description="of a decoder process, beyond what it starts with"
     )
     fetch_threads: int = Field(default=16, ge=1, le=256)
-    shards_in_flight: int = Field(default=2, ge=1, le=8, description="a worker: one scored, the next decoded")
+    shards_in_flight: int = Field(default=2, ge=1, le=8, description="per worker: one is scored, the next decoded")
     frame_budget_bytes: int | None = Field(
         default=None,
         ge=16 * MIB,
@@ -187,22 +187,22 @@ class RuntimeConfig(ConfigSection):
     fetch_budget_bytes: int = Field(default=128 * MIB, ge=MIB, description="encoded bytes waiting in a worker")
     shard_attempts: int = Field(default=2, ge=1, le=10, description="tries before a shard is bisected")
     shard_timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        default="auto", description="a shard that takes longer is killed and retried; auto: by its items and bytes"
+        default="auto", description="a shard that takes longer is killed and retried; auto: from its items and bytes"
     )
     no_room_every_s: float = Field(
-        default=60.0, gt=0, description="how often to say that the cluster has no room for a worker"
+        default=60.0, gt=0, description="how often to report that the cluster has no room for a worker"
     )
-    grace_s: float = Field(default=30.0, ge=0, description="after SIGTERM, time for shards in flight to finish")
-    max_error_rate: float = Field(default=0.05, ge=0, le=1, description="more error rows than this: exit code 3")
-    ray_address: str | None = Field(default=None, description="a running cluster; none: RAY_ADDRESS, else a local one")
+    grace_s: float = Field(default=30.0, ge=0, description="time after SIGTERM for shards in flight to finish")
+    max_error_rate: float = Field(default=0.05, ge=0, le=1, description="a larger share of error rows: exit code 3")
+    ray_address: str | None = Field(default=None, description="a running cluster; null: RAY_ADDRESS, else a local one")
 
     def waiting_frame_bytes(self, *, on_gpu: bool) -> int:
-        """`frame_budget_bytes`, or what it is by the device."""
+        """`frame_budget_bytes`, or the default of the device."""
         return self.frame_budget_bytes or (2048 if on_gpu else 384) * MIB
 
 
 class Config(ConfigSection):
-    """Everything a job needs besides SOURCE and OUT."""
+    """All that a job needs besides SOURCE and OUT."""
 
     source: SourceConfig = SourceConfig()
     shards: ShardConfig = ShardConfig()

@@ -1,4 +1,4 @@
-"""A configuration as text: YAML that says of every key what it is, and can be loaded as it stands."""
+"""A configuration as text: YAML with each key explained, which can be loaded again."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _WIDTH = 118
 
 
 def show_config(config: Config) -> str:
-    """The effective configuration as YAML: every key with its value, above it what it means, its choices and bounds.
+    """The effective configuration as YAML: every key with its value; above it its meaning, choices and bounds.
 
-    What it prints is a configuration file: loading it gives `config` again.
+    The text is a configuration file: loading it gives `config` again.
     """
     lines = [
-        "# The effective configuration: the file, what --set changed, and the defaults of all that they leave out.",
+        "# The effective configuration: the file, then --set, then the defaults for what they leave out.",
         *_section(config, indent=0),
     ]
     return "\n".join(lines) + "\n"
@@ -45,7 +45,7 @@ def _section(model: BaseModel, *, indent: int) -> Iterator[str]:
 
 
 def _entries(models: tuple[BaseModel, ...], indent: int) -> Iterator[str]:
-    """A list of sections: the keys are explained once, above it; what stands at its default is left out."""
+    """A list of sections: keys are explained once, above it; values equal to their default are left out."""
     for name, info in type(models[0]).model_fields.items():
         meaning = _meaning(info)
         if meaning:
@@ -59,7 +59,7 @@ def _entries(models: tuple[BaseModel, ...], indent: int) -> Iterator[str]:
 
 def _dump(tree: Mapping[str, Any], indent: int) -> Iterator[str]:
     for key, value in tree.items():
-        # A key a line; lists and mappings of plain values stay on theirs.
+        # One key per line; lists and mappings of plain values stay on its line.
         style = None if isinstance(value, list | dict) else False
         text = yaml.safe_dump(
             {key: value}, sort_keys=False, allow_unicode=True, default_flow_style=style, width=_WIDTH - indent
@@ -77,7 +77,7 @@ def _comment(text: str, indent: int) -> list[str]:
 
 
 def _meaning(info: FieldInfo) -> str:
-    """The description, then the choices if it does not name them, then the bounds."""
+    """The description, then the choices where it does not name them, then the bounds."""
     parts = [info.description] if info.description else []
     choices = [str(c) for c in _choices(info.annotation)]
     if any(c not in (info.description or "") for c in choices):

@@ -1,1 +1,1 @@
-"""Detectors: a model or a measurement that scores frames, one file each; `base` says what one is."""
+"""Detectors: models or measurements that score frames, one file each; `base` defines the protocol."""

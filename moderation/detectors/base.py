@@ -1,4 +1,4 @@
-"""What a detector is: the protocol that the stack calls and the contract suite holds.
+"""The detector protocol that the stack calls and the contract suite tests.
 
 Shape suffixes: B frames of a batch, C channels, H height, W width, L labels, D embedding.
 """
@@ -18,12 +18,12 @@ from moderation.types import F32, Region
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """The form in which a detector wants its pictures: derived on the device, batched, shared by equal views.
+    """The form in which a detector reads pictures: derived on the device, batched, shared by equal views.
 
     squash: to width x height whatever the aspect, then `crop` from the centre.
     crop:   short side to `resize`, then the centre `crop` x `crop`.
-    fit:    whole picture inside crop x crop on a blurred copy of itself; `lanczos` is for this one only.
-    canvas: the frames as decoded, sizes differ; the detector reads `FrameBatch.frames_HWC` itself.
+    fit:    whole picture inside crop x crop on a blurred copy of itself; only this mode supports `lanczos`.
+    canvas: the frames as decoded, of different sizes; the detector reads `FrameBatch.frames_HWC` itself.
     """
 
     mode: Literal["squash", "crop", "fit", "canvas"]
@@ -34,28 +34,28 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """Where a detector's weights come from, and under which terms."""
+    """Locator, licence and origin of a detector's weights."""
 
     locator: str  # pkg:// file:// s3:// hf://
     sha256: str
     licence: str
     origin: str  # repository or model card
-    size_bytes: int | None = None  # where known, to say so when the file is missing
+    size_bytes: int | None = None  # where known, for the message when the file is missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaddedFrames:
-    """Frames of like shape in one tensor.
+    """Frames of similar shape in one tensor.
 
-    pixels_BHWC: uint8, on the device; what lies below and to the right of a frame is not set. rows: which frame of the
-    batch each is.
+    pixels_BHWC: uint8, on the device; pixels below and to the right of a frame are undefined. rows: the index in the
+    batch of each frame.
     """
 
     pixels_BHWC: torch.Tensor  # noqa: N815 - shape suffix
     rows: tuple[int, ...]
 
     def select(self, indices: Sequence[int]) -> PaddedFrames | None:
-        """Those of its frames that are among the batch's `indices`, at their places there; None where none is."""
+        """Its frames that are among the batch's `indices`, rows counted within these; None where there are none."""
         place_of = {row: place for place, row in enumerate(self.rows)}
         kept = [(place_of[row], place) for place, row in enumerate(indices) if row in place_of]
         if not kept:
@@ -78,11 +78,11 @@ class FrameBatch(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the frames are."""
+        """The device that the frames are on."""
 
     @property
     def padded(self) -> Sequence[PaddedFrames]:
-        """The frames in groups of like shape, for work on many at once; empty on a CPU."""
+        """The frames in groups of similar shape, to process many at once; empty on a CPU."""
 
     def view(self, view: View) -> torch.Tensor:
         """float32 [B,3,h,w], RGB, 0..255."""
@@ -92,12 +92,12 @@ class FrameBatch(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """The answer of a detector to a batch.
+    """The results of a detector for a batch.
 
     scores: float32 [B,L] on any device; NaN = not computed.
     embedding: float [B,D], not normalised, on the device; for heads that share it.
     regions: one list per frame. blobs: "hash" -> one bytes value (or None) per frame.
-    labels: of the columns of `scores`; the stack fills them in for detectors that read them.
+    labels: of the columns of `scores`; the stack fills them in for detectors that read these results.
     points: float32 [n,P,2] per frame, x and y in 0..1 of it, for each of its n regions; for detectors that read them.
     """
 
@@ -112,14 +112,14 @@ class Scored:
 class Detector(Protocol):
     """A model or a measurement that scores frames.
 
-    Built as `DetectorClass(options)` by the registry (cheap: no weights, no device; raises UsageError on wrong
-    options), then told its weights, then `load()`ed once in the worker. Keeps no state between calls.
+    The registry builds it as `DetectorClass(options)` (cheap: no weights, no device; raises UsageError on wrong
+    options). Then it takes its weights and is loaded once in the worker. It keeps no state between calls.
     `DetectorDefaults` has the members that most detectors leave as they are.
 
-    Gradients: after `load()` the networks run in inference mode with packed weights, which carry none. `unpack()` gives
-    up the packing; then a network of `networks` run under `nn.gradients.with_gradients` on `nn.gradients.as_leaf(x)`
-    gives a gradient with respect to its input. Its scores stay within the parity tolerance; it is slower from then on,
-    so unpack a detector of your own, never one that is scoring shards. Parameters stay frozen.
+    Gradients: after `load()` the networks run in inference mode with packed weights, which carry no gradients.
+    `unpack()` drops the packing; then a network of `networks`, run under `nn.gradients.with_gradients` on
+    `nn.gradients.as_leaf(x)`, gives a gradient with respect to its input. Its scores stay within the parity tolerance
+    but it becomes slower, so unpack a detector of your own, never one that scores shards. Parameters stay frozen.
     """
 
     name: str
@@ -128,9 +128,9 @@ class Detector(Protocol):
     view: View
     cost_ms: float  # per frame, on two CPU cores; for ordering and `doctor`
     weights: Sequence[Weights]
-    requires: Sequence[str]  # detectors whose `Scored` this one reads
-    # Detectors that it reads where the stack has them before it. Frames that one behind a `when:` was not asked about
-    # are NaN in its scores; it then offers no embedding.
+    requires: Sequence[str]  # detectors whose `Scored` it reads
+    # Detectors that it reads where the stack has them before it. Behind a `when:` the scores of frames that do not meet
+    # it are NaN, and such a detector offers no embedding.
     optional: Sequence[str]
     ranges: Mapping[str, tuple[float, float]]  # label -> lowest and highest score, where not 0..1
     embedding_dim: int  # 0: none
@@ -143,19 +143,19 @@ class Detector(Protocol):
         """Take the weights of the configuration; labels may follow from them. Raises UsageError, FatalError."""
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
-        """Read the weights (local files, in the order of `weights`, already checked) and move to the device."""
+        """Read the weights (local files, in the order of `weights`, already verified) and move to the device."""
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
         """Score a batch; rows in = rows out, in order. Runs under inference_mode, and autocast when bf16."""
 
     def unpack(self) -> None:
-        """Let the networks use plain operators from now on, which carry gradients."""
+        """Switch the networks to plain operators, which carry gradients."""
 
 
 class DetectorDefaults:
-    """What most detectors leave as it is: no weights, no embedding, no blobs, scores in 0..1, no other detectors read.
+    """Defaults of most detectors: no weights, no embedding, no blobs, scores in 0..1, no other detectors read.
 
-    To inherit is not required; whatever lacks a member is refused by name (`registry.build`).
+    Inheriting is not required; a class that lacks a member is refused with the member's name (`registry.build`).
     """
 
     weights: Sequence[Weights] = ()
@@ -167,10 +167,10 @@ class DetectorDefaults:
     networks: Sequence[nn.Module] = ()
 
     def take_weights(self, weights: Sequence[Weights]) -> None:
-        """Take these weights in the place of its own."""
+        """Replace its own weights by these."""
         self.weights = weights
 
     def unpack(self) -> None:
-        """Let every network use plain operators from now on."""
+        """Switch every network to plain operators."""
         for network in self.networks:
             unpack_network(network)

@@ -1,8 +1,8 @@
-"""Frames of many sizes resampled together: a few matrix products per batch, for devices that are slow to be called.
+"""Frames of many sizes resampled together: a few matrix products per batch, for devices with slow calls.
 
-Resampling is linear, so of each frame it is rows @ pixels @ columns.T, with small weights that depend on its size
-alone. Frames lie padded in one tensor, the weights of all are computed on the device, and padding has weight 0. Frame
-by frame a batch of 64 sizes takes hundreds of calls of a few microseconds each, and the device waits for them.
+Resampling is linear: each frame becomes rows @ pixels @ columns.T, with small weights that depend on its size alone.
+Frames lie padded in one tensor, the weights of all are computed on the device, and padding has weight 0. Frame by frame
+a batch of 64 sizes takes hundreds of calls of a few microseconds each, for which the device waits.
 
 Shape suffixes: B frames, S side of the view, H and W padded height and width, N either of them.
 """
@@ -22,18 +22,18 @@ from moderation.types import U8
 
 Kernel = Literal["bilinear", "bicubic", "lanczos"]
 
-# Frames whose padded sizes differ by more than this share no tensor: padding is computed, too.
+# Frames whose padded sizes differ by more than this share no tensor, because padding is computed too.
 _BUCKET_RATIO = 1.5
-# More copy no faster than memory does.
+# More threads copy no faster than memory allows.
 _COPY_THREADS = 4
-# How far each kernel reaches from its middle, in source pixels where nothing is made smaller.
+# The reach of each kernel from its centre, in source pixels, where the picture is not made smaller.
 _REACH: dict[Kernel, int] = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """One axis of one frame: source pixels `start` to `start + length` become `out` pixels, and of these the view has
-    those from `first` on (negative: the view begins before them)."""
+    """One axis of one frame: source pixels `start` to `start + length` become `out` pixels; the view shows those from
+    `first` on (negative: the view begins before them)."""
 
     start: int
     length: int
@@ -44,7 +44,7 @@ class Axis:
 def view_axes(
     shapes: Sequence[Sequence[int]], boxes: Sequence[tuple[int, int, int, int]], view: View
 ) -> tuple[list[Axis], list[Axis]]:
-    """(vertical, horizontal) axes of a view of frames of these (height, width, ...); boxes: of each in the view."""
+    """(vertical, horizontal) axes of a view, for frames of (height, width, ...); boxes: of each frame in the view."""
     pairs = [_axes_of(shape, box, view) for shape, box in zip(shapes, boxes, strict=True)]
     return [vertical for vertical, _ in pairs], [horizontal for _, horizontal in pairs]
 
@@ -58,7 +58,7 @@ def _axes_of(shape: Sequence[int], box: tuple[int, int, int, int], view: View) -
         return _cropped(0, height, view.resize, view.crop), _cropped(0, width, view.resize, view.crop)
     top, high = middle_of(height, width)
     left, wide = middle_of(width, height)
-    # The long side as torchvision's Resize counts it: truncated.
+    # The long side is truncated, as in torchvision's Resize.
     rows, columns = (int(view.resize * side / min(high, wide)) for side in (high, wide))
     return _cropped(top, high, rows, view.crop), _cropped(left, wide, columns, view.crop)
 
@@ -68,10 +68,10 @@ def _cropped(start: int, length: int, out: int, crop: int) -> Axis:
 
 
 def middle_of(side: int, other: int) -> tuple[int, int]:
-    """(start, length) of what is read along a side: of a long strip its middle, twice as long as the strip is wide.
+    """(start, length) of the pixels read along a side: of a long strip its middle, twice as long as the strip is wide.
 
     That is the centre square and far more margin than a filter reaches. Nearly square pictures are left whole: cutting
-    them to what the crop needs would shift their sampling grid by a fraction of a pixel.
+    them to the crop's pixels would shift their sampling grid by a fraction of a pixel.
     """
     if side <= 3 * other:
         return 0, side
@@ -79,7 +79,7 @@ def middle_of(side: int, other: int) -> tuple[int, int]:
 
 
 def bucket_frames(shapes: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Indices of frames that are padded together. shapes: (height, width, ...) of each."""
+    """Indices of frames that share a padded tensor. shapes: (height, width, ...) of each."""
     buckets: dict[tuple[int, int], list[int]] = {}
     for index, shape in enumerate(shapes):
         height, width = (round(math.log(max(1, side), _BUCKET_RATIO)) for side in shape[:2])
@@ -88,7 +88,7 @@ def bucket_frames(shapes: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def pad_frames(frames: Sequence[U8], *, pinned: bool = False) -> torch.Tensor:
-    """uint8 [h,w,3] each -> uint8 [B,H,W,3] on the host; what lies below and to the right is not set: it weighs 0.
+    """uint8 [h,w,3] each -> uint8 [B,H,W,3] on the host; pixels below and to the right are undefined: they weigh 0.
 
     pinned: in memory that a device can copy from by itself.
     """
@@ -100,7 +100,7 @@ def pad_frames(frames: Sequence[U8], *, pinned: bool = False) -> torch.Tensor:
         frame = frames[index]
         target[index, : frame.shape[0], : frame.shape[1]] = frame
 
-    # numpy copies without the interpreter's lock; one thread alone copies some 5 GB/s, less than a device scores.
+    # numpy copies without the GIL; a single thread copies some 5 GB/s, which is less than a device scores.
     with ThreadPoolExecutor(_COPY_THREADS) as pool:
         for _ in pool.map(fill, range(len(frames))):
             pass
@@ -131,12 +131,12 @@ def resample(
 
 
 def axis_weights(axes: Sequence[Axis], side: int, padded: int, kernel: Kernel, device: torch.device) -> torch.Tensor:
-    """float32 [B,S,N]: what each source pixel of each frame weighs in each pixel of the view."""
+    """float32 [B,S,N]: the weight of each source pixel of each frame in each pixel of the view."""
     numbers = torch.tensor([(a.start, a.length, a.out, a.first) for a in axes], dtype=torch.float32)
     start, length, out, first = numbers.to(device, non_blocking=True).T[:, :, None, None]
     scale: torch.Tensor = length / out
     target = torch.arange(side, device=device, dtype=torch.float32)[None, :, None] + first
-    # With a margin on both sides: what a kernel finds beyond an edge counts there.
+    # With a margin on both sides: a kernel's weight beyond an edge is folded back onto the edge.
     reach = math.ceil(_REACH[kernel] * max(1.0, max(a.length / a.out for a in axes))) + 2 if kernel == "lanczos" else 0
     source = torch.arange(-reach, padded + reach, device=device, dtype=torch.float32)[None, None, :] - start
     weights = _kernel_at(source, target, scale, kernel)
@@ -157,14 +157,14 @@ def _kernel_at(source: torch.Tensor, target: torch.Tensor, scale: torch.Tensor, 
 
 
 def _cubic(x: torch.Tensor) -> torch.Tensor:
-    # Keys' cubic with a = -0.5, which is Catmull-Rom: what Pillow and torch's antialias take.
+    # Keys' cubic with a = -0.5 (Catmull-Rom), as in Pillow and torch's antialias.
     near = (1.5 * x - 2.5) * x * x + 1.0
     far = ((2.5 - 0.5 * x) * x - 4.0) * x + 2.0
     return torch.where(x < 1.0, near, torch.where(x < 2.0, far, torch.zeros_like(x)))
 
 
 def _lanczos(source: torch.Tensor, target: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    # See `views.resampling_matrix`: libvips enlarges by Catmull-Rom, half an output pixel off.
+    # See `resampling.resampling_matrix`: libvips enlarges by Catmull-Rom, half an output pixel off.
     down = (source + 0.5 - (target + 0.5) * scale).abs() / scale
     smaller = torch.where(down < 3.0, torch.sinc(down) * torch.sinc(down / 3.0), torch.zeros_like(down))
     larger = _cubic((source - target * scale + 0.5).abs())
@@ -172,7 +172,7 @@ def _lanczos(source: torch.Tensor, target: torch.Tensor, scale: torch.Tensor) ->
 
 
 def _fold_edges(weights: torch.Tensor, source: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-    """Edges are repeated: what lies before the first pixel counts for it, what lies behind the last for that."""
+    """Edges are repeated: weight before the first pixel goes to the first, weight after the last to the last."""
     before = (weights * (source < 0)).sum(dim=2, keepdim=True)
     behind = (weights * (source >= length)).sum(dim=2, keepdim=True)
     return weights + before * (source == 0) + behind * (source == length - 1)
@@ -202,7 +202,7 @@ def surround_all(
 
 
 def _enlargement(first: torch.Tensor, length: torch.Tensor, side: int) -> torch.Tensor:
-    """float32 [B,S,S]: `length` samples that begin at `first` of the square, enlarged to all of it, linearly."""
+    """float32 [B,S,S]: `length` samples from `first` on, enlarged linearly to the whole square."""
     at = torch.arange(side, device=first.device, dtype=torch.float32)
     place = ((at[None, :, None] + 0.5) * length / side - 0.5).clamp_min(0.0)
     place = torch.minimum(place, length - 1)

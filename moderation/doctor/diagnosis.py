@@ -1,6 +1,6 @@
-"""Is everything here that a run needs? Findings, each with what to do about it; asks much, changes nothing.
+"""Is everything here that a run needs? Findings, each with advice; nothing is changed.
 
-Ray is looked at by its version only: starting it is the run's business.
+Of Ray only the version is checked: starting it is the run's business.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from moderation.scoring.devices import pick_device, pick_dtype
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
-# Models of the default stack and Python with torch: measured 1.1 GiB in a worker on a CPU.
+# Models of the default stack, and Python with torch: measured 1.1 GiB per worker on a CPU.
 _WORKER_BYTES = 1300 * MIB
-# A run over a million items writes about 1 GB of votes; less than this and the first nightly run may end on it.
+# A run over a million items writes about 1 GB of votes; with less space the first nightly run may fail.
 _MIN_DISK_BYTES = 2 * GIB
-# Receipts and plan rows go through Ray's object store, pixels never: a small one is enough. Docker's default is 64 MiB.
+# Ray's object store holds receipts and plan rows, never pixels: a small one is enough. Docker's default is 64 MiB.
 _MIN_SHM_BYTES = 256 * MIB
 
 
 def diagnose(config: Config, uris: Sequence[str] = ()) -> list[Finding]:
-    """All findings for running this configuration on this machine.
+    """All findings for this configuration on this machine.
 
-    uris: sources or outputs to list, besides the prefixes of `source.allow`. Downloads nothing; weights that are here
-    are read whole, for their checksum. Never raises for what it finds.
+    uris: sources or outputs to list, besides the prefixes of `source.allow`. Downloads nothing; local weights are read
+    whole for their checksum. Never raises because of a finding.
     """
     machine = look_at_machine(default_cache())
     return [
@@ -76,8 +76,8 @@ def _devices(config: Config, machine: Machine) -> Iterator[Finding]:
             group=group,
             name="GPU",
             status="wrong" if seen else "note",
-            detail="there is one, but this torch cannot use it" if seen else "none; the stack runs on the CPU",
-            advice="install a torch built for CUDA, and look at: nvidia-smi" if seen else "",
+            detail="present, but this torch cannot use it" if seen else "none; the stack runs on the CPU",
+            advice="install a torch built for CUDA, and check: nvidia-smi" if seen else "",
         )
     try:
         device = pick_device(config.stack.device)
@@ -106,7 +106,9 @@ def _detectors(config: Config) -> Iterator[Finding]:
         gated_ms += detector.cost_ms if entry.when else 0.0
         yield from _weights(group, entry, detector, weights)
     if total_ms:
-        detail = f"{total_ms:.1f} ms a frame on two CPU cores, about {1000 / total_ms:,.0f} frames/s, were all asked"
+        detail = (
+            f"{total_ms:.1f} ms per frame on two CPU cores, {1000 / total_ms:,.0f} frames/s, if every detector runs"
+        )
         always_ms = total_ms - gated_ms
         if gated_ms and always_ms > 0:
             detail += f"; {always_ms:.1f} ms, {1000 / always_ms:,.0f} frames/s, where no `when:` is met"
@@ -114,7 +116,7 @@ def _detectors(config: Config) -> Iterator[Finding]:
 
 
 def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Sequence[Weights]) -> Iterator[Finding]:
-    about = f"version {detector.version}, {detector.cost_ms:g} ms a frame" + (
+    about = f"version {detector.version}, {detector.cost_ms:g} ms per frame" + (
         f", when {entry.when}" if entry.when else ""
     )
     if not weights:
@@ -122,7 +124,7 @@ def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Seq
     for w in weights:
         if _is_to_be_fetched(w):
             detail = f"{about}; {w.locator} is not here yet ({w.licence})"
-            advice = "nothing, if this machine reaches it: the first run fetches it and checks its sha256"
+            advice = "nothing to do if this machine reaches it: the first run fetches it and verifies its sha256"
             yield Finding(group=group, name=entry.title, status="note", detail=detail, advice=advice)
             continue
         try:
@@ -135,14 +137,14 @@ def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Seq
 
 
 def _is_to_be_fetched(weights: Weights) -> bool:
-    """Whether the weights come from elsewhere and are not in the cache."""
+    """Whether the weights come from elsewhere and are not cached yet."""
     if weights.locator.startswith(("pkg://", "file://")):
         return False
     return not (default_cache() / f"{weights.sha256.lower()}{Path(weights.locator).suffix}").is_file()
 
 
 def _from_error(group: str, name: str, error: Exception) -> Finding:
-    """Our errors name the command that helps behind the last `; `."""
+    """A finding from one of our errors, which name the command that helps after the last `; `."""
     text, _, command = str(error).rpartition("; ")
     if not text:
         text, command = command, ""
@@ -162,7 +164,7 @@ def _policy(config: Config) -> Iterator[Finding]:
         stack = build_stack(config)
         bind(policy, stack.labels, gated=stack.gated, disabled=stack.disabled)
     except (UsageError, OSError) as error:
-        advice = "correct the policy, or the stack that it is for"
+        advice = "correct the policy or the stack"
         yield Finding(group="policy", name=name, status="wrong", detail=str(error), advice=advice)
         return
     detail = f"{len(policy.checks)} checks, fits the stack, hash {policy_hash(policy)[:12]}"

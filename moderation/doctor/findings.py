@@ -1,4 +1,4 @@
-"""What the doctor says of one thing, and how a list of it is shown."""
+"""A finding of the doctor, and how a list of findings is shown."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _STYLES = {"ok": "green", "note": "yellow", "missing": "red", "wrong": "red"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
-    status: ok; note (works, but you should know); missing (needed, and not there); wrong (there, and not as it must
-    be). advice: what to do about it, where something is to be done: the command.
+    status: ok; note (works, with a remark); missing (needed, but absent); wrong (present, but unusable). advice: what
+    to do about it, as a command where there is one.
     """
 
     group: str
@@ -31,12 +31,12 @@ class Finding:
 
     @property
     def stops_a_run(self) -> bool:
-        """Whether a run would not start, or not succeed, with it."""
+        """Whether a run would not start or would fail because of it."""
         return self.status in ("missing", "wrong")
 
 
 def render_findings(findings: Sequence[Finding]) -> Table:
-    """A table for a terminal; text of configurations and of errors is shown as it is, never read as markup."""
+    """A table for a terminal; text of configurations and errors is shown literally, never read as markup."""
     table = Table(box=None, pad_edge=False, show_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold", max_width=26)

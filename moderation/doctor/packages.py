@@ -1,4 +1,4 @@
-"""Findings about what is installed: versions, optional parts, decoders."""
+"""Findings about installed packages: versions, extras, decoders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OPTIONAL_DECODERS = frozenset({"heic", "fast_jpeg", "video"})
 
 
 def find_versions() -> Iterator[Finding]:
-    """Python, this package, and each package that it needs, against what its metadata asks for."""
+    """Python, this package, and each required package, compared with its metadata."""
     group = "versions"
     python = platform.python_version()
     fine = sys.version_info >= (3, 11)
@@ -48,7 +48,7 @@ def find_versions() -> Iterator[Finding]:
 
 
 def find_extras() -> Iterator[Finding]:
-    """The optional parts, and the command that installs each."""
+    """The extras, and the command that installs each."""
     try:
         listed = [Requirement(text) for text in requires("moderation") or ()]
     except PackageNotFoundError:
@@ -90,13 +90,13 @@ def _package(group: str, requirement: Requirement, *, optional: bool) -> Finding
 
 
 def find_decoders() -> Iterator[Finding]:
-    """What kinds of picture and video can be decoded."""
+    """The kinds of picture and video that can be decoded."""
     available = decoders()
     yield _pictures_finding({kind: there for kind, there in available.items() if kind not in _OPTIONAL_DECODERS})
     yield _heic_finding(there=available["heic"])
     yield _video_finding("decoders", there=available["video"])
     if not available["fast_jpeg"]:
-        detail, advice = "Pillow alone, half the speed", "pip install simplejpeg"
+        detail, advice = "Pillow only, at half the speed", "pip install simplejpeg"
         yield Finding(group="decoders", name="fast JPEG", status="note", detail=detail, advice=advice)
 
 
@@ -122,7 +122,7 @@ def _heic_finding(*, there: bool) -> Finding:
 
 
 def _video_finding(group: str, *, there: bool) -> Finding:
-    # Both packages install the module `decord`; the older one does not read AV1, and whichever came last is imported.
+    # Both packages install the module `decord`; the older one does not read AV1; the one installed last is imported.
     older, newer = _version_or_none("decord"), _version_or_none("decord2")
     if newer and older:
         detail = f"decord2 {newer} and decord {older} overwrite each other; AV1 may not decode"

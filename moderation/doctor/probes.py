@@ -1,4 +1,4 @@
-"""What `doctor` asks of the machine and of storage: facts only, each question with an end."""
+"""The questions that `doctor` puts to the machine and to storage: facts only, each with a timeout."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from moderation import storage
 from moderation.concurrency import usable_cores
 from moderation.errors import UsageError, one_line
 
-# Longer than one slow listing, shorter than the five attempts that a run would make.
+# Longer than one slow listing, shorter than the five attempts of a run.
 PROBE_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Facts about this machine, or about what its container leaves of it; None where unknown."""
+    """Facts about this machine, within its container's limits; None where unknown."""
 
     cores: int
     usable_cores: int
@@ -33,7 +33,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageAnswer:
-    """What came of listing a URI."""
+    """The result of listing a URI."""
 
     status: Literal["ok", "missing", "wrong", "note"]
     detail: str
@@ -41,7 +41,7 @@ class StorageAnswer:
 
 
 def look_at_machine(cache: Path) -> Machine:
-    """Read this machine's facts. cache: where downloaded weights go."""
+    """Read this machine's facts. cache: folder of downloaded weights."""
     places = {"working folder": Path.cwd(), "temporary files": Path(tempfile.gettempdir()), "weights cache": cache}
     shm = Path("/dev/shm")
     return Machine(
@@ -55,9 +55,9 @@ def look_at_machine(cache: Path) -> Machine:
 
 
 def probe_storage(uri: str, timeout_s: float = PROBE_TIMEOUT_S) -> StorageAnswer:
-    """List a URI as far as its first object. Never raises; a listing that hangs is left behind in its thread."""
+    """List a URI up to its first object. Never raises; a listing that hangs is abandoned in its thread."""
     answers: list[StorageAnswer] = []
-    # A daemon: a connection that hangs must not keep the process from ending.
+    # A daemon thread: a connection that hangs must not keep the process alive.
     thread = threading.Thread(target=lambda: answers.append(_list_first(uri)), daemon=True)
     thread.start()
     thread.join(timeout_s)
@@ -70,13 +70,13 @@ def _list_first(uri: str) -> StorageAnswer:
     try:
         first = next(storage.list_objects(uri), None)
     except FileNotFoundError:
-        advice = "right for an OUT that is to be written; wrong for a SOURCE: check its name"
-        return StorageAnswer(status="note", detail=f"answers, and nothing is there{_endpoint(uri)}", advice=advice)
+        advice = "right for a new OUT; wrong for a SOURCE: check its name"
+        return StorageAnswer(status="note", detail=f"answers, but is empty{_endpoint(uri)}", advice=advice)
     except PermissionError as error:
         return StorageAnswer(status="wrong", detail=_short(error), advice=_credentials(uri))
     except UsageError as error:
         return StorageAnswer(status="wrong", detail=_short(error), advice="correct the URI, or install what it names")
-    except Exception as error:  # noqa: BLE001 - clients raise of their own; whatever it is, it is the finding
+    except Exception as error:  # noqa: BLE001 - clients raise errors of their own; any of them is the finding
         no_credentials = type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError")
         return StorageAnswer(
             status="wrong",
@@ -84,9 +84,7 @@ def _list_first(uri: str) -> StorageAnswer:
             advice=_credentials(uri) if no_credentials else _reach(uri),
         )
     if first is None:
-        return StorageAnswer(
-            status="note", detail="answers, and nothing is there", advice="check its name, if it is a SOURCE"
-        )
+        return StorageAnswer(status="note", detail="answers, but is empty", advice="check its name, if it is a SOURCE")
     return StorageAnswer(status="ok", detail=f"readable; the first object is {first.uri}{_endpoint(uri)}")
 
 
@@ -108,7 +106,7 @@ def _reach(uri: str) -> str:
 
 
 def _credentials(uri: str) -> str:
-    """Which credentials are in sight, by name only, and what to set."""
+    """Which credentials are visible, by name only, and what to set."""
     if not _is_s3(uri):
         return "give this user read access"
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
@@ -129,7 +127,7 @@ def _existing(path: Path) -> Path:
 
 
 def _memory_bytes() -> int | None:
-    """Memory that could be taken now: what Linux calls available, less where a container's limit is nearer."""
+    """Memory available now: what Linux calls available, or less where a container's limit is closer."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""256-bit hashes of pictures: searching them, finding all near pairs, and lists of known ones.
+"""256-bit hashes of pictures: search among them, all near pairs within a set, lists of known hashes.
 
-`search` answers queries exactly. `pairs` finds the near pairs within a set, `embedding_pairs` those of embeddings that
-hashes confirm, `grouping` makes groups of pairs, each round a head. `lists` is the file of known hashes, `exchange`
-reads what other tools share. Pure: numpy and Arrow, no torch.
+`search` answers queries exactly. `pairs` finds the near pairs within a set of hashes; `embedding_pairs` finds pairs of
+embeddings and confirms them by hash; `grouping` puts pairs into groups, each around one head. `lists` is the file of
+known hashes; `exchange` reads the lists of other tools. Pure: numpy and Arrow, no torch.
 """

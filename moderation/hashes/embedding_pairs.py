@@ -1,7 +1,7 @@
-"""Pairs of alike embeddings, confirmed by their hashes: two measurements that err in different ways.
+"""Pairs of similar embeddings, confirmed by their hashes: two measurements that err in different ways.
 
-An embedding says what is in a picture, not which picture it is: two photographs of one thing are alike. A hash says
-where light and dark lie, and is thrown off by a crop. Strangers rarely agree in both.
+An embedding tells what is in a picture, not which picture it is: two photographs of one thing are similar. A hash tells
+where light and dark lie; a crop changes it. Unrelated pictures rarely match in both.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from moderation.hashes.pairs import near_pairs
 from moderation.hashes.search import BITS, I64, MAX_DISTANCE
 from moderation.types import F32, U8
 
-EXACT_UP_TO: Final = 20_000  # rows of which every pair is computed: half a minute with 1,280 numbers each
+EXACT_UP_TO: Final = 20_000  # rows up to which every pair is computed: half a minute with 1,280 numbers per row
 _BLOCK: Final = 1024
-_CHUNK_PAIRS: Final = 1 << 16  # of which cosines are computed at once
+_CHUNK_PAIRS: Final = 1 << 16  # pairs whose cosines are computed at once
 _SEED: Final = 0xA11CE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashConfirmation:
-    """What confirms a pair. hashes: uint8 [N,32]; distance: bits that a pair may differ in."""
+    """How a pair is confirmed. hashes: uint8 [N,32]; distance: the most bits in which a pair may differ."""
 
     hashes: U8
     distance: int
@@ -40,9 +40,9 @@ def alike_pairs(
 ) -> tuple[I64, I64, F32]:
     """Pairs (left < right) with a cosine of `similarity` or more that their hashes confirm, and 1 - cosine.
 
-    embeddings: [N,D], rows of NaN are left out. Beyond `exact_up_to` rows candidates are those whose signs along 256
-    random directions (Charikar, STOC 2002) are near: of pairs with a cosine of 0.95 one in a thousand is missed, of
-    0.90 one in ten.
+    embeddings: [N,D]; rows of NaN are left out. Beyond `exact_up_to` rows only pairs whose signs along 256 random
+    directions (Charikar, STOC 2002) are near are compared. This misses one pair in a thousand at a cosine of 0.95, one
+    in ten at 0.90.
     """
     rows = np.flatnonzero(np.isfinite(embeddings[:, 0])) if embeddings.size else np.empty(0, np.int64)
     unit = _Unit(embeddings, rows)
@@ -58,7 +58,7 @@ def alike_pairs(
 
 
 class _Unit:
-    """Some rows of embeddings, scaled to length 1 as they are read: kept embeddings are float16."""
+    """A selection of rows of the embeddings, scaled to length 1 as they are read: kept embeddings are float16."""
 
     def __init__(self, embeddings: npt.NDArray[np.floating], rows: I64) -> None:
         self._embeddings = embeddings
@@ -82,7 +82,7 @@ def _every_pair(unit: _Unit) -> _ScoredPairs:
         ours = unit[slice(top, top + _BLOCK)]
         for start in range(top, len(unit), _BLOCK):
             cosines = ours @ unit[slice(start, start + _BLOCK)].T
-            # Half is far under any useful bar; it keeps the list short.
+            # 0.5 is far below any useful threshold; it keeps the list short.
             left, right = np.nonzero(cosines >= 0.5)
             ahead = left + top < right + start
             left, right = left[ahead], right[ahead]

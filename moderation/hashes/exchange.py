@@ -1,12 +1,12 @@
-"""Lists of known pictures as other tools share them: lines of text -> entries; a bad line is refused by its number.
+"""Lists of known pictures in the formats of other tools: lines of text -> entries; an error names the bad line.
 
-    csv             a header with `hash`, and perhaps `quality`, `label`, `group`, `entry`
-    hex             no header: 64 hexadecimal digits, then perhaps the quality and a name: what PDQ's own tools print
-    vpdq            no header: frame, quality, hash, seconds: one file per video, what vPDQ's own tools write
-    threatexchange  records with `indicator` and `type` (HASH_PDQ; others are left out), perhaps `id` and `tags`: CSV
-                    with a header, JSON (an array, or a page of the API with `data`), or one object per line
+    csv             a header with `hash`, optionally `quality`, `label`, `group`, `entry`
+    hex             no header: 64 hexadecimal digits, optionally quality and name: what PDQ's own tools print
+    vpdq            no header: frame, quality, hash, seconds; one file per video: what vPDQ's own tools write
+    threatexchange  records with `indicator` and `type` (only HASH_PDQ is read), optionally `id` and `tags`: CSV with a
+                    header, JSON (an array, or a page of the API with `data`), or one object per line
 
-Sources of the forms: https://github.com/facebook/ThreatExchange (pdq, vpdq, python-threatexchange) and the API's
+Sources of the formats: https://github.com/facebook/ThreatExchange (pdq, vpdq, python-threatexchange) and the API's
 documentation of threat descriptors. Qualities are 0 to 100.
 """
 
@@ -26,7 +26,7 @@ from moderation.hashes.lists import MAX_ENTRIES, KnownPicture
 
 FORMATS: Final = ("csv", "hex", "vpdq", "threatexchange")
 MAX_LINE: Final = 1 << 16  # characters; a record with all its tags has a few thousand
-MAX_JSON: Final = 256 << 20  # of a document that is not a record a line
+MAX_JSON: Final = 256 << 20  # characters of a JSON document that does not hold one record per line
 _SHOWN: Final = 10  # bad lines that an error names
 _MAX_NAME: Final = 500
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
@@ -36,7 +36,7 @@ _PDQ_TYPES: Final = ("HASH_PDQ", "PDQ")
 
 @dataclass(slots=True, kw_only=True)
 class _Reading:
-    """What one list has shown so far."""
+    """What has been read of one list so far."""
 
     name: str
     label: str
@@ -60,11 +60,11 @@ class Exchanged:
 
 
 def read_exchange(lines: Iterable[str], format_: str, *, name: str, label: str, group: str | None = None) -> Exchanged:
-    """Entries of a list.
+    """Read the entries of a list.
 
-    lines: of the file, with or without their ends. name: of the file, for messages. label, group: of entries that have
-    none of their own. Raises UsageError for an unknown format (naming the nearest), and, naming the first ten with
-    their numbers, for lines that are no entry: half a list would be silence about the other half.
+    lines: of the file, with or without line ends. name: of the file, for messages. label, group: for entries that have
+    none of their own. Raises UsageError for an unknown format (names the nearest) and for lines that are no entry
+    (names the first ten by number): a list that is read in part would miss pictures silently.
     """
     if format_ not in FORMATS:
         raise UsageError(f"--exchange {format_!r}: no such format{did_you_mean(format_, FORMATS)}")
@@ -79,7 +79,7 @@ def read_exchange(lines: Iterable[str], format_: str, *, name: str, label: str, 
     for entry in parse(_bounded(lines, name), reading):
         entries.append(entry)
         if len(entries) > MAX_ENTRIES:
-            raise UsageError(f"{name}: more than {MAX_ENTRIES:,} hashes; make several lists of it")
+            raise UsageError(f"{name}: more than {MAX_ENTRIES:,} hashes; split it into several lists")
     if reading.refused:
         more = f"\nand {reading.refused - _SHOWN:,} more" if reading.refused > _SHOWN else ""
         raise UsageError("\n".join(reading.bad) + more)
@@ -88,16 +88,16 @@ def read_exchange(lines: Iterable[str], format_: str, *, name: str, label: str, 
 
 def _bounded(lines: Iterable[str], name: str) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
-        # The first may be a whole document of JSON.
+        # The first line may be a whole JSON document.
         limit = MAX_JSON if number == 1 else MAX_LINE
         if len(line) > limit:
             raise UsageError(f"{name}:{number}: a line of {len(line):,} characters; {limit:,} at most")
-        # A byte order mark, which spreadsheets write.
+        # Spreadsheets write a byte order mark.
         yield line.removeprefix("\ufeff") if number == 1 else line
 
 
 def _entry(reading: _Reading, line: int, cells: Mapping[str, str | None]) -> KnownPicture | None:
-    """An entry of one line's cells; None, and a refusal, where they are wrong."""
+    """Make an entry of one line's cells; refuse the line and return None where they are wrong."""
     texts = {key: (cells.get(key) or "").strip() for key in _COLUMNS}
     fault = _find_fault(texts)
     if fault:
@@ -160,7 +160,7 @@ def _hint_at_hash(header: Sequence[str]) -> str:
 
 
 def _refuse_misspelt(header: Sequence[str], where: str) -> None:
-    """Other columns are the list's own business, but not one that is meant for us and spelt wrong."""
+    """Refuse a misspelt column of ours; other columns are the list's own business."""
     for column in header:
         meant = closest(column, _COLUMNS, cutoff=0.7)
         if column not in _COLUMNS and meant is not None and meant not in header:
@@ -178,7 +178,7 @@ def _read_hex(lines: Iterator[str], reading: _Reading) -> Iterator[KnownPicture]
 
 
 def _read_vpdq(lines: Iterator[str], reading: _Reading) -> Iterator[KnownPicture]:
-    # The frames of one file are one video.
+    # All frames of one file belong to one video.
     reading.group = reading.group or reading.name
     for number, row in _rows(lines, reading):
         if len(row) != 4:
@@ -208,7 +208,7 @@ def _read_threatexchange(lines: Iterator[str], reading: _Reading) -> Iterator[Kn
 
 
 def _tags(tags: Any) -> list[str]:  # noqa: ANN401 - what a stranger's JSON holds
-    """Tags as a list of names, of records `{"data": [{"text": ...}]}` as the API gives them, or in one text."""
+    """Read tags: a list of names, records `{"data": [{"text": ...}]}` as the API gives them, or one text."""
     if isinstance(tags, Mapping):
         tags = tags.get("data")
     if isinstance(tags, str):
@@ -220,7 +220,7 @@ def _tags(tags: Any) -> list[str]:  # noqa: ANN401 - what a stranger's JSON hold
 
 
 def _records(lines: Iterator[str], reading: _Reading) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Records with the line (in an array: the place) where each stands."""
+    """Records, each with the line (in an array: the place) where it stands."""
     first = next((line for line in lines if line.strip()), "")
     start = first.lstrip()[:1]
     if start not in ("{", "["):
@@ -268,7 +268,7 @@ def _document(first: str, lines: Iterator[str], reading: _Reading) -> Iterator[t
         texts.append(line if line.endswith("\n") else f"{line}\n")
         size += len(line)
         if size > MAX_JSON:
-            raise UsageError(f"{reading.name}: over {MAX_JSON:,} characters of JSON; one object a line has no limit")
+            raise UsageError(f"{reading.name}: over {MAX_JSON:,} characters of JSON; one object per line has no limit")
     try:
         tree = json.loads("".join(texts))
     except (ValueError, RecursionError) as error:

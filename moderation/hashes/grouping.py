@@ -1,4 +1,4 @@
-"""Groups round a head: every member is near its head itself, so that no chain of look-alikes joins two strangers."""
+"""Groups around a head: every member is near the head itself, so a chain of look-alikes never joins unrelated ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ I8 = npt.NDArray[np.int8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edges:
-    """What is near what. left < right: int64 [M]; relation: int8 [M], a smaller one counts more; distance: float32."""
+    """Which nodes are near. left < right: int64 [M]; relation: int8 [M], the smaller counts more; distance: float32."""
 
     left: I64
     right: I64
@@ -25,7 +25,7 @@ class Edges:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadGroups:
-    """The head of each node (itself, if it has none), by which relation and how far.
+    """The head of each node (the node itself where it has no other), their relation and distance.
 
     head: int64 [N]; relation: int8 [N], -1 for heads; distance: float32 [N], 0 for heads.
     """
@@ -36,11 +36,11 @@ class HeadGroups:
 
 
 def group_by_heads(nodes: int, edges: Edges) -> HeadGroups:
-    """Nodes 0 to N-1, those that should rather be heads first.
+    """Group nodes 0 to N-1, sorted so that the preferred heads come first.
 
-    In that order a node becomes a head unless an earlier head is near it; then every other goes to its nearest head (by
-    relation, distance, order). What is near a member but not its head is a head itself, or goes to another. Depends on
-    the pairs alone, not on their order.
+    In that order a node becomes a head unless an earlier head is near it. Every other node then goes to its nearest
+    head (by relation, then distance, then order). A node that is near a member but not its head becomes a head itself
+    or goes to another one. The result depends on the pairs alone, not on their order.
     """
     head = np.arange(nodes, dtype=np.int64)
     relation = np.full(nodes, -1, np.int8)
@@ -48,7 +48,7 @@ def group_by_heads(nodes: int, edges: Edges) -> HeadGroups:
     if not len(edges.left):
         return HeadGroups(head=head, relation=relation, distance=distance)
     is_head = ~_covered(nodes, edges)
-    # An edge between a head and another, whichever of them comes first.
+    # Edges between a head and a node that is none, whichever of them comes first.
     downwards = is_head[edges.left] & ~is_head[edges.right]
     upwards = ~is_head[edges.left] & is_head[edges.right]
     top = np.concatenate([edges.left[downwards], edges.right[upwards]])
@@ -64,13 +64,13 @@ def group_by_heads(nodes: int, edges: Edges) -> HeadGroups:
 
 
 def _covered(nodes: int, edges: Edges) -> npt.NDArray[np.bool_]:
-    """Which nodes have an earlier head beside them."""
+    """bool [N]: which nodes are near an earlier head."""
     order = np.lexsort((edges.right, edges.left))
     left, right = edges.left[order], edges.right[order]
     starts = np.flatnonzero(np.append(True, left[1:] != left[:-1]))
     ends = np.append(starts[1:], len(left))
     covered = np.zeros(nodes, dtype=bool)
-    # One after the other: whether a node is a head depends on all before it. A microsecond for each that has a pair.
+    # A loop, because whether a node is a head depends on all before it. A microsecond for each node that has a pair.
     for node, start, end in zip(left[starts].tolist(), starts.tolist(), ends.tolist(), strict=True):
         if not covered[node]:
             covered[right[start:end]] = True

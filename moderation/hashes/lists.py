@@ -1,7 +1,7 @@
-"""The file of known hashes: one Arrow IPC table, sorted, checked on reading; nothing in it can run.
+"""The file of known hashes: one Arrow IPC table, sorted, checked when it is read; it holds no code.
 
-Columns: hash fixed_size_binary(32); quality uint8 0..100 (null: not told); label (what it is a hash of: `spam`); group
-(a video, of which it is one frame; null: a picture by itself); entry (its name where it came from; may be null).
+Columns: hash fixed_size_binary(32); quality uint8 0..100 (null: unknown); label (the kind of picture: `spam`); group
+(the video that the frame is from; null: a single picture); entry (the name in the original list; may be null).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from moderation.hashes.search import HASH_BYTES, HashIndex
 from moderation.types import U8
 
 FORMAT_VERSION: Final = "1"
-# An entry takes about 150 bytes once it is loaded and indexed: 20 million are 3 GB.
+# A loaded and indexed entry takes about 150 bytes: 20 million take 3 GB.
 MAX_ENTRIES: Final = 20_000_000
 MAX_FILE_BYTES: Final = 4 << 30
 
@@ -53,7 +53,7 @@ class KnownPicture(NamedTuple):  # a tuple: a million are made in half the time 
 class HashList:
     """Known hashes, ready to be searched.
 
-    hashes: uint8 [N,32]. label: int32 [N] into `labels`. group: int32 [N] into `groups`, -1 for a picture by itself.
+    hashes: uint8 [N,32]. label: int32 [N] into `labels`. group: int32 [N] into `groups`, -1 for a single picture.
     entries: string [N], may hold nulls.
     """
 
@@ -70,14 +70,14 @@ class HashList:
 
 
 def encode_list(entries: Sequence[KnownPicture]) -> tuple[bytes, int]:
-    """The file of these entries, and how many it holds: each once, sorted, so that the same list has the same bytes.
+    """Encode entries as a file; also returns how many it holds: each once, sorted, so equal lists have equal bytes.
 
-    Raises UsageError for none, and for more than `MAX_ENTRIES`.
+    Raises UsageError for no entries and for more than `MAX_ENTRIES`.
     """
     if not entries:
         raise UsageError("the list holds no hash")
     if len(entries) > MAX_ENTRIES:
-        raise UsageError(f"the list holds {len(entries):,} hashes; {MAX_ENTRIES:,} at most: make several of it")
+        raise UsageError(f"the list holds {len(entries):,} hashes; {MAX_ENTRIES:,} at most: split it")
     unique = sorted(set(entries), key=_order)
     columns = [
         pa.array([getattr(k, field.name) for k in unique], field.type, size=len(unique)) for field in LIST_SCHEMA
@@ -94,9 +94,9 @@ def _order(entry: KnownPicture) -> tuple[bytes, str, str, str, int]:
 
 
 def read_list(path: Path, *, quality: int = 0) -> HashList:
-    """A list from its file, without the entries that are known to have a lower quality (0..100).
+    """Read a list from its file; entries with a known quality below `quality` (0..100) are left out.
 
-    Raises UsageError when it is no such file, is damaged, is of another version, or nothing is left.
+    Raises UsageError when the file is not a list, is damaged, has another version, or no entry is left.
     """
     table = _read_table(path)
     bad = pc.fill_null(pc.less(table["quality"], quality), False)
@@ -109,7 +109,7 @@ def read_list(path: Path, *, quality: int = 0) -> HashList:
     column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     start = column.offset * HASH_BYTES
     data = memoryview(column.buffers()[1])[start : start + len(column) * HASH_BYTES]
-    hashes = np.frombuffer(data, np.uint8).reshape(-1, HASH_BYTES).copy()  # the file is closed after this
+    hashes = np.frombuffer(data, np.uint8).reshape(-1, HASH_BYTES).copy()  # the file is closed afterwards
     return HashList(
         index=HashIndex(hashes),
         hashes=hashes,
@@ -129,7 +129,7 @@ def _read_table(path: Path) -> pa.Table:
             raise UsageError(f"{path}: {size:,} bytes, a list of hashes has at most {MAX_FILE_BYTES:,}")
         with pa.OSFile(str(path)) as file:
             reader = pa.ipc.open_file(file)
-            # Before anything is read: what a stranger's header promises is not allocated.
+            # Checked before anything is read: nothing is allocated because a stranger's header asks for it.
             if reader.schema.metadata is None or not reader.schema.equals(LIST_SCHEMA):
                 raise UsageError(f"{path}: not a list of hashes; {advice}")
             version = reader.schema.metadata.get(b"moderation.hashes_version", b"").decode(errors="replace")
@@ -140,7 +140,7 @@ def _read_table(path: Path) -> pa.Table:
             table = reader.read_all()
             table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
-        # Arrow calls a broken structure the one or the other.
+        # Arrow raises either of them for a broken structure.
         raise UsageError(f"{path}: not readable as a list of hashes ({error}); {advice}") from error
     if table.num_rows > MAX_ENTRIES:
         raise UsageError(f"{path}: {table.num_rows:,} hashes; {MAX_ENTRIES:,} at most")

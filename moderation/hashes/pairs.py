@@ -1,10 +1,11 @@
 """All near pairs within a set of 256-bit hashes; for tens of millions, in numpy.
 
-Up to `EXACT_UP_TO` hashes every pair within the distance is found (`search`). Beyond that the candidates of an exact
-search grow with the square of N (0.4% of all pairs), so hashes are sorted into buckets by 24 of their bits instead,
-once for each of `tables` choices of six groups of four bits (locality-sensitive hashing by bit sampling: Indyk and
-Motwani, STOC 1998), and compared within a bucket. Of planted pairs with bits turned at random 96 tables missed 3% at 31
-bits, 1% at 28 and none at 24 or fewer (benchmarks/duplicates.py); to halve what is missed takes some 20 tables more.
+Up to `EXACT_UP_TO` hashes every pair within the distance is found (`search`). Beyond that an exact search has too many
+candidates (0.4% of all pairs, so they grow with the square of N). Hashes are then sorted into buckets by 24 of their
+bits and compared within a bucket; this is repeated `tables` times, each with another choice of six groups of four bits
+(locality-sensitive hashing by bit sampling: Indyk and Motwani, STOC 1998). Of planted pairs with bits flipped at
+random, 96 tables missed 3% at 31 bits, 1% at 28 and none at 24 or fewer (benchmarks/duplicates.py). Some 20 more tables
+halve what is missed.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from moderation.types import U8
 
 EXACT_UP_TO: Final = 100_000  # 17 million candidates
 TABLES: Final = 96
-# A bucket holds more than this only where many hashes are alike; each is then compared with this many after it.
+# Only buckets of similar hashes hold more than this; each hash is then compared with this many after it.
 _WINDOW: Final = 64
-_NIBBLES: Final = 6  # of 4 bits: 24, about one hash a bucket at 16 million
+_NIBBLES: Final = 6  # of 4 bits: 24 bits, about one hash per bucket at 16 million hashes
 _QUERIES: Final = 1 << 16
-_CHUNK_PAIRS: Final = 1 << 22  # pairs gathered before duplicates among them are dropped
+_CHUNK_PAIRS: Final = 1 << 22  # pairs gathered before duplicates are dropped
 _SEED: Final = 0x9D9
 
 
@@ -40,11 +41,11 @@ class Pairs:
 
 
 def collapse(hashes: U8) -> I64:
-    """The first row with the same hash, int64 [N]; its own number where there is none before it."""
+    """The first row with the same hash for each row, int64 [N]; its own number where none comes before it."""
     words = np.ascontiguousarray(hashes).view(np.uint64)
     mixed = np.zeros(len(words), np.uint64)
     for column in range(words.shape[1]):
-        # Odd constants: equal rows meet, others all but never do, and are told apart below.
+        # Odd constants: equal rows get equal keys; other rows almost never do, and are told apart below.
         mixed = (mixed ^ words[:, column]) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(column)
     order = np.argsort(mixed, kind="stable")
     new = np.ones(len(order), dtype=bool)
@@ -58,10 +59,10 @@ def collapse(hashes: U8) -> I64:
 def near_pairs(
     hashes: U8, distance: int, *, exact_up_to: int = EXACT_UP_TO, tables: int = TABLES, threads: int = 2
 ) -> Pairs:
-    """All pairs within `distance` bits (0 to 47); beyond `exact_up_to` rows nearly all, see above.
+    """All pairs within `distance` bits (0 to 47); beyond `exact_up_to` rows nearly all (see the module's docstring).
 
-    hashes: uint8 [N,32], best each once (see `collapse`), N below 2^31. Memory: beside the hashes 32 bytes each, and
-    some 40 a thread. The same hashes give the same pairs. Raises ValueError for another distance.
+    hashes: uint8 [N,32], better without duplicates (see `collapse`), N below 2^31. Memory: 32 bytes per hash beside the
+    hashes, and some 40 per hash and thread. The same hashes give the same pairs. Raises ValueError for other distances.
     """
     keys = _exact(hashes, distance) if len(hashes) <= exact_up_to else _bucketed(hashes, distance, tables, threads)
     left, right = keys >> 32, keys & 0xFFFFFFFF
@@ -118,7 +119,7 @@ def _in_buckets(planes: tuple[U64, U64], chosen: npt.NDArray[np.int64], distance
         word = planes[nibble // 32][:, nibble // 16 % 2]
         key <<= np.uint64(4)
         key |= (word >> np.uint64(4 * (nibble % 16))) & np.uint64(15)
-    # Key and row in one number: sorting numbers takes a tenth of the time of sorting an order.
+    # Key and row share one number: sorting numbers takes a tenth of the time of argsort.
     key <<= np.uint64(32)
     key |= np.arange(size, dtype=np.uint64)
     key.sort()
@@ -134,6 +135,6 @@ def _in_buckets(planes: tuple[U64, U64], chosen: npt.NDArray[np.int64], distance
             return
         for start in range(0, len(at), _CHUNK_PAIRS):
             here = at[start : start + _CHUNK_PAIRS]
-            # Rows of a bucket come in ascending order.
+            # Rows of a bucket are in ascending order.
             left, right = within(planes, row[here], planes, row[here + step], distance)
             yield left << 32 | right

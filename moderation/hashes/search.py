@@ -1,12 +1,12 @@
 """Exact search among 256-bit hashes by Hamming distance: multi-index hashing, in numpy.
 
-Source: Norouzi, Punjani, Fleet, "Fast search in Hamming space with multi-index hashing", CVPR 2012; written from it.
-Two hashes that differ in at most 31 of 256 bits differ in at most 1 bit of some of their 16 words of 16 bits (16 words
-with 2 or more each would make 32). So a query looks up, for each word, itself and its 16 neighbours, and only what it
-finds there is compared: of a million random hashes 0.4%. Nothing within the distance is ever missed.
+Written from the paper: Norouzi, Punjani, Fleet, "Fast search in Hamming space with multi-index hashing", CVPR 2012.
+Two hashes that differ in at most 31 of 256 bits differ in at most 1 bit in at least one of their 16 words of 16 bits
+(2 or more bits in each of 16 words would make 32). So a query looks up each of its words and the word's 16 neighbours,
+and only the entries found there are compared: 0.4% of a million random hashes. Nothing within the distance is missed.
 
-Measured beside it on two cores (256 queries, one million hashes, see benchmarks/known.py): a product of matrices of
-+1 and -1 reads every pair, and is slower by the ratio that benchmarks/results/known.json says.
+benchmarks/known.py compares it on two cores (256 queries, one million hashes) with a matrix product of +1 and -1, which
+reads every pair; benchmarks/results/known.json has the ratio.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ BITS: Final = 8 * HASH_BYTES
 _WORDS: Final = 16
 _WORD_BITS: Final = 16
 _KEYS: Final = 1 << _WORD_BITS
-# Two bits of each word: 137 neighbours instead of 17. Further apart than this nobody calls two pictures copies.
+# Two bits per word: 137 neighbours instead of 17. Pictures further apart than this are not copies by anyone's standard.
 MAX_DISTANCE: Final = 3 * _WORDS - 1
-# Candidates compared at once: their arrays of 8 bytes stay within a second-level cache of 2 MB or so.
+# Candidates compared at once: arrays of 8 bytes each, which fit a second-level cache of about 2 MB.
 _PIECE: Final = 1 << 18
 _QUERIES: Final = 1 << 10
 
@@ -48,7 +48,7 @@ class HashMatches:
 
 
 class HashIndex:
-    """Hashes ready to be searched: 96 bytes each (the hash, and a place in each of 16 orders)."""
+    """Hashes ready to be searched: 96 bytes per hash (the hash itself and its place in each of 16 orders)."""
 
     def __init__(self, hashes: U8) -> None:
         """hashes: uint8 [N,32], N below 2^31."""
@@ -70,7 +70,7 @@ class HashIndex:
         pairs = [np.empty((2, 0), np.int64)]
         for start in range(0, len(queries), _QUERIES):
             chunk = np.ascontiguousarray(queries[start : start + _QUERIES])
-            # A pair is found through each word that is near: once is enough.
+            # A pair is found once through each word that is near; keep it once.
             keys = [row << 32 | entry for row, entry in self._candidates(chunk, distance)]
             unique = np.unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
             pairs.append(np.stack([(unique >> 32) + start, unique & 0xFFFFFFFF]))
@@ -78,9 +78,9 @@ class HashIndex:
         return HashMatches(query=query, entry=entry, distance=self._distances(queries, query, entry))
 
     def nearest(self, queries: U8, distance: int) -> tuple[I64, I16]:
-        """The nearest entry of each query, uint8 [Q,32], and how far it is in bits; -1, -1 where none is in reach.
+        """The nearest entry to each query, uint8 [Q,32], and its distance in bits; -1, -1 where none is in reach.
 
-        Of equally near ones the first. Raises ValueError for a distance outside 0 to 47.
+        Of equally near entries the first wins. Raises ValueError for a distance outside 0 to 47.
         """
         matches = self.pairs(queries, distance)
         order = np.lexsort((matches.entry, matches.distance, matches.query))
@@ -98,7 +98,7 @@ class HashIndex:
         """(row, entry) of pairs within the distance; a pair may come several times."""
         masks = neighbour_masks(distance)
         ours = halves(queries)
-        # [Q,16,M] probes of one bucket each; those of empty buckets go at once.
+        # [Q,16,M] probes of one bucket each; those of empty buckets are dropped at once.
         keys = (as_words(queries)[:, :, None] ^ masks).astype(np.int64)
         keys += (np.arange(_WORDS) * (_KEYS + 1))[:, None]
         flat = self._starts.reshape(-1)
@@ -134,7 +134,7 @@ def as_words(hashes: U8) -> U16:
 
 
 def halves(hashes: U8) -> tuple[U64, U64]:
-    """uint8 [N,32] -> two uint64 [N,2]: most pairs that are far apart show it in the first 128 bits."""
+    """uint8 [N,32] -> two uint64 [N,2]: for most distant pairs the first 128 bits are enough to tell."""
     if hashes.ndim != 2 or hashes.shape[1] != HASH_BYTES or hashes.dtype != np.uint8:
         raise ValueError(f"hashes must be uint8 [N,{HASH_BYTES}], not {hashes.dtype} {list(hashes.shape)}")
     words = np.ascontiguousarray(hashes).view(np.uint64)
@@ -142,9 +142,9 @@ def halves(hashes: U8) -> tuple[U64, U64]:
 
 
 def within(left: tuple[U64, U64], row: I64, right: tuple[U64, U64], entry: I64, distance: int) -> tuple[I64, I64]:
-    """Those pairs (row of left, entry of right) that differ in at most `distance` bits."""
+    """Keep the pairs (row of left, entry of right) that differ in at most `distance` bits."""
     first = np.bitwise_count(left[0].take(row, axis=0) ^ right[0].take(entry, axis=0))
-    # uint8: a half has 128 bits at most.
+    # uint8 is enough: a half has 128 bits.
     near = first[:, 0] + first[:, 1] <= distance
     row, entry, first = row[near], entry[near], first[near]
     second = np.bitwise_count(left[1].take(row, axis=0) ^ right[1].take(entry, axis=0))
@@ -154,7 +154,7 @@ def within(left: tuple[U64, U64], row: I64, right: tuple[U64, U64], entry: I64, 
 
 
 def neighbour_masks(distance: int) -> U16:
-    """Which bits of a word may differ, uint16 [M]: up to distance // 16 of them. Raises ValueError."""
+    """Masks of the bits of a word that may differ, uint16 [M]: up to distance // 16 bits. Raises ValueError."""
     if not 0 <= distance <= MAX_DISTANCE:
         raise ValueError(f"a distance of {distance} bits is not within 0 to {MAX_DISTANCE}")
     chosen = [c for bits in range(distance // _WORDS + 1) for c in combinations(range(_WORD_BITS), bits)]
@@ -162,7 +162,7 @@ def neighbour_masks(distance: int) -> U16:
 
 
 def _pieces(count: I64) -> Iterator[slice]:
-    """Slices of the probes with about `_PIECE` candidates each, at least one probe."""
+    """Cut the probes into slices of about `_PIECE` candidates, each of at least one probe."""
     ends = np.cumsum(count)
     start = 0
     while start < len(count):

@@ -1,6 +1,6 @@
-"""Rows of items whose content is judged under another name: the verdict and the votes of that one, taken over.
+"""Rows of items whose content was judged under another name: they take over its verdict and votes.
 
-They become parts with receipts of their own beside those that were judged, so that rows out = items new or changed.
+They become parts with receipts of their own beside the judged parts, so that rows out = items new or changed.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from moderation.results.schema import verdicts_schema
 from moderation.results.tables import ItemRow, encode_table, verdicts_table
 from moderation.types import ErrorCode, Item, Judgement, Kind, Shard, Status, Verdict
 
-_MAX_PARTS = 8  # of other runs, held as tables
+_MAX_PARTS = 8  # parts of other runs, held as tables
 REASON = COPIES_WORKER
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where copies are written, and what their tables look like."""
+    """Where copies are written, and the schemas of their tables."""
 
     out: str
     config: Config
@@ -46,9 +46,9 @@ class Target:
 
 
 def write_copies(target: Target, listing: NightListing, plan: Iterable[Shard], committed: set[str]) -> list[Shard]:
-    """Write the rows that take over a verdict; the shards of them. What has a receipt is not written again.
+    """Write the rows that take over a verdict; return their shards. Parts with a receipt are not written again.
 
-    plan: the shards that were judged tonight; all of them are committed. Raises FatalError, StorageError.
+    plan: the shards judged tonight, all of them committed. Raises FatalError, StorageError.
     """
     if not listing.copy_chunks:
         return []
@@ -67,14 +67,14 @@ def write_copies(target: Target, listing: NightListing, plan: Iterable[Shard], c
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _JudgedTonight:
-    """first: content -> the first item of it that was judged tonight. keys: of all planned items, sorted."""
+    """first: content -> the first item with it that was judged tonight. keys: of all planned items, sorted."""
 
     first: Mapping[int, Origin]
     keys: tuple[U64, U64]
 
 
 def _judged_tonight(target: Target, plan: Iterable[Shard], wanted: set[int]) -> _JudgedTonight:
-    """wanted: the contents that are looked for."""
+    """Read tonight's plan. wanted: the contents that copies need."""
     first: dict[int, Origin] = {}
     halves = [split_keys([])]
     for shard in plan:
@@ -94,9 +94,9 @@ def _judged_tonight(target: Target, plan: Iterable[Shard], wanted: set[int]) -> 
 
 
 def _resolve_origins(chunk: list[tuple[Item, Origin]], tonight: _JudgedTonight) -> dict[str, Origin | None]:
-    """Item id -> where its verdict lies; None where that was not judged after all.
+    """Item id -> where its verdict lies; None where the other name was not judged after all.
 
-    An item that an interrupted listing had planned already has its row there, and is left out.
+    Left out: items that an interrupted listing had already planned; they have their row there.
     """
     _, planned = locate(*tonight.keys, *split_keys([item_key(item) for item, _ in chunk]))
     return {
@@ -108,7 +108,7 @@ def _resolve_origins(chunk: list[tuple[Item, Origin]], tonight: _JudgedTonight) 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One part of a run."""
+    """One part of a run, read."""
 
     verdicts: pa.Table
     votes: pa.Table
@@ -151,7 +151,7 @@ def _write(target: Target, shard: Shard, origins: list[Origin | None], read_part
 
 
 def _find_rows(item: Item, origin: Origin | None, read_part: _ReadPart) -> tuple[pa.Table, pa.Table] | None:
-    """The row and the votes of an item's origin, if it is there and does have this content (by what was measured)."""
+    """The row and the votes of an item's origin, if they exist and have this content (as measured, not as claimed)."""
     if origin is None or (part := read_part(origin.run_out, origin.part, origin.format)) is None:
         return None
     row = part.rows.get(origin.item_id)
@@ -165,8 +165,8 @@ def _find_rows(item: Item, origin: Origin | None, read_part: _ReadPart) -> tuple
 
 
 def _lost_row(item: Item) -> ItemRow:
-    # Of a code that the next night tries again; by then the ledger does not promise this content any more.
-    detail = "what has the same content, by its etag or the manifest, was not judged or proved different"
+    # This code is retried the next night; by then the ledger no longer offers this content.
+    detail = "the item with the same content, by etag or manifest, was not judged or proved different"
     judged = Judgement(
         verdict=Verdict.REVIEW,
         reason=f"error:{ErrorCode.FETCH_FAILED}",
@@ -186,7 +186,7 @@ def _lost_row(item: Item) -> ItemRow:
 
 
 def _rename(verdict: pa.Table, item: Item, *, origin_id: str) -> pa.Table:
-    """A verdict's row as that of another item. origin_id: of the item that was judged."""
+    """A verdict's row under another item's name. origin_id: id of the judged item."""
     verdict = _set(verdict, "item_id", item.item_id)
     verdict = _set(verdict, "uri", item.uri)
     verdict = _set(verdict, "reason", f"{REASON}:{origin_id}")
@@ -202,7 +202,7 @@ def _set(table: pa.Table, name: str, value: object) -> pa.Table:
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table with just the columns of a schema; what it lacks (embeddings that were not kept) is null."""
+    """A table with exactly the columns of a schema; missing ones (embeddings that were not kept) are null."""
     columns = [
         table[f.name].cast(f.type) if f.name in table.schema.names else pa.nulls(table.num_rows, f.type) for f in schema
     ]
@@ -210,7 +210,7 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def count_table(verdicts: pa.Table, votes: int) -> dict[str, int]:
-    """The counters of a part from its rows, as `pipeline.count_rows` has them."""
+    """The counters of a part from its rows, as `pipeline.count_rows` counts them."""
     counts: Counter[str] = Counter(frames=votes)
     rows = verdicts.select(["status", "kind", "verdict", "check", "error_code"]).to_pylist()
     for row in rows:

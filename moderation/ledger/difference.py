@@ -1,8 +1,8 @@
-"""Which items of tonight's listing have to be judged: an anti-join of the listing, as it streams by, with the ledger.
+"""Which listed items have to be judged tonight: an anti-join of the streamed listing with the ledger.
 
-What is new or changed goes into the plan. What has the content of something that is judged already, or will be
-tonight, is set aside (`SetAside`), and so is what has gone or come back. The files of `SetAside` are complete before
-the plan is, so that a plan that is finished never lacks them.
+New and changed items go into the plan. Items whose content is judged already, or will be tonight, are set aside
+(`SetAside`); so are keys that have gone or come back. The files of `SetAside` are complete before the plan is, so a
+finished plan never lacks them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from moderation.ledger.store import Log, find_rows
 from moderation.results.receipts import committed_ids
 from moderation.types import Item, Status
 
-_BATCH_ITEMS = 4096  # of the listing: a lookup costs the same for one as for thousands
-# Copies that wait for their origin to be looked up in the ledger, which is a scan of one column of it.
+_BATCH_ITEMS = 4096  # listed items per lookup, which costs the same for one as for thousands
+# Copies that wait until their origin is looked up, which scans one column of the ledger.
 _MAX_WAITING = 20_000
 _MAX_RUNS = 64  # runs whose receipts are listed and remembered
 
@@ -33,7 +33,7 @@ MARKS_SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("deleted", pa.bool_())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where the verdict lies that a copy takes over; `run_out` is empty for one that is judged tonight."""
+    """Where the verdict lies that a copy takes over; `run_out` is empty for an item judged tonight."""
 
     run_out: str
     part: str
@@ -46,11 +46,11 @@ TONIGHT = Origin(run_out="", part="", format="", item_id="")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What a night does beyond the new and the changed.
+    """What a night does beyond new and changed items.
 
-    rejudge_older: judge again what another stack or policy judged. judge_copies: also judge what has the content of
-    something judged; None: nobody said (as false here; the nightly job decides by the kind of its source).
-    keep_missing: SOURCE lists only what is new, so nothing is missed.
+    rejudge_older: judge again what another stack or policy judged. judge_copies: also judge items whose content is
+    judged already; None: not chosen (as false here; the nightly job decides by the kind of its source).
+    keep_missing: SOURCE lists only new items, so nothing counts as gone.
     """
 
     rejudge_older: bool = False
@@ -59,23 +59,23 @@ class Choice:
 
 
 class SetAside(Protocol):
-    """Keeps what a listing holds besides items to judge."""
+    """Keeps what a listing yields besides items to judge."""
 
     def copies(self, copies: list[tuple[Item, Origin]]) -> None:
-        """Items that take over a verdict."""
+        """Keep items that take over a verdict."""
 
     def close(self, counts: Counter[str], marks: pa.Table) -> None:
-        """The listing has ended. marks: `MARKS_SCHEMA`."""
+        """End: the listing is complete. marks: `MARKS_SCHEMA`."""
 
 
 def difference(
     listing: Iterable[Item], index: LedgerIndex, log: Log, provenance: Provenance, choice: Choice, aside: SetAside
 ) -> Iterator[Item]:
-    """The items to judge, in the order of the listing (a copy whose origin is gone comes later).
+    """The items to judge, in the order of the listing (a copy whose origin is unreadable comes later).
 
-    Counts: looked_at = unchanged + returned + new + changed + retried + rejudged; of the last four, `same_content`
-    take over a verdict. older: unchanged ones that another stack or policy judged. unversioned: unchanged by name
-    alone, of unknown version. Raises what the listing raises; nothing is closed then.
+    Counts: looked_at = unchanged + returned + new + changed + retried + rejudged; of the last four, `same_content` take
+    over a verdict. older: unchanged items that another stack or policy judged. unversioned: items of unknown version,
+    unchanged by name alone. Raises what the listing raises; `aside` is not closed then.
     """
     tonight = _ListingDifference(index=index, log=log, provenance=provenance, choice=choice, aside=aside)
     items = iter(listing)
@@ -90,10 +90,10 @@ def difference(
 
 @dataclass(slots=True, kw_only=True)
 class _ListingDifference:
-    """What one pass over a listing has to remember.
+    """The state of one pass over a listing.
 
-    waiting: items whose content the index seems to have. judged: content keys of what is judged tonight. returned:
-    positions in the index. receipts: of a run, its committed shards.
+    waiting: items whose content the index seems to have. judged: content keys of items judged tonight. returned:
+    positions in the index. receipts: run -> its committed shards.
     """
 
     index: LedgerIndex
@@ -109,7 +109,7 @@ class _ListingDifference:
     receipts: Callable[[str], frozenset[str]] = field(default_factory=lambda: lru_cache(_MAX_RUNS)(_receipts))
 
     def select_to_judge(self, batch: list[Item]) -> list[Item]:
-        """The items that need a verdict tonight; counts all."""
+        """The items that need a verdict tonight; all items are counted."""
         at = self.index.find(*split_keys([item_key(item) for item in batch]))
         versions = np.array([item_version(item) for item in batch], np.uint64)
         listed_errors = np.array([item.error is not None for item in batch])
@@ -143,15 +143,15 @@ class _ListingDifference:
     def select_unknown_content(self, items: list[Item]) -> list[Item]:
         """The items whose content the ledger does not have; the others wait to be looked up.
 
-        What is tried again is judged: its error may be that an origin's tables are damaged.
+        Retried items are judged: their error may be that an origin's tables are damaged.
         """
         if self.choice.judge_copies or not items:
             return items
         keys = np.array([content_key(content_id(item)) for item in items], np.uint64)
-        known = self.index.has_content(keys).tolist()
-        copies = [copy and item.item_id not in self.retried for item, copy in zip(items, known, strict=True)]
-        self.waiting += [item for item, copy in zip(items, copies, strict=True) if copy]
-        return [item for item, copy in zip(items, copies, strict=True) if not copy]
+        is_known = self.index.has_content(keys).tolist()
+        copies = [is_copy and item.item_id not in self.retried for item, is_copy in zip(items, is_known, strict=True)]
+        self.waiting += [item for item, is_copy in zip(items, copies, strict=True) if is_copy]
+        return [item for item, is_copy in zip(items, copies, strict=True) if not is_copy]
 
     def select_first_of_content(self, items: list[Item]) -> list[Item]:
         """The items whose content is not judged tonight under another name; the others are set aside."""
@@ -167,7 +167,7 @@ class _ListingDifference:
         return [item for item, copy in zip(items, repeated.tolist(), strict=True) if not copy]
 
     def settle_copies(self) -> list[Item]:
-        """Set aside the waiting items whose origin's rows can be read; the others are to be judged after all."""
+        """Set aside the waiting items whose origin's rows are readable; return the others, to be judged after all."""
         waiting, self.waiting = self.waiting, []
         if not waiting:
             return []
@@ -193,13 +193,13 @@ class _ListingDifference:
         return origins
 
     def _may_be_taken_over(self, row: Mapping[str, Any]) -> bool:
-        """Whether tonight's stack and policy have judged this row, without an error."""
+        """Whether this row was judged without an error by tonight's stack and policy."""
         judged_by = (row["stack_fingerprint"], row["policy_hash"])
         tonight = (self.provenance.stack_fingerprint, self.provenance.policy_hash)
         return bool(row["status"] == Status.OK) and judged_by == tonight
 
     def close(self) -> None:
-        """Tell what has gone and what has come back."""
+        """Report which items have gone and which have come back."""
         high, low = self.index.select_missed() if not self.choice.keep_missing else (np.empty(0, np.uint64),) * 2
         back = np.concatenate(self.returned) if self.returned else np.empty(0, np.uint64)
         self.counts["deleted"] = len(high)
@@ -213,9 +213,9 @@ def _origin_of(row: Mapping[str, Any]) -> Origin:
 
 
 def tonight_key(item: Item) -> int:
-    """What two items of one night must share to need one verdict: the content, and what their names say of the type.
+    """What two items of one night must share to need one verdict: content, and the type that their names claim.
 
-    (A file that is no media is skipped or an error by its name.) 0: nothing is known.
+    (The name decides whether a file that is not media is skipped or an error.) 0: content unknown.
     """
     identity = content_id(item)
     if identity is None:
@@ -225,7 +225,7 @@ def tonight_key(item: Item) -> int:
 
 
 def row_contents(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The content ids of a row of the ledger, as `rows.content_id` would name them."""
+    """The content ids of a row of the ledger, as `rows.content_id` names them."""
     return (f"md5:{row['etag']}|{row['size_bytes']}", f"sha256:{row['content_hash']}")
 
 

@@ -1,4 +1,4 @@
-"""A finished night as rows of the ledger: from the plan (what was listed) and the verdicts (what became of it)."""
+"""A finished night as rows of the ledger: from the plan (the listed items) and the verdicts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FinishedNight:
 
 
 def judged_rows(shards: Iterable[Shard], night: FinishedNight) -> Iterator[pa.Table]:
-    """One table of `LEDGER_SCHEMA` per committed shard. Raises FatalError where a part is not that of its shard."""
+    """One table of `LEDGER_SCHEMA` per committed shard. Raises FatalError where a part does not match its shard."""
 
     def rows(shard: Shard) -> pa.Table:
         table = read_intact(night.out, VERDICTS, shard.shard_id, night.format)
@@ -56,7 +56,7 @@ def judged_rows(shards: Iterable[Shard], night: FinishedNight) -> Iterator[pa.Ta
             rows,
             shards,
             pool,
-            most=2 * _READERS,
+            max_ahead=2 * _READERS,
             budget_bytes=_AHEAD_BYTES,
             expected_bytes=lambda shard: 512 * len(shard.items),
             held_bytes=lambda table: int(table.nbytes),
@@ -91,7 +91,7 @@ def _shard_rows(shard: Shard, judged: pa.Table, night: FinishedNight) -> pa.Tabl
 
 
 def marked_rows(log: Log, marks: pa.Table, at: datetime) -> Iterator[pa.Table]:
-    """The rows of items that have gone, with `deleted_at`, and of those that have come back, without."""
+    """The rows of items that have gone, with `deleted_at`, and of items that have come back, without it."""
     if not marks.num_rows:
         return
     high, low = table_keys(marks)
@@ -99,7 +99,7 @@ def marked_rows(log: Log, marks: pa.Table, at: datetime) -> Iterator[pa.Table]:
     high, low, deleted = high[order], low[order], marks["deleted"].to_numpy()[order]
     done = np.zeros(len(high), dtype=bool)
     for table in find_rows(log, "key", lambda t: locate(high, low, *table_keys(t))[1]):
-        # Newest rows first; the order within one row group is that of its keys, each once.
+        # Tables come newest first; within one row group keys are sorted and unique.
         where, _ = locate(high, low, *table_keys(table))
         fresh = ~done[where]
         done[where] = True

@@ -1,6 +1,6 @@
-"""What of the ledger is held in memory while a listing goes by: hashes, versions and flags, 33 bytes per item.
+"""The part of the ledger held in memory while a listing streams by: hashes, versions, flags; 33 bytes per item.
 
-Ten million items take 330 MB; looking up a batch of names is a binary search in a sorted array.
+Ten million items take 330 MB; a batch of names is looked up by binary search in a sorted array.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _T = TypeVar("_T", bound=np.generic)
 OLDER = 1  # judged by another stack or policy
 DELETED = 2
 ELSEWHERE = 4  # listed by another SOURCE
-RETRY = 8  # its error lay outside of the object
+RETRY = 8  # the cause of its error lay outside the object
 _COLUMNS = (
     "key", "version", "content_key", "status", "error_code", "source", "stack_fingerprint", "policy_hash", "deleted_at",
 )  # fmt: skip
@@ -34,7 +34,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where tonight's verdicts come from: the SOURCE that is listed, the stack and the policy that judge."""
+    """What tonight's verdicts depend on: the listed SOURCE, the stack and the policy."""
 
     source: str
     stack_fingerprint: str
@@ -46,7 +46,7 @@ class LedgerIndex:
     """The current row of each item, sorted by key.
 
     high, low: uint64 [N], halves of the key. version: uint64 [N]. flags, seen: uint8, bool [N].
-    contents: uint64 [M], sorted: content keys of rows whose verdict another name may take over.
+    contents: uint64 [M], sorted: content keys of rows whose verdict may be taken over.
     """
 
     high: U64
@@ -60,16 +60,16 @@ class LedgerIndex:
         return len(self.high)
 
     def find(self, high: U64, low: U64) -> Positions:
-        """Where each key stands; -1: nowhere."""
+        """The position of each key; -1 where it is missing."""
         where, there = locate(self.high, self.low, high, low)
         return np.where(there, where, -1)
 
     def has_content(self, keys: U64) -> npt.NDArray[np.bool_]:
-        """Whether a row of this content exists (by 64 bits: to be verified)."""
+        """Whether a row with this content exists (by 64 bits, so it has to be verified)."""
         return _contains(self.contents, keys)
 
     def select_missed(self) -> tuple[U64, U64]:
-        """Keys of this source's items that were not seen and are not marked yet."""
+        """Keys of this source's items that were not listed and are not marked yet."""
         gone = ~self.seen & (self.flags & (DELETED | ELSEWHERE) == 0)
         return self.high[gone], self.low[gone]
 
@@ -90,7 +90,7 @@ class ContentSet:
     def add(self, keys: U64) -> None:
         """Add keys."""
         run = np.unique(keys)
-        # Like a carry in binary counting: each key is merged log2(N) times.
+        # As with the carry in binary counting, each key is merged log2(N) times.
         while self._runs and len(self._runs[-1]) <= 2 * len(run):
             run = np.union1d(self._runs.pop(), run)
         if len(run):
@@ -98,7 +98,7 @@ class ContentSet:
 
 
 def load_index(log: Log, provenance: Provenance) -> LedgerIndex:
-    """The whole ledger's hashes. The snapshot is sorted already; what lies beside it is merged in."""
+    """Load the hashes of the whole ledger. The snapshot is sorted already; newer batches are merged in."""
     base = _fill(log.ledger, log.snapshot, provenance)
     recent = [f for f in log.newest_first if f not in set(log.snapshot)]
     columns, contents = base if not recent else _merge(base, _fill(log.ledger, recent, provenance))
@@ -153,7 +153,7 @@ def _mask(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
 
 
 def _merge(base: tuple[_Columns, U64], recent: tuple[_Columns, U64]) -> tuple[_Columns, U64]:
-    """Recent rows (newest first, keys perhaps several times) over base rows (sorted, each key once)."""
+    """Merge recent rows (newest first, keys may repeat) over base rows (sorted, unique keys)."""
     (high, low, version, flags), contents = recent
     rows = newest_by_key(high, low)
     where, there = locate(base[0][0], base[0][1], high[rows], low[rows])
@@ -168,12 +168,12 @@ def _merge(base: tuple[_Columns, U64], recent: tuple[_Columns, U64]) -> tuple[_C
 
 
 def locate(high: U64, low: U64, want_high: U64, want_low: U64) -> tuple[Positions, npt.NDArray[np.bool_]]:
-    """Where each wanted key stands in sorted keys, or would be inserted; and whether it is there."""
+    """The position of each wanted key in sorted keys, or its insertion point; and whether it is there."""
     where = np.searchsorted(high, want_high).astype(np.int64)
     if not len(high):
         return where, np.zeros(len(where), dtype=bool)
     while True:
-        # Halves of two keys are equal with odds of one in a million among ten million: stepped over, one by one.
+        # Two of ten million keys share a half with odds of one in a million: stepped over one by one.
         at = np.minimum(where, len(high) - 1)
         later = (where < len(high)) & (high[at] == want_high) & (low[at] < want_low)
         if not later.any():

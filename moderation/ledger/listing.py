@@ -1,7 +1,7 @@
-"""What a night's listing holds besides items to judge, as files below its output: a resumed night reads them.
+"""What a night's listing yields besides items to judge, as files in its output: a resumed night reads them.
 
-OUT/<night>/night/copies-00000.parquet  items that take over a verdict, and from where
-OUT/<night>/night/marks.parquet         keys of the ledger's items that have gone or have come back
+OUT/<night>/night/copies-00000.parquet  items that take over a verdict, each with its origin
+OUT/<night>/night/marks.parquet         keys of ledger items that have gone or come back
 OUT/<night>/night/listing.json          the counts; written last
 """
 
@@ -31,7 +31,7 @@ _ORIGIN = pa.schema(
 
 
 class Spool:
-    """`SetAside` as files below a night's output: chunks of copies, the marks, and last `listing.json`, the counts."""
+    """`SetAside` as files in a night's output: chunks of copies, the marks, and last `listing.json` with the counts."""
 
     def __init__(self, out: str) -> None:
         self._out = out
@@ -39,7 +39,7 @@ class Spool:
         self._held: list[tuple[Item, Origin]] = []
 
     def copies(self, copies: list[tuple[Item, Origin]]) -> None:
-        """Hold these; publish when there are many."""
+        """Add copies; publish a chunk when enough are held."""
         self._held += copies
         if len(self._held) >= _CHUNK_ROWS:
             self._publish()
@@ -66,7 +66,7 @@ class NightListing:
 
 
 def read_listing(out: str) -> NightListing | None:
-    """The record of a night's listing; None while it has not ended. Raises FatalError where it is not one of ours."""
+    """The record of a night's listing; None while it has not ended. Raises FatalError for a file that is not ours."""
     data = storage.read_optional(night_uri(out, "listing.json"))
     if data is None:
         return None
@@ -81,30 +81,30 @@ def read_listing(out: str) -> NightListing | None:
 
 
 def copies_uri(out: str, chunk: int) -> str:
-    """Where a chunk of the items that take over a verdict lies."""
+    """The URI of one chunk of copies."""
     return night_uri(out, f"copies-{chunk:05d}.parquet")
 
 
 def marks_uri(out: str) -> str:
-    """Where the keys of what has gone and what has come back lie."""
+    """The URI of the keys that have gone or come back."""
     return night_uri(out, "marks.parquet")
 
 
 def read_copies(out: str, listing: NightListing) -> Iterator[list[tuple[Item, Origin]]]:
-    """The items that take over a verdict, each with its origin, one chunk at a time."""
+    """Read the items that take over a verdict, each with its origin, one chunk at a time."""
     for chunk in range(listing.copy_chunks):
         yield decode_copies(storage.read_bytes(copies_uri(out, chunk)))
 
 
 def read_marks(out: str) -> pa.Table:
-    """Keys that have gone (`deleted`) or have come back."""
+    """Read the keys that have gone (`deleted`) or come back."""
     return pq.read_table(pa.BufferReader(storage.read_bytes(marks_uri(out))))
 
 
 def encode_copies(copies: list[tuple[Item, Origin]]) -> bytes:
-    """Copies as a Parquet file: the columns of a plan, and `origin.*`. In the order of their origins' parts.
+    """Copies as a Parquet file: the columns of a plan and `origin.*`, sorted by their origins' parts.
 
-    So that a part of an earlier night is read once for all that take over from it.
+    Sorted so that a part of an earlier night is read once for all its copies.
     """
     ordered = sorted(copies, key=lambda c: (c[1].run_out, c[1].part))
     table = shards_to_table([Shard(shard_id="", items=tuple(item for item, _ in ordered))])
@@ -115,7 +115,7 @@ def encode_copies(copies: list[tuple[Item, Origin]]) -> bytes:
 
 
 def decode_copies(data: bytes) -> list[tuple[Item, Origin]]:
-    """The inverse of `encode_copies`."""
+    """Decode what `encode_copies` wrote."""
     table = pq.read_table(pa.BufferReader(data))
     items = [item for shard in shards_from_table(table.select(PLAN_SCHEMA.names)) for item in shard.items]
     origins = table.select([f"origin.{name}" for name in _ORIGIN.names]).rename_columns(_ORIGIN.names).to_pylist()

@@ -1,7 +1,7 @@
-"""The ledger's JSON records as they may lie there: checked before anything is made of them.
+"""The ledger's JSON records, checked before use.
 
-The folder of a ledger is shared, so a record may be of a later version, cut short or somebody else's. What it names is
-read and deleted: a name must be one of the ledger's own.
+A ledger's folder is shared, so a record may be of a later version, truncated, or foreign. The files that it names are
+read and deleted, so a name must match the ledger's own pattern.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 from moderation.errors import FatalError
 
-MAX_FILE_ROWS = 1 << 31  # of one file; a number beyond is a lie that would be allocated
+MAX_FILE_ROWS = 1 << 31  # of one file; a larger number is false, and memory would be allocated for it
 _FILE_NAME = re.compile(r"(snapshots/[0-9]{6,}|entries/[0-9A-Za-z][0-9A-Za-z_.-]{0,99})/[0-9]{5,}\.parquet")
 _BATCH_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFile:
-    """One Parquet file, by its name below the ledger."""
+    """One Parquet file, by its name in the ledger."""
 
     name: str
     rows: int
@@ -37,7 +37,7 @@ class LogHead:
 
 
 def parse_head(data: bytes) -> LogHead:
-    """`head.json`. Raises FatalError."""
+    """Parse `head.json`. Raises FatalError."""
     where = "head.json"
     record = _parse(data, where)
     generation, compacted = record.get("generation"), record.get("compacted")
@@ -49,7 +49,7 @@ def parse_head(data: bytes) -> LogHead:
 
 
 def parse_entry(data: bytes, where: str) -> tuple[LogFile, ...]:
-    """`entries/<night>.json`. Raises FatalError."""
+    """Parse `entries/<night>.json`. Raises FatalError."""
     return _files(_parse(data, where).get("files"), where)
 
 
@@ -63,7 +63,7 @@ def _file(record: object, where: str) -> LogFile:
     fields: Mapping[str, object] = record if isinstance(record, dict) else {}
     name, rows = fields.get("name"), fields.get("rows")
     if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
-        raise _unreadable(where, f"{str(name)[:100]!r} is no file of a ledger")
+        raise _unreadable(where, f"{str(name)[:100]!r} is not a file of a ledger")
     if type(rows) is not int or not 0 <= rows < MAX_FILE_ROWS:
         raise _unreadable(where, f"{name} of {str(rows)[:100]} rows")
     return LogFile(name=name, rows=rows)

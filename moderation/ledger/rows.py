@@ -1,4 +1,4 @@
-"""A row of the ledger: who an item is, which version of it was judged, what became of it and where that lies.
+"""A row of the ledger: which item, which version of it was judged, the result and where that lies.
 
 All hashes are blake2b. Nothing here reads or writes.
 """
@@ -19,9 +19,9 @@ from moderation.types import ErrorCode, Item, MediaObject
 U64 = npt.NDArray[np.uint64]
 
 KEY_BYTES = 16
-UNKNOWN = 0  # a version or a content of which nothing is known
+UNKNOWN = 0  # an unknown version or content
 
-# One row per item; the newest row of a key holds.
+# One row per item; the newest row of a key counts.
 LEDGER_SCHEMA = pa.schema(
     [
         ("key", pa.binary(KEY_BYTES)),
@@ -47,9 +47,9 @@ LEDGER_SCHEMA = pa.schema(
     metadata={"moderation.table": "ledger", "moderation.schema_version": "1"},
 )
 
-# Errors whose cause lies outside of the object, so that the next night may read what this one could not.
+# Errors whose cause lies outside the object: the next night may succeed.
 RETRIED = (ErrorCode.FETCH_FAILED, ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.CHANGED)
-# What a manifest may say of a version that its listing does not carry.
+# Columns of a manifest that tell the version where its listing does not.
 _VERSION_ATTRIBUTES = ("etag", "content_hash", "size_bytes", "last_modified")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -58,16 +58,16 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def item_key(item: Item) -> bytes:
     """16 bytes that name an item in the ledger.
 
-    Made from its URI and its id: a manifest that gives an object a new id asks for a row under that id, and the members
-    of one tar or the cells of one table may share a URI.
+    Hashed from URI and id: a manifest that gives an object a new id asks for a row under that id, and members of one
+    tar or cells of one table may share a URI.
     """
     return blake2b(f"{item.uri}\0{item.item_id}".encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
 
 
 def item_version(item: Item) -> int:
-    """64 bits that differ when the content may, from etag and size (of local files: size and time); UNKNOWN = 0.
+    """64 bits of etag and size (of local files: size and time), which differ when the content may; UNKNOWN = 0.
 
-    A manifest row carries neither; its columns `etag`, `content_hash`, `size_bytes` and `last_modified` then count.
+    A manifest row has neither; its columns `etag`, `content_hash`, `size_bytes` and `last_modified` then count.
     """
     if item.error is not None:
         return _hash64(f"error\0{item.error}")
@@ -79,7 +79,7 @@ def item_version(item: Item) -> int:
 
 
 def _hash_facts(item: Item) -> int:
-    facts: list[object] = [
+    fields: list[object] = [
         [o.uri, o.etag, o.size_bytes, o.offset, o.row_group, o.row, o.column, o.frame, o.time_s] for o in item.objects
     ]
     if not all(o.etag is not None or o.size_bytes is not None for o in item.objects):
@@ -87,15 +87,15 @@ def _hash_facts(item: Item) -> int:
         if not told and len(item.objects) == 1:
             return UNKNOWN
         # An album of unknown versions still changes with its members.
-        facts.append(sorted(told.items()))
-    return _hash64(json.dumps(facts, separators=(",", ":")))
+        fields.append(sorted(told.items()))
+    return _hash64(json.dumps(fields, separators=(",", ":")))
 
 
 def content_id(item: Item) -> str | None:
-    """What is known of an item's content before it is read; equal ids mean equal bytes. None: nothing.
+    """The id of an item's content as far as known before reading; equal ids mean equal bytes. None: unknown.
 
-    The manifest column `content_hash` (sha256, hex), or the etag of a single-part upload to S3, which is the MD5 of
-    the object (32 hex digits; that of a multipart upload has a `-`), with the size.
+    Made of the manifest column `content_hash` (sha256, hex), or of the size and the etag of a single-part upload to
+    S3, which is the MD5 of the object (32 hex digits; that of a multipart upload has a `-`).
     """
     if item.error is not None or item.kind is not None or len(item.objects) != 1:
         return None
@@ -106,7 +106,7 @@ def content_id(item: Item) -> str | None:
 
 
 def measured_ids(item: Item, content_hash: str | None) -> tuple[str, ...]:
-    """What is known of an item's content after it was read: never what a manifest claims."""
+    """The ids of an item's content as measured after reading; never what a manifest claims."""
     if item.error is not None or item.kind is not None or len(item.objects) != 1:
         return ()
     ids = (_etag_id(item.objects[0]), f"sha256:{content_hash}" if content_hash else None)
@@ -135,7 +135,7 @@ def split_keys(keys: Sequence[bytes]) -> tuple[U64, U64]:
 
 
 def newest_by_key(high: U64, low: U64) -> npt.NDArray[np.int64]:
-    """Positions of the first row of each key, in the order of the keys; the caller has newer rows first."""
+    """Positions of the first row of each key, sorted by key; the caller puts newer rows first."""
     order = np.lexsort((low, high))  # stable: the first of equal keys stays first
     high, low = high[order], low[order]
     first = np.ones(len(order), dtype=bool)
@@ -144,12 +144,12 @@ def newest_by_key(high: U64, low: U64) -> npt.NDArray[np.int64]:
 
 
 def newest(table: pa.Table) -> pa.Table:
-    """The first row of each key, sorted by key; the caller gives newer rows first."""
+    """The first row of each key, sorted by key; the caller puts newer rows first."""
     return table.take(pa.array(newest_by_key(*table_keys(table))))
 
 
 def table_keys(table: pa.Table) -> tuple[U64, U64]:
-    """The column `key` of a table, without nulls, as `split_keys` gives keys."""
+    """The column `key` of a table, without nulls, split as by `split_keys`."""
     chunks = [_key_column(chunk) for chunk in table["key"].chunks]
     if not chunks:
         return np.empty(0, np.uint64), np.empty(0, np.uint64)

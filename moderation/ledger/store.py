@@ -1,12 +1,12 @@
 """The log of the ledger: one batch of Parquet files per night, merged into one sorted snapshot from time to time.
 
-    LEDGER/head.json                  names the snapshot that is current; one object write commits a new one
-    LEDGER/snapshots/<n>/00000.parquet  rows sorted by key, no key twice, files in the order of their keys
+    LEDGER/head.json                  names the current snapshot; one object write commits a new one
+    LEDGER/snapshots/<n>/00000.parquet  rows sorted by key, keys unique, files in key order
     LEDGER/entries/<night>.json       commits a night: names its files and their rows
     LEDGER/entries/<night>/00000.parquet  rows sorted by key within the file
 
-A batch counts when its JSON is there. No file is ever changed; a batch is deleted when a later compaction replaces
-the snapshot that holds it, so that a reader of the last head still finds its files.
+A batch counts once its JSON exists. Files are never changed. A batch is deleted only when a later compaction replaces
+the snapshot that holds it, so a reader of the previous head still finds its files.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from moderation.errors import FatalError
 from moderation.ledger.records import LogFile, LogHead, parse_entry, parse_head
 from moderation.ledger.rows import KEY_BYTES, LEDGER_SCHEMA, newest, table_keys
 
-FILE_ROWS = 200_000  # of a file: about 60 MB as Arrow
+FILE_ROWS = 200_000  # per file: about 60 MB as Arrow
 GROUP_ROWS = 50_000
-# More batches than these are merged, and sooner when they hold more than half of what the snapshot does: what lies
-# beside the snapshot is sorted in memory each night.
+# More batches than this are merged; sooner when they hold more than half as many rows as the snapshot. Rows outside the
+# snapshot are sorted in memory each night.
 MAX_BATCHES = 16
 SMALL_ROWS = 100_000
 _ZSTD_LEVEL = 3
 _NEVER_NULL = ("key", "version", "content_key")
-# Strings of which there are few: read as dictionaries, so that ten million rows of them take no memory.
+# String columns with few different values: read as dictionaries, so that ten million rows take no memory.
 _DICTIONARY_COLUMNS = (
     "verdict",
     "status",
@@ -51,33 +51,33 @@ _DICTIONARY_COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """What is current: batches of the last nights (oldest first), and the snapshot of all before."""
+    """The current state: batches of the last nights (oldest first), and the snapshot of all nights before."""
 
     ledger: str
     generation: int = 0
     snapshot: tuple[LogFile, ...] = ()
-    compacted: tuple[str, ...] = ()  # batches that still lie there, though the snapshot holds them
+    compacted: tuple[str, ...] = ()  # batches that still exist although the snapshot holds them
     batches: Mapping[str, tuple[LogFile, ...]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
-        """Rows of all files; a key may have several."""
+        """Rows of all files; a key may have several rows."""
         return sum(f.rows for f in self.snapshot) + self.batch_rows
 
     @property
     def batch_rows(self) -> int:
-        """Rows beside the snapshot."""
+        """Rows outside the snapshot."""
         return sum(f.rows for files in self.batches.values() for f in files)
 
     @property
     def newest_first(self) -> list[LogFile]:
-        """Files in the order in which the first row of a key is the one that holds."""
+        """Files in the order in which the first row of a key counts."""
         recent = [f for files in reversed(list(self.batches.values())) for f in reversed(files)]
         return recent + list(self.snapshot)
 
 
 def open_log(ledger: str) -> Log:
-    """The ledger as it is now; an empty one where nothing is there.
+    """The ledger as it is now; an empty one where nothing exists.
 
     Raises FatalError when its files are not readable as a ledger, StorageError.
     """
@@ -105,9 +105,9 @@ def is_entered(ledger: str, batch: str) -> bool:
 
 
 def append(ledger: str, batch: str, tables: Iterable[pa.Table]) -> int:
-    """Add a batch of rows (later tables hold over earlier ones); all or nothing. Returns rows.
+    """Add a batch of rows (later tables override earlier ones), all or nothing. Returns the number of rows.
 
-    batch: sorts after all before it, such as a date. Nothing is written for no rows.
+    batch: a name that sorts after all before it, such as a date. Without rows nothing is written.
     """
     files: list[LogFile] = []
     for index, table in enumerate(_in_files(tables)):
@@ -121,16 +121,16 @@ def append(ledger: str, batch: str, tables: Iterable[pa.Table]) -> int:
 
 
 def should_compact(log: Log) -> bool:
-    """Whether the batches have grown too many or too large."""
+    """Whether there are too many batches or too many rows in them."""
     snapshot_rows = log.rows - log.batch_rows
     return len(log.batches) > MAX_BATCHES or log.batch_rows > max(SMALL_ROWS, snapshot_rows // 2)
 
 
 def compact(log: Log) -> Log:
-    """Merge all batches into a new snapshot: the newest row of each key. Bounded memory: one file at a time."""
+    """Merge all batches into a new snapshot with the newest row of each key. Memory is bounded: one file at a time."""
     generation = log.generation + 1
     files = _write_snapshot(log, generation)
-    # Also what an earlier compaction had no time to delete: else it would come back as the newest.
+    # Includes batches that an earlier compaction could not delete: they would come back as the newest.
     compacted = sorted({*log.batches, *log.compacted})
     head = {"generation": generation, "snapshot": [asdict(f) for f in files], "compacted": compacted}
     storage.publish(storage.join(log.ledger, "head.json"), json.dumps(head, indent=1).encode())
@@ -143,7 +143,7 @@ def _write_snapshot(log: Log, generation: int) -> list[LogFile]:
     with ExitStack() as stack:
         readers = [stack.enter_context(LogFileReader(log.ledger, f)) for f in log.newest_first]
         count = max(1, -(-log.rows // FILE_ROWS))
-        # Keys are hashes: equal ranges of them hold about as many rows.
+        # Keys are hashes: equal ranges of keys hold about equally many rows.
         bounds = [(nth << 64) // count for nth in range(count + 1)]
         for low, high in pairwise(bounds):
             tables = [reader.select_range(low, high) for reader in readers]
@@ -156,7 +156,7 @@ def _write_snapshot(log: Log, generation: int) -> list[LogFile]:
 
 
 def _delete_replaced(log: Log) -> None:
-    """What the head before this one had replaced."""
+    """Delete what the previous head had replaced."""
     for name in log.compacted:
         storage.delete_tree(storage.join(log.ledger, "entries", f"{name}.json"))
         storage.delete_tree(storage.join(log.ledger, "entries", name))
@@ -165,7 +165,7 @@ def _delete_replaced(log: Log) -> None:
 
 
 def read_file(ledger: str, file: LogFile, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Columns of one file, a row group at a time."""
+    """Read columns of one file, one row group at a time."""
     with LogFileReader(ledger, file) as reader:
         for group in range(reader.groups):
             yield reader.read_group(group, columns)
@@ -193,10 +193,10 @@ def encode(table: pa.Table) -> bytes:
 
 
 class LogFileReader:
-    """An open Parquet file of the ledger; groups that have no key in a range are not read."""
+    """An open Parquet file of the ledger; row groups without a key in the wanted range are not read."""
 
     def __init__(self, ledger: str, file: LogFile) -> None:
-        """Raises FatalError where the file is not there, or not one of a ledger, of as many rows as were entered."""
+        """Raises FatalError where the file is missing, is not a ledger's, or has another row count than its entry."""
         self._name = file.name
         try:
             self._stream = storage.open_input(storage.join(ledger, file.name))
@@ -229,7 +229,7 @@ class LogFileReader:
         return table
 
     def select_range(self, low: int, high: int) -> pa.Table:
-        """Rows whose key's high half is in [low, high)."""
+        """Rows whose key has its high half in [low, high)."""
         column = LEDGER_SCHEMA.get_field_index("key")
         tables = []
         for index in range(self.groups):
@@ -249,7 +249,7 @@ def _overlaps(min_key: bytes, max_key: bytes, low: int, high: int) -> bool:
 
 
 def _in_files(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Tables gathered into files of a bounded number of rows, each sorted by key, newest row first."""
+    """Gather tables into files of a bounded number of rows, each sorted by key, newest row first."""
     held: list[pa.Table] = []
     rows = 0
     for table in tables:
@@ -273,12 +273,12 @@ def _batch_names(ledger: str) -> set[str]:
 
 
 def _is_ours(schema: pa.Schema) -> bool:
-    """Whether a file has the columns of a ledger; strings may be read as dictionaries."""
+    """Whether a file has a ledger's columns; strings may be read as dictionaries."""
     types = {f.name: f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in schema}
     return all(_is_alike(types.get(f.name), f.type) for f in LEDGER_SCHEMA)
 
 
-def _is_alike(found: pa.DataType | None, wanted: pa.DataType) -> bool:
-    # Parquet has no seconds: they come back as milliseconds.
-    both_times = found is not None and pa.types.is_timestamp(found) and pa.types.is_timestamp(wanted)
-    return bool(both_times or found == wanted)
+def _is_alike(stored: pa.DataType | None, wanted: pa.DataType) -> bool:
+    # Parquet has no seconds: timestamps come back in milliseconds.
+    both_times = stored is not None and pa.types.is_timestamp(stored) and pa.types.is_timestamp(wanted)
+    return bool(both_times or stored == wanted)

@@ -1,4 +1,4 @@
-"""Items of several objects: an album's members as one Media."""
+"""Items of several objects: the members of an album as one Media."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 from moderation.media.tiles import stitch_frames
 from moderation.types import Kind, Media
 
-MIN_MEMBER_FRAMES = 4  # of an animation or video in a large album, so that each is looked at more than once
+MIN_MEMBER_FRAMES = 4  # of each animation or video, so that in a large album each gets more than one frame
 
 
 def decode_album(claims: Sequence[bool], payloads: Sequence[Payload], config: MediaConfig, deadline: Deadline) -> Media:
-    """All members' frames, numbered on. Every still is scored; animations and videos share what max_frames leaves.
+    """All members' frames, numbered consecutively. Every still is scored; animations and videos share the rest.
 
-    Behind them, numbered on too, come the whole that the stills make up, and the tiles of the stills (at most
-    max_frames in all). claims: of each member, whether it `claims_media`.
+    After them come the picture that the stills were cut from, if any, and the tiles of the stills (at most max_frames
+    in all). claims: for each member, whether it `claims_media`.
     """
     member_config = with_max_tiles(
         with_max_frames(config, _frames_each(payloads, config.max_frames)), config.max_frames // max(1, len(payloads))
@@ -38,7 +38,7 @@ def decode_album(claims: Sequence[bool], payloads: Sequence[Payload], config: Me
 
 
 def _frames_each(payloads: Sequence[Payload], max_frames: int) -> int:
-    """How many frames an animation or a video of an album may have."""
+    """How many frames each animation or video of an album may have."""
     moving = sum(1 for p in payloads if isinstance(p, bytes) and _may_move(sniff(p[:HEAD_BYTES])))
     left = max_frames - (len(payloads) - moving)
     return min(max_frames, max(MIN_MEMBER_FRAMES, left // max(1, moving)))
@@ -50,7 +50,7 @@ def _may_move(media_type: MediaType | None) -> bool:
 
 
 def with_max_tiles(config: MediaConfig, max_tiles: int) -> MediaConfig:
-    """The same limits with at most so many tiles of a picture; none where that leaves fewer than two."""
+    """The same limits with at most `max_tiles` tiles per picture; no tiles where fewer than two remain."""
     if config.tiles == "off" or max_tiles >= config.max_tiles:
         return config
     return config.model_copy(update={"max_tiles": max_tiles} if max_tiles >= 2 else {"tiles": "off"})

@@ -1,4 +1,4 @@
-"""Pictures of several frames or pages: GIF, APNG, WebP, AVIF sequences, TIFF, HEIC collections."""
+"""Pictures with several frames or pages: GIF, APNG, WebP, AVIF sequences, TIFF, HEIC collections."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from moderation.media.sniff import MediaType
 from moderation.media.tiles import add_tiles, detailed
 from moderation.types import ErrorCode, Kind, Media
 
-# A frame of these is painted over the ones before it, so every frame must be decoded, and each has its time.
+# A frame of these formats is painted over earlier ones, so all frames must be decoded; each has its time.
 _SEQUENTIAL = frozenset({MediaType.GIF, MediaType.PNG, MediaType.WEBP, MediaType.AVIF})
-# Pages and pictures of a collection are decoded one by one, and may be of 100 MP each.
+# Pages and pictures of a collection are decoded one by one; each may have 100 MP.
 MAX_PAGES = 256
-# Browsers show a frame of 10 ms or less for 100 ms, so that a frame of no time is seen all the same.
+# Browsers show a frame of 10 ms or less for 100 ms, so even a frame without duration is seen.
 _MIN_SHOWN_S, _SHOWN_INSTEAD_S = 0.01, 0.1
 
 
 @dataclass(slots=True)
 class Reel:
-    """What was read of an animation. end_s: of its last frame, 0 without times; problem: what broke, "" if nothing."""
+    """What was read of an animation. end_s: of its last frame, 0 without times; problem: what broke, else ""."""
 
     choice: FrameChoice
     total: int
@@ -47,18 +47,18 @@ class Reel:
 
 
 def decode_picture(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> Media:
-    """A picture as IMAGE (one frame) or, when it has several, as ANIMATION: at most max_frames of those that look new.
+    """A picture as IMAGE (one frame), or as ANIMATION where it has several: at most max_frames of those that look new.
 
     `time_s` and `duration_s` come from the frames' own durations; pages have none. A break after the first frame
-    gives the frames before it and `error=TRUNCATED`. What was left out of too many shows in `widest_gap_s`, and as
-    unseen `frames` where more than a small share of the time shows what no scored frame looks like.
-    Raises ItemError: TOO_MANY_PIXELS, UNSUPPORTED_TYPE, TIMEOUT, CORRUPT (not one frame decoded).
+    yields the frames before it and `error=TRUNCATED`. Frames left out because there are too many show in
+    `widest_gap_s`; they are also reported as unseen `frames` where more than a small share of the time looks like no
+    scored frame. Raises ItemError: TOO_MANY_PIXELS, UNSUPPORTED_TYPE, TIMEOUT, CORRUPT (not one frame decoded).
     """
     opened = open_picture(data, media_type, config, deadline)
     try:
         total = int(getattr(opened.image, "n_frames", 1))
     except DECODER_ERRORS:
-        total = 1  # its directory of frames is broken: the first one may still decode
+        total = 1  # the directory of frames is broken; the first frame may still decode
         opened = replace(opened, mended=ErrorCode.TRUNCATED)
     if total <= 1:
         return add_tiles(read_still(opened, detailed(config)), config)
@@ -69,7 +69,7 @@ def decode_picture(data: bytes, media_type: MediaType, config: MediaConfig, dead
 
 
 def _gather(reel: Reel, opened: OpenedPicture, total: int, skipped: int, media_type: MediaType) -> Media:
-    """skipped: pages that were not decoded."""
+    """Make the Media. skipped: number of pages that were not decoded."""
     stretches = reel.choice.finish()
     if not stretches:
         raise corrupt(media_type, reel.problem or "no frame decodes")
@@ -94,7 +94,7 @@ def _gather(reel: Reel, opened: OpenedPicture, total: int, skipped: int, media_t
 def _read_frames(
     image: ImageFile, media_type: MediaType, steps: Iterable[int], reel: Reel, config: MediaConfig, deadline: Deadline
 ) -> Reel:
-    """The frames of these indices, in order, until one breaks."""
+    """Read the frames at these indices, in order, until one breaks."""
     for index in steps:
         deadline.check()
         try:
@@ -113,7 +113,7 @@ def _read_frames(
 
 
 def _load_frame(image: ImageFile, index: int, config: MediaConfig) -> str:
-    """What broke of the first frame, of which the rows before the break stay; "" if nothing did."""
+    """Load a frame; return what broke, else "". Of a broken first frame the rows before the break are kept."""
     image.seek(index)
     check_pixels(*image.size, config.max_pixels)
     drop_xmp(image)
@@ -130,7 +130,7 @@ def _show_frame(image: ImageFile, media_type: MediaType, index: int, reel: Reel,
     def draw() -> Picture:
         return to_picture(image, config, index=index, time_s=start_s if timed else None)
 
-    # A page may show more than its grid tells; and where all frames may be scored, all are.
+    # A page may show more than its grid tells; and where all frames may be scored, all are scored.
     is_new = not timed or reel.total <= config.max_frames
     reel.choice.add(index, shown_s if timed else 1.0, grid_of(image), draw, is_new=is_new)
     if timed:

@@ -1,7 +1,7 @@
-"""What lies behind a picture in the same file: further JPEGs (MPO, concatenated), the video of a motion photo.
+"""Data behind a picture in the same file: further JPEGs (MPO, concatenated), the video of a motion photo.
 
-A viewer of one kind shows the first picture, one of another kind the second, so both are looked at. Found by where the
-first one ends, not by what an index says of it: MPF, XMP and the trailers of phones may be wrong, or missing.
+Some viewers show the first picture, others the second, so both are scored. They are located by where the first picture
+ends, not by an index: MPF, XMP and phones' trailers may be wrong or missing.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 from moderation.media.png import end_of_png
 from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 
-MAX_BEHIND = 64  # found and said; how many are looked at is media.max_frames
-_MAX_MARKERS = 200_000  # of a JPEG: one of 30,000 scans has 60,000
+MAX_BEHIND = 64  # pieces that are located and reported; media.max_frames bounds how many are scored
+_MAX_MARKERS = 200_000  # of a JPEG: one with 30,000 scans has 60,000
 _MAX_BOXES = 20_000
 _MIN_PIECE_BYTES = 32  # no picture is shorter
 
 _EOI, _SOI, _SOS, _TEM = 0xD9, 0xD8, 0xDA, 0x01
 _SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOFn
-# Not a stuffed byte, and not a restart: those are inside a scan.
+# Neither a stuffed byte nor a restart marker: those are inside a scan.
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _STARTS = (b"\xff\xd8\xff", b"ftyp", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"RIFF", b"\x1aE\xdf\xa3")
 _START = re.compile(b"|".join(map(re.escape, _STARTS)))
@@ -31,7 +31,7 @@ _IN_BOXES = frozenset({MediaType.HEIC, MediaType.AVIF})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behind:
-    """Where another picture or video lies in the file, and what it is."""
+    """Where another picture or video lies in the file, and its type."""
 
     media_type: MediaType
     start: int
@@ -39,29 +39,29 @@ class Behind:
 
     @property
     def what(self) -> str:
-        """What a row calls it where it was not looked at."""
+        """Its name in a row where it was not scored."""
         return "track" if self.media_type.is_video else "picture"
 
 
 def find_behind(data: bytes, media_type: MediaType) -> list[Behind]:
-    """What lies behind the first picture, at most MAX_BEHIND; nothing where its end is missing or unknown."""
+    """Pieces behind the first picture, at most MAX_BEHIND; none where the first one's end is missing or unknown."""
     if media_type in _IN_BOXES:
         return _find_in_boxes(data)
     if media_type is MediaType.JPEG and not _may_go_on(data):
-        return []  # as nearly always; told in a tenth of the time
+        return []  # the usual case, told in a tenth of the time
     end = _end_of_first(data, media_type)
     if end is None or end >= len(data):
         return []
-    found: list[Behind] = []
+    pieces: list[Behind] = []
     for piece in _walk(data, end):
-        found.append(piece)
-        if len(found) == MAX_BEHIND:
+        pieces.append(piece)
+        if len(pieces) == MAX_BEHIND:
             break
-    return found
+    return pieces
 
 
 def _may_go_on(data: bytes) -> bool:
-    """Whether more than padding follows the first mark that ends a JPEG's scans, or begins another one."""
+    """Whether more than padding follows the first marker that ends a JPEG's scans or starts another JPEG."""
     scan = _find_scan(data, 0)
     if scan is None:
         return True
@@ -83,7 +83,7 @@ def _end_of_first(data: bytes, media_type: MediaType) -> int | None:
 
 
 def end_of_jpeg(data: bytes, start: int = 0) -> int | None:
-    """Where the JPEG that begins at `start` ends, or None: it has no picture, or its end is missing."""
+    """Where the JPEG that begins at `start` ends; None: it has no scan, or its end is missing."""
     position, seen = start + 2, set[int]()
     for _ in range(_MAX_MARKERS):
         match = _MARKER.search(data, position)
@@ -91,7 +91,7 @@ def end_of_jpeg(data: bytes, start: int = 0) -> int | None:
             return None
         marker, position = match[1][0], match.end()
         if marker in (_EOI, _SOI):
-            # At the start of the next one the end mark of this one is missing.
+            # The next JPEG starts here: this one's end marker is missing.
             end = position if marker == _EOI else match.start()
             return end if _SOS in seen and not seen.isdisjoint(_SIZES) else None
         seen.add(marker)
@@ -116,7 +116,7 @@ def _walk(data: bytes, position: int) -> Iterator[Behind]:
 
 
 def _end_of_piece(data: bytes, start: int, media_type: MediaType) -> int | None:
-    """Where what begins at `start` ends; None: it only looks like a beginning."""
+    """Where the piece that begins at `start` ends; None: it only looks like a beginning."""
     if media_type is MediaType.JPEG:
         end = end_of_jpeg(data, start)
         if end is not None:
@@ -133,7 +133,7 @@ def _end_of_piece(data: bytes, start: int, media_type: MediaType) -> int | None:
 
 
 def _find_scan(data: bytes, start: int) -> int | None:
-    """Where the first scan of a JPEG begins, or None: three bytes looked like a JPEG's, and no segments follow."""
+    """Where the first scan of a JPEG begins; None: three bytes look like a JPEG's, but no segments follow."""
     position = start + 2
     for _ in range(_MAX_BOXES):
         if data[position : position + 1] != b"\xff" or position + 4 > len(data):
@@ -145,7 +145,7 @@ def _find_scan(data: bytes, start: int) -> int | None:
 
 
 def _boxes(data: bytes, start: int) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start of the body, end) of the boxes of ISO/IEC 14496-12 from `start` on."""
+    """(type, start of the body, end) of the boxes of ISO/IEC 14496-12 after `start`."""
     for _ in range(_MAX_BOXES):
         kind = data[start + 4 : start + 8]
         size, header = int.from_bytes(data[start : start + 4], "big"), 8
@@ -163,7 +163,7 @@ def _end_of_boxes(data: bytes, start: int) -> int:
 
 
 def _find_in_boxes(data: bytes) -> list[Behind]:
-    """The video of a HEIC motion photo (box `mpvd`), or a sequence (`moov`) that the still picture stands before."""
+    """The video of a HEIC motion photo (box `mpvd`), or a sequence (`moov`) beside the still picture."""
     pieces: list[Behind] = []
     for kind, start, end in _boxes(data, 0):
         if kind == b"mpvd":

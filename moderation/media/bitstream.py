@@ -1,7 +1,6 @@
-"""What a packet of a video codec says of itself in its first bytes: can decoding really begin here?
+"""The first bytes of a video packet: can decoding really begin here?
 
-A container's list of keyframes may be wrong, or lie. A reader that seeks by it would show grey, or another picture.
-Layouts: ISO/IEC 14496-10 (H.264), 23008-2 (HEVC), 14496-15 (their packets in MP4), RFC 6386 (VP8), the VP9 and AV1
+A container's list of keyframes may be wrong or forged. A reader that seeks by it would show grey or another picture.
 bitstream specifications.
 """
 
@@ -18,9 +17,9 @@ _MAX_UNITS = 64  # parameter sets and messages before the first slice
 
 
 def is_closed_keyframe(codec: str, extradata: bytes, packet: bytes) -> bool:
-    """Whether a decoder that begins with this packet shows this and every later frame as one that read all before.
+    """Whether a decoder that starts at this packet shows it and all later frames as if it had read all before.
 
-    False also where that cannot be told: an open group of pictures, another codec, a layout not known here.
+    False also where that is unknown: an open group of pictures, another codec, another layout.
     """
     check = _CHECKS.get(codec)
     return bool(packet) and check is not None and check(extradata, packet)
@@ -69,7 +68,7 @@ def _is_vp9_key(_: bytes, packet: bytes) -> bool:
 
 
 def _is_av1_key(_: bytes, packet: bytes) -> bool:
-    """A sequence header, and then a key frame that is shown."""
+    """A sequence header, followed by a key frame that is shown."""
     has_sequence = False
     for kind, first in _av1_units(packet):
         has_sequence = has_sequence or kind == _AV1_SEQUENCE
@@ -79,7 +78,7 @@ def _is_av1_key(_: bytes, packet: bytes) -> bool:
 
 
 def _av1_units(packet: bytes) -> Iterator[tuple[int, int]]:
-    """(type, first byte of the body) of each unit that states its size."""
+    """(type, first byte of the body) of each unit that has a size field."""
     offset = 0
     for _ in range(_MAX_UNITS):
         if offset + 2 > len(packet) or not packet[offset] & 0x02:

@@ -1,7 +1,7 @@
-"""Whether a TIFF is a camera's raw file, whose first directory holds a thumbnail and no more.
+"""Whether a TIFF is a camera's raw file, whose first directory often holds only a thumbnail.
 
-Nothing here develops a sensor's numbers, and the preview beside them need not be the same picture: such a file is
-`unsupported_type`. Layout: TIFF 6.0, BigTIFF, DNG 1.6. Bounded: a directory lists what it likes.
+Nothing here develops sensor data, and the embedded preview need not show the same picture: such a file is
+`unsupported_type`. Layout: TIFF 6.0, BigTIFF, DNG 1.6. Bounded, because a directory may list anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Tags = dict[int, tuple[int, ...]]
 
 
 def is_camera_raw(data: bytes) -> bool:
-    """Whether a directory of the TIFF holds a sensor's numbers, or its first a smaller copy of one not in the chain."""
+    """Whether a directory of the TIFF holds sensor data, or the first is a thumbnail of one outside the page chain."""
     if data[8:11] == b"CR\x02":  # Canon CR2
         return True
     directories = list(_directories(data))
@@ -53,7 +53,7 @@ def _one(tags: _Tags, tag: int) -> int:
 
 
 def _directories(data: bytes) -> Iterator[tuple[_Tags, bool]]:
-    """(tags, whether it is in the chain of pages) of each directory, the first one first."""
+    """(tags, whether it is in the page chain) of each directory, the first one first."""
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
     big = data[2:4] in (b"+\0", b"\0+")
     width = 8 if big else 4

@@ -1,9 +1,9 @@
-"""Which frames of an animation are scored: those that look new, and of too many those shown longest.
+"""Which frames of an animation are scored: those that look new; if too many, those shown longest.
 
-The frames come one by one and only as many as may be scored are held. A stretch is the time in which one picture is
-shown, in one frame or in several that look alike. What is given up is the shortest stretch; among equal ones that which
-leaves the shortest time unseen, and then by a hash of the content, so that nobody who looks at the rule alone knows
-which frames of a film are left out.
+Frames arrive one by one, and only as many as may be scored are held. A stretch is the time in which one picture is
+shown, in one frame or in several that look alike. The shortest stretch is dropped first; of equal ones the one that
+leaves the shortest time unseen, then by a hash of the content, so that nobody can predict from the rule alone which
+frames of a film are left out.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 from moderation.media.likeness import I16, coarse, differs_visibly, is_unlike_all
 from moderation.media.pixels import Picture
 
-# Of the time of an animation that may be shown pictures unlike any that was scored.
+# Share of an animation's time that may show pictures unlike any scored one.
 MAX_UNSEEN_SHARE = 0.05
-_MAX_COMPARED = 20_000  # pictures given up whose colours are remembered: 10 MB; later ones count as unlike
-_MIN_LIMIT_WITH_ENDS = 3  # from here on the first and the last frame, which a viewer may keep on show, are always held
+_MAX_COMPARED = 20_000  # dropped pictures whose colours are kept: 10 MB; later ones count as unlike
+_MIN_LIMIT_WITH_ENDS = 3  # from this limit on the first and last frame, which a viewer may leave on screen, are kept
 
 
 @dataclass(slots=True, kw_only=True)
 class Stretch:
-    """A picture and the time that it is shown. unseen_s: the time given up behind it, up to the next one held."""
+    """A picture and the time that it is shown. unseen_s: dropped time between it and the next one held."""
 
     index: int
     picture: Picture
@@ -36,19 +36,19 @@ class Stretch:
 
 @dataclass(slots=True)
 class FrameChoice:
-    """The frames held so far. salt: called once, where something must be given up."""
+    """The frames held so far. salt: called once, when a frame must be dropped."""
 
     limit: int
     salt: Callable[[], bytes]
     held: list[Stretch] = field(default_factory=list)
-    _given_up: list[tuple[I16, float]] = field(default_factory=list)  # coarse grids and times of what was given up
+    _given_up: list[tuple[I16, float]] = field(default_factory=list)  # coarse grids and times of dropped pictures
     _uncompared_s: float = 0.0
-    _leading_s: float = 0.0  # given up before the first one held
+    _leading_s: float = 0.0  # dropped before the first one held
     _key: bytes | None = None
     _last_grid: I16 | None = None
 
     def add(self, index: int, shown_s: float, grid: I16, draw: Callable[[], Picture], *, is_new: bool = False) -> None:
-        """The next frame. draw: makes its picture, called only where it looks new. is_new: it counts as that anyway."""
+        """Add the next frame. draw: makes its picture, called only where it looks new. is_new: counts as new anyway."""
         if not is_new and self._last_grid is not None and not differs_visibly(grid, self._last_grid):
             self.held[-1].shown_s += shown_s
             return
@@ -57,7 +57,7 @@ class FrameChoice:
         self._last_grid = grid
 
     def finish(self) -> list[Stretch]:
-        """At most `limit`, in order."""
+        """The frames held, at most `limit`, in order."""
         self._shrink_to(self.limit)
         return self.held
 
@@ -67,7 +67,7 @@ class FrameChoice:
         return max([self._leading_s, *(s.unseen_s for s in self.held)])
 
     def hides(self, skipped_s: float = 0.0) -> bool:
-        """Whether more than MAX_UNSEEN_SHARE of the time shows what is unlike all that is held.
+        """Whether more than MAX_UNSEEN_SHARE of the time shows pictures unlike all held ones.
 
         skipped_s: the time of frames that were never decoded.
         """

@@ -1,7 +1,7 @@
-"""What the numbers of a picture mean: its ICC profile, or a PNG's gAMA and cHRM, turned into sRGB.
+"""What the numbers of a picture mean: its ICC profile, or a PNG's gAMA and cHRM, converted to sRGB.
 
-Viewers manage colour, so a picture whose numbers look harmless may be shown as another one. A profile is never believed
-by its name: its effect on a grid of colours is measured, and one that changes nothing visible costs nothing further.
+Viewers manage colour, so a picture whose numbers look harmless may be shown as another one. A profile is not trusted by
+its name: its effect on a grid of colours is measured, and one without visible effect costs nothing further.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from PIL import Image, ImageCms
 
 from moderation.types import U8
 
-MAX_PROFILE_BYTES = 4 * 1024 * 1024  # the largest of print shops have 3 MB
-_KEPT_TRANSFORMS = 16  # a few profiles are nearly all there are; one of CMYK takes 2 MB
+MAX_PROFILE_BYTES = 4 * 1024 * 1024  # the largest profiles of print shops have 3 MB
+_KEPT_TRANSFORMS = 16  # a few profiles make up nearly all; one of CMYK takes 2 MB
 _INVISIBLE = 3  # of 255: versions of sRGB differ by less
-_PROFILE_CLASSES = frozenset({"mntr", "scnr", "prtr", "spac"})  # ICC.1, 7.2.5: those that describe a picture
+_PROFILE_CLASSES = frozenset({"mntr", "scnr", "prtr", "spac"})  # ICC.1, 7.2.5: classes that describe a picture
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # a profile's signature -> Pillow's mode
 _SRGB_GAMMA = 1 / 2.2
-_GAMMA_TOLERANCE = 0.05  # libpng's PNG_GAMMA_THRESHOLD: nearer than that is the same
+_GAMMA_TOLERANCE = 0.05  # libpng's PNG_GAMMA_THRESHOLD: a smaller difference is ignored
 _PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError, KeyError, AttributeError)
 
 # Linear sRGB from XYZ with white D65, and its primaries (IEC 61966-2-1).
@@ -39,7 +39,7 @@ _transforms_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Colours:
-    """What a file says of its numbers. primaries: x, y of white, red, green, blue."""
+    """What a file states about its colours. primaries: x, y of white, red, green, blue."""
 
     icc: bytes | None = None
     gamma: float | None = None
@@ -48,12 +48,12 @@ class Colours:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing is said: sRGB."""
+        """Whether nothing is stated: sRGB."""
         return self.icc is None and self.gamma is None
 
 
 def read_colours(image: Image.Image) -> Colours:
-    """As browsers read it: a profile before gAMA, an sRGB chunk instead of gAMA, cHRM only beside gAMA."""
+    """Read as browsers do: a profile before gAMA, an sRGB chunk instead of gAMA, cHRM only beside gAMA."""
     info: Mapping[str | tuple[int, int], Any] = image.info
     icc = info.get("icc_profile")
     grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
@@ -68,7 +68,7 @@ def read_colours(image: Image.Image) -> Colours:
 
 
 def to_srgb(image: Image.Image, colours: Colours) -> tuple[Image.Image, str]:
-    """A picture of mode L, RGB, CMYK or LAB as RGB in sRGB; and why its profile was left aside, or ""."""
+    """A picture of mode L, RGB, CMYK or LAB as RGB in sRGB; and why its profile was ignored, or ""."""
     if image.mode == "LAB":
         lab = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
         return _apply(image, lab), ""
@@ -81,7 +81,7 @@ def to_srgb(image: Image.Image, colours: Colours) -> tuple[Image.Image, str]:
 
 
 def as_srgb(pixels: U8, colours: Colours) -> tuple[U8, str]:
-    """uint8 [H,W,3] decoded as RGB, as `to_srgb`; the same array where nothing is said of its colours."""
+    """uint8 [H,W,3] decoded as RGB, like `to_srgb`; the same array where nothing is stated."""
     if colours.plain:
         return pixels, ""
     transform, _, note = _find_transform(colours.icc or b"", "RGB", grey=colours.grey)
@@ -99,18 +99,18 @@ def _by_profile(image: Image.Image, icc: bytes, *, grey: bool) -> tuple[Image.Im
 
 
 def _find_transform(icc: bytes, mode: str, *, grey: bool) -> tuple[ImageCms.ImageCmsTransform | None, str, str]:
-    """(the transform or None, the mode that it takes, why there is none where there should be one)."""
-    wanted = "L" if grey and mode == "RGB" else mode  # a grey picture over a background has become RGB
+    """(the transform or None, the mode that it takes, why a needed one is missing)."""
+    wanted = "L" if grey and mode == "RGB" else mode  # a grey picture over a background is RGB by now
     key = hashlib.blake2b(icc, digest_size=16).digest(), wanted
     with _transforms_lock:
-        known = _transforms.get(key)
-    if known is None:
-        known = _make_transform(icc, wanted)
+        made = _transforms.get(key)
+    if made is None:
+        made = _make_transform(icc, wanted)
         with _transforms_lock:
-            _transforms[key] = known
+            _transforms[key] = made
             while len(_transforms) > _KEPT_TRANSFORMS:
                 _transforms.popitem(last=False)
-    transform, note = known
+    transform, note = made
     return transform, wanted if transform is None else str(transform.input_mode), note
 
 
@@ -121,9 +121,9 @@ def _make_transform(icc: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform |
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         taken = _SPACES.get(str(profile.profile.xcolor_space).strip())
         if mode == "L" and taken == "RGB":
-            mode = "RGB"  # a grey picture with a profile for colour is shown through it
+            mode = "RGB"  # a grey picture with a colour profile is shown through it
         if taken != mode or profile.profile.device_class.strip() not in _PROFILE_CLASSES:
-            return None, "colour profile ignored: it is not one of such a picture"
+            return None, "colour profile ignored: it is for another kind of picture"
         transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
         changes = mode == "CMYK" or _changes_colours(transform, mode)
     except _PROFILE_ERRORS as error:
@@ -132,7 +132,7 @@ def _make_transform(icc: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform |
 
 
 def _changes_colours(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether any of a grid of colours is shown otherwise than sRGB shows it."""
+    """Whether any of a grid of colours is shown differently than in sRGB."""
     steps = np.arange(0, 256, 15, dtype=np.uint8)
     if mode == "L":
         grid = Image.fromarray(steps[None, :])
@@ -149,11 +149,11 @@ def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.I
 
 
 def _by_gamma(pixels: U8, gamma: float, primaries: tuple[float, ...] | None) -> U8:
-    """uint8 [H,W,3] whose numbers are light to the power of `gamma`, as sRGB."""
+    """uint8 [H,W,3], whose numbers are light to the power of `gamma`, as sRGB."""
     matrix = _to_linear_srgb(primaries) if primaries else None
     if matrix is None and abs(gamma / _SRGB_GAMMA - 1) <= _GAMMA_TOLERANCE:
         return pixels
-    # 0.01..10 are the bounds of what a file can mean: beyond them all is black or white.
+    # Beyond 0.01..10 everything is black or white.
     linear = (np.arange(256) / 255.0) ** (1 / min(10.0, max(0.01, gamma)))
     if matrix is None:
         table = _encode_srgb(linear)
@@ -169,7 +169,7 @@ def _encode_srgb(light: npt.NDArray[Any]) -> U8:
 
 
 def _to_linear_srgb(primaries: tuple[float, ...]) -> npt.NDArray[np.float64] | None:
-    """The matrix from a PNG's own primaries, white on white; None where they are sRGB's, or no primaries at all."""
+    """The matrix from a PNG's own primaries, white to white; None where they are sRGB's or invalid."""
     points = np.array(primaries, dtype=np.float64).reshape(4, 2)
     if (points[:, 1] <= 0).any() or not np.isfinite(points).all():
         return None

@@ -1,7 +1,7 @@
-"""What the outermost boxes of a container say without decoding: is its end missing, does it hold a picture track.
+"""What a container's outermost boxes tell without decoding: is its end missing, does it hold a picture track.
 
-Only lengths are followed and only a bounded number of boxes, for the bytes are a stranger's. Layouts: ISO/IEC 14496-12
-(MP4), RFC 8794 and 9559 (Matroska), the RIFF container of WebP (RFC 9649) and AVI.
+Only lengths are followed, and only a bounded number of boxes, because the bytes come from strangers. Layouts: ISO/IEC
+14496-12 (MP4), RFC 8794 and 9559 (Matroska), the RIFF container of WebP (RFC 9649) and AVI.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 
-MAX_BOXES = 20_000  # a fragmented MP4 of hours has thousands
-MAX_PADDING = 64 * 1024 * 1024  # zeros that mend a cut WebP
+MAX_BOXES = 20_000  # a fragmented MP4 of several hours has thousands
+MAX_PADDING = 64 * 1024 * 1024  # zeros that repair a truncated WebP
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _EBML_SEGMENT, _EBML_TRACKS, _EBML_ENTRY, _EBML_TYPE = 0x18538067, 0x1654AE6B, 0xAE, 0x83
@@ -21,7 +21,7 @@ _EBML_SEGMENT, _EBML_TRACKS, _EBML_ENTRY, _EBML_TYPE = 0x18538067, 0x1654AE6B, 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """truncated: bytes that the container announces are missing. has_video: None where it cannot be told.
+    """truncated: bytes that the container announces are missing. has_video: None where unknown.
 
     more_behind: another file of pictures begins behind its end.
     """
@@ -32,7 +32,7 @@ class Container:
 
 
 def inspect(data: bytes, media_type: MediaType) -> Container:
-    """What the boxes of `data` say; never raises."""
+    """Inspect the boxes of `data`; never raises."""
     if media_type is MediaType.MP4:
         return _inspect_mp4(data)
     if media_type is MediaType.MATROSKA:
@@ -67,9 +67,9 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def mend_webp(data: bytes) -> bytes | None:
-    """A cut WebP made whole: the complete frames of an animation, or a still padded with zeros.
+    """Repair a truncated WebP: the complete frames of an animation, or a still padded with zeros.
 
-    libwebp refuses an incomplete file; the coder of a still decodes up to the cut all the same. None: whole, or no use.
+    libwebp refuses an incomplete file, but its still decoder decodes up to the cut. None: not truncated, or hopeless.
     """
     kept, animated, cut = 12, False, None
     for kind, start, end in _riff_chunks(data):
@@ -133,7 +133,7 @@ def _has_video(data: bytes, tracks: list[tuple[int, int]]) -> bool:
 
 
 def count_tracks(data: bytes) -> int:
-    """How many tracks the movie of a file of boxes (MP4, HEIC, AVIF) has, of any sort."""
+    """Number of tracks of any kind in the movie of a box file (MP4, HEIC, AVIF)."""
     movies = ((start, min(end, len(data))) for kind, start, end in _boxes(data, 0, len(data)) if kind == b"moov")
     return sum(1 for start, end in movies for _ in _tracks(data, start, end))
 
@@ -143,8 +143,8 @@ def _tracks(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _begins_anew(data: bytes, media_type: MediaType) -> bool:
-    """Whether the first bytes of such a file come again: two were joined, and FFmpeg reads the first only."""
-    if media_type is MediaType.FLV:  # version 1, which tracks, 9 bytes of header, no tag before
+    """Whether such a file's first bytes occur again: two files were joined, and FFmpeg reads the first only."""
+    if media_type is MediaType.FLV:  # version 1, track flags, a header of 9 bytes, no previous tag
         return any(data.find(b"FLV\x01" + tracks + b"\0\0\0\x09\0\0\0\0", 9) > 0 for tracks in (b"\1", b"\4", b"\5"))
     return media_type is MediaType.ASF and data.find(_ASF_HEADER, 16) > 0
 
@@ -176,7 +176,7 @@ def _inspect_matroska(data: bytes) -> Container:
 
 
 def _has_video_track(data: bytes, start: int, stop: int) -> bool | None:
-    """Whether the track list of a Matroska segment names a video; None where the list is missing or cut."""
+    """Whether the track list of a Matroska segment names a video; None where the list is missing or truncated."""
     for kind, body, end in _elements(data, start, stop):
         if kind == _EBML_TRACKS and end is not None and end <= len(data):
             entries = [(s, e) for k, s, e in _elements(data, body, end) if k == _EBML_ENTRY and e is not None]

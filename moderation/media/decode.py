@@ -13,11 +13,11 @@ from moderation.types import Item, Kind, Media
 
 
 def decode_item(item: Item, payloads: Sequence[Payload], config: MediaConfig) -> Media:
-    """The frames of one item; `payloads` are its objects' bytes (or why there are none), in order.
+    """Decode one item; `payloads` are its objects' bytes (or why there are none), in order.
 
     Every frame's `index` is unique in the item. An ItemError, a decoder's error or a MemoryError becomes
-    `Media(error=..., error_detail=...)`; an album or a set of keyframes of which some members fail has the frames of
-    the others and the first failure's code. The whole item has `config.decode_timeout_s` seconds.
+    `Media(error=..., error_detail=...)`. An album or keyframe set with failed members has the frames of the others and
+    the first failure's code. The whole item has `config.decode_timeout_s` seconds.
     Raises ValueError when there is not one payload per object (a mistake of the caller).
     """
     if item.error is not None:

@@ -1,4 +1,4 @@
-"""Decoding in processes of its own: each thread that decodes has one, and starts another when it is gone."""
+"""Decoding in separate processes: each decoding thread owns one and starts another when it is lost."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from moderation.media.objects import Payload
 from moderation.media.wire import receive_media, send_request
 from moderation.types import ErrorCode, Item, Kind, Media
 
-# What a decoder needs of the worker's environment; credentials are not among it.
+# The variables of the worker's environment that a decoder needs; no credentials.
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ")
 # Freed pictures stay in the process, as in a worker (see runtime.worker.MALLOC_ENV).
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "268435456"}
-# A decoder ends an item by itself at its deadline, unless native code holds it: then it is killed.
+# A decoder stops at the item's deadline by itself; native code may prevent that, then it is killed.
 _LATE_S = 5.0
 _START_S = 60.0
 
 
 class DecoderPool:
-    """`decode()` as `media.decode_item`, in a process of the calling thread's own."""
+    """`decode()` works like `media.decode_item`, in a process owned by the calling thread."""
 
     def __init__(self, config: MediaConfig, memory_bytes: int) -> None:
         self._config = config
@@ -38,7 +38,7 @@ class DecoderPool:
         self._processes: weakref.WeakSet[DecoderProcess] = weakref.WeakSet()
 
     def decode(self, item: Item, payloads: Sequence[Payload]) -> Media:
-        """The frames of an item, or why there are none; a process that is lost costs this item only."""
+        """The frames of an item, or why there are none; a lost process costs this item only."""
         process: DecoderProcess | None = getattr(self._own, "process", None)
         if process is None or not process.alive:
             process = self._own.process = DecoderProcess(self._config, self._memory_bytes)
@@ -50,13 +50,13 @@ class DecoderPool:
             return Media(kind=item.kind or Kind.UNKNOWN, error=error.code, error_detail=error.detail)
 
     def close(self) -> None:
-        """End all processes; what they decode is lost."""
+        """End all processes; items being decoded are lost."""
         for process in list(self._processes):
             process.close()
 
 
 class DecoderProcess:
-    """One decoder. Used by one thread at a time."""
+    """One decoder process, used by one thread at a time."""
 
     def __init__(self, config: MediaConfig, memory_bytes: int) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -71,7 +71,7 @@ class DecoderProcess:
         self._socket = ours
         self._timeout_s = config.decode_timeout_s
         self._answered = False
-        # Ends with whoever forgets it, at the latest with the interpreter.
+        # The process ends when this object is collected, at the latest with the interpreter.
         self._finalizer = weakref.finalize(self, _end, self._process, ours)
 
     @property
@@ -94,7 +94,7 @@ class DecoderProcess:
             raise self._lost()
         self._answered = True
         if media.error is ErrorCode.TIMEOUT or time.monotonic() - began_s > self._timeout_s:
-            # A native call may go on in a thread that was given up: its process must not be asked again.
+            # A native call may still run in an abandoned thread: do not use this process again.
             self.close()
         return media
 
@@ -106,7 +106,7 @@ class DecoderProcess:
         try:
             code = self._process.wait(timeout=_LATE_S)
         except subprocess.TimeoutExpired:
-            return ItemError(ErrorCode.DECODER_CRASHED, "the decoder answered nothing that can be read")
+            return ItemError(ErrorCode.DECODER_CRASHED, "the decoder's answer is unreadable")
         if code == -signal.SIGKILL:
             return ItemError(ErrorCode.OUT_OF_MEMORY, "the decoder was killed, most likely for its memory")
         if code < 0:

@@ -1,7 +1,7 @@
-"""`python -m moderation.media.decoder_process FD SETTINGS`: decodes what comes over a socket.
+"""`python -m moderation.media.decoder_process FD SETTINGS`: decodes items that arrive over a socket.
 
-The process has no credentials, little memory beyond what it begins with, no network where the kernel lets a process
-give it up, and writes no file. A file that crashes, stalls or fills it costs that item and this process, no worker.
+The process has no credentials, bounded memory, no network where the kernel lets a process drop it, and writes no file.
+A file that crashes, stalls or fills it costs that item and this process, but no worker.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def main() -> None:
 
 
 def leave_network() -> bool:
-    """Move to a network namespace of its own, which has no way out; False where the kernel does not allow it."""
+    """Move to a separate network namespace, which has no way out; False where the kernel does not allow it."""
     libc = ctypes.CDLL(None, use_errno=True)
     return bool(libc.unshare(_CLONE_NEWNET) == 0 or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0)
 
 
 def _limit(memory_bytes: int) -> None:
-    # Counted from here: interpreter and libraries are mapped already.
+    # Counted from here: interpreter and libraries are already mapped.
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     bound = pages * os.sysconf("SC_PAGE_SIZE") + memory_bytes
     for kind, most in (

@@ -1,4 +1,4 @@
-"""Which kinds of file can be decoded here: what this machine's builds of the decoders hold."""
+"""Which kinds of file this machine's decoder builds can decode."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import features
 def decoders() -> Mapping[str, bool]:
     """`{"jpeg": True, ..., "heic": False, "video": True}`; asks the builds, decodes nothing.
 
-    fast_jpeg: simplejpeg, which decodes the same pixels as Pillow at twice its speed. video: PyAV, which reads any; the
-    module `decord` reads some, faster.
+    fast_jpeg: simplejpeg, which decodes the same pixels as Pillow at twice the speed. video: PyAV, which reads all
+    videos; the module `decord` reads some of them faster.
     """
     built = {"jpeg": "jpg", "png": "zlib", "webp": "webp", "avif": "avif", "jpeg2000": "jpg_2000", "tiff": "libtiff"}
     installed = {"heic": "pillow_heif", "fast_jpeg": "simplejpeg", "video": "av"}

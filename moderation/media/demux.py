@@ -1,6 +1,6 @@
-"""A container opened by PyAV (FFmpeg): its picture tracks and their packets; nothing is decoded to learn of them.
+"""A container opened by PyAV (FFmpeg): its picture tracks and their packets, without decoding.
 
-FFmpeg is told the format that was sniffed and the decoders it may open, so that a stranger's bytes reach no others.
+FFmpeg gets the sniffed format and the allowed decoders, so that a stranger's bytes reach no others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-# What is met in the field, with decoders that are fuzzed and kept. The others (over 200) are `unsupported_type`.
+# Codecs in common use, whose decoders are fuzzed and maintained. The others (over 200) are `unsupported_type`.
 CODECS = frozenset(
     {
         *("h264", "hevc", "av1", "vp8", "vp9", "theora", "mjpeg", "ffv1", "prores", "dnxhd", "rawvideo"),
@@ -34,8 +34,8 @@ CODECS = frozenset(
 )
 _SAME_CODEC = {"libdav1d": "av1", "libaom-av1": "av1", "msmpeg4v3": "msmpeg4", "libvpx": "vp8", "libvpx-vp9": "vp9"}
 _DECODERS = ",".join(sorted(CODECS | _SAME_CODEC.keys()))
-MAX_PACKETS = 4_000_000  # four hours at 240 frames a second are 3.5 million
-_PROBE_BYTES = 64 * 1024 * 1024  # streams that begin within these are known; a TS may begin one at any time
+MAX_PACKETS = 4_000_000  # four hours at 240 frames per second are 3.5 million
+_PROBE_BYTES = 64 * 1024 * 1024  # streams that begin within these are detected; in a TS one may begin at any time
 _PROBE_US = 3_600_000_000
 
 _FORMATS = {
@@ -55,23 +55,23 @@ _LATE_STREAMS = frozenset({MediaType.MPEG_TS, MediaType.MPEG_PS, MediaType.FLV, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureTrack:
-    """A track of pictures: its packets, or (`picture`) the one encoded picture that a player shows as its cover."""
+    """A track of pictures: its packets, or (`picture`) one encoded picture that a player shows as the cover."""
 
     stream: int  # index in the container
     codec: str
     packets: Packets
-    rate: float  # frames a second that the header states, 0 where none
+    rate: float  # frames per second stated by the header, 0 where none
     picture: bytes | None = None
-    layout: str = ""  # of the pixels, FFmpeg's name for it
-    pixels: int = 0  # width x height as the header says
+    layout: str = ""  # FFmpeg's name of the pixel format
+    pixels: int = 0  # width x height stated by the header
     is_default: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracks:
-    """The picture tracks of a container, what a player shows first in front.
+    """The picture tracks of a container, the one that a player shows first in front.
 
-    unreadable: tracks of which not even the codec is known. broken: the container ends before it should.
+    unreadable: tracks with an unknown codec. broken: the container ends before it should.
     """
 
     tracks: tuple[PictureTrack, ...]
@@ -79,7 +79,7 @@ class Tracks:
     broken: bool
 
     def films(self, codecs: Container[str]) -> list[PictureTrack]:
-        """The tracks of these codecs that run in time."""
+        """The tracks of these codecs, without covers."""
         return [t for t in self.tracks if t.picture is None and t.codec in codecs]
 
     def pictures(self) -> list[bytes]:
@@ -89,7 +89,7 @@ class Tracks:
 
 @contextmanager
 def open_container(data: bytes, media_type: MediaType, deadline: Deadline) -> Iterator[InputContainer]:
-    """Raises ItemError: CORRUPT (no such container), TIMEOUT, OUT_OF_MEMORY."""
+    """Open a container. Raises ItemError: CORRUPT (no such container), TIMEOUT, OUT_OF_MEMORY."""
     import av  # loads FFmpeg: only where there is a video
 
     options = {"codec_whitelist": _DECODERS, "max_streams": "64"}
@@ -111,17 +111,17 @@ def open_container(data: bytes, media_type: MediaType, deadline: Deadline) -> It
 
 
 def _format(data: bytes, media_type: MediaType) -> str | None:
-    """FFmpeg's name of the format. MPEG-1 and 2 may come without their container, too."""
+    """FFmpeg's name of the format. MPEG-1 and MPEG-2 may come without a container."""
     bare = elementary_codec(data[:16])
     return bare if bare and media_type in (MediaType.ELEMENTARY, MediaType.MPEG_PS) else _FORMATS.get(media_type)
 
 
 def _refuse_file(*_: object) -> NoReturn:
-    raise PermissionError("a video that names other files")
+    raise PermissionError("a video that refers to other files")
 
 
 def read_tracks(data: bytes, media_type: MediaType, deadline: Deadline) -> Tracks:
-    """Every track that holds a picture. Raises ItemError as `open_container`."""
+    """Every track with a picture. Raises ItemError as `open_container`."""
     with open_container(data, media_type, deadline) as container:
         streams = [s for s in container.streams.video if s.codec_context is not None]
         unreadable = len(container.streams.video) - len(streams)
@@ -139,7 +139,7 @@ def read_tracks(data: bytes, media_type: MediaType, deadline: Deadline) -> Track
 
 
 def _in_order(tracks: list[PictureTrack]) -> tuple[PictureTrack, ...]:
-    """Those that hold something; what a player shows first in front, covers last."""
+    """The tracks with content; the one that a player shows first in front, covers last."""
     filled = (t for t in tracks if len(t.packets))
     return tuple(sorted(filled, key=lambda t: (t.picture is not None, not t.is_default, -t.pixels, t.stream)))
 
@@ -150,9 +150,9 @@ def demux(
     deadline: Deadline,
     errors: list[Exception] | None = None,
 ) -> Iterator[Packet[VideoStream]]:
-    """The packets of these streams that hold something, in the order of the file; ends where the file breaks.
+    """The non-empty packets of these streams, in file order; ends where the file breaks.
 
-    errors: takes what broke. Raises ItemError: TIMEOUT, TOO_LONG.
+    errors: receives the break. Raises ItemError: TIMEOUT, TOO_LONG.
     """
     import av
 
@@ -170,7 +170,7 @@ def demux(
 
 
 def codec_name(stream: VideoStream) -> str:
-    """The codec, by one name whichever library decodes it."""
+    """The codec's name, the same whichever library decodes it."""
     name = stream.codec_context.name
     return _SAME_CODEC.get(name, name)
 
@@ -202,7 +202,7 @@ def _track(stream: VideoStream, packets: Packets, picture: bytes | None) -> Pict
 
 
 class _PacketLog:
-    """Times and flags of a track's packets, as they come."""
+    """Times and flags of a track's packets, collected as they arrive."""
 
     def __init__(self, codec: str, extradata: bytes) -> None:
         self._is_closed: Callable[[bytes], bool] = lambda packet: is_closed_keyframe(codec, extradata, packet)

@@ -1,4 +1,4 @@
-"""Pictures in memory -> bytes without loss, so that a notebook's picture takes the same way as a file."""
+"""Pictures in memory -> bytes without loss, so that a notebook's picture is decoded like a file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from moderation.errors import ItemError
 from moderation.media.pixels import DECODER_ERRORS, describe
 from moderation.types import U8, ErrorCode
 
-# Kept as they are; what neither holds is converted as the decoder would do it. (Pillow does not read back its own
-# YCbCr TIFF.)
+# Modes kept as they are; others are converted as the decoder would do it. (Pillow cannot read back its own YCbCr
+# TIFF.)
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 _TIFF_MODES = frozenset({"I", "F", "CMYK"})
 _WITH_ALPHA = frozenset({"PA", "La", "RGBa"})
@@ -46,7 +46,7 @@ def encode_picture(picture: Image.Image | U8) -> bytes:
 
 def _save_without_loss(image: Image.Image, buffer: io.BytesIO) -> None:
     if int(getattr(image, "n_frames", 1)) > 1:
-        # Not APNG: Pillow would leave out frames that equal the one before. Shows the frame that it showed.
+        # Not APNG: Pillow would drop frames equal to the one before. The current frame is restored.
         shown = image.tell()
         image.save(buffer, "TIFF", save_all=True, compression="tiff_adobe_deflate")
         image.seek(shown)
@@ -61,7 +61,7 @@ def _save_without_loss(image: Image.Image, buffer: io.BytesIO) -> None:
 def encode_jpeg(pixels_HWC: U8) -> bytes:  # noqa: N803 - shape suffix
     """uint8 [H,W,3] RGB as JPEG of quality 95 without chroma subsampling; the same pixels give the same bytes.
 
-    Four fifths of the bytes of PNG are saved; what it costs in scores is in docs/backfill.md.
+    It takes a fifth of the bytes of PNG; docs/backfill.md has the effect on scores.
     """
     with io.BytesIO() as buffer:
         Image.fromarray(pixels_HWC).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)

@@ -1,7 +1,7 @@
 """One still picture: bytes -> an upright RGB frame of canvas size.
 
 Pillow's format classes are opened by the sniffed type, not through `Image.open`: only these formats can be reached,
-and Pillow's process-wide pixel limit stays as it is while ours is checked before anything is decoded.
+and Pillow's process-wide pixel limit stays unchanged while ours is checked before decoding.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _OPENERS: dict[MediaType, Callable[[TimedBytes], ImageFile]] = {
 
 
 def decode_image(data: bytes, config: MediaConfig) -> Media:
-    """The first picture of `data` as one frame: uint8 RGB [H,W,3], as `show` has it, scaled to the canvas.
+    """The first picture of `data` as one frame: uint8 RGB [H,W,3], converted by `show`, scaled to the canvas.
 
-    Behind it comes its `backdrop` where it is transparent.
+    A transparent picture is followed by its `backdrop`.
     Raises ItemError: EMPTY, TOO_MANY_PIXELS, UNSUPPORTED_TYPE, TIMEOUT, CORRUPT (nothing could be decoded).
-    A picture of which the head decodes is returned with `error=TRUNCATED`.
+    A picture of which only the head decodes is returned with `error=TRUNCATED`.
     """
     media_type = sniff(data)
     if not data:
@@ -63,9 +63,9 @@ def decode_image(data: bytes, config: MediaConfig) -> Media:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedPicture:
-    """A Pillow image of which only the header has been read.
+    """A Pillow image whose header alone has been read.
 
-    mended: TRUNCATED where its end had to be made up. note: what of the file was left aside, or "".
+    mended: TRUNCATED where its end had to be made up. note: what of the file was ignored, or "".
     """
 
     image: ImageFile
@@ -74,7 +74,7 @@ class OpenedPicture:
 
 
 def open_picture(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> OpenedPicture:
-    """Raises ItemError: TOO_MANY_PIXELS, UNSUPPORTED_TYPE, CORRUPT, TIMEOUT."""
+    """Open a picture. Raises ItemError: TOO_MANY_PIXELS, UNSUPPORTED_TYPE, CORRUPT, TIMEOUT."""
     opener = _heif_opener() if media_type is MediaType.HEIC else _OPENERS.get(media_type)
     if opener is None:
         raise ItemError(ErrorCode.UNSUPPORTED_TYPE, f"no decoder for {media_type}")
@@ -92,7 +92,7 @@ def open_picture(data: bytes, media_type: MediaType, config: MediaConfig, deadli
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedBytes:
-    """What a decoder is to read, and what it is not: see `OpenedPicture`, `KeptPng`."""
+    """What the decoder reads, and what was ignored: see `OpenedPicture`, `KeptPng`."""
 
     data: bytes
     mended: ErrorCode | None = None
@@ -101,7 +101,7 @@ class PreparedBytes:
 
 
 def _prepare(data: bytes, media_type: MediaType, config: MediaConfig) -> PreparedBytes:
-    """What the decoder is to read: a cut WebP made whole, a PNG without what it does not show."""
+    """Prepare the decoder's input: a truncated WebP repaired, a PNG without the chunks that it does not show."""
     if media_type is MediaType.PNG:
         kept = keep_what_shows(data)
         return PreparedBytes(data=kept.data, icc=kept.icc, note=kept.note)
@@ -119,7 +119,7 @@ def _prepare(data: bytes, media_type: MediaType, config: MediaConfig) -> Prepare
 
 
 def read_still(opened: OpenedPicture, config: MediaConfig) -> Media:
-    """One frame of an opened picture. Raises ItemError(CORRUPT) when no pixel of it decodes."""
+    """One frame of an opened picture. Raises ItemError(CORRUPT) when none of its pixels decodes."""
     image = opened.image
     detail = "the end of the file is missing" if opened.mended else ""
     broken = load_partly(image)

@@ -1,4 +1,4 @@
-"""Several Media -> one: their frames numbered on, what failed of them, what was not seen of them."""
+"""Several Media -> one: frames numbered consecutively, with the members' failures and unseen parts."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from moderation.types import ErrorCode, Frame, Kind, Media, Role
 
 @dataclass(slots=True)
 class Numbering:
-    """Members' frames numbered on, apart from what else was looked at of them; total: the next number."""
+    """Members' frames numbered consecutively, apart from extra frames (tiles, backdrops); total: the next number."""
 
     total: int = 0
     frames: list[Frame] = field(default_factory=list)
-    _extras: list[tuple[Frame, tuple[int, int]]] = field(default_factory=list)  # and (member, index) of it
-    _new_index: dict[tuple[int, int], int] = field(default_factory=dict)  # (member, its frame) -> the item's
+    _extras: list[tuple[Frame, tuple[int, int]]] = field(default_factory=list)  # each with its (member, index)
+    _new_index: dict[tuple[int, int], int] = field(default_factory=dict)  # (member, its frame) -> the item's index
     _members: int = 0
 
     def add(self, member: Media) -> None:
-        """The next member's frames."""
+        """Add the next member's frames."""
         first, key = self.total, self._members
         self._members += 1
         for frame in member.frames:
@@ -28,12 +28,12 @@ class Numbering:
                 self.frames.append(replace(frame, index=first + frame.index))
             else:
                 self._extras.append((frame, (key, frame.index)))
-        # At least 1, and beyond every index used: a failed member keeps its number.
+        # At least 1, and above every index used: a failed member keeps its number.
         own = [f.index for f in self.frames[-len(member.frames) :]] if member.frames else []
         self.total = max([first + max(1, member.frames_total), *(index + 1 for index in own)])
 
     def append_extras(self, frames: Sequence[Frame]) -> list[Frame]:
-        """The frames, and behind them the extras, but for tiles of what is a tile of another picture already."""
+        """The frames followed by the extras, without tiles of a picture that is itself a tile of another."""
         beyond = self.total + sum(f.role is Role.WHOLE for f in frames)
         bound = {f.index for f in frames if f.parent is not None}
         new_index = dict(self._new_index)
@@ -67,5 +67,5 @@ def _name_failures(members: Sequence[Media]) -> tuple[ErrorCode | None, str]:
         return None, next((m.error_detail for m in members if m.error_detail), "")  # what was left aside of one
     code, why = failures[0].error, failures[0].error_detail
     if code is ErrorCode.NOT_MEDIA and any(m.error is not code for m in members):
-        code = ErrorCode.UNSUPPORTED_TYPE  # the item is media: it must not be skipped for the text beside a picture
+        code = ErrorCode.UNSUPPORTED_TYPE  # the item is media: a text beside a picture must not make it skipped
     return code, f"{len(failures)} of {len(members)} members: {code}" + (f" ({why})" if why else "")

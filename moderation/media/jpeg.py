@@ -1,8 +1,8 @@
-"""One JPEG: bytes -> a frame; by simplejpeg where that is installed and the work is short, else by Pillow.
+"""One JPEG: bytes -> a frame.
 
-An ordinary JPEG is decoded by simplejpeg where that is installed: equal pixels to Pillow's on all 200 sample
-photographs at 1.4 times its speed (torchvision's decoder: 1.2 times, and deprecated since 0.29). One of twice the
-canvas or more is decoded by Pillow with DCT scaling (24 MP: 105 ms against 381).
+simplejpeg decodes an ordinary JPEG where it is installed: the same pixels as Pillow on all 200 sample photographs, at
+1.4 times its speed (torchvision's decoder: 1.2 times, and deprecated since 0.29). Pillow decodes a JPEG of twice the
+canvas or more with DCT scaling (24 MP: 105 ms against 381), and all others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from moderation.types import U8, ErrorCode, Media
 
 try:
     import simplejpeg
-except ImportError:  # only speed is lost: Pillow decodes to the same pixels
+except ImportError:  # only speed is lost: Pillow decodes the same pixels
     simplejpeg = None
 
 
@@ -40,16 +40,16 @@ FAST_JPEG_BYTES = 8 * 1024 * 1024  # simplejpeg cannot be interrupted; baseline 
 FAST_JPEG_PIXELS = 8_000_000
 
 
-# A scan of a progressive JPEG may take 40 bytes and a walk over all its pixels; Pillow's 64 KiB a read are 1,600 of
-# them, which overran a deadline of 5 s by 14.
+# One scan of a progressive JPEG may take 40 bytes, yet decoding it visits every pixel. Pillow's reads of 64 KiB hold
+# 1,600 scans, which overran a deadline of 5 s by 14 s.
 PROGRESSIVE_BLOCK_BYTES = 2048
 
 _END_MARKER = b"\xff\xd9"
-_FILLER = b"\x55\xa6\x2c\x93" * 16  # bits of many kinds, and no marker
+_FILLER = b"\x55\xa6\x2c\x93" * 16  # varied bits without a marker
 
 
 def decode_jpeg_image(data: bytes, config: MediaConfig, deadline: Deadline) -> Media:
-    """A JPEG, as `decode_image` describes it."""
+    """Decode a JPEG, as `decode_image` describes."""
     image = _open_jpeg(data, config, deadline)
     target = canvas_size(*image.size, config.canvas_px)
     by_dct = min(s // t for s, t in zip(image.size, target, strict=True)) >= 2
@@ -57,7 +57,7 @@ def decode_jpeg_image(data: bytes, config: MediaConfig, deadline: Deadline) -> M
         try:
             return still_media(_decode_fast(data, image, target))
         except ValueError:
-            pass  # broken somewhere: Pillow below tells where, and keeps the head
+            pass  # broken somewhere: Pillow below tells where and keeps the head
     image.draft(image.mode, target)
     stored = image.size if not by_dct else _stored_size(data, deadline)
     return _read_jpeg(image, stored, target, data, config, deadline)
@@ -96,8 +96,8 @@ def _show_jpeg(image: JpegImageFile, stored: tuple[int, int], orientation: int, 
 def _read_cut(
     data: bytes, target: tuple[int, int], config: MediaConfig, deadline: Deadline
 ) -> tuple[JpegImageFile, str]:
-    """With an end marker put on, libjpeg fills the rest with grey, and shows the scans of a progressive JPEG so far."""
-    # Half an end mark would make another one of what follows.
+    """Append an end marker: libjpeg fills the rest with grey and shows the scans of a progressive JPEG so far."""
+    # Half an end marker would combine with the appended bytes into another marker.
     image = _open_jpeg(data.rstrip(b"\xff") + _END_MARKER, config, deadline)
     image.draft(image.mode, target)
     return image, load_partly(image)
@@ -106,7 +106,7 @@ def _read_cut(
 def _lacks_only_its_end(
     data: bytes, image: JpegImageFile, target: tuple[int, int], config: MediaConfig, deadline: Deadline
 ) -> bool:
-    """Whether all blocks of a JPEG without an end marker are there: then bytes put behind it change no pixel."""
+    """Whether a JPEG without an end marker has all its blocks: bytes appended to it then change no pixel."""
     other, broken = _read_cut(data.rstrip(b"\xff") + _FILLER, target, config, deadline)
     return not broken and other.size == image.size and other.tobytes() == image.tobytes()
 
@@ -128,10 +128,10 @@ def _stored_size(data: bytes, deadline: Deadline) -> tuple[int, int]:
 
 
 def _can_decode_fast(image: JpegImageFile, size_bytes: int) -> bool:
-    """Whether simplejpeg is there, knows the mode, and is done soon: it cannot be interrupted."""
+    """Whether simplejpeg is there, supports the mode, and is quick enough: it cannot be interrupted."""
     if simplejpeg is None or image.mode not in ("RGB", "L"):
         return False
-    # A progressive JPEG may hold 100,000 scans of the whole picture: that goes through Pillow and its deadline checks.
+    # A progressive JPEG may hold 100,000 scans of the whole picture: Pillow decodes it, with deadline checks.
     small = image.size[0] * image.size[1] <= FAST_JPEG_PIXELS and size_bytes <= FAST_JPEG_BYTES
     return small and not image.info.get("progressive")
 

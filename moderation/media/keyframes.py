@@ -16,12 +16,12 @@ from moderation.media.pixels import describe
 from moderation.media.sampling import widest_gap
 from moderation.types import ErrorCode, Frame, Item, Kind, Media, Role
 
-# Attributes of keyframes that `moderation keyframes` cut.
+# Prefix of attributes of keyframes that `moderation keyframes` cut.
 CUT_FROM = "cut_from."
 
 
 def decode_keyframes(item: Item, payloads: Sequence[Payload], config: MediaConfig, deadline: Deadline) -> Media:
-    """One frame per object, with the index and time that the source gave; at most max_frames, evenly spread."""
+    """One frame per object, with the source's index and time; at most max_frames, evenly spread."""
     indices = _given_indices(item)
     still_config = with_max_tiles(with_max_frames(config, 1), 0)
     members: list[Media] = []
@@ -43,7 +43,7 @@ def decode_keyframes(item: Item, payloads: Sequence[Payload], config: MediaConfi
 
 
 def _given_indices(item: Item) -> list[int]:
-    """The index of each object as the source gave it, or its position where one has none or two have the same."""
+    """The source's index of each object, or its position where an index is missing or repeated."""
     given = [o.frame for o in item.objects if o.frame is not None]
     if len(given) == len(item.objects) == len(set(given)):
         return given
@@ -51,7 +51,7 @@ def _given_indices(item: Item) -> list[int]:
 
 
 def _select_positions(payloads: Sequence[Payload], max_frames: int) -> Iterator[int]:
-    """Those evenly spread, and all that could not be read: what is missing is told."""
+    """Evenly spread positions, and all that could not be read: missing frames are reported."""
     chosen = frozenset(spread(len(payloads), max_frames))
     for position, payload in enumerate(payloads):
         if position in chosen or isinstance(payload, ItemError):
@@ -59,7 +59,7 @@ def _select_positions(payloads: Sequence[Payload], max_frames: int) -> Iterator[
 
 
 def _refuse_moving(member: Media) -> Media:
-    """A keyframe is one picture: of a video or an animation one frame would stand for all the others."""
+    """A keyframe is one picture: one frame of a video or animation would stand for all its frames."""
     if member.kind not in (Kind.VIDEO, Kind.ANIMATION) or (member.error is not None and not member.frames):
         return member
     detail = f"{'a video' if member.kind is Kind.VIDEO else 'an animation'} among keyframes"
@@ -67,7 +67,7 @@ def _refuse_moving(member: Media) -> Media:
 
 
 def _without_frames(member: Media) -> Media:
-    """What is known of a member besides its frames, of which one is looked at."""
+    """A member's facts without its frames, of which one is scored."""
     unseen = member.unseen
     if member.frames_total > 1 and "picture" not in unseen:
         unseen = (*unseen, "picture")
@@ -75,7 +75,7 @@ def _without_frames(member: Media) -> Media:
 
 
 def _with_own_gap(media: Media) -> Media:
-    """With the widest gap between the frames, where all of them have a time."""
+    """The Media with the widest gap between frames, where all of them have a time."""
     times_s = [f.time_s for f in media.frames if f.time_s is not None]
     if len(times_s) < max(2, len(media.frames)):
         return media
@@ -84,16 +84,16 @@ def _with_own_gap(media: Media) -> Media:
 
 
 def _as_cut(media: Media, attributes: Mapping[str, str]) -> Media:
-    """Keyframes with what was known of their video when they were cut: its size and length, and what was wrong with it.
+    """Keyframes with what was known of their video when they were cut: its size, length and problems.
 
-    The attributes may be a stranger's: a number that is none is left out, and a code can only make a verdict harsher.
+    Attributes may come from strangers: an invalid number is left out, and a code can only make a verdict harsher.
     """
     media = _with_cut_size(media, attributes)
     total = _number(attributes, "frames_total")
     if total and total >= media.frames_total:
         media = replace(media, frames_total=int(total))
     media = _with_cut_duration(media, attributes)
-    # What the cutting did not see is not among these frames: it can only make a verdict harsher.
+    # What the cutting did not see is missing here too: it can only make a verdict harsher.
     unseen = (describe(name) for name in attributes.get(CUT_FROM + "unseen", "").split(",") if name)
     media = replace(media, unseen=tuple(dict.fromkeys([*media.unseen, *unseen])))
     code = attributes.get(CUT_FROM + "error_code")
@@ -120,7 +120,7 @@ def _with_cut_duration(media: Media, attributes: Mapping[str, str]) -> Media:
 
 
 def _number(attributes: Mapping[str, str], name: str) -> float | None:
-    """The attribute `cut_from.<name>` as a number that the tables can hold, 0 or more."""
+    """The attribute `cut_from.<name>` as a number of 0 or more that the tables can hold."""
     text = attributes.get(CUT_FROM + name)
     try:
         value = float(text) if text is not None else math.nan

@@ -1,7 +1,7 @@
-"""Bounds of decoding: pixels, time, and what size a frame comes out in.
+"""Bounds of decoding: pixels, time, and the size of frames.
 
-Native decoders cannot be interrupted. `decode_with_deadline` therefore runs one item's decode in a thread of its own
-that the caller stops waiting for; the thread goes on until its native call returns, then sees its `Deadline` and ends.
+Native decoders cannot be interrupted. `decode_with_deadline` therefore decodes an item in a thread of its own, which
+the caller abandons at the deadline; the thread runs until its native call returns, then sees its `Deadline` and ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 # Part of the stack's fingerprint: changes whenever the same bytes may give other pixels.
 DECODE_VERSION = "2"
-# Resampling by a few percent blurs without saving work: 600x450 to 597x448 moved an imagenet score by 0.0498.
+# Scaling by a few percent blurs without saving work: 600x450 to 597x448 changed an imagenet score by 0.0498.
 MAX_UNSCALED_RATIO = 1.15
 MAX_LONG_SIDE_RATIO = 4  # times the canvas: a strip of 100 x 50,000 must not become 448 x 224,000
 
@@ -31,25 +31,25 @@ _abandoned_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadline:
-    """When an item's decoding is given up."""
+    """The time at which an item's decoding is abandoned."""
 
     ends_s: float  # on time.monotonic()'s clock
     timeout_s: float
 
     def check(self) -> None:
-        """Raises ItemError(TIMEOUT) when it has passed."""
+        """Raises ItemError(TIMEOUT) after the deadline."""
         if time.monotonic() > self.ends_s:
             raise self.error()
 
     def error(self) -> ItemError:
-        """What to raise when it has passed."""
+        """The error to raise after the deadline."""
         return ItemError(ErrorCode.TIMEOUT, f"decoding took more than {self.timeout_s:g} s")
 
 
 class TimedBytes(io.BytesIO):
-    """Encoded bytes that a decoder reads; reading past the deadline raises ItemError(TIMEOUT).
+    """Encoded bytes for a decoder; reading past the deadline raises ItemError(TIMEOUT).
 
-    Pillow pulls 64 KiB at a time, so that this is a check between strips, in the thread that decodes.
+    Pillow reads 64 KiB at a time, so this checks between strips, in the decoding thread.
     """
 
     def __init__(self, data: bytes, deadline: Deadline) -> None:
@@ -67,9 +67,9 @@ def start_deadline(timeout_s: float) -> Deadline:
 
 
 def decode_with_deadline(decode: Callable[[], _T], deadline: Deadline) -> _T:
-    """The result of `decode()`, run in a thread that is abandoned when the deadline passes.
+    """The result of `decode()`, run in a thread that is abandoned at the deadline.
 
-    Raises ItemError(TIMEOUT), and whatever `decode` raises. `abandoned_decodes()` counts the threads that still run.
+    Raises ItemError(TIMEOUT), and whatever `decode` raises. `abandoned_decodes()` counts the threads still running.
     """
     result: list[_T] = []
     raised: list[BaseException] = []
@@ -77,7 +77,7 @@ def decode_with_deadline(decode: Callable[[], _T], deadline: Deadline) -> _T:
     def run() -> None:
         try:
             result.append(decode())
-        except BaseException as error:  # noqa: BLE001 - handed over to the waiting thread, which raises it
+        except BaseException as error:  # noqa: BLE001 - passed to the waiting thread, which raises it
             raised.append(error)
         finally:
             with _abandoned_lock:
@@ -98,7 +98,7 @@ def decode_with_deadline(decode: Callable[[], _T], deadline: Deadline) -> _T:
 
 
 def abandoned_decodes() -> int:
-    """How many given-up decodes still hold a thread and memory in this process."""
+    """How many abandoned decodes still hold a thread and memory in this process."""
     with _abandoned_lock:
         return sum(t.is_alive() for t in _abandoned)
 
@@ -112,10 +112,10 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def canvas_size(width: int, height: int, canvas_px: int) -> tuple[int, int]:
-    """The size that a frame is scaled to: a short side of `canvas_px`, never larger than the picture.
+    """The size to which a frame is scaled: short side `canvas_px`, never larger than the picture.
 
-    A short side of at most MAX_UNSCALED_RATIO times the canvas stays as it is; the long side is at most
-    MAX_LONG_SIDE_RATIO times the canvas.
+    A short side of at most MAX_UNSCALED_RATIO times the canvas is kept; the long side is at most MAX_LONG_SIDE_RATIO
+    times the canvas.
     """
     short_scale = canvas_px / min(width, height)
     if short_scale * MAX_UNSCALED_RATIO >= 1.0:
@@ -127,7 +127,7 @@ def canvas_size(width: int, height: int, canvas_px: int) -> tuple[int, int]:
 
 
 def spread(total: int, limit: int) -> list[int]:
-    """Selects at most `limit` of the indices 0..total-1, evenly apart, the first and the last among them."""
+    """Select at most `limit` of the indices 0..total-1, evenly spaced, including the first and the last."""
     if total <= limit:
         return list(range(total))
     if limit == 1:

@@ -1,4 +1,4 @@
-"""One object: its bytes -> Media, or the code of what is wrong with it."""
+"""One object: its bytes -> Media, or an error code."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from moderation.types import ErrorCode, Kind, Media, MediaObject
 
 Payload = bytes | ItemError
 
-_IN_STRIPS = frozenset({MediaType.JPEG, MediaType.BMP})  # read piece by piece: the deadline is seen without a thread
+_IN_STRIPS = frozenset({MediaType.JPEG, MediaType.BMP})  # read in strips: the deadline is checked without a thread
 
 
 def claims_media(source: MediaObject) -> bool:
-    """Whether its name or the store says picture or video, or it is a nameless cell of the column of pictures.
+    """Whether its name or the store calls it a picture or video, or it is an unnamed cell of the bytes column.
 
-    `._photo.jpg` does not: so macOS names what it keeps of a file beside it.
+    `._photo.jpg` is not: macOS gives this name to the metadata file beside a file.
     """
     if source.content_type is not None and source.content_type.lower().startswith(("image/", "video/")):
         return True
@@ -68,17 +68,17 @@ def _kind_of(media_type: MediaType | None) -> Kind:
 
 
 def _name_unknown(claimed: bool, data: bytes, config: MediaConfig) -> ItemError:
-    """What to call bytes of no known type: skipped is only what is surely no picture and no video."""
+    """The error for bytes of unknown type: skipped only where they are surely no picture and no video."""
     if claimed:
-        return ItemError(ErrorCode.UNSUPPORTED_TYPE, "said to be a picture or a video, but its content is neither")
+        return ItemError(ErrorCode.UNSUPPORTED_TYPE, "claims to be a picture or a video, but its content is neither")
     looks = look_at(data)
     if looks is Looks.OTHER:
-        return ItemError(ErrorCode.NOT_MEDIA, "neither by content nor by name")
+        return ItemError(ErrorCode.NOT_MEDIA, "not media by content or by name")
     if looks is Looks.MEDIA:
-        return ItemError(ErrorCode.UNSUPPORTED_TYPE, "a picture, a video or a document that nothing here decodes")
+        return ItemError(ErrorCode.UNSUPPORTED_TYPE, "a picture, a video or a document without a decoder here")
     if config.unknown == "skip":
-        return ItemError(ErrorCode.NOT_MEDIA, "of no known type, and media.unknown is skip")
-    return ItemError(ErrorCode.UNSUPPORTED_TYPE, "of no known type, and not surely something else")
+        return ItemError(ErrorCode.NOT_MEDIA, "of unknown type, and media.unknown is skip")
+    return ItemError(ErrorCode.UNSUPPORTED_TYPE, "of unknown type, and not clearly something else")
 
 
 def _decode_bytes(
@@ -92,7 +92,7 @@ def _decode_bytes(
         raise _name_unknown(claimed, data, config)
     deadline.check()
     pieces = [] if media_type.is_video else find_behind(data, media_type)
-    # libjpeg would read on into the next one, where the first one's end mark is missing.
+    # Where the first picture's end marker is missing, libjpeg would read on into the next one.
     own = data[: pieces[0].start] if pieces and media_type is MediaType.JPEG else data
     first = _decode_one(own, media_type, config, deadline)
     if not pieces or first.kind is not Kind.IMAGE:
@@ -101,7 +101,7 @@ def _decode_bytes(
 
 
 def _decode_one(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> Media:
-    """The picture or video with which `data` begins."""
+    """Decode the picture or video that `data` begins with."""
     if media_type is MediaType.JPEG:
         return add_tiles(decode_jpeg_image(data, detailed(config), deadline), config)
     if media_type in _IN_STRIPS:
@@ -115,7 +115,7 @@ def _decode_one(data: bytes, media_type: MediaType, config: MediaConfig, deadlin
 def _add_what_lies_behind(
     first: Media, data: bytes, pieces: Sequence[Behind], config: MediaConfig, deadline: Deadline
 ) -> Media:
-    """The picture with the frames of what follows it in the file; what could not be decoded of that is unseen."""
+    """Add the frames of what follows the picture in the file; pieces that do not decode are unseen."""
     numbering = Numbering()
     numbering.add(first)
     unseen: list[str] = []
@@ -139,12 +139,12 @@ def _add_what_lies_behind(
 def _decode_piece(data: bytes, piece: Behind, config: MediaConfig, deadline: Deadline) -> Media | None:
     try:
         return _decode_one(data[piece.start : piece.end], piece.media_type, config, deadline)
-    except Exception:  # noqa: BLE001 - as above: the first picture is whole, and the row says what was not seen
+    except Exception:  # noqa: BLE001 - as above: the first picture is whole, and the row reports the unseen piece
         return None
 
 
 def _is_only_smaller(member: Media, first: Media) -> bool:
-    """Whether it is a preview: it shows what the first picture shows."""
+    """Whether it is a preview: it shows the same as the first picture."""
     if member.kind is not Kind.IMAGE or member.frames_total != 1 or not member.frames or not first.frames:
         return False
     frame, large = member.frames[0], first.frames[0]

@@ -17,7 +17,7 @@ from moderation.media.limits import canvas_size
 from moderation.media.shown import ShownPicture, show
 from moderation.types import U8, ErrorCode, Frame, Kind, Media, Role
 
-# What Pillow's parsers raise on bytes that lie; anything else is caught (and named) by decode_item.
+# Errors of Pillow's parsers on malformed bytes; decode_item catches and names all others.
 DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -37,9 +37,9 @@ DECODER_ERRORS = (
 
 
 def load_partly(image: ImageFile) -> str:
-    """Decode; what broke, or "". The rows before the break stay in the image, the rest is black.
+    """Decode; return what broke, or "". The rows before the break stay in the image, the rest is black.
 
-    Pillow keeps them when it raises; its switch LOAD_TRUNCATED_IMAGES is of the whole process, so it is not used.
+    Pillow keeps them when it raises. Its switch LOAD_TRUNCATED_IMAGES is process-wide, so it is not used.
     Raises ItemError(CORRUPT) when there is not even an image buffer.
     """
     try:
@@ -56,7 +56,7 @@ def load_partly(image: ImageFile) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A picture as a frame; over black, too, where it is transparent; and what of it was left aside, or ""."""
+    """A picture as a frame; where transparent also over black; and what of it was ignored, or ""."""
 
     frame: Frame
     backdrop: Frame | None = None
@@ -77,7 +77,7 @@ def to_picture(image: Image.Image, config: MediaConfig, *, index: int = 0, time_
 def make_picture(
     shown: ShownPicture, stored: tuple[int, int], orientation: int, *, index: int = 0, time_s: float | None = None
 ) -> Picture:
-    """A frame from what is shown of pixels as stored, turned upright; `stored` is (width, height) before scaling."""
+    """A frame from stored pixels, turned upright; `stored` is (width, height) before scaling."""
     frame = _make_frame(shown.pixels, stored, orientation, index, time_s)
     backdrop = None
     if shown.on_black is not None:
@@ -92,21 +92,21 @@ def _make_frame(pixels: U8, stored: tuple[int, int], orientation: int, index: in
 
 
 def gather_frames(pictures: Sequence[Picture], total: int) -> tuple[Frame, ...]:
-    """The pictures' frames, and behind them, numbered from `total` on, what is seen of them over black."""
+    """The pictures' frames, followed by their versions over black, numbered from `total` on."""
     backdrops = [p.backdrop for p in pictures if p.backdrop is not None]
     frames = [p.frame for p in pictures]
     return (*frames, *(replace(b, index=total + k) for k, b in enumerate(backdrops)))
 
 
 def scale_array(pixels: U8, size: tuple[int, int]) -> U8:
-    """uint8 [H,W,3] scaled to (width, height) by Pillow's antialiased bilinear filter, if it is not."""
+    """uint8 [H,W,3] scaled to (width, height) by Pillow's antialiased bilinear filter, where the size differs."""
     if (pixels.shape[1], pixels.shape[0]) == size:
         return pixels
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 
 def read_orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or it is broken."""
+    """The EXIF orientation, 1 to 8; 1 where it is missing or broken."""
     try:
         value = image.getexif().get(0x0112, 1)
     except DECODER_ERRORS:
@@ -115,7 +115,7 @@ def read_orientation(image: Image.Image) -> int:
 
 
 def turn_upright(pixels: U8, orientation: int) -> U8:
-    """uint8 [H,W,3] as stored -> as meant to be seen (EXIF 2.32, tag 0x0112); contiguous and writable."""
+    """uint8 [H,W,3] as stored -> upright (EXIF 2.32, tag 0x0112); contiguous and writable."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
@@ -126,13 +126,13 @@ def turn_upright(pixels: U8, orientation: int) -> U8:
 
 
 def describe(error: BaseException | str) -> str:
-    """One short line of an error, for `error_detail`."""
+    """An error in one short line, for `error_detail`."""
     text = " ".join(str(error).split())[:160]
     return text or type(error).__name__
 
 
 def corrupt(what: str, error: BaseException | str) -> ItemError:
-    """ItemError(CORRUPT) that names the format and what its decoder said."""
+    """ItemError(CORRUPT) with the format and the decoder's message."""
     return ItemError(ErrorCode.CORRUPT, f"{what}: {describe(error)}")
 
 
@@ -150,6 +150,6 @@ def still_media(picture: Picture, error: ErrorCode | None = None, detail: str = 
 
 
 def drop_xmp(image: Image.Image) -> None:
-    """Of an opened image: its XMP, whose orientation Pillow would follow where EXIF has none, as no viewer does."""
+    """Drop XMP from an opened image: Pillow would apply its orientation where EXIF has none, which no viewer does."""
     for name in ("xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
         image.info.pop(name, None)

@@ -1,7 +1,7 @@
-"""PNG: only the chunks that decide what is shown go to the decoder.
+"""PNG: the decoder gets only the chunks that decide what is shown.
 
-A text of 2 MB, a checksum that is wrong in a comment or a short pHYs make Pillow refuse pixels that every viewer shows.
-Layout: PNG (third edition), 5.3 and 11.3. Lengths only are followed, and the checksums of the few chunks kept.
+A text of 2 MB, a wrong checksum in a comment, or a short pHYs makes Pillow refuse pixels that every viewer shows.
+Layout: PNG (third edition), 5.3 and 11.3. Only lengths are followed, and checksums of the few chunks kept.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MAX_CHUNKS = 100_000  # an hour of APNG has as many; what lies behind is passed on as it is
-_PROFILE_BYTES = 5 * 1024 * 1024  # unpacked; colour.py refuses those of over 4 MiB
+MAX_CHUNKS = 100_000  # as many as an hour of APNG has; data behind them is passed on unchanged
+_PROFILE_BYTES = 5 * 1024 * 1024  # unpacked; colour.py refuses profiles over 4 MiB
 
-# Kept as they are. Of an animation the decoder needs all.
+# Kept unchanged. The decoder needs all chunks of an animation.
 _NEEDED = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
-# Kept where they are sound: lengths that are right, None: any.
+# Kept where sound: type -> the right length, None: any.
 _SHOWING: dict[bytes, int | None] = {
     b"tRNS": None,
     b"gAMA": 4,
@@ -30,7 +30,7 @@ _SHOWING: dict[bytes, int | None] = {
 class KeptPng:
     """A PNG without the chunks that do not change what is shown.
 
-    icc: its colour profile, unpacked here: Pillow refuses the whole file for one of over 1 MiB. note: what of its
+    icc: its colour profile, unpacked here because Pillow refuses the whole file for one over 1 MiB. note: what of its
     colours was broken, or "".
     """
 
@@ -40,7 +40,7 @@ class KeptPng:
 
 
 def keep_what_shows(data: bytes) -> KeptPng:
-    """The PNG as its decoder is to read it."""
+    """Reduce a PNG to what its decoder needs."""
     pieces = [data[:8]]
     icc: bytes | None = None
     broken = ""
@@ -54,7 +54,7 @@ def keep_what_shows(data: bytes) -> KeptPng:
             pieces.append(chunk)
         elif kind in _SHOWING:
             broken = kind.decode()
-    rest = b"" if pieces[-1][4:8] == b"IEND" else data[end:]  # cut short: its decoder tells where
+    rest = b"" if pieces[-1][4:8] == b"IEND" else data[end:]  # truncated: the decoder tells where
     return KeptPng(data=b"".join([*pieces, rest]), icc=icc, note=_say_ignored(broken))
 
 
@@ -63,7 +63,7 @@ def _say_ignored(chunk: str) -> str:
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, end) of each whole chunk, to the first IEND or to what is no chunk."""
+    """(type, start, end) of each complete chunk, up to the first IEND or to data that is not a chunk."""
     offset = 8
     for _ in range(MAX_CHUNKS):
         kind = data[offset + 4 : offset + 8]
@@ -77,7 +77,7 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def end_of_png(data: bytes) -> int | None:
-    """Where the PNG ends, or None: it is cut short."""
+    """Where the PNG ends; None: it is truncated."""
     return next((end for kind, _, end in chunks(data) if kind == b"IEND"), None)
 
 

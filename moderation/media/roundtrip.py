@@ -1,4 +1,4 @@
-"""JPEG and back: the lossy step of a detector whose reference was scored on re-encoded pictures."""
+"""JPEG and back: the lossy step of a detector whose reference scores re-encoded pictures."""
 
 from __future__ import annotations
 

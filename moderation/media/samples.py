@@ -1,6 +1,6 @@
-"""Samples of more, or other, than eight bits -> eight bits as viewers show them: scaled, never clipped or a negative.
+"""Samples that are not 8-bit unsigned -> eight bits as viewers show them: scaled, never clipped or inverted.
 
-Works strip by strip: a float picture of 100 MP is 400 MB, and a copy of it in another type would be as much again.
+Works in strips: a float picture of 100 MP takes 400 MB, and a copy in another type would take as much again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SIGNED = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleLayout:
-    """What the numbers of a grey picture mean. bits: of a sample as stored, 0 where the file does not say."""
+    """What the numbers of a grey picture mean. bits: per stored sample, 0 where the file does not state it."""
 
     bits: int = 0
     signed: bool = False
@@ -30,7 +30,7 @@ class SampleLayout:
 
 
 def read_layout(image: Image.Image) -> SampleLayout:
-    """The layout that a TIFF states; else that of the format's only kind of deep samples: unsigned, black is zero."""
+    """The layout stated by a TIFF; for other formats their only deep layout: unsigned, black is zero."""
     if not isinstance(image, TiffImageFile):
         return SampleLayout()
     tags = image.tag_v2
@@ -47,9 +47,9 @@ def is_deep(image: Image.Image, layout: SampleLayout) -> bool:
 
 
 def as_eight_bits(image: Image.Image, layout: SampleLayout) -> Image.Image:
-    """A grey picture of 8-bit signed, 12, 16 or 32 bit or float samples as mode L.
+    """A grey picture with 8-bit signed, 12, 16 or 32-bit or float samples as mode L.
 
-    16 bits keep the high byte, as Pillow does for 16-bit colour. 32-bit and float files do not say their range; it is
+    16 bits keep the high byte, as Pillow does for 16-bit colour. 32-bit and float files do not state their range; it is
     the smallest of 8 and 16 bits (0..1, 0..255, 0..65535 for floats) that holds the largest value, else that value.
     """
     if image.mode.startswith("I;16"):
@@ -62,7 +62,7 @@ def as_eight_bits(image: Image.Image, layout: SampleLayout) -> Image.Image:
     top = 0
     for strip in strips:
         eight = strip.astype(np.uint8)
-        if layout.white_is_zero and image.mode != "L":  # Pillow inverts what has eight bits or fewer, and no more
+        if layout.white_is_zero and image.mode != "L":  # Pillow inverts samples of up to eight bits itself
             eight = 255 - eight
         grey.paste(Image.fromarray(eight), (0, top))
         top += eight.shape[0]
@@ -70,34 +70,34 @@ def as_eight_bits(image: Image.Image, layout: SampleLayout) -> Image.Image:
 
 
 def _strips(image: Image.Image, layout: SampleLayout) -> Iterator[npt.NDArray[Any]]:
-    """Rows of numbers, in the type that the file means."""
+    """Strips of numbers, in the type that the file means."""
     width, height = image.size
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, rows):
         numbers = np.asarray(image.crop((0, top, width, min(height, top + rows))))
         if image.mode == "I" and layout.bits == 32 and not layout.signed:
-            numbers = numbers.view(np.uint32)  # Pillow has no unsigned mode: the upper half came out negative
+            numbers = numbers.view(np.uint32)  # Pillow has no unsigned mode: the upper half is negative
         elif image.mode == "L":
             numbers = numbers.view(np.int8)
         yield numbers
 
 
 def _range_of(image: Image.Image, layout: SampleLayout) -> tuple[float, float]:
-    """The numbers that stand for black and white."""
+    """The numbers that mean black and white."""
     low, high = np.inf, -np.inf
     for strip in _strips(image, layout):
         finite = strip[np.isfinite(strip)] if image.mode == "F" else strip
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
     if low > high:
-        return 0.0, 1.0  # not one finite number
+        return 0.0, 1.0  # no finite number
     if low < 0:
         return (low, high) if image.mode == "F" else _signed_range(low, high)
     return 0.0, _full_scale(high, image.mode, layout)
 
 
 def _signed_range(low: float, high: float) -> tuple[float, float]:
-    """The smallest signed type that holds both: its middle is grey."""
+    """The smallest signed type that holds both; its middle is grey."""
     bits = next(b for b in (8, 16, 32) if low >= -(2 ** (b - 1)) and high < 2 ** (b - 1))
     return float(-(2 ** (bits - 1))), float(2 ** (bits - 1) - 1)
 
@@ -108,7 +108,7 @@ def _full_scale(high: float, mode: str, layout: SampleLayout) -> float:
     elif layout.signed and layout.bits in (8, 16):
         steps = (127.0,) if layout.bits == 8 else (255.0, 32767.0)
     else:
-        # All 32 bits, where that leaves anything to see.
+        # The full 32 bits where anything is then visible.
         steps = (255.0, 65535.0) if high < 2**24 else (2.0**31 - 1 if layout.signed else 2.0**32 - 1,)
     return next((step for step in steps if high <= step), max(high, 1.0))
 
@@ -123,6 +123,6 @@ def _scale(numbers: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np
 
 
 def _first(value: object, default: int) -> int:
-    """A tag's first number."""
+    """The first number of a tag."""
     number = value[0] if isinstance(value, tuple) and value else value
     return number if isinstance(number, int) else default

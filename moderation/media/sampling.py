@@ -26,8 +26,8 @@ def choose_frames(
     """Indices of the frames to score, ascending, at most `limit` (None: `config.max_frames`).
 
     times_s: float64 [N], when each frame is shown, ascending from 0. keys: indices of the keyframes.
-    keyframes: those, and evenly placed ones wherever two (or an end) are more than max_gap_s apart; uniform: one every
-    1/fps seconds; hybrid: both, and the gaps; shots: the first, middle and last frames given, and the gaps.
+    `config.sampling`: keyframes: these, and evenly placed ones where two (or an end) are more than max_gap_s apart;
+    uniform: one every 1/fps seconds; hybrid: both, and the gaps; shots: the frames in `shots`, and the gaps.
     """
     total = len(times_s)
     limit = limit or config.max_frames
@@ -37,7 +37,7 @@ def choose_frames(
         chosen.update(_nearest(times_s, np.arange(count) / config.fps))
     if config.sampling in ("keyframes", "hybrid"):
         chosen.update(int(k) for k in keys if 0 <= k < total)
-        chosen.add(0)  # the first frame, also where the index of keyframes is empty or begins late
+        chosen.add(0)  # the first frame, even where the index of keyframes is empty or begins late
         chosen.update(_fill_gaps(times_s, duration_s, sorted(chosen), config.max_gap_s))
     if config.sampling == "shots":
         chosen.update({0, *shots})
@@ -46,16 +46,16 @@ def choose_frames(
 
 
 def frame_limit(duration_s: float, config: MediaConfig) -> int:
-    """How many frames of a video of this length may be scored: max_frames, or what max_gap_s takes of frame_budget."""
+    """The number of frames of such a video to score at most: max_frames, or more for max_gap_s, up to frame_budget."""
     enough = math.ceil(min(duration_s, config.max_seconds) / config.max_gap_s) + 1
     return max(config.max_frames, min(enough, config.frame_budget))
 
 
 def widest_stretch(times_s: F64, chosen: Sequence[int], duration_s: float, max_gap_s: float) -> float:
-    """Seconds between two of the `chosen` frames, or an end of the video, that are furthest apart.
+    """The largest distance in seconds between two neighbours among `chosen` and the video's ends.
 
-    Between two frames in a row nothing went unseen, however long the first one was shown: that counts as max_gap_s at
-    most. times_s: float64 [N], of all frames, ascending from 0. chosen: ascending indices.
+    Nothing goes unseen between consecutive frames, however long the first one is shown: such a distance counts as
+    max_gap_s at most. times_s: float64 [N], of all frames, ascending from 0. chosen: ascending indices.
     """
     if not chosen:
         return duration_s
@@ -68,12 +68,12 @@ def widest_stretch(times_s: F64, chosen: Sequence[int], duration_s: float, max_g
 
 
 def _keyframes_first(times_s: F64, duration_s: float, keys: I64, chosen: list[int], limit: int) -> list[int]:
-    """Where `chosen` are too many: its keyframes alone, if these leave no gap over twice what is to be had.
+    """Keep only the keyframes of `chosen` where there are too many, if no gap then exceeds twice the even spacing.
 
-    A keyframe costs one frame to decode, a frame between two costs all since the last keyframe.
+    A keyframe costs one frame to decode; a frame between two costs all frames since the last keyframe.
     """
-    known = set(keys.tolist())
-    alone = [k for k in chosen if k in known or k == 0]
+    keyframes = set(keys.tolist())
+    alone = [k for k in chosen if k in keyframes or k == 0]
     if len(chosen) <= limit or len(alone) < limit:
         return chosen
     widest_s = widest_gap(times_s[alone].tolist(), duration_s)
@@ -81,7 +81,7 @@ def _keyframes_first(times_s: F64, duration_s: float, keys: I64, chosen: list[in
 
 
 def widest_gap(times_s: list[float], duration_s: float) -> float:
-    """Seconds between two of these times, or an end, that are furthest apart."""
+    """The largest distance in seconds between neighbours among these times and the ends."""
     marks = np.sort(np.array([0.0, *times_s, max([duration_s, *times_s])]))
     return float(np.diff(marks).max())
 
@@ -90,7 +90,7 @@ def _fill_gaps(times_s: F64, duration_s: float, chosen: list[int], max_gap_s: fl
     marks = [*(float(times_s[i]) for i in chosen), duration_s]
     wanted: list[float] = []
     for start, end in pairwise(marks):
-        # 2 % of tolerance: a gap of 5.005 s is one of 5 s.
+        # 2 % of tolerance: a gap of 5.005 s counts as 5 s.
         parts = math.ceil((end - start) / max_gap_s - 0.02)
         parts = min(parts, len(times_s))
         wanted.extend(start + (end - start) * k / parts for k in range(1, parts))
@@ -115,7 +115,7 @@ def thin_out(times_s: F64, chosen: list[int], limit: int) -> list[int]:
 
 
 def _nearest(times_s: F64, wanted_s: F64) -> list[int]:
-    """The index of the time nearest to each wanted one."""
+    """The index of the time nearest to each wanted time."""
     right = np.searchsorted(times_s, wanted_s).clip(0, len(times_s) - 1)
     left = (right - 1).clip(0)
     closer_left = np.abs(times_s[left] - wanted_s) <= np.abs(times_s[right] - wanted_s)

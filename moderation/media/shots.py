@@ -1,8 +1,8 @@
-"""Cuts in a video by how much the colours change from one small frame to the next; pure arithmetic on frames.
+"""Cuts in a video, by how much colours change from one small frame to the next; pure arithmetic on frames.
 
 Twin comparison, after Zhang, Kankanhalli and Smoliar, "Automatic partitioning of full-motion video", 1993: one large
-change is a cut; small ones in a row that add up to a large one are a fade or a dissolve, counted as one cut in its
-middle. A change that is taken back within a moment is a flash, and none.
+change is a cut; consecutive small changes that add up to a large one are a fade or dissolve, counted as one cut in its
+middle. A change that is reversed within a moment is a flash, not a cut.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from moderation.types import U8
 
 F32 = npt.NDArray[np.float32]
 
-MAX_PROBES = 400  # frames of a video that are looked at for cuts: of a short one all, of a long one evenly spread
-_SAMPLES = 48  # a side: pixels of a frame that are looked at
-_BLOCKS = 2  # a side: the same colours elsewhere are another picture
+MAX_PROBES = 400  # frames of a video checked for cuts: all of a short video; of a long one evenly spread
+_SAMPLES = 48  # per side: pixels sampled of a frame
+_BLOCKS = 2  # per side: the same colours in another place are another picture
 _BINS = 32
 
 CUT = 0.05  # distance of two frames, 0..1: measured, neighbours within a shot stay under 0.02, cuts start at 0.06
-_DRIFT = 0.004  # from here on a change may be part of a fade; noise and slow pans lie below
-FLASH_S = 0.5  # what lasts shorter and leads back to the same picture is a flash
+_DRIFT = 0.004  # from here on a change may belong to a fade; noise and slow pans lie below
+FLASH_S = 0.5  # a shorter change that leads back to the same picture is a flash
 
 
 def describe_frame(pixels: U8) -> F32:
     """float32 [blocks*3*bins]: cumulative histograms of the colours of each block; uint8 [H,W,3] of any size.
 
-    Cumulative, so that a picture that grows a little darker moves a little, whichever bins its pixels fall into.
+    Cumulative, so that a slightly darker picture differs slightly, whichever bins its pixels fall into.
     """
     height, width = pixels.shape[:2]
     rows = np.linspace(0, height - 1, _SAMPLES).astype(int)
@@ -48,7 +48,7 @@ def find_cuts(described: Sequence[F32], times_s: Sequence[float]) -> list[int]:
     """Positions in `described` at which a shot begins (never 0), ascending."""
     steps = [distance(a, b) for a, b in pairwise(described)]
     cuts: list[int] = []
-    start: int | None = None  # of a row of small changes
+    start: int | None = None  # of a run of small changes
     for place, step in enumerate([*steps, 0.0]):
         if step >= CUT:
             if start is not None and _is_fade(described, start, place):
@@ -65,7 +65,7 @@ def find_cuts(described: Sequence[F32], times_s: Sequence[float]) -> list[int]:
 
 
 def distance(a: F32, b: F32) -> float:
-    """How far the colours of two frames are apart, 0..1: the mean shift of a pixel, over the range of a channel."""
+    """The distance of the colours of two frames, 0..1: the mean shift of a pixel, over the range of a channel."""
     return float(np.abs(a - b).mean())
 
 

@@ -1,4 +1,4 @@
-"""A loaded Pillow image of any mode -> what a viewer shows of it: RGB over white, and over black where that differs."""
+"""A loaded Pillow image of any mode -> what a viewer shows: RGB over white, and over black where that differs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from moderation.media.samples import as_eight_bits, is_deep, read_layout
 from moderation.types import U8
 
 _ALPHA_MODES = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
-_PROFILED_MODES = frozenset({"RGB", "L", "CMYK", "LAB"})  # what a colour profile may be asked of
-_NEARLY_OPAQUE = 250  # of 255: the rounding of encoders lies above
-# Mean transparency of 255: a thousandth of the picture. Less is an edge that was smoothed.
+_PROFILED_MODES = frozenset({"RGB", "L", "CMYK", "LAB"})  # modes to which a colour profile applies
+_NEARLY_OPAQUE = 250  # of 255: rounding of encoders lies above
+# Mean transparency of 255: a thousandth of the picture. Less is a smoothed edge.
 _MIN_TRANSPARENCY = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownPicture:
-    """uint8 [H,W,3], RGB in sRGB. on_black: None where the picture is opaque. note: what was left aside, or ""."""
+    """uint8 [H,W,3], RGB in sRGB. on_black: None where the picture is opaque. note: what was ignored, or ""."""
 
     pixels: U8
     on_black: U8 | None = None
@@ -28,7 +28,7 @@ class ShownPicture:
 
 
 def show(image: Image.Image, size: tuple[int, int]) -> ShownPicture:
-    """What is shown of an image, scaled to `size` (width, height)."""
+    """What a viewer shows of an image, scaled to `size` (width, height)."""
     colours, layout = read_colours(image), read_layout(image)
     transparent = _is_transparent(image)
     if is_deep(image, layout):
@@ -45,7 +45,7 @@ def show(image: Image.Image, size: tuple[int, int]) -> ShownPicture:
 
 def _is_transparent(image: Image.Image) -> bool:
     if image.mode in _ALPHA_MODES:
-        # Writers of 32-bit BMP leave the fourth byte at 0: a viewer shows those as opaque.
+        # Some writers of 32-bit BMP leave the fourth byte at 0; viewers show those as opaque.
         return not (image.format == "BMP" and image.getextrema()[-1] == (0, 0))
     if "transparency" not in image.info:
         return False
@@ -53,7 +53,7 @@ def _is_transparent(image: Image.Image) -> bool:
 
 
 def _show_over_both(image: Image.Image, size: tuple[int, int], colours: Colours) -> ShownPicture:
-    # Premultiplied, so that the colour of invisible pixels does not bleed in when scaling.
+    # Premultiplied, so that scaling does not mix in the colour of invisible pixels.
     image = _scaled((image if image.mode == "RGBA" else image.convert("RGBA")).convert("RGBa"), size)
     premultiplied = np.array(image)
     alpha = premultiplied[..., 3:]

@@ -1,4 +1,4 @@
-"""What a file is, told from its first bytes; and whether its name claims to be a picture or a video."""
+"""The type of a file, told from its first bytes; and whether its name claims a picture or video."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class MediaType(StrEnum):
     """A container or picture format, told by content."""
 
     JPEG = "jpeg"
-    PNG = "png"  # APNG too
+    PNG = "png"  # also APNG
     WEBP = "webp"
     AVIF = "avif"
     HEIC = "heic"
@@ -19,8 +19,8 @@ class MediaType(StrEnum):
     BMP = "bmp"
     TIFF = "tiff"
     JPEG2000 = "jpeg2000"
-    MP4 = "mp4"  # MOV, M4V and 3GP too
-    MATROSKA = "matroska"  # WebM and MKV
+    MP4 = "mp4"  # also MOV, M4V and 3GP
+    MATROSKA = "matroska"  # also WebM
     AVI = "avi"
     MPEG_TS = "mpeg-ts"
     MPEG_PS = "mpeg-ps"
@@ -28,7 +28,7 @@ class MediaType(StrEnum):
     ASF = "asf"  # WMV
     OGG = "ogg"
     ELEMENTARY = "elementary"  # a bare stream of one codec: H.264, HEVC, MPEG-4
-    OTHER = "other"  # a picture or video that nothing here decodes: JPEG XL, PSD, camera raw, RealMedia
+    OTHER = "other"  # a picture or video without a decoder here: JPEG XL, PSD, camera raw, RealMedia
 
     @property
     def is_video(self) -> bool:
@@ -107,7 +107,7 @@ _EXTENSIONS = frozenset(
 
 
 def sniff(head: bytes) -> MediaType | None:
-    """The type that the first bytes (HEAD_BYTES are enough) say, or None: not a picture or video known here."""
+    """The type of the first bytes (HEAD_BYTES are enough); None: not a known picture or video."""
     for prefix, media_type in _PREFIXES:
         if head.startswith(prefix):
             return media_type
@@ -123,7 +123,7 @@ def sniff(head: bytes) -> MediaType | None:
 
 
 def names_media(name: str) -> bool:
-    """Whether the extension of `name` is that of a picture or a video."""
+    """Whether the extension of `name` is one of pictures or videos."""
     return name.rpartition("/")[2].rpartition(".")[2].lower() in _EXTENSIONS and "." in name
 
 
@@ -160,7 +160,7 @@ def _is_old_quicktime(head: bytes) -> bool:
 def _sniff_brand(head: bytes) -> MediaType:
     size = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[i : i + 4] for i in range(16, size - 3, 4))]
-    # HEIC and AVIF both list `mif1`; a movie may list picture brands, so the major one decides first.
+    # HEIC and AVIF both list `mif1`, and a movie may list picture brands, so the major brand decides first.
     major = brands[0]
     if major in _AVIF_BRANDS:
         return MediaType.AVIF
@@ -173,5 +173,5 @@ def _sniff_brand(head: bytes) -> MediaType:
 
 
 def _has_sync(head: bytes, offset: int, packet: int) -> bool:
-    # Three packets in step: a text may begin with "G", but not with one at each of these.
+    # Three packets in step: a text may begin with "G", but hardly has one at each of these places.
     return len(head) > offset + 2 * packet and all(head[offset + k * packet] == 0x47 for k in range(3))

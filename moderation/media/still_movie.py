@@ -1,4 +1,4 @@
-"""A picture file (HEIC, AVIF) that holds a movie, too: what it shows depends on who opens it, so both are looked at."""
+"""A picture file (HEIC, AVIF) that also holds a movie: viewers differ in what they show, so both are scored."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ MAX_DIFFERENCE = 4.0  # grey levels, of a picture encoded twice
 
 
 def holds_movie(data: bytes, media_type: MediaType) -> bool:
-    """Whether a file of a brand for stills has the box of a movie."""
+    """Whether a file with a brand for stills has the box of a movie."""
     return media_type in (MediaType.HEIC, MediaType.AVIF) and count_tracks(data) > 0
 
 
 def decode_still_movie(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> Media:
-    """The picture, and the frames of the movie behind it; an image sequence that is both comes once.
+    """The picture, then the frames of the movie; an image sequence that is both comes once.
 
-    A movie that does not decode is told in `unseen`. Raises ItemError where there is neither.
+    A movie that does not decode is reported in `unseen`. Raises ItemError where neither decodes.
     """
     picture = _read_picture(data, media_type, config, deadline)
     is_sequence = picture.kind is Kind.ANIMATION and count_tracks(data) == 1
     try:
-        known = picture.frames_total if is_sequence else 0
-        movie = decode_video(data, MediaType.MP4, config, deadline, known_frames=known)
+        known_frames = picture.frames_total if is_sequence else 0
+        movie = decode_video(data, MediaType.MP4, config, deadline, known_frames=known_frames)
     except ItemError as error:
         if error.code is ErrorCode.TIMEOUT or not picture.frames:
             raise
@@ -45,7 +45,7 @@ def decode_still_movie(data: bytes, media_type: MediaType, config: MediaConfig, 
 
 
 def _join_sequence(picture: Media, movie: Media) -> Media:
-    """The sequence, and the still beside it, where that is not one of the sequence, as it should be."""
+    """The sequence; also the still, where it is not one of the sequence's frames as it should be."""
     other = tuple(f for f in movie.frames if not any(_look_alike(f, shown) for shown in picture.frames))
     if not other:
         return replace(picture, unseen=movie.unseen)

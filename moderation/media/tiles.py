@@ -1,8 +1,8 @@
-"""Context: parts of a picture as frames of their own, and the whole of an album that was cut from one picture.
+"""Context: parts of a picture as extra frames, and the whole picture that an album was cut from.
 
-Networks look at 224 pixels of a frame. Of a nine-picture collage, a screenshot of eight screens or a 24 MP crowd that
-leaves too little, so these are cut into tiles; and of a picture that was cut into nine the pieces mean nothing, so they
-are put together. Both are off by default (`media.tiles`, `media.wholes`); what they cost is frames.
+Networks see a frame at 224 pixels. For a nine-picture collage, a screenshot of eight screens or a 24 MP crowd that is
+too little, so these are cut into tiles. Of a picture that was cut into nine the pieces mean nothing alone, so they are
+stitched. Both are off by default (`media.tiles`, `media.wholes`); their cost is more frames.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from moderation.media.pixels import scale_array
 from moderation.media.seams import ALBUM_LAYOUTS, Box, Stitch, find_grid, stitch_album
 from moderation.types import U8, Frame, Kind, Media, Role
 
-DETAIL_RATIO = 3  # times the canvas, to which a picture to be tiled is decoded: tiles of a 3 x 3 cut are then sharp
+DETAIL_RATIO = 3  # a picture to be tiled is decoded to this many canvas sizes: tiles of a 3 x 3 cut are then sharp
 _MIN_LONG_RATIO = 2.0  # length over width, from which a picture is cut along its length
-_OVERLAP = 0.15  # of a tile with the next one: what lies on a cut is whole in one of them
-_MAX_PROPORTION_RATIO = 1.05  # of the proportions of a cut picture's members
+_OVERLAP = 0.15  # share of a tile that overlaps the next: what lies on a cut is whole in one of them
+_MAX_PROPORTION_RATIO = 1.05  # between the proportions of a cut picture's members
 
 
 def detailed(config: MediaConfig) -> MediaConfig:
-    """The limits for decoding a picture that `add_tiles` is to see."""
+    """The limits for decoding a picture for `add_tiles`."""
     if config.tiles == "off":
         return config
     return config.model_copy(update={"canvas_px": min(4096, DETAIL_RATIO * config.canvas_px)})
 
 
 def add_tiles(media: Media, config: MediaConfig) -> Media:
-    """A still picture decoded by `detailed(config)`: its frame at canvas size, and its tiles behind it.
+    """A still picture decoded with `detailed(config)`: its frame at canvas size, followed by its tiles.
 
-    Tiles have `role=TILE`, the frame as parent, their box in it, and indices behind the item's frames. A backdrop is
-    looked at as closely as its frame.
+    Tiles have `role=TILE`, the frame as parent, their box in it, and indices after the item's frames. A backdrop is
+    tiled like its frame.
     """
     if config.tiles == "off" or media.kind is not Kind.IMAGE or media.frames_total != 1 or not media.frames:
         return media
@@ -59,9 +59,9 @@ def _cut_frame(frame: Frame, config: MediaConfig) -> Iterator[Frame]:
 
 
 def cut_boxes(width: int, height: int, canvas_px: int, max_tiles: int) -> Iterator[Box]:
-    """Overlapping boxes that cover a picture at about canvas size each; none for one that the canvas shows well.
+    """Overlapping boxes that cover a picture at about canvas size each; none where the canvas shows it well.
 
-    A long one (twice as long as wide) is cut along its length into nearly square pieces; one of twice the canvas or
+    A long picture (twice as long as wide) is cut along its length into nearly square pieces; one of twice the canvas or
     more in both directions into 2 x 2, of three times or more into 3 x 3. At most `max_tiles`.
     """
     short, long = min(width, height), max(width, height)
@@ -81,7 +81,7 @@ def cut_boxes(width: int, height: int, canvas_px: int, max_tiles: int) -> Iterat
 
 
 def _spans(count: int) -> list[tuple[float, float]]:
-    """`count` equal parts of 0..1, each overlapping the next."""
+    """`count` equal spans of 0..1, each overlapping the next."""
     length = 1 / (count - (count - 1) * _OVERLAP)
     step = length * (1 - _OVERLAP)
     return [(k * step, min(1.0, k * step + length)) for k in range(count)]
@@ -92,11 +92,11 @@ def _cut_tile(frame: Frame, box: Box, config: MediaConfig) -> Frame:
     left, right = _pixels(box[0], box[2], width)
     top, bottom = _pixels(box[1], box[3], height)
     piece = np.ascontiguousarray(frame.pixels[top:bottom, left:right])
-    # Width and height are those of the stored picture, as for every frame; the pixels are those that were decoded.
+    # Width and height are those of the stored picture, as for every frame; the pixels are those decoded.
     wide, high = round((box[2] - box[0]) * frame.width), round((box[3] - box[1]) * frame.height)
     size = canvas_size(piece.shape[1], piece.shape[0], config.canvas_px)
     return Frame(
-        index=frame.index,  # numbered by who knows them all
+        index=frame.index,  # the caller, who knows all frames, renumbers it
         pixels=scale_array(piece, size),
         width=max(1, wide),
         height=max(1, high),
@@ -108,7 +108,7 @@ def _cut_tile(frame: Frame, box: Box, config: MediaConfig) -> Frame:
 
 
 def _as_stored(box: Box) -> Box:
-    """In the precision of the tables, so that what is judged from them is judged alike."""
+    """A box in the precision of the tables, so that judging from them gives the same result."""
     x0, y0, x1, y1 = (float(np.float32(side)) for side in box)
     return x0, y0, x1, y1
 
@@ -119,10 +119,10 @@ def _pixels(start: float, end: float, length: int) -> tuple[int, int]:
 
 
 def stitch_frames(frames: Sequence[Frame], index: int, config: MediaConfig) -> tuple[Frame, ...]:
-    """An album's frames, and behind them the picture that they were cut from, if they were; else just the frames.
+    """An album's frames, followed by the picture that they were cut from, if any.
 
-    frames: one per member, in order, all of them stills. The whole gets `role=WHOLE` and this index; members that
-    belong to it get it as their parent. They stay frames of the item: it is what it was uploaded as.
+    frames: one per member, in order, all of them stills. The stitched picture gets `role=WHOLE` and this index; its
+    pieces get it as their parent. They stay frames of the item, which was uploaded in pieces.
     """
     if config.wholes == "off" or len(frames) not in ALBUM_LAYOUTS or not _agree_in_proportions(frames):
         return tuple(frames)

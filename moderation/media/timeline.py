@@ -1,8 +1,8 @@
 """When the frames of a track are shown, from its packets alone. Pure arithmetic.
 
-Packets come in the order in which they are decoded. Where they say when their frames are shown, that is believed if it
-is plausible; else the n-th frame that comes out is shown at the n-th time. Where times begin anew (two recordings
-joined), the second part follows the first.
+Packets come in decoding order. Their presentation times are used if they are plausible; otherwise the n-th frame that
+the decoder returns is shown at the n-th time. Where times start over (two recordings joined), the second part follows
+the first.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-MAX_RATE = 1000.0  # frames a second; more is a container whose times say nothing
-MAX_RATE_KNOWN = 240.0  # of a rate that a header states
+MAX_RATE = 1000.0  # frames per second; more means that the container's times are useless
+MAX_RATE_KNOWN = 240.0  # the highest rate accepted from a header
 USUAL_RATE = 25.0
-_JUMP_S = 60.0  # forward, in a container whose times may begin anew; a longer pause is no pause
+_JUMP_S = 60.0  # a longer jump forward starts a new segment, in a container whose times may start over
 _BACK_S, _BACK_OF_OTHERS_S = 0.001, 1.0
-_MAX_SAME = 0.02  # share of frames that may have the time of another
+_MAX_SAME = 0.02  # share of frames that may have the same time as another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packets:
-    """A track's packets as they are read: float64 seconds [N], NaN where there is none; bool [N]."""
+    """A track's packets as read: float64 seconds [N], NaN where there is none; bool [N]."""
 
     pts_s: F64
     dts_s: F64
     span_s: F64
     is_key: Flags
-    is_hidden: Flags  # decoded, not shown: before the start of an edit list
-    closed: bool = False  # each keyframe says of itself that decoding can begin there
+    is_hidden: Flags  # decoded but not shown: before the start of an edit list
+    closed: bool = False  # every keyframe's own bytes confirm that decoding can begin there
 
     def __len__(self) -> int:
         return len(self.pts_s)
@@ -41,10 +41,10 @@ class Packets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """times_s: float64 [N], when each frame is shown, ascending from 0. packets: int64 [N], which packet each frame is.
+    """times_s: float64 [N], when each frame is shown, ascending from 0. packets: int64 [N], the packet of each frame.
 
-    is_counted: the frames are told apart by the order in which they come out, not by their packets.
-    is_plain: one run of times, strictly ascending, that begins with a keyframe; nothing was mended.
+    is_counted: frames are identified by their order of output, not by their packets.
+    is_plain: one run of times, strictly ascending, that begins with a keyframe; nothing was repaired.
     """
 
     times_s: F64
@@ -56,9 +56,9 @@ class Timeline:
 
 
 def build_timeline(packets: Packets, rate: float, *, has_times: bool, may_jump: bool) -> Timeline:
-    """has_times: the container says when a frame is shown, not only when it is decoded. may_jump: times may begin anew.
+    """Build the timeline. has_times: the container stores presentation times. may_jump: times may start over.
 
-    rate: frames a second as the header says, for packets without times; 0 where it says nothing.
+    rate: the header's frames per second, for packets without times; 0 where it states none.
     """
     shown = _shown(packets)
     if has_times:
@@ -69,7 +69,7 @@ def build_timeline(packets: Packets, rate: float, *, has_times: bool, may_jump: 
 
 
 def _shown(packets: Packets) -> I64:
-    """The packets whose frames come out: from the first keyframe on (a decoder has nothing to begin with before)."""
+    """The packets whose frames are output: from the first keyframe on (a decoder cannot start before it)."""
     keys = np.flatnonzero(packets.is_key)
     first = int(keys[0]) if len(keys) else 0
     shown = np.arange(len(packets))
@@ -77,18 +77,18 @@ def _shown(packets: Packets) -> I64:
 
 
 def _by_presentation(packets: Packets, shown: I64, rate: float, *, may_jump: bool) -> Timeline | None:
-    """The timeline by the packets' own times; None where those cannot be."""
+    """The timeline by the packets' own times; None where they are implausible."""
     pts_s = packets.pts_s[shown]
     if not len(shown) or not np.isfinite(pts_s).all():
         return None
-    part = _parts(_decode_clock(packets)[shown], packets.is_key[shown], may_jump=may_jump)
-    if not part.any() and packets.is_key[shown[0]]:
-        # Frames before the first keyframe, decoded after it, need what is not there: they do not come out.
+    segment = _segments(_decode_clock(packets)[shown], packets.is_key[shown], may_jump=may_jump)
+    if not segment.any() and packets.is_key[shown[0]]:
+        # Frames shown before the first keyframe but decoded after it lack their references: they are not output.
         ahead = pts_s < pts_s[0]
-        shown, pts_s, part = shown[~ahead], pts_s[~ahead], part[~ahead]
+        shown, pts_s, segment = shown[~ahead], pts_s[~ahead], segment[~ahead]
     step_s = _usual_step(packets, shown, rate)
-    order = np.lexsort((shown, pts_s, part))
-    times_s, steps = _lay_out(pts_s[order], part[order], step_s)
+    order = np.lexsort((shown, pts_s, segment))
+    times_s, steps = _lay_out(pts_s[order], segment[order], step_s)
     if not _is_plausible(times_s):
         return None
     packet = shown[order]
@@ -100,23 +100,23 @@ def _by_presentation(packets: Packets, shown: I64, rate: float, *, may_jump: boo
         packets=packet,
         keys=np.flatnonzero(packets.is_key[packet]),
         is_counted=False,
-        is_plain=_is_plain(packets, packet, steps, part),
+        is_plain=_is_plain(packets, packet, steps, segment),
     )
 
 
-def _is_plain(packets: Packets, packet: I64, steps: F64, part: I64) -> bool:
-    whole = len(packet) == len(packets) and not part.any()
+def _is_plain(packets: Packets, packet: I64, steps: F64, segment: I64) -> bool:
+    whole = len(packet) == len(packets) and not segment.any()
     return whole and bool((steps > 0).all()) and packet[0] == 0 and bool(packets.is_key[0])
 
 
 def _by_count(packets: Packets, shown: I64, rate: float, *, may_jump: bool) -> Timeline:
-    """The timeline of frames that are only counted: by the times at which they are decoded, or by the rate."""
+    """The timeline of frames that are only counted: by decoding times, or by the rate."""
     step_s = _usual_step(packets, shown, rate)
     clock_s = packets.dts_s[shown]
     times_s: F64 = np.arange(len(shown), dtype=np.float64) * step_s
     if len(shown) and np.isfinite(clock_s).all():
-        part = _parts(clock_s, packets.is_key[shown], may_jump=may_jump)
-        decoded_s, _ = _lay_out(clock_s, part, step_s)
+        segment = _segments(clock_s, packets.is_key[shown], may_jump=may_jump)
+        decoded_s, _ = _lay_out(clock_s, segment, step_s)
         times_s = decoded_s if _is_plausible(decoded_s) else times_s
     return Timeline(
         times_s=times_s,
@@ -129,21 +129,21 @@ def _by_count(packets: Packets, shown: I64, rate: float, *, may_jump: bool) -> T
 
 
 def _decode_clock(packets: Packets) -> F64:
-    """When packets are decoded, without holes; by the times of showing, smoothed, where a container has no other."""
+    """Decoding times without gaps; from presentation times, smoothed, where a container has no others."""
     dts_s = packets.dts_s
-    known = np.flatnonzero(np.isfinite(dts_s))
-    if not len(known):
-        # Frames are decoded a little before they are shown: the least time that is still to come never falls.
+    timed = np.flatnonzero(np.isfinite(dts_s))
+    if not len(timed):
+        # Frames are decoded before they are shown: the smallest time still to come never falls.
         return np.asarray(np.minimum.accumulate(packets.pts_s[::-1])[::-1], dtype=np.float64)
-    # Matroska has none for the first packets of a recording: they are as late as the next one that has.
-    following = np.searchsorted(known, np.arange(len(dts_s))).clip(max=len(known) - 1)
-    return np.asarray(dts_s[known[following]], dtype=np.float64)
+    # Matroska has none for the first packets of a recording: they take the next time that exists.
+    following = np.searchsorted(timed, np.arange(len(dts_s))).clip(max=len(timed) - 1)
+    return np.asarray(dts_s[timed[following]], dtype=np.float64)
 
 
-def _parts(clock_s: F64, is_key: Flags, *, may_jump: bool) -> I64:
-    """int64 [N]: 0, and one more wherever the clock falls, or leaps.
+def _segments(clock_s: F64, is_key: Flags, *, may_jump: bool) -> I64:
+    """int64 [N]: from 0, one more wherever the clock falls or leaps.
 
-    Of another packet than a keyframe a small fall is a muxer's carelessness.
+    A small fall at a packet that is no keyframe is only an imprecise muxer.
     """
     steps = np.diff(clock_s, prepend=clock_s[:1])
     broken = steps < np.where(is_key, -_BACK_S, -_BACK_OF_OTHERS_S)
@@ -152,16 +152,16 @@ def _parts(clock_s: F64, is_key: Flags, *, may_jump: bool) -> I64:
     return np.cumsum(broken)
 
 
-def _lay_out(at_s: F64, part: I64, step_s: float) -> tuple[F64, F64]:
-    """Times from 0 on, parts one after the other, and the steps between them; `at_s` is ascending within a part."""
+def _lay_out(at_s: F64, segment: I64, step_s: float) -> tuple[F64, F64]:
+    """Times from 0 on, segments in sequence, and the steps between them; `at_s` ascends within a segment."""
     steps = np.diff(at_s)
-    joined = np.diff(part) > 0
+    joined = np.diff(segment) > 0
     steps = np.where(joined, step_s, np.maximum(steps, 0.0))
     return np.concatenate([[0.0], np.cumsum(steps)]), steps
 
 
 def _is_plausible(times_s: F64) -> bool:
-    """Whether these may be the times of frames: nearly all different, and not thousands a second."""
+    """Whether these can be times of frames: nearly all different, and not thousands per second."""
     if len(times_s) < 2:
         return True
     same = np.count_nonzero(np.diff(times_s) <= 0) / (len(times_s) - 1)
@@ -169,7 +169,7 @@ def _is_plausible(times_s: F64) -> bool:
 
 
 def _usual_step(packets: Packets, shown: I64, rate: float) -> float:
-    """Seconds from one frame to the next, where nothing says it of the frame itself."""
+    """Seconds from one frame to the next, for frames without a duration of their own."""
     if 0 < rate <= MAX_RATE_KNOWN:
         return 1 / rate
     steps = np.diff(np.sort(packets.dts_s[shown][np.isfinite(packets.dts_s[shown])]))

@@ -1,7 +1,7 @@
-"""Bytes of no known type: whether they are surely not a picture or a video.
+"""Bytes of unknown type: are they surely not a picture or a video?
 
-Only that may be skipped. A text is, unless it draws or carries pictures; so are programs, arrays and the like, told by
-their first bytes. Everything else is unknown, and what is unknown may be shown by some viewer.
+Only then may they be skipped. Texts qualify unless they draw or carry pictures; so do programs, arrays and the like,
+told by their first bytes. All else is unknown, and some viewer may show it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
-# A picture or a video that nothing here decodes: never skipped, whatever `media.unknown` says. The first are texts.
+# Pictures or videos without a decoder here: never skipped, whatever `media.unknown` is. The first are texts.
 _MEDIA_TEXT = re.compile(
     rb"YUV4MPEG2 |FUJIFILMCCD-RAW|#\?R(?:ADIANCE|GBE)|SIMPLE  =|/\* XPM|P[1-7]\s+[0-9#W]|P[Ff]\n|\{\\rtf|%!PS|PS-Adobe"
 )
@@ -27,18 +27,18 @@ _MEDIA_SIGNS: tuple[tuple[int, bytes], ...] = (
     )),
     (4, b"\x12\xaf"), (4, b"\x11\xaf"), (4, b"RED"), (40, b" EMF"), (128, b"DICM"),
 )  # fmt: skip
-# Elementary streams: a start code, then what the codecs begin with.
+# Elementary streams: a start code, then a codec's first bytes.
 _START_CODE = re.compile(rb"\x00\x00\x00?\x01[\x00-\xff]")
 _PDF = b"%PDF-"
 _PDF_WITHIN = 1024
 
-# Neither text nor picture. An array or a model is data that no viewer shows.
+# Neither text nor picture. No viewer shows an array or a model.
 _OTHER_SIGNS = (
     b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"\x00asm", b"\x93NUMPY", b"crc\x00",
     b"\x00\x05\x16\x07", b"\x00\x05\x16\x00", b"wOFF", b"wOF2", b"\x00\x00\x00\x01Bud1",
 )  # fmt: skip
 _CONTROLS = bytes(b for b in (*range(32), 127) if b not in b"\t\n\r\f\x1b\b")
-# A text that draws a picture, or carries one that whoever opens it is shown.
+# A text that draws a picture, or embeds one that viewers of the text show.
 _PICTURE_IN_TEXT = re.compile(
     rb"<(?:[a-z]+:)?svg[\s>:]|data:\s*(?:image|video)/|content-type:\s*(?:image|video)/|^begin [0-7]{3} "
     rb"|\]\]><svg|<v:imagedata|<pkg:binarydata|<w:bindata|static (?:unsigned )?char \w+_bits|#define \w+_width ",
@@ -46,21 +46,21 @@ _PICTURE_IN_TEXT = re.compile(
 )
 _PIECE = 1024 * 1024
 _OVERLAP = 256
-# Of a text in one of the older code pages, letters with accents; of a raw picture, far more.
+# The most accented letters in a text in an older code page; a raw picture has far more high bytes.
 _MAX_HIGH_SHARE = 0.1
 _HIGH = bytes(range(128, 256))
 
 
 class Looks(Enum):
-    """What bytes of no known type look like."""
+    """What bytes of unknown type look like."""
 
-    MEDIA = "media"  # a picture, a video or a document of pages that nothing here decodes
+    MEDIA = "media"  # a picture, a video or a document of pages without a decoder here
     OTHER = "other"  # surely none of these: a text, a program, an array
     UNKNOWN = "unknown"
 
 
 def look_at(data: bytes) -> Looks:
-    """Whether bytes that no decoder here knows may be shown as a picture by some viewer."""
+    """Whether some viewer may show these bytes of unknown type as a picture."""
     if data.startswith(_OTHER_SIGNS):
         return Looks.OTHER
     if _MEDIA_TEXT.match(data) or _PDF in data[:_PDF_WITHIN]:
@@ -99,7 +99,7 @@ def _decodes(data: bytes, encoding: str) -> bool:
 
 def _carries_pictures(data: bytes) -> bool:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        data = data.replace(b"\0", b"")  # what is looked for is ASCII
+        data = data.replace(b"\0", b"")  # the patterns are ASCII
     return any(_PICTURE_IN_TEXT.search(piece) for piece in _pieces(data, _OVERLAP))
 
 

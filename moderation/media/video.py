@@ -1,7 +1,7 @@
-"""Videos: bytes -> the frames worth scoring of every picture track; only those are ever held.
+"""Videos: bytes -> the frames worth scoring of every picture track; no other frames are held.
 
-`demux` reads which tracks there are, `video_reader` decides who reads a track; frames are chosen by their times in
-`sampling`, by cuts in `shots`.
+`demux` lists the tracks, `video_reader` picks a reader for each; frames are chosen by time in `sampling`, by cuts in
+`shots`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from moderation.media.sniff import MediaType
 from moderation.media.video_reader import FrameReader, open_reader
 from moderation.types import ErrorCode, Frame, Kind, Media
 
-MAX_FAILURES = 4  # in a row; past the point where a file was cut nothing decodes, and each try seeks anew
-MAX_TRACKS = 4  # that are looked at; each may cost a video's frames
+MAX_FAILURES = 4  # in a row; past a truncation nothing decodes, and each try seeks again
+MAX_TRACKS = 4  # tracks that are scored; each may cost a video's frames
 UNSEEN_TRACK = "track"
 
 
@@ -49,47 +49,47 @@ def decode_video(
 ) -> Media:
     """The sampled frames of a video: uint8 RGB [H,W,3], upright, scaled to the canvas, with their times.
 
-    Every picture track is looked at, covers too; their frames have indices behind those of the first. `frames_total` is
-    of all, `duration_s` of the longest, `widest_gap_s` is between two scored frames or the ends. A track that is not
-    looked at is told in `unseen`. known_frames: one track of so many frames is left out; the caller has looked at it.
-    Some frames undecodable, or the container cut: `error=TRUNCATED`.
+    Every picture track is scored, covers too; their frames are numbered after those of the first. `frames_total` counts
+    all tracks, `duration_s` is of the longest, `widest_gap_s` is between two scored frames or the ends. A track that is
+    not scored is reported in `unseen`. known_frames: one track with this many frames is left out; the caller has it.
+    Some frames undecodable, or the container truncated: `error=TRUNCATED`.
     Raises ItemError: NO_FRAMES (no picture track), TOO_LONG, TOO_MANY_PIXELS, TIMEOUT, UNSUPPORTED_TYPE (a codec that
     is not allowed), CORRUPT (nothing decoded).
     """
     container = inspect(data, media_type)
-    found = _without(read_tracks(data, media_type, deadline), known_frames)
-    films, pictures = found.films(CODECS)[:MAX_TRACKS], found.pictures()[:MAX_TRACKS]
+    tracks = _without(read_tracks(data, media_type, deadline), known_frames)
+    films, pictures = tracks.films(CODECS)[:MAX_TRACKS], tracks.pictures()[:MAX_TRACKS]
     if not films and not pictures:
-        raise _no_track(media_type, container, found)
-    is_whole = not (container.truncated or found.broken)
-    alone = is_whole and len(found.tracks) == 1
+        raise _no_track(media_type, container, tracks)
+    is_whole = not (container.truncated or tracks.broken)
+    alone = is_whole and len(tracks.tracks) == 1
     parts = [_read_track(data, media_type, t, config, deadline, alone=alone) for t in films]
     covers = list(chain.from_iterable(_read_cover(picture, config) for picture in pictures))
     looked_at = len(parts) + len(covers)
     media = _gather(parts, covers, media_type, "" if is_whole else "the end of the file is missing")
-    if looked_at < len(found.tracks) + found.unreadable or container.more_behind:
+    if looked_at < len(tracks.tracks) + tracks.unreadable or container.more_behind:
         return replace(media, unseen=(UNSEEN_TRACK,))
     return media
 
 
-def _without(found: Tracks, known_frames: int) -> Tracks:
-    known = next((t for t in found.tracks if len(t.packets) == known_frames), None)
-    return replace(found, tracks=tuple(t for t in found.tracks if t is not known))
+def _without(tracks: Tracks, known_frames: int) -> Tracks:
+    scored = next((t for t in tracks.tracks if len(t.packets) == known_frames), None)
+    return replace(tracks, tracks=tuple(t for t in tracks.tracks if t is not scored))
 
 
-def _no_track(media_type: MediaType, container: Container, found: Tracks) -> ItemError:
-    if found.tracks or found.unreadable:
-        names = ", ".join(sorted({t.codec for t in found.tracks})) or "an unknown one"
+def _no_track(media_type: MediaType, container: Container, tracks: Tracks) -> ItemError:
+    if tracks.tracks or tracks.unreadable:
+        names = ", ".join(sorted({t.codec for t in tracks.tracks})) or "an unknown one"
         return ItemError(ErrorCode.UNSUPPORTED_TYPE, f"{media_type}: its codec is not among those allowed: {names}")
     if container.has_video is False and not container.truncated:
         return ItemError(ErrorCode.NO_FRAMES, f"{media_type}: no picture track")
     boxed = media_type in (MediaType.MP4, MediaType.MATROSKA, MediaType.AVI)
-    code = ErrorCode.CORRUPT if container.truncated or found.broken or boxed else ErrorCode.NO_FRAMES
+    code = ErrorCode.CORRUPT if container.truncated or tracks.broken or boxed else ErrorCode.NO_FRAMES
     return ItemError(code, f"{media_type}: no stream of pictures that decodes")
 
 
 def _read_cover(picture: bytes, config: MediaConfig) -> tuple[Frame, ...]:
-    """The picture that a player shows in place of a video, or before it; nothing where it does not decode."""
+    """The picture that a player shows in place of a video, or before it; empty where it does not decode."""
     try:
         return decode_image(picture, config).frames[:1]
     except ItemError:
@@ -141,12 +141,12 @@ def _gather(parts: Sequence[_TrackFrames], covers: Sequence[Frame], media_type: 
 
 
 def _number(parts: Sequence[_TrackFrames], covers: Sequence[Frame]) -> tuple[list[Frame], int]:
-    """The frames of all tracks, those of each with indices behind the track before, and how many there are in all."""
+    """The frames of all tracks, each track numbered after the one before, and the total number."""
     frames: list[Frame] = []
     total = 0
-    for part in parts:
-        frames += [replace(f, index=f.index + total) for f in part.frames]
-        total += part.frames_total
+    for track in parts:
+        frames += [replace(f, index=f.index + total) for f in track.frames]
+        total += track.frames_total
     frames += [replace(f, index=total + k) for k, f in enumerate(covers)]
     return frames, total + len(covers)
 
@@ -160,9 +160,9 @@ def _choose_frames(reader: FrameReader, config: MediaConfig, deadline: Deadline)
 def _find_shot_frames(reader: FrameReader, config: MediaConfig, deadline: Deadline) -> tuple[int, ...]:
     """First, middle and last frame of every shot.
 
-    Up to MAX_PROBES frames are looked at: all of a short video, in one go; of a longer one its keyframes, for encoders
-    put one at a cut. A keyframe costs one frame to decode, a frame between two costs all since the last keyframe.
-    At most half of the time for decoding is spent on this; max_gap_s cares for what lies behind.
+    Up to MAX_PROBES frames are read: all frames of a short video, in one go; of a longer one its keyframes, because
+    encoders put one at a cut. A keyframe costs one frame to decode; a frame between two costs all since the last one.
+    At most half of the decoding time goes into this; max_gap_s covers the rest of the video.
     """
     total = len(reader.times_s)
     every = total <= MAX_PROBES
@@ -173,7 +173,7 @@ def _find_shot_frames(reader: FrameReader, config: MediaConfig, deadline: Deadli
     if not probes:
         return ()
     cuts = find_cuts([described[p] for p in probes], reader.times_s[probes].tolist())
-    # Between two keyframes the last frame of a shot is not known: the one before the next shot's first.
+    # Between two keyframes the last frame of a shot is unknown: take the one before the next shot's first.
     ends = [*probes[1:], total if probes[-1] == wanted[-1] else probes[-1] + 1]
     spans = [(probes[first], ends[last] - 1) for first, last in shots_of(cuts, len(probes))]
     return tuple(index for first, last in spans for index in (first, (first + last) // 2, last))
@@ -182,11 +182,11 @@ def _find_shot_frames(reader: FrameReader, config: MediaConfig, deadline: Deadli
 def _describe_frames(
     reader: FrameReader, indices: Sequence[int], config: MediaConfig, *, until_s: float
 ) -> dict[int, npt.NDArray[np.float32]]:
-    """What `describe_frame` says of these frames, up to the first that does not decode, or the end of the time."""
+    """`describe_frame` of these frames, up to the first that does not decode, or the end of the time."""
     described: dict[int, npt.NDArray[np.float32]] = {}
     for index, pixels in reader.read(indices):
         if pixels is None:
-            break  # what is broken behind here is found by whoever reads the chosen frames
+            break  # reading the chosen frames will report what is broken from here on
         check_pixels(pixels.shape[1], pixels.shape[0], config.max_pixels)
         described[index] = describe_frame(pixels)
         if time.monotonic() > until_s:
@@ -197,7 +197,7 @@ def _describe_frames(
 def _read_frames(
     reader: FrameReader, indices: Sequence[int], config: MediaConfig, deadline: Deadline
 ) -> tuple[list[Frame], str]:
-    """The frames at `indices` that decode, ascending, and what went wrong ("" if nothing)."""
+    """The frames at `indices` that decode, ascending, and what went wrong, else ""."""
     frames: dict[int, Frame] = {}
     failed = in_a_row = 0
     for index, pixels in reader.read(indices):
@@ -210,8 +210,8 @@ def _read_frames(
         in_a_row = 0
         height, width = pixels.shape[:2]
         check_pixels(width, height, config.max_pixels)
-        # Scaled here and not by the decoder: it would have to be told a size before the true one is known, and a
-        # container that lies about its size would have its pictures squeezed beyond recognition.
+        # Not scaled by the decoder: it would need a size before the true one is known, and a container with a false
+        # size would have its pictures distorted.
         scaled = scale_array(pixels, canvas_size(width, height, config.canvas_px))
         at_s = float(reader.times_s[index])
         frames[index] = Frame(index=index, pixels=scaled, width=width, height=height, time_s=at_s)

@@ -1,7 +1,7 @@
-"""Frames of a video by decord (FFmpeg): it seeks by its own table of the container's times.
+"""Frames of a video by decord (FFmpeg), which seeks by its own table of the container's times.
 
 One reader and one FFmpeg thread per item: a worker decodes several items at once (18 readers in 18 threads gave the
-same pixels as one after the other). Rotation in the container is honoured by decord.
+same pixels as one after the other). decord applies the container's rotation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _DecordFrame(Protocol):
 
 
 class _DecordApi(Protocol):
-    """What is used of decord.VideoReader, which has no type stubs."""
+    """The part of decord.VideoReader that is used; it has no type stubs."""
 
     def seek_accurate(self, pos: int) -> None: ...
 
@@ -67,7 +67,7 @@ class DecordReader:
 
 
 def open_decord(data: bytes) -> DecordReader:
-    """Raises ItemError(CORRUPT) where decord does not open it, or sees no times in it."""
+    """Open a video. Raises ItemError(CORRUPT) where decord cannot open it or sees no times in it."""
     import decord  # loads FFmpeg: only where there is a video
 
     decord.logging.set_level(decord.logging.QUIET)  # a broken file is a row, not 30 lines on stderr
@@ -87,10 +87,10 @@ def open_decord(data: bytes) -> DecordReader:
 
 @contextmanager
 def _as_file(data: bytes) -> Iterator[str]:
-    """A path under which FFmpeg can open the bytes; it keeps its own handle, so the path may go once it is open.
+    """A path under which FFmpeg can open the bytes; it keeps its own handle, so the path may vanish once it is open.
 
-    decord also takes a BytesIO, but that reader of its own crashes the process on a cut AVI (3.4.0; tested), where
-    FFmpeg's does not. A memfd is memory, not disk; elsewhere than on Linux a temporary file does.
+    decord also takes a BytesIO, but its own reader of one crashes the process on a truncated AVI (3.4.0; tested);
+    FFmpeg's file reader does not. A memfd is memory, not disk; systems other than Linux get a temporary file.
     """
     if hasattr(os, "memfd_create"):
         with open(os.memfd_create("moderation-video"), "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor, no path

@@ -1,8 +1,8 @@
-"""Frames of a track by PyAV (FFmpeg), read in the order of the file.
+"""Frames of a track by PyAV (FFmpeg), read in file order.
 
-The container is never asked to seek: all packets are read, and those are decoded that lie between a keyframe and a
-wanted frame. Each frame carries the number of the packet that it came from, so that nothing rests on its time. Where a
-keyframe turns out to be none, or a wanted frame does not come, all is decoded from the beginning.
+The container never seeks: all packets are read, and only those between a keyframe and a wanted frame are decoded. Each
+frame carries the number of its packet, so nothing depends on its time. Where a keyframe turns out not to be one, or a
+wanted frame does not come, everything is decoded from the beginning.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-# Pixels of a track whose frames are only counted, up to which all are decoded (20 s at 200 million a second).
+# A track whose frames are only counted is decoded whole up to this many pixels (20 s at 200 million per second).
 _SEQUENCE_PIXELS = 4_000_000_000
-# A packet may show nothing (a hidden reference of VP8, a dropped frame): then the frame before it is what is shown.
+# A packet may show nothing (a hidden reference of VP8, a dropped frame): the frame before it is then shown longer.
 _SHOWN_S = 1.0
 
 _Decoded = tuple[int, "VideoFrame"]
@@ -39,7 +39,7 @@ _Decoded = tuple[int, "VideoFrame"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _PacketRange:
-    """Packets start..stop (in) that are decoded in one go, for the frames `wanted`."""
+    """Packets start..stop (inclusive), decoded in one go for the frames `wanted`."""
 
     start: int
     stop: int
@@ -67,7 +67,7 @@ class PyavReader:
         self._timeline = timeline
         self._config, self._deadline = config, deadline
         self._index_of = {int(p): k for k, p in enumerate(timeline.packets)}
-        self._key_packets = np.flatnonzero(track.packets.is_key)  # those not shown (before an edit list's start) too
+        self._key_packets = np.flatnonzero(track.packets.is_key)  # includes hidden ones (before an edit list's start)
         self._orientation: int | None = None
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, U8 | None]]:
@@ -82,7 +82,7 @@ class PyavReader:
             yield index, None
 
     def first_orientation(self) -> int | None:
-        """How the first frame is to be turned (as EXIF says it, 1 to 8); None where it does not decode."""
+        """The EXIF orientation (1 to 8) that turns the first frame upright; None where it does not decode."""
         if self._orientation is None:
             for _, frame in self._decode(self._plan((0,))[0]):
                 self._orientation = read_orientation(frame)
@@ -96,7 +96,7 @@ class PyavReader:
         return _PacketRange(start=self._first_packet(), stop=len(self._track.packets) - 1, wanted=wanted)
 
     def _plan(self, wanted: tuple[int, ...]) -> list[_PacketRange]:
-        """Runs without overlap, ascending, from a keyframe to the last frame wanted of it."""
+        """Ascending ranges without overlap, each from a keyframe to the last wanted frame that depends on it."""
         ends = sorted((self._start_of(k), self._stop_of(k), k) for k in wanted)
         runs: list[_PacketRange] = []
         for start, group in groupby(ends, key=lambda end: end[0]):
@@ -109,7 +109,7 @@ class PyavReader:
         return runs
 
     def _start_of(self, index: int) -> int:
-        """The packet to begin with: of the last keyframe that comes before the frame, and is shown before it."""
+        """The packet to start with: the last keyframe that is decoded and shown before the frame."""
         packet = int(self._timeline.packets[index])
         place = int(np.searchsorted(self._key_packets, packet, side="right"))
         for key in self._key_packets[:place][::-1].tolist():
@@ -124,12 +124,12 @@ class PyavReader:
         packet = int(self._timeline.packets[index])
         if not self._timeline.is_counted:
             return packet
-        # The n-th to come out is known only when what is decoded later and shown earlier has come.
+        # The n-th output frame is known only after all frames that are decoded later but shown earlier.
         later = self._key_packets[np.searchsorted(self._key_packets, packet, side="right") :]
         return int(later[0]) - 1 if len(later) else len(self._track.packets) - 1
 
     def _read_runs(self, runs: Sequence[_PacketRange]) -> Generator[tuple[int, U8 | None], None, list[int]]:
-        """The frames of these runs; returns those that did not come."""
+        """The frames of these ranges; returns those that did not come."""
         left: list[int] = []
         for run, frames in self._decode_runs(runs):
             left += yield from self._pick(run, frames)
@@ -142,7 +142,7 @@ class PyavReader:
         sent = -1
         for decoded in chain(frames, [None]):
             if before is None and run.start > 0 and not _is_key(decoded):
-                return pending  # what was said to be a keyframe is none
+                return pending  # the alleged keyframe is none
             while pending and (decoded is None or pending[0] <= decoded[0]):
                 shown = self._shown_at(pending[0], before, decoded)
                 if shown is None:
@@ -155,7 +155,7 @@ class PyavReader:
         return left
 
     def _shown_at(self, wanted: int, before: _Decoded | None, decoded: _Decoded | None) -> _Decoded | None:
-        """The wanted frame, or what is shown in its place: the one before. None: that is too long ago, or nothing."""
+        """The wanted frame, or the one shown in its place: the one before. None: too long ago, or there is none."""
         if decoded is not None and decoded[0] == wanted:
             return decoded
         if before is None or self.times_s[wanted] - self.times_s[before[0]] > _SHOWN_S:
@@ -173,7 +173,7 @@ class PyavReader:
             yield from frames
 
     def _decode_runs(self, runs: Sequence[_PacketRange]) -> Iterator[tuple[_PacketRange, Iterator[_Decoded]]]:
-        """Each run with its frames, as they come out of the decoder; the frames of one are used up before the next."""
+        """Each range with its frames, as the decoder returns them; consume one range's frames before the next."""
         with open_container(self._data, self._media_type, self._deadline) as container:
             stream = next(s for s in container.streams.video if s.index == self._track.stream)
             context = stream.codec_context
@@ -184,7 +184,7 @@ class PyavReader:
                 yield run, self._number(run, _decode_packets(context, run, packets))
 
     def _number(self, run: _PacketRange, frames: Iterator[VideoFrame]) -> Iterator[_Decoded]:
-        """With the index of each frame; those that are not of the timeline (before the first keyframe) left out."""
+        """Add each frame's index; frames outside the timeline (before the first keyframe) are left out."""
         first = self._index_of.get(run.start, 0)
         for place, frame in enumerate(frames):
             self._deadline.check()
@@ -203,7 +203,7 @@ def _is_key(decoded: _Decoded | None) -> bool:
 def _decode_packets(
     context: VideoCodecContext, run: _PacketRange, packets: Iterator[tuple[int, Packet[VideoStream]]]
 ) -> Iterator[VideoFrame]:
-    """The frames of packets run.start..run.stop; what does not decode is left out."""
+    """The frames of packets run.start..run.stop; packets that do not decode are left out."""
     import av
 
     for place, packet in packets:
@@ -212,7 +212,7 @@ def _decode_packets(
         # A frame keeps the time of its packet, whatever order they come out in. `packet.opaque` would do the same, but
         # PyAV 18.1 looks it up by the id() of the object: of two videos read at once, one lost its small numbers.
         packet.pts = place
-        with suppress(av.FFmpegError):  # the frames that should have come of it are missed by whoever wanted them
+        with suppress(av.FFmpegError):  # the caller notices which wanted frames are missing
             yield from context.decode(packet)
         if place >= run.stop:
             break
@@ -222,9 +222,9 @@ def _decode_packets(
 
 
 def read_orientation(frame: VideoFrame) -> int:
-    """How a frame is to be turned and mirrored, as EXIF says it (1 to 8), from its display matrix.
+    """How a frame is turned and mirrored, as an EXIF orientation (1 to 8), from its display matrix.
 
-    Of a matrix that turns by another angle, the nearest quarter. ISO/IEC 14496-12, 6.2.2: x' = ax + cy, y' = bx + dy.
+    A matrix with another angle counts as the nearest quarter turn. ISO/IEC 14496-12, 6.2.2: x' = ax + cy, y' = bx + dy.
     """
     stored = cast("SupportsBytes | None", frame.side_data.get("DISPLAYMATRIX"))
     matrix = np.frombuffer(bytes(stored) if stored is not None else b"", dtype=np.int32)

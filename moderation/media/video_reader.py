@@ -1,8 +1,8 @@
-"""What a reader of frames is, and which one reads a track.
+"""The protocol of a frame reader, and the choice of the reader of a track.
 
-decord is used where its times are proven right: a container that says when each frame is shown, strictly ascending
-times that agree with the packets', keyframes that say of themselves that decoding can begin there. All else is read by
-PyAV, in the order of the file. Both give the same pixels (their FFmpeg's conversion is the same).
+decord is used where its times are proven right: the container stores presentation times, they ascend strictly and
+agree with the packets', and keyframes confirm in their own bytes that decoding can begin there. PyAV reads all else, in
+file order. Both give the same pixels (both use FFmpeg's conversion).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from moderation.media.video_decord import open_decord
 from moderation.media.video_pyav import PyavReader
 from moderation.types import U8
 
-# Containers without times of showing: AVI and ASF store one time a packet, in the order of decoding.
+# Containers without presentation times: AVI and ASF store one time per packet, in decoding order.
 _UNTIMED = frozenset({MediaType.AVI, MediaType.ASF, MediaType.ELEMENTARY})
-# Streams that were cut from a broadcast or joined byte by byte: their times may begin anew.
+# Streams cut from a broadcast or joined byte by byte: their times may start over.
 _MAY_JUMP = _UNTIMED | {MediaType.MPEG_TS, MediaType.MPEG_PS, MediaType.FLV, MediaType.OGG}
 _DECORD_CONTAINERS = frozenset({MediaType.MP4, MediaType.MATROSKA})
 _DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
-_DECORD_LAYOUTS = frozenset({"yuv420p", "yuvj420p"})  # others it converts to other colours than PyAV does
+_DECORD_LAYOUTS = frozenset({"yuv420p", "yuvj420p"})  # it converts other layouts to other colours than PyAV
 _TIME_TOLERANCE_S = 0.005  # decord keeps times as float32
 
 
@@ -37,7 +37,7 @@ class FrameReader(Protocol):
     """An open track.
 
     times_s: float64 [N], when each frame is shown, ascending from 0. keys: int64, indices of the keyframes.
-    name: which reader it is, and why, where it was not the first choice; may say more after reading.
+    name: the reader, and why it was chosen where it was not the first choice; reading may change it.
     """
 
     name: str
@@ -48,8 +48,8 @@ class FrameReader(Protocol):
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, U8 | None]]:
         """Each wanted frame that is shown, with its index, uint8 [H,W,3], upright; None where it does not decode.
 
-        Where the packet of a wanted frame shows nothing, the frame that is shown at its time comes instead, with its
-        own index; or nothing, if that came before.
+        Where the packet of a wanted frame shows nothing, the frame on screen at its time comes instead, with its own
+        index; nothing comes if that one was yielded already.
         """
         ...
 
@@ -57,7 +57,7 @@ class FrameReader(Protocol):
 def open_reader(
     data: bytes, media_type: MediaType, track: PictureTrack, *, alone: bool, config: MediaConfig, deadline: Deadline
 ) -> FrameReader:
-    """The reader of a track. alone: it is the container's only one, and the container is whole.
+    """Open the reader of a track. alone: the container is complete and has no other track.
 
     Raises ItemError(TIMEOUT).
     """
@@ -81,14 +81,14 @@ def open_reader(
     if not _agree(decord.times_s, decord.keys, timeline):
         pyav.name = "pyav: decord's times jump"
         return pyav
-    # The packets' own, as exact as they are stored: which frame is nearest to a moment must not depend on the reader.
+    # The packets' own times, as exact as stored: which frame is nearest to a moment must not depend on the reader.
     return replace(decord, times_s=timeline.times_s, duration_s=timeline.duration_s, keys=timeline.keys)
 
 
 def _why_not_decord(
     media_type: MediaType, track: PictureTrack, timeline: Timeline, *, alone: bool, strict: bool
 ) -> str | None:
-    """Why decord is not the one to read this; None: nothing is against it. strict: only what is known to be good."""
+    """Why decord must not read this; None: it may. strict: only layouts and codecs proven good."""
     if not alone:
         return "several tracks, or the file is cut"
     if strict and (unknown := _is_unproven(media_type, track)):
@@ -107,7 +107,7 @@ def _is_unproven(media_type: MediaType, track: PictureTrack) -> str | None:
 
 
 def _why_not_turned(pyav: PyavReader) -> str | None:
-    """decord turns pictures, but does not mirror them."""
+    """Why the turn needs PyAV: decord rotates pictures but does not mirror them."""
     return None if pyav.first_orientation() in (1, 3, 6, 8) else "a mirrored picture, or a first frame that is broken"
 
 

@@ -1,6 +1,6 @@
-"""What goes between a worker and its decoder processes: JSON and bytes over a socket, pixels through shared memory.
+"""Messages between a worker and its decoder processes: JSON and bytes over a socket, pixels through shared memory.
 
-Nothing is unpickled: a decoder that a stranger's file has taken over must not be able to run anything in the worker.
+Nothing is unpickled: a decoder that a stranger's file has taken over must not be able to run code in the worker.
 
     to the decoder    uint32 length, JSON {item, payloads: a size or an error each}, then the payloads' bytes
     from the decoder  uint32 length, JSON {media, frames} with a descriptor of the memory that holds the pixels
@@ -23,14 +23,14 @@ from moderation.media.objects import Payload
 from moderation.types import ErrorCode, Frame, Item, Kind, Media, MediaObject, Role
 
 _LENGTH = struct.Struct("!I")
-MAX_HEADER_BYTES = 64 << 20  # an album of many thousand objects; more is no answer of ours
+MAX_HEADER_BYTES = 64 << 20  # enough for an album of many thousand objects
 _CHUNK_BYTES = 1 << 20
-# All pages at once: one by one, at the first touch of each, they take longer than the copy.
+# Maps all pages at once: one by one, at first touch, they take longer than the copy.
 _FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 
 
 def send_request(sock: socket.socket, item: Item, payloads: Sequence[Payload]) -> None:
-    """Send an item and what was read of its objects. Raises OSError when the other end is gone."""
+    """Send an item and the payloads of its objects. Raises OSError when the other end is gone."""
     described = [len(p) if isinstance(p, bytes) else {"code": str(p.code), "detail": p.detail} for p in payloads]
     _send_json(sock, {"item": _describe_item(item), "payloads": described})
     for payload in payloads:
@@ -53,15 +53,15 @@ def receive_request(sock: socket.socket) -> tuple[Item, list[Payload]] | None:
 
 
 def send_media(sock: socket.socket, media: Media) -> None:
-    """Send what decoding found; the pixels lie one frame after the other in memory that is handed over."""
+    """Send the result of decoding; the pixels lie frame after frame in memory that is handed over."""
     total = sum(frame.pixels.nbytes for frame in media.frames)
     frames = [
         {"shape": frame.pixels.shape, "index": frame.index, "width": frame.width, "height": frame.height}
         | {"time_s": frame.time_s, "role": str(frame.role), "parent": frame.parent, "box": frame.box}
         for frame in media.frames
     ]
-    facts = {name: getattr(media, name) for name in _MEDIA_FACTS}
-    header = json.dumps({"media": facts, "frames": frames}).encode()
+    fields = {name: getattr(media, name) for name in _MEDIA_FIELDS}
+    header = json.dumps({"media": fields, "frames": frames}).encode()
     if not total:
         sock.sendall(_LENGTH.pack(len(header)) + header)
         return
@@ -74,7 +74,7 @@ def send_media(sock: socket.socket, media: Media) -> None:
                 target = np.frombuffer(memory, np.uint8, frame.pixels.size, start).reshape(frame.pixels.shape)
                 target[...] = frame.pixels
                 start += frame.pixels.nbytes
-                del target  # memory can't be unmapped while an array shows it
+                del target  # memory can't be unmapped while an array refers to it
         socket.send_fds(sock, [_LENGTH.pack(len(header))], [descriptor])
         sock.sendall(header)
     finally:
@@ -82,7 +82,7 @@ def send_media(sock: socket.socket, media: Media) -> None:
 
 
 def receive_media(sock: socket.socket) -> Media | None:
-    """What the decoder found; None when it is gone. Raises ValueError when it is no answer of ours, OSError."""
+    """The decoder's result; None when it is gone. Raises ValueError for a malformed answer, OSError."""
     data, descriptors, _, _ = socket.recv_fds(sock, _LENGTH.size, 4)
     try:
         if len(data) < _LENGTH.size:
@@ -105,18 +105,18 @@ def receive_media(sock: socket.socket) -> Media | None:
             os.close(descriptor)
 
 
-_MEDIA_FACTS = ("kind", "frames_total", "duration_s", "widest_gap_s", "width", "height", "error", "error_detail",
+_MEDIA_FIELDS = ("kind", "frames_total", "duration_s", "widest_gap_s", "width", "height", "error", "error_detail",
                 "unseen", "reader")  # fmt: skip
 
 
-def _read_media(facts: Mapping[str, Any], described: Sequence[Mapping[str, Any]], descriptors: Sequence[int]) -> Media:
-    known = {name: facts[name] for name in _MEDIA_FACTS}
-    known |= {
-        "kind": Kind(facts["kind"]),
-        "error": None if facts["error"] is None else ErrorCode(facts["error"]),
-        "unseen": tuple(map(str, facts["unseen"])),
+def _read_media(fields: Mapping[str, Any], frames: Sequence[Mapping[str, Any]], descriptors: Sequence[int]) -> Media:
+    values = {name: fields[name] for name in _MEDIA_FIELDS}
+    values |= {
+        "kind": Kind(fields["kind"]),
+        "error": None if fields["error"] is None else ErrorCode(fields["error"]),
+        "unseen": tuple(map(str, fields["unseen"])),
     }
-    return Media(**known, frames=_read_frames(described, descriptors))
+    return Media(**values, frames=_read_frames(frames, descriptors))
 
 
 def _read_frames(described: Sequence[Mapping[str, Any]], descriptors: Sequence[int]) -> tuple[Frame, ...]:
@@ -125,7 +125,7 @@ def _read_frames(described: Sequence[Mapping[str, Any]], descriptors: Sequence[i
     sizes = [_count_bytes(frame["shape"]) for frame in described]
     if len(descriptors) != 1 or os.fstat(descriptors[0]).st_size < sum(sizes):
         raise ValueError("frames without their pixels")
-    # The arrays keep it mapped; it goes with the last of them.
+    # The arrays keep it mapped; it is unmapped with the last of them.
     memory = mmap.mmap(descriptors[0], sum(sizes), flags=_FLAGS)
     frames = []
     start = 0
@@ -155,13 +155,13 @@ def _count_bytes(shape: Sequence[int]) -> int:
 
 
 def _describe_item(item: Item) -> dict[str, Any]:
-    # What decoding asks for and no more: a URI may carry a signature.
+    # Only what decoding needs: a URI may carry a signature.
     return {
         "kind": item.kind,
         "error": item.error,
         "error_detail": item.error_detail,
-        "attributes": dict(item.attributes),  # keyframes say there how they were cut
-        # Whether it is a cell of a table, and what the store said, are claims to be media, as a name is.
+        "attributes": dict(item.attributes),  # of keyframes: how they were cut
+        # Like a name, a place in a table and the store's type are claims to be media.
         "objects": [
             {"name": o.name, "frame": o.frame, "time_s": o.time_s, "column": o.column, "content_type": o.content_type}
             for o in item.objects
@@ -169,15 +169,15 @@ def _describe_item(item: Item) -> dict[str, Any]:
     }
 
 
-def _read_item(facts: Mapping[str, Any]) -> Item:
+def _read_item(fields: Mapping[str, Any]) -> Item:
     return Item(
         item_id="",
         uri="",
-        objects=tuple(MediaObject(uri="", **entry) for entry in facts["objects"]),
-        kind=None if facts["kind"] is None else Kind(facts["kind"]),
-        error=None if facts["error"] is None else ErrorCode(facts["error"]),
-        error_detail=facts["error_detail"],
-        attributes=facts["attributes"],
+        objects=tuple(MediaObject(uri="", **entry) for entry in fields["objects"]),
+        kind=None if fields["kind"] is None else Kind(fields["kind"]),
+        error=None if fields["error"] is None else ErrorCode(fields["error"]),
+        error_detail=fields["error_detail"],
+        attributes=fields["attributes"],
     )
 
 
@@ -205,7 +205,7 @@ def _receive_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def _receive_some(sock: socket.socket, size: int) -> bytes | None:
-    """`size` bytes; None when the other end is gone before them."""
+    """Receive `size` bytes; None when the other end is gone before them."""
     buffer = bytearray(size)
     view = memoryview(buffer)
     while view:

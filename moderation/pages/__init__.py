@@ -1,1 +1,1 @@
-"""HTML pages that need nothing but themselves: no script, all text escaped."""
+"""Self-contained HTML pages: no script, all text escaped."""

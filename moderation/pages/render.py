@@ -1,4 +1,4 @@
-"""HTML pages: one file each that needs nothing else. No script; all text escaped; pictures inside."""
+"""Self-contained HTML pages, one file each: no script, all text escaped, pictures embedded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moderation.pages.text import count, number, percent, plain, size, span
 
 
 def render(template: str, /, **values: Any) -> str:  # noqa: ANN401 - whatever the template shows
-    """A page of `moderation/pages/templates`.
+    """Render a page from `moderation/pages/templates`.
 
     Filters: plain, count, number, percent, size, span (see `text`); png, jpeg (bytes to a data URI).
     """
@@ -28,10 +28,10 @@ def render(template: str, /, **values: Any) -> str:  # noqa: ANN401 - whatever t
 
 
 def png(data: bytes) -> str:
-    """As a data URI."""
+    """A PNG as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 def jpeg(data: bytes) -> str:
-    """As a data URI."""
+    """A JPEG as a data URI."""
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

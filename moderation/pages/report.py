@@ -1,4 +1,4 @@
-"""The page of a run, `report.html`: its numbers, what went wrong, and the rows that a person should look at first."""
+"""The page of a run, `report.html`: its numbers, what went wrong, and the rows to look at first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from moderation.pages.render import render
 from moderation.types import Status, Verdict
 
-# A page of more rows is not read; the tables hold them all.
+# Nobody reads a page of more rows; the tables hold them all.
 MAX_ROWS_PER_GROUP: Final = 40
 _MAX_ROWS: Final = 10_000
 _ORIGIN: Final = (
@@ -17,10 +17,10 @@ _ORIGIN: Final = (
     "shards_this_call", "items_this_call",
 )  # fmt: skip
 _GROUPS: Final = {
-    "blocked": ("Blocked", "The highest scores first. A wrong one here costs the most: look at a few."),
+    "blocked": ("Blocked", "The highest scores first. A mistake here costs the most: check a few."),
     "review": ("Sent to review by a check", "The highest scores first."),
-    "errors": ("Errors", "What could not be fetched, decoded whole, or scored. Never passed."),
-    "unsure": ("Nobody vouched for", "No check objected, none recognised it as fine."),
+    "errors": ("Errors", "Items that could not be fetched, fully decoded, or scored. Never passed."),
+    "unsure": ("Not recognised as fine", "No check objected, but none recognised it as fine."),
 }
 
 Cells = Mapping[str, Any]
@@ -35,11 +35,11 @@ class Bar(NamedTuple):
 
 
 def render_report(summary: Mapping[str, Any], rows: Iterable[Cells], problems: Sequence[Mapping[str, Any]]) -> str:
-    """One HTML page that needs nothing else: no script, no picture, no reference to anywhere.
+    """One self-contained HTML page: no script, no pictures, no references.
 
     rows: cells of the verdicts table (`uri, verdict, status, reason, score, error_code, error_detail`), in order; at
     most 40 of each group are shown. problems: for each error code `code, items, share, meaning, action`. All text is
-    escaped: names and details are strangers'.
+    escaped: names and details come from strangers.
     """
     return render(
         "report.html",
@@ -84,7 +84,7 @@ def _group_rows(rows: Iterable[Cells]) -> list[tuple[str, str, list[Cells], int]
 
 
 def _group_of(row: Cells) -> str | None:
-    """What was blocked, what is an error, what a check sent to review, and the rest of the reviews."""
+    """The group of a row: blocked, errors, sent to review by a check, or the rest of the reviews."""
     if row.get("verdict") == Verdict.BLOCK:
         return "blocked"
     if row.get("status") == Status.ERROR or row.get("error_code"):

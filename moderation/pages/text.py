@@ -1,4 +1,4 @@
-"""Text that people read: a stranger's text made safe; counts, shares, sizes and spans. Nothing heavy is loaded."""
+"""Text that people read: strangers' text made safe; counts, shares, sizes and spans. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ UNKNOWN: Final = "–"
 
 
 def printable(text: str, *, instead: str = " ") -> str:
-    """One line, without characters that turn or hide what stands around them; `instead` stands for each of those."""
+    """One line; characters that reorder or hide the text around them are replaced by `instead`."""
     return text if text.isprintable() else "".join(c if c.isprintable() else instead for c in text)
 
 
@@ -20,7 +20,7 @@ def short_line(text: str, max_chars: int) -> str:
 
 
 def plain(value: object) -> str:
-    """A stranger's text for a page: printable and bounded. Whoever writes HTML still has to escape it."""
+    """A stranger's text for a page: printable and bounded. Writers of HTML must still escape it."""
     text = printable(str(value), instead="\N{REPLACEMENT CHARACTER}")
     half = _SHOWN_CHARS // 2
     # Names differ at their end as often as at their start: cut in the middle.
@@ -33,12 +33,12 @@ def count(value: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three digits, or all of those before the point."""
+    """A number with three digits, or with all digits before the point."""
     return UNKNOWN if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"
 
 
 def percent(share: float | None) -> str:
-    """A share that is not 0 never reads as 0%, one that is not all never as 100%."""
+    """A share in percent; never 0% for a share above 0, never 100% for a share below 1."""
     if share is None:
         return UNKNOWN
     if 0 < share < 0.001:
@@ -49,7 +49,7 @@ def percent(share: float | None) -> str:
 
 
 def size(size_bytes: float | None) -> str:
-    """Bytes in the largest binary unit that leaves a number over 1."""
+    """Bytes in the largest binary unit that keeps the number above 1."""
     if size_bytes is None:
         return UNKNOWN
     value = size_bytes

@@ -1,1 +1,1 @@
-"""One shard from its items to its receipt; the one composition of sources, decoders, detectors and policy."""
+"""One shard from items to receipt: the only composition of sources, decoders, detectors and policy."""

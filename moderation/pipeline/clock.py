@@ -1,4 +1,4 @@
-"""Where the seconds of a shard go: busy by step, and waiting by who waits for what."""
+"""Where the seconds of a shard go: busy time by step, and waiting time by who waits for what."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TypeVar
 _Out = TypeVar("_Out")
 
 
-# Who waits for what: `starved` for input, `blocked` by what comes after it, `lock` for a shard beside this one.
+# Who waits for what: `starved` for input, `blocked` by the next step, `lock` for another shard on the device.
 WAITS = ("fetch:starved", "fetch:blocked", "decode:starved", "decode:blocked", "device:starved", "device:lock")
 STEPS = ("fetch", "decode", "score", "judge", "write")
 
 
 @dataclass(slots=True)
 class Clock:
-    """Busy seconds by step, seconds of waiting, and the encoded bytes read; steps run in several threads."""
+    """Busy seconds by step, waiting seconds, and encoded bytes read; steps run in several threads."""
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
     waits: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WAITS, 0.0))
@@ -26,7 +26,7 @@ class Clock:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def timed(self, step: str, call: Callable[[], _Out]) -> _Out:
-        """`call()`, its time added to the step's."""
+        """Run `call()` and add its time to the step."""
         began = time.perf_counter()
         try:
             return call()
@@ -36,7 +36,7 @@ class Clock:
                 self.seconds[step] += spent
 
     def waited(self, who: str, kind: str, seconds: float) -> None:
-        """Add to the time that `who` (fetch, decode, device) was idle."""
+        """Add to the idle time of `who` (fetch, decode, device)."""
         with self._lock:
             self.waits[f"{who}:{kind}"] += seconds
 

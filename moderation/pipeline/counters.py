@@ -1,4 +1,4 @@
-"""Counters of a shard; those of a run are their sums."""
+"""Counters of a shard; the counters of a run are their sums."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moderation.types import (
 
 
 def count_rows(rows: Sequence[ItemRow]) -> dict[str, int]:
-    """Counters of a shard; those of a run are their sums."""
+    """Count the rows of a shard; the counters of a run are the sums."""
     counts: Counter[str] = Counter()
     for row in rows:
         counts[f"status:{row.status}"] += 1
@@ -31,7 +31,7 @@ def count_rows(rows: Sequence[ItemRow]) -> dict[str, int]:
         if row.votes is not None:
             counts.update(f"extra:{role}" for role in row.votes.roles if role is not Role.FRAME)
             asked = (~np.isnan(row.votes.scores)).sum(axis=0)
-            # A detector's labels are asked together, but it may answer only some of them.
+            # A detector's labels are asked together, but it may answer some of them only.
             by_detector: dict[str, int] = {}
             for label, frames in zip(row.votes.labels, asked.tolist(), strict=True):
                 name = f"asked:{label.partition('.')[0]}"
@@ -43,4 +43,4 @@ def count_rows(rows: Sequence[ItemRow]) -> dict[str, int]:
 def peak_memory_bytes() -> int:
     """Peak resident memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux says KiB
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux reports KiB

@@ -41,9 +41,9 @@ def moderate_items(
     poison: Mapping[str, ItemError] | None = None,
     fetch: Callable[[Item], Sequence[bytes | ItemError]] | None = None,
 ) -> Iterator[ItemRow]:
-    """Rows of items, in their order, one per item. Pure of output: nothing is written.
+    """Rows of items, in their order, one row per item. Writes nothing.
 
-    fetch: how encoded bytes are read; by default from storage.
+    fetch: reads the encoded bytes; by default from storage.
     """
     clock = clock or Clock()
     read = fetch or Fetcher(items, config.media)
@@ -51,9 +51,9 @@ def moderate_items(
     decode = pools.decode_item or partial(decode_item, config=config.media)
 
     def fetch_one(item: Item) -> tuple[Item, Sequence[bytes | ItemError]]:
-        known = poisoned.get(item.item_id)
-        if known is not None:
-            return item, [known for _ in item.objects]
+        poison_error = poisoned.get(item.item_id)
+        if poison_error is not None:
+            return item, [poison_error for _ in item.objects]
         try:
             payloads = clock.timed("fetch", lambda: read(item))
         except ItemError as error:
@@ -68,25 +68,25 @@ def moderate_items(
         fetch_one,
         items,
         pools.fetch,
-        most=pools.fetch_threads * 2,
+        max_ahead=pools.fetch_threads * 2,
         budget_bytes=config.runtime.fetch_budget_bytes // config.runtime.shards_in_flight,
         expected_bytes=lambda item: item.size_bytes,
         held_bytes=lambda pair: _read_bytes(pair[1]),
         waited=partial(clock.waited, "fetch"),
     )
     frame_bytes = config.runtime.waiting_frame_bytes(on_gpu=stack.device.type == "cuda")
-    # Two batches ahead of the device, and never fewer than keep the threads busy.
+    # Two batches ahead of the device, and at least enough to keep the threads busy.
     decoded = map_ahead(
         decode_one,
         fetched,
         pools.decode,
-        most=max(2 * stack.batch_size, 2 * pools.decode_threads),
+        max_ahead=max(2 * stack.batch_size, 2 * pools.decode_threads),
         budget_bytes=frame_bytes // config.runtime.shards_in_flight,
         expected_bytes=lambda _: 3 * config.media.canvas_px * config.media.canvas_px * 2,
         held_bytes=lambda d: d.held_bytes,
         waited=partial(clock.waited, "decode"),
     )
-    # Closed in this order when a shard fails, so that nothing of it goes on in the pools.
+    # Closed in this order when a shard fails, so that none of its work goes on in the pools.
     with closing(fetched), closing(decoded):
         for item, votes in score_items(decoded, stack, clock, pools.device):
             yield clock.timed("judge", partial(judge_decoded, item, votes, policy))
@@ -100,7 +100,7 @@ def _decode(
     item: Item, payloads: Sequence[bytes | ItemError], decode: Callable[[Item, Sequence[Payload]], Media]
 ) -> Decoded:
     if len(payloads) != len(item.objects):
-        # A mistake of whoever fetched; it must not cost the shard its other rows.
+        # A mistake of `fetch`; it must not cost the shard its other rows.
         wrong = f"{len(payloads)} payloads for {len(item.objects)} objects"
         payloads = [ItemError(ErrorCode.FETCH_FAILED, wrong) for _ in item.objects]
     read = [payload for payload in payloads if isinstance(payload, bytes)]
@@ -114,7 +114,7 @@ def _decode(
 
 
 def _with_types(item: Item, payloads: Sequence[bytes | ItemError]) -> Item:
-    """The item with what the store said of the type of its objects: a claim, as a name is."""
+    """Add the content types that the store reported: claims, like a name."""
     if not any(isinstance(payload, TypedBytes) for payload in payloads):
         return item
     objects = (
@@ -125,7 +125,7 @@ def _with_types(item: Item, payloads: Sequence[bytes | ItemError]) -> Item:
 
 
 def _unread(item: Item, payloads: Sequence[bytes | ItemError]) -> Media:
-    """Nothing of the item could be read: the first reason stands for all."""
+    """The result for an item of which nothing could be read: the first reason stands for all."""
     error = next((payload for payload in payloads if isinstance(payload, ItemError)), ItemError(ErrorCode.EMPTY))
     return Media(
         kind=item.kind or Kind.UNKNOWN,
@@ -135,7 +135,7 @@ def _unread(item: Item, payloads: Sequence[bytes | ItemError]) -> Media:
 
 
 def _content_hash(payloads: Sequence[bytes]) -> str:
-    """sha256 of the bytes; of an item of several objects, of their hashes in order."""
+    """sha256 of the bytes; of an item with several objects, of their hashes in order."""
     digests = [hashlib.sha256(p) for p in payloads]
     if len(digests) == 1:
         return digests[0].hexdigest()

@@ -1,4 +1,4 @@
-"""An item with its votes -> its row of the verdicts."""
+"""An item with its votes -> its verdict row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moderation.types import ErrorCode, ItemVotes, Media, Role, Seen, Status
 
 
 def judge_decoded(decoded: Decoded, scored: BatchVotes | ItemError | None, policy: BoundPolicy) -> ItemRow:
-    """The row of an item. scored: its frames' votes; why they failed; None where it has no frames."""
+    """The row of an item. scored: its frames' votes, or why scoring failed; None where it has no frames."""
     media = decoded.media
     batch = scored if isinstance(scored, BatchVotes) else None
     votes = None if batch is None else _votes_of(media, batch, policy.labels)
@@ -47,7 +47,7 @@ def _seen(media: Media) -> Seen:
 
 def _votes_of(media: Media, batch: BatchVotes, labels: tuple[str, ...]) -> ItemVotes:
     frames = media.frames
-    # Nearly always every frame stands for itself; then nothing is said of it.
+    # Nearly always no frame is part of another; then relations are left out.
     related = any(frame.parent is not None or frame.role is not Role.FRAME for frame in frames)
     return ItemVotes(
         labels=labels,
@@ -69,7 +69,7 @@ def _status_of(code: ErrorCode | None) -> Status:
 
 
 def _hash_of(media: Media, batch: BatchVotes) -> str | None:
-    """One PDQ hash per item, as hex digits: of the frame in the middle, which titles and fades leave alone."""
+    """One PDQ hash per item, as hex digits: of the middle frame, which titles and fades leave alone."""
     hashes = batch.blobs.get("pdq.hash", ())
     hashes = tuple(h for h, frame in zip(hashes, media.frames, strict=False) if frame.role is Role.FRAME)
     middle = hashes[len(hashes) // 2] if hashes else None

@@ -1,4 +1,4 @@
-"""The tar of a shard of cut videos: which entries an item has, and their bytes."""
+"""The tar of a shard of cut videos: the entries of each item, and their bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moderation.sources.keys import PICTURES, VIDEOS
 from moderation.sources.tar import MAX_SIDECAR
 from moderation.types import ErrorCode, Item, Kind, Media, MediaObject
 
-# Ids of manifests are anybody's text: others than these stand for themselves only in item.json.
+# Manifest ids are strangers' text: only ids of this form name a folder; item.json holds the others.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 TarEntry = tuple[str, bytes]  # name, content
@@ -23,7 +23,7 @@ TarEntry = tuple[str, bytes]  # name, content
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """The members of one item in a tar. frames: how many were cut; 0 of what was passed on or failed."""
+    """The tar entries of one item. frames: how many were cut; 0 where the item was passed on or failed."""
 
     item: Item
     members: tuple[TarEntry, ...]
@@ -38,7 +38,7 @@ class Cut:
 
 
 def write_tar(cuts: Iterable[Cut]) -> bytes:
-    """A tar of all members, in order; the same cuts give the same bytes."""
+    """A tar of all entries, in order; the same cuts give the same bytes."""
     with io.BytesIO() as buffer:
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for cut in cuts:
@@ -50,12 +50,12 @@ def write_tar(cuts: Iterable[Cut]) -> bytes:
 
 
 def folder_name(item_id: str) -> str:
-    """What an item is called in the tar: its id where that is a plain name, else a hash of it."""
+    """The item's folder in the tar: its id where that is a plain name, else a hash of it."""
     return item_id if _PLAIN_ID.fullmatch(item_id) else make_id("keyframes", item_id)
 
 
 def cut_media(item: Item, media: Media) -> Cut:
-    """The frames of a decoded video as members, each with its time; and which video it was."""
+    """The frames of a decoded video as entries, each with its time; and a record of the source video."""
     folder = folder_name(item.item_id)
     members: list[TarEntry] = []
     for frame in media.frames:
@@ -66,7 +66,7 @@ def cut_media(item: Item, media: Media) -> Cut:
 
 
 def pass_on(item: Item, payloads: Sequence[bytes]) -> Iterator[TarEntry]:
-    """An item that is no video, so that the tar's reader makes the same item of it."""
+    """The entries of an item that is not a video; the tar's reader makes the same item of them."""
     if item.kind is Kind.KEYFRAMES:
         return _pass_on_keyframes(item, payloads)
     if len(payloads) > 1 or item.kind is Kind.ALBUM:
@@ -87,7 +87,7 @@ def _pass_on_keyframes(item: Item, payloads: Sequence[bytes]) -> Iterator[TarEnt
 def _pass_on_album(item: Item, payloads: Sequence[bytes]) -> Iterator[TarEntry]:
     folder = folder_name(item.item_id)
     for place, (source, data) in enumerate(zip(item.objects, payloads, strict=True)):
-        # A name that says nothing would not be counted to the album; what it is, is decided by content.
+        # Without a media suffix the reader would not count it to the album; its type is decided by content.
         yield f"{folder}.{place}.{_known_suffix(source) or 'jpg'}", data
     yield f"{folder}.json", _about(item)
 
@@ -95,7 +95,7 @@ def _pass_on_album(item: Item, payloads: Sequence[bytes]) -> Iterator[TarEntry]:
 def _pass_on_picture(item: Item, data: bytes) -> Iterator[TarEntry]:
     folder = folder_name(item.item_id)
     suffix = _known_suffix(item.objects[0])
-    # Without a known suffix it is taken by content alone, as it was in the source.
+    # Without a known suffix its type is decided by content alone, as in the source.
     yield f"{folder}.{suffix}" if suffix else folder, data
     yield f"{folder}.json", _about(item)
 
@@ -123,7 +123,7 @@ def _about(item: Item, media: Media | None = None) -> bytes:
     whole = _json({**item.attributes, "cut_from": cut_from})
     if len(whole) <= MAX_SIDECAR:
         return whole
-    # A reader would leave out the whole file, and with it which video this was.
+    # A reader would drop the whole file as too large, and the record of the source video with it.
     return _json({"cut_from": {**cut_from, "left_out": "attributes: too large"}})
 
 

@@ -1,8 +1,8 @@
-"""Videos -> WebDataset tars of the frames that would be scored, so that a node with a GPU never decodes video.
+"""Videos -> WebDataset tars of the frames that would be scored, so that a GPU node never decodes video.
 
-The tar of a shard holds, one item after the other, `<item id>/000123.jpg` with its time in `<item id>/000123.json`, and
-`<item id>/item.json`: the item's attributes, and under `cut_from` which video it was, its length and what was wrong
-with it. What is no video is passed on as it is, so that a backfill over the tars judges all that the source holds.
+The tar of a shard holds, item by item, `<item id>/000123.jpg`, its time in `<item id>/000123.json`, and
+`<item id>/item.json`: the item's attributes and, under `cut_from`, the source video, its length and its problems.
+Items that are not videos are passed on unchanged, so that a backfill over the tars judges all items of the source.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def cut_shard(
 ) -> Receipt:
     """Cut the videos of a shard and commit its tar, `OUT/tars/part-<shard>.tar`.
 
-    poison: item id -> why, of items that are known to kill or stall the process; they are not touched.
+    poison: item id -> why, for items known to kill or stall the process; they are not touched.
     Raises ShardError (retried by the driver), FatalError.
     """
     clock = Clock()
@@ -64,7 +64,7 @@ def cut_items(
     clock: Clock | None = None,
     poison: Mapping[str, ItemError] | None = None,
 ) -> Iterator[Cut]:
-    """What each item becomes, in their order, one per item; fetched and decoded by threads, bounded by bytes."""
+    """Cut each item, in order, one result per item; fetched and decoded by threads, bounded by bytes."""
     clock = clock or Clock()
     read = Fetcher(items, config.media)
     poisoned = poison or {}
@@ -85,29 +85,29 @@ def cut_items(
         fetch,
         items,
         pools.fetch,
-        most=pools.fetch_threads * 2,
+        max_ahead=pools.fetch_threads * 2,
         budget_bytes=config.runtime.fetch_budget_bytes // in_flight,
         expected_bytes=lambda item: item.size_bytes,
         held_bytes=lambda pair: _size(pair[1]),
     )
-    # While it is cut, a video's frames are held as pixels: that is what bounds how many are at once.
+    # A video's frames are held as pixels while it is cut: this bounds how many videos are cut at once.
     pixels = 3 * config.media.canvas_px * config.media.canvas_px * 2 * config.media.max_frames
     cuts = map_ahead(
         cut,
         fetched,
         pools.decode,
-        most=2 * pools.decode_threads,
+        max_ahead=2 * pools.decode_threads,
         budget_bytes=config.runtime.waiting_frame_bytes(on_gpu=False) // in_flight,
         expected_bytes=lambda _: pixels,
         held_bytes=lambda cut: cut.held_bytes,
     )
-    # Closed in this order when a shard fails, so that nothing of it goes on in the pools.
+    # Closed in this order when a shard fails, so that none of its work goes on in the pools.
     with closing(fetched), closing(cuts):
         yield from cuts
 
 
 def cut_item(item: Item, payloads: Payloads, config: Config) -> Cut:
-    """The members of one item. Frames are chosen and scaled as for scoring; an item that fails is its reason."""
+    """Cut one item. Frames are chosen and scaled as for scoring; of an item that fails only the reason is kept."""
     failure = _failure(item, payloads)
     if failure is not None:
         return cut_media(item, Media(kind=item.kind or Kind.UNKNOWN, error=failure.code, error_detail=failure.detail))
@@ -118,12 +118,12 @@ def cut_item(item: Item, payloads: Payloads, config: Config) -> Cut:
 
 
 def _failure(item: Item, payloads: Payloads) -> ItemError | None:
-    """Why an item cannot be cut: what its source says first, then what one of its objects does."""
+    """Why an item cannot be cut: the source's reason first, then that of one of its objects."""
     failure = next((p for p in payloads if isinstance(p, ItemError)), None)
     if item.error is None and failure is None and payloads:
         return None
-    known = failure or ItemError(ErrorCode.EMPTY)
-    return ItemError(item.error or known.code, item.error_detail or known.detail)
+    reason = failure or ItemError(ErrorCode.EMPTY)
+    return ItemError(item.error or reason.code, item.error_detail or reason.detail)
 
 
 def _is_video(item: Item, data: Sequence[bytes]) -> bool:
@@ -134,7 +134,7 @@ def _is_video(item: Item, data: Sequence[bytes]) -> bool:
 
 
 def count_cuts(cuts: Iterable[Cut]) -> dict[str, int]:
-    """Counters of a shard; those of a run are their sums."""
+    """Count the cuts of a shard; the counters of a run are the sums."""
     counts: Counter[str] = Counter()
     for cut in cuts:
         counts[f"status:{Status.OK if cut.error is None else Status.ERROR}"] += 1

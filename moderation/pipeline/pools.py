@@ -23,12 +23,12 @@ class Pools:
     fetch_threads: int
     decode_threads: int
     device: AbstractContextManager[object]
-    # In processes of their own; None: in the calling thread.
+    # Decodes in processes of their own; None: in the calling thread.
     decode_item: Callable[[Item, Sequence[Payload]], Media] | None = None
 
 
 def make_pools(config: Config, decode_threads: int) -> Pools:
-    """Pools of a worker; their threads end with the process."""
+    """Make the pools of a worker; their threads end with the process."""
     return Pools(
         fetch=ThreadPoolExecutor(config.runtime.fetch_threads, "fetch"),
         decode=ThreadPoolExecutor(decode_threads, "decode"),

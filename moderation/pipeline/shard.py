@@ -1,7 +1,7 @@
-"""One shard, end to end: fetch, decode, score, judge, write, commit. The one composition; collaborators are passed in.
+"""One shard, end to end: fetch, decode, score, judge, write, commit. Collaborators are passed in.
 
 Threads fetch and decode ahead, bounded by bytes; the calling thread gathers frames into batches, scores and judges
-them. Rows come out in the order of the shard's items, one an item, whatever happens to it.
+them. Rows come out in the order of the shard's items, one row per item, whatever happens to it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def moderate_shard(
 ) -> Receipt:
     """Judge a shard and commit it.
 
-    poison: item id -> why, of items that are known to kill or stall the process; they are not touched.
+    poison: item id -> why, for items known to kill or stall the process; they are not touched.
     Raises ShardError (retried by the driver), FatalError.
     """
     clock = Clock()

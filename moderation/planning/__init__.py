@@ -1,1 +1,1 @@
-"""Items to shards: how they are cut, ordered and sliced, and the plan that a resumed run reads again."""
+"""Items to shards: cutting, order, slices, and the plan that a resumed run reads again."""

@@ -1,4 +1,4 @@
-"""What a run writes must not lie in what it lists: the next call would judge its own tables."""
+"""OUT must not lie in what SOURCE lists: the next run would judge its own tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fsspec.utils import glob_translate
 from moderation import storage
 from moderation.errors import UsageError
 
-# Names below OUT or a ledger, of which a pattern must match none.
+# Names in OUT or in a ledger; a pattern must match none of them.
 _WRITTEN = (
     "run.json",
     "plan.parquet",
@@ -24,7 +24,7 @@ _WRITTEN = (
 def check_apart(source: str, folder: str, name: str = "--out") -> None:
     """Raises UsageError where `folder`, which the run writes to, is or lies in what SOURCE lists.
 
-    name: what the folder is called in the message. Links of local folders are looked through.
+    name: what the message calls the folder. Links of local folders are resolved.
     """
     source, folder = storage.canonical(source), storage.canonical(folder)
     inside = False

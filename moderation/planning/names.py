@@ -1,4 +1,4 @@
-"""Names of the plan in OUT, and of what each slice keeps for itself. The other names of OUT are in `results.layout`."""
+"""Names in OUT of the plan and of a slice's own files. The other names of OUT are in `results.layout`."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Final
 from moderation import storage
 
 PLAN_FILE: Final = "plan.parquet"
-PLAN_FOLDER: Final = "plan"  # chunks, while listing goes on
+PLAN_FOLDER: Final = "plan"  # chunks, until listing ends
 SLICES_FOLDER: Final = "slices"
 LISTING_FILE: Final = "listing.json"
 
 
 def plan_uri(home: str) -> str:
-    """The finished plan. home: OUT, or the folder of a slice in it."""
+    """URI of the finished plan. home: OUT, or the folder of a slice in it."""
     return storage.join(home, PLAN_FILE)
 
 
 def plan_folder(home: str) -> str:
-    """The chunks of a plan while listing goes on."""
+    """Folder of the plan's chunks, until listing ends."""
     return storage.join(home, PLAN_FOLDER)
 
 
 def chunk_uri(home: str, index: int) -> str:
-    """One chunk of the plan."""
+    """URI of one chunk of the plan."""
     return storage.join(plan_folder(home), f"chunk-{index:06d}.parquet")
 
 
 def slices_folder(out: str) -> str:
-    """The folders of all slices."""
+    """Folder that holds the folders of all slices."""
     return storage.join(out, SLICES_FOLDER)
 
 
 def listing_uri(home: str) -> str:
-    """What the listing of a slice saw."""
+    """URI of the record of a slice's listing."""
     return storage.join(home, LISTING_FILE)

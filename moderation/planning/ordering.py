@@ -1,9 +1,9 @@
-"""Shards in the order of an attribute: what matters most is judged first.
+"""Shards in the order of an attribute: items that matter most are judged first.
 
 Items of one priority share shards, in the order of the source. Shards are spooled to disk, one record batch each, and
-read back in order: memory holds one unfinished shard per priority, and nothing that grows with the source.
-(An Arrow file, not Parquet: the footer of a Parquet file with 40,000 row groups is read whole, 100 MB of it; here it
-is 24 bytes a shard.)
+read back in order: memory holds one unfinished shard per priority and nothing that grows with the source.
+(An Arrow file, not Parquet: a Parquet footer of 40,000 row groups is read whole, 100 MB; here it takes 24 bytes per
+shard.)
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from moderation.planning.shards import Sharder, make_shards, shards_from_table, 
 from moderation.types import Item, Shard
 
 MAX_PRIORITIES = 1000
-# Items in unfinished shards, about 1 KiB each; beyond it the fullest shard is closed early. By the items alone, so
-# that the same source gives the same shards.
+# Items in unfinished shards, about 1 KiB each; beyond it the fullest shard is closed early. This depends on the items
+# alone, so the same source gives the same shards.
 MAX_HELD = 65_536
 
 
 def cut_shards(items: Iterable[Item], config: ShardConfig) -> Iterator[Shard]:
-    """Shards in the order of the source, each as soon as it is full; or with `order_by`, of the largest value first.
+    """Shards in the order of the source, each as soon as it is full; with `order_by`, the largest value first.
 
-    Ordered, the first shard comes only when all items are known. An item without the attribute counts as 0.
+    With `order_by` the first shard comes only after the whole listing. An item without the attribute counts as 0.
     Raises UsageError for a value that is not a number, and for more than MAX_PRIORITIES different ones.
     """
     if config.order_by is None:
@@ -39,7 +39,7 @@ def cut_shards(items: Iterable[Item], config: ShardConfig) -> Iterator[Shard]:
 
 
 def _ordered(items: Iterable[Item], config: ShardConfig, attribute: str) -> Iterator[Shard]:
-    # On the disk that holds temporary files: a few hundred bytes an item, compressed.
+    # Temporary files hold a few hundred bytes per item, compressed.
     with tempfile.TemporaryDirectory(prefix="moderation-plan-") as folder:
         path = str(Path(folder) / "shards.arrow")
         priorities = _spool(items, config, attribute, path)
@@ -51,7 +51,7 @@ def _ordered(items: Iterable[Item], config: ShardConfig, attribute: str) -> Iter
 
 
 def _spool(items: Iterable[Item], config: ShardConfig, attribute: str, path: str) -> list[float]:
-    """Write the shards as they fill up; the priority of each."""
+    """Write the shards as they fill up; return the priority of each."""
     priorities: list[float] = []
     sharders: dict[float, Sharder] = {}
     held = 0

@@ -1,8 +1,8 @@
-"""The plan of a run: its shards, written as the source is listed, read again on resume.
+"""The plan of a run: its shards, written while the source is listed, read again on resume.
 
-The plan lies in `OUT/plan/chunk-*.parquet` while listing goes on, and in `OUT/plan.parquet` when it has ended. A shard
-is handed out only after a chunk that holds it is published. So a run that dies while listing never cuts the source into
-other shards than those it may have committed: the next call takes the chunks as they are, and lists on for what is new.
+The plan lies in `OUT/plan/chunk-*.parquet` until listing ends, then in `OUT/plan.parquet`. A shard is handed out only
+after the chunk that holds it is published. So a run that dies while listing never cuts the source into other shards
+than those it may have committed: the next call reuses the chunks and lists on for new items.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from moderation.planning.slices import Slice, take_slice
 from moderation.sources import open_source
 from moderation.types import Item, Shard
 
-# The first shard is handed out at once; later chunks hold up to this many shards, or what came in this time.
+# The first shard is handed out at once; later chunks hold up to this many shards, or those of this time.
 _CHUNK_SHARDS = 64
 _CHUNK_WAIT_S = 5.0
 
@@ -37,35 +37,37 @@ def plan_shards(
     *,
     limit: int | None = None,
     open_items: Callable[[], Iterator[Item]] | None = None,
-    part: Slice | None = None,
+    slice_: Slice | None = None,
 ) -> Iterator[Shard]:
-    """All shards of a run, in the order of the source; what an earlier call planned comes as it was planned.
+    """All shards of a run, in the order of the source; shards planned by an earlier call are reused.
 
-    out: the folder of the plan: OUT, or a slice's own in it.
-    part: only the shards of this slice. Its listing begins anew after an interruption: what it had planned has gaps
-    where other slices' shards are, and cutting the source around them would move the bounds of shards.
+    out: the folder of the plan: OUT, or a slice's own folder in it.
+    slice_: plan only the shards of this slice. After an interruption its listing starts over: the chunks have gaps
+    where other slices' shards are, and cutting the source around them would change the bounds of shards.
 
-    open_items: the items instead of the whole source's (the nightly job's difference); called only when there is
-    something to list, exhausted before the plan counts as finished.
+    open_items: yields the items instead of the whole source (the nightly job's difference); called only when listing is
+    needed, exhausted before the plan counts as finished.
     Raises UsageError (source missing, empty, unreadable) at once.
     """
     finished = storage.read_optional(plan_uri(out))
     if finished is not None:
         return decode_shards(finished)
-    chunks = _read_chunks(out) if part is None else []
+    chunks = _read_chunks(out) if slice_ is None else []
     items = _limited(open_items() if open_items is not None else open_source(source, config.source), limit)
-    if part is not None:
+    if slice_ is not None:
         storage.delete_tree(plan_folder(out))
-        return _write_plan(take_slice(cut_shards(items, config.shards), part, out), out, [])
+        return _write_plan(take_slice(cut_shards(items, config.shards), slice_, out), out, [])
     if not chunks:
         return _write_plan(cut_shards(items, config.shards), out, [])
     return _resume_listing(items, out, config, chunks)
 
 
-def list_shards(source: str, config: Config, *, limit: int | None = None, part: Slice | None = None) -> Iterator[Shard]:
-    """The shards of a source, or of a slice of it, nothing written (a dry run)."""
+def list_shards(
+    source: str, config: Config, *, limit: int | None = None, slice_: Slice | None = None
+) -> Iterator[Shard]:
+    """The shards of a source, or of a slice of it, without writing a plan (a dry run)."""
     shards = cut_shards(_limited(open_source(source, config.source), limit), config.shards)
-    return shards if part is None else (shard for shard in shards if part.holds(shard.shard_id))
+    return shards if slice_ is None else (shard for shard in shards if slice_.holds(shard.shard_id))
 
 
 def _resume_listing(items: Iterator[Item], out: str, config: Config, chunks: list[bytes]) -> Iterator[Shard]:
@@ -91,14 +93,14 @@ def _write_plan(shards: Iterable[Shard], out: str, chunks: list[bytes]) -> Itera
             held, chunk_shards, began_s = [], min(chunk_shards * 2, _CHUNK_SHARDS), time.monotonic()
     if held:
         chunks.append(_publish_chunk(held, out, len(chunks)))
-    # The finished plan first: a reader of the tail must never see fewer shards than were handed out.
+    # The finished plan first: nobody who reads the plan may ever see fewer shards than were handed out.
     storage.publish(plan_uri(out), _merge(chunks))
     storage.delete_tree(plan_folder(out))
     yield from held
 
 
 def encode_shards(shards: Iterable[Shard]) -> bytes:
-    """Shards as a Parquet file with `PLAN_SCHEMA`."""
+    """Encode shards as a Parquet file with `PLAN_SCHEMA`."""
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, PLAN_SCHEMA, compression="zstd") as writer:
         for batch in plan_batches(shards):
@@ -107,7 +109,7 @@ def encode_shards(shards: Iterable[Shard]) -> bytes:
 
 
 def read_shard_sizes(uri: str) -> dict[str, int] | None:
-    """Items by shard id of a plan or a chunk of one, in order; None where there is none. Reads one column."""
+    """Shard id -> number of items, in order, of a plan or a chunk; None where there is none. Reads one column."""
     try:
         with storage.open_input(uri) as file:
             sizes: Counter[str] = Counter()
@@ -145,7 +147,7 @@ def _read_chunks(out: str) -> list[bytes]:
 
 
 def decode_shards(data: bytes) -> Iterator[Shard]:
-    """Shards of a plan, a row group at a time; a shard may span row groups."""
+    """Shards of a plan, read one row group at a time; a shard may span row groups."""
     file = pq.ParquetFile(io.BytesIO(data))
     last: Shard | None = None
     for group in range(file.num_row_groups):

@@ -1,4 +1,4 @@
-"""Items -> content-addressed shards, and the plan: shards as a table and back."""
+"""Items -> content-addressed shards, and shards to a table and back."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from moderation.planning.schema import OBJECT_TYPE, PLAN_SCHEMA
 from moderation.types import ErrorCode, Item, Kind, MediaObject, Shard
 
 _OBJECT_FIELDS = tuple(field.name for field in OBJECT_TYPE)
-# Rows of the plan that are Python objects at one time.
+# Rows of the plan that are Python objects at the same time.
 _BATCH_ROWS = 4096
 
 
 def make_shards(items: Iterable[Item], config: ShardConfig) -> Iterator[Shard]:
-    """Shards of items in their order, as soon as each is full: at most `max_items`, and at most `max_bytes`.
+    """Shards of items in their order, each as soon as it is full: at most `max_items` and at most `max_bytes`.
 
-    An item that is larger than `max_bytes` by itself is alone; unknown sizes count as 0. The same items give the
-    same shards.
+    An item larger than `max_bytes` gets a shard of its own; unknown sizes count as 0. The same items give the same
+    shards.
     """
     sharder = Sharder(config)
     for item in items:
@@ -35,7 +35,7 @@ def make_shards(items: Iterable[Item], config: ShardConfig) -> Iterator[Shard]:
 
 
 class Sharder:
-    """Cuts items that are handed over one at a time; `make_shards` takes them from an iterator instead."""
+    """Cuts shards from items that are added one at a time; `make_shards` takes an iterator instead."""
 
     def __init__(self, config: ShardConfig) -> None:
         self._config = config
@@ -44,11 +44,11 @@ class Sharder:
 
     @property
     def held(self) -> int:
-        """Items of the shard that is not full yet."""
+        """Number of items in the unfinished shard."""
         return len(self._items)
 
     def add(self, item: Item) -> Shard | None:
-        """Take an item; returns the shard that it no longer fitted into, if there is one."""
+        """Add an item; returns the finished shard that it no longer fitted into, if any."""
         size = item.size_bytes
         full = None
         if self._items and (len(self._items) == self._config.max_items or self._bytes + size > self._config.max_bytes):
@@ -58,7 +58,7 @@ class Sharder:
         return full
 
     def close(self) -> Shard | None:
-        """Begin anew; returns the shard of what was held, None when nothing was."""
+        """Finish the current shard and return it; None where it has no items."""
         items, self._items, self._bytes = self._items, [], 0
         return make_shard(items) if items else None
 
@@ -66,12 +66,12 @@ class Sharder:
 def make_shard(items: Iterable[Item]) -> Shard:
     """A shard of these items. Its id is a hash of all that is known of them: 32 hex digits of a sha256.
 
-    So an object whose etag or size changed, or an attribute that the verdicts carry, makes another shard.
+    So a changed etag, size or attribute (verdicts carry attributes) makes another shard.
     """
     items = tuple(items)
     digest = hashlib.sha256()
     for item in items:
-        # A JSON array ends itself: no two lists of items have the same bytes.
+        # JSON arrays are self-delimiting: different lists of items never have the same bytes.
         digest.update(_canonical(item))
     return Shard(shard_id=digest.hexdigest()[:32], items=items)
 
@@ -90,7 +90,7 @@ def shards_to_table(shards: Iterable[Shard]) -> pa.Table:
 
 
 def plan_batches(shards: Iterable[Shard]) -> Iterator[pa.RecordBatch]:
-    """The rows of the plan in batches of at most a few thousand, for writing a plan while the source is listed."""
+    """Rows of the plan in batches of a few thousand at most, to write a plan while the source is listed."""
     rows: list[dict[str, Any]] = []
     for shard in shards:
         for item in shard.items:
@@ -103,7 +103,7 @@ def plan_batches(shards: Iterable[Shard]) -> Iterator[pa.RecordBatch]:
 
 
 def shards_from_table(table: pa.Table) -> Iterator[Shard]:
-    """The shards of a plan, as they were; ids are read, not computed again. Raises KeyError for a missing column."""
+    """Read the shards of a plan; ids are read, not computed again. Raises KeyError for a missing column."""
     shard_id: str | None = None
     items: list[Item] = []
     for batch in table.select(PLAN_SCHEMA.names).to_batches(max_chunksize=_BATCH_ROWS):

@@ -1,7 +1,7 @@
-"""A slice of a run: one N-th of its shards, so that several jobs share one backfill without talking to each other.
+"""A slice of a run: one N-th of its shards, so that several jobs share one backfill without coordination.
 
-Which slice a shard belongs to is a function of its id alone. The tables of all slices go to one OUT: names are content
-hashes, so the parts are those of an unsliced run. What is a slice's own lies in `OUT/slices/3-of-8/`.
+A shard's slice is a function of its id alone. The tables of all slices go to one OUT: names are content hashes, so the
+parts are those of an unsliced run. A slice's own files lie in `OUT/slices/3-of-8/`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FOLDER = re.compile(r"([1-9][0-9]{0,3})-of-([1-9][0-9]{0,3})")
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Slice:
-    """Part `index` (from 1) of `count`."""
+    """Slice `index` (from 1) of `count`."""
 
     count: int
     index: int
@@ -33,15 +33,15 @@ class Slice:
         return f"{self.index}/{self.count}"
 
     def holds(self, shard_id: str) -> bool:
-        """Whether a shard is of this slice: by the first 32 bits of its id, a hash, so slices are about equal."""
+        """Whether a shard belongs to this slice: by the first 32 bits of its id, a hash, so slices are about equal."""
         return int(shard_id[:8], 16) % self.count == self.index - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceListing:
-    """What a slice's listing saw of the whole source, so that slices can be told to be parts of the same.
+    """What a slice's listing saw of the whole source, to check that slices belong to the same run.
 
-    digest: sha256 over the ids of all shards in order. positions: where this slice's shards stand among them.
+    digest: sha256 over the ids of all shards in order. positions: of this slice's shards among them.
     """
 
     shards: int
@@ -52,7 +52,7 @@ class SliceListing:
 
 
 def parse_slice(text: str) -> Slice:
-    """`3/8` as the third of eight. Raises UsageError."""
+    """Parse `3/8` as the third of eight. Raises UsageError."""
     index, slash, count = text.partition("/")
     if not slash or not index.strip().isdecimal() or not count.strip().isdecimal():
         raise UsageError(f"slice {text!r}: expected which of how many, for example 3/8")
@@ -62,13 +62,13 @@ def parse_slice(text: str) -> Slice:
     return parsed
 
 
-def slice_home(out: str, part: Slice) -> str:
+def slice_home(out: str, slice_: Slice) -> str:
     """The folder of a slice's own plan, state and summary."""
-    return storage.join(slices_folder(out), f"{part.index}-of-{part.count}")
+    return storage.join(slices_folder(out), f"{slice_.index}-of-{slice_.count}")
 
 
 def find_slices(out: str) -> list[Slice]:
-    """The slices that have left anything in OUT, by count and index; one listing."""
+    """The slices that have written anything to OUT, by count and index; one listing."""
     top = slices_folder(storage.canonical(out).rstrip("/"))
     slices: set[Slice] = set()
     try:
@@ -81,15 +81,15 @@ def find_slices(out: str) -> list[Slice]:
     return sorted(slices)
 
 
-def take_slice(shards: Iterable[Shard], part: Slice, home: str) -> Iterator[Shard]:
-    """The shards of one slice; when the last is known, what was listed is published as `listing.json`."""
+def take_slice(shards: Iterable[Shard], slice_: Slice, home: str) -> Iterator[Shard]:
+    """The shards of one slice; after the last one, `listing.json` is published."""
     digest = hashlib.sha256()
     positions: list[int] = []
     count = items = size = 0
     for position, shard in enumerate(shards):
         digest.update(shard.shard_id.encode("ascii"))
         count, items, size = count + 1, items + len(shard.items), size + shard.size_bytes
-        if part.holds(shard.shard_id):
+        if slice_.holds(shard.shard_id):
             positions.append(position)
             yield shard
     record = {
@@ -103,7 +103,7 @@ def take_slice(shards: Iterable[Shard], part: Slice, home: str) -> Iterator[Shar
 
 
 def read_listing(home: str) -> SliceListing | None:
-    """What a slice's listing saw; None while it goes on. Raises UsageError when the file is not one of ours."""
+    """What a slice's listing saw; None until it ends. Raises UsageError for a file that is not ours."""
     data = storage.read_optional(listing_uri(home))
     if data is None:
         return None

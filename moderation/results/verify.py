@@ -131,7 +131,7 @@ def _wrong_parts(
             check,
             receipts.values(),
             pool,
-            most=2 * _READERS,
+            max_ahead=2 * _READERS,
             budget_bytes=_AHEAD_BYTES,
             expected_bytes=lambda receipt: 4096 * max(1, receipt.rows_in),
             held_bytes=lambda _: 0,

@@ -79,7 +79,7 @@ def preview(
     run = prepare_run(source, out, config, limit, part)
     committed = set() if fresh else check_output(run)
     items = shards = size_bytes = unknown_sizes = errors = committed_shards = 0
-    for shard in list_shards(run.source, config, limit=limit, part=part):
+    for shard in list_shards(run.source, config, limit=limit, slice_=part):
         shards += 1
         items += len(shard.items)
         size_bytes += shard.size_bytes

@@ -64,7 +64,7 @@ def resume_run(
         committed = check_output(run)
         if nothing_left(run, committed):
             return _outcome(run, _read_or_write_summary(run, committed, judged=judged), nothing_left=True)
-        shards = plan_shards(run.source, run.home, run.config, limit=run.limit, part=run.part)
+        shards = plan_shards(run.source, run.home, run.config, limit=run.limit, slice_=run.part)
         ended = run_plan(run, task, shards, committed, max_hours=max_hours, max_items=max_items, stop=stop)
         lease.check()
         summary = finish_run(

@@ -1,4 +1,4 @@
-"""Frames of decoded items -> batches -> votes, one item at a time again."""
+"""Frames of decoded items -> batches -> votes, again item by item."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _Out = TypeVar("_Out")
 
 
 class ScoringClock(Protocol):
-    """Told where the time of scoring goes; see `pipeline.clock`."""
+    """Measures where the time of scoring goes; see `pipeline.clock`."""
 
     def timed(self, step: str, call: Callable[[], _Out]) -> _Out:
-        """`call()`, its time added to the step's."""
+        """Run `call()` and add its time to the step."""
 
     def waited(self, who: str, kind: str, seconds: float) -> None:
-        """Add to the time that `who` was idle."""
+        """Add to the idle time of `who`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """An item with what was read of it."""
+    """An item with what was decoded of it."""
 
     item: Item
     media: Media
@@ -40,7 +40,7 @@ class Decoded:
 
     @property
     def held_bytes(self) -> int:
-        """Pixels in memory."""
+        """Size of its pixels in memory."""
         return sum(f.pixels.nbytes for f in self.media.frames)
 
 
@@ -55,9 +55,9 @@ class _Pending:
 def score_items(
     decoded: Iterable[Decoded], stack: Stack, clock: ScoringClock, device: AbstractContextManager[object] | None = None
 ) -> Iterator[tuple[Decoded, BatchVotes | ItemError | None]]:
-    """Items with their frames' votes, in order. Frames of several items share a batch; a long item spans several.
+    """Score items in order. Frames of several items share a batch; a long item spans several batches.
 
-    None where an item has no frames; ItemError where a detector failed on one of them.
+    Yields each item with its frames' votes; None where it has no frames; ItemError where a detector failed on one.
     Raises ShardError when the device itself failed.
     """
     guard = device or nullcontext()
@@ -68,7 +68,7 @@ def score_items(
         pending.append(entry)
         for frame in decoded_item.media.frames:
             batch.append((entry, frame))
-            # Not `==`: a shard beside this one may shrink the stack's batches while this one gathers.
+            # Not `==`: another shard may shrink the stack's batch size while this one gathers.
             if len(batch) >= stack.batch_size:
                 _score_batch(batch, stack, clock, guard)
                 batch = []
@@ -102,10 +102,10 @@ def _score_batch(
             _fail_each(batch, stack, clock, ItemError(ErrorCode.OUT_OF_MEMORY, str(error)))
             return
         except torch.AcceleratorError as error:
-            # The process's device context is gone: every frame after it would fail too, and get an error row for it.
+            # The process's device context is lost: every later frame would fail too and become an error row.
             raise ShardError(f"the device failed: {error}") from error
         except (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, OSError) as error:
-            # A detector is a plug-in and may fail on a frame.
+            # A detector is a plug-in: it may fail on a frame.
             _fail_each(batch, stack, clock, ItemError(ErrorCode.SCORE_FAILED, f"{type(error).__name__}: {error}"))
             return
     start = 0
@@ -120,7 +120,7 @@ def _score_batch(
 
 
 def _fail_each(batch: Sequence[tuple[_Pending, Frame]], stack: Stack, clock: ScoringClock, error: ItemError) -> None:
-    """Find the frames that a batch failed for by asking each alone; called with the device held."""
+    """Find the frames that made a batch fail by scoring each alone; the caller holds the device."""
     if len(batch) > 1:
         for pair in batch:
             _score_batch([pair], stack, clock, nullcontext())

@@ -1,4 +1,4 @@
-"""A configuration -> its stack, with nothing loaded yet."""
+"""A configuration -> its stack, not yet loaded."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from moderation.scoring.stack import Stack
 
 
 def build_stack(config: Config) -> Stack:
-    """The stack of a configuration, not yet loaded.
+    """Build the stack of a configuration; nothing is loaded yet.
 
-    Raises UsageError naming the wrong detector, option or condition.
+    Raises UsageError that names the wrong detector, option or condition.
     """
     entries = config.stack.detectors
     _check_names(config)

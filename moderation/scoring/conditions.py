@@ -1,4 +1,4 @@
-"""When a detector of the stack is asked: a condition on an earlier vote."""
+"""When a detector of the stack runs: a condition on an earlier vote."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Condition:
     number: float
 
     def met(self, scores: F32) -> npt.NDArray[np.bool_]:
-        """bool [B] from the votes' scores, float32 [B]; NaN compares false."""
+        """bool [B] from the votes' scores, float32 [B]; NaN never meets it."""
         return _COMPARE[self.compare](scores, self.number)
 
 
 def parse_condition(text: str, labels: Sequence[str]) -> Condition:
-    """`open_nsfw.nsfw >= 0.1`. Raises UsageError unless the vote is one of the earlier `labels`."""
+    """Parse `open_nsfw.nsfw >= 0.1`. Raises UsageError unless the vote is one of the earlier `labels`."""
     match = _CONDITION.match(text)
     if match is None:
         raise UsageError(f"when: {text!r}: expected `detector.label >= number` (or >, <=, <)")

@@ -1,4 +1,4 @@
-"""Which device and which number type the stack runs with."""
+"""The device and the number type that the stack runs with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from moderation.errors import UsageError
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU that this process may see, else the CPU. Raises UsageError."""
+    """The device of this name; `auto`: the first GPU visible to this process, else the CPU. Raises UsageError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -23,7 +23,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """bf16 only where it is native: emulated on a CPU without AVX512-BF16 it runs at half the speed of fp32."""
+    """The type of this name; `auto`: bf16 only where native; emulated on a CPU it halves the speed of fp32."""
     if name != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
     if device.type == "cuda":

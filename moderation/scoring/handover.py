@@ -1,4 +1,4 @@
-"""What a detector said, handed on to those after it that read it; and that it says one thing per frame."""
+"""Results of a detector, handed on to later detectors that read them; and the check of their shape."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from moderation.types import Region
 
 
 class HandedOn:
-    """What the detectors of one batch have said so far, for those that read it. frames: in the batch."""
+    """Results of one batch so far, for the detectors that read them. frames: number in the batch."""
 
     def __init__(self, frames: int) -> None:
         self._frames = frames
-        self._whole: dict[str, Scored] = {}  # of detectors that were asked of every frame
-        self._gated: dict[str, Scored] = {}  # of detectors behind a `when:`, spread over the batch
+        self._whole: dict[str, Scored] = {}  # of detectors that ran on every frame
+        self._gated: dict[str, Scored] = {}  # of detectors with a `when:`, spread over the batch
 
     def add(self, detector: Detector, scored: Scored, asked: list[int], *, gated: bool) -> None:
-        """Keep what a detector said of the rows `asked`."""
+        """Keep a detector's results for the rows `asked`."""
         if gated:
             self._gated[detector.name] = _spread_out(scored, asked, self._frames, detector.labels)
         if len(asked) == self._frames:
-            # What only some frames were asked is not offered to others: its rows would not line up.
+            # Results for some frames only are not offered: their rows would not line up.
             self._whole[detector.name] = replace(scored, labels=tuple(detector.labels))
 
     def to(self, detector: Detector, rows: list[int] | None) -> dict[str, Scored]:
-        """What `detector` reads of the others. rows: the frames that it is asked of; None: all."""
+        """The results that `detector` reads. rows: the frames that it runs on; None: all."""
         needed = {name: self._whole[name] for name in detector.requires if name in self._whole}
         for name in detector.optional:
-            # What is behind a condition is offered spread out even if this batch was asked as a whole: what a frame
-            # scores must not depend on its neighbours.
+            # Results behind a condition are offered spread out even if the whole batch met it: a frame's score must not
+            # depend on its neighbours.
             offered = self._gated.get(name) or self._whole.get(name)
             if offered is not None:
                 needed[name] = offered
@@ -40,7 +40,7 @@ class HandedOn:
 
 
 def _select(scored: Scored, rows: list[int]) -> Scored:
-    """What a detector said of some of its frames, for one that is asked of these only."""
+    """A detector's results for some of its frames, for a detector that runs on these only."""
     return Scored(
         scores=scored.scores[rows],
         embedding=None if scored.embedding is None else scored.embedding[rows],
@@ -52,7 +52,7 @@ def _select(scored: Scored, rows: list[int]) -> Scored:
 
 
 def _spread_out(scored: Scored, rows: list[int], count: int, labels: Sequence[str]) -> Scored:
-    """What a detector said of some frames of a batch, at their places in the whole: NaN and no regions elsewhere."""
+    """A detector's results for some frames, at their places in the batch; elsewhere NaN and no regions."""
     scores = scored.scores.new_full((count, scored.scores.shape[1]), float("nan"))
     scores[rows] = scored.scores
     regions: list[Sequence[Region]] | None = None
@@ -64,7 +64,7 @@ def _spread_out(scored: Scored, rows: list[int], count: int, labels: Sequence[st
 
 
 def check_scored(detector: Detector, scored: Scored, rows: int) -> None:
-    """Rows in = rows out: numpy would spread one row over a batch. Raises ValueError naming what does not fit."""
+    """Check rows in = rows out; numpy would broadcast one row. Raises ValueError that names the mismatch."""
     if tuple(scored.scores.shape) != (rows, len(detector.labels)):
         raise ValueError(
             f"{detector.name}: scores {list(scored.scores.shape)} for {rows} frames and {len(detector.labels)} labels"

@@ -1,4 +1,4 @@
-"""The places of a stack: a detector each, with its condition and columns; and the hash of all that can move a vote."""
+"""The slots of a stack: each a detector with its condition and columns; and the hash of all that can change a vote."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moderation.scoring.conditions import Condition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """One detector in its place: its condition and the columns that it fills."""
+    """One detector in its slot, with its condition and the columns that it fills."""
 
     detector: Detector
     condition: Condition | None
@@ -24,18 +24,18 @@ class Slot:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of its columns of the votes."""
+        """Names of its vote columns."""
         return tuple(f"{self.detector.name}.{label}" for label in self.detector.labels)
 
     @property
     def blob_sizes(self) -> dict[str, int]:
-        """Bytes per frame of each of its values that are no scores, by column name."""
+        """Bytes per frame of each value that is not a score, by column name."""
         return {f"{self.detector.name}.{name}": size for name, size in self.detector.blob_sizes.items()}
 
 
 def fingerprint(slots: Sequence[Slot], config: Config) -> str:
-    """Hash of all that can move a vote: detectors, versions, options, weights, conditions, dtype, decoding."""
-    facts = {
+    """Hash of all that can change a vote: detectors, versions, options, weights, conditions, dtype, decoding."""
+    inputs = {
         "detectors": [
             {
                 "name": s.detector.name,
@@ -50,7 +50,7 @@ def fingerprint(slots: Sequence[Slot], config: Config) -> str:
         "dtype": config.stack.dtype,
         "media": config.media.model_dump(exclude={"decode_timeout_s", "max_bytes"}),
         "decoding": DECODE_VERSION,
-        # Not a vote, but columns: parts of one table have one schema.
+        # It changes no vote but the columns: all parts of one table have one schema.
         "keep_embeddings": config.stack.keep_embeddings,
     }
-    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:32]
+    return hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""The stack: the configured, ordered detectors over a batch of frames; one upload, shared views, conditions."""
+"""The stack: configured, ordered detectors over a batch of frames; one upload, shared views, conditions."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Stack:
         self._config = config.stack
         self.device = torch.device("cpu")
         self.dtype = torch.float32
-        # Frames that may go through the networks at once; halved when the device runs out of memory.
+        # Frames that go through the networks at once; halved when the device runs out of memory.
         self.batch_size = config.stack.frames_per_batch(on_gpu=False)
         self.seconds: dict[str, float] = {slot.detector.name: 0.0 for slot in slots}
 
     def load(self) -> None:
-        """Check and read all weights and move them to the device. Raises UsageError, FatalError."""
+        """Verify and read all weights and move them to the device. Raises UsageError, FatalError."""
         self.device = pick_device(self._config.device)
         self.dtype = pick_dtype(self._config.dtype, self.device)
         self.batch_size = self._config.frames_per_batch(on_gpu=self.device.type == "cuda")
@@ -52,7 +52,7 @@ class Stack:
                 compile_networks(slot.detector.networks, self.device)
 
     def score(self, frames: Sequence[Frame]) -> BatchVotes:
-        """Votes of every detector on every frame, in order; larger batches than fit are cut."""
+        """Votes of every detector on every frame, in order; a batch that does not fit is cut."""
         parts: list[BatchVotes] = []
         start = 0
         while start < len(frames):
@@ -84,7 +84,7 @@ class Stack:
         return collected.votes()
 
     def _asked(self, slot: Slot, collected: VoteCollector, frames: int) -> npt.NDArray[np.intp]:
-        """Rows of the batch that a detector is asked of."""
+        """Rows of the batch that a detector runs on."""
         if slot.condition is None:
             return np.arange(frames, dtype=np.intp)
         column = self.labels.index(slot.condition.vote)

@@ -1,4 +1,4 @@
-"""What the stack says of a batch of frames: collected detector by detector, cut and joined."""
+"""The votes on a batch of frames: collected detector by detector, sliced and joined."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from moderation.types import F32, Region
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchVotes:
-    """What the stack says of a batch.
+    """The votes of the stack on a batch.
 
     scores: float32 [B,L], NaN = not asked. regions, blobs and embeddings: one value per frame.
-    ran: frames that each detector scored; empty for a part of a batch.
+    ran: number of frames that each detector scored; empty for a slice of a batch.
     """
 
     scores: F32
@@ -31,8 +31,8 @@ class BatchVotes:
 class VoteCollector:
     """The votes of one batch while its detectors run.
 
-    What a detector scored stays on the device until somebody asks for it: each copy to the host waits for the device,
-    which could otherwise go on with the next detector.
+    Scores stay on the device until they are needed: each copy to the host waits for the device, which could otherwise
+    start the next detector.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class VoteCollector:
         self._on_device: list[tuple[npt.NDArray[np.intp], slice, torch.Tensor]] = []
 
     def add(self, name: str, columns: slice, asked: npt.NDArray[np.intp], scored: Scored | None) -> None:
-        """What detector `name` said of the frames `asked`, [n] rows of the batch; None where it was asked of none."""
+        """Add the results of detector `name` for the frames `asked`, [n] rows of the batch; None: no results."""
         self._ran[name] = len(asked)
         if scored is None:
             return
@@ -66,13 +66,13 @@ class VoteCollector:
         """float32 [B,L] of the detectors added so far; waits for the device."""
         for asked, columns, values in self._on_device:
             values_BL = values.cpu().numpy()  # noqa: N806 - shape suffix
-            # A detector that answers infinity has not answered, to a condition on its vote neither.
+            # An infinite score counts as not asked, also for conditions on it.
             self._scores[asked, columns] = np.where(np.isfinite(values_BL), values_BL, np.nan)
         self._on_device.clear()
         return self._scores
 
     def votes(self) -> BatchVotes:
-        """All of it; waits for the device."""
+        """All votes; waits for the device."""
         return BatchVotes(
             scores=self.scores(),
             regions=tuple(tuple(regions) for regions in self._regions),
@@ -93,15 +93,15 @@ def slice_votes(votes: BatchVotes, start: int, stop: int) -> BatchVotes:
     )
 
 
-def join_votes(parts: Sequence[BatchVotes]) -> BatchVotes:
-    """Votes on consecutive frames as one. Raises IndexError for none."""
-    first = parts[0]
-    if len(parts) == 1:
+def join_votes(slices: Sequence[BatchVotes]) -> BatchVotes:
+    """Join votes on consecutive frames. Raises IndexError where there are none."""
+    first = slices[0]
+    if len(slices) == 1:
         return first
     return BatchVotes(
-        scores=np.concatenate([part.scores for part in parts]),
-        regions=tuple(regions for part in parts for regions in part.regions),
-        blobs={name: tuple(blob for part in parts for blob in part.blobs[name]) for name in first.blobs},
-        embeddings={name: np.concatenate([part.embeddings[name] for part in parts]) for name in first.embeddings},
-        ran={name: sum(part.ran[name] for part in parts) for name in first.ran},
+        scores=np.concatenate([votes.scores for votes in slices]),
+        regions=tuple(regions for votes in slices for regions in votes.regions),
+        blobs={name: tuple(blob for votes in slices for blob in votes.blobs[name]) for name in first.blobs},
+        embeddings={name: np.concatenate([votes.embeddings[name] for votes in slices]) for name in first.embeddings},
+        ran={name: sum(votes.ran[name] for votes in slices) for name in first.ran},
     )

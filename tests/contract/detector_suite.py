@@ -5,8 +5,8 @@
     class TestMine(DetectorSuite):
         name = "my_detector"
 
-Scores must lie in 0..1 unless the detector says otherwise in `ranges`: label -> (lowest, highest). A detector without
-networks says so by an empty `networks`; of the others every network that scored carries gradients once unpacked.
+Scores must lie in 0..1 unless the detector has other `ranges`: label -> (lowest, highest). A detector without networks
+has an empty `networks`; in the others every network that scored carries gradients once unpacked.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class DetectorSuite:
 
     name: str
     options: Mapping[str, Any] = {}
-    # Of one score, between a batch of one and a batch of many: other kernels sum in another order. Relative above 1.
+    # Of one score, between a batch of one and a batch of many, because kernels sum in another order. Relative above 1.
     tolerance = 1e-5
-    # Between packed and unpacked networks: other kernels. Relative above 1.
+    # Between packed and unpacked networks, which use other kernels. Relative above 1.
     unpacked_tolerance = 1e-4
-    earlier: Mapping[str, Scored] = {}  # what the detectors in `requires` said
+    earlier: Mapping[str, Scored] = {}  # results of the detectors in `requires`
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -1,4 +1,4 @@
-"""The contract of detectors, held by each that ships here."""
+"""The contract of detectors, for each detector of this package."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TestSkin(DetectorSuite):
 
 
 class TestClasses(DetectorSuite):
-    """Reads votes, not pixels: made up from each frame's mean colour."""
+    """Reads votes, not pixels: synthetic ones from each frame's mean colour."""
 
     name = "classes"
 
@@ -105,7 +105,7 @@ class TestNudity(DetectorSuite):
 
 
 class TestClip(DetectorSuite):
-    """A tiny network that has learned next to nothing: no package carries CLIP weights."""
+    """A tiny, barely trained network: no package carries CLIP weights."""
 
     name = "clip"
     options: ClassVar = {"architecture": "ViT-B-32", "questions": QUESTIONS}
@@ -122,7 +122,7 @@ class TestClip(DetectorSuite):
 
 
 class TestKnown(DetectorSuite):
-    """Every picture of the suite is on the list: what matches nothing has no distance, and the suite wants numbers."""
+    """Every picture of the suite is listed: without a match there is no distance, and the suite needs numbers."""
 
     name = "known"
     options: ClassVar = {"quality": 0, "tiles": [1, 2]}
@@ -157,7 +157,7 @@ class TestFaces(DetectorSuite):
 
 @pytest.mark.weights
 class TestGallery(DetectorSuite):
-    """Against made-up people; every frame has a face, for without one the score is null."""
+    """With synthetic people; every frame has a face, because without one the score is null."""
 
     name = "gallery"
     options: ClassVar = {"gallery": gallery_file(), "min_side": 1}

@@ -1,4 +1,4 @@
-"""GPU tests: where they run, what they compare with, and a line for each outcome where the pack asks for it."""
+"""GPU tests: where they run, what they compare with, and one line per outcome where the pack asks for it."""
 
 from __future__ import annotations
 

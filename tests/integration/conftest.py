@@ -1,4 +1,4 @@
-"""One Ray cluster for the jobs of all integration tests: starting one for each would take longer than the jobs."""
+"""One Ray cluster for the jobs of all integration tests: one per test would take longer to start than the jobs."""
 
 from __future__ import annotations
 

@@ -32,13 +32,13 @@ class Watched:
             yield size
 
 
-def run(call: Callable[[int], int], inputs: Iterator[int], *, most: int = 4, budget: int = 100) -> Iterator[int]:
+def run(call: Callable[[int], int], inputs: Iterator[int], *, max_ahead: int = 4, budget: int = 100) -> Iterator[int]:
     with ThreadPoolExecutor(3) as pool:
         yield from map_ahead(
             call,
             inputs,
             pool,
-            most=most,
+            max_ahead=max_ahead,
             budget_bytes=budget,
             expected_bytes=lambda size: size,
             held_bytes=lambda size: size,
@@ -47,14 +47,14 @@ def run(call: Callable[[int], int], inputs: Iterator[int], *, most: int = 4, bud
 
 @given(st.lists(st.integers(0, 60), max_size=30), st.integers(1, 8), st.integers(1, 200))
 @settings(max_examples=60, deadline=None)
-def test_all_come_in_order_within_the_bounds(sizes: list[int], most: int, budget: int) -> None:
+def test_all_come_in_order_within_the_bounds(sizes: list[int], max_ahead: int, budget: int) -> None:
     watched = Watched(sizes)
     out = []
-    for size in run(lambda size: size, watched.inputs(budget), most=most, budget=budget):
+    for size in run(lambda size: size, watched.inputs(budget), max_ahead=max_ahead, budget=budget):
         out.append(size)
         watched.ahead.pop(0)
     assert out == sizes
-    assert watched.most_ahead <= most
+    assert watched.most_ahead <= max_ahead
     # Whenever an input was taken beside others, those were within the budget.
     assert watched.over_budget == []
 
@@ -82,7 +82,7 @@ def test_what_is_done_counts_by_its_true_size() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         made = map_ahead(
-            lambda number: number, inputs(), pool, most=10, budget_bytes=100, expected_bytes=lambda _: 0,
+            lambda number: number, inputs(), pool, max_ahead=10, budget_bytes=100, expected_bytes=lambda _: 0,
             held_bytes=lambda _: 60,
         )  # fmt: skip
         assert next(made) == 0
@@ -138,7 +138,13 @@ def test_closed_early_it_begins_nothing_more() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         made = map_ahead(
-            call, iter(range(8)), pool, most=8, budget_bytes=100, expected_bytes=lambda _: 1, held_bytes=lambda _: 1
+            call,
+            iter(range(8)),
+            pool,
+            max_ahead=8,
+            budget_bytes=100,
+            expected_bytes=lambda _: 1,
+            held_bytes=lambda _: 1,
         )
         assert next(made) == 0
         made.close()
@@ -164,7 +170,7 @@ def run_told(waits: Waits, call: Callable[[int], int], inputs: Iterator[int]) ->
             call,
             inputs,
             pool,
-            most=2,
+            max_ahead=2,
             budget_bytes=100,
             expected_bytes=lambda _: 1,
             held_bytes=lambda _: 1,

@@ -1,1 +1,1 @@
-"""Questions in words, by open_clip networks."""
+"""Questions in words, answered by open_clip networks."""

@@ -1,4 +1,4 @@
-"""Words -> class embeddings, computed once and cached; and image embeddings against them -> scores.
+"""Words -> class embeddings, computed once and cached; image embeddings compared with them -> scores.
 
 Shape suffixes: B frames, T texts, A answers, L labels, D embedding.
 """
@@ -19,21 +19,21 @@ from moderation.config.canonical import canonical_json
 from moderation.detectors.clip.questions import Question
 from moderation.errors import FatalError, UsageError
 
-# Sentences -> [N,D]: the text tower of a variant. EncodeAfter: the same, after vectors [M,W] in the place of words.
+# Sentences -> [N,D]: the text tower of a variant. EncodeAfter: the same, with vectors [M,W] before the words.
 Encode = Callable[[Sequence[str]], torch.Tensor]
 EncodeAfter = Callable[[Sequence[str], torch.Tensor], torch.Tensor]
 
-_MAX_BYTES = 64 << 20  # of a file that stands for words: 16,000 vectors of 1,024 numbers
-_ENCODE_AT_ONCE = 256  # sentences; bounds the activations of the text tower to some hundred MB
+_MAX_BYTES = 64 << 20  # of a file of class embeddings: 16,000 vectors of 1,024 numbers
+_ENCODE_AT_ONCE = 256  # sentences; bounds the text tower's activations to some hundred MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contrasts:
-    """All questions of a variant as one matrix, and which of its rows belong together.
+    """All questions of a variant as one matrix, with the grouping of its rows.
 
     texts_TD: float32, normalised. rows: long [A,m], the texts of each answer, padded with T. counts: float64 [A].
-    rivals: long [A,m], the answers of each answer's question, padded with A. columns: long [L], those with a label.
-    scale: the checkpoint's, exp(logit_scale): a cosine of 1 is a logit of that much.
+    rivals: long [A,m], the answers of each answer's question, padded with A. columns: long [L], answers with a label.
+    scale: the checkpoint's exp(logit_scale): a cosine of 1 becomes this logit.
     """
 
     texts_TD: torch.Tensor  # noqa: N815 - shape suffix
@@ -58,7 +58,7 @@ class Contrasts:
 def make_contrasts(
     questions: Sequence[Question], embeddings: Sequence[Sequence[torch.Tensor]], scale: float
 ) -> Contrasts:
-    """One matrix of many questions. embeddings: float32 [n,D] per question and answer, normalised or not."""
+    """Make one matrix of many questions. embeddings: float32 [n,D] per question and answer, normalised or not."""
     answers = [answer for question in embeddings for answer in question]
     starts = np.cumsum([0, *(len(a) for a in answers)])
     total = int(starts[-1])
@@ -81,24 +81,24 @@ def make_contrasts(
 
 
 def score_embeddings(unit_BD: torch.Tensor, contrasts: Contrasts) -> torch.Tensor:  # noqa: N803 - shape suffix
-    """Probabilities float32 [B,L], 0..1, of normalised image embeddings float [B,D].
+    """Probabilities float32 [B,L], 0..1, from normalised image embeddings float [B,D].
 
-    softmax over the answers of a question, the logit of an answer being the log of the mean exp of its texts' logits.
-    One matrix product, whatever the number of questions; the rest is float64, in which exp(117) (the hottest published
-    scale) is far from its end.
+    Softmax over the answers of a question; an answer's logit is the log of the mean exp of its texts' logits. One
+    matrix product, whatever the number of questions; the rest is float64, which holds exp(117), the largest published
+    scale, with room to spare.
     """
     with torch.autocast(unit_BD.device.type, enabled=False):
         logits_BT = contrasts.scale * (unit_BD.float() @ contrasts.texts_TD.T).double()  # noqa: N806 - shape suffix
-    # Sums over gathered rows, not index_add: that adds in any order on a GPU, and the same frame must score the same.
+    # Sums over gathered rows, not index_add: a GPU adds in any order then, and the same frame must score the same.
     answers = _gather_sums(logits_BT.exp(), contrasts.rows) / contrasts.counts
     probabilities = answers / _gather_sums(answers, contrasts.rivals)
     return probabilities[:, contrasts.columns].float().clamp_(0, 1)
 
 
 def embed_question(question: Question, encode: Encode, *, key: str, cache: Path | None) -> list[torch.Tensor]:
-    """For each answer, float32 [n,D], normalised: its texts, each the mean over the templates.
+    """For each answer, float32 [n,D], normalised: one embedding per text, the mean over the templates.
 
-    key: what the text tower is (hash of weights and architecture). cache: a folder, one file per text; None: no cache.
+    key: identifies the text tower (hash of weights and architecture). cache: a folder with one file per text, or None.
     """
     names = [[_cache_name(key, text, question.templates) for text in answer.texts] for answer in question.answers]
     texts = {
@@ -113,7 +113,7 @@ def embed_question(question: Question, encode: Encode, *, key: str, cache: Path 
 def _with_cache(
     texts: Mapping[str, str], templates: Sequence[str], encode: Encode, cache: Path | None
 ) -> dict[str, torch.Tensor]:
-    """The embedding of each text, by its name in the cache; what the cache lacks is computed and put there."""
+    """Cache name -> text embedding; embeddings missing in the cache are computed and added."""
     embeddings = _read_cache(cache, texts)
     absent = [name for name in texts if name not in embeddings]
     computed = _embed_texts([texts[name] for name in absent], templates, encode)
@@ -125,7 +125,7 @@ def _with_cache(
 
 
 def _read_cache(cache: Path | None, names: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Those of the embeddings that the folder holds, by name."""
+    """Cache name -> embedding, for those in the folder."""
     if cache is None:
         return {}
     cached = ((name, _read_cached(cache / name)) for name in names)
@@ -133,10 +133,10 @@ def _read_cache(cache: Path | None, names: Iterable[str]) -> dict[str, torch.Ten
 
 
 def read_class_embeddings(path: str, question: Question, variant: str, dim: int) -> list[torch.Tensor]:
-    """Class embeddings that stand for a question's words, float32 [n,D] an answer, from a safetensors file.
+    """Class embeddings that replace a question's words, float32 [n,D] per answer, from a safetensors file.
 
-    Its tensors are named `<variant>/<label>` or `<label>`; the contrast of a question of two sides is `against`.
-    Raises UsageError when one is missing or it is larger than words can be, FatalError when the file is not readable.
+    Its tensors are named `<variant>/<label>` or `<label>`; the other side of a two-sided question is `against`.
+    Raises UsageError when one is missing or the file is too large, FatalError when it is not readable.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -182,7 +182,7 @@ def _read_cached(path: Path) -> torch.Tensor | None:
     try:
         return torch.from_numpy(np.load(path, allow_pickle=False))
     except (FileNotFoundError, ValueError, EOFError):
-        return None  # not there, or damaged: computed anew
+        return None  # missing or damaged: computed again
 
 
 def _write_cached(path: Path, embedding: torch.Tensor) -> None:
@@ -191,11 +191,11 @@ def _write_cached(path: Path, embedding: torch.Tensor) -> None:
     try:
         storage.publish(str(path), sink.getvalue())
     except OSError:
-        return  # a read-only cache costs time, not the run
+        return  # a read-only cache costs only time
 
 
 def _gather_sums(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Sums of columns: values [B,N], index [M,m] with N for none -> [B,M]."""
+    """Sums of columns: values [B,N], index [M,m] where N means none -> [B,M]."""
     padded = torch.nn.functional.pad(values, (0, 1))
     return padded[:, index].sum(dim=2)
 

@@ -1,4 +1,4 @@
-"""CLIP: questions in words, put to one open_clip variant; several variants are several detectors of a stack.
+"""CLIP: questions in words for one open_clip variant; a stack with several variants has one detector for each.
 
     stack:
       keep_embeddings: true
@@ -9,8 +9,8 @@
           options_from: questions/moderation.yaml
           options: {architecture: ViT-B-32}
 
-One instance per variant, not one for all: each has its own weights, condition (`when:`), time and embedding column, and
-a policy fuses their votes as those of any detectors (`votes: [clip_b32.mask, clip_l14.mask]`, `fuse: mean_logit`).
+One instance per variant, not one for all: each has its own weights, condition (`when:`), cost and embedding column, and
+a policy fuses their votes like any others (`votes: [clip_b32.mask, clip_l14.mask]`, `fuse: mean_logit`).
 Radford et al. 2021, https://arxiv.org/abs/2103.00020.
 """
 
@@ -50,11 +50,11 @@ from moderation.detectors.weights.locator import default_cache
 
 
 class Clip(DetectorDefaults):
-    """One label per question: how far the picture goes with its texts rather than with what they are told from, 0..1.
+    """One label per answer: the probability, 0..1, that the picture fits its texts rather than the contrasting ones.
 
-    Options: see `questions.ClipOptions`. One image embedding a frame, whatever the number of questions; it is
-    kept, normalised, by `stack.keep_embeddings`, and then `moderation ask` answers new questions without the pictures.
-    View: short side to the tower's size, bicubic, and the centre; scaled by the checkpoint's mean and std.
+    Options: see `questions.ClipOptions`. One image embedding per frame, whatever the number of questions;
+    `stack.keep_embeddings` keeps it, normalised, and `moderation ask` then answers new questions without the pictures.
+    View: short side to the tower's size, bicubic, then the centre; scaled by the checkpoint's mean and std.
     """
 
     name = "clip"
@@ -66,7 +66,7 @@ class Clip(DetectorDefaults):
         self.labels: Sequence[str] = tuple(
             answer.label for question in self.questions for answer in question.answers if answer.label is not None
         )
-        # Templates and neutral texts live in code: what they say belongs to the version.
+        # Templates and neutral texts live in code, so their wording belongs to the version.
         said = canonical_json([asdict(question) for question in self.questions])
         self.version = f"1-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
         size = image_size(self.architecture)
@@ -76,9 +76,9 @@ class Clip(DetectorDefaults):
         checkpoint = Weights(
             locator="", sha256="", licence=parsed.licence, origin=parsed.origin, size_bytes=parsed.size_bytes
         )
-        # An empty locator: the configuration must fill it. After it the files that stand for words.
+        # The empty locator is for the configuration to fill. After it come files that replace words.
         self.weights: Sequence[Weights] = (checkpoint, *(q.embeddings for q in self.questions if q.embeddings))
-        self.pixel_facts = (parsed.mean, parsed.std)  # how pixels are scaled: embeddings are kept apart by it
+        self.pixel_facts = (parsed.mean, parsed.std)  # scaling of pixels: part of the key of cached embeddings
         self._mean = torch.tensor(parsed.mean).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(parsed.std).view(1, 3, 1, 1) * 255
         self._dtype = torch.float32
@@ -105,9 +105,9 @@ class Clip(DetectorDefaults):
     def embed_questions(
         self, questions: Sequence[Question], network: ClipNetwork, tuned: Mapping[str, str]
     ) -> Contrasts:
-        """Questions as one matrix, words computed or taken from the cache.
+        """Questions as one matrix; words are encoded or taken from the cache.
 
-        tuned: question -> local file of class embeddings, for those that have one instead of words.
+        tuned: question -> local file of class embeddings, for questions that have one instead of words.
         """
         key = self.model_key(network)
         cache = default_cache() / "words"
@@ -130,7 +130,7 @@ class Clip(DetectorDefaults):
         return embedding
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
-        """scores float32 [B,labels]; embedding [B,D], what all questions share."""
+        """scores float32 [B,labels]; embedding [B,D], shared by all questions."""
         embedding = self.embed(batch)
         if self._contrasts is None:
             raise RuntimeError("load() first")
@@ -138,8 +138,8 @@ class Clip(DetectorDefaults):
         return Scored(scores=score_embeddings(unit, self._contrasts), embedding=embedding)
 
     def model_key(self, network: ClipNetwork) -> str:
-        """Which network this is, in 64 digits: words are cached by it, files that stand for words are bound to it."""
-        # A hub's file may come without a checksum: 1.7 GB are hashed in seconds, its words take a minute on a CPU.
+        """The network's identity in 64 digits: the key of cached words and of files that replace words."""
+        # A hub's file may come without a checksum: hashing 1.7 GB takes seconds, encoding the words a minute on a CPU.
         sha256 = self.weights[0].sha256 or sha256_of(Path(network.path))
         identity = canonical_json([sha256, self.architecture])
         return hashlib.sha256(identity.encode()).hexdigest()

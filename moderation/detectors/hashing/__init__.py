@@ -1,1 +1,1 @@
-"""Perceptual hashes of frames, and known pictures by them."""
+"""Perceptual hashes of frames, and the search for known pictures with them."""

@@ -1,4 +1,4 @@
-"""Known pictures: the PDQ hash of a frame, of its mirrored and rotated copies and of its parts against a list."""
+"""Known pictures: the PDQ hashes of a frame, its mirrored and rotated copies and its parts against a list."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from moderation.hashes.search import BITS, HASH_BYTES, MAX_DISTANCE
 from moderation.types import F32, U8, Region
 
 _Cell = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
-# PDQ shrinks to 64 x 64: a part that is smaller has nothing to hash.
+# PDQ shrinks to 64 x 64: a smaller part has too few pixels.
 _MIN_CELL_PX: Final = 64
 _MAX_CUT: Final = 8
 _WHOLE: Final = (1,)
@@ -28,7 +28,7 @@ _WHOLE: Final = (1,)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Queries:
-    """Hashes to look up. frames: int64 [Q], whose they are. boxes: of the part hashed, 0..1. hashes: uint8 [Q,32]."""
+    """Hashes to look up. frames: int64 [Q], their frames. boxes: of the hashed part, 0..1. hashes: uint8 [Q,32]."""
 
     frames: npt.NDArray[np.int64]
     boxes: list[tuple[float, ...]]
@@ -38,18 +38,18 @@ class _Queries:
 class KnownDetector(DetectorDefaults):
     """Whether a frame is a near copy of a listed picture.
 
-    - `match`: 1 when a listed hash is within `distance` bits of one of the frame's, 0 when none is. No similarity, so
-      that `pool: mean` is the share of an item's frames that match. Null when the frame has too little in it to be
-      hashed (quality under the bar, in the whole and in every part): a black frame matches every list of black frames.
-    - `similarity`: 1 - distance/256 of the nearest where it matches (0.879 to 1), 0 where none does: to block the
-      nearest and review the others. Null as `match`.
-    - `distance`: bits to the nearest, 0 to `distance`; null where nothing matches.
+    - `match`: 1 when a listed hash is within `distance` bits of one of the frame's, else 0. It is not a similarity, so
+      `pool: mean` is the share of an item's frames that match. Null when the frame has too little content to hash
+      (quality below the threshold, as a whole and in every part): a black frame matches any list with a black frame.
+    - `similarity`: 1 - distance/256 of the nearest hash where it matches (0.879 to 1), else 0: to block the nearest and
+      review the others. Null where `match` is.
+    - `distance`: bits to the nearest hash, 0 to `distance`; null where nothing matches.
 
-    A match is also two regions: one called `match`, so that evidence says where, and one called as the list calls the
-    picture. Options: `list` and `sha256`: what `moderation hashes build` wrote, as weights are named (`weights:` and
-    `sha256:` of the entry do as well). `distance`: 31. `quality`: 50, of the frame and of the listed. `dihedral`: true,
-    also the seven mirrored and rotated copies. `tiles`: [1], cuts of the frame into 1x1, 2x2, ... parts, each asked of
-    the list, to find a picture within a collage. After Meta's advice on PDQ (see `pdq`).
+    A match is also two regions: one labelled `match`, so that evidence has its place, and one with the picture's label
+    in the list. Options: `list` and `sha256`: the file of `moderation hashes build`, given like weights (the entry's
+    `weights:` and `sha256:` work too). `distance`: 31. `quality`: 50, minimum for frames and listed hashes.
+    `dihedral`: true, also the seven mirrored and rotated copies. `tiles`: [1], cuts of the frame into 1x1, 2x2, ...
+    parts that are each looked up, to find a picture within a collage. After Meta's advice on PDQ (see `pdq`).
     """
 
     name = "known"
@@ -78,7 +78,7 @@ class KnownDetector(DetectorDefaults):
         """scores float32 [B,3]; regions of the matches."""
         if self._list is None:
             raise RuntimeError("load() first")
-        # bf16 would decide a third of the bits.
+        # Not in bf16, whose rounding would decide a third of the bits.
         with torch.autocast(batch.device.type, enabled=False):
             queries = self._queries(batch, earlier["pdq"])
         frames = queries.frames
@@ -87,7 +87,7 @@ class KnownDetector(DetectorDefaults):
         entries, bits = self._list.index.nearest(queries.hashes, self.distance)
         regions: list[list[Region]] = [[] for _ in range(len(batch))]
         hits = np.flatnonzero(entries >= 0)
-        # The nearest of each frame; of equally near ones the first asked, that is the largest part.
+        # The nearest hash of each frame; of equally near ones the first looked up, that is the largest part.
         hits = hits[np.lexsort((hits, bits[hits], frames[hits]))]
         for hit in hits[np.diff(frames[hits], prepend=-1) > 0].tolist():
             similarity = 1.0 - float(bits[hit]) / BITS
@@ -97,7 +97,7 @@ class KnownDetector(DetectorDefaults):
         return Scored(scores=torch.from_numpy(scores), regions=regions)
 
     def _queries(self, batch: FrameBatch, hashed: Scored) -> _Queries:
-        """Hashes worth asking, each frame's own first."""
+        """Hashes to look up, each frame's own first."""
         if not self.dihedral and self.tiles == _WHOLE:
             return self._own_hashes(hashed)
         cells = [(i, cell) for i, f in enumerate(batch.frames_HWC) for cell in self._cells(f.shape[1], f.shape[0])]
@@ -113,7 +113,7 @@ class KnownDetector(DetectorDefaults):
         )
 
     def _own_hashes(self, hashed: Scored) -> _Queries:
-        """What `pdq` has computed: the hash of each whole frame."""
+        """The hashes that `pdq` has computed, one of each whole frame."""
         rows = np.flatnonzero(self._is_busy(hashed.scores[:, 0]))
         blobs = [hashed.blobs["hash"][row] or bytes(HASH_BYTES) for row in rows.tolist()]
         return _Queries(frames=rows, boxes=[(0.0, 0.0, 1.0, 1.0)] * len(rows), hashes=_as_rows(blobs))
@@ -121,7 +121,7 @@ class KnownDetector(DetectorDefaults):
     def _hash_cells(
         self, pixels: Sequence[torch.Tensor], device: torch.device
     ) -> tuple[npt.NDArray[np.int64], torch.Tensor]:
-        """Indices of the cells that have enough in them, and bool [C,copies,256], the bits of each copy of these."""
+        """Indices of the cells with enough content, and bool [C,copies,256], the bits of each copy of them."""
         small = pdq.shrink_mirrored(pixels, device) if self.dihedral else pdq.shrink(pixels, device).unsqueeze(1)
         busy = np.flatnonzero(self._is_busy(pdq.quality(small[:, 0])))
         chosen = small[torch.from_numpy(busy).to(small.device)]
@@ -129,12 +129,12 @@ class KnownDetector(DetectorDefaults):
         return busy, bits
 
     def _is_busy(self, quality: torch.Tensor) -> npt.NDArray[np.bool_]:
-        # PDQ's own percents: 0.5 as float32 of a percent may lie under 0.5.
+        # Compared in PDQ's own percents: 0.5 as a float32 may lie below 0.5.
         busy: npt.NDArray[np.bool_] = (quality * 100).round().cpu().numpy() >= self.quality
         return busy
 
     def _cells(self, width: int, height: int) -> list[_Cell]:
-        """The parts of a frame, the whole first where it is asked for; parts too small to hash are left out."""
+        """The parts of a frame, the whole first where it is wanted; parts too small to hash are left out."""
         cells: list[_Cell] = []
         for cut in self.tiles:
             if cut > 1 and min(width, height) // cut < _MIN_CELL_PX:
@@ -173,10 +173,10 @@ def _read_tiles(value: list[Any]) -> tuple[int, ...]:
 
 
 def _read_locator(options: Mapping[str, Any]) -> Weights:
-    """The list as weights: found, mirrored, cached and checked as they are. Empty: the configuration must name it."""
+    """The list as weights, so that it is located, mirrored, cached and verified like them. Empty: not configured."""
     uri, sha256 = options.get("list", ""), options.get("sha256", "")
     if bool(uri) != bool(sha256):
-        # Without it a list that changes would change votes unseen.
+        # Without a checksum a changed list would change votes unnoticed.
         raise UsageError("detector 'known': `list` and `sha256` go together; `moderation hashes build` prints both")
     if uri and "://" not in uri:
         uri = f"file://{Path(uri).absolute()}"

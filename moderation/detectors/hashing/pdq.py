@@ -1,4 +1,4 @@
-"""PDQ: the 256-bit perceptual hash of a picture, and how much there is in it to hash.
+"""PDQ: the 256-bit perceptual hash of a picture, and how much content there is to hash.
 
 Source: "The TMK+PDQF video-hashing algorithm and the PDQ image-hashing algorithm", Meta, 2019
 (https://github.com/facebook/ThreatExchange, hashing/hashing.pdf); written from that description.
@@ -28,9 +28,9 @@ class Pdq(DetectorDefaults):
     """Label `quality` 0..1 (PDQ's own 0..100 over 100) and the blob `hash`, 32 bytes.
 
     Two pictures are near copies when their hashes differ in at most 31 of 256 bits and both qualities are at least 0.5
-    (Meta's advice): a picture with little in it, such as a plain sky, has an arbitrary hash. The bytes are those of the
-    usual 64 hexadecimal digits, the first bit the last of the transform. Hashed is the canvas, a scaled copy of a large
-    picture; of the same pixels the hash is the reference's but for bits that rounding decides.
+    (Meta's advice); a picture with little content, such as a plain sky, has an arbitrary hash. The bytes equal the
+    usual 64 hexadecimal digits: the first bit is the transform's last. The canvas is hashed, a scaled copy of a large
+    picture; for the same pixels the hash equals the reference's except for bits decided by rounding.
     """
 
     name = "pdq"
@@ -48,7 +48,7 @@ class Pdq(DetectorDefaults):
         self._bank = SamplingBank(device)
 
     def _shrink_padded(self, batch: FrameBatch) -> torch.Tensor:
-        """As `shrink`, a few products per group of like shapes: frame by frame a device waits for its calls."""
+        """Like `shrink`, in a few products per group of similar shapes: frame by frame a GPU waits for its calls."""
         small = torch.empty((len(batch), SIDE, SIDE), dtype=torch.float32, device=batch.device)
         weights = torch.tensor(LUMA, device=batch.device)
         for group in batch.padded:
@@ -61,8 +61,8 @@ class Pdq(DetectorDefaults):
         return small
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
-        """scores float32 [B,1]; blobs `hash`: 32 bytes a frame."""
-        # A measurement: bf16 would decide a third of the bits.
+        """scores float32 [B,1]; blobs `hash`: 32 bytes per frame."""
+        # Not in bf16, whose rounding would decide a third of the bits.
         with torch.autocast(batch.device.type, enabled=False):
             small = self._shrink_padded(batch) if batch.padded else shrink(batch.frames_HWC, batch.device)
             packed = pack(hash_bits(small))
@@ -70,18 +70,18 @@ class Pdq(DetectorDefaults):
 
 
 def shrink(frames: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
-    """uint8 [H,W,3] frames -> luma float32 [B,64,64], 0..255: filtered by a tent, then every n-th sample.
+    """uint8 [H,W,3] frames -> luma float32 [B,64,64], 0..255: a tent filter, then every n-th sample.
 
-    Filter and sampling are linear and separate, so both are one small matrix per side. Frames of one size go together.
+    Filter and sampling are linear and separable, so both are one small matrix per side. Frames of one size are batched.
     """
     return _shrink(frames, device, sampling_matrix)
 
 
 def shrink_mirrored(frames: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
-    """The same of each frame, of its mirror image, of it upside down and of both: float32 [B,4,64,64].
+    """Like `shrink` for each frame, its mirror image, its vertical flip and both: float32 [B,4,64,64].
 
-    Mirrored before they are sampled. PDQ's filter reaches one pixel further one way than the other on every other size,
-    so that to mirror the result is not the same: of photographs turned by a half 4% were over 31 bits away that way.
+    They are mirrored before sampling, because PDQ's filter reaches one pixel further to one side for every other size.
+    Mirroring the result instead put 4% of photographs rotated by 180 degrees more than 31 bits away.
     """
     both = _shrink(frames, device, lambda side: torch.cat([sampling_matrix(side), sampling_matrix(side).flip(1)]))
     return both.view(-1, 2, SIDE, 2, SIDE).transpose(2, 3).reshape(-1, 4, SIDE, SIDE)
@@ -117,22 +117,22 @@ def _lumas(frames: Sequence[torch.Tensor], device: torch.device) -> list[torch.T
     if device.type != "cpu":
         weights = torch.tensor(LUMA, device=device)
         return [frame.to(torch.float32) @ weights for frame in frames]
-    # numpy in threads of our own: torch would split each of these short steps over a team, and wait for its slowest
-    # member, which is long when decoding threads share the cores (measured 4 to 15 ms instead of 0.8).
+    # numpy in threads of our own: torch would split each of these short steps over its threads and wait for the
+    # slowest, which takes long when decoding threads share the cores (measured 4 to 15 ms instead of 0.8).
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
         return list(pool.map(by_numpy, frames))
 
 
 def quality(small: torch.Tensor) -> torch.Tensor:
-    """How much gradient there is: luma [B,64,64] -> [B], 0..1."""
-    # Whole percents of the range, as the reference counts: faint noise adds nothing.
+    """The amount of gradient: luma [B,64,64] -> [B], 0..1."""
+    # In whole percents of the range, like the reference: faint noise adds nothing.
     down = ((small[:, 1:] - small[:, :-1]) * 100 / 255).trunc().abs().sum(dim=(1, 2))
     across = ((small[:, :, 1:] - small[:, :, :-1]) * 100 / 255).trunc().abs().sum(dim=(1, 2))
     return ((down + across) / _QUALITY_PER_GRADIENT).trunc().clamp_(max=100) / 100
 
 
 def hash_bits(small: torch.Tensor) -> torch.Tensor:
-    """luma [B,64,64] -> bool [B,256]: which low frequencies (1 to 16 each way) lie above their median."""
+    """luma [B,64,64] -> bool [B,256]: which low frequencies (1 to 16 in each direction) lie above their median."""
     return above_median(low_frequencies(small))
 
 
@@ -149,9 +149,9 @@ def above_median(frequencies: torch.Tensor) -> torch.Tensor:
 
 
 def dihedral_bits(small: torch.Tensor) -> torch.Tensor:
-    """What `shrink_mirrored` made [B,4,64,64] -> bool [B,8,256]: a picture and its mirrored and turned copies.
+    """`shrink_mirrored`'s result [B,4,64,64] -> bool [B,8,256]: a picture and its mirrored and rotated copies.
 
-    The other four are transposed, and so are their frequencies; the median stays.
+    The other four are transposed, and so are their frequencies; the median is the same.
     """
     frequencies = low_frequencies(small)
     every = torch.cat([frequencies, frequencies.transpose(2, 3)], dim=1)
@@ -159,18 +159,18 @@ def dihedral_bits(small: torch.Tensor) -> torch.Tensor:
 
 
 def pack(bits: torch.Tensor) -> list[bytes]:
-    """bool [B,256] -> 32 bytes each; the highest frequency is the first bit."""
+    """bool [B,256] -> 32 bytes each; the first bit is the highest frequency."""
     return [row.tobytes() for row in np.packbits(bits.flip(1).cpu().numpy(), axis=1)]
 
 
 def distance(left: bytes, right: bytes) -> int:
-    """In how many bits two hashes differ, 0..256."""
+    """The number of bits in which two hashes differ, 0..256."""
     return (int.from_bytes(left) ^ int.from_bytes(right)).bit_count()
 
 
 @lru_cache(maxsize=1)
 def _dct() -> torch.Tensor:
-    """float32 [16,64]: frequencies 1 to 16 of the DCT-II; the constant is left out."""
+    """float32 [16,64]: frequencies 1 to 16 of the DCT-II; the constant term is left out."""
     frequency = np.arange(1, _BITS_SIDE + 1)[:, None]
     place = 2 * np.arange(SIDE)[None, :] + 1
     with torch.inference_mode(False):

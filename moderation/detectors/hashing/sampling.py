@@ -17,12 +17,12 @@ _TENTS: Final = 2
 
 @lru_cache(maxsize=256)
 def sampling_matrix(side: int) -> torch.Tensor:
-    """float32 [64,side]: two box filters after each other, then 64 samples at the middles of 64 parts.
+    """float32 [64,side]: two box filters in sequence, then 64 samples at the middles of 64 parts.
 
-    At the ends a box holds only what there is (it is not padded). A quarter of a megabyte on a 1,000 pixel side.
+    At the ends a box averages only existing pixels (no padding). It takes a quarter of a megabyte for 1,000 pixels.
     """
     window = (side + 2 * SIDE - 1) // (2 * SIDE)
-    # An even window reaches one further ahead than back.
+    # An even window reaches one pixel further ahead than back.
     after = (window + 2) // 2
     before = window - after
     box = np.zeros((side, side), dtype=np.float64)
@@ -37,12 +37,12 @@ def sampling_matrix(side: int) -> torch.Tensor:
         return torch.from_numpy(sampled).to(torch.float32)
 
 
-# Matrices that a bank holds at most: 60 MiB of them for sides of up to 1,024 pixels.
+# Matrices in a bank at most: 60 MiB for sides of up to 1,024 pixels.
 _MAX_BANK: Final = 256
 
 
 class SamplingBank:
-    """The matrices of many sides in one tensor on a device, so that those of a whole batch are one look-up."""
+    """The matrices of many sides in one tensor on a device, so that one look-up fetches those of a whole batch."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -50,7 +50,7 @@ class SamplingBank:
         self._matrices = torch.empty((0, SIDE, 0), device=device)
 
     def matrices(self, sides: Sequence[int], padded: int) -> torch.Tensor:
-        """float32 [B,64,padded]: the matrix of each side, zeros behind it."""
+        """float32 [B,64,padded]: the matrix of each side, followed by zeros."""
         wanted = set(sides)
         if not wanted.issubset(self._places) or self._matrices.shape[2] < padded:
             held = wanted if len(wanted | self._places.keys()) > _MAX_BANK else wanted | self._places.keys()

@@ -1,4 +1,4 @@
-"""What a picture is, in classes that share 1: by a linear head over what other detectors said."""
+"""Classes of a picture, with probabilities that sum to 1: a linear head over other detectors' votes."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from moderation.detectors.registry import check_options
 from moderation.detectors.weights.locator import resolve
 from moderation.errors import UsageError
 
-_MIN_ODDS: Final = 0.018  # logits end at -4 and 4: what networks say beyond is how sure they are, not what it is
+_MIN_ODDS: Final = 0.018  # logits are cut at -4 and 4: beyond them networks differ in confidence, not in content
 
 
 class Classes(DetectorDefaults):
-    """One score per class of its head's file, together 1; a head over other detectors' votes that looks at no pixel.
+    """One score per class of its head's file, summing to 1; the head reads other detectors' votes, not pixels.
 
-    Labels, and the detectors that it reads, follow from the file (see `linear`), which is read when the detector is
-    built. The packaged file has four: `explicit`, `suggestive` (swimwear, underwear, posed), `person`, `other`. It is a
-    rule set by hand, there being no labelled pictures (`weights:` replaces it by any other head):
+    The file sets the labels and the detectors that it reads (see `linear`); it is read when the detector is built. The
+    packaged file has four classes: `explicit`, `suggestive` (swimwear, underwear, posed), `person`, `other`. It is a
+    rule set by hand, because there were no labelled pictures (`weights:` replaces it by any other head):
 
-    - explicit where both networks are sure: even with suggestive where both say 0.9
-    - suggestive where either suspects it, or clothes to bathe or sleep in are what the picture shows
-    - person where it shows clothes that are photographed on people (the concept `worn`), or a face was found
-    - other where nothing of this holds
+    - explicit where both networks are sure; it equals suggestive where both score 0.9
+    - suggestive where either network suspects it, or the picture shows swimwear or underwear
+    - person where it shows clothes usually photographed on people (the concept `worn`), or a face was found
+    - other where none of this holds
 
-    Measured on the 200 sample photographs and six portraits that it was set with, without `faces` (so this says that
-    the rule is consistent, not how well it does elsewhere): explicit none (highest the miniskirt, 0.12), suggestive
-    bikini, sarong and miniskirt, person the six portraits and four more, other 193. People in everyday clothes or small
-    in the picture are `other` to it where `faces` does not find them.
+    Measured on the 200 sample photographs and six portraits that it was set with, without `faces` (this shows that the
+    rule is consistent, not how well it does elsewhere): explicit none (highest the miniskirt, 0.12), suggestive bikini,
+    sarong and miniskirt, person the six portraits and four more, other 193. People in everyday clothes, or small in the
+    picture, come out as `other` where `faces` does not find them.
 
     The packaged head reads `open_nsfw`, `image_safety` and `imagenet` with the concepts `swimwear`, `underwear` and
     `worn`; and where the stack has them before it, `faces` and `nudity`.
@@ -59,12 +59,12 @@ class Classes(DetectorDefaults):
         self.head: Head | None = None
 
     def take_weights(self, weights: Sequence[Weights]) -> None:
-        """Take this head: labels and the detectors that it reads are its own from now on."""
+        """Take this head, with its labels and the detectors that it reads."""
         super().take_weights(weights)
         self._adopt(read_head(resolve(weights[0])))
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
-        """Read the head. Raises FatalError when it is none."""
+        """Read the head. Raises FatalError when it is not one."""
         self._adopt(read_head(Path(paths[0])))
 
     def _adopt(self, head: Head) -> None:
@@ -75,7 +75,7 @@ class Classes(DetectorDefaults):
         """scores float32 [B,classes], rows sum to 1; NaN where a vote without a `missing` is null."""
         if self.head is None:
             raise RuntimeError("load() first")
-        # Some detectors count on the host: their scores are there, whatever the batch's device.
+        # Some detectors score on the host, whatever the batch's device.
         columns = {
             f"{name}.{label}": scored.scores[:, place].to(batch.device, torch.float32)
             for name, scored in earlier.items()
@@ -85,7 +85,7 @@ class Classes(DetectorDefaults):
         features = torch.stack([_compute(f, columns, null) for f in self.head.features], dim=1)
         weights = torch.tensor([self.head.weights[c] for c in self.head.classes], device=batch.device)
         bias = torch.tensor([self.head.bias[c] for c in self.head.classes], device=batch.device)
-        # A sum and not a product of matrices: in bf16 that would be rounded, and differ between sizes of batches.
+        # A sum, not a matrix product: bf16 would round it, differently for different batch sizes.
         logits = (features.unsqueeze(1) * weights).sum(dim=2) + bias
         return Scored(scores=logits.float().softmax(dim=1))
 
@@ -107,6 +107,6 @@ def _read(vote: str, missing: float | None, columns: Mapping[str, torch.Tensor],
         return null.nan_to_num(missing) if column is None else column.nan_to_num(missing)
     if column is None:
         close = closest(vote, columns, cutoff=0.5)
-        hint = f"; the nearest it casts is {close!r}" if close else ""
-        raise UsageError(f"detector 'classes': its head reads {vote!r}, which the stack does not cast{hint}")
+        hint = f"; the nearest is {close!r}" if close else ""
+        raise UsageError(f"detector 'classes': its head reads {vote!r}, which no detector of the stack has{hint}")
     return column

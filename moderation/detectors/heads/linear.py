@@ -1,10 +1,10 @@
-"""The file of a linear head over votes: its features, its classes, its numbers. Loads without torch.
+"""The file of a linear head over votes: its features, classes and weights. Loads without torch.
 
     {"format": "moderation.classes", "version": 1,
      "features": [{"votes": ["open_nsfw.nsfw", "image_safety.nsfw"], "fuse": "min", "transform": "logit"}, ...],
      "weights": {"explicit": [1.5, ...], ...}, "bias": {"explicit": -3.3, ...}}
 
-The classes are the keys of `weights`, in their order; any number of two and more, under any names.
+The classes are the keys of `weights`, in their order: two or more, with any names.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class _HeadSection(BaseModel):
 class Feature(_HeadSection):
     """One number per frame, from votes: fused, then transformed.
 
-    transform: identity; logit (of odds between 0.018 and 0.982); positive_logit: the same, 0 below a half.
-    missing: the value for a vote that is null, or whose detector is not in the stack. Without it a frame whose vote is
-    null has no classes, and a stack is refused in which the vote's detector is absent or behind a `when:`.
+    transform: identity; logit (of probabilities clipped to 0.018 to 0.982); positive_logit: the same, 0 below 0.5.
+    missing: the value for a vote that is null, or whose detector is not in the stack. Without it a frame with a null
+    vote has no classes, and a stack without the vote's detector, or with it behind a `when:`, is refused.
     """
 
     votes: tuple[str, ...] = Field(min_length=1, max_length=64)
@@ -58,12 +58,12 @@ class Head(_HeadSection):
 
     @property
     def required(self) -> tuple[str, ...]:
-        """Detectors without whose votes a frame has no classes."""
+        """Detectors without which a frame has no classes."""
         return self._detectors(optional=False)
 
     @property
     def optional(self) -> tuple[str, ...]:
-        """Detectors that are read where the stack has them."""
+        """Detectors that it reads where the stack has them."""
         return tuple(name for name in self._detectors(optional=True) if name not in self.required)
 
     def _detectors(self, *, optional: bool) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ class Head(_HeadSection):
 
 
 def read_head(path: Path) -> Head:
-    """A head from its JSON file. Raises FatalError naming what is wrong with it."""
+    """Read a head from its JSON file. Raises FatalError that names what is wrong."""
     size = path.stat().st_size
     if size > _MAX_HEAD_BYTES:
         raise FatalError(f"{path}: {size} bytes are no head of classes")

@@ -1,1 +1,1 @@
-"""What the detectors' networks share: layers that are quick on a CPU, and threads."""
+"""Shared by the detectors' networks: layers that are fast on a CPU, and threads."""

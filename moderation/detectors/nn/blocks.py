@@ -1,4 +1,4 @@
-"""Blocks that several networks are built of."""
+"""Building blocks shared by several networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moderation.detectors.nn.conv import Activation, Conv
 class InvertedResidual(nn.Module):
     """Widen, filter each channel, narrow; added to the input where the shapes agree.
 
-    After MobileNetV2, https://arxiv.org/abs/1801.04381. depthwise: the filter, whose channels say how far to widen.
+    After MobileNetV2, https://arxiv.org/abs/1801.04381. depthwise: the filter; its channels set the widened width.
     """
 
     def __init__(self, width_in: int, width: int, depthwise: Conv, activation: Activation) -> None:
@@ -23,6 +23,6 @@ class InvertedResidual(nn.Module):
         self.residual = depthwise.stride == (1, 1) and width_in == width
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # Written over the shortcut: nothing else may read it.
+        # Overwrites the shortcut: nothing else may read it.
         out: torch.Tensor = self.narrow(self.steps(x), x if self.residual else None)
         return out

@@ -17,15 +17,15 @@ def compile_networks(networks: Sequence[nn.Module], device: torch.device) -> Non
     """`torch.compile` every network of a loaded detector, in place.
 
     Meant for GPUs (not measured there). On a CPU it was 1.2 times slower than the fused calls (EfficientNet-Lite0,
-    torch 2.15, frozen), and took two minutes for the first batch and as long for the first of another size. Raises
-    UsageError when the compiler that torch needs is not there: C++ for a CPU, C for a GPU.
+    torch 2.15, frozen), and took two minutes for the first batch and again for the first of another size. Raises
+    UsageError when torch's compiler is missing: C++ for a CPU, C for a GPU.
     """
     if networks:
         _require_compiler(device)
     for network in networks:
-        # The compiler fuses on its own, and can't look into packed weights.
+        # The compiler fuses by itself and cannot read packed weights.
         unpack_network(network)
-        # The last batch of a shard is short: sizes are symbols, so that each needs no compilation of its own.
+        # A shard's last batch is short: sizes are symbols, so it needs no compilation of its own.
         network.compile(dynamic=True)
 
 

@@ -1,10 +1,10 @@
-"""The convolution of all networks here: on a CPU it, its activation and its sum with a shortcut are one oneDNN call.
+"""The convolution of all networks here: on a CPU one oneDNN call with its activation and the sum with a shortcut.
 
-Eager torch writes a convolution's output, reads and writes it again for the activation, and again for the sum with a
-shortcut; these passes wait for memory. Fused, and with weights in the order that the kernel reads, the networks here
-run 1.2 to 1.5 times as fast on two AVX512 cores (`torch.jit`, which fuses too, is deprecated, and slowed two of three;
-`torch.compile`, see `compile_networks`, needs a C++ compiler). The calls are those that torch's own compiler makes for
-a CPU. Where this build of torch lacks them, and on a GPU, the plain operators run, which score the same.
+Eager torch writes a convolution's output, then reads and writes it again for the activation and for the sum with a
+shortcut; these passes are bound by memory. Fused, and with weights in the kernel's order, the networks here run 1.2 to
+1.5 times as fast on two AVX512 cores (`torch.jit`, which fuses too, is deprecated, and slowed two of three;
+`torch.compile`, see `compile_networks`, needs a C++ compiler). torch's own compiler makes the same calls for a CPU.
+Where this build of torch lacks them, and on a GPU, the plain operators run, with the same scores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 Activation = Literal["relu", "relu6", "gelu", "silu"]
-# What oneDNN calls it, its numbers, its variant ("none": GELU by erf, not by tanh).
+# oneDNN's name, its numbers, its variant ("none": GELU by erf, not by tanh).
 _FUSED: Final[dict[Activation | None, tuple[str, list[float], str]]] = {
     None: ("none", [], ""),
     "relu": ("relu", [], ""),
@@ -33,19 +33,19 @@ _PLAIN: Final[dict[Activation, Callable[[torch.Tensor], torch.Tensor]]] = {
     "gelu": F.gelu,
     "silu": lambda y: F.silu(y, inplace=True),
 }
-# Sizes of which a layer keeps its weights packed: at least 4, for frames of one run have few shapes, and of a small
-# layer as many as are in this many bytes. Widths that are nearly the same take the same order, or else it is sorted for
-# the one call.
+# Sizes for which a layer keeps packed weights: at least 4, because frames of one run have few shapes; for a small layer
+# as many as fit into this many bytes. Similar widths share one order of the weights; otherwise they would be reordered
+# at every call.
 _MIN_PACKED: Final = 4
 _MAX_PACKED: Final = 64
 _PACKED_BYTES: Final = 2**20
 _WIDTHS_ALIKE: Final = 8
-# Of these torch offers a fused sum, too.
+# Activations for which torch also offers a fused sum.
 _FUSED_AFTER_SUM: Final[tuple[Activation | None, ...]] = (None, "relu")
 
-# oneDNN makes a kernel for each layer and size of picture, in a millisecond, and keeps 1,024 unless told otherwise: 16
-# sizes of a network of 60 layers. Strangers' pictures, scaled by their short side, have more, and each then found its
-# kernels gone: `text` took twice as long a picture. Read once, at the first convolution of the process.
+# oneDNN makes a kernel for each layer and picture size, in a millisecond, and keeps 1,024 by default: 16 sizes for a
+# network of 60 layers. Strangers' pictures, scaled by their short side, have more sizes, so kernels were always evicted
+# and `text` took twice as long per picture. Read once, at the first convolution of the process.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
@@ -65,12 +65,12 @@ class Conv(nn.Conv2d):
     ) -> None:
         super().__init__(width_in, width, kernel, stride, kernel // 2 if padding is None else padding, groups=groups)
         self.activation: Activation | None = activation
-        # By the input's size, roughly. Opaque to torch: neither parameters nor buffers, lest `.to()` touch them.
+        # By approximate input size. Neither parameters nor buffers: `.to()` must not touch them.
         self._packed: dict[tuple[int, int], torch.Tensor] | None = None
 
     def forward(self, x: torch.Tensor, shortcut: torch.Tensor | None = None) -> torch.Tensor:
-        """`shortcut` [B,D,h,w] is consumed: the result may be written over it."""
-        # oneDNN refuses a batch of none.
+        """`shortcut` [B,D,h,w] is consumed: the result may overwrite it."""
+        # oneDNN refuses an empty batch.
         if self._packed is None or not len(x) or (shortcut is not None and self.activation not in _FUSED_AFTER_SUM):
             return self._plain(x, shortcut)
         if needs_gradient(x):
@@ -101,13 +101,14 @@ class Conv(nn.Conv2d):
         return self._packed is not None
 
     def pack(self) -> None:
-        """Use the fused call from now on; its own copies of the weights are in the order that the kernel reads."""
+        """Switch to the fused call; its own copies of the weights are in the kernel's order."""
         self._packed = {}
 
     def _packed_for(self, x: torch.Tensor) -> torch.Tensor:
-        """The weights in the order that the kernel of this size reads: in another's, each call would sort them anew.
+        """The weights in the order of this size's kernel; in another order each call would reorder them.
 
-        Of 320x960 numbers that took ten times as long as their convolution did. Packed for a size, a millisecond.
+        For 320x960 numbers reordering took ten times as long as the convolution. Packing for a size takes a
+        millisecond.
         """
         assert self._packed is not None
         size = (x.shape[2], x.shape[3] // _WIDTHS_ALIKE)
@@ -117,27 +118,27 @@ class Conv(nn.Conv2d):
                 self.weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
             )
             max_sizes = min(_MAX_PACKED, max(_MIN_PACKED, _PACKED_BYTES // self.weight.nbytes))
-            # Another thread may do the same meanwhile, with the same result.
+            # Another thread may do the same at the same time, with the same result.
             self._packed = {**dict(list(self._packed.items())[1 - max_sizes :]), size: packed}
         return packed
 
     def unpack(self) -> None:
-        """Use the plain operators from now on: they score the same, and carry gradients."""
+        """Switch to the plain operators: they score the same, and carry gradients."""
         self._packed = None
 
 
 def needs_gradient(x: torch.Tensor) -> bool:
-    """Whether autograd records what happens to this tensor: it must not be overwritten then."""
+    """Whether autograd records operations on this tensor: it must not be overwritten then."""
     return torch.is_grad_enabled() and x.requires_grad
 
 
 def add_into(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """x + y; written over x where no gradient needs x as it was."""
+    """x + y; overwrites x where no gradient needs it."""
     return x + y if needs_gradient(x) else x.add_(y)
 
 
 def can_fuse(dtype: torch.dtype) -> bool:
-    """Whether this torch has the fused calls for this number format; they are no documented interface."""
+    """Whether this torch has the fused calls for this number format; they are undocumented."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]  # torch's, without types
         return False
     ops = torch.ops.mkldnn

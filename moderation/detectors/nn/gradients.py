@@ -1,9 +1,9 @@
-"""Gradients through networks that were made ready to infer: out of inference mode, and out of packed weights.
+"""Gradients through networks prepared for inference: leaves inference mode and packed weights.
 
 detector.unpack()
 with with_gradients():
     x = as_leaf(pixels)
-    network(x).sum().backward()  # x.grad says what moves the output
+    network(x).sum().backward()  # x.grad: how the input affects the output
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from moderation.detectors.nn.conv import Conv
 
 
 def unpack_network(network: nn.Module) -> None:
-    """Let every convolution use the plain operators: they score the same, slower, and carry gradients."""
+    """Switch every convolution to the plain operators: they score the same, slower, and carry gradients."""
     for module in network.modules():
         if isinstance(module, Conv):
             module.unpack()
@@ -26,7 +26,7 @@ def unpack_network(network: nn.Module) -> None:
 
 @contextmanager
 def with_gradients() -> Iterator[None]:
-    """Record gradients, whatever the caller's mode: inference mode and autocast are off inside."""
+    """Record gradients whatever the caller's mode: inference mode and autocast are off inside."""
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -37,5 +37,5 @@ def with_gradients() -> Iterator[None]:
 
 
 def as_leaf(x: torch.Tensor) -> torch.Tensor:
-    """A copy whose gradient is recorded. What inference mode made carries none itself. Call it in `with_gradients`."""
+    """A copy that records gradients; tensors made in inference mode carry none. Call it in `with_gradients`."""
     return x.detach().clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""A file's numbers put into a network of ours: only where they fit, with batch norms folded into their neighbours."""
+"""Copies a file's numbers into a network of ours where they fit; batch norms are folded into their neighbours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moderation.errors import FatalError
 
 @contextmanager
 def fitting(owner: str) -> Iterator[None]:
-    """Copy without gradients. Raises FatalError, naming the detector or network, when something does not fit."""
+    """Copy without gradients. Raises FatalError that names the detector or network when something does not fit."""
     try:
         with torch.no_grad():
             yield
@@ -21,7 +21,7 @@ def fitting(owner: str) -> Iterator[None]:
 
 
 def copy_exactly(parameter: torch.Tensor | None, values: torch.Tensor) -> None:
-    """Raises ValueError unless the shapes are equal; torch's `copy_` would spread a smaller tensor over a larger."""
+    """Copy. Raises ValueError unless the shapes are equal; torch's `copy_` would broadcast a smaller tensor."""
     if parameter is None or parameter.shape != values.shape:
         raise ValueError(f"{list(values.shape)} instead of {None if parameter is None else list(parameter.shape)}")
     parameter.copy_(values)
@@ -30,6 +30,6 @@ def copy_exactly(parameter: torch.Tensor | None, values: torch.Tensor) -> None:
 def scale_and_shift(
     gamma: torch.Tensor, beta: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, epsilon: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch norm as it infers: norm(x) = scale * x + shift, in the number format of its tensors."""
+    """A batch norm at inference: norm(x) = scale * x + shift, in the number format of its tensors."""
     scale = gamma / torch.sqrt(variance + epsilon)
     return scale, beta - mean * scale

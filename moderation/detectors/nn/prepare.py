@@ -1,8 +1,8 @@
-"""Networks made ready to infer, and batches that go through them in parts, side by side.
+"""Networks prepared for inference, and batches cut into parts that run side by side.
 
-Each operator over all cores instead would wait a hundred times a batch for its slowest thread, which is long where
-decoding (or another job) shares the cores. Measured for image_safety on two shared cores, batch 16: in two parts 34 to
-36 images/s and 31 ms of CPU time each; with each operator over both cores 12 to 39 images/s and 50 ms.
+Without parts each operator uses all cores, and a batch waits a hundred times for the slowest thread, which takes long
+where decoding (or another job) shares the cores. Measured for image_safety on two shared cores, batch 16: in two parts
+34 to 36 images/s and 31 ms of CPU time each; with each operator over both cores 12 to 39 images/s and 50 ms.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Made = TypeVar("_Made")
 
 
 def prepare(network: _Network, device: torch.device, dtype: torch.dtype) -> _Network:
-    """The same network on its device, frozen, channels_last, and on a CPU with fused convolutions.
+    """The same network on its device, frozen, channels_last; on a CPU with fused convolutions.
 
     Do not move or cast it afterwards.
     """
@@ -44,8 +44,8 @@ def prepare(network: _Network, device: torch.device, dtype: torch.dtype) -> _Net
 def infer(network: nn.Module, x: torch.Tensor, *, max_frames: int = 0) -> torch.Tensor:
     """network(x), [B,...] -> [B,...], of a prepared network; on a CPU in parts of the batch, side by side.
 
-    max_frames: of a part (0: any number). For a network whose widest features of more frames are larger than the 32 MiB
-    that glibc keeps: they are mapped anew, page by page, at every call.
+    max_frames: per part (0: any number). Set it for a network whose widest features of more frames exceed the 32 MiB
+    that glibc keeps: larger ones are mapped again, page by page, at every call.
     """
     threads = torch.get_num_threads()
     side_by_side = count_parts(threads)
@@ -58,9 +58,9 @@ def infer(network: nn.Module, x: torch.Tensor, *, max_frames: int = 0) -> torch.
 
 
 def work_each(work: Callable[[_Given], _Made], given: Sequence[_Given], device: torch.device) -> list[_Made]:
-    """work(x) of each; on a CPU side by side: for inputs that differ in size and so share no batch.
+    """work(x) of each; on a CPU side by side: for inputs of different sizes, which cannot share a batch.
 
-    Fewer inputs than a batch has parts share all the threads between them.
+    Fewer inputs than a batch has parts share all threads.
     """
     if device.type != "cpu" or not given:
         return [work(x) for x in given]
@@ -69,7 +69,7 @@ def work_each(work: Callable[[_Given], _Made], given: Sequence[_Given], device: 
 
 
 def _as_here(work: Callable[[_Given], _Made]) -> Callable[[_Given], _Made]:
-    """The same work for another thread: inference mode, gradients and autocast are set per thread."""
+    """The same work for another thread: inference mode, gradients and autocast are per thread."""
     inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
     autocast, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
@@ -85,7 +85,7 @@ def _as_here(work: Callable[[_Given], _Made]) -> Callable[[_Given], _Made]:
 
 
 def count_parts(threads: int, limit: int = _MAX_PARTS) -> int:
-    """The number of parts of a batch on so many threads: 1 to 4, such that each part has as many threads."""
+    """The number of parts of a batch: 1 to 4, such that all parts have equally many of these threads."""
     return max(parts for parts in range(1, min(limit, _MAX_PARTS) + 1) if threads % parts == 0)
 
 
@@ -100,15 +100,14 @@ def _is_fused(network: nn.Module) -> bool:
 
 @lru_cache(maxsize=8)
 def _thread_pool(threads: int, parts: int) -> ThreadPoolExecutor:
-    """One thread per part, each with its share of `threads`; kept, as torch keeps its own threads."""
+    """One thread per part, each with its share of `threads`; kept, like torch's own threads."""
     gathered = Barrier(parts + 1)
 
     def start() -> None:
-        # A GELU of what is far below zero is a number too small for float32's normal form, on which a core multiplies a
-        # hundred times as slowly: two layers of the text detector took 70% of its time. Threads that torch starts from
-        # this one inherit the setting.
+        # A GELU far below zero is a denormal float32, which a core multiplies a hundred times as slowly: two layers of
+        # the text detector took 70% of its time. Threads that torch starts from this one inherit the setting.
         torch.set_flush_denormal(True)
-        # A thread takes the process's number when it first asks, over one that it was given before.
+        # On first query a thread takes the process's number, which would override one set before.
         torch.get_num_threads()
         torch.set_num_threads(threads // parts)
         gathered.wait()
@@ -117,6 +116,6 @@ def _thread_pool(threads: int, parts: int) -> ThreadPoolExecutor:
     for _ in range(parts):
         pool.submit(start)
     gathered.wait()
-    # The number is a thread's own, but what the last one set is also that of every thread yet to come.
+    # The number is per thread, but the last one set is also that of every future thread.
     torch.set_num_threads(threads)
     return pool

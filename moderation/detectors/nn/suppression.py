@@ -1,4 +1,4 @@
-"""Non-maximum suppression: of boxes that overlap, the surest."""
+"""Non-maximum suppression: keeps the most confident of overlapping boxes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 
 
 def load_suppression() -> None:
-    """Import torchvision, which takes seconds (it brings models and data sets): when a detector loads, not a batch."""
+    """Import torchvision, which takes seconds (models and data sets): when a detector loads, not at the first batch."""
     import torchvision.ops  # noqa: F401
 
 
 def distinct(boxes: torch.Tensor, overlap: float) -> torch.Tensor:
-    """int64 [k]: indices of boxes [n,4], best first, without those that overlap a better one by more (IoU).
+    """int64 [k]: indices of boxes [n,4], best first, without boxes that overlap a better one by more (IoU).
 
-    For the boxes of one frame: `batched_nms` shifts those of other frames by large numbers, whose rounding in float32
-    would make what a frame scores depend on its neighbours.
+    For the boxes of one frame: `batched_nms` shifts those of other frames by large numbers, whose float32 rounding
+    would make a frame's scores depend on its neighbours.
     """
     from torchvision.ops import nms
 

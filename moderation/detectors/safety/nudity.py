@@ -1,8 +1,8 @@
-"""Parts of bodies with boxes, bare or covered, by NudeNet, and what they say of a picture.
+"""Body parts with boxes, bare or covered, by NudeNet, and labels derived from them.
 
-Source: https://github.com/notAI-tech/NudeNet, package nudenet (extra `nudenet`). ITS WEIGHTS ARE UNDER THE AGPL-3.0, as
-the network they were trained with: who offers this over a network owes its users the source of what it is part of. So
-this detector is in no default configuration; whoever writes its name into one has decided that.
+Source: https://github.com/notAI-tech/NudeNet, package nudenet (extra `nudenet`). ITS WEIGHTS ARE UNDER THE AGPL-3.0,
+like the network they were trained with: whoever offers this over a network owes its users the source of the whole. So
+no default configuration has this detector; naming it in one is that decision.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from moderation.detectors.weights.onnx import read_onnx
 from moderation.errors import UsageError
 from moderation.types import Region
 
-# In the order of the file's classes.
+# In the file's order of classes.
 PARTS: Final = (
     "female_genitalia_covered",
     "face_female",
@@ -46,7 +46,7 @@ PARTS: Final = (
     "buttocks_covered",
 )
 
-# What a part says, by default, and how much: label -> part -> weight.
+# The default meaning of each part: label -> part -> weight.
 DEFAULT_MEANING: Final[Mapping[str, Mapping[str, float]]] = {
     "explicit": {
         "female_genitalia_exposed": 1.0,
@@ -78,22 +78,22 @@ DEFAULT_MEANING: Final[Mapping[str, Mapping[str, float]]] = {
 }
 
 _SIDE: Final = 320
-# As the package sets them: a box counts from 0.2 on, is reported from 0.25, and gives way to a better one above 0.45.
+# As in the package: a box counts from 0.2 on, is reported from 0.25, and dropped if a better one overlaps by over 0.45.
 _REPORTED: Final = 0.25
 _OVERLAP: Final = 0.45
-# Boxes of one frame, the surest first; the sample photographs have 60 at most before suppression.
+# Boxes of one frame, most confident first; the sample photographs have 60 at most before suppression.
 _MAX_BOXES: Final = 200
 
 
 class Nudity(DetectorDefaults):
-    """Labels `explicit`, `suggestive` and `covered`, 0..1: each the largest, over its parts, of weight times the part's
-    score; `parts`, how many were found.
+    """Labels `explicit`, `suggestive` and `covered`, 0..1: each the maximum over its parts of weight times the part's
+    score; `parts`, the number of parts found.
 
     Regions: one per part. The table is `DEFAULT_MEANING`; the option `meaning` (label -> part -> weight) replaces the
-    labels that it names. A part may say several things: a bare buttock is suggestive for sure, explicit by 0.7.
+    labels that it names. A part may count for several labels: a bare buttock for suggestive fully, for explicit by 0.7.
 
-    The weights are under the AGPL-3.0: off by default, see the module. View: the picture in the top left of a black
-    square, 320x320, bilinear without antialiasing, as the package does.
+    The weights are under the AGPL-3.0 and off by default, see the module. View: the picture in the top left of a black
+    square, 320x320, bilinear without antialiasing, as in the package.
     """
 
     name = "nudity"
@@ -118,7 +118,7 @@ class Nudity(DetectorDefaults):
         self._dtype = torch.float32
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
-        """Read the weights and move to the device. Raises FatalError when they are not of this network."""
+        """Read the weights and move to the device. Raises FatalError when they are another network's."""
         load_suppression()
         network = PartsNetwork().requires_grad_(False)
         load_network(network, read_onnx(paths[0]))
@@ -149,7 +149,7 @@ class Nudity(DetectorDefaults):
     def _regions(self, candidates: PartBoxes, sizes: torch.Tensor) -> list[list[Region]]:
         regions: list[list[Region]] = [[] for _ in candidates.boxes]
         for i, k in candidates.kept.nonzero().tolist():
-            # Boxes are in the frame's pixels; a rounding above 1 is no place of it.
+            # Boxes are in the frame's pixels; rounding may exceed 1, which lies outside the frame.
             x0, y0, x1, y1 = (candidates.boxes[i, k] / sizes[i].repeat(2)).clamp(0, 1).tolist()
             part, score = PARTS[int(candidates.classes[i, k])], float(candidates.scores[i, k])
             regions[i].append(Region(detector=self.name, label=part, score=score, x0=x0, y0=y0, x1=x1, y1=y1))
@@ -158,7 +158,7 @@ class Nudity(DetectorDefaults):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartBoxes:
-    """The candidates of each frame, the surest first: K, what the fullest frame has, and at most 200.
+    """The candidates of each frame, most confident first: K is the largest number in a frame, at most 200.
 
     boxes: float32 [B,K,4], x0, y0, x1, y1 in pixels of the frame. scores: float32 [B,K]. classes: int64 [B,K].
     kept: bool [B,K], the boxes that count.
@@ -177,7 +177,7 @@ class PartBoxes:
 
 
 def keep_best(outputs: torch.Tensor, sizes: torch.Tensor) -> PartBoxes:
-    """Non-maximum suppression of a batch, all classes together, as the package does.
+    """Non-maximum suppression of a batch, all classes together, as in the package.
 
     outputs: float32 [B,4+18,N], boxes in pixels of the 320x320 square; sizes: [B,2], width and height of each frame.
     """
@@ -208,12 +208,12 @@ def _squared(frame: torch.Tensor) -> torch.Tensor:
     height, width = frame.shape[:2]
     side = max(height, width)
     pixels = F.pad(frame[None].permute(0, 3, 1, 2), (0, side - width, 0, side - height))
-    # Not in uint8, as torch can on a CPU: its coarse weights are a level off for one pixel in six.
+    # Not in uint8, which torch supports on a CPU: its coarse weights are a level off for one pixel in six.
     return F.interpolate(pixels.float(), (_SIDE, _SIDE), mode="bilinear").round_().clamp_(0, 255)
 
 
 def _checked(meaning: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
-    """Raises UsageError naming the wrong label, part or weight, and the nearest right one."""
+    """Check `meaning`. Raises UsageError that names the wrong label, part or weight, and the nearest right one."""
     for label, parts in meaning.items():
         if label not in DEFAULT_MEANING:
             raise UsageError(

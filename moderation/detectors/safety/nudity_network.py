@@ -1,7 +1,7 @@
-"""The network of NudeNet (YOLOv8 nano, 18 classes) written out, and the file's numbers put into it.
+"""The network of NudeNet (YOLOv8 nano, 18 classes) written out, and the loading of the file's numbers.
 
-Source: https://github.com/notAI-tech/NudeNet; the architecture is of https://github.com/ultralytics/ultralytics. The
-weights are under the AGPL-3.0: see `nudity`.
+Source: https://github.com/notAI-tech/NudeNet; architecture: https://github.com/ultralytics/ultralytics. The weights are
+under the AGPL-3.0: see `nudity`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from moderation.detectors.weights.onnx import OnnxGraph
 from moderation.errors import FatalError
 
 CLASSES: Final = 18
-_BINS: Final = 16  # the distance to a side is a mean over so many
+_BINS: Final = 16  # the distance to a side is the mean of a distribution over this many bins
 _FIRST: Final = "model.0.conv.weight"
 _STRIDES: Final = (8, 16, 32)
 # Widths of the nano network at each halving, and blocks of each stage.
@@ -28,7 +28,7 @@ class PartsNetwork(nn.Module):
     """RGB 0..1, [B,3,S,S] with S a multiple of 32 -> [B,4+18,N]: centre x, y, width, height in pixels, then one
     score per class.
 
-    Modules bear the file's numbers.
+    Modules have the names of the file.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class _ConvPair(nn.Module):
 
 
 class _Split(nn.Module):
-    """Half goes through pairs of convolutions, one after the other; all that was made on the way is joined."""
+    """Half goes through pairs of convolutions in sequence; all intermediate results are joined."""
 
     def __init__(self, width_in: int, width: int, pairs: int, *, shortcut: bool = False) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class _Split(nn.Module):
 
 
 class _Pyramid(nn.Module):
-    """Maxima over 5, 9 and 13 pixels beside the input."""
+    """Maxima over 5, 9 and 13 pixels, joined with the input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class _Heads(nn.Module):
         outputs = []
         for level, stride, box, score in zip(levels, _STRIDES, self.cv2, self.cv3, strict=True):
             batch, _, height, width = level.shape
-            # Coordinates of hundreds of pixels: bf16 has eight bits.
+            # Not in bf16: its eight bits are too few for coordinates of hundreds of pixels.
             bins = box(level).float().reshape(batch, 4, _BINS, height * width).softmax(dim=2)
             steps = torch.arange(_BINS, dtype=torch.float32, device=level.device).view(1, 1, _BINS, 1)
             left, top, right, bottom = ((bins * steps).sum(dim=2) * stride).unbind(dim=1)
@@ -171,10 +171,10 @@ def _copy_named(name: str, parameter: torch.Tensor, given: torch.Tensor | None) 
     if given is None or given.shape != parameter.shape:
         shape = None if given is None else list(given.shape)
         raise FatalError(f"nudity: weights of another network: {name} is {shape}, expected {list(parameter.shape)}")
-    # The package turns colours round once too often and so shows the network BGR; scored as it scores.
+    # The package swaps colours once too often and so feeds the network BGR; ours scores the same.
     parameter.copy_(given.flip(1) if name == _FIRST else given)
 
 
 def _is_weight(name: str) -> bool:
-    """Whether a tensor of the file is a weight; the bins of distances are constants, computed here."""
+    """Whether a tensor of the file is a weight; the bins of distances are constants that are computed here."""
     return name.startswith("model.") and not name.startswith("model.22.dfl.")

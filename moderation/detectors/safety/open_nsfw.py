@@ -22,19 +22,19 @@ from moderation.detectors.weights.onnx import OnnxGraph, read_onnx
 from moderation.errors import FatalError
 from moderation.media.roundtrip import jpeg_roundtrip
 
-# Blocks a stage, width of their 3x3 convolution; their output is four times as wide.
+# Blocks per stage, width of their 3x3 convolution; their output is four times as wide.
 _STAGES: Final = ((3, 32), (4, 64), (6, 128), (3, 256))
 _MEAN_RGB: Final = (123.0, 117.0, 104.0)
 
 
 class OpenNsfw(DetectorDefaults):
-    """Labels `sfw` and `nsfw`, 0..1, together 1.
+    """Labels `sfw` and `nsfw`, 0..1, with a sum of 1.
 
-    View: squashed to 256x256, bilinear, the centre 224x224.
+    View: squashed to 256x256, bilinear, then the centre 224x224.
 
     Option `jpeg_roundtrip` (default false): the reference encodes the 224x224 picture as JPEG (Pillow's quality 75) and
-    decodes it again before scoring. This step alone moves the score of an ordinary photograph by up to 0.40 (a bikini
-    from 0.61 to 0.21), and costs an encode and a decode a frame; turn it on only to reproduce scores of that reference.
+    decodes it again before scoring. This step alone changes the score of an ordinary photograph by up to 0.40 (a bikini
+    from 0.61 to 0.21) and costs an encode and a decode per frame; use it only to reproduce the reference's scores.
     """
 
     name = "open_nsfw"
@@ -60,7 +60,7 @@ class OpenNsfw(DetectorDefaults):
         self._dtype = torch.float32
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
-        """Read the weights and move to the device. Raises FatalError when they are not of this network."""
+        """Read the weights and move to the device. Raises FatalError when they are another network's."""
         network = ThinResNet()
         load_network(network, read_onnx(paths[0]))
         self.network = prepare(network, device, dtype)
@@ -74,7 +74,7 @@ class OpenNsfw(DetectorDefaults):
         pixels = batch.view(self.view)
         if self.jpeg_roundtrip:
             pixels = _through_jpeg(pixels)
-        # Whole numbers below 256: exact in bf16 too.
+        # Integers below 256 are exact in bf16 too.
         mean = pixels.new_tensor(_MEAN_RGB).view(1, 3, 1, 1)
         logits = infer(self.network, (pixels - mean).to(self._dtype))
         return Scored(scores=logits.float().softmax(dim=1))
@@ -96,7 +96,7 @@ class ThinResNet(nn.Module):
         self.head = nn.Linear(width_in, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # TensorFlow's SAME padding, here only at the end, by windows that may reach over it: no copy to pad.
+        # TensorFlow's SAME padding, here only at the end: ceil_mode lets windows reach over it without a padded copy.
         x = F.max_pool2d(self.stem(x), 3, 2, ceil_mode=True)
         logits: torch.Tensor = self.head(self.blocks(x).mean(dim=(2, 3)))
         return logits
@@ -107,7 +107,7 @@ class _Bottleneck(nn.Module):
 
     def __init__(self, width_in: int, width: int, *, stride: int, project: bool) -> None:
         super().__init__()
-        # In the order in which the file lists them.
+        # In the file's order.
         self.project = Conv(width_in, 4 * width, 1, stride=stride) if project else None
         self.reduce = Conv(width_in, width, 1, stride=stride, activation="relu")
         self.middle = Conv(width, width, 3, activation="relu")

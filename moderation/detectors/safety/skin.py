@@ -11,44 +11,45 @@ import torch.nn.functional as F
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.registry import check_options
 
-_SIDE: Final = 56  # a quarter of the view: regions of skin are large or do not count (5% of a picture: 12 x 12 here)
+_SIDE: Final = 56  # a quarter of the view: only large skin regions count (5% of a picture is 12 x 12 here)
 _LOG: Final = 105.0  # L(x) = 105 log10(x + 1): 0 to 253, about the range of a byte
-_TEXTURE: Final = 5.0  # skin is smooth: at most so much amplitude, in units of L
+_TEXTURE: Final = 5.0  # skin is smooth: its amplitude is at most this, in units of L
 
-# (hue in degrees, saturation): smooth pixels within either are skin; pixels beside them need only the last.
+# (hue in degrees, saturation): smooth pixels within either range are skin; pixels beside them need only the last.
 _PALE: Final = ((110.0, 150.0), (20.0, 60.0))
 _DARK: Final = ((130.0, 170.0), (30.0, 130.0))
 _BESIDE: Final = ((110.0, 180.0), (0.0, 130.0))
-_GROWTH: Final = 3  # steps, of a pixel each
+_GROWTH: Final = 3  # steps, of one pixel each
 
-_MIN_REGION: Final = 0.005  # of the picture: a smaller one is not counted
-_MAX_ROUNDS: Final = 128  # of labelling; a spiral that needs more falls apart into two regions. Photographs need < 30
+_MIN_REGION: Final = 0.005  # of the picture: smaller regions are not counted
+_MAX_ROUNDS: Final = 128  # of labelling; a spiral that needs more counts as two regions. Photographs need < 30
 
 
 class Skin(DetectorDefaults):
     """Share and shape of skin-coloured regions; measured, no weights.
 
-    - `share`: how much of the picture is skin, 0..1.
-    - `largest`: how much of it the largest connected region is, 0..1.
-    - `fill`: how much of its bounding box that region fills, 0..1: limbs and backs are compact, wood and sand fray out.
-    - `regions`: how many connected regions are at least 0.5% of the picture.
+    - `share`: the share of the picture that is skin, 0..1.
+    - `largest`: the share of the largest connected region, 0..1.
+    - `fill`: the share of its bounding box that this region fills, 0..1: limbs and backs are compact, wood and sand are
+      ragged.
+    - `regions`: the number of connected regions of at least 0.5% of the picture.
 
     After Fleck, Forsyth and Bregler, "Finding Naked People", ECCV 1996: log-opponent colours Rg = L(R) - L(G) and
     By = L(B) - (L(R) + L(G)) / 2, hue their angle and saturation their length; skin lies between the red of blood and
-    the yellow of melanin, and is smooth. Here at 56 x 56 pixels, medians of 3 x 3, means of 5 x 5 for the texture.
+    the yellow of melanin, and is smooth. Here at 56 x 56 pixels, with medians of 3 x 3 and texture means of 5 x 5.
 
-    It is poor, and here for comparison and as a first gate only. At a share of 30% it flags 63 of the 200 sample
-    photographs (one an ImageNet class, none explicit): 23 of their 79 animals, a projector, a quilt, a loafer and a
-    bakery before the first person. Of the six portraits beside them, all of people in suits, it flags three. It knows
-    no context: wood, sand, fur and bread are skin to it, very pale skin (224, 172, 140) and any in coloured light or
-    monochrome is not, and it says nothing of what is shown of a body.
+    It is poor: use it only for comparison and as a first gate. At a share of 30% it flags 63 of the 200 sample
+    photographs (one per ImageNet class, none explicit): 23 of their 79 animals, a projector, a quilt, a loafer and a
+    bakery before the first person. It flags three of six portraits of people in suits. It knows no context: wood, sand,
+    fur and bread count as skin; very pale skin (224, 172, 140) and skin in coloured light or monochrome do not. It does
+    not tell which part of a body is shown.
     """
 
     name = "skin"
     version = "1"
     labels: Sequence[str] = ("share", "largest", "fill", "regions")
     ranges: Mapping[str, tuple[float, float]] = {"regions": (0.0, 1 / _MIN_REGION)}
-    # open_nsfw's and quality's view: costs no resampling of its own beside them.
+    # The view of open_nsfw and quality: costs no resampling of its own beside them.
     view = View(mode="squash", resize=256, crop=224, interpolation="bilinear")
     cost_ms = 3.5
 
@@ -63,7 +64,7 @@ class Skin(DetectorDefaults):
         pixels = batch.view(self.view)
         if not len(pixels):
             return Scored(scores=pixels.new_zeros((0, len(self.labels))))
-        # Colours near the edge of a range: bf16 has 8 bits, too few for a difference of logarithms.
+        # Not in bf16: its 8 bits are too few for a difference of logarithms near the edge of a range.
         with torch.autocast(batch.device.type, enabled=False):
             skin = find_skin(F.avg_pool2d(pixels, pixels.shape[-1] // _SIDE))
             return Scored(scores=describe_regions(skin))
@@ -93,7 +94,7 @@ def describe_regions(skin: torch.Tensor) -> torch.Tensor:
     sizes = torch.zeros((count, area + 1), device=skin.device).scatter_add_(
         1, names, torch.ones((count, area), device=skin.device)
     )
-    sizes[:, 0] = 0  # what is no skin
+    sizes[:, 0] = 0  # label 0 is not skin
     largest, which = sizes.max(dim=1)
     inside = (names == which.unsqueeze(1)).view(count, height, width) & skin
     rows, columns = inside.any(dim=2), inside.any(dim=1)
@@ -107,11 +108,11 @@ def describe_regions(skin: torch.Tensor) -> torch.Tensor:
 def label_regions(mask: torch.Tensor) -> torch.Tensor:
     """A number for each connected region (8 neighbours): bool [B,h,w] -> int64 [B,h,w], 0 outside.
 
-    Every pixel takes the largest number around it, and then the number that the pixel of that number has, which
-    doubles the way it has come; until nothing changes.
+    In each round every pixel takes the largest number around it, then the number of the pixel that this number names,
+    which doubles the distance covered; until nothing changes.
     """
     count, height, width = mask.shape
-    # float32 counts to 2^24 exactly, and max_pool2d takes no integers.
+    # float32 is exact up to 2^24, and max_pool2d takes no integers.
     own = torch.arange(1, height * width + 1, dtype=torch.float32, device=mask.device).view(1, height, width)
     names = own * mask
     for _ in range(_MAX_ROUNDS):
@@ -126,15 +127,16 @@ def label_regions(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _amplitude(light: torch.Tensor) -> torch.Tensor:
-    """How far pixels are from the median around them, on average: [B,h,w] -> [B,h,w]."""
+    """The mean deviation of pixels from the median around them: [B,h,w] -> [B,h,w]."""
     distance = (light - _median(light)).abs()
     return F.avg_pool2d(distance.unsqueeze(1), 5, stride=1, padding=2, count_include_pad=False).squeeze(1)
 
 
 def _median(light: torch.Tensor) -> torch.Tensor:
-    """Of 3 x 3, edges repeated: [B,h,w] -> [B,h,w]. By minima and maxima alone: torch's own takes ten times as long.
+    """The median of 3 x 3, edges repeated: [B,h,w] -> [B,h,w]. By minima and maxima: torch's own is ten times slower.
 
-    Columns sorted first; the median of nine is then that of the largest least, the middle middle and the least largest.
+    Columns are sorted first; the median of nine is then that of the largest minimum, the median middle and the smallest
+    maximum.
     """
     padded = F.pad(light.unsqueeze(1), (1, 1, 1, 1), mode="replicate").squeeze(1)
     low, middle, high = _sort3(padded[:, :-2], padded[:, 1:-1], padded[:, 2:])
@@ -157,7 +159,7 @@ def _within(
 
 
 def _span(used: torch.Tensor) -> torch.Tensor:
-    """From the first to the last: bool [B,n] -> float32 [B], 0 where none is."""
+    """The distance from the first to the last true value: bool [B,n] -> float32 [B], 0 where there is none."""
     length = used.shape[1]
     places = torch.arange(length, dtype=torch.float32, device=used.device)
     first = torch.where(used, places, torch.full_like(places, length)).amin(dim=1)

@@ -1,1 +1,1 @@
-"""What is written on a picture, and QR and bar codes."""
+"""Text on a picture, and QR and bar codes."""

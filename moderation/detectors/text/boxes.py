@@ -1,7 +1,7 @@
-"""From a map of "this pixel is text" to rectangles, and from a rectangle to an upright strip of the frame.
+"""From a map of text probabilities per pixel to rectangles, and from a rectangle to an upright strip of the frame.
 
 After "Differentiable Binarization", https://arxiv.org/abs/1911.08947: the map marks the core of each line, which is
-grown back by its area over its perimeter. Rounding follows the package rapidocr: small print reads otherwise.
+grown by its area over its perimeter. Rounding follows the package rapidocr: otherwise small print reads differently.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 _PIXEL_THRESHOLD: Final = 0.3
 _BOX_THRESHOLD: Final = 0.5
 _GROWTH: Final = 1.6
-# Of a core and of the rectangle grown from it, in pixels of the map; less is noise.
+# The shorter side of a core and of the rectangle grown from it, in pixels of the map; smaller ones are noise.
 _SMALLEST_CORE: Final = 3
 _SMALLEST_BOX: Final = 5
-# A strip this many times as high as wide is written from top to bottom, or turned.
+# A strip this many times as high as wide is written from top to bottom, or rotated.
 _UPRIGHT: Final = 1.5
 STRIP_HEIGHT: Final = 48
 
@@ -46,7 +46,7 @@ class TextBox:
 
 
 def find_boxes(probability: F32, frame_size: tuple[int, int], max_boxes: int) -> list[TextBox]:
-    """Rectangles around what a map [H,W] marks, in reading order; of more than `max_boxes` the largest.
+    """Rectangles around the text in a map [H,W], in reading order; of more than `max_boxes` the largest.
 
     frame_size: height, width of the frame that was scaled to the map; corners are whole pixels of it.
     """
@@ -78,7 +78,7 @@ def find_boxes(probability: F32, frame_size: tuple[int, int], max_boxes: int) ->
 
 
 def cut_strip(frame: U8, box: TextBox) -> U8 | None:
-    """The box upright, uint8 [h,w,3] at the frame's own scale; None where it is thinner than a letter can be."""
+    """The box upright, uint8 [h,w,3] at the frame's own scale; None where it is thinner than any letter."""
     cv2 = _opencv()
     height, width = frame.shape[:2]
     corners = np.round(box.corners * (width, height)).clip(0, (width - 1, height - 1)).astype(np.float32)
@@ -102,22 +102,22 @@ def fit_strip(strip: U8, widest: int) -> U8:
 
 
 def scale_as_packaged(frame: U8, height: int, width: int) -> U8:
-    """A frame resampled, uint8 [height,width,3]: to a level in 256 as the package does, which moves boxes by pixels."""
+    """A frame resampled, uint8 [height,width,3], within one level of the package: more would move boxes by pixels."""
     scaled: U8 = _opencv().resize(frame, (width, height))
     return scaled
 
 
 def covered_share(boxes: list[TextBox]) -> float:
-    """Share of the frame that rectangles cover, each place counted once; to a 256th of each side."""
+    """Share of the frame that rectangles cover, each place counted once; accurate to a 256th of each side."""
     if not boxes:
         return 0.0
     grid = np.zeros((256, 256), np.uint8)
     for box in boxes:
-        # In 16ths of a cell: a line of print is thinner than a cell.
+        # In 16ths of a cell, because a line of print is thinner than a cell.
         points = np.round((box.corners * 256 - 0.5) * 16).astype(np.int32)
         _opencv().fillConvexPoly(grid, points, 1, lineType=8, shift=4)
     drawn = float(grid.mean())
-    # Drawing rounds thin lines up to a cell; together they can't cover more than the sum of their areas.
+    # Drawing widens thin lines to a cell; together they can't cover more than the sum of their areas.
     return min(drawn, sum(_area(box.corners) for box in boxes), 1.0)
 
 
@@ -144,7 +144,7 @@ def _rectangle(points: F32 | npt.NDArray[np.int32], cv2: ModuleType) -> tuple[F3
 
 
 def _grown(core: F32, cv2: ModuleType) -> npt.NDArray[np.int32]:
-    """The outline of what lies within area / perimeter of a rectangle, int32 [N,1,2]."""
+    """The outline of the area within area / perimeter of a rectangle, int32 [N,1,2]."""
     distance = _GROWTH * cv2.contourArea(core) / cv2.arcLength(core, closed=True)
     clipper = _pyclipper()
     offset = clipper.PyclipperOffset()
@@ -153,7 +153,7 @@ def _grown(core: F32, cv2: ModuleType) -> npt.NDArray[np.int32]:
 
 
 def _clockwise(corners: F32) -> F32:
-    """Top left, top right, bottom right, bottom left, as far as a turned rectangle has them."""
+    """Top left, top right, bottom right, bottom left, as far as a rotated rectangle has them."""
     by_x = corners[np.argsort(corners[:, 0], kind="stable")]
     left = by_x[:2][np.argsort(by_x[:2, 1], kind="stable")]
     right = by_x[2:][np.argsort(by_x[2:, 1], kind="stable")]
@@ -162,7 +162,7 @@ def _clockwise(corners: F32) -> F32:
 
 
 def _reading_order(boxes: list[TextBox]) -> list[TextBox]:
-    """Lines from top to bottom; boxes whose tops are next to each other stand in one line, from left to right."""
+    """Lines from top to bottom; boxes with nearly equal tops form one line, from left to right."""
     boxes = sorted(boxes, key=lambda b: (float(b.corners[0, 1]), float(b.corners[0, 0])))
     lines: list[list[TextBox]] = []
     for box in boxes:
@@ -174,7 +174,7 @@ def _reading_order(boxes: list[TextBox]) -> list[TextBox]:
 
 
 def require_packages() -> None:
-    """Raises UsageError with the command that installs them."""
+    """Raises UsageError with the command that installs missing packages."""
     _opencv()
     _pyclipper()
 

@@ -1,7 +1,7 @@
-"""QR and bar codes on a picture, with what they say, by zxing-cpp.
+"""QR and bar codes on a picture and their payloads, by zxing-cpp.
 
 Source: https://github.com/zxing-cpp/zxing-cpp (Apache-2.0), package zxing-cpp (extra `codes`). No weights. It runs on
-the host, in a few threads: the library lets go of the interpreter while it looks.
+the host, in a few threads: the library releases the GIL while it reads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from moderation.types import U8, Region
 _SQUARE: Final = ("qrcode", "microqrcode", "rmqrcode", "datamatrix", "aztec", "pdf417")
 _LINEAR: Final = ("ean13", "ean8", "upca", "upce", "code128", "code93", "code39", "codabar", "itf")
 _FORMATS: Final = (*_SQUARE, *_LINEAR)
-# Without the short and weakly checked ones; on the 200 sample photographs none is seen with any.
+# Without short and weakly checked kinds; none of these is found on the 200 sample photographs.
 _DEFAULT: Final = (
     "qrcode",
     "microqrcode",
@@ -40,11 +40,11 @@ _DEFAULT: Final = (
     "code93",
     "code39",
 )
-# The reader's time grows with the pixels: larger frames are made smaller first.
+# The reader's time grows with the pixels: larger frames are scaled down first.
 _MAX_PIXELS: Final = 4_000_000
 _MAX_CODES: Final = 64
 _LONGEST_LABEL: Final = 200
-# Larger frames have no small codes that enlarging would help.
+# Larger frames have no codes so small that enlarging would help.
 _ENLARGED: Final = 2
 _ENLARGE_BELOW_PIXELS: Final = 1_000_000
 
@@ -58,7 +58,7 @@ _CONTACT = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """One code: its kind (`qrcode`), what it says, and its box, x0, y0, x1, y1 in 0..1 of the frame."""
+    """One code: its kind (`qrcode`), its payload, and its box, x0, y0, x1, y1 in 0..1 of the frame."""
 
     kind: str
     payload: str
@@ -66,14 +66,14 @@ class Code:
 
 
 class Codes(DetectorDefaults):
-    """Labels: `count`; and 0 or 1: `qr`, `linear` (bar codes), `url` (one says where to go), `contact` (one says whom
-    to ask: a number, an address, a messenger).
+    """Labels: `count`; and 0 or 1: `qr`, `linear` (bar codes), `url` (a payload is a link), `contact` (a payload is a
+    phone number, an address or a messenger account).
 
-    Regions: one per code, its payload (printable, bounded) as the label. Option `formats`: which kinds are looked for,
-    of `qrcode microqrcode rmqrcode datamatrix aztec pdf417 ean13 ean8 upca upce code128 code93 code39 codabar itf`; the
-    default leaves out the shortest, of which little can be wrong. Option `enlarge` (default false): a frame without a
-    code is looked at again, twice as large, for codes whose squares are about a pixel wide, at four times the time. The
-    60 codes that the tests draw (60 to 120 pixels, turned, pale) are all read without.
+    Regions: one per code, its payload (printable, bounded) as the label. Option `formats`: the kinds to look for, of
+    `qrcode microqrcode rmqrcode datamatrix aztec pdf417 ean13 ean8 upca upce code128 code93 code39 codabar itf`; the
+    default leaves out the shortest, which have weak checks. Option `enlarge` (default false): frames without a code
+    are searched again at twice the size, for codes whose modules are about a pixel wide, at four times the time. The 60
+    codes that the tests draw (60 to 120 pixels, rotated, pale) are all read without it.
     """
 
     name = "codes"
@@ -89,7 +89,7 @@ class Codes(DetectorDefaults):
             if name not in _FORMATS:
                 raise UsageError(f"detector 'codes': formats: unknown {name!r}{did_you_mean(name, _FORMATS)}")
         if not names:
-            raise UsageError("detector 'codes': `formats` names none")
+            raise UsageError("detector 'codes': `formats` is empty")
         self.formats = names
         self.enlarge: bool = options.get("enlarge", False)
         self.version = f"1+zxing{zxingcpp.__version__}" if hasattr(zxingcpp, "__version__") else "1"
@@ -161,7 +161,7 @@ def _format(name: str) -> Any:  # noqa: ANN401 - an enumeration of a library wit
 
 
 def _to_grey(frame: torch.Tensor) -> U8:
-    """uint8 [H,W,3] -> uint8 [H,W]: luma, in whole numbers."""
+    """uint8 [H,W,3] -> uint8 [H,W]: luma, in integers."""
     wide = frame.to(torch.int32)
     grey = (wide[..., 0] * 77 + wide[..., 1] * 150 + wide[..., 2] * 29) >> 8
     return np.ascontiguousarray(grey.to(torch.uint8).numpy())

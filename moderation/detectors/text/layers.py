@@ -11,21 +11,21 @@ from torch import nn
 
 from moderation.detectors.nn.conv import Conv, needs_gradient
 
-# A stage each: width, and of each of its blocks whether it has squeeze-and-excite.
+# Per stage: width, and for each of its blocks whether it has squeeze-and-excite.
 StagePlan = Sequence[tuple[int, Sequence[bool]]]
 TOKEN: Final = 120
 _ATTENTION_HEADS: Final = 8
-NORM_EPS: Final = 1e-5  # of its layer norms and batch norms
-# Numbers of a block of rows that stay in a core's cache from one operation to the next.
+NORM_EPS: Final = 1e-5  # of layer norms and batch norms
+# Numbers in a block of rows that stays in a core's cache from one operation to the next.
 _CACHED_NUMBERS: Final = 2**16
 
 
 class TextStem(nn.Module):
-    """A quarter of the size, twice the width: convolved and pooled side by side.
+    """A quarter of the size, twice the width: convolution and pooling side by side.
 
-    The file pads windows of 2x2 at their end alone. Padded at both ends instead, which takes no copy, each of the two
-    puts a row and a column of its own before what was meant, so that `wide` and `largest` begin at (2, 2), where
-    windows of stride 2 begin at (1, 1).
+    The file pads windows of 2x2 only at their end. Here they are padded at both ends, which takes no copy. Each of the
+    two paddings adds a row and a column in front, so `wide` and `largest` begin at (2, 2), where windows of stride 2
+    begin at (1, 1).
     """
 
     def __init__(self, width: int) -> None:
@@ -33,7 +33,7 @@ class TextStem(nn.Module):
         self.first = Conv(3, width, 3, stride=2, activation="relu")
         self.narrow = Conv(width, width // 2, 2, padding=1, activation="relu")
         self.widen = Conv(width // 2, width, 2, padding=1, activation="relu")
-        # One convolution of both in the file. Side by side they need no copy of both: a fifth of the stem's time.
+        # The file has one convolution of both joined. Separate ones need no joined copy: a fifth of the stem's time.
         self.join_largest = Conv(width, width, 3, stride=2)
         self.join_wide = Conv(width, width, 3, stride=2, activation="relu")
         self.last = Conv(width, 2 * width, 1, activation="relu")
@@ -47,7 +47,7 @@ class TextStem(nn.Module):
 
 
 def _clear_before(x: torch.Tensor) -> torch.Tensor:
-    """Its first two rows and columns zero: what windows see before the picture. In place where no gradient is kept."""
+    """Clear the first two rows and columns, which are padding. In place where no gradient is kept."""
     x = x.clone() if needs_gradient(x) else x
     x[..., :2, :] = 0
     x[..., :2] = 0
@@ -55,9 +55,9 @@ def _clear_before(x: torch.Tensor) -> torch.Tensor:
 
 
 def _largest_of_four(x: torch.Tensor) -> torch.Tensor:
-    """Maxima of 2x2 windows, stride 1, of what is not negative: [B,C,h,w] -> [B,C,h+2,w+2], from (2, 2) on.
+    """Maxima of 2x2 windows, stride 1, of nonnegative values: [B,C,h,w] -> [B,C,h+2,w+2], from (2, 2) on.
 
-    torch's own pooling notes where each was, and takes several times as long.
+    torch's own pooling also records positions, and takes several times as long.
     """
     if x.device.type != "cpu" or needs_gradient(x):
         return F.pad(F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 2, 1), (2, 0, 2, 0))
@@ -86,10 +86,10 @@ def add_enlarged(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
 
 
 class PyramidFusion(nn.Module):
-    """The file's 3x3 convolution of all levels, enlarged to the finest by repeating pixels and put together.
+    """The file's 3x3 convolution of all levels, enlarged to the finest by repeating pixels and joined.
 
-    Where pixels are repeated, a 3x3 window sees but 2x2 different ones: the coarser levels are convolved before the
-    last enlargement, for all four places that a pixel becomes, at 4/9 of the arithmetic and without the large copies.
+    Where pixels are repeated, a 3x3 window contains only 2x2 different ones. The coarser levels are therefore convolved
+    before the last enlargement, for all four places of a pixel, at 4/9 of the arithmetic and without large copies.
     """
 
     def __init__(self, width: int) -> None:
@@ -115,7 +115,7 @@ class PyramidFusion(nn.Module):
     def split(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
         """Take over the file's weight [width,4*width,3,3], coarsest level first, and bias [width]."""
         coarse, fine = weight[:, : 3 * self.width], weight[:, 3 * self.width :]
-        # By which of two pixels each of three repeated ones is: for an upper place, and for a lower one.
+        # Which of two pixels each of the three repeated ones is: for an upper place, and for a lower one.
         halves = weight.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
         quads = torch.einsum("ycr,xds,oirs->yxoicd", halves, halves, coarse)
         self.coarse.weight.copy_(quads.flatten(0, 2))
@@ -126,7 +126,7 @@ class PyramidFusion(nn.Module):
 
 
 class _TextBlock(nn.Module):
-    """Depthwise, perhaps squeeze-and-excite, then a pointwise network; added to what that reads where shapes agree."""
+    """Depthwise, optionally squeeze-and-excite, then a pointwise network; added to its input where shapes agree."""
 
     def __init__(self, width_in: int, width: int, *, stride: tuple[int, int] = (1, 1), excite: bool = False) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class _TextBlock(nn.Module):
 
 
 class _Excite(nn.Module):
-    """x times a factor a channel, from the means of all, in place: `more` and a hard sigmoid of this slope.
+    """x times a factor per channel, computed from all channel means, in place: `more` and a hard sigmoid of this slope.
 
     By matrix products: there are two dozen of a few numbers each, and the call of a convolution takes longer.
     """
@@ -180,7 +180,7 @@ class PyramidLevel(nn.Module):
 
 
 class SmoothedLevel(nn.Module):
-    """Depthwise, then a level."""
+    """Depthwise, then a `PyramidLevel`."""
 
     def __init__(self, width_in: int, width: int, kernel: int) -> None:
         super().__init__()

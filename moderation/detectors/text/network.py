@@ -1,4 +1,4 @@
-"""The networks of PP-OCRv6 (small and tiny) written out: where text is, and what it says.
+"""The networks of PP-OCRv6 (small and tiny) written out: detection and recognition of text.
 
 Source: https://github.com/PaddlePaddle/PaddleOCR (Apache-2.0). Detection after Liao et al., "Real-time Scene Text
 Detection with Differentiable Binarization", https://arxiv.org/abs/1911.08947; recognition after Du et al., "SVTR",
@@ -39,9 +39,9 @@ TIME_STEP_PX: Final = 8  # of a line's width
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorSize:
-    """How wide a detection network is: its stages, its feature pyramid (neck), and what smooths that (pixels).
+    """The widths of a detection network: its stages, its feature pyramid (neck), and the smoothing kernel (pixels).
 
-    centre, spread: of 0..255, red, green and blue, which the network is to see as (level - centre) / spread.
+    centre, spread: of 0..255, red, green and blue; the network reads (level - centre) / spread.
     """
 
     stages: StagePlan
@@ -60,16 +60,16 @@ TINY: Final = DetectorSize(
     stages=((32, (True, False)), (48, (True, False)), (64, (True, False, True, False)), (160, (True, False))),
     neck=64,
     smooth=5,
-    # ImageNet's, of red for blue and of blue for red, as PaddleOCR has it.
+    # ImageNet's values with red and blue swapped, as in PaddleOCR.
     centre=(0.406 * 255, 0.456 * 255, 0.485 * 255),
     spread=(0.225 * 255, 0.224 * 255, 0.229 * 255),
 )
 
 
 class TextDetector(nn.Module):
-    """RGB as its size has it, [B,3,H,W] -> probability that a pixel is text, [B,H,W].
+    """RGB normalised by its size, [B,3,H,W] -> probability that a pixel is text, [B,H,W].
 
-    H and W must be multiples of 32. Squeeze-and-excite looks at the whole picture: a crop scores a little otherwise.
+    H and W must be multiples of 32. Squeeze-and-excite averages the whole picture, so a crop scores slightly otherwise.
     """
 
     def __init__(self, size: DetectorSize) -> None:
@@ -79,11 +79,11 @@ class TextDetector(nn.Module):
         self.stem = TextStem(widths[0] // 2)
         self.stages = build_stages(size.stages, stride=(2, 2))
         neck, quarter = size.neck, size.neck // 4
-        # In the file's order: the coarsest level first.
+        # In the file's order: coarsest level first.
         self.lateral = nn.ModuleList(PyramidLevel(width, neck) for width in widths[::-1])
         self.smooth = nn.ModuleList(SmoothedLevel(neck, quarter, size.smooth) for _ in widths)
         self.fuse = PyramidFusion(quarter)
-        # Two transposed convolutions of 2x2, stride 2: the places that one pixel becomes, as channels.
+        # Two transposed convolutions of 2x2, stride 2; the places that one pixel becomes are channels.
         self.finer = Conv(quarter, 4 * quarter, 1, activation="relu")
         self.finest = Conv(4 * quarter, 16, 1)
 
@@ -107,7 +107,7 @@ class TextDetector(nn.Module):
 
 
 class Peak(nn.Module):
-    """How sure a detector is of the pixel that it is surest of: [B,3,H,W] -> [B], 0..1. No map is put together."""
+    """The highest text probability of any pixel: [B,3,H,W] -> [B], 0..1. The map is not assembled."""
 
     def __init__(self, detector: TextDetector) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Peak(nn.Module):
 
 
 class TextRecogniser(nn.Module):
-    """RGB / 127.5 - 1, [B,3,48,W] -> logits of each character at each time step, [B,W/8,classes]; class 0 is "none"."""
+    """RGB / 127.5 - 1, [B,3,48,W] -> logits per character and time step, [B,W/8,classes]; class 0 is "none"."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""What is written, held against rules: brand words, contact details, shop talk, banned words.
+"""Rules for text: brand names, contact details, sales talk, banned words.
 
-Rules are phrases from configuration and patterns of ours: a regular expression from a file could take for ever on a
-line that a stranger wrote. Matching forgets case, width (NFKC), spaces and punctuation, and forgives one wrong
-character in a long phrase, as reading small print makes them.
+Rules are phrases from the configuration and patterns of ours: a regular expression from a file could take for ever on a
+stranger's line. Matching ignores case, width (NFKC), spaces and punctuation, and tolerates one wrong character in a
+long phrase, because reading small print makes such mistakes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
 
 LABELS: Final = ("watermark", "advert", "banned")
-# Of strangers' text and of a configuration's phrases; a line of print is shorter.
+# Characters of strangers' text and of a configuration's phrases; a line of print is shorter.
 _LONGEST_LINE: Final = 400
 _LONGEST_PHRASE: Final = 60
 _MAX_PHRASES: Final = 5000
-# From this many characters on a phrase may have one wrong, and may stand inside a longer run of letters.
+# A phrase of at least this many characters may have one wrong, and may stand inside a longer run of letters.
 _FORGIVEN_LATIN: Final = 8
 _FORGIVEN_HAN: Final = 5
 
-# Each is linear: bounded repeats, no nesting.
+# Each takes linear time: bounded repeats, no nesting.
 PATTERNS: Final[Mapping[str, re.Pattern[str]]] = {
     "phone": re.compile(
         r"(?<!\d)(?:\+\d{1,3}[ .-]?)?"
@@ -53,7 +53,7 @@ PATTERNS: Final[Mapping[str, re.Pattern[str]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phrase:
-    """Words of one label: squashed to letters and digits; `slack` characters of it may be wrong."""
+    """Words of one label, reduced to letters and digits; `slack`: how many characters may be wrong."""
 
     label: str
     name: str
@@ -65,7 +65,7 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Phrases, and patterns of ours with the label and weight that each stands for."""
+    """Phrases, and patterns of ours with the label and weight of each."""
 
     phrases: tuple[Phrase, ...]
     patterns: Mapping[str, tuple[str, float]]
@@ -73,7 +73,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleHit:
-    """A rule that a line meets; `line` is its index."""
+    """A rule that a line meets; `line` is the line's index."""
 
     label: str
     rule: str
@@ -85,7 +85,7 @@ def make_rules(options: Mapping[str, Any]) -> Rules:
     """Rules of a configuration: `watermark`, `advert`, `banned` (lists of phrases, or phrase -> weight) and `patterns`
     (name -> {label, weight}).
 
-    Raises UsageError naming the key, and the nearest right one.
+    Raises UsageError that names the key and the nearest right one.
     """
     phrases = [
         _phrase(label, str(text), weight) for label in LABELS for text, weight in _weighted(label, options.get(label))
@@ -114,7 +114,7 @@ def find_hits(rules: Rules, lines: Sequence[str]) -> list[RuleHit]:
 
 
 def score_hits(hits: Sequence[RuleHit], confidences: Sequence[float]) -> dict[str, float]:
-    """0..1 a label: noisy-or of weight times the line's confidence; a rule that is met twice counts once."""
+    """0..1 per label: noisy-or of weight times the line's confidence; a rule that is met twice counts once."""
     best: dict[tuple[str, str], float] = {}
     for hit in hits:
         key = (hit.label, hit.rule)
@@ -126,12 +126,12 @@ def score_hits(hits: Sequence[RuleHit], confidences: Sequence[float]) -> dict[st
 
 
 def fold(text: str) -> str:
-    """Without differences of case and width, bounded."""
+    """Text without differences of case and width, bounded."""
     return unicodedata.normalize("NFKC", text[:_LONGEST_LINE]).casefold()[:_LONGEST_LINE]
 
 
 def squash(folded: str) -> tuple[str, frozenset[int], frozenset[int]]:
-    """Letters and digits alone, and where in them words start and end."""
+    """Letters and digits only, and the places in them where words start and end."""
     kept: list[str] = []
     starts, ends = {0}, set[int]()
     for char in folded:
@@ -159,13 +159,13 @@ def _contains(text: str, starts: frozenset[int], ends: frozenset[int], phrase: P
         at = text.find(wanted, at + 1)
     if not phrase.slack:
         return False
-    # With one wrong character one half of the phrase is right: most lines are done after two searches.
+    # With at most one wrong character one half of the phrase is right: two searches decide most lines.
     half = len(wanted) // 2
     return (wanted[:half] in text or wanted[half:] in text) and _within_one(text, wanted)
 
 
 def _within_one(text: str, wanted: str) -> bool:
-    """Whether some part of `text` is `wanted` with one character changed, missing or added (Wu and Manber 1992)."""
+    """Whether `text` contains `wanted` with at most one character changed, missing or added (Wu and Manber 1992)."""
     masks: dict[str, int] = {}
     for place, char in enumerate(wanted):
         masks[char] = masks.get(char, 0) | 1 << place
@@ -196,7 +196,7 @@ def _phrase(label: str, text: str, weight: object) -> Phrase:
         name=text,
         squashed=squashed,
         weight=float(weight),
-        # Digits are no word: one wrong makes another number.
+        # Digits are not a word: one wrong digit makes another number.
         slack=int(long and not squashed.isdigit()),
         whole=not (han or long),
     )

@@ -1,4 +1,4 @@
-"""The numbers of PP-OCR's ONNX files, put into the networks of `network`, and the characters that they know."""
+"""Loads the numbers of PP-OCR's ONNX files into the networks of `network`, and reads their characters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moderation.detectors.weights.onnx import OnnxGraph, OnnxNode
 from moderation.errors import FatalError
 
 _BN_EPS: Final = 1e-5
-# Of a file that comes from a stranger: the packaged one has 18,708 characters in 75 KB.
+# The file comes from a stranger; the packaged one has 18,708 characters in 75 KB.
 _MAX_CHARACTERS: Final = 100_000
 
 _Tensors = Iterator[tuple[torch.Tensor, torch.Tensor | None]]
@@ -51,7 +51,7 @@ def load_recogniser(network: TextRecogniser, graph: OnnxGraph) -> None:
 
 
 def read_characters(metadata: str) -> tuple[str, ...]:
-    """The characters by class, of the file's `character` entry: one per line; class 0 is "none", the last a space.
+    """The characters by class, from the file's `character` entry: one per line; class 0 is "none", the last a space.
 
     Raises FatalError when there are none, or more than any alphabet has.
     """
@@ -71,7 +71,7 @@ def _all_fitting(owner: str, graph: OnnxGraph) -> Iterator[_Tensors]:
 
 
 def _convolution_tensors(graph: OnnxGraph) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Weight and bias of each convolution, in order; what is added right after it, or a batch norm, folded in."""
+    """Weight and bias of each convolution, in order; a sum right after it, or a batch norm, is folded in."""
     readers = _readers(graph)
     tensors = []
     for node in graph.nodes:
@@ -112,7 +112,7 @@ def _readers(graph: OnnxGraph) -> dict[str, list[OnnxNode]]:
 
 
 def _reader(readers: dict[str, list[OnnxNode]], node: OnnxNode) -> OnnxNode:
-    """The first operation that reads what `node` makes."""
+    """The first operation that reads the output of `node`."""
     reader = readers[node.outputs[0]][0]
     while reader.op == "Identity":
         reader = readers[reader.outputs[0]][0]
@@ -126,7 +126,7 @@ def _copy_convolutions(modules: Sequence[nn.Conv2d | nn.Conv1d], tensors: _Tenso
         if isinstance(module, nn.Conv1d):
             weight = weight.squeeze(2)
         half = module.in_channels
-        if module.groups == 1 and weight.shape[1] == 2 * half:  # of two inputs, which have a module each
+        if module.groups == 1 and weight.shape[1] == 2 * half:  # of two inputs, which have one module each
             copy_exactly(module.weight, weight[:, :half])
             nn.init.zeros_(_given(module.bias))
             module, weight = next(left), weight[:, half:]
@@ -138,7 +138,7 @@ def _copy_convolutions(modules: Sequence[nn.Conv2d | nn.Conv1d], tensors: _Tenso
 
 
 def _read_rgb(first: nn.Conv2d) -> None:
-    """The file reads BGR, frames are RGB."""
+    """Swap channels: the file reads BGR, frames are RGB."""
     first.weight.copy_(first.weight.flip(1))
 
 

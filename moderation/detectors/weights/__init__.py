@@ -1,1 +1,1 @@
-"""Weights by locator and checksum: found, mirrored, read."""
+"""Weights by locator and checksum: resolved, mirrored, read."""

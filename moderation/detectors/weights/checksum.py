@@ -1,4 +1,4 @@
-"""The sha256 of files of weights."""
+"""The sha256 of weight files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def sha256_of(path: Path) -> str:
 
 
 def check_file(path: Path, w: Weights) -> Path:
-    """The same path, if the file has the sha256 of these weights. Raises FatalError otherwise."""
+    """Return the path if the file has the sha256 of these weights. Raises FatalError otherwise."""
     check_sha256(sha256_of(path), w, where=f" ({path})")
     return path
 
 
 def check_sha256(sha256: str, w: Weights, *, where: str = "") -> None:
-    """Raises FatalError when this is not the sha256 of these weights. where: ends the message."""
+    """Raises FatalError when this is not the sha256 of these weights. where: the end of the message."""
     if sha256 != w.sha256.lower():
         raise FatalError(f"weights {w.locator}: sha256 is {sha256}, expected {w.sha256.lower()}; not used{where}")

@@ -1,6 +1,6 @@
-"""Weights by locator: a local file with the right checksum, wherever they lie.
+"""Weights by locator: a local file with the right checksum, wherever the weights lie.
 
-Nothing is unpickled and no code of the package that carries a file is run: `pkg://` finds it without an import.
+Nothing is unpickled, and no code of a package that carries weights is run: `pkg://` finds the file without an import.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from moderation.detectors.weights.checksum import check_file, check_sha256
 from moderation.detectors.weights.mirror import find_mirrored, mirror_uri, missing
 from moderation.errors import FatalError, UsageError
 
-_PIECE_BYTES = 64 << 20  # of a download: each is one request with its own retries
+_PIECE_BYTES = 64 << 20  # of a download: each piece is one request with its own retries
 
 
 def resolve(w: Weights, *, cache: Path | None = None) -> Path:
-    """A local file with these weights, its sha256 checked.
+    """Resolve weights to a local file with a verified sha256.
 
-    `pkg://package/path` is read in place, `file://` too; `s3://` and every other fsspec scheme, and
+    `pkg://package/path` and `file://` are read in place; `s3://` and every other fsspec scheme, and
     `hf://org/name[@revision]/file`, are downloaded once into `cache` (default: `default_cache()`) under their sha256.
-    A mirror (`$MODERATION_WEIGHTS`, see `mirror`) is asked first. Only hf:// may come without a sha256: the hub checks
-    its own, and a revision pins it.
+    A mirror (`$MODERATION_WEIGHTS`, see `mirror`) comes first. Only hf:// may lack a sha256: the hub verifies its own,
+    and a revision pins it.
 
-    Raises UsageError when there is nothing at the locator (with the command that installs a missing package, or the
-    ways to supply the file), FatalError when the content is not what `w.sha256` says, or storage fails.
+    Raises UsageError when the locator has no file (with the command that installs a missing package, or the ways to
+    supply the file), FatalError when the content does not have `w.sha256`, or storage fails.
     """
     scheme, separator, rest = w.locator.partition("://")
     if not separator:
@@ -69,7 +69,7 @@ def _fetch(w: Weights, folder: Path) -> Path:
 
 
 def default_cache() -> Path:
-    """Where downloads are kept: $MODERATION_CACHE, else the user's cache folder."""
+    """The folder of downloads: $MODERATION_CACHE, else in the user's cache folder."""
     named = os.environ.get("MODERATION_CACHE")
     if named:
         return Path(named)
@@ -81,7 +81,7 @@ def package_file(package: str, inside: str) -> Path:
 
     Raises UsageError, with the command that installs it, when the package or the file is missing.
     """
-    # Python package names use _, distributions -; pip takes either, people look for the second.
+    # Python package names have _, distributions -; pip takes either, people search for the second.
     install = f"pip install {package.replace('_', '-')}"
     if not package.isidentifier():
         raise UsageError(f"pkg://{package}/{inside}: {package!r} is not the name of a package")
@@ -97,19 +97,19 @@ def package_file(package: str, inside: str) -> Path:
 
 
 def _download(w: Weights, target: Path) -> Path:
-    """An object under its final name, whole or not at all (several workers may do this at once); in bounded pieces."""
+    """Download an object under its final name, all or nothing (several workers may do so at once), piece by piece."""
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as part:
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as file:
         try:
             size = storage.info(w.locator).size_bytes
             for start in range(0, size, _PIECE_BYTES):
                 data = storage.read_bytes(w.locator, offset=start, length=min(_PIECE_BYTES, size - start))
                 digest.update(data)
-                part.write(data)
-            part.flush()
+                file.write(data)
+            file.flush()
             check_sha256(digest.hexdigest(), w)
-            Path(part.name).replace(target)
+            Path(file.name).replace(target)
         except FileNotFoundError as error:
             raise missing(w, "there is no such object") from error
         except PermissionError as error:
@@ -117,7 +117,7 @@ def _download(w: Weights, target: Path) -> Path:
         except storage.StorageError as error:
             raise FatalError(f"weights {w.locator}: {error}") from error
         finally:
-            Path(part.name).unlink(missing_ok=True)
+            Path(file.name).unlink(missing_ok=True)
     return target
 
 
@@ -139,7 +139,7 @@ def _from_hub(w: Weights, rest: str) -> Path:
     try:
         return Path(hf_hub_download(f"{steps[0]}/{name}", steps[2], revision=revision or None))
     except LocalEntryNotFoundError as error:
-        # Also what the library raises when it cannot reach the hub, or was told not to try.
+        # The library also raises this when it cannot reach the hub, or was told not to try.
         raise missing(w, "the hub is out of reach and its cache has no copy") from error
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
         raise missing(w, "the hub has no such repository or file, or it is private") from error

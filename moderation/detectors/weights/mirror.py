@@ -1,10 +1,10 @@
-"""A mirror of weights for machines without a hub: a folder or bucket that holds those of a configuration.
+"""A mirror of weights for machines without a hub: a folder or bucket with the weights of a configuration.
 
-    MIRROR/weights.json          what lies here: locator, sha256, size, licence, origin, file
+    MIRROR/weights.json          the index: locator, sha256, size, licence, origin, file
     MIRROR/SHA256SUMS            the same for `sha256sum -c`
     MIRROR/<sha256, 16 digits>/<name of the file>
 
-`MODERATION_WEIGHTS=MIRROR` makes every worker look there first, by checksum: no configuration changes.
+`MODERATION_WEIGHTS=MIRROR` makes every worker look there first, by checksum: no configuration has to change.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Mirrored:
 
 
 def mirror_uri() -> str | None:
-    """The mirror that this environment names, if any."""
+    """The mirror named by this environment, if any."""
     return os.environ.get(VARIABLE) or None
 
 
 def find_mirrored(w: Weights, mirror: str) -> Mirrored | None:
-    """The file of a mirror that is these weights: of that sha256, or (where none was given) of that locator.
+    """The file of a mirror with the sha256 of these weights, or (where they have none) with their locator.
 
     Raises FatalError when the mirror cannot be read.
     """
@@ -52,7 +52,7 @@ def find_mirrored(w: Weights, mirror: str) -> Mirrored | None:
 
 
 def read_index(mirror: str) -> tuple[Mirrored, ...]:
-    """What lies in a mirror; nothing where there is no index. Raises FatalError when it is not readable."""
+    """The entries of a mirror; none where it has no index. Raises FatalError when it is not readable."""
     uri = storage.join(mirror, _INDEX)
     try:
         data = storage.read_optional(uri)
@@ -62,7 +62,7 @@ def read_index(mirror: str) -> tuple[Mirrored, ...]:
 
 
 def fill_mirror(files_of_weights: Sequence[tuple[Weights, Path, str]], mirror: str) -> tuple[Mirrored, ...]:
-    """Copy weights (with their local file and its sha256) into a mirror, then the index; what is there already stays.
+    """Copy weights (with their local file and its sha256) into a mirror, then its index; existing files are kept.
 
     Memory: the largest of the files. Returns the entries of these weights. Raises FatalError when it is not writable.
     """
@@ -91,7 +91,7 @@ def fill_mirror(files_of_weights: Sequence[tuple[Weights, Path, str]], mirror: s
     sums = "".join(f"{f.sha256}  {f.file}\n" for f in files)
     try:
         storage.publish(storage.join(mirror, "SHA256SUMS"), sums.encode())
-        # Last: a reader trusts the index only.
+        # Written last: readers trust the index only.
         storage.publish(storage.join(mirror, _INDEX), text.encode())
     except (PermissionError, FileNotFoundError, storage.StorageError) as error:
         raise FatalError(f"{mirror}: not written: {error}") from error
@@ -99,18 +99,18 @@ def fill_mirror(files_of_weights: Sequence[tuple[Weights, Path, str]], mirror: s
 
 
 def missing(w: Weights, why: str) -> UsageError:
-    """The error for weights that cannot be had: which file, how large, and the three ways to supply it."""
+    """The error for unavailable weights: which file, its size, and the three ways to supply it."""
     name = w.locator.rsplit("/", 1)[-1]
     size = f"{w.size_bytes / 1e6:,.0f} MB" if w.size_bytes else "size unknown"
     sha256 = f", sha256 {w.sha256}" if w.sha256 else ""
     return UsageError(
         f"weights {w.locator} ({size}{sha256}) cannot be had: {why}.\n"
         "Three ways to supply them:\n"
-        f"  1. on a machine with a way out: `moderation weights pull CONFIG --to s3://bucket/weights`; here: set"
+        f"  1. on a machine with internet: `moderation weights pull CONFIG --to s3://bucket/weights`; here: set"
         f" {VARIABLE}=s3://bucket/weights (or any folder)\n"
-        f"  2. bring {name} yourself and say so in the configuration: `weights: file:///path/{name}` (or s3://...)"
+        f"  2. bring {name} yourself and name it in the configuration: `weights: file:///path/{name}` (or s3://...)"
         " and `sha256:`\n"
-        "  3. let the hub's own cache travel: fetch it where there is a hub, copy that folder, set HF_HOME to it"
+        "  3. copy the hub's cache: download where there is a hub, copy that folder, set HF_HOME to it"
     )
 
 

@@ -1,4 +1,4 @@
-"""ONNX files read for their numbers and the order of their operations; parsed, never executed."""
+"""ONNX files, read for their numbers and the order of their operations; parsed, never executed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moderation.errors import FatalError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxNode:
-    """One operation of a graph: what it is, and the names of what it reads and makes."""
+    """One operation of a graph: its type, and the names of its inputs and outputs."""
 
     op: str
     inputs: tuple[str, ...]
@@ -40,7 +40,7 @@ def read_onnx(path: Path | str) -> OnnxGraph:
 
     graph = _parse(path).graph
     if any(i.data_location == onnx.TensorProto.EXTERNAL for i in graph.initializer):
-        raise FatalError(f"{path}: keeps its weights in other files; only self-contained ONNX files are read")
+        raise FatalError(f"{path}: has its weights in other files; only self-contained ONNX files are read")
     return OnnxGraph(
         tensors={i.name: torch.from_numpy(np.array(numpy_helper.to_array(i))) for i in graph.initializer},
         nodes=tuple(OnnxNode(op=n.op_type, inputs=tuple(n.input), outputs=tuple(n.output)) for n in graph.node),
@@ -48,7 +48,7 @@ def read_onnx(path: Path | str) -> OnnxGraph:
 
 
 def read_onnx_metadata(path: Path | str, key: str) -> str:
-    """A text that an ONNX file carries beside its graph. Raises FatalError when there is none of this name."""
+    """A text in an ONNX file's metadata. Raises FatalError when there is none with this name."""
     for entry in _parse(path).metadata_props:
         if entry.key == key:
             return str(entry.value)

@@ -1,4 +1,4 @@
-"""All the weights of a configuration into a bucket or folder, for a cluster without a way out."""
+"""All weights of a configuration into a bucket or folder, for a cluster without internet."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def weights_in(config: Config) -> tuple[Weights, ...]:
 
 
 def pull_weights(config: Config, to: str) -> tuple[Mirrored, ...]:
-    """Fetch the weights of a configuration, check them, and copy them to a mirror with an index and checksums.
+    """Fetch the weights of a configuration, verify them, and copy them to a mirror with an index and checksums.
 
-    A hub's file without a sha256 gets the one that it has. Raises UsageError, FatalError.
+    A hub's file without a sha256 gets its measured one. Raises UsageError, FatalError.
     """
     files: list[tuple[Weights, Path, str]] = []
     for weights in weights_in(config):

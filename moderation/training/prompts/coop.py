@@ -1,8 +1,8 @@
-"""Vectors before the words of every class are learned, not class embeddings: the gradient goes through the text tower.
+"""Learns vectors before the words of all classes instead of class embeddings: gradients pass through the text tower.
 
 Zhou, Yang, Loy, Liu 2022, "Learning to prompt for vision-language models" (CoOp, https://arxiv.org/abs/2109.01134),
-with one context for all classes. Far fewer numbers than class embeddings (M x W for all classes), far more time: a step
-reads every text of the check. The result is class embeddings all the same, so that scoring knows of no difference.
+with one context for all classes. It learns far fewer numbers than class embeddings (M x W for all classes) and takes
+far longer: each step encodes every text of the check. The result is class embeddings too, so scoring is the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from moderation.detectors.clip.network import ClipNetwork
 from moderation.training.prompts.spaces import Space, spans_of
 
-# CoOp starts from these words where the context is as long as they are; here it is cut or filled up with noise.
+# CoOp starts from these words where the context is as long; else they are cut, or padded with noise.
 _START = "a photo of a"
 _NOISE = 0.02  # the spread of CLIP's own token embeddings at initialisation
 
@@ -29,7 +29,7 @@ def context_space(
     tokens: int,
     seed: int,
 ) -> Space:
-    """Context vectors [tokens,W] are learned, before each text of each answer.
+    """A space that learns context vectors [tokens,W] before each text of each answer.
 
     Raises UsageError where they do not fit.
     """
@@ -42,8 +42,8 @@ def context_space(
         return torch.nn.functional.normalize(torch.stack(read).float(), dim=-1)
 
     start = torch.cat([words, noise])
-    network.encode_after(sentences[:1], start)  # a context that does not fit is said at once
-    # No pull towards the start: a few vectors cannot learn pictures by heart. A step is a tenth of their own spread.
+    network.encode_after(sentences[:1], start)  # fails at once where the context does not fit
+    # No pull towards the start: a few vectors cannot overfit. A step is a tenth of their own spread.
     return Space(
         images_ND=torch.from_numpy(images),
         spans=spans_of([len(texts_of) for texts_of in answers]),

@@ -1,4 +1,4 @@
-"""Zero-shot, tuned and a linear probe by number of labelled pictures, each on pictures it has not seen. Pure."""
+"""Quality of zero-shot, tuned prompts and a linear probe by number of labelled pictures, on unseen pictures. Pure."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Shots = int | float  # pictures per class, or a share of the labelled pictures o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One figure of the report: a method, by a variant or by all of them fused, from so many labelled pictures.
+    """One figure of the report: a method, by one variant or all variants fused, from a number of labelled pictures.
 
-    shots: "10" pictures per class, "40%" of them; "" for zero-shot. pictures: learned from, mean over folds. epochs: of
-    each fold.
+    shots: "10" pictures per class, "40%" of them; "" for zero-shot. pictures: learned from, mean over folds. epochs:
+    per fold.
     """
 
     method: str
@@ -37,7 +37,7 @@ class Point:
 
 
 def parse_shots(text: str) -> tuple[Shots, ...]:
-    """`1,4,10,20,40,100%`: an int is pictures per class, a percentage a share. Raises UsageError."""
+    """Parse `1,4,10,20,40,100%`: an int is pictures per class, a percentage a share. Raises UsageError."""
     return tuple(_parse_one(word) for word in (w.strip() for w in text.split(",")) if word)
 
 
@@ -47,7 +47,7 @@ def _parse_one(word: str) -> Shots:
     except ValueError:
         value = -1
     if not (0 < value <= 1 if isinstance(value, float) else value >= 1):
-        raise UsageError(f"--curve {word!r}: expected pictures a class (10) or a share of them (40%)")
+        raise UsageError(f"--curve {word!r}: expected pictures per class (10) or a share of them (40%)")
     return value
 
 
@@ -65,11 +65,11 @@ def learning_curve(
     probe: bool = True,
     words: Mapping[str, Space] | None = None,
 ) -> Iterator[Point]:
-    """Quality by method and number of shots, cross-validated: what judges a picture has not learned from it.
+    """Quality by method and number of shots, cross-validated: a picture is never judged by what learned from it.
 
-    Zero-shot first, then for each of `shots` the tuned prompts and the probe. Numbers of shots that no fold has are
-    left out. Fewer shots are drawn from each fold's training pictures by the seed. words: what zero-shot is, where
-    learning starts from something else.
+    Zero-shot comes first, then for each of `shots` the tuned prompts and the probe. Shots that no fold has are left
+    out. Fewer shots are drawn from each fold's training pictures by the seed. words: the zero-shot spaces, where
+    learning starts from other ones.
     """
     folds = fold_indices(targets, settings)
     whole = np.arange(len(targets))
@@ -85,7 +85,7 @@ def learning_curve(
 
 
 def _select_possible(shots: Sequence[Shots], targets: _I, trains: Sequence[_I]) -> Iterator[Shots]:
-    """Those of which every fold has enough pictures of every class."""
+    """The numbers of shots for which every fold has enough pictures of every class."""
     fewest = min(int(np.bincount(targets[train]).min()) for train in trains)
     for wanted in shots:
         if not isinstance(wanted, int) or wanted <= fewest:
@@ -94,7 +94,7 @@ def _select_possible(shots: Sequence[Shots], targets: _I, trains: Sequence[_I]) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Drawn:
-    """What a method has learned from, as `Point` says it; nothing, for zero-shot."""
+    """What a method has learned from, as in `Point`; empty for zero-shot."""
 
     shots: str = ""
     pictures: float = 0.0
@@ -111,19 +111,19 @@ def _tuned_points(
 ) -> Iterator[Point]:
     tuned = tune(spaces, targets, subsets, settings)
     logits = [tuned_logits(spaces, learned, fold) for learned, fold in zip(tuned, folds, strict=True)]
-    drawn = replace(drawn, epochs=tuple(max(part.epochs for part in learned.values()) for learned in tuned))
+    drawn = replace(drawn, epochs=tuple(max(texts.epochs for texts in learned.values()) for learned in tuned))
     yield from _points(TUNED, drawn, _gather(logits, folds, len(targets)), targets, folds)
 
 
 def fold_indices(targets: _I, settings: Settings) -> list[_I]:
-    """The folds of the cross-validation: as many as set, or as the rarest class has pictures."""
+    """The folds of the cross-validation: as many as set, at most as many as the rarest class has pictures."""
     return stratified_folds(targets, max(2, min(settings.folds, int(np.bincount(targets).min()))), settings.seed)
 
 
 def tune(
     spaces: Mapping[str, Space], targets: _I, trains: Sequence[_I], settings: Settings
 ) -> list[dict[str, Learned]]:
-    """For each of `trains` every variant's tuned texts: learned on the fused answer (together), or each on its own."""
+    """Tuned texts of every variant for each of `trains`: learned on the fused answer (together), or separately."""
     if not settings.together:
         apart = {name: learn([space], targets, trains, settings) for name, space in spaces.items()}
         return [{name: learned[row] for name, learned in apart.items()} for row in range(len(trains))]
@@ -137,7 +137,7 @@ def tune(
 
 
 def tuned_logits(spaces: Mapping[str, Space], tuned: Mapping[str, Learned], which: _I) -> dict[str, torch.Tensor]:
-    """Log probabilities [n,A] of some pictures by every variant, and fused."""
+    """Log probabilities [n,A] of the pictures `which`, by every variant and fused."""
     return _with_fused({name: predict(space, tuned[name].texts_TD[0], which) for name, space in spaces.items()})
 
 
@@ -159,7 +159,7 @@ def _with_fused(logits: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _gather(logits: Sequence[Mapping[str, torch.Tensor]], folds: Sequence[_I], count: int) -> dict[str, torch.Tensor]:
-    """What each fold's learner says of its own pictures, as one table."""
+    """Each fold's predictions of its own pictures, as one table."""
     whole: dict[str, torch.Tensor] = {}
     for name, first in logits[0].items():
         table = torch.empty((count, first.shape[1]))

@@ -1,4 +1,4 @@
-"""What is learned from: labelled pictures that could be read, each once."""
+"""The data learned from: labelled pictures that could be read, each once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from moderation.training.prompts.labelled import Labelled
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """The pictures that were learned from. hash: of content hashes and labels. classes: name -> pictures.
+    """The pictures learned from. hash: of content hashes and labels. classes: name -> number of pictures.
 
-    repeated: pictures that have the bytes of another; one of each is kept, or a fold would judge what it learned from.
+    repeated: pictures with the same bytes as another; one of each is kept, or a fold would be tested on pictures that
+    it learned from.
     """
 
     pictures: int
@@ -34,7 +35,7 @@ class Data:
 def describe_data(
     labelled: Labelled, embedded: Embedded, targets: npt.NDArray[np.int64], names: Sequence[str], repeated: int
 ) -> Data:
-    """The account of what is learned from. repeated: how many pictures `select_distinct` left out."""
+    """Describe the data learned from. repeated: how many pictures `select_distinct` left out."""
     return Data(
         pictures=len(targets),
         repeated=repeated,
@@ -47,7 +48,7 @@ def describe_data(
 
 
 def select_distinct(labelled: Labelled, embedded: Embedded) -> tuple[Embedded, npt.NDArray[np.int64], int]:
-    """Pictures of the same bytes once, and the classes. Raises UsageError where they are said to be of two."""
+    """Pictures with distinct bytes, and their classes. Raises UsageError where equal pictures have two labels."""
     targets = np.array(labelled.targets, dtype=np.int64)[embedded.kept]
     first: dict[str, int] = {}
     for row, name in enumerate(embedded.hashes):
@@ -66,7 +67,7 @@ def select_distinct(labelled: Labelled, embedded: Embedded) -> tuple[Embedded, n
 
 
 def refuse_too_few(targets: npt.NDArray[np.int64], names: Sequence[str], embedded: Embedded) -> None:
-    """Raises UsageError for a class of fewer than two pictures that could be read."""
+    """Raises UsageError for a class with fewer than two readable pictures."""
     counts = Counter(targets.tolist())
     for index, name in enumerate(names):
         if counts[index] < 2:

@@ -1,4 +1,4 @@
-"""Gradient descent on what is learned, all folds side by side, the networks frozen. Pure.
+"""Gradient descent with frozen networks, all folds side by side. Pure.
 
 Shape suffixes: F folds (trained side by side), N pictures, U pictures that a fold uses, D embedding.
 """
@@ -25,10 +25,10 @@ def descend(
     settings: Settings,
     watch: Mask | None = None,
 ) -> tuple[list[torch.Tensor], npt.NDArray[np.float64]]:
-    """Parameters [F,...], each fold's after its own number of epochs; and losses on `watch` before each, [epochs+1,F].
+    """Parameters [F,...], each fold's after its own number of epochs; losses on `watch` before each, [epochs+1,F].
 
-    masks, watch: bool [F,N], the pictures each fold learns from and is watched on. Whole batches: a step is one matrix
-    product, and the result does not depend on an order of pictures.
+    masks, watch: bool [F,N], the pictures that each fold learns from and those whose loss is recorded. Full batches: a
+    step is one matrix product, and the order of pictures does not matter.
     """
     descent = _start_descent(spaces, targets, masks, watch, settings)
     optimizer = descent.make_optimizer()
@@ -54,7 +54,7 @@ def descend(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Descent:
-    """What a descent of all folds works on; of the pictures only those that a fold uses, U of N.
+    """The state of a descent of all folds; it holds only the pictures that a fold uses, U of N.
 
     images: of each space, [U,D]. goal_FU: classes. learned_from, watched: float32 [F,U], the weight of each picture in
     a fold's mean. starts, parameters: of each space, [F,...].
@@ -76,13 +76,13 @@ class _Descent:
         )
 
     def keep(self, kept: Sequence[torch.Tensor], folds: Sequence[int]) -> None:
-        """Copy the parameters of these folds, as they are now, into `kept`."""
+        """Copy the current parameters of these folds into `kept`."""
         for copy, learned in zip(kept, self.parameters, strict=True):
             for fold in folds:
                 copy[fold] = learned.detach()[fold]
 
     def picture_losses(self) -> torch.Tensor:
-        """float32 [F,U]: of each picture, by the fused answer of all spaces."""
+        """float32 [F,U]: the loss of each picture, by the fused answer of all spaces."""
         logits = [
             class_logits(images, space.texts(learned), space.spans, space.scale)
             for images, space, learned in zip(self.images, self.spaces, self.parameters, strict=True)
@@ -115,6 +115,6 @@ def _start_descent(
 
 
 def _weights(mask: Mask) -> torch.Tensor:
-    """float32 [F,N]: a mean over each fold's pictures."""
+    """float32 [F,N]: weights that give the mean over each fold's pictures."""
     chosen = torch.from_numpy(mask.astype(np.float32))
     return chosen / chosen.sum(dim=1, keepdim=True).clamp_min(1)

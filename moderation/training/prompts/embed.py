@@ -1,4 +1,4 @@
-"""Image embeddings of a source's items, each computed once: cached by content hash and model in safetensors files."""
+"""Image embeddings of a source's items, each computed once; cached by content hash and model in safetensors files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from moderation.scoring.devices import pick_device, pick_dtype
 from moderation.sources.fetch import Fetcher
 from moderation.types import F32, Frame, Item
 
-_CHUNK = 1024  # pictures per file of the cache: what an interruption loses
+_CHUNK = 1024  # pictures per cache file: an interruption loses at most this many
 _THREADS = 8
 _BUDGET_BYTES = 256 << 20
 _LOG = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Embedded:
     """Embeddings of the items that could be read.
 
     kept: indices of those items, int64 [N]. hashes: sha256 of their bytes. vectors: variant -> float32 [N,D],
-    normalised. failed: uri -> why. computed: pictures that were not in every variant's cache.
+    normalised. failed: uri -> why. computed: pictures that some variant's cache lacked.
     """
 
     kept: np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -48,7 +48,7 @@ class Embedded:
 
 
 class EmbeddingCache:
-    """Embeddings of one model in a folder: files of up to 1,024 rows, each naming its pictures in its header."""
+    """Embeddings of one model in a folder: files of up to 1,024 rows, each with its pictures' names in its header."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -62,13 +62,13 @@ class EmbeddingCache:
         return name in self._rows or name in self._fresh
 
     def add(self, name: str, vector: torch.Tensor) -> None:
-        """Remember one, float32 [D]; written with others, or by `flush`."""
+        """Add one embedding, float32 [D]; it is written with others, or by `flush`."""
         self._fresh[name] = vector
         if len(self._fresh) % _CHUNK == 0:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has not been written."""
+        """Write the embeddings that are not written yet."""
         from safetensors.torch import save
 
         names = [name for name in self._fresh if name not in self._rows]
@@ -106,7 +106,7 @@ class EmbeddingCache:
 class _ReadItem:
     """An item as read. name: sha256 of its bytes; None where they could not be read.
 
-    frame: what is to be embedded; None where every cache has it. problem: why nothing can be embedded, else "".
+    frame: the picture to embed; None where every cache has it. problem: why nothing can be embedded, else "".
     """
 
     item: Item
@@ -118,9 +118,9 @@ class _ReadItem:
 def embed_items(
     items: Sequence[Item], variants: Sequence[tuple[Clip, ClipNetwork]], config: Config, folder: Path
 ) -> Embedded:
-    """The embeddings of items by every variant; a network's image tower runs only on what its cache lacks.
+    """Embed items by every variant; an image tower runs only on pictures that its cache lacks.
 
-    Of an item with several frames the one in the middle stands for it. What cannot be read is in `failed`.
+    An item with several frames is represented by the middle one. Items that cannot be read are in `failed`.
     """
     towers = _Towers(variants, config, folder)
     names: list[str | None] = []
@@ -169,7 +169,7 @@ def _read_items(
         read,
         items,
         pool,
-        most=4 * _THREADS,
+        max_ahead=4 * _THREADS,
         budget_bytes=_BUDGET_BYTES,
         expected_bytes=lambda item: item.size_bytes + 3 * config.media.canvas_px**2 * 2,
         held_bytes=lambda read_item: read_item.frame.pixels.nbytes if read_item.frame is not None else 0,
@@ -197,13 +197,13 @@ class _Towers:
         return all(name in cache for cache in self._caches.values())
 
     def add(self, name: str, frame: Frame) -> None:
-        """Embed a picture, with others that wait."""
+        """Embed a picture, in a batch with others."""
         self._waiting[name] = frame
         if len(self._waiting) >= self._batch_size:
             self._embed_waiting()
 
     def finish(self) -> None:
-        """Embed what waits, and write the caches."""
+        """Embed the pictures still waiting, and write the caches."""
         self._embed_waiting()
         for cache in self._caches.values():
             cache.flush()
@@ -240,14 +240,14 @@ def _embed(
     chosen = [frames[name] for name in names]
     batch = TensorFrames([f.pixels for f in chosen], [(f.width, f.height) for f in chosen], device)
     half = torch.autocast(device.type, torch.bfloat16) if dtype == torch.bfloat16 else nullcontext()
-    with torch.inference_mode(), half:  # as the stack runs it
+    with torch.inference_mode(), half:  # as the stack does
         vectors = torch.nn.functional.normalize(clip.embed(batch).float(), dim=1).cpu()
     for name, vector in zip(names, vectors, strict=True):
         cache.add(name, vector.clone())
 
 
 def _cache_key(clip: Clip, network: ClipNetwork, config: Config, dtype: torch.dtype) -> str:
-    facts = {
+    inputs = {
         "model": clip.model_key(network),
         "view": str(clip.view),
         "pixels": clip.pixel_facts,
@@ -255,7 +255,7 @@ def _cache_key(clip: Clip, network: ClipNetwork, config: Config, dtype: torch.dt
         "decoding": DECODE_VERSION,
         "canvas": config.media.canvas_px,
     }
-    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:32]
+    return hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:32]
 
 
 def _names_of(path: Path) -> list[str]:
@@ -266,5 +266,5 @@ def _names_of(path: Path) -> list[str]:
             names = (file.metadata() or {}).get("names", "").split()
             rows = file.get_slice("embeddings").get_shape()[0]
     except (SafetensorError, OSError):
-        return []  # damaged, or not of ours: its pictures are embedded anew
+        return []  # damaged or foreign: its pictures are embedded again
     return names if len(names) == rows else []

@@ -16,7 +16,7 @@ from moderation.errors import UsageError
 from moderation.types import Item
 
 _MAX_BYTES = 256 << 20
-# Columns that may name the picture, the first of them that is there.
+# Columns that may name the picture; the first one present counts.
 NAMES = ("uri", "item_id", "path", "file", "filename", "file_name", "image", "img_name", "name")
 _YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
 _RULE = re.compile(r"^\s*(?P<name>\w+)\s*:\s*(?P<column>[^<>=]+?)\s*(?P<compare><=|>=|<|>)\s*(?P<number>-?[\d.]+)\s*$")
@@ -24,7 +24,7 @@ _RULE = re.compile(r"^\s*(?P<name>\w+)\s*:\s*(?P<column>[^<>=]+?)\s*(?P<compare>
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """`offensive: moral_mean < 2.5`: rows of a table of ratings that belong to a class."""
+    """`offensive: moral_mean < 2.5`: which rows of a table of ratings belong to a class."""
 
     name: str
     column: str
@@ -48,7 +48,7 @@ class Labelled:
 
 
 def parse_rule(text: str) -> Rule:
-    """A rule as the command line says it. Raises UsageError."""
+    """Parse a rule of the command line. Raises UsageError."""
     match = _RULE.match(text)
     try:
         if match:
@@ -64,9 +64,9 @@ def read_labels(
 ) -> dict[str, int]:
     """Name of a picture -> class, from CSV, TSV or JSON lines with a name (`NAMES`) and a label.
 
-    classes: their names, in order. Where one is `against`, the only other may also be written 1, and it 0.
-    rules: instead of the column `label`; rows that no rule claims are left out.
-    Raises UsageError naming the line and the nearest right word.
+    classes: their names, in order. Where one of two is `against`, the other may be written as 1 and `against` as 0.
+    rules: replace the column `label`; rows that meet no rule are left out.
+    Raises UsageError that names the line and the nearest right word.
     """
     for rule in rules:
         _class_of(rule.name, classes, f"--rule {rule.name}")
@@ -75,7 +75,7 @@ def read_labels(
         where = f"{uri}, line {number}"
         key = next((row[name] for name in NAMES if row.get(name)), None)
         if key is None:
-            raise UsageError(f"{where}: names no picture; a column is called one of: {', '.join(NAMES)}")
+            raise UsageError(f"{where}: names no picture in any of: {', '.join(NAMES)}")
         target = _by_rules(row, rules, classes, where) if rules else _by_column(row, column, classes, where)
         if target is None:
             continue
@@ -87,9 +87,9 @@ def read_labels(
 
 
 def join_labels(items: Iterable[Item], labels: Mapping[str, int], source: str, classes: Sequence[str]) -> Labelled:
-    """The items that have a label: by URI, item_id, path below the source, file name, or that without its ending.
+    """The items that have a label: by URI, item_id, path below the source, file name, or file name without extension.
 
-    Raises UsageError when a class has fewer than two pictures, or a name could mean several.
+    Raises UsageError when a class has fewer than two pictures, or a name fits several pictures.
     """
     listed = list(items)
     names = [_names(item, source) for item in listed]
@@ -187,7 +187,7 @@ def _class_of(text: str, classes: Sequence[str], where: str) -> int:
 
 
 def _names(item: Item, source: str) -> list[str]:
-    """What a label may call an item, the surest first."""
+    """The names that a label may use for an item, the most specific first."""
     name = item.objects[0].name if item.objects else ""
     base = item.uri.rsplit("/", 1)[-1] or name
     below = item.uri.removeprefix(storage.canonical(source).rstrip("/") + "/")

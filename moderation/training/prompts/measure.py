@@ -21,8 +21,8 @@ _PROBE_LENGTH = 10.0
 class AnswerQuality:
     """accuracy, auc: 0..1 (auc of several classes: mean of one against the rest; None where a class is missing).
 
-    precision, recall: by class; None where nothing was called so, or nothing is so. spread: standard deviation of the
-    accuracy over folds.
+    precision, recall: by class; None where no picture was predicted as it, or none belongs to it. spread: standard
+    deviation of the accuracy over folds.
     """
 
     accuracy: float
@@ -33,7 +33,7 @@ class AnswerQuality:
 
 
 def measure(probabilities: _F, targets: _I, folds: Sequence[_I] = ()) -> AnswerQuality:
-    """The quality of answers float64 [N,A] to pictures of classes int64 [N]. folds: indices, for the spread."""
+    """Measure answers float64 [N,A] to pictures of classes int64 [N]. folds: indices, for the spread."""
     called = probabilities.argmax(axis=1)
     right = called == targets
     classes = range(probabilities.shape[1])
@@ -48,7 +48,7 @@ def measure(probabilities: _F, targets: _I, folds: Sequence[_I] = ()) -> AnswerQ
 
 
 def _mean_area(areas: Sequence[float | None]) -> float | None:
-    """Over the classes; the areas of two classes are equal."""
+    """The mean over the classes; the areas of two classes are equal."""
     defined = [area for area in areas if area is not None]
     if len(defined) < len(areas):
         return None
@@ -56,7 +56,7 @@ def _mean_area(areas: Sequence[float | None]) -> float | None:
 
 
 def area_under_curve(scores: _F, positive: npt.NDArray[np.bool_]) -> float | None:
-    """Chance that a positive scores over a negative, ties half; None where there is only one kind."""
+    """The probability that a positive scores above a negative, ties count half; None where one kind is missing."""
     yes, no = int(positive.sum()), int((~positive).sum())
     if not yes or not no:
         return None
@@ -66,7 +66,7 @@ def area_under_curve(scores: _F, positive: npt.NDArray[np.bool_]) -> float | Non
 
 
 def fit_probe(images: npt.NDArray[np.float32], targets: _I, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logistic regression on embeddings, weights [A,D] and bias [A]: what labels alone give, without any words."""
+    """Fit logistic regression on embeddings, weights [A,D] and bias [A]: what labels alone give, without words."""
     x = torch.from_numpy(images) * _PROBE_LENGTH
     y = torch.from_numpy(targets)
     weight = torch.zeros((classes, x.shape[1]), requires_grad=True)

@@ -1,4 +1,4 @@
-"""`moderation tune-prompts`: labelled pictures -> a file that stands for the words of a check, and how good it is."""
+"""`moderation tune-prompts`: labelled pictures -> a file that replaces the words of a check, and its quality."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from moderation.types import Item
 from moderation.version import __version__
 
 _MAX_PICTURES = 1_000_000
-_MAX_CONTEXT_TOKENS = 16  # tokens before the words; CoOp's largest, and what 77 tokens have room for
+_MAX_CONTEXT_TOKENS = 16  # tokens before the words: CoOp's largest number, and what 77 tokens leave room for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +73,11 @@ def tune_prompts(
     licence: str = "unknown",
     cache: Path | None = None,
 ) -> TuningOutcome:
-    """Learn the class embeddings of a check and write them to `out`, a drop-in for its words (`embeddings:`).
+    """Learn the class embeddings of a check and write them to `out`, a replacement for its words (`embeddings:`).
 
-    shots: learn from so many pictures only (None: from all). curve: also measure with these numbers of them.
-    context_tokens: learn that many vectors before the words (CoOp) instead. only: these variants.
-    Raises UsageError before any network is loaded where the call is wrong; FatalError for weights.
+    shots: learn from this many pictures only (None: from all). curve: also measure with these numbers of pictures.
+    context_tokens: learn this many vectors before the words (CoOp) instead. only: use these variants.
+    Raises UsageError for a wrong call before any network is loaded; FatalError for weights.
     """
     if not 0 <= context_tokens <= _MAX_CONTEXT_TOKENS:
         raise UsageError(f"--context-tokens {context_tokens}: at most {_MAX_CONTEXT_TOKENS}")
@@ -164,7 +164,7 @@ def _describe_variant(clip: Clip, network: ClipNetwork) -> dict[str, Any]:
 
 
 def _class_vectors(spaces: Mapping[str, Space], tuned: Mapping[str, Learned]) -> dict[str, list[torch.Tensor]]:
-    """Of each variant its tuned texts, float32 [n,D] for each answer."""
+    """Variant -> its tuned texts, float32 [n,D] for each answer."""
     return {name: [tuned[name].texts_TD[0][a:b].contiguous() for a, b in space.spans] for name, space in spaces.items()}
 
 
@@ -187,7 +187,7 @@ def _contexts(
 
 
 def _scores(points: Sequence[Point], shots: Shots) -> dict[str, Any]:
-    """Cross-validated figures of what the file was learned from, for its record."""
+    """Cross-validated figures for the pictures that the file was learned from, for its record."""
     named = shots_name(shots)
     scores: dict[str, Any] = {}
     for point in points:

@@ -1,8 +1,9 @@
-"""Learning what stands for the words of a check: gradient descent on class embeddings, the networks frozen. Pure.
+"""Learns vectors that replace the words of a check: gradient descent on class embeddings, networks frozen. Pure.
 
 After Schramowski, Tauchmann, Kersting 2022, "Can machines help us answering question 16 in datasheets"
-(arXiv:2202.06675), who tune one embedding per class on CLIP. Here every text of an answer keeps its vector, so that no
-step is no change, and staying near the words is part of the loss, so that one picture per class does not undo them.
+(arXiv:2202.06675), who tune one embedding per class on CLIP. Here every text of an answer keeps its own vector, so that
+zero steps change nothing; and the loss includes the distance from the words, so that one picture per class does not
+undo them.
 
 Shape suffixes: F folds (trained side by side), N pictures, T texts, A answers, D embedding.
 """
@@ -19,12 +20,12 @@ import torch
 from moderation.training.prompts.descent import descend
 from moderation.training.prompts.spaces import Settings, Space
 
-_MAX_LOGITS = 20_000_000  # logits of a step (folds x pictures x texts): 80 MB, and some times that with gradients
+_MAX_LOGITS = 20_000_000  # logits of a step (folds x pictures x texts): 80 MB, and several times that with gradients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """texts_TD: a variant, its tuned texts, float32 [T,D], normalised. parameters: what was learned. epochs: taken."""
+    """texts_TD: per variant its tuned texts, float32 [T,D], normalised. parameters: learned. epochs: number taken."""
 
     texts_TD: tuple[torch.Tensor, ...]  # noqa: N815 - shape suffix
     parameters: tuple[torch.Tensor, ...]
@@ -37,11 +38,11 @@ def learn(
     trains: Sequence[npt.NDArray[np.int64]],
     settings: Settings,
 ) -> list[Learned]:
-    """What to use instead of the words, for each of `trains`: validation inside it says when to stop.
+    """Learn a replacement for the words, for each of `trains`; validation inside it chooses when to stop.
 
-    targets: class of each picture [N]; trains: indices. All of them, and their validation, descend side by side: small
-    products cost what calling them costs. With one picture per class there is nothing to validate on: a tenth of the
-    epochs.
+    targets: class of each picture [N]; trains: indices. All of them and their validation folds descend side by side:
+    small matrix products cost mostly the call. With one picture per class there is nothing to validate on; then it
+    takes a tenth of the epochs.
     """
     learned: list[Learned] = []
     texts = sum(end for space in spaces for _, end in space.spans[-1:])
@@ -67,7 +68,7 @@ def _find_stops(
     trains: Sequence[npt.NDArray[np.int64]],
     settings: Settings,
 ) -> list[int]:
-    """Epochs for each of `trains`: the least mean loss over its own validation folds."""
+    """Epochs for each of `trains`: those with the lowest mean loss over its own validation folds."""
     stops = [settings.epochs // 10] * len(trains)
     inside: list[npt.NDArray[np.bool_]] = []
     held: list[npt.NDArray[np.bool_]] = []
@@ -96,21 +97,21 @@ def _find_stops(
 
 
 def stratified_folds(targets: npt.NDArray[np.int64], folds: int, seed: int) -> list[npt.NDArray[np.int64]]:
-    """Indices of each fold, every class spread evenly, by chance."""
+    """Indices of each fold, every class spread evenly, at random."""
     rng = np.random.default_rng([seed, 1])
-    parts: list[list[int]] = [[] for _ in range(folds)]
+    fold_members: list[list[int]] = [[] for _ in range(folds)]
     turn = 0
     for target in np.unique(targets):
         for index in rng.permutation(np.flatnonzero(targets == target)):
-            parts[turn % folds].append(int(index))
+            fold_members[turn % folds].append(int(index))
             turn += 1
-    return [np.array(sorted(part), dtype=np.int64) for part in parts]
+    return [np.array(sorted(members), dtype=np.int64) for members in fold_members]
 
 
 def draw_shots(
     targets: npt.NDArray[np.int64], train: npt.NDArray[np.int64], shots: int | float, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Some of `train`: an int is pictures per class, a float a share of each class (at least one)."""
+    """Draw from `train`: an int is pictures per class, a float a share of each class (at least one picture)."""
     rng = np.random.default_rng([seed, 2])
     chosen: list[int] = []
     for target in np.unique(targets[train]):

@@ -14,9 +14,9 @@ from moderation.errors import UsageError
 
 
 def find_variants(config: Config, check: str, only: Sequence[str] = ()) -> list[Clip]:
-    """The CLIP detectors of a configuration that ask this question, each with nothing but it, in words.
+    """The CLIP detectors of a configuration that ask this question, each with this question only, in words.
 
-    Raises UsageError naming the nearest question or variant.
+    Raises UsageError that names the nearest question or variant.
     """
     entries = _select_variants(config, only)
     asking = [entry for entry in entries if check in entry.options.get("questions", {})]
@@ -28,7 +28,7 @@ def find_variants(config: Config, check: str, only: Sequence[str] = ()) -> list[
 
 
 def _select_variants(config: Config, only: Sequence[str]) -> list[DetectorConfig]:
-    """The CLIP detectors with these titles; all, where none is given."""
+    """The CLIP detectors with these titles; all of them where no title is given."""
     entries = [entry for entry in config.stack.detectors if entry.name == "clip"]
     titles = [entry.title for entry in entries]
     unknown = sorted(set(only) - set(titles), key=only.index)
@@ -40,7 +40,7 @@ def _select_variants(config: Config, only: Sequence[str]) -> list[DetectorConfig
 
 
 def _with_one_question(entry: DetectorConfig, check: str) -> Clip:
-    # Words, even where the configuration has tuned ones already: they are where tuning begins.
+    # Words even where the configuration has tuned embeddings: tuning starts from the words.
     spec = {k: v for k, v in entry.options["questions"][check].items() if k not in ("embeddings", "sha256")}
     options = {**entry.options, "questions": {check: spec}}
     clip = build(entry.model_copy(update={"options": options}))
@@ -49,7 +49,7 @@ def _with_one_question(entry: DetectorConfig, check: str) -> Clip:
 
 
 def same_question(clips: Sequence[Clip], check: str) -> Question:
-    """The question of all variants, whose answers are called the same. Raises UsageError where they are not."""
+    """The question of all variants, with the same labels. Raises UsageError where the labels differ."""
     question = clips[0].questions[0]
     for clip in clips[1:]:
         if class_names(clip.questions[0]) != class_names(question):

@@ -76,7 +76,7 @@ def test_a_policy_is_looked_for_beside_the_file_that_names_it(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "there" / "c.yaml", "policy: policies/default.yaml\n")
     beside = write(tmp_path / "there" / "policies" / "default.yaml", "")
-    write(tmp_path / "policies" / "default.yaml", "")  # where one happens to stand
+    write(tmp_path / "policies" / "default.yaml", "")  # in the working directory
     assert load_config(path).policy == beside
 
 
@@ -99,7 +99,7 @@ def test_a_policy_that_is_packaged_needs_no_file(tmp_path: Path, monkeypatch: py
 
 
 def test_a_policy_is_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A worker reads it too, and stands elsewhere.
+    # Workers read it too, from another working directory.
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "c.yaml", "policy: p.yaml")
     write(tmp_path / "p.yaml", "")

@@ -1,4 +1,4 @@
-"""`moderation config show`: what it prints explains itself and can be used as it stands."""
+"""`moderation config show`: its output explains itself and can be loaded again."""
 
 from __future__ import annotations
 

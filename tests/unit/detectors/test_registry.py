@@ -1,4 +1,4 @@
-"""Finding and building detectors, and what is said when that fails."""
+"""Finding and building detectors, and the messages when that fails."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_weights_without_checksum_or_use_are_refused(config: DetectorConfig, mes
 
 
 class FromElsewhere(DetectorDefaults):
-    """A detector of another package: what it does not say itself, the defaults say."""
+    """A detector of another package: the defaults supply the members that it lacks."""
 
     name = "mine"
     version = "1"

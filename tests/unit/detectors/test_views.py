@@ -1,4 +1,4 @@
-"""Views: against Pillow where Pillow is the reference, and the same whatever the batch."""
+"""Views: equal to Pillow where Pillow is the reference, and the same in every batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def noise(width: int, height: int, seed: int = 0) -> U8:
 
 
 def smooth(width: int, height: int) -> U8:
-    """Like a photograph: what differs from pixel to pixel is little, so that only rounding separates two resamplers."""
+    """Like a photograph: neighbouring pixels differ little, so two resamplers differ only by rounding."""
     return np.array(Image.fromarray(noise(9, 9)).resize((width, height), Image.Resampling.BICUBIC))
 
 
@@ -107,7 +107,7 @@ def test_lanczos_fit_is_what_libvips_makes(size: tuple[int, int]) -> None:
     source = vips.Image.new_from_memory(frame.tobytes(), *size, 3, "uchar")
     expected = source.resize(width / size[0], vscale=height / size[1], kernel="lanczos3").numpy()
     inside = pixels(batch(frame).view(LANCZOS))[y : y + height, x : x + width]
-    # Beyond a factor of 4 libvips first averages whole pixels; elsewhere the same to rounding.
+    # Beyond a factor of 4 libvips first averages whole pixels; below it is the same up to rounding.
     assert np.abs(inside.astype(int) - expected).max() <= 3
 
 

@@ -1,4 +1,4 @@
-"""The doctor: finds what would stop a run before the run does, and says what to do about it."""
+"""The doctor finds what would stop a run before the run does, and gives advice."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_weights_are_checked_by_their_sum(tmp_path: Path) -> None:
     entry = f"{{name: open_nsfw, weights: 'file://{file}', sha256: {sha256_of(file)}}}"
     (found, total) = detectors_of(config_with(tmp_path, entry))
     assert found.status == "ok"
-    assert "sha256" in found.detail and "16 ms a frame" in found.detail and "BSD-2-Clause" in found.detail
+    assert "sha256" in found.detail and "16 ms per frame" in found.detail and "BSD-2-Clause" in found.detail
     assert total.name == "together"
     file.write_bytes(b"weightz")
     (found, _) = detectors_of(config_with(tmp_path, entry))
@@ -166,14 +166,14 @@ def s3_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Non
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-show-this")
 
-    # fsspec keeps filesystems by their arguments, not by the environment that they were made in.
+    # fsspec caches filesystems by their arguments, not by the environment in which they were made.
     s3fs.S3FileSystem.clear_instance_cache()
     yield point_at
     s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_store_that_does_not_answer_is_found_in_bounded_time(s3_settings: Callable[[str], None]) -> None:
-    with socket.socket() as silent:  # accepts, and never says a word
+    with socket.socket() as silent:  # accepts connections but never answers
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -212,5 +212,5 @@ def test_command_ends_with_2_when_a_run_would_not_succeed(tmp_path: Path) -> Non
 
 def test_cost_says_what_conditions_may_save(tmp_path: Path) -> None:
     *_, total = detectors_of(config_with(tmp_path, "{name: quality}, {name: pdq, when: quality.entropy >= 2}"))
-    assert total.detail.startswith("1.7 ms a frame")
+    assert total.detail.startswith("1.7 ms per frame")
     assert "0.4 ms, 2,500 frames/s, where no `when:` is met" in total.detail

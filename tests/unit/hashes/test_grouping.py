@@ -1,4 +1,4 @@
-"""Groups round heads: no chain joins two strangers, and the order of pairs makes no difference."""
+"""Groups around heads: no chain joins unrelated pictures, and the order of pairs makes no difference."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_surer_relation_counts_more_than_a_shorter_distance() -> None:
 
 
 def test_a_head_that_comes_later_takes_a_member_that_came_before_it() -> None:
-    # 1 belongs to 0 or to 2 (which is a head, for it is not near 0) and is nearer to 2.
+    # 1 belongs to 0 or to 2 (which is a head, because it is not near 0) and is nearer to 2.
     assert heads(3, (0, 1, 0, 20), (1, 2, 0, 3)) == [0, 2, 2]
 
 
@@ -73,7 +73,7 @@ def test_members_are_near_their_head_and_the_order_of_pairs_does_not_matter(
     for node, head in enumerate(found):
         assert found[head] == head
         assert head == node or (min(node, head), max(node, head)) in pairs
-    # No two heads are near each other: their groups would be one.
+    # No two heads are near each other, or their groups would be one.
     tops = set(found)
     assert not [p for p in pairs if p[0] in tops and p[1] in tops]
     shuffled = list(pairs.values())

@@ -1,4 +1,4 @@
-"""The file of known hashes, and the forms that lists come in."""
+"""The file of known hashes, and the formats that lists come in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searching hashes: what brute force finds, all of it and nothing else."""
+"""Searching hashes finds exactly what brute force finds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def draw(count: int, seed: int = 0) -> U8:
 
 
 def flip(hashes: U8, bits: int, seed: int = 1) -> U8:
-    """Each hash with this many of its bits turned over."""
+    """Each hash with this many of its bits flipped."""
     chance = np.random.default_rng(seed)
     turned = np.unpackbits(hashes, axis=1)
     for row in turned:
@@ -53,7 +53,7 @@ def test_finds_what_differs_in_two_bits_of_every_word_but_one() -> None:
 @given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.integers(0, 31))
 def test_the_nearest_is_that_of_brute_force(seed: int, count: int, bits: int) -> None:
     listed = draw(count, seed)
-    listed[-1] = listed[0]  # of equally near ones the first
+    listed[-1] = listed[0]  # of equally near entries the first wins
     queries = np.concatenate([flip(listed[:1], bits, seed), draw(2, seed + 1)])
     distances = brute(queries, listed)
     entry, found = HashIndex(listed).nearest(queries, 31)
@@ -63,7 +63,7 @@ def test_the_nearest_is_that_of_brute_force(seed: int, count: int, bits: int) ->
 
 
 def test_a_list_of_equal_words_is_searched_piece_by_piece() -> None:
-    # All in one bucket, three times as many candidates as are compared at once.
+    # All in one bucket: three times as many candidates as are compared at once.
     listed = np.zeros((50_000, 32), np.uint8)
     listed[:, 31] = 1
     entry, bits = HashIndex(listed).nearest(np.zeros((2, 32), np.uint8), 31)

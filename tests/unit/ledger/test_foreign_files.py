@@ -1,4 +1,4 @@
-"""A ledger's folder is shared: what is not one of its files is a sentence, never a traceback, and deletes nothing."""
+"""A ledger's folder is shared: a foreign file gives an error message, never a traceback, and deletes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nights against the ledger, without a cluster: what is judged, taken over, marked; what a crash costs."""
+"""Nights against the ledger, without a cluster: what is judged, taken over and marked, and the effect of crashes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def listed(*names: str, etag: str = "v1") -> list[Item]:
 
 @dataclass(slots=True)
 class World:
-    """A ledger and its nights; a judge that needs no network: what it scores is a function of the etag."""
+    """A ledger and its nights; the judge needs no network: its scores are a function of the etag."""
 
     base: str
     errors: dict[str, ErrorCode] = field(default_factory=dict)  # file name -> what goes wrong with it
@@ -433,7 +433,7 @@ def test_a_manifest_hash_counts_only_if_the_origin_measured_it(world: World) -> 
     night = world.night([item("a", None, **told), item("b", None, **told)])
     assert night.judged == ["a"]
     assert {str(r["uri"])[-1]: r["status"] for r in night.rows} == {"a": "ok", "b": "ok"}
-    # The claim is held against what was measured of the origin.
+    # The claim is compared with what was measured of the origin.
     liar = {"content_hash": "c" * 64}
     known = [item("a", None, **told), item("b", None, **told)]
     lies = [item("d", None, **liar), item("e", None, **liar)]
@@ -457,7 +457,7 @@ def test_a_night_that_died_while_listing_goes_on_to_one_row_a_name(world: World)
     shards = plan_shards("", world.out(), CONFIG, open_items=lambda: world.listing(items, Choice()))
     world.judge(next(shards))  # the first chunk of the plan is published
     shards.close()  # type: ignore[attr-defined]  # a generator
-    # Meanwhile a name has come that sorts before all, with the content of one that is planned.
+    # Meanwhile a name was added that sorts before all others, with the content of a planned item.
     night = world.go_on([item("!.png", f"{MD5}0"), *items])
     assert night.names == sorted(["!.png", *(name_of(i) for i in items)])
     assert world.night([item("!.png", f"{MD5}0"), *items]).rows == []
@@ -531,7 +531,7 @@ def test_a_batch_that_compaction_had_no_time_to_delete_does_not_come_back(world:
     world.night([item("a", "v2")])
     compact(open_log(world.ledger))
     assert not storage.read_optional(f"{world.ledger}/entries/0001.json")
-    # It died before the deletion: the files are there, and the head of that compaction names them.
+    # It died before the deletion: the files exist, and the head of that compaction names them.
     head = storage.read_bytes(f"{world.ledger}/head.json")
     assert b'"0001"' in head
     storage.publish(f"{world.ledger}/entries/0001.json", stale)
@@ -574,7 +574,7 @@ def test_after_any_nights_the_ledger_is_the_last_listing(
             for name, v in listing.items()
             if name not in before or before[name]["etag"] != (f"{MD5}{v}" if copies else f"v{v}")
         }
-        # Rows out = what is new or changed, each judged once or taken over.
+        # Rows out = new or changed items, each judged once or taken over.
         assert {str(r["uri"]).rsplit("/", 1)[-1]: r["etag"] for r in night.rows} == wanted
         assert len(night.rows) == len(night.names) == len(wanted)
         assert night["new"] + night["changed"] == len(wanted)

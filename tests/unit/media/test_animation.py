@@ -1,4 +1,4 @@
-"""Pictures of several frames: what looks new and is shown longest is scored, painted properly, with its times."""
+"""Pictures with several frames: those that look new and are shown longest are scored, painted correctly, with times."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_all_frames_are_scored_where_they_may_be_with_their_times(format_: str) 
 
 
 def flash(place: int, count: int, shown_ms: int, others_ms: int = 100, *, blank: bool = False) -> bytes:
-    """A film of pictures unlike each other (or all grey), among them a red one, shown for `shown_ms`."""
+    """A film of pictures unlike each other (or all grey), with one red picture that is shown for `shown_ms`."""
     rng = np.random.default_rng(3)
     grey = np.full((40, 60, 3), 90, np.uint8)
     pictures = [

@@ -1,7 +1,7 @@
-"""Pictures whose numbers are not what is shown: the frames hold the harshest of what viewers show.
+"""Pictures whose numbers differ from what is shown: the frames hold the harshest of what viewers show.
 
-Drawn here, in a table; the files of ../shared/cases/pictures beside them. References: Pillow with colour management
-and OpenCV. One kind a test; each failed before.
+Drawn here, in a table; also the files of ../shared/cases/pictures. References: Pillow with colour management, and
+OpenCV. One kind per test; each failed before.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def test_samples_are_shown_whole_and_not_as_a_negative(
         pytest.skip("Pillow does not read uint32 of this byte order")
     media = decode(tiff(samples, order=order, **meaning))
     assert media.error is None, media.error_detail
-    # Of floats only the largest value says the range.
+    # For floats only the largest value tells the range.
     assert apart(media.frames[0].pixels, GREY) <= 3
 
 
@@ -158,7 +158,7 @@ def test_a_bmp_with_alpha_is_shown_over_both() -> None:
 
 
 def swapped_profile() -> bytes:
-    """sRGB with red and blue exchanged, under the name of sRGB."""
+    """sRGB with red and blue swapped, named sRGB."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     tags = {bytes(profile[132 + 12 * k :][:4]): 136 + 12 * k for k in range(int.from_bytes(profile[128:132], "big"))}
     red, blue = tags[b"rXYZ"], tags[b"bXYZ"]
@@ -232,7 +232,7 @@ def test_the_primaries_of_a_png_are_followed() -> None:
     assert apart(decode(data).frames[0].pixels, SHOWN[..., ::-1]) < 6
 
 
-# PNG: what is broken beside the pixels.
+# PNG: broken data beside the pixels.
 
 
 @pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
@@ -259,7 +259,7 @@ def test_a_broken_chunk_beside_the_pixels_of_a_png_does_not_matter(chunk: bytes,
     assert np.array_equal(media.frames[0].pixels, SHOWN)
 
 
-# JPEG: the end, and what is behind it.
+# JPEG: the end, and the data behind it.
 
 
 @pytest.mark.parametrize("progressive", [False, True])

@@ -1,4 +1,4 @@
-"""Skipped is only what is surely no picture and no video."""
+"""Only what is surely no picture and no video is skipped."""
 
 from __future__ import annotations
 

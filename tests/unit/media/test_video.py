@@ -1,4 +1,4 @@
-"""Videos: which frames are scored, and what is said of the whole."""
+"""Videos: which frames are scored, and what the item records."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_rotation_in_the_container_is_honoured() -> None:
     quarter = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 240 << 16, 0, 1 << 30)
     frame = decode(mp4(jpegs(2), matrix=quarter)).frames[0]
     assert (frame.width, frame.height) == (240, 320)
-    # A quarter clockwise: what was bottom left is now top left.
+    # A quarter turn clockwise: bottom left becomes top left.
     assert np.abs(frame.pixels[40:80, 40:80].mean(axis=(0, 1)) - QUADRANTS[2]).max() < 25
 
 

@@ -1,6 +1,6 @@
-"""Containers x codecs x odd features: each scored frame is the one that a sequential read has, and none is lost.
+"""Containers x codecs x odd features: each scored frame equals that of a sequential read, and none is lost.
 
-The films are drawn by ffmpeg (its test pattern, with a white part), and read as a whole by PyAV for comparison.
+ffmpeg draws the films (its test pattern, with a white part); PyAV reads them whole for comparison.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def draw(path: Path, options: str, seconds: float = 3, colour: str = "white") ->
     """A film of a moving test pattern; its second second is of one colour."""
     picture = f"testsrc2=s=160x120:r=25:d={seconds},drawbox=c={colour}:t=fill:enable='between(t,1,1.9)'"
     words = options.split()
-    if "PIPE" in words:  # nothing can be written back to the header: no duration, no index
+    if "PIPE" in words:  # the header cannot be rewritten: no duration, no index
         data = ffmpeg("-f", "lavfi", "-i", picture, *[w for w in words if w != "PIPE"], "-f", "webm", "-")
         path.write_bytes(data)
     else:
@@ -130,7 +130,7 @@ def read_in_sequence(data: bytes, stream: int = 0) -> list[U8]:
     frames: list[U8] = []
     with av.open(io.BytesIO(data)) as container:
         track = container.streams.video[stream]
-        # An empty packet repeats a frame; to the decoder it would be the end.
+        # An empty packet repeats a frame; the decoder would take it for the end.
         for packet in [*(p for p in container.demux(track) if p.size), None]:
             with suppress(av.FFmpegError):
                 for frame in track.codec_context.decode(packet):
@@ -140,7 +140,7 @@ def read_in_sequence(data: bytes, stream: int = 0) -> list[U8]:
 
 
 def assert_as_sequence(media: Media, frames: Sequence[U8], name: str) -> None:
-    """Each scored frame is the one of its index, and what lies between two of them is no longer than is stated."""
+    """Each scored frame is the one of its index, and the gap between two of them is at most the stated one."""
     assert media.kind is Kind.VIDEO and media.error is None, (name, media.error, media.error_detail)
     assert media.frames and media.duration_s is not None and media.widest_gap_s is not None
     assert abs(media.frames_total - len(frames)) <= 1 + len(frames) // 20, name
@@ -176,7 +176,7 @@ def test_a_turned_or_mirrored_film_comes_upright(matrix: tuple[int, ...], turned
     data = draw(tmp_path / "b.mp4", B_FRAMES)
     at = data.rindex(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30))
     film = data[:at] + struct.pack(">5i", a << 16, b << 16, 0, c << 16, d << 16) + data[at + 20 :]
-    # x' = ax + cy, y' = bx + dy: where the corners of the stored picture come to lie.
+    # x' = ax + cy, y' = bx + dy: the new places of the stored picture's corners.
     stored = read_in_sequence(data)[0]
     height, width = stored.shape[:2]
     x, y = np.meshgrid(np.arange(width), np.arange(height))
@@ -262,7 +262,7 @@ def test_a_still_brand_over_a_movie_shows_the_movie(brand: bytes, tmp_path: Path
     data = film[:8] + brand + film[12:]
     media = decode_object(True, data, MediaConfig(max_gap_s=GAP_S), start_deadline(30))
     assert any(f.pixels.mean() > 240 for f in media.frames)
-    assert media.error is ErrorCode.CORRUPT  # there is no picture in it, though it says so
+    assert media.error is ErrorCode.CORRUPT  # it holds no picture, though it claims to
 
 
 @pytest.mark.parametrize("major", [b"avis", b"avif"])
@@ -294,13 +294,13 @@ def test_a_film_cut_short_shows_what_is_there(name: str, share: float, tmp_path:
     media = decode(data[: int(len(data) * share)])
     assert media.frames and media.error in (None, ErrorCode.TRUNCATED)
     assert media.duration_s is not None and 0.3 < media.duration_s < 3
-    if name in ("mp4", "mkv", "avi"):  # these say how long they are
+    if name in ("mp4", "mkv", "avi"):  # these store their duration
         assert media.error is ErrorCode.TRUNCATED
 
 
 @needs_ffmpeg
 def test_keyframes_that_are_none_are_found_out(tmp_path: Path) -> None:
-    """An MP4 without a table of keyframes says that every frame is one; seeking would show grey or another picture."""
+    """An MP4 without a table of keyframes claims that each frame is one; seeking would show grey or another picture."""
     data = draw(tmp_path / "a.mp4", f"{X264} -bf 2 -g 1000 -x264-params scenecut=0")
     data = data.replace(b"stss", b"free")
     assert_as_sequence(decode(data), read_in_sequence(data), "no stss")

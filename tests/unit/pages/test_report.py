@@ -1,4 +1,4 @@
-"""What a run says of itself: sums that agree with the receipts, and a page that strangers' names cannot reach."""
+"""The report of a run: sums that agree with the receipts, and a page that strangers' names cannot alter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FACTS = {
     "state": "done",
 }
 ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202egpj.exe"
-# What needs no closing tag.
+# Tags that need no closing tag.
 VOID = {"meta", "link", "br", "img", "hr"}
 
 
@@ -68,7 +68,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 class Page(HTMLParser):
-    """The tags of a page, with their attributes; and whether each was closed in its turn."""
+    """The tags of a page, with their attributes; and whether each was closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ def test_facts_of_a_run_pass_through_to_a_summary_that_json_can_hold() -> None:
 def test_rates_of_a_resumed_run_are_those_of_the_call_that_the_clock_timed() -> None:
     found = summarise([receipt(), receipt()], FACTS | {"items_this_call": 2})
     assert found["items_per_s"] == 0.5
-    assert found["frames_per_s"] is None  # how many of the frames were this call's is not known
+    assert found["frames_per_s"] is None  # how many of the frames belong to this call is unknown
     assert summarise([receipt()], FACTS | {"wall_s": 0.0})["items_per_s"] is None
 
 
@@ -170,7 +170,7 @@ def test_strangers_text_stays_text() -> None:
     assert not tags & {"script", "img", "a", "link", "iframe", "object", "svg"}
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert "<script>alert(1)</script>" in page.text  # shown, not run
-    assert "\u202e" not in page.text  # would turn the rest of the line around
+    assert "\u202e" not in page.text  # would reverse the rest of the line
 
 
 def test_page_needs_nothing_from_elsewhere() -> None:

@@ -1,4 +1,4 @@
-"""Text that people read: strangers' text is bounded and cannot turn what stands around it; numbers never mislead."""
+"""Text that people read: strangers' text is bounded and cannot alter the text around it; numbers never mislead."""
 
 from __future__ import annotations
 

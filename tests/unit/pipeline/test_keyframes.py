@@ -1,4 +1,4 @@
-"""Cutting: the tar of a shard gives the same items, frames and verdicts as its videos; what is none is passed on."""
+"""Cutting: the tar of a shard gives the same items, frames and verdicts as its videos; other items are passed on."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def judge(items: list[Item], config: Config, stack: Stack, policy: BoundPolicy, 
 def both_ways(
     items: list[Item], folder: Path, pools: Pools, config: Config = CONFIG, stack: Stack | None = None
 ) -> list[tuple[ItemRow, ItemRow]]:
-    """Each item's row judged from the source, and from a tar that was cut of it."""
+    """Each item's row judged from the source, and from a tar cut from it."""
     stack = stack or stack_of(Fake(), batch_size=4)
     policy = policy_for(stack)
     tar = folder / "cut.tar"

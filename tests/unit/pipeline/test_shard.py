@@ -134,7 +134,7 @@ def test_a_file_that_is_no_media_is_skipped_without_a_verdict(pools: Pools) -> N
 
 @pytest.mark.parametrize(("name", "code"), [("", ErrorCode.UNSUPPORTED_TYPE), ("notes.txt", ErrorCode.NOT_MEDIA)])
 def test_a_nameless_cell_that_is_no_picture_is_an_error(pools: Pools, name: str, code: ErrorCode) -> None:
-    # It stands in the column of pictures: nobody put a README there.
+    # It is a cell of the bytes column, so it claims to be a picture.
     cell = MediaObject(uri="t.parquet", name=name, row_group=0, row=0, column="image")
     (row,) = moderate([Item(item_id="c", uri="t.parquet#row=0", objects=(cell,))], {"c": [b"this is text"]}, pools)
     assert row.error_code is code

@@ -1,4 +1,4 @@
-"""What a run writes does not lie in what it lists."""
+"""OUT does not lie in what SOURCE lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`shards.order_by`: what matters most is judged first, and memory does not grow with the source."""
+"""`shards.order_by`: the largest values are judged first, and memory does not grow with the source."""
 
 from __future__ import annotations
 
@@ -138,5 +138,5 @@ def test_ordering_100_000_items_holds_a_bounded_part_of_them(tmp_path: Path) -> 
     command = [sys.executable, "-c", _MEASURE, str(tmp_path / "out"), "100000"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
-    # 25,000 items in unfinished shards take 75 MiB; all 100,000 as objects 150 and more.
+    # 25,000 items in unfinished shards take 75 MiB; all 100,000 as objects take 150 MiB or more.
     assert int(done.stdout) < 120, "MiB"

@@ -1,4 +1,4 @@
-"""The plan streams, and a run that died while listing goes on with the shards that it may have committed."""
+"""The plan streams, and a run that died while listing resumes with the shards that it may have committed."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_whatever_changes_in_an_item_changes_the_shard(changed: Item) -> None:
 
 
 def test_ids_do_not_change_from_release_to_release() -> None:
-    # A new id makes every receipt of a finished run void: change this only with the schema version.
+    # A new id invalidates every receipt of a finished run: change this only with the schema version.
     assert make_shard([item("a"), item("b", None)]).shard_id == "4022fb94e1797a0e60d6af863768198d"
 
 

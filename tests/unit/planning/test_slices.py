@@ -1,4 +1,4 @@
-"""Slices: parts of one run that together are all of it, planned apart and merged to what an unsliced run leaves."""
+"""Slices: together they are one run, planned separately and merged to what an unsliced run leaves."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def judge_slice(source: Path, out: Path, pools: Pools, part: Slice | None = None, config: Config = CONFIG) -> Output:
+def judge_slice(source: Path, out: Path, pools: Pools, slice_: Slice | None = None, config: Config = CONFIG) -> Output:
     """What a backfill leaves, without Ray: plan, state, tables, receipts, summary."""
     stack = stack_of(Fake())
     identity = {"source": str(source), "stack": "s", "policy": "p", "shards": config.shards.model_dump(mode="json")}
     run = Output(
         source=str(source),
         out=str(out),
-        home=str(out) if part is None else slice_home(str(out), part),
+        home=str(out) if slice_ is None else slice_home(str(out), slice_),
         config=config,
         facts=RunFacts(run_id=run_id_of(identity), stack_fingerprint="s", policy_hash="p"),
         identity=identity,
@@ -62,7 +62,7 @@ def judge_slice(source: Path, out: Path, pools: Pools, part: Slice | None = None
     committed = check_output(run)
     write_record(run, "running")
     ids = []
-    for shard in plan_shards(run.source, run.home, config, part=part):
+    for shard in plan_shards(run.source, run.home, config, slice_=slice_):
         ids.append(shard.shard_id)
         if shard.shard_id not in committed:
             policy = policy_for(stack)
@@ -80,8 +80,8 @@ def whole(source: Path, pools: Pools, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def sliced(source: Path, pools: Pools, tmp_path: Path) -> Path:
-    for part in THIRDS:
-        judge_slice(source, tmp_path / "out", pools, part)
+    for slice_ in THIRDS:
+        judge_slice(source, tmp_path / "out", pools, slice_)
     return tmp_path / "out"
 
 
@@ -105,12 +105,12 @@ def test_every_shard_is_in_exactly_one_slice(number: int, count: int) -> None:
 
 def test_slices_plan_the_shards_of_the_whole_each_once(source: Path, tmp_path: Path) -> None:
     undivided = list(list_shards(str(source), CONFIG))
-    planned = {p: list(plan_shards(str(source), slice_home(str(tmp_path), p), CONFIG, part=p)) for p in THIRDS}
+    planned = {p: list(plan_shards(str(source), slice_home(str(tmp_path), p), CONFIG, slice_=p)) for p in THIRDS}
     assert all(planned.values())
     assert sorted(s.shard_id for shards in planned.values() for s in shards) == sorted(s.shard_id for s in undivided)
-    for part, shards in planned.items():
-        assert list(list_shards(str(source), CONFIG, part=part)) == shards
-        listing = read_listing(slice_home(str(tmp_path), part))
+    for slice_, shards in planned.items():
+        assert list(list_shards(str(source), CONFIG, slice_=slice_)) == shards
+        listing = read_listing(slice_home(str(tmp_path), slice_))
         assert listing is not None
         assert (listing.shards, listing.items) == (len(undivided), 31)
         assert [undivided[n] for n in listing.positions] == shards
@@ -119,13 +119,13 @@ def test_slices_plan_the_shards_of_the_whole_each_once(source: Path, tmp_path: P
 
 def test_an_interrupted_listing_of_a_slice_begins_anew(source: Path, tmp_path: Path) -> None:
     home = slice_home(str(tmp_path), THIRDS[0])
-    undisturbed = list(list_shards(str(source), CONFIG, part=THIRDS[0]))
-    shards = plan_shards(str(source), home, CONFIG, part=THIRDS[0])
+    undisturbed = list(list_shards(str(source), CONFIG, slice_=THIRDS[0]))
+    shards = plan_shards(str(source), home, CONFIG, slice_=THIRDS[0])
     next(shards)
     del shards  # the process dies: nothing more is written
     assert storage.read_optional(chunk_uri(home, 0)) is not None
     assert read_listing(home) is None
-    assert list(plan_shards(str(source), home, CONFIG, part=THIRDS[0])) == undisturbed
+    assert list(plan_shards(str(source), home, CONFIG, slice_=THIRDS[0])) == undisturbed
     assert list(decode_shards(storage.read_bytes(plan_uri(home)))) == undisturbed
 
 
@@ -178,8 +178,8 @@ def test_a_receipt_that_is_gone_names_its_slice(sliced: Path) -> None:
 
 def test_slices_of_different_states_of_the_source_are_refused(source: Path, pools: Pools, tmp_path: Path) -> None:
     moving = make_pictures(tmp_path / "in", 12)
-    for part in THIRDS:
-        judge_slice(moving, tmp_path / "out", pools, part)
+    for slice_ in THIRDS:
+        judge_slice(moving, tmp_path / "out", pools, slice_)
         make_pictures(moving, 14)
     with pytest.raises(UsageError, match=r"the source changed.*1/3 \(12 items\) and 2/3 \(14\)"):
         merge_slices(str(tmp_path / "out"))

@@ -142,7 +142,7 @@ def test_slices_add_up_and_those_not_begun_are_named(source: str, out: str) -> N
     for index, state in ((1, "done"), (3, "running")):
         part = Slice(index=index, count=3)
         home = slice_home(out, part)
-        planned[index] = list(plan_shards(source, home, CONFIG, part=part))
+        planned[index] = list(plan_shards(source, home, CONFIG, slice_=part))
         say(home, state)
     for shard in planned[1]:
         commit(out, shard, BEGAN_S + 1)

@@ -27,7 +27,7 @@ def decoded(name: str, reds: Iterable[int]) -> Decoded:
 
 
 def score(items: Sequence[Sequence[int]], stack: Stack) -> list[list[int] | ErrorCode | None]:
-    """The reds of each item as the votes tell them, or what became of it; also checks the order of the items."""
+    """The reds of each item according to the votes, or its error; also checks the order of the items."""
     given_items = [decoded(str(i), reds) for i, reds in enumerate(items)]
     scored = list(score_items(iter(given_items), stack, Clock()))
     assert [found for found, _ in scored] == given_items
@@ -103,11 +103,11 @@ def test_batches_stay_bounded_when_another_shard_shrinks_them() -> None:
     def items() -> Iterable[Decoded]:
         for i in range(20):
             if i == 6:
-                stack.batch_size = 4  # as after running out of memory, in the thread of another shard
+                stack.batch_size = 4  # as another shard's thread does after running out of memory
             yield decoded(str(i), [i])
 
     assert len(list(score_items(items(), stack, Clock()))) == 20
-    # Six had been gathered, and a seventh; the stack cuts what it gets.
+    # Six frames were gathered, and a seventh; the stack cuts the batch.
     assert detector.batches == [4, 3, 4, 4, 4, 1]
 
 

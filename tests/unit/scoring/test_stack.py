@@ -1,4 +1,4 @@
-"""The stack: gating, what others may read, order, nulls, batches that are cut, and its fingerprint."""
+"""The stack: gating, which results others may read, order, nulls, batches that are cut, and its fingerprint."""
 
 from __future__ import annotations
 

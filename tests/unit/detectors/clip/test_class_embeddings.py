@@ -32,7 +32,7 @@ MASK = make_question("mask", ["a mask"], ["a bare face"], templates=("{}",))
 
 
 class Words:
-    """A text tower that turns a sentence into numbers of its own, and counts what it was asked."""
+    """A text tower that turns each sentence into numbers of its own, and counts the sentences that it encodes."""
 
     def __init__(self) -> None:
         self.sentences: list[str] = []

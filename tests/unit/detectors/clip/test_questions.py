@@ -1,4 +1,4 @@
-"""Questions in words: how a configuration says them, and what is said when it says them wrongly."""
+"""Questions in words: how a configuration writes them, and the messages for mistakes in them."""
 
 from __future__ import annotations
 

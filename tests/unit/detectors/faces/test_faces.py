@@ -1,4 +1,4 @@
-"""Faces without weights: sizes, what peaks mean, which boxes are one face, options."""
+"""Faces without weights: sizes, decoding of peaks, which boxes are one face, options."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_weights_of_another_network_are_refused() -> None:
 
 
 def untrained(heat: float, **options: object) -> Faces:
-    """The detector with a network that says the same of every place."""
+    """The detector with a network that gives the same output for every place."""
     faces = Faces(options)
     network = CenterFace()
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_faces_are_bounded_inside_the_frame_and_have_as_many_points_as_regions()
 
 
 def test_the_margin_of_the_networks_input_holds_no_faces() -> None:
-    # 33 pixels stand in an input of 64: nothing may be reported of the other half.
+    # 33 pixels lie in an input of 64: the other half must not be reported.
     with torch.inference_mode():
         scored = untrained(10, max_faces=1000).score(frames_of((MULTIPLE + 1, MULTIPLE)), {})
     assert scored.regions is not None

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def number(value: int) -> bytes:
-    """A whole number as dlib writes it."""
+    """An integer as dlib writes it."""
     size = max(1, (abs(value).bit_length() + 7) // 8)
     return bytes([size | (0x80 if value < 0 else 0)]) + abs(value).to_bytes(size, "little")
 
@@ -107,7 +107,7 @@ def test_a_face_that_is_turned_scaled_and_shifted_is_laid_back_exactly(
 
 
 def test_a_chip_shows_the_face_upright_whatever_its_size() -> None:
-    # A ramp to the right, turned by a quarter in the second frame; the chip must show it to the right again.
+    # A ramp to the right, rotated by 90 degrees in the second frame; the chip must show it to the right again.
     ramp = torch.arange(240).to(torch.uint8).expand(240, 240)[..., None].expand(-1, -1, 3)
     target = torch.tensor(TARGET)
     upright = (target * 0.8 + 0.1)[None]
@@ -236,7 +236,7 @@ def test_no_face_is_null_nobody_is_0_and_too_small_a_face_is_not_asked() -> None
     batch = TensorFrames([np.zeros((h, w, 3), dtype=np.uint8) for w, h in sizes], sizes, CPU)
     with torch.inference_mode():
         scored = detector.score(batch, {"faces": faces_of(batch, [0, 2, 1])})
-    # An untrained network says something near the origin, which is 1.4 from everybody.
+    # An untrained network's output lies near the origin, which is 1.4 from everybody.
     assert scored.scores[1, 0] == 0
     assert torch.isnan(scored.scores[[0, 2], 0]).all()
     assert scored.regions == [[], [], []]

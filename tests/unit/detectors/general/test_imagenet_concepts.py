@@ -1,4 +1,4 @@
-"""Concept groups: class names are checked, and lead to the classes that bear them."""
+"""Concept groups: class names are checked and resolved to classes."""
 
 from __future__ import annotations
 

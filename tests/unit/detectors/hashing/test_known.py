@@ -1,4 +1,4 @@
-"""known: what is on a list, also mirrored, turned, and in a part of a picture; and what a null means."""
+"""known: listed pictures, also mirrored, rotated and as a part of a picture; and when the scores are null."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def photograph(seed: int, width: int = 320, height: int = 240) -> U8:
-    # Detail up to the frequencies that are hashed: else half of the bits would be noise.
+    # Detail up to the hashed frequencies: without it half of the bits would be noise.
     small = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -93,7 +93,7 @@ def test_a_mirrored_or_turned_copy_is_found_only_with_dihedral(tmp_path: Path, l
     (hit,), _ = ask(detector(tmp_path, listed, dihedral=True), copy)
     (miss,), _ = ask(detector(tmp_path, listed, dihedral=False), copy)
     assert (hit["match"], miss["match"]) == (1.0, 0.0)
-    assert hit["distance"] <= 2  # what rounding decides
+    assert hit["distance"] <= 2  # bits decided by rounding
 
 
 @pytest.mark.parametrize("cut", [2, 3])

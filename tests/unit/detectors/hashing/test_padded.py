@@ -1,4 +1,4 @@
-"""On other devices than a CPU frames are hashed and measured many at once: the same hashes and counts."""
+"""On devices other than a CPU many frames are hashed and measured at once: the same hashes and counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def draw_frames() -> list[U8]:
-    # Waves, so that hashes rest on more than rounding.
+    # Waves, so that hashes do not depend on rounding alone.
     frames = []
     for index, (height, width) in enumerate([(300, 400), (400, 300), (448, 620), (64, 64), (300, 410), (20, 700)]):
         y, x = np.mgrid[0:height, 0:width]

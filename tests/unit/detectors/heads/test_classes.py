@@ -1,4 +1,4 @@
-"""The fused head: its rule, its file's form, and votes that are not there."""
+"""The fused head: its rule, the format of its file, and missing votes."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_head_that_reads_what_the_stack_lacks_is_refused(tmp_path: Path) -> None
 
 
 class ReadsAnother(Fake):
-    """Reads another detector where there is one."""
+    """Reads another detector where the stack has it."""
 
     optional = ("fake",)
 
@@ -183,7 +183,7 @@ def test_detector_without_the_optional_one_runs_all_the_same() -> None:
 def test_votes_counted_on_the_host_are_read_on_the_device_of_the_batch() -> None:
     detector = Classes({})
     detector.load(torch.device("cpu"), torch.float32, [str(PACKAGED)])
-    # A device without arithmetic, which refuses to be mixed with another as a GPU does.
+    # A device without arithmetic that, like a GPU, refuses to be mixed with others.
     device = torch.device("meta")
     there = {
         name: Scored(scores=scored.scores.to(device), labels=scored.labels) for name, scored in said(worn=0.7).items()

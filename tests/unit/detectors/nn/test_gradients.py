@@ -1,4 +1,4 @@
-"""Unpacked networks carry gradients to their input, score as the packed ones, and leave packed ones alone."""
+"""Unpacked networks carry gradients to their input, score like packed ones, and do not affect packed ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from moderation.detectors.safety.open_nsfw import ThinResNet
 from moderation.detectors.text.network import SMALL, TINY, Peak, TextDetector, TextRecogniser
 
 CPU = torch.device("cpu")
-# Of random weights; that of real ones is tested by tests/contract/test_detectors.py.
+# For random weights; tests/contract/test_detectors.py has it for real ones.
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "open_nsfw": (ThinResNet, (2, 3, 224, 224)),
     "image_safety": (lambda: SwiftFormer(3), (2, 3, 224, 224)),
@@ -47,7 +47,7 @@ def test_an_unpacked_network_scores_the_same_and_carries_gradients(name: str) ->
         x = pixels(*shape)
         packed = infer(network, x)
         unpack_network(network)
-        # The caller may be in inference mode, and so may be what made the pixels.
+        # The caller may be in inference mode, and the pixels may come from it.
         with with_gradients():
             leaf = as_leaf(x)
             scores = network(leaf)
@@ -66,7 +66,7 @@ def test_the_gradient_of_a_convolution_is_that_of_its_definition(activation: Act
     conv.unpack()
     with with_gradients():
         x = as_leaf(torch.randn(1, 4, 5, 5, dtype=torch.float64))
-        # A gradient by differences, as a check: from both inputs, which an operation in place may have spoilt.
+        # Gradients by finite differences as a check, for both inputs, which an in-place operation could have spoilt.
         assert torch.autograd.gradcheck(lambda x: conv(x, x * 2) if joined else conv(x), (x,))
 
 

@@ -1,4 +1,4 @@
-"""Suppression by torchvision keeps the boxes that the loops it replaced kept."""
+"""Suppression by torchvision keeps the same boxes as the loops that it replaced."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def boxes_of(seed: int, count: int, side: float) -> F32:
 
 
 def kept_by_a_loop(boxes: F32, overlap: float) -> list[int]:
-    """As `faces` had it."""
+    """The loop that `faces` had."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     left = np.ones(len(boxes), dtype=bool)
     kept: list[int] = []

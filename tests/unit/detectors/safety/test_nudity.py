@@ -1,4 +1,4 @@
-"""nudity: the table of meanings, suppression, and parity with the package. No explicit picture is needed for any."""
+"""nudity: the table of meanings, suppression, and parity with the package; none of it needs an explicit picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARED = Path(__file__).resolve().parents[4].parent / "shared" / "data"
 
 
 def found(*boxes: tuple[float, float, float, float, str, float]) -> torch.Tensor:
-    """float32 [1,22,N] as the network gives it: centre x, y, width, height, then a score a class."""
+    """float32 [1,22,N] in the network's format: centre x, y, width, height, then one score per class."""
     out = torch.zeros((1, 4 + CLASSES, len(boxes)))
     for i, (x, y, w, h, part, score) in enumerate(boxes):
         out[0, :4, i] = torch.tensor([x, y, w, h])
@@ -51,7 +51,7 @@ def test_boxes_are_in_the_frames_own_pixels_and_end_at_its_edges() -> None:
 def test_every_label_reads_parts_that_exist() -> None:
     assert set(DEFAULT_MEANING) == set(Nudity.labels) - {"parts"}
     assert all(part in PARTS for parts in DEFAULT_MEANING.values() for part in parts)
-    # Faces say nothing.
+    # Faces have no meaning.
     assert not [p for parts in DEFAULT_MEANING.values() for p in parts if p.startswith("face")]
 
 
@@ -99,7 +99,7 @@ def test_it_finds_what_the_package_finds() -> None:
     for path, frame, (width, height), regions in zip(paths, frames, sizes, scored.regions, strict=True):
         wanted = package.detect(np.ascontiguousarray(frame[..., ::-1]))
         total += len(wanted)
-        # A score next to the threshold may fall on either side of it.
+        # A score close to the threshold may fall on either side of it.
         sure = [w for w in wanted if w["score"] > 0.27]
         assert len(sure) <= len(regions) <= len(wanted) + 1, path.name
         for want in sure:
@@ -116,7 +116,7 @@ def test_it_finds_what_the_package_finds() -> None:
 
 
 def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """Intersection over union. Two boxes of nearly one score may change places: pixels differ by a rounding."""
+    """Intersection over union. Two boxes of nearly equal scores may swap places: pixels differ by rounding."""
     (left, top, right, bottom), (x0, y0, x1, y1) = one, other
     shared = max(0.0, min(right, x1) - max(left, x0)) * max(0.0, min(bottom, y1) - max(top, y0))
     return shared / ((right - left) * (bottom - top) + (x1 - x0) * (y1 - y0) - shared)

@@ -1,4 +1,4 @@
-"""Skin by colour: what is found on drawn patches, and the shape of regions."""
+"""Skin by colour: detection on drawn patches, and the shape of regions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_share_and_regions_of_two_patches() -> None:
 
 def test_regions_are_told_apart_whatever_their_shape() -> None:
     mask = torch.zeros((2, 12, 12), dtype=torch.bool)
-    mask[0, 0] = mask[0, :, 11] = mask[0, 11] = mask[0, 2:, 0] = True  # one bent line, and its start not touched
+    mask[0, 0] = mask[0, :, 11] = mask[0, 11] = mask[0, 2:, 0] = True  # one bent line that does not touch its start
     mask[0, 5:7, 5:7] = True
     mask[1, ::2, ::2] = True
     names = label_regions(mask)

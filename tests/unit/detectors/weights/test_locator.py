@@ -1,4 +1,4 @@
-"""Weights: found, checked, downloaded once; never taken when they are not the right ones."""
+"""Weights: located, verified, downloaded once; refused where they are the wrong ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights where there is no hub: mirrors, and what is said when a file cannot be had."""
+"""Weights without a hub: mirrors, and the messages when a file is unavailable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HUB = Weights(
 
 @pytest.fixture
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A bucket that holds HUB's file, named by the environment; and a hub that is out of reach."""
+    """A bucket with HUB's file, named by the environment; and a hub that is unreachable."""
     source = tmp_path / "net.safetensors"
     source.write_bytes(CONTENT)
     uri = f"memory://mirror-{tmp_path.name}/weights"

@@ -36,7 +36,7 @@ def test_what_was_never_called_has_no_precision() -> None:
     found = measure(np.array([[0.9, 0.1, 0.0]] * 3), np.array([0, 1, 1]))
     assert found.precision == (pytest.approx(1 / 3), None, None)
     assert found.recall == (1.0, 0.0, None)
-    assert found.auc is None  # a class that no picture is of
+    assert found.auc is None  # one class has no picture
 
 
 def test_the_probe_finds_a_line_between_classes() -> None:

@@ -1,4 +1,4 @@
-"""Learning class embeddings: arithmetic on made-up pictures, no network."""
+"""Learning class embeddings: arithmetic on synthetic pictures, no network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUICK = Settings(epochs=40, rate=0.3, folds=3, seed=3)
 
 
 def made_up(count: int, *, classes: int = 2, seed: int = 0, off: float = 2.0) -> tuple[Space, np.ndarray]:
-    """Pictures around a centre a class, and words that point beside it: right more often than not."""
+    """Pictures around one centre per class, and words that point beside it: right more often than not."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(classes, DIM))
     targets = np.arange(count, dtype=np.int64) % classes
@@ -101,7 +101,7 @@ def test_labels_by_chance_make_it_less_sure_of_itself() -> None:
         float(predict(space, texts, np.arange(60)).exp().max(dim=1).values.mean())
         for texts in (zero_shot(space), found.texts_TD[0])
     )
-    assert after < before  # what nothing can tell apart is not told apart with confidence
+    assert after < before  # indistinguishable pictures do not get confident answers
 
 
 def test_one_picture_a_class_does_not_undo_the_words() -> None:
@@ -128,7 +128,7 @@ def test_shots_are_drawn_a_class_or_as_a_share() -> None:
     assert np.bincount(targets[draw_shots(targets, whole, 0.1, seed=0)]).tolist() == [4, 2]
     assert draw_shots(targets, whole, 0.01, seed=0).size == 2  # never none
     fewer, more = (set(draw_shots(targets, whole, n, seed=0).tolist()) for n in (3, 8))
-    assert fewer < more  # the same pictures and some more: a curve, not another draw
+    assert fewer < more  # a curve needs nested draws: the same pictures and some more
 
 
 def test_shots_are_read_as_they_are_written() -> None:
@@ -151,7 +151,7 @@ def test_the_curve_judges_every_picture_by_what_has_not_seen_it() -> None:
     assert by_name["tuned", "100%"].pictures == 80
     chance = np.random.default_rng(0).integers(0, 2, 120).astype(np.int64)
     seen = [p for p in learning_curve({"a": space}, chance, [1.0], QUICK) if p.method != "zero-shot"]
-    assert all(p.quality.accuracy < 0.65 for p in seen)  # learned by heart it would be 1
+    assert all(p.quality.accuracy < 0.65 for p in seen)  # an overfitted probe would have 1
 
 
 def test_variants_learn_together_on_their_fused_answer_or_apart() -> None:
