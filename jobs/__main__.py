@@ -22,6 +22,7 @@ from .hashes import hashes_build, hashes_match
 from .keyframes import keyframes
 from .merge import merge
 from .nightly import nightly
+from .policy import policy_diff, policy_show, policy_test
 from .printing import plain_console, print_error
 from .rejudge import rejudge
 from .status import status
@@ -61,6 +62,11 @@ app.add_typer(config_app, name="config")
 weights_app = typer.Typer(help="Weights.", no_args_is_help=True, rich_markup_mode=None)
 weights_app.command("pull")(weights_pull)
 app.add_typer(weights_app, name="weights")
+policy_app = typer.Typer(help="Policies: shown, tested, compared.", no_args_is_help=True, rich_markup_mode=None)
+policy_app.command("show")(policy_show)
+policy_app.command("test")(policy_test)
+policy_app.command("diff")(policy_diff)
+app.add_typer(policy_app, name="policy")
 hashes_app = typer.Typer(help="Lists of known pictures.", no_args_is_help=True, rich_markup_mode=None)
 hashes_app.command("build")(hashes_build)
 hashes_app.command("match")(hashes_match)

@@ -30,14 +30,14 @@ class EndedRun(Protocol):
 
 
 def plain_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
-    """A console that takes text as it is: names come from strangers."""
-    return Console(markup=False, highlight=False, stderr=stderr, soft_wrap=soft_wrap)
+    """A console that takes text as it is: names come from strangers, and `negative:mask:block` holds no picture."""
+    return Console(markup=False, highlight=False, emoji=False, stderr=stderr, soft_wrap=soft_wrap)
 
 
 def print_error(message: str, console: Console | None = None) -> None:
     """An error, on one line of standard error (or of `console`)."""
     console = console or plain_console(stderr=True)
-    console.print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    console.print(message, style="bold red", markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def print_json(value: object, *, indent: int | None = 1) -> None:

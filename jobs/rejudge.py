@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moderation.config.load import resolve_config_path
-
+from .options import AsOfOption, parse_day, resolve_policy_path
 from .printing import plain_console
 
 
@@ -15,13 +14,14 @@ def rejudge(
     out: Annotated[str, typer.Argument(help="Output of a run.")],
     policy: Annotated[str, typer.Option(help="Policy file, or the name of a packaged one.")],
     to: Annotated[str, typer.Option(help="Folder or prefix that gets the new verdicts.")],
+    as_of: AsOfOption = None,
 ) -> None:
     """Judge the votes of OUT by another policy; it may also read questions asked afterwards (`ask --as-check`)."""
-    path = resolve_config_path(policy)
+    path = resolve_policy_path(policy)
 
     from moderation.analysis.rejudge import rejudge as judge_again  # torch only once the call is right
 
-    rejudged = judge_again(out, str(path), to)
+    rejudged = judge_again(out, str(path), to, as_of=parse_day(as_of))
     console = plain_console()
     counts = ", ".join(f"{n:,} {verdict}" for verdict, n in sorted(rejudged.verdicts.items()))
     console.print(f"{rejudged.items:,} items: {counts}")

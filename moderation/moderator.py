@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,18 +24,30 @@ from moderation.concurrency import usable_cores
 from moderation.config.load import load_config, resolve_config_path
 from moderation.config.model import Config
 from moderation.errors import ItemError, UsageError
+from moderation.lists.policy_file import load_whole_policy
 from moderation.media.encode import encode_picture, is_pillow
 from moderation.pipeline.items import moderate_items
 from moderation.pipeline.pools import make_pools
 from moderation.policy.bind import bind
 from moderation.policy.judge import judge_item
-from moderation.policy.model import load_policy, policy_hash
+from moderation.policy.model import policy_hash
 from moderation.results.record import RunFacts
 from moderation.results.tables import ItemRow, verdicts_table
 from moderation.scoring.build import build_stack
 from moderation.sources.fetch import Fetcher
 from moderation.sources.items import UniqueIds, base_name, clean_text, make_id
-from moderation.types import ErrorCode, Evidence, Item, ItemVotes, Judgement, Kind, MediaObject, Status, Verdict
+from moderation.types import (
+    ErrorCode,
+    Evidence,
+    Item,
+    ItemVotes,
+    Judgement,
+    Kind,
+    MediaObject,
+    Segment,
+    Status,
+    Verdict,
+)
 
 _ENCODED = bytes | bytearray | memoryview
 Input = object  # str | Path | bytes | a Pillow image | uint8 array; Pillow is no dependency of this module's types
@@ -59,6 +72,12 @@ class VerdictRow:
     confidence: float | None
     scores: Mapping[str, float | None] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
+    threshold: float | None = None
+    severity: str | None = None
+    label: str | None = None
+    reason_text: str = ""
+    segments: tuple[Segment, ...] = ()
+    audit: bool = False
     error_code: ErrorCode | None = None
     error_detail: str = ""
     frames_total: int = 0
@@ -84,12 +103,18 @@ class Moderator:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._stack = build_stack(config)
-        policy = load_policy(Path(config.policy))
+        policy = load_whole_policy(Path(config.policy))
         # Before the weights are read: a policy that does not fit is said at once.
-        self._policy = bind(policy, self._stack.labels, gated=self._stack.gated, disabled=self._stack.disabled)
+        today = datetime.now(UTC).date()  # by which lists may have ended
+        self._policy = bind(
+            policy, self._stack.labels, gated=self._stack.gated, disabled=self._stack.disabled, as_of=today
+        )
         self.checks = tuple(policy.checks)
         self.facts = RunFacts(
-            run_id="moderator", stack_fingerprint=self._stack.fingerprint, policy_hash=policy_hash(policy)
+            run_id="moderator",
+            stack_fingerprint=self._stack.fingerprint,
+            policy_hash=policy_hash(policy),
+            as_of=today.isoformat() if policy.dated else None,
         )
         self._stack.load()
         threads = config.runtime.decode_threads
@@ -228,13 +253,8 @@ def _flatten(row: ItemRow) -> VerdictRow:
         item_id=row.item.item_id,
         kind=row.kind,
         status=row.status,
-        verdict=judged.verdict if judged else None,
-        reason=judged.reason if judged else None,
-        check=judged.check if judged else None,
-        score=judged.score if judged else None,
-        confidence=judged.confidence if judged else None,
+        **(_NOT_JUDGED if judged is None else {name: getattr(judged, name) for name in _OF_JUDGEMENT}),
         scores=dict(judged.scores) if judged else {},
-        evidence=judged.evidence if judged else (),
         frames_scored=row.frames_scored,
         votes=row.votes,
         **{name: getattr(row, name) for name in _SAME},
@@ -244,15 +264,7 @@ def _flatten(row: ItemRow) -> VerdictRow:
 def _to_row(row: VerdictRow) -> ItemRow:
     judgement = None
     if row.verdict is not None:
-        judgement = Judgement(
-            verdict=row.verdict,
-            reason=row.reason or "",
-            check=row.check,
-            score=row.score,
-            confidence=row.confidence,
-            evidence=row.evidence,
-            scores=row.scores,
-        )
+        judgement = Judgement(scores=row.scores, **{name: getattr(row, name) for name in _OF_JUDGEMENT})
     return ItemRow(
         item=Item(item_id=row.item_id, uri=row.uri, objects=()),
         status=row.status,
@@ -263,6 +275,10 @@ def _to_row(row: VerdictRow) -> ItemRow:
     )
 
 
+# Fields of a judgement that both forms have.
+_OF_JUDGEMENT = ("verdict", "reason", "check", "score", "confidence", "evidence", "threshold", "severity", "label",
+                 "reason_text", "segments", "audit")  # fmt: skip
+_NOT_JUDGED: Mapping[str, None] = dict.fromkeys(_OF_JUDGEMENT[:5])
 # Fields that the row of the pipeline and the one of this module share.
 _SAME = ("frames_total", "duration_s", "widest_gap_s", "unseen", "reader", "width", "height", "size_bytes",
          "content_hash", "pdq", "error_code", "error_detail")  # fmt: skip

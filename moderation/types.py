@@ -228,12 +228,40 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ItemFacts:
+    """What a policy may ask of an item besides its votes: all of it stands in the item's row of the verdicts.
+
+    content_hash: sha256 of its bytes, hexadecimal. pdq: of the frame in the middle, hexadecimal.
+    """
+
+    item_id: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    content_hash: str | None = None
+    pdq: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Frames of a video that follow each other and that a check finds: times of the first and the last of them.
+
+    score: the highest of its frames.
+    """
+
+    start_s: float
+    end_s: float
+    check: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """What the policy makes of one item's votes.
 
     scores: one number a check, None = not computed.
     `reason` is `<stage>:<check>:<action>`, e.g. `negative:explicit:block`, `context:explicit:review`; or
-    `error:<code>`, `unseen:<what>`.
+    `list:<list>:<action>`, `error:<code>`, `unseen:<what>`.
+    threshold: the one that decided, of `check`. severity, label: of the check that objected. reason_text: the reason
+    in words. audit: drawn to be labelled, whatever the verdict.
     """
 
     verdict: Verdict
@@ -243,3 +271,9 @@ class Judgement:
     confidence: float | None
     evidence: tuple[Evidence, ...] = ()
     scores: Mapping[str, float | None] = field(default_factory=dict)
+    threshold: float | None = None
+    severity: str | None = None
+    label: str | None = None
+    reason_text: str = ""
+    segments: tuple[Segment, ...] = ()
+    audit: bool = False

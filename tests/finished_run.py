@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 
 from moderation import storage
 from moderation.config.model import Config
+from moderation.lists.policy_file import load_whole_policy
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import encode_shards
-from moderation.policy.bind import bind
+from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.judge import judge_item
-from moderation.policy.model import load_policy
 from moderation.results.receipts import commit_shard
 from moderation.results.tables import ItemRow, encode_table, verdicts_table, votes_table
-from moderation.types import ErrorCode, Item, ItemVotes, Kind, MediaObject, Shard, Status
+from moderation.types import ErrorCode, Item, ItemFacts, ItemVotes, Kind, MediaObject, Region, Seen, Shard, Status
 
 RUN_ID = "0123456789abcdef"
 
@@ -30,6 +31,12 @@ class Made:
     name: str
     votes: Sequence[Sequence[float | None]] | None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    kind: Kind = Kind.IMAGE
+    times_s: Sequence[float | None] = ()  # of its frames; empty: none has one
+    hashes: Sequence[str | None] = ()  # PDQ of its frames
+    content_hash: str | None = None
+    people: Sequence[str] = ()  # that the gallery knows in its first frame
+    unseen: tuple[str, ...] = ()
 
 
 def write_run(
@@ -41,22 +48,25 @@ def write_run(
     shard_items: int = 4,
     format_: str = "parquet",
     keep_policy: bool = True,
+    as_of: str | None = None,
 ) -> str:
     """The OUT of a run over these items; uris are `<folder>/in/<name>`, where a test may put pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     policy_path = folder / "policy.yaml"
     policy_path.write_text(policy, encoding="utf-8")
     config = Config.model_validate({"policy": str(policy_path), "output": {"format": format_}})
-    bound = bind(load_policy(policy_path), tuple(labels))
+    day = None if as_of is None else date.fromisoformat(as_of)
+    bound = bind(load_whole_policy(policy_path), tuple(labels), as_of=day)
     out = str(folder / "out")
     metadata = {"run_id": RUN_ID, "stack_fingerprint": "stack", "policy_hash": "policy", "code_version": "test"}
+    hashed = any(made.hashes for made in items)
     shards: list[Shard] = []
     for start in range(0, len(items), shard_items):
         chunk = items[start : start + shard_items]
         rows = [_row(folder, made, tuple(labels), bound) for made in chunk]
         shard = Shard(shard_id=f"{start:032x}", items=tuple(row.item for row in rows))
         tables = {
-            "votes": votes_table(rows, labels, {}, {}, metadata),
+            "votes": votes_table(rows, labels, {"pdq.hash": 32} if hashed else {}, {}, metadata),
             "verdicts": verdicts_table(rows, tuple(bound.policy.checks), metadata),
         }
         parts = {name: encode_table(table, config.output) for name, table in tables.items()}
@@ -65,13 +75,15 @@ def write_run(
         shards.append(shard)
     storage.publish(plan_uri(out), encode_shards(shards))
     record = {"run_id": RUN_ID, "source": str(folder / "in"), "config": config.model_dump(mode="json")}
+    if as_of is not None:
+        record["as_of"] = as_of
     (folder / "out" / "run.json").write_text(json.dumps(record))
     if not keep_policy:
         policy_path.unlink()
     return out
 
 
-def _row(folder: Path, made: Made, labels: tuple[str, ...], bound: object) -> ItemRow:
+def _row(folder: Path, made: Made, labels: tuple[str, ...], bound: BoundPolicy) -> ItemRow:
     uri = str(folder / "in" / made.name)
     item = Item(
         item_id=made.name, uri=uri, objects=(MediaObject(uri=uri, name=made.name),), attributes=dict(made.attributes)
@@ -81,12 +93,26 @@ def _row(folder: Path, made: Made, labels: tuple[str, ...], bound: object) -> It
     if made.votes is not None:
         scores = np.array([[np.nan if s is None else s for s in row] for row in made.votes], np.float32)
         count = len(scores)
-        votes = ItemVotes(labels=labels, frames=tuple(range(count)), times_s=(None,) * count, scores=scores)
-    judged = judge_item(votes, code, bound)  # type: ignore[arg-type] # a BoundPolicy, kept out of the signature
+        named = tuple(Region(detector="gallery", label=n, score=1.0, x0=0, y0=0, x1=1, y1=1) for n in made.people)
+        votes = ItemVotes(
+            labels=labels,
+            frames=tuple(range(count)),
+            times_s=tuple(made.times_s) or (None,) * count,
+            scores=scores,
+            regions=(named, *((),) * (count - 1)),
+            blobs={"pdq.hash": tuple(h and bytes.fromhex(h) for h in made.hashes)} if made.hashes else {},
+        )
+    pdq = made.hashes[len(made.hashes) // 2] if made.hashes else None
+    seen = Seen(kind=made.kind, unseen=made.unseen)
+    facts = ItemFacts(item_id=made.name, attributes=item.attributes, content_hash=made.content_hash, pdq=pdq)
+    judged = judge_item(votes, code, bound, seen, facts)
     return ItemRow(
         item=item,
         status=Status.OK if code is None else Status.ERROR,
-        kind=Kind.IMAGE,
+        kind=made.kind,
+        unseen=made.unseen,
+        content_hash=made.content_hash,
+        pdq=pdq,
         judgement=judged,
         votes=votes,
         error_code=code,

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from moderation.analysis.terms import Term, TermCounts, over_represented, terms_of
-from moderation.policy.model import Check, Policy
+from moderation.policy.check import Check
+from moderation.policy.model import Policy
 from moderation.policy.taxonomy import load_taxonomy
 from moderation.results.reader import load_policy_of_run, open_run
 from moderation.results.schema import score_column

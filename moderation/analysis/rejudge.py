@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,23 @@ import pyarrow as pa
 
 from moderation import storage
 from moderation.errors import UsageError
+from moderation.lists.policy_file import load_whole_policy
 from moderation.policy.bind import BoundPolicy
 from moderation.policy.judge import judge_item
-from moderation.policy.model import Policy, load_policy, policy_hash
+from moderation.policy.model import WITHOUT_ENTRIES, Policy, policy_hash
 from moderation.results.layout import REJUDGE_FILE, VERDICTS, part_uri
 from moderation.results.reader import open_run
 from moderation.results.schema import verdicts_schema
 from moderation.results.tables import encode_table, judgement_cells
 from moderation.results.votes import item_votes, read_bound_votes
-from moderation.types import ErrorCode, ItemVotes, Judgement, Kind, Seen, Status
+from moderation.types import ErrorCode, ItemFacts, ItemVotes, Judgement, Kind, Seen, Status
 from moderation.version import __version__
 
 # `unseen` is missing in tables of version 2.
-_READ = ("item_id", "status", "error_code", "kind", "duration_s", "widest_gap_s", "unseen")
+JUDGED_BY = (
+    "item_id", "status", "error_code", "kind", "duration_s", "widest_gap_s", "unseen", "attributes", "content_hash",
+    "pdq",
+)  # fmt: skip
 _PREFIX = "moderation."  # of the keys in a table's metadata
 _OF_TABLE = ("table", "schema_version")  # those that a schema sets itself
 
@@ -47,22 +52,23 @@ class Rejudged:
     moved: Mapping[tuple[str, str], int]
 
 
-def rejudge(out: str, policy_path: str, to: str) -> Rejudged:
+def rejudge(out: str, policy_path: str, to: str, *, as_of: date | None = None) -> Rejudged:
     """Judge the votes of OUT by another policy, into `to`.
 
+    as_of: the day by which lists have ended; None: that of the run, so that the rows are those of a full run.
     Votes that the policy names and the run did not cast are looked for among the questions asked afterwards
     (`moderation ask --as-check`). Raises UsageError naming the vote and the nearest right one.
     """
     run = open_run(out)
     if storage.canonical(to).rstrip("/") == storage.canonical(out).rstrip("/"):
         raise UsageError(f"--to {to}: is the run itself; its verdicts stay as they are")
-    policy = load_policy(Path(policy_path))
+    policy = load_whole_policy(Path(policy_path))
     output = run.load_config().output
     verdicts: Counter[str] = Counter()
     moved: Counter[tuple[str, str]] = Counter()
     asks: tuple[str, ...] = ()
     items = 0
-    for part in read_bound_votes(run, policy):
+    for part in read_bound_votes(run, policy, as_of=as_of):
         asks = part.asks
         before = run.read_verdicts(part.shard_id)
         table = _judge_again(before, dict(item_votes(part.votes, part.policy.labels)), part.policy)
@@ -79,10 +85,7 @@ def rejudge(out: str, policy_path: str, to: str) -> Rejudged:
 def _judge_again(before: pa.Table, votes: Mapping[str, ItemVotes], bound: BoundPolicy) -> pa.Table:
     """The verdicts of a part with new judgements; every other column as it was."""
     checks = tuple(bound.policy.checks)
-    cells = [
-        judgement_cells(_judge_row(row, votes.get(row["item_id"]), bound), checks)
-        for row in before.select([name for name in _READ if name in before.column_names]).to_pylist()
-    ]
+    cells = [judgement_cells(judgement, checks) for judgement in judge_rows(before, votes, bound)]
     judged = judgement_cells(None, checks).keys()
     schema = verdicts_schema(checks, _metadata(before, bound))
     columns = [
@@ -90,6 +93,15 @@ def _judge_again(before: pa.Table, votes: Mapping[str, ItemVotes], bound: BoundP
         for field in schema
     ]
     return pa.table(columns, schema=schema)
+
+
+def judge_rows(rows: pa.Table, votes: Mapping[str, ItemVotes], bound: BoundPolicy) -> Iterator[Judgement | None]:
+    """What a policy makes of the items of a part; None of those that were skipped.
+
+    rows: their verdicts, at least those of `JUDGED_BY` that the table has. votes: by item id.
+    """
+    for row in rows.select([name for name in JUDGED_BY if name in rows.column_names]).to_pylist():
+        yield _judge_row(row, votes.get(row["item_id"]), bound)
 
 
 def _judge_row(row: Mapping[str, Any], votes: ItemVotes | None, bound: BoundPolicy) -> Judgement | None:
@@ -101,7 +113,13 @@ def _judge_row(row: Mapping[str, Any], votes: ItemVotes | None, bound: BoundPoli
         widest_gap_s=row["widest_gap_s"],
         unseen=tuple(row.get("unseen") or ()),
     )
-    return judge_item(votes, None if row["error_code"] is None else ErrorCode(row["error_code"]), bound, seen)
+    facts = ItemFacts(
+        item_id=row["item_id"],
+        attributes=dict(row["attributes"] or ()),
+        content_hash=row["content_hash"],
+        pdq=row["pdq"],
+    )
+    return judge_item(votes, None if row["error_code"] is None else ErrorCode(row["error_code"]), bound, seen, facts)
 
 
 def _column_of(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
@@ -114,7 +132,9 @@ def _metadata(before: pa.Table, bound: BoundPolicy) -> dict[str, str]:
     entries = ((key.decode(), value.decode()) for key, value in (before.schema.metadata or {}).items())
     kept = {key.removeprefix(_PREFIX): value for key, value in entries if key.startswith(_PREFIX)}
     of_run = {key: value for key, value in kept.items() if key not in _OF_TABLE}
-    return {**of_run, "policy_hash": policy_hash(bound.policy), "rejudged_by": __version__}
+    of_run.pop("as_of", None)
+    day = {} if bound.as_of is None else {"as_of": bound.as_of.isoformat()}
+    return {**of_run, "policy_hash": policy_hash(bound.policy), **day, "rejudged_by": __version__}
 
 
 def _write_record(rejudged: Rejudged, out: str, run_id: str, policy: Policy) -> None:
@@ -122,7 +142,7 @@ def _write_record(rejudged: Rejudged, out: str, run_id: str, policy: Policy) -> 
         "run": out,
         "run_id": run_id,
         "policy_hash": policy_hash(policy),
-        "policy": policy.model_dump(mode="json", by_alias=True),
+        "policy": policy.model_dump(mode="json", by_alias=True, exclude=WITHOUT_ENTRIES),
         "asks": list(rejudged.asks),
         "items": rejudged.items,
         "verdicts": rejudged.verdicts,

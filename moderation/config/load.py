@@ -14,6 +14,7 @@ from moderation.config.model import Config
 from moderation.errors import UsageError, one_line
 
 _T = TypeVar("_T", bound=BaseModel)
+_NO_CONFIGS = ("definitions", "texts")  # what is packaged beside configurations, and not named on a command line
 
 
 def packaged_configs() -> Path:
@@ -33,7 +34,7 @@ def resolve_config_path(path: str | None, *, beside: Path | None = None) -> Path
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    names = sorted(str(p.relative_to(packaged)) for p in packaged.rglob("*.yaml"))
+    names = sorted(str(p.relative_to(packaged)) for p in packaged.rglob("*.yaml") if p.parent.name not in _NO_CONFIGS)
     hint = did_you_mean(name, names, otherwise="known here", cutoff=0.5)
     raise UsageError(f"no file {name!r}; packaged: {', '.join(names) or 'none'}{hint}")
 

@@ -18,9 +18,10 @@ from moderation.doctor.findings import Finding
 from moderation.doctor.packages import find_decoders, find_extras, find_versions
 from moderation.doctor.probes import Machine, look_at_machine, probe_storage
 from moderation.errors import FatalError, UsageError
+from moderation.lists.policy_file import load_whole_policy
 from moderation.pages.text import size
 from moderation.policy.bind import bind
-from moderation.policy.model import load_policy, policy_hash
+from moderation.policy.model import policy_hash
 from moderation.scoring.build import build_stack
 from moderation.scoring.devices import pick_device, pick_dtype
 
@@ -160,7 +161,7 @@ def _from_error(group: str, name: str, error: Exception) -> Finding:
 def _policy(config: Config) -> Iterator[Finding]:
     name = Path(config.policy).name
     try:
-        policy = load_policy(Path(config.policy))
+        policy = load_whole_policy(Path(config.policy))
         stack = build_stack(config)
         bind(policy, stack.labels, gated=stack.gated, disabled=stack.disabled)
     except (UsageError, OSError) as error:

@@ -8,7 +8,7 @@ from moderation.policy.judge import judge_item
 from moderation.results.tables import ItemRow
 from moderation.scoring.batching import Decoded
 from moderation.scoring.votes import BatchVotes
-from moderation.types import ErrorCode, ItemVotes, Media, Role, Seen, Status
+from moderation.types import ErrorCode, ItemFacts, ItemVotes, Media, Role, Seen, Status
 
 
 def judge_decoded(decoded: Decoded, scored: BatchVotes | ItemError | None, policy: BoundPolicy) -> ItemRow:
@@ -19,11 +19,18 @@ def judge_decoded(decoded: Decoded, scored: BatchVotes | ItemError | None, polic
     code, detail = (scored.code, scored.detail) if isinstance(scored, ItemError) else (media.error, media.error_detail)
     if votes is None and code is None:
         code = ErrorCode.NO_FRAMES
+    pdq = None if batch is None else _hash_of(media, batch)
+    facts = ItemFacts(
+        item_id=decoded.item.item_id,
+        attributes=decoded.item.attributes,
+        content_hash=decoded.content_hash,
+        pdq=pdq,
+    )
     return ItemRow(
         item=decoded.item,
         status=_status_of(code),
         kind=media.kind,
-        judgement=None if code is ErrorCode.NOT_MEDIA else judge_item(votes, code, policy, _seen(media)),
+        judgement=None if code is ErrorCode.NOT_MEDIA else judge_item(votes, code, policy, _seen(media), facts),
         votes=votes,
         embeddings=None if batch is None else batch.embeddings,
         frames_total=media.frames_total,
@@ -35,7 +42,7 @@ def judge_decoded(decoded: Decoded, scored: BatchVotes | ItemError | None, polic
         height=media.height,
         size_bytes=decoded.size_bytes,
         content_hash=decoded.content_hash,
-        pdq=None if batch is None else _hash_of(media, batch),
+        pdq=pdq,
         error_code=code,
         error_detail=detail,
     )

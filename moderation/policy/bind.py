@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
 from functools import partial
-
-import numpy as np
 
 from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
 from moderation.policy import aggregate
-from moderation.policy.model import Check, Policy, Pool, Side
+from moderation.policy.audit import BoundSide
+from moderation.policy.check import Check, Pool, Side
+from moderation.policy.matching import BoundList, bind_list
+from moderation.policy.model import Policy
+from moderation.policy.taxonomy import load_taxonomy
+from moderation.policy.texts import ReasonTexts, load_reason_texts
+from moderation.policy.thresholds import BoundThresholds, as_float32, bind_thresholds
+from moderation.policy.vouched import BoundVouch, bind_vouch
 from moderation.types import Kind
 
 
@@ -32,6 +38,13 @@ class BoundCheck:
     order: int | None
     stops_at: float | None  # from this score on no check of a higher order is asked
     stops_by_block: bool  # a check of a higher order can block, so only a block may stop it
+    watched: bool = False  # an attribute that a positive rule asks
+    isolated: bool = False  # a frame over `block` may stand in an item that is not: that goes to review
+    severe: bool = False  # no allow list passes over it
+    severity: str | None = None
+    label: str | None = None  # path in the taxonomy
+    merges: int = 1  # frames that may miss between two of one segment
+    by: tuple[BoundThresholds, ...] = ()  # thresholds of items with a value of an attribute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,28 +57,42 @@ class BoundPolicy:
     checks_of: Mapping[Kind, tuple[BoundCheck, ...]]  # pools may differ by kind
     cascade: bool  # whether any check can stop it
     negative_columns: tuple[tuple[int, bool], ...]  # of every negative check's votes, each once; and if it inverts them
+    texts: ReasonTexts
+    lists: tuple[BoundList, ...] = ()
+    vouch: tuple[BoundVouch, ...] = ()
+    audit: tuple[BoundSide, ...] = ()
+    as_of: date | None = None
+    by_attribute: bool = False  # whether thresholds differ by attribute
+    # Checks with the thresholds of a combination of attributes, made when the first such item comes.
+    variants: dict[object, tuple[BoundCheck, ...]] = field(default_factory=dict, compare=False, repr=False)
 
 
 def bind(
-    policy: Policy, labels: Sequence[str], *, gated: Collection[str] = (), disabled: Collection[str] = ()
+    policy: Policy,
+    labels: Sequence[str],
+    *,
+    gated: Collection[str] = (),
+    disabled: Collection[str] = (),
+    as_of: date | None = None,
 ) -> BoundPolicy:
     """Tie a policy to the votes that a stack casts.
 
     labels: columns of the votes, `detector.label`, in order.
     gated: those of them behind a `when:`. A check that decides by one must say what a null means, in so many words.
     disabled: labels that the stack has but this run leaves out (`stack.only`); their votes are null throughout.
-    Raises UsageError naming the check, the vote and the nearest right one.
+    as_of: the day of the run: entries of lists that ended before it do not count. None: whoever binds has no day, and
+    errs towards review.
+    Raises UsageError naming the check, the vote and the nearest right one; or a list that was not read.
     """
     columns = {label: index for index, label in enumerate(labels)}
     for label in disabled:
         columns.setdefault(label, -1)  # `judge` appends a null to every row
-    problems = [
-        problem for name, check in policy.checks.items() for problem in _find_problems(name, check, columns, gated)
-    ]
+    problems = list(_find_all_problems(policy, columns, gated))
     if problems:
         raise UsageError("\n".join(problems))
+    paths = load_taxonomy()
     checks_of = {
-        kind: tuple(_bind_check(name, check, columns, policy, kind) for name, check in policy.checks.items())
+        kind: tuple(_bind_check(name, check, columns, policy, kind, paths) for name, check in policy.checks.items())
         for kind in Kind
     }
     checks = checks_of[Kind.IMAGE]
@@ -76,7 +103,23 @@ def bind(
         checks_of=checks_of,
         cascade=any(check.stops_at is not None for check in checks),
         negative_columns=_negative_columns(checks),
+        texts=load_reason_texts(policy.language),
+        lists=tuple(bind_list(name, rule, as_of) for name, rule in policy.lists.items()),
+        vouch=_bind_vouches(policy, columns),
+        audit=_bind_audit(policy),
+        as_of=as_of,
+        by_attribute=any(check.by for check in checks),
     )
+
+
+def _find_all_problems(policy: Policy, columns: Collection[str], gated: Collection[str]) -> Iterator[str]:
+    for name, check in policy.checks.items():
+        yield from _find_problems(name, check, columns, gated)
+    for name, rule in policy.vouch.items():
+        yield from (f"vouch {name!r}: {_casts_no(v, columns)}" for v in rule.declared_votes() if v not in columns)
+    for name, entries in policy.lists.items():
+        if entries.entries is None:
+            yield f"list {name!r} was not read"
 
 
 def _negative_columns(checks: Iterable[BoundCheck]) -> tuple[tuple[int, bool], ...]:
@@ -84,23 +127,42 @@ def _negative_columns(checks: Iterable[BoundCheck]) -> tuple[tuple[int, bool], .
     return tuple(dict.fromkeys((column, check.invert) for check in negative for column in check.columns))
 
 
+def _bind_vouches(policy: Policy, columns: Mapping[str, int]) -> tuple[BoundVouch, ...]:
+    negative = [name for name, check in policy.checks.items() if check.side == "negative"]
+    return tuple(bind_vouch(name, rule, negative, columns) for name, rule in policy.vouch.items())
+
+
+def _bind_audit(policy: Policy) -> tuple[BoundSide, ...]:
+    return tuple(
+        BoundSide(check=side.check, rate=side.rate, from_=as_float32(side.from_), to=as_float32(side.to))
+        for side in (policy.audit.sides().values() if policy.audit else ())
+    )
+
+
+def _casts_no(label: str, columns: Collection[str]) -> str:
+    hint = did_you_mean(label, columns, otherwise="it casts", cutoff=0.5) or "; it casts: none"
+    return f"the stack casts no vote {label!r}{hint}"
+
+
 def _find_problems(name: str, check: Check, columns: Collection[str], gated: Collection[str]) -> Iterable[str]:
     for label in check.votes:
         if label not in columns:
-            hint = did_you_mean(label, columns, otherwise="it casts", cutoff=0.5) or "; it casts: none"
-            yield f"check {name!r}: the stack casts no vote {label!r}{hint}"
+            yield f"check {name!r}: {_casts_no(label, columns)}"
         elif label in gated and check.side != "attribute" and "null" not in check.model_fields_set:
             yield f"check {name!r}: {label!r} has a `when:`, so say what a null means: `null: review` or `null: ignore`"
 
 
-def _bind_check(name: str, check: Check, columns: Mapping[str, int], policy: Policy, kind: Kind) -> BoundCheck:
+def _bind_check(
+    name: str, check: Check, columns: Mapping[str, int], policy: Policy, kind: Kind, paths: Mapping[str, Sequence[str]]
+) -> BoundCheck:
+    pool = check.pooling(kind)
     return BoundCheck(
         name=name,
         side=check.side,
         columns=tuple(columns[label] for label in check.votes),
         invert=check.invert,
         fuse=_bind_fuse(check) if len(check.votes) > 1 else None,
-        pool=_bind_pool(check.pooling(kind)),
+        pool=_bind_pool(pool),
         block=as_float32(check.block),
         review=as_float32(check.review),
         pass_=as_float32(check.pass_),
@@ -108,7 +170,18 @@ def _bind_check(name: str, check: Check, columns: Mapping[str, int], policy: Pol
         order=check.order,
         stops_at=as_float32(policy.stops_at(name)),
         stops_by_block=any(later.block is not None for later in policy.checks_after(check)),
+        watched=check.side == "attribute" and name in policy.vouched_for(),
+        isolated=_may_be_isolated(check, pool),
+        severe=policy.is_severe(check),
+        severity=check.severity,
+        label=check.label or "/".join(paths.get(name, ())) or None,
+        merges=1 if pool.gap is None else pool.gap,
+        by=bind_thresholds(check),
     )
+
+
+def _may_be_isolated(check: Check, pool: Pool) -> bool:
+    return check.block is not None and check.isolated == "review" and pool.method != "any"
 
 
 def _bind_fuse(check: Check) -> Callable[[Sequence[float]], float]:
@@ -119,8 +192,3 @@ def _bind_fuse(check: Check) -> Callable[[Sequence[float]], float]:
 
 def _bind_pool(pool: Pool) -> Callable[[Sequence[float]], float]:
     return partial(aggregate.pool, method=pool.method, k=pool.k or 1, length=pool.length or 1, gap=pool.gap or 0)
-
-
-def as_float32(number: float | None) -> float | None:
-    """A number as the tables hold it, so that a rejudge over them decides alike."""
-    return None if number is None else float(np.float32(number))

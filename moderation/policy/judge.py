@@ -8,27 +8,43 @@ has no score; it could not have been harsher than the verdict that the stop lead
 
 Scores and thresholds are compared as float32, the type of the tables, so that a rejudge decides alike. Verdicts are
 monotone in the scores of the checks: up for a negative one is never milder, up for a positive one never harsher.
+That ends at an allow-list, which passes over every check that is not severe, however high; see docs/policy.md.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
 from moderation.errors import UsageError
 from moderation.policy import aggregate, context
+from moderation.policy.audit import is_drawn
 from moderation.policy.bind import BoundPolicy
+from moderation.policy.case import Case, Decision
 from moderation.policy.evidence import gather_evidence
-from moderation.policy.rules import Case, decide, withhold
+from moderation.policy.explain import explain
+from moderation.policy.list_rules import block_by_list
+from moderation.policy.rules import decide, withhold
 from moderation.policy.scores import end_cascade, score_checks
-from moderation.types import ErrorCode, ItemVotes, Judgement, Seen, Verdict
+from moderation.policy.segments import find_segments
+from moderation.policy.variants import checks_for
+from moderation.types import ErrorCode, Evidence, ItemFacts, ItemVotes, Judgement, Seen, Verdict
 
 
-def judge(bound: BoundPolicy, votes: ItemVotes, error: ErrorCode | None = None, seen: Seen | None = None) -> Judgement:
+def judge(
+    bound: BoundPolicy,
+    votes: ItemVotes,
+    error: ErrorCode | None = None,
+    seen: Seen | None = None,
+    facts: ItemFacts | None = None,
+) -> Judgement:
     """What the policy makes of one item's votes.
 
     error: why the item could not be judged whole; then it is never passed.
     seen: how much of it was looked at, which may withhold a pass, and its kind, by which checks may pool; None: an
     image, looked at whole.
+    facts: what is known of it besides, by which lists, thresholds and the audit may go; None: nothing.
 
     scores: one per check, over the frames that have one; None where none has.
 
@@ -47,33 +63,62 @@ def judge(bound: BoundPolicy, votes: ItemVotes, error: ErrorCode | None = None, 
         raise UsageError(f"votes have the columns {votes.labels}, the policy was bound to {bound.labels}")
     rows = _rows_of(votes)
     kinship = context.find_kinship(votes)
-    checks = bound.checks if seen is None else bound.checks_of[seen.kind]
+    checks = checks_for(bound, seen, facts)
     scores, deciding = score_checks(checks, rows, kinship)
     if bound.cascade:
         end_cascade(checks, scores, deciding)
-    case = Case(bound=bound, scores=deciding, kinship=kinship, error=error, seen=seen)
+    case = Case(
+        bound=bound,
+        scores=deciding,
+        kinship=kinship,
+        error=error,
+        seen=seen,
+        facts=facts,
+        votes=votes,
+        rows=rows,
+    )
     decision = decide(case)
     # Gathered before a pass is withheld: a reviewer sees what the checks rest on.
     evidence = gather_evidence(decision.by, decision.shown, bound, votes, rows)
-    decision = withhold(case, decision)
-    return Judgement(
-        verdict=decision.verdict,
-        reason=decision.reason,
-        check=decision.by.check.name if decision.by else None,
-        score=decision.by.score if decision.by else None,
-        confidence=decision.confidence,
-        evidence=evidence,
-        scores=scores,
-    )
+    return _judgement(withhold(case, decision), case, evidence, scores)
 
 
 def judge_item(
-    votes: ItemVotes | None, error: ErrorCode | None, bound: BoundPolicy, seen: Seen | None = None
+    votes: ItemVotes | None,
+    error: ErrorCode | None,
+    bound: BoundPolicy,
+    seen: Seen | None = None,
+    facts: ItemFacts | None = None,
 ) -> Judgement:
-    """As `judge`; votes None: nothing of the item was scored, so it goes to review with its error."""
-    if votes is None:
-        return Judgement(verdict=Verdict.REVIEW, reason=f"error:{error}", check=None, score=None, confidence=None)
-    return judge(bound, votes, error, seen)
+    """As `judge`; votes None: nothing of the item was scored, so it goes to review, unless a deny-list blocks it."""
+    if votes is not None:
+        return judge(bound, votes, error, seen, facts)
+    case = Case(bound=bound, scores=(), error=error, seen=seen, facts=facts)
+    denied = block_by_list(case) or Decision(Verdict.REVIEW, f"error:{error}")
+    return _judgement(denied, case, (), {})
+
+
+def _judgement(
+    decision: Decision, case: Case, evidence: tuple[Evidence, ...], scores: Mapping[str, float | None]
+) -> Judgement:
+    bound, by = case.bound, decision.by
+    against = by.check if by is not None and by.check.side == "negative" else None
+    segments = find_segments(case.scores, case.votes) if case.votes is not None else ()
+    return Judgement(
+        verdict=decision.verdict,
+        reason=decision.reason,
+        check=None if by is None else by.check.name,
+        score=None if by is None else by.score,
+        confidence=decision.confidence,
+        evidence=evidence,
+        scores=scores,
+        threshold=decision.threshold,
+        severity=against.severity if against else decision.severity,
+        label=against.label if against else None,
+        reason_text=explain(decision, bound.texts, segments),
+        segments=segments,
+        audit=is_drawn(bound.policy.audit, bound.audit, case.facts, scores),
+    )
 
 
 def _rows_of(votes: ItemVotes) -> list[list[float]]:

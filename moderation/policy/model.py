@@ -9,205 +9,36 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from moderation.config.canonical import canonical_json
+from moderation.config.hints import did_you_mean
 from moderation.config.load import read_yaml, validate
-from moderation.policy import aggregate
+from moderation.errors import UsageError
+from moderation.policy.audit import Audit
+from moderation.policy.check import Check, Pool
+from moderation.policy.entries import ListRule, entries_digest
+from moderation.policy.section import PolicySection, Unseen
+from moderation.policy.vouching import Vouch
 from moderation.types import Kind
 
-Side = Literal["negative", "positive", "attribute"]
-
-_CAUTIOUS = ("all", "bottom_k_mean", "mean")  # every frame weighs in, the weak ones at least as much as the others
-
-
-class PolicySection(BaseModel):
-    """A part of a policy file: frozen, no unknown keys, no infinities."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+# Of `model_dump`: a million entries have no place in a record.
+WITHOUT_ENTRIES: Final = {"lists": {"__all__": {"entries"}}}
+SEVERITIES: Final = ("low", "medium", "high", "critical")
 
 
-def _require(section: BaseModel, method: str, wanted: Mapping[str, bool], optional: set[str] | None = None) -> None:
-    for name, needed in wanted.items():
-        given = getattr(section, name) is not None
-        if given and not needed:
-            raise ValueError(f"`{method}` takes no `{name}`")
-        if needed and not given and name not in (optional or set()):
-            raise ValueError(f"`{method}` needs `{name}`")
-
-
-class Fuse(PolicySection):
-    """How the votes on one frame become the check's score of that frame. `fuse: min` is short for `{method: min}`."""
-
-    method: aggregate.FuseMethod = "max"
-    k: int | None = Field(default=None, ge=1, description="k_of_n: the k-th largest vote")
-    missing: aggregate.Missing = Field(
-        default="null", description="null: one null vote makes the frame's score null; skip: fuse the votes present"
-    )
-
-    @model_validator(mode="after")
-    def _parameters_fit(self) -> Fuse:
-        _require(self, self.method, {"k": self.method == "k_of_n"})
-        return self
-
-
-class Pool(PolicySection):
-    """How the frames' scores become the item's. `pool: any` is short for `{method: any}`."""
-
-    method: aggregate.PoolMethod
-    k: int | None = Field(default=None, ge=1, description="top_k_mean, bottom_k_mean: how many")
-    length: int | None = Field(default=None, ge=1, description="run: frames that must hold")
-    gap: int | None = Field(default=None, ge=0, description="run: frames that may miss between two that hold (0)")
-
-    @model_validator(mode="after")
-    def _parameters_fit(self) -> Pool:
-        run, k = self.method == "run", self.method in ("top_k_mean", "bottom_k_mean")
-        _require(self, self.method, {"k": k, "length": run, "gap": run}, optional={"gap"})
-        return self
-
-
-class KindPools(PolicySection):
-    """A pool per kind of item. In a video a lone high frame may be an error of a network; a picture of an album that is
-    bad makes the album bad. `other` stands for the kinds that are not named; without it their pool is the default."""
-
-    image: Pool | None = None
-    animation: Pool | None = None
-    album: Pool | None = None
-    video: Pool | None = None
-    keyframes: Pool | None = None
-    other: Pool | None = None
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _from_shorthand(cls, value: object) -> object:
-        return {"method": value} if isinstance(value, str) else value
-
-
-class Unseen(PolicySection):
-    """How much of an item must have been looked at before it may pass; else it goes to review, `unseen:<what>`.
-
-    A picture track or a second picture that was not looked at always goes to review (`unseen:track`).
-    """
-
-    max_gap_s: float | None = Field(
-        default=10.0, gt=0, description="widest time between two scored frames of a video or animation; null: any"
-    )
-    long_s: float = Field(default=3600.0, gt=0, description="from this length on, long_max_gap_s holds instead")
-    long_max_gap_s: float | None = Field(default=60.0, gt=0, description="null: any")
-
-    def allowed_gap_s(self, duration_s: float | None) -> float | None:
-        """The widest gap that an item of this length may have; None: any."""
-        return self.long_max_gap_s if duration_s is not None and duration_s >= self.long_s else self.max_gap_s
-
-
-class Check(PolicySection):
-    """A question put to one or more detectors, fused into one score; higher means more of what it is named after."""
-
-    side: Side = Field(description="negative: may block or send to review; positive: may pass; attribute: only written")
-    votes: Mapping[str, float] = Field(description="`detector.label` -> weight, or a list of labels", min_length=1)
-    invert: bool = Field(default=False, description="use 1 - vote")
-    fuse: Fuse = Fuse()
-    pool: Pool | KindPools | None = Field(
-        default=None, description="positive: all; otherwise: any. Or one per kind: {album: any, video: {...}}"
-    )
-    block: float | None = Field(default=None, ge=0, le=1, description="negative: block where score >= block")
-    review: float | None = Field(default=None, ge=0, le=1, description="negative: review where score >= review")
-    pass_: float | None = Field(
-        default=None, alias="pass", ge=0, le=1, description="positive: pass where score >= pass"
-    )
-    null: Literal["review", "ignore"] = Field(
-        default="review",
-        description="what it means that the score of a frame was not computed. review: a person looks, unless "
-        "something blocks; ignore: judged by the other frames and checks. A positive check never passes on a null.",
-    )
-    order: int | None = Field(default=None, ge=0, description="its place in the cascade; none: always asked")
-    stop: bool = Field(
-        default=False,
-        description="negative, with `order`: where it decides, the checks of a higher order are not asked (null)",
-    )
-
-    @field_validator("votes", mode="before")
-    @classmethod
-    def _votes_from_list(cls, value: object) -> object:
-        if not isinstance(value, list):
-            return value
-        if len(set(map(str, value))) < len(value):
-            raise ValueError("the same label twice")
-        return {str(label): 1.0 for label in value}
-
-    @field_validator("votes", mode="after")
-    @classmethod
-    def _weights_positive(cls, value: Mapping[str, float]) -> Mapping[str, float]:
-        wrong = [label for label, weight in value.items() if not weight > 0]  # NaN too
-        if wrong:
-            # Zero would say "ask, but don't listen", and a negative weight would break monotony.
-            raise ValueError(f"weight of {wrong[0]} must be over 0")
-        return dict(sorted(value.items()))
-
-    @field_validator("fuse", mode="before")
-    @classmethod
-    def _from_shorthand(cls, value: object) -> object:
-        return {"method": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _thresholds_fit_the_side(self) -> Check:
-        allowed = {"negative": {"block", "review"}, "positive": {"pass"}, "attribute": set()}[self.side]
-        given = {"block": self.block, "review": self.review, "pass": self.pass_}
-        named = {name for name, threshold in given.items() if threshold is not None}
-        if named - allowed:
-            raise ValueError(f"a {self.side} check takes no `{min(named - allowed)}`")
-        if allowed and not named:
-            raise ValueError(f"a {self.side} check needs {' or '.join(f'`{name}`' for name in sorted(allowed))}")
-        return self
-
-    @model_validator(mode="after")
-    def _rules_are_consistent(self) -> Check:
-        if self.side == "attribute" and "null" in self.model_fields_set:
-            raise ValueError("an attribute decides nothing, so its `null` means nothing")
-        if self.block is not None and self.review is not None and self.review > self.block:
-            raise ValueError(f"`review` ({self.review}) must not be over `block` ({self.block})")
-        return self
-
-    @field_validator("pool", mode="before")
-    @classmethod
-    def _one_pool_or_one_per_kind(cls, value: object) -> object:
-        # Told apart here, so that a mistake is explained by the form that was meant.
-        if isinstance(value, Mapping) and "method" not in value:
-            return KindPools.model_validate(value)
-        return {"method": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _pool_is_cautious(self) -> Check:
-        for kind in Kind:
-            method = self.pooling(kind).method
-            if self.side == "positive" and method not in _CAUTIOUS:
-                raise ValueError(
-                    f"a positive check pools by {' or '.join(_CAUTIOUS)}; by {method} one fine frame can pass"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _fuse_fits_the_votes(self) -> Check:
-        if self.fuse.k is not None and self.fuse.k > len(self.votes):
-            raise ValueError(f"`k_of_n` of {self.fuse.k} needs as many votes; there are {len(self.votes)}")
-        if self.fuse.method not in ("weighted_mean", "mean_logit") and len(set(self.votes.values()) | {1.0}) > 1:
-            raise ValueError(f"weights mean nothing to `{self.fuse.method}`; use `weighted_mean`")
-        return self
-
-    @model_validator(mode="after")
-    def _can_stop(self) -> Check:
-        if self.stop and (self.side != "negative" or self.order is None):
-            raise ValueError("`stop: true` is for negative checks with an `order`")
-        return self
-
-    def pooling(self, kind: Kind) -> Pool:
-        """The pool of a kind; by default the one that errs towards review: one bad frame is bad, all must be fine."""
-        chosen = self.pool
-        if isinstance(chosen, KindPools):
-            chosen = getattr(chosen, kind, None) or chosen.other
-        return chosen or Pool(method="all" if self.side == "positive" else "any")
+# Keys that came later, with what they are where nothing is said: a policy without them has the hash that it had.
+_LATER: Final[Mapping[str, object]] = {
+    "language": "en",
+    "severities": list(SEVERITIES),
+    "severe_from": None,
+    "lists": {},
+    "vouch": {},
+    "audit": None,
+}
+_LATER_OF_CHECK: Final[Mapping[str, object]] = {"severity": None, "label": None, "by": {}}
 
 
 class Policy(PolicySection):
@@ -216,11 +47,21 @@ class Policy(PolicySection):
     version: Literal[1] = Field(default=1, description="of this file's form")
     default: Literal["review", "pass"] = Field(default="review", description="where no check decides")
     unseen: Unseen = Unseen()
+    language: Literal["en", "zh"] = Field(default="en", description="of `reason_text`")
+    severities: tuple[str, ...] = Field(default=SEVERITIES, min_length=1, description="levels, the mildest first")
+    severe_from: str | None = Field(
+        default=None, description="from this level on a check blocks on any frame, and no allow list passes over it; "
+        "none: the last level"
+    )  # fmt: skip
+    taxonomy: str | None = Field(default=None, description="table of label paths, beside this file; none: packaged")
     checks: Mapping[str, Check] = Field(min_length=1)
+    lists: Mapping[str, ListRule] = Field(default={}, description="allow- and deny-lists")
+    vouch: Mapping[str, Vouch] = Field(default={}, description="positive rules of more than one check")
+    audit: Audit | None = None
 
-    @field_validator("checks", mode="after")
+    @field_validator("checks", "lists", "vouch", mode="after")
     @classmethod
-    def _names_sorted(cls, value: Mapping[str, Check]) -> Mapping[str, Check]:
+    def _names_sorted(cls, value: Mapping[str, object]) -> Mapping[str, object]:
         wrong = [name for name in value if not (name.isidentifier() and name.isascii())]
         if wrong:
             # A name becomes a column and a part of `reason`.
@@ -243,6 +84,92 @@ class Policy(PolicySection):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _severities_are_levels(self) -> Policy:
+        if len(set(self.severities)) < len(self.severities):
+            raise ValueError("severities: the same level twice")
+        given = {"severe_from": self.severe_from}
+        given |= {f"check {name!r}": check.severity for name, check in self.checks.items()}
+        given |= {f"list {name!r}": rule.severity for name, rule in self.lists.items()}
+        for where, level in given.items():
+            if level is not None and level not in self.severities:
+                hint = did_you_mean(level, self.severities)
+                raise ValueError(f"{where}: no severity {level!r}{hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _severe_checks_block_on_any_frame(self) -> Policy:
+        for name, check in self.checks.items():
+            if self.is_severe(check) and check.side != "negative":
+                raise ValueError(f"check {name!r}: a severity is for negative checks")
+            if self.is_severe(check) and any(check.pooling(kind).method != "any" for kind in Kind):
+                raise ValueError(
+                    f"check {name!r}: of severity {check.severity!r}, it decides by any frame; `pool: any`, or none"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _vouching_names_checks(self) -> Policy:
+        for name, rule in self.vouch.items():
+            for key, allowed in (("at_least", "positive"), ("below", "negative")):
+                for check in getattr(rule, key):
+                    side = self._side_of(check, f"vouch {name!r}, {key}")
+                    if side not in (allowed, "attribute"):
+                        # Else a higher score of a negative check could make a verdict milder, or the other way round.
+                        raise ValueError(f"vouch {name!r}: {check!r} is {side}; `{key}` takes {allowed} and attributes")
+        return self
+
+    @model_validator(mode="after")
+    def _audit_names_checks(self) -> Policy:
+        for name, side in self.audit.sides().items() if self.audit else ():
+            where = f"audit, {name}"
+            wanted = "negative" if name == "block" or side.to is not None else "positive"
+            found = self._side_of(side.check, where)
+            if found != wanted:
+                raise ValueError(f"{where}: {side.check!r} is {found}, this side is of a {wanted} check")
+            self.checks[side.check].check_audited(side, where)
+        return self
+
+    def _side_of(self, check: str, where: str) -> str:
+        if check not in self.checks:
+            raise ValueError(f"{where}: no check {check!r}{did_you_mean(check, self.checks)}")
+        return self.checks[check].side
+
+    @property
+    def severe_levels(self) -> tuple[str, ...]:
+        """The levels that no allow list passes over."""
+        first = self.severities.index(self.severe_from) if self.severe_from is not None else -1
+        return self.severities[first:]
+
+    def is_severe(self, check: Check) -> bool:
+        """Whether a check blocks on any frame, and no allow list passes over it."""
+        return check.severity in self.severe_levels
+
+    @property
+    def dated(self) -> bool:
+        """Whether a list has entries with an end, so that verdicts depend on the day of the run."""
+        return any(rule.dated for rule in self.lists.values())
+
+    @property
+    def goes_by_item(self) -> bool:
+        """Whether items of one content may have different verdicts: by their attributes, or by the day of the run."""
+        return (
+            self.dated
+            or any(check.by for check in self.checks.values())
+            or any(rule.matched_attribute is not None for rule in self.lists.values())
+            or any(rule.declared is not None for rule in self.vouch.values())
+            or self.audit is not None
+        )
+
+    def vouched_for(self) -> frozenset[str]:
+        """The checks that positive rules of more than one check name."""
+        return frozenset(name for rule in self.vouch.values() for name in (*rule.at_least, *rule.below))
+
+    def votes(self) -> tuple[str, ...]:
+        """Every vote that it names, sorted."""
+        of_checks = {label for check in self.checks.values() for label in check.votes}
+        return tuple(sorted(of_checks.union(*(rule.declared_votes() for rule in self.vouch.values()))))
+
     def stops_at(self, name: str) -> float | None:
         """The score from which a check with `stop` ends the cascade; None where it cannot.
 
@@ -263,7 +190,10 @@ class Policy(PolicySection):
 
 
 def load_policy(path: Path) -> Policy:
-    """A policy from a YAML file. Raises UsageError naming each wrong key and the nearest right one."""
+    """A policy from a YAML file, its lists not read (see `moderation.lists`).
+
+    Raises UsageError naming each wrong key and the nearest right one.
+    """
     tree = read_yaml(path)
     checks = tree.get("checks")
     if isinstance(checks, dict):
@@ -272,15 +202,21 @@ def load_policy(path: Path) -> Policy:
 
 
 def policy_hash(policy: Policy) -> str:
-    """sha256 (hex) of what a policy says; comments, shorthands, defaults and the order of keys make no difference."""
-    tree = policy.model_dump(mode="json", by_alias=True)
+    """sha256 (hex) of what a policy says, its lists' entries included; what only people read makes no difference.
+
+    Raises UsageError for a list that was not read.
+    """
+    tree = policy.model_dump(mode="json", by_alias=True, exclude=WITHOUT_ENTRIES)
+    del tree["taxonomy"]
+    _drop_unsaid(tree, _LATER)
     for name, check in policy.checks.items():
-        tree["checks"][name]["pool"] = {str(kind): _spelt_pool(check.pooling(kind)) for kind in Kind}
+        _spell_check(tree["checks"][name], check)
+    for name, rule in policy.lists.items():
+        if rule.entries is None:
+            raise UsageError(f"list {name!r} was not read")
+        tree["lists"][name]["entries"] = entries_digest(rule.entries)
+        del tree["lists"][name]["from"]  # what it says counts, not where it lies
     return hashlib.sha256(canonical_json(tree).encode()).hexdigest()
-
-
-def _spelt_pool(pool: Pool) -> dict[str, object]:
-    return {**pool.model_dump(mode="json"), "gap": pool.gap or 0}
 
 
 def check_names(policy: Policy) -> tuple[str, ...]:
@@ -293,3 +229,22 @@ def _null_key_spelt(check: object) -> object:
     if not isinstance(check, dict):
         return check
     return {"null" if key is None else key: value for key, value in check.items()}
+
+
+def _spell_check(tree: dict[str, Any], check: Check) -> None:
+    tree["pool"] = {str(kind): _spelt_pool(check.pooling(kind)) for kind in Kind}
+    del tree["definition"]
+    # `ignore` is what a policy of before this key said.
+    if check.isolated == "ignore" or not check.may_be_isolated():
+        del tree["isolated"]
+    _drop_unsaid(tree, _LATER_OF_CHECK)
+
+
+def _drop_unsaid(tree: dict[str, Any], unsaid: Mapping[str, object]) -> None:
+    for key, value in unsaid.items():
+        if tree[key] == value:
+            del tree[key]
+
+
+def _spelt_pool(pool: Pool) -> dict[str, object]:
+    return {**pool.model_dump(mode="json"), "gap": pool.gap or 0}

@@ -1,16 +1,22 @@
 """The rules of a policy, in order: each looks at an item's scores and decides, or says nothing. The first one decides.
 
+    block_by_list        on a deny-list that blocks                             block   list:<list>:block
+    allow_by_list        on an allow-list; on no deny-list, nothing severe      pass    list:<list>:pass
     block_by_negative    any negative check over `block`                        block   negative:<check>:block
+    review_by_list       on a deny-list that asks for a person                  review  list:<list>:review
     review_in_context    any over `block` by a part of a picture alone          review  context:<check>:review
+    review_isolated      any over `block` on a frame, but not pooled            review  isolated:<check>:review
     review_by_negative   any over `review`                                      review  negative:<check>:review
     review_nulls         any with `null: review` and a null                     review  null:<check>:review
     pass_by_positive     any positive check over `pass`, with no null           pass    positive:<check>:pass
+    pass_by_vouch        all that a positive rule asks holds                    pass    vouch:<rule>:pass
     review_unasked       `default: pass`, and no check has a score              review  null:all:review
     by_default           else                                                   default:review or default:pass
 
 Then `WITHHOLDING`: what may turn a pass into a review, whatever the checks say.
 
     withhold_errors      an item with an error code                             review  error:<code>
+                         an album with one, instead of its other reviews        review  error:<code>
     withhold_unseen      a track or a picture of it was not looked at           review  unseen:track, unseen:...
                          two scored frames are further apart than may be        review  unseen:gap
 
@@ -20,71 +26,44 @@ the first by name. A new rule is a function and a place in `RULES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
 from moderation.policy import context
 from moderation.policy.aggregate import is_null
-from moderation.policy.bind import BoundPolicy
+from moderation.policy.case import Case, Decision, Exceeding, decide_by_check, furthest
+from moderation.policy.list_rules import allow_by_list, block_by_list, review_by_list
 from moderation.policy.scores import CheckScore
-from moderation.types import ErrorCode, Seen, Verdict
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One item as the rules see it.
-
-    scores: of the deciding checks. error: why it could not be judged whole. seen: how much of it was looked at; None:
-    not known to whoever asks, who then answers for it.
-    """
-
-    bound: BoundPolicy
-    scores: Sequence[CheckScore]
-    kinship: context.Kinship | None = None
-    error: ErrorCode | None = None
-    seen: Seen | None = None
-
-
-class Decision(NamedTuple):
-    """What a rule says. by: the check that decided, None where none did. shown: rows of its evidence; empty: any."""
-
-    verdict: Verdict
-    reason: str
-    by: CheckScore | None = None
-    confidence: float | None = None
-    shown: tuple[int, ...] = ()
-
-
-class _Exceeding(NamedTuple):
-    """A check over a threshold; excess: how far, as a part of the way from the threshold to 1."""
-
-    score: CheckScore
-    threshold: float
-    excess: float
+from moderation.policy.vouch_rule import pass_by_vouch
+from moderation.types import Kind, Verdict
 
 
 def block_by_negative(case: Case) -> Decision | None:
     """A negative check is over its `block`."""
-    top = _furthest((s, s.blocking, s.check.block) for s in case.scores)
-    return top and _by_check(Verdict.BLOCK, "negative", top, top.excess)
+    top = furthest((s, s.blocking, s.check.block) for s in case.scores)
+    return top and decide_by_check(Verdict.BLOCK, "negative", top, top.excess)
 
 
 def review_in_context(case: Case) -> Decision | None:
     """A part of a picture alone is over `block`; the picture around it does not agree."""
     if case.kinship is None:
         return None
-    top = _furthest((s, s.score, s.check.block) for s in case.scores)
+    top = furthest((s, s.score, s.check.block) for s in case.scores)
     if top is None:
         return None
     shown = context.strongest_part(top.score.frames, case.kinship)
-    return _by_check(Verdict.REVIEW, "context", top, top.excess)._replace(shown=shown)
+    return decide_by_check(Verdict.REVIEW, "context", top, top.excess)._replace(shown=shown)
+
+
+def review_isolated(case: Case) -> Decision | None:
+    """A frame is over `block`, but what the check's pool makes of all frames is not."""
+    top = furthest((s, s.highest(), s.check.block) for s in case.scores if s.check.isolated)
+    return top and decide_by_check(Verdict.REVIEW, "isolated", top, top.excess)
 
 
 def review_by_negative(case: Case) -> Decision | None:
     """A negative check is over its `review`."""
-    top = _furthest((s, s.score, s.check.review) for s in case.scores)
-    return top and _by_check(Verdict.REVIEW, "negative", top, _band_confidence(top))
+    top = furthest((s, s.score, s.check.review) for s in case.scores)
+    return top and decide_by_check(Verdict.REVIEW, "negative", top, _band_confidence(top))
 
 
 def review_nulls(case: Case) -> Decision | None:
@@ -97,13 +76,15 @@ def review_nulls(case: Case) -> Decision | None:
 
 def pass_by_positive(case: Case) -> Decision | None:
     """A positive check with a score of every frame is over its `pass`."""
-    top = _furthest((s, s.score, s.check.pass_) for s in case.scores if s.complete)
-    return top and _by_check(Verdict.PASS, "positive", top, top.excess)
+    top = furthest((s, s.score, s.check.pass_) for s in case.scores if s.complete)
+    return top and decide_by_check(Verdict.PASS, "positive", top, top.excess)
 
 
 def review_unasked(case: Case) -> Decision | None:
     """`default: pass` does not pass an item of which nothing was asked."""
-    if case.bound.policy.default != "pass" or any(_was_asked(s, case.kinship) for s in case.scores):
+    if case.bound.policy.default != "pass" or any(
+        _was_asked(s, case.kinship) for s in case.scores if s.check.side != "attribute"
+    ):
         return None
     return Decision(Verdict.REVIEW, "null:all:review")
 
@@ -116,9 +97,14 @@ def by_default(case: Case) -> Decision:
 
 def withhold_errors(case: Case, decision: Decision) -> Decision:
     """An item with an error is never passed; what was scored of it may still block it."""
-    if case.error is None or decision.verdict is not Verdict.PASS:
+    if case.error is None or not (decision.verdict is Verdict.PASS or _is_in_album(case, decision)):
         return decision
     return Decision(Verdict.REVIEW, f"error:{case.error}")
+
+
+def _is_in_album(case: Case, decision: Decision) -> bool:
+    # An album rolls up block > error > review > pass: a picture that nobody saw is named before one that is unsure.
+    return decision.verdict is Verdict.REVIEW and case.seen is not None and case.seen.kind is Kind.ALBUM
 
 
 def withhold_unseen(case: Case, decision: Decision) -> Decision:
@@ -136,11 +122,16 @@ def withhold_unseen(case: Case, decision: Decision) -> Decision:
 
 Rule = Callable[[Case], Decision | None]
 RULES: tuple[Rule, ...] = (
+    block_by_list,
+    allow_by_list,
     block_by_negative,
+    review_by_list,
     review_in_context,
+    review_isolated,
     review_by_negative,
     review_nulls,
     pass_by_positive,
+    pass_by_vouch,
     review_unasked,
 )
 WITHHOLDING: tuple[Callable[[Case, Decision], Decision], ...] = (withhold_errors, withhold_unseen)
@@ -162,23 +153,7 @@ def withhold(case: Case, decision: Decision) -> Decision:
     return decision
 
 
-def _by_check(verdict: Verdict, stage: str, top: _Exceeding, confidence: float) -> Decision:
-    return Decision(verdict, f"{stage}:{top.score.check.name}:{verdict}", top.score, confidence)
-
-
-def _furthest(candidates: Iterable[tuple[CheckScore, float | None, float | None]]) -> _Exceeding | None:
-    best: _Exceeding | None = None
-    for candidate, score, threshold in candidates:
-        if threshold is None or score is None or score < threshold:
-            continue
-        room = 1.0 - threshold
-        excess = min(1.0, (score - threshold) / room) if room > 0 else 1.0
-        if best is None or excess > best.excess:
-            best = _Exceeding(candidate, threshold, excess)
-    return best
-
-
-def _band_confidence(top: _Exceeding) -> float:
+def _band_confidence(top: Exceeding) -> float:
     # Distance to the nearer end of the band between `review` and `block`, as a part of half the band.
     score, end = top.score.score, top.score.check.block
     if end is None or end <= top.threshold or score is None:

@@ -10,7 +10,8 @@ import numpy as np
 
 from moderation.policy import aggregate, context
 from moderation.policy.aggregate import is_null
-from moderation.policy.bind import BoundCheck, as_float32
+from moderation.policy.bind import BoundCheck
+from moderation.policy.thresholds import as_float32
 
 
 class CheckScore(NamedTuple):
@@ -27,11 +28,15 @@ class CheckScore(NamedTuple):
     complete: bool
     blocking: float | None
 
+    def highest(self) -> float | None:
+        """The highest score of a frame, float32; None where none has one."""
+        return as_float32(max((f for f in self.frames if not is_null(f)), default=None))
+
 
 def score_checks(
     checks: Sequence[BoundCheck], rows: Sequence[Sequence[float]], kinship: context.Kinship | None
 ) -> tuple[dict[str, float | None], list[CheckScore]]:
-    """(every check's score by name, the deciding checks' scores with what they rest on).
+    """(every check's score by name, the scores that rules ask, with what they rest on).
 
     rows: votes per frame, NaN = null. kinship: where some rows are parts of others.
     """
@@ -50,7 +55,7 @@ def _score_frames(
     for check, frames, number in zip(checks, fused, rounded, strict=True):
         computed = not math.isnan(number)
         score = scores[check.name] = number if computed else None
-        if check.side != "attribute":
+        if check.side != "attribute" or check.watched:
             complete = computed and (len(frames) == 1 or not any(map(is_null, frames)))
             scored.append(CheckScore(check, frames, score, complete, score))
     return scores, scored
@@ -64,7 +69,7 @@ def _score_kin(
     for check in checks:
         score = _score_check_kin(check, _fuse_frames(check, rows), kinship)
         scores[check.name] = score.score
-        if check.side != "attribute":
+        if check.side != "attribute" or check.watched:
             deciding.append(score)
     return scores, deciding
 

@@ -22,7 +22,7 @@ from moderation.results.finish import finish_run
 from moderation.results.layout import VERDICTS, VOTES, part_uri, receipt_uri, summary_uri
 from moderation.results.output import read_identity
 from moderation.results.receipts import committed_ids, readable_ids
-from moderation.results.record import Output, RunFacts, describe_difference, read_record, run_id_of
+from moderation.results.record import Output, RunFacts, day_of, describe_difference, read_record, run_id_of
 from moderation.types import Shard
 
 _MEMORY: Final = "worker_memory_beyond_models_bytes"
@@ -38,6 +38,7 @@ class _FinishedSlice:
     listing: SliceListing
     summary: Mapping[str, Any]
     plan: bytes
+    as_of: str | None
 
     def shards(self) -> Iterator[tuple[int, Shard]]:
         """Its shards, each with its place among all."""
@@ -60,7 +61,12 @@ def merge_slices(out: str, *, prune: bool = False) -> dict[str, Any]:
         out=out,
         home=out,
         config=Config.model_validate(first.config),
-        facts=RunFacts(run_id=run_id_of(identity), stack_fingerprint=identity["stack"], policy_hash=identity["policy"]),
+        facts=RunFacts(
+            run_id=run_id_of(identity),
+            stack_fingerprint=identity["stack"],
+            policy_hash=identity["policy"],
+            as_of=first.as_of,
+        ),
         identity=identity,
     )
     before = read_identity(out)
@@ -141,7 +147,13 @@ def _read_slice(out: str, part: Slice) -> _FinishedSlice | str:
     if listing is None or plan is None or summary is None or record["state"] != "done":
         return f"{part} is {record['state']}"
     return _FinishedSlice(
-        part=part, identity=identity, config=record["config"], listing=listing, summary=json.loads(summary), plan=plan
+        part=part,
+        identity=identity,
+        config=record["config"],
+        listing=listing,
+        summary=json.loads(summary),
+        plan=plan,
+        as_of=None if (day := day_of(record, home)) is None else day.isoformat(),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,11 +16,12 @@ from moderation import storage
 from moderation.config.load import validate
 from moderation.config.model import Config
 from moderation.errors import UsageError
-from moderation.policy.model import Policy, load_policy
+from moderation.lists.policy_file import load_whole_policy
+from moderation.policy.model import Policy
 from moderation.results.intact import read_intact
 from moderation.results.layout import RUN_FILE, VERDICTS, VOTES
 from moderation.results.receipts import committed_ids
-from moderation.results.record import read_record
+from moderation.results.record import day_of, read_record
 from moderation.results.tables import decode_table
 
 READERS: Final = 4  # threads that read parts ahead
@@ -44,6 +46,18 @@ class StoredRun:
         """The configuration that the run had. Raises UsageError where this version does not accept it."""
         return validate(Config, self.record["config"], where=f"{self.out}/{RUN_FILE}")
 
+    def day(self, policy: Policy, as_of: date | None = None) -> date | None:
+        """The day by which the lists of a policy have ended; None where none of them ends.
+
+        as_of: asked for; None: the day of the run, by its record. Raises UsageError where that has none.
+        """
+        if not policy.dated or as_of is not None:
+            return as_of if policy.dated else None
+        noted = day_of(self.record, self.out) or _day_of_text(self.record.get("updated_at"))
+        if noted is None:
+            raise UsageError(f"{self.out}/{RUN_FILE}: tells no day by which lists end; say --as-of 2026-12-31")
+        return noted
+
     def read_verdicts(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A shard's verdicts, or some of their columns. Raises UsageError naming a column that they lack.
 
@@ -54,6 +68,13 @@ class StoredRun:
     def read_votes(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A shard's votes, or some of their columns; as `read_verdicts`."""
         return read_intact(self.out, VOTES, shard_id, self.format, columns)
+
+
+def _day_of_text(stamp: object) -> date | None:
+    try:
+        return datetime.fromisoformat(str(stamp)).date()
+    except ValueError:
+        return None
 
 
 def open_run(out: str) -> StoredRun:
@@ -76,7 +97,7 @@ def load_policy_of_run(run: StoredRun, path: str | None = None) -> Policy:
     file = Path(path or run.load_config().policy)
     if not file.is_file():
         raise UsageError(f"{file}: the policy of this run is not there any more; name one by --policy")
-    return load_policy(file)
+    return load_whole_policy(file)
 
 
 def read_part(uri: str, format_: str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
@@ -28,15 +28,22 @@ class RunFacts:
     run_id: str
     stack_fingerprint: str
     policy_hash: str
+    as_of: str | None = None  # the day of the run, where its policy has lists whose entries end: 2026-12-31
+
+    @property
+    def day(self) -> date | None:
+        """`as_of` as a date."""
+        return None if self.as_of is None else date.fromisoformat(self.as_of)
 
     def metadata(self) -> dict[str, str]:
         """As strings, for Arrow."""
-        return {
+        facts = {
             "run_id": self.run_id,
             "stack_fingerprint": self.stack_fingerprint,
             "policy_hash": self.policy_hash,
             "code_version": __version__,
         }
+        return facts if self.as_of is None else {**facts, "as_of": self.as_of}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +84,31 @@ def write_record(run: Output, state: str, **facts: object) -> None:
         "state": state,
         "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "identity": run.identity,
+        **({} if run.facts.as_of is None else {"as_of": run.facts.as_of}),
         "config": run.config.model_dump(mode="json"),
         "versions": package_versions(),
         **facts,
     }
     text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
     storage.publish(run_uri(run.home), text.encode())
+
+
+def read_day(homes: Iterable[str]) -> date | None:
+    """The day that the first of these records has; None where none has one. Raises UsageError."""
+    for home in homes:
+        day = day_of(read_record(home), home)
+        if day is not None:
+            return day
+    return None
+
+
+def day_of(record: Mapping[str, Any] | None, home: str) -> date | None:
+    """The day of a run, which its first call noted; None where its policy asked for none. Raises UsageError."""
+    noted = None if record is None else record.get("as_of")
+    try:
+        return None if noted is None else date.fromisoformat(noted)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{home}/{RUN_FILE}: `as_of` is not a date like 2026-12-31") from error
 
 
 def package_versions() -> dict[str, str]:

@@ -19,6 +19,15 @@ EVIDENCE_TYPE = pa.struct(
     ]
 )
 
+SEGMENT_TYPE = pa.struct(
+    [
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("check", pa.string()),
+        ("score", pa.float32()),
+    ]
+)
+
 REGION_TYPE = pa.struct(
     [
         ("detector", pa.string()),
@@ -51,6 +60,12 @@ def verdicts_schema(checks: Sequence[str], metadata: Mapping[str, str]) -> pa.Sc
             ("score", pa.float32()),
             ("confidence", pa.float32()),
             ("evidence", pa.list_(EVIDENCE_TYPE)),
+            ("threshold", pa.float32()),
+            ("severity", pa.string()),
+            ("label", pa.string()),
+            ("reason_text", pa.string()),
+            ("segments", pa.list_(SEGMENT_TYPE)),
+            ("audit", pa.bool_()),
             *((score_column(check), pa.float32()) for check in checks),
             ("frames_total", pa.int32()),
             ("frames_scored", pa.int32()),

@@ -16,13 +16,15 @@ import pyarrow.parquet as pq
 from moderation.config.model import OutputConfig
 from moderation.pages.text import printable
 from moderation.results.schema import score_column, verdicts_schema, votes_schema
-from moderation.types import ErrorCode, Evidence, Item, ItemVotes, Judgement, Kind, Region, Role, Status
+from moderation.types import ErrorCode, Evidence, Item, ItemVotes, Judgement, Kind, Region, Role, Segment, Status
 
 # Parquet pages are compressed by zstd at its default level 3 in newer releases, 1 in older ones: said here, so that
 # a library update does not change bytes.
 ZSTD_LEVEL = 3
 DETAIL_LIMIT = 500  # characters of an error's detail that a row keeps
-_OF_JUDGEMENT = ("verdict", "reason", "check", "score", "confidence")
+_OF_JUDGEMENT = (
+    "verdict", "reason", "check", "score", "confidence", "threshold", "severity", "label", "reason_text", "audit",
+)  # fmt: skip
 _OF_FRAME = ("item_id", "frame", "time_s", "role", "parent", "box", "regions")
 
 
@@ -113,7 +115,7 @@ def judgement_cells(judgement: Judgement | None, checks: Sequence[str]) -> dict[
     """The cells of the verdicts table that a policy decides; without a judgement (skipped) they are empty."""
     if judgement is None:
         empty: dict[str, object] = dict.fromkeys((*_OF_JUDGEMENT, *map(score_column, checks)))
-        return {**empty, "evidence": []}
+        return {**empty, "evidence": [], "segments": []}
     return {
         "verdict": str(judgement.verdict),
         "reason": judgement.reason,
@@ -121,6 +123,12 @@ def judgement_cells(judgement: Judgement | None, checks: Sequence[str]) -> dict[
         "score": _null_if_nan(judgement.score),
         "confidence": _null_if_nan(judgement.confidence),
         "evidence": [_evidence_cells(evidence) for evidence in judgement.evidence],
+        "threshold": judgement.threshold,
+        "severity": judgement.severity,
+        "label": judgement.label,
+        "reason_text": judgement.reason_text or None,
+        "segments": [_segment_cells(segment) for segment in judgement.segments],
+        "audit": judgement.audit,
         **{score_column(check): _null_if_nan(judgement.scores.get(check)) for check in checks},
     }
 
@@ -160,6 +168,10 @@ def _evidence_cells(evidence: Evidence) -> dict[str, object]:
         "time_s": evidence.time_s,
         "box": list(evidence.box) if evidence.box else None,
     }
+
+
+def _segment_cells(segment: Segment) -> dict[str, object]:
+    return {"start_s": segment.start_s, "end_s": segment.end_s, "check": segment.check, "score": segment.score}
 
 
 def _region_cells(region: Region) -> dict[str, object]:

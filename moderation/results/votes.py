@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 from moderation.config.model import Config
 from moderation.errors import UsageError
 from moderation.policy.bind import BoundPolicy, bind
+from moderation.policy.matching import HASHES
 from moderation.policy.model import Policy
 from moderation.results.asked import asked_labels, with_asked
 from moderation.results.reader import StoredRun
@@ -53,8 +55,10 @@ def needed_asks(out: str, wanted: Sequence[str], labels: Sequence[str]) -> tuple
     return tuple(sorted(set(chosen.values())))
 
 
-def read_bound_votes(run: StoredRun, policy: Policy) -> Iterator[BoundVotes]:
-    """The votes of a run, part after part, each with the policy bound to its columns.
+def read_bound_votes(run: StoredRun, policy: Policy, *, as_of: date | None = None) -> Iterator[BoundVotes]:
+    """The votes of a run, part after part, each with the policy bound to its columns, and to the day of the run.
+
+    as_of: the day by which lists have ended, instead of the run's.
 
     Votes that the policy names and the run did not cast are taken from questions that were asked afterwards. Raises
     UsageError naming a vote that nobody cast, and the nearest right one.
@@ -63,17 +67,18 @@ def read_bound_votes(run: StoredRun, policy: Policy) -> Iterator[BoundVotes]:
     disabled = disabled_votes(run.load_config(), wanted)
     asks = needed_asks(run.out, wanted, vote_labels(run.read_votes(run.shard_ids[0])))
     bound: BoundPolicy | None = None
+    day = run.day(policy, as_of)
     for shard_id in run.shard_ids:
         votes = read_votes(run, shard_id, asks)
         labels = vote_labels(votes)
         if bound is None or bound.labels != labels:
-            bound = bind(policy, labels, disabled=disabled)
+            bound = bind(policy, labels, disabled=disabled, as_of=day)
         yield BoundVotes(shard_id=shard_id, votes=votes, policy=bound, asks=asks)
 
 
 def policy_votes(policy: Policy) -> tuple[str, ...]:
     """Every vote that a policy names, sorted."""
-    return tuple(sorted({label for check in policy.checks.values() for label in check.votes}))
+    return policy.votes()
 
 
 def disabled_votes(config: Config, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -116,6 +121,7 @@ class _FrameColumns:
     times_s: list[float | None]
     scores: F32  # [F,L]
     regions: list[Any]
+    hashes: list[bytes | None] | None  # `pdq.hash`; None where it was not computed
     roles: list[Any]
     parents: list[Any]
     boxes: list[Any]
@@ -133,6 +139,7 @@ class _FrameColumns:
             times_s=votes["time_s"].to_pylist(),
             scores=score_matrix(votes, labels),
             regions=votes["regions"].to_pylist() if "regions" in names else [()] * count,
+            hashes=votes[HASHES].to_pylist() if HASHES in names else None,
             roles=roles if related else [],
             parents=parents if related else [],
             boxes=votes["box"].to_pylist() if related else [],
@@ -148,10 +155,14 @@ class _FrameColumns:
             times_s=tuple(self.times_s[own]),
             scores=self.scores[own],
             regions=tuple(tuple(Region(**r) for r in row or ()) for row in self.regions[own]),
+            blobs=self._blobs_of(own),
             roles=tuple(Role(r or Role.FRAME) for r in self.roles[own]) if related else (),
             parents=tuple(self.parents[own]) if related else (),
             boxes=tuple(_box(b) for b in self.boxes[own]) if related else (),
         )
+
+    def _blobs_of(self, own: slice) -> dict[str, tuple[bytes | None, ...]]:
+        return {} if self.hashes is None else {HASHES: tuple(self.hashes[own])}
 
 
 def _is_related(roles: Sequence[str | None], parents: Sequence[int | None]) -> bool:

@@ -36,7 +36,7 @@ def backfill(
     call goes on. part: only this slice of the shards; `merge` makes one dataset of all slices.
     Raises UsageError before any work starts, FatalError (resumable) afterwards.
     """
-    run = prepare_run(source, out, config, limit, part)
+    run = prepare_run(source, out, config, limit, part, fresh=fresh)
     if fresh and part is not None:
         raise UsageError("--fresh with --slice would delete the tables of the other slices; use a new OUT")
     return resume_run(run, judging_task(run), fresh=fresh, max_hours=max_hours, max_items=max_items)
@@ -76,7 +76,7 @@ def preview(
 
     Raises UsageError.
     """
-    run = prepare_run(source, out, config, limit, part)
+    run = prepare_run(source, out, config, limit, part, fresh=fresh)
     committed = set() if fresh else check_output(run)
     items = shards = size_bytes = unknown_sizes = errors = committed_shards = 0
     for shard in list_shards(run.source, config, limit=limit, slice_=part):

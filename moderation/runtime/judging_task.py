@@ -41,7 +41,13 @@ class JudgingTask:
         set_torch_threads(threads)
         self._stack = build_stack(self._config)
         self._stack.load()
-        self._policy = bind(self._rules, self._stack.labels, gated=self._stack.gated, disabled=self._stack.disabled)
+        self._policy = bind(
+            self._rules,
+            self._stack.labels,
+            gated=self._stack.gated,
+            disabled=self._stack.disabled,
+            as_of=self._facts.day,
+        )
         self._pools = make_task_pools(self._config, threads)
         return {"device": str(self._stack.device), "dtype": str(self._stack.dtype).removeprefix("torch.")}
 

@@ -72,9 +72,12 @@ def nightly(
     outcomes. max_hours, max_items: of the call; a partial night is gone on with by the next one.
     Raises UsageError before any work starts, LeaseHeldError when another nightly job is at it, FatalError (resumable).
     """
-    choice = _decided(choice or Choice(), storage.canonical(source), config)
     ledger, out = storage.canonical(ledger).rstrip("/"), storage.canonical(out).rstrip("/")
     base = prepare_run(source, out, config)
+    choice = _decided(choice or Choice(), storage.canonical(source), config)
+    if base.policy.goes_by_item and not choice.judge_copies:
+        note("the policy goes by attributes or by the day, so copies of what is judged are judged, too")
+        choice = replace(choice, judge_copies=True)
     check_apart(base.source, ledger, "--ledger")
     limits = _Limits(ends_s=None if max_hours is None else time.monotonic() + max_hours * 3600, max_items=max_items)
     stop = Stop()
@@ -223,7 +226,10 @@ def _run_of(base: Run, ledger: str, night: NightRun) -> Run:
     """The run of one night: an identity and a folder of its own below OUT."""
     identity = {**base.identity, "ledger": ledger, "night": night.night_id}
     out = storage.join(base.out, night.night_id)
-    return replace(base, out=out, home=out, identity=identity, facts=replace(base.facts, run_id=run_id_of(identity)))
+    # By its id, so that a resumed night has the day on which it was begun.
+    day = night.began_at.date().isoformat() if base.policy.dated else None
+    facts = replace(base.facts, run_id=run_id_of(identity), as_of=day)
+    return replace(base, out=out, home=out, identity=identity, facts=facts)
 
 
 def _provenance(run: Run) -> Provenance:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from moderation import storage
 from moderation.config.model import Config
 from moderation.planning.apart import check_apart
-from moderation.planning.slices import Slice, slice_home
+from moderation.planning.slices import Slice, find_slices, slice_home
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy, policy_hash
-from moderation.results.record import RunFacts, run_id_of
+from moderation.results.record import RunFacts, read_day, run_id_of
 from moderation.runtime.run import Run, load_policy_of
 from moderation.scoring.build import build_stack
 from moderation.scoring.stack import Stack
 
 
-def prepare_run(source: str, out: str, config: Config, limit: int | None = None, part: Slice | None = None) -> Run:
+def prepare_run(
+    source: str,
+    out: str,
+    config: Config,
+    limit: int | None = None,
+    part: Slice | None = None,
+    *,
+    fresh: bool = False,
+) -> Run:
     """Check everything that can be wrong before any work starts. Reads the policy, loads no weights, writes nothing.
+
+    fresh: what OUT holds will be deleted, so that its day is not this run's.
 
     The id is a hash of what decides the rows, so that the same call writes the same bytes anywhere; a slice has the
     id of the whole.
@@ -36,7 +48,12 @@ def prepare_run(source: str, out: str, config: Config, limit: int | None = None,
         "stack": stack.fingerprint,
         "policy": policy_hash(policy),
     }
-    facts = RunFacts(run_id=run_id_of(identity), stack_fingerprint=stack.fingerprint, policy_hash=policy_hash(policy))
+    facts = RunFacts(
+        run_id=run_id_of(identity),
+        stack_fingerprint=stack.fingerprint,
+        policy_hash=policy_hash(policy),
+        as_of=_day_of_run(out, fresh=fresh) if policy.dated else None,
+    )
     return Run(
         source=source,
         out=out,
@@ -48,6 +65,15 @@ def prepare_run(source: str, out: str, config: Config, limit: int | None = None,
         identity=identity,
         part=part,
     )
+
+
+def _day_of_run(out: str, *, fresh: bool) -> str:
+    """The day by which lists have ended: that of the call that began the run, or any slice of it; else today.
+
+    So a run that goes on the next day judges its other items alike.
+    """
+    homes = () if fresh else (out, *(slice_home(out, part) for part in find_slices(out)))
+    return (read_day(homes) or datetime.now(UTC).date()).isoformat()
 
 
 def bind_policy(policy: Policy, stack: Stack) -> BoundPolicy:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moderation.config.model import Config
+from moderation.lists.policy_file import load_whole_policy
 from moderation.planning.slices import Slice
-from moderation.policy.model import Policy, load_policy
+from moderation.policy.model import Policy
 from moderation.results.record import Output
 
 
@@ -22,4 +23,4 @@ class Run(Output):
 
 def load_policy_of(config: Config) -> Policy:
     """The policy that a configuration names. Raises UsageError."""
-    return load_policy(Path(config.policy))
+    return load_whole_policy(Path(config.policy))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,9 +17,10 @@ from moderation.config.model import OutputConfig
 from moderation.detectors.clip.questions import make_question
 from moderation.errors import UsageError
 from moderation.results.asked import write_ask_record, write_asked
-from moderation.results.layout import VOTES, part_uri
+from moderation.results.layout import VERDICTS, VOTES, part_uri
 from moderation.results.reader import read_part
 from moderation.results.receipts import committed_ids
+from moderation.types import Kind
 from tests.finished_run import RUN_ID, Made, write_run
 
 LABELS = ("a.mask", "b.mask")
@@ -100,3 +103,112 @@ def test_the_run_itself_is_never_written_over(tmp_path: Path) -> None:
         rejudge(out, str(tmp_path / "policy.yaml"), out + "/")
     with pytest.raises(UsageError, match=r"no run\.json"):
         rejudge(str(tmp_path), str(tmp_path / "policy.yaml"), str(tmp_path / "again"))
+
+
+FULL = """
+language: zh
+checks:
+  mask: {side: negative, votes: [a.mask, b.mask], fuse: mean, review: 0.5, block: 0.9, severity: high,
+         pool: {method: run, length: 2, gap: 1}, by: {region: {eu: {block: 0.55}}}, label: Violence/Weapons}
+  fine: {side: positive, votes: [a.fine], pass: 0.9}
+  person: {side: attribute, votes: [a.fine]}
+lists:
+  people: {action: deny, by: person, entries: [Mallory], verdict: review}
+  copies: {action: deny, by: pdq, distance: 8, entries: [{value: "ZEROS", reason: a copy}]}
+  files: {action: deny, by: content_hash, entries: [{value: "SHA", until: 2026-11-26}]}
+  friends: {action: allow, by: owner, from: friends.csv}
+vouch:
+  plain: {at_least: {person: 0.5}, others_below: 0.3}
+audit: {salt: s, group: owner, block: {check: mask, rate: 0.5, from: 0.3}, pass: {check: mask, rate: 0.5, to: 0.3}}
+""".replace("ZEROS", "0" * 64).replace("SHA", "ab" * 32)
+FULL_LABELS = ("a.mask", "b.mask", "a.fine")
+QUIET = [(0.1, 0.1, 0.2)]
+FULL_ITEMS = [
+    Made(name="eu", votes=[(0.6, 0.6, 0.0)], attributes={"region": "eu"}),
+    Made(name="us", votes=[(0.6, 0.6, 0.0)], attributes={"region": "us", "owner": "bob"}),
+    Made(name="flash", votes=[(0.1, 0.1, 0.9), (0.95, 0.95, 0.9), (0.1, 0.1, 0.9)], kind=Kind.VIDEO, times_s=(0, 1, 2)),
+    Made(name="scene", votes=[(0.95, 0.95, 0)] * 3, kind=Kind.VIDEO, times_s=(0, 1, 2)),
+    Made(name="album", votes=[(0.95, 0.95, 0), (0.1, 0.1, 0), (0.1, 0.1, 0)], kind=Kind.ALBUM),
+    Made(name="face", votes=QUIET, people=["Mallory"]),
+    Made(name="copy", votes=[*QUIET, *QUIET], hashes=["f" * 64, "0" * 63 + "1"]),
+    Made(name="file", votes=None, content_hash="ab" * 32),
+    Made(name="friend", votes=[(0.95, 0.95, 0.0)], attributes={"owner": "ann"}),
+    Made(name="hidden", votes=QUIET, attributes={"owner": "ann"}, unseen=("track",)),
+    Made(name="plain", votes=[(0.1, 0.1, 0.6)], attributes={"owner": "carl"}),
+    Made(name="sure", votes=[(0.1, 0.1, 0.95)], attributes={"owner": "dora"}),
+    Made(name="nothing", votes=QUIET, attributes={"owner": "emil"}),
+    Made(name="broken", votes=None),
+    Made(name="null", votes=[(None, 0.1, 0.9)]),
+]
+REASONS = {
+    "eu": "negative:mask:block",
+    "us": "negative:mask:review",
+    "flash": "isolated:mask:review",
+    "scene": "negative:mask:block",
+    "album": "negative:mask:block",
+    "face": "list:people:review",
+    "copy": "list:copies:block",
+    "file": "list:files:block",
+    "friend": "list:friends:pass",
+    "hidden": "unseen:track",
+    "plain": "vouch:plain:pass",
+    "sure": "positive:fine:pass",
+    "nothing": "default:review",
+    "broken": "error:corrupt",
+    "null": "null:mask:review",
+}
+
+
+@pytest.mark.parametrize("format_", ["parquet", "arrow"])
+def test_every_rule_gives_the_rows_of_a_full_run(tmp_path: Path, format_: str) -> None:
+    (tmp_path / "friends.csv").write_text("value,until\nann,2026-12-31\n")
+    plain = "checks: {mask: {side: negative, votes: [a.mask], review: 0.5}}"
+    (tmp_path / "old").mkdir()
+    old = write_run(tmp_path / "old", FULL_LABELS, FULL_ITEMS, plain, format_=format_, as_of="2026-11-26")
+    full = write_run(tmp_path, FULL_LABELS, FULL_ITEMS, FULL, format_=format_, as_of="2026-11-26")
+    rejudge(old, str(tmp_path / "policy.yaml"), str(tmp_path / "again"))
+
+    def judged(out: str) -> dict[str, dict[str, object]]:
+        run = [read_part(part_uri(out, VERDICTS, i, format_), format_) for i in sorted(committed_ids(old))]
+        return {row["item_id"]: {**row, "uri": None} for row in pa.concat_tables(run).to_pylist()}
+
+    again = judged(str(tmp_path / "again"))
+    assert {name: row["reason"] for name, row in again.items()} == REASONS
+    assert again == judged(full)
+    assert {row["audit"] for row in again.values()} == {True, False}
+    assert again["flash"]["segments"] == [{"start_s": 1.0, "end_s": 1.0, "check": "mask", "score": pytest.approx(0.95)}]
+    assert again["eu"]["severity"] == "high"
+
+
+def test_the_day_of_the_run_ends_lists_unless_another_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "friends.csv").write_text("value,until\nann,2026-12-31\n")
+    out = write_run(tmp_path, FULL_LABELS, FULL_ITEMS, FULL, as_of="2026-11-26")
+    policy = str(tmp_path / "policy.yaml")
+    assert rejudge(out, policy, str(tmp_path / "same")).moved == {}
+    later = rejudge(out, policy, str(tmp_path / "later"), as_of=date(2027, 1, 1))
+    assert later.moved == {("block", "review"): 1, ("pass", "block"): 1}
+    kept = pq.read_schema(next((tmp_path / "later" / "verdicts").iterdir())).metadata
+    assert kept[b"moderation.as_of"] == b"2027-01-01"
+    record = json.loads((tmp_path / "later" / "rejudge.json").read_text())
+    assert "entries" not in record["policy"]["lists"]["friends"]
+
+
+def test_a_run_that_tells_no_day_is_asked_for_one(tmp_path: Path) -> None:
+    (tmp_path / "friends.csv").write_text("value,until\nann,2026-12-31\n")
+    out = write_run(tmp_path, FULL_LABELS, FULL_ITEMS, FULL)
+    with pytest.raises(UsageError, match="--as-of"):
+        rejudge(out, str(tmp_path / "policy.yaml"), str(tmp_path / "again"))
+
+
+def test_verdicts_of_an_older_version_are_judged_again(tmp_path: Path) -> None:
+    out = write_run(tmp_path, LABELS, ITEMS, POLICY)
+    added = ("threshold", "severity", "label", "reason_text", "segments", "audit")
+    for path in (Path(out) / "verdicts").iterdir():
+        table = pq.read_table(path).drop_columns(list(added))
+        pq.write_table(table, path)
+        receipt = Path(out) / "receipts" / f"{path.stem.removeprefix('part-')}.json"
+        told = json.loads(receipt.read_text())
+        told["sha256"]["verdicts"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        receipt.write_text(json.dumps(told))
+    assert rejudge(out, str(tmp_path / "policy.yaml"), str(tmp_path / "again")).moved == {}
+    assert set(added) <= set(rows(str(tmp_path / "again"))["sure"])

@@ -12,96 +12,13 @@ from moderation.policy.bind import bind
 from moderation.policy.judge import judge
 from moderation.policy.model import Policy, policy_hash
 from moderation.types import ItemVotes, Role, Verdict
-
-NEGATIVE = ("n.one", "n.two", "m.one")
-POSITIVE = ("p.one", "p.two")
-LABELS = (*NEGATIVE, *POSITIVE)
-HARSHNESS = {Verdict.PASS: 0, Verdict.REVIEW: 1, Verdict.BLOCK: 2}
-
-# Few distinct values, so that scores meet thresholds and each other.
-level = st.sampled_from([0.0, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0])
-vote = st.one_of(level, level, level, st.floats(0, 1, width=32), st.just(math.nan))
-
+from tests.drawn_policies import HARSHNESS, LABELS, NEGATIVE, POSITIVE, policies, raised, rows, votes_of
 
 unhurried = settings(max_examples=60, deadline=None)  # the machine may be busy
 
 
-@st.composite
-def fuses(draw, count):
-    method = draw(st.sampled_from(["max", "min", "mean", "weighted_mean", "k_of_n"]))
-    missing = draw(st.sampled_from(["null", "skip"]))
-    extra = {"k": draw(st.integers(1, count))} if method == "k_of_n" else {}
-    return {"method": method, "missing": missing, **extra}
-
-
-@st.composite
-def pools(draw, methods):
-    method = draw(st.sampled_from(methods))
-    if method in ("top_k_mean", "bottom_k_mean"):
-        return {"method": method, "k": draw(st.integers(1, 3))}
-    if method == "run":
-        return {"method": method, "length": draw(st.integers(1, 3)), "gap": draw(st.integers(0, 2))}
-    return {"method": method}
-
-
-@st.composite
-def checks(
-    draw,
-    side,
-    labels,
-    *,
-    negative_pools=("any", "all", "mean", "top_k_mean", "bottom_k_mean", "run", "linear_softmax"),
-    nulls,
-):
-    chosen = draw(st.lists(st.sampled_from(labels), min_size=1, max_size=len(labels), unique=True))
-    fuse = draw(fuses(len(chosen)))
-    weighted = fuse["method"] == "weighted_mean"
-    check = {
-        "side": side,
-        "votes": {label: draw(st.floats(0.1, 10)) if weighted else 1.0 for label in chosen},
-        "fuse": fuse,
-        "pool": draw(pools(negative_pools if side == "negative" else ("all", "bottom_k_mean", "mean"))),
-        "null": draw(st.sampled_from(nulls)),
-    }
-    if side == "positive":
-        return {**check, "pass": draw(level)}
-    review, block = sorted([draw(level), draw(level)])
-    kept = draw(st.sampled_from([("block",), ("review",), ("block", "review")]))
-    return {**check, **{k: v for k, v in {"block": block, "review": review}.items() if k in kept}}
-
-
-@st.composite
-def policies(draw, nulls=("review", "ignore"), **kwargs):
-    negative = draw(st.lists(checks("negative", NEGATIVE, nulls=nulls, **kwargs), min_size=1, max_size=3))
-    positive = draw(st.lists(checks("positive", POSITIVE, nulls=nulls), max_size=2))
-    named = {f"n{i}": c for i, c in enumerate(negative)} | {f"p{i}": c for i, c in enumerate(positive)}
-    return Policy.model_validate({"default": draw(st.sampled_from(["review", "pass"])), "checks": named})
-
-
-rows = st.lists(st.lists(vote, min_size=len(LABELS), max_size=len(LABELS)), min_size=1, max_size=6)
-
-
-def votes_of(scores):
-    return ItemVotes(
-        labels=LABELS,
-        frames=tuple(range(len(scores))),
-        times_s=(None,) * len(scores),
-        scores=np.array(scores, np.float32).reshape(-1, len(LABELS)),
-    )
-
-
 def harshness(policy, scores):
     return HARSHNESS[judge(bind(policy, LABELS), votes_of(scores)).verdict]
-
-
-def raised(scores, labels, data):
-    """The same votes with some of these labels' raised; nulls stay null."""
-    out = [list(row) for row in scores]
-    for row in out:
-        for column, label in enumerate(LABELS):
-            if label in labels and row[column] == row[column] and data.draw(st.booleans()):
-                row[column] = max(row[column], data.draw(level))
-    return out
 
 
 @settings(max_examples=200, deadline=None)
@@ -178,7 +95,7 @@ def test_a_judgement_explains_itself_within_its_bounds(policy, scores):
     stage, *middle, action = judgement.reason.split(":")
     assert action == judgement.verdict
     assert middle in ([], ["all"], [judgement.check])
-    assert stage in ("negative", "positive", "null", "default", "context")
+    assert stage in ("negative", "positive", "null", "default", "context", "isolated")
     assert len(judgement.evidence) <= 5
     assert judgement.confidence is None or 0.0 <= judgement.confidence <= 1.0
     assert set(judgement.scores) == set(policy.checks)

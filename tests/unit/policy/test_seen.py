@@ -91,7 +91,7 @@ BY_KIND = "{album: any, image: any, other: {method: top_k_mean, k: 3}}"
 def test_one_bad_picture_makes_an_album_bad_but_not_one_frame_a_video(
     tmp_path: Path, kind: Kind, verdict: Verdict
 ) -> None:
-    policy = bound_policy(tmp_path, POLICY.replace("POOL", BY_KIND))
+    policy = bound_policy(tmp_path, POLICY.replace("POOL", BY_KIND + ", isolated: ignore"))
     assert judge(policy, votes(0.95, FINE, FINE), seen=seen(kind, 1.0)).verdict is verdict
 
 

@@ -24,7 +24,17 @@ print(len(inside))
 
 @pytest.mark.parametrize(
     "name",
-    ["config", "policy", "planning", "pages", "results", "analysis.rejudge", "analysis.inventory"],
+    [
+        "config",
+        "policy",
+        "lists",
+        "planning",
+        "pages",
+        "results",
+        "analysis.rejudge",
+        "analysis.policy_diff",
+        "analysis.inventory",
+    ],
 )
 def test_a_fresh_interpreter_imports_it_without_torch_and_ray(name: str) -> None:
     command = [sys.executable, "-c", IMPORT_ALL, f"moderation.{name}"]

@@ -1,0 +1,159 @@
+"""The entries of one allow- or deny-list from a file or an object; everything that a stranger wrote is bounded.
+
+    .csv .tsv        a header with `value`, and perhaps `reason` and `until` (the last day on which an entry counts)
+    .txt             one value a line; lines with # in front are comments
+    .parquet .arrow  the same columns; `until` as a date, a time or a text
+
+Other columns are the list's own business. A line that is no entry refuses the list: half of one would be silence about
+the other half.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from moderation import storage
+from moderation.config.hints import closest, did_you_mean
+from moderation.errors import UsageError
+from moderation.policy.entries import MAX_ENTRIES, ListEntry, as_end
+
+MAX_FILE_BYTES: Final = 256 << 20
+MAX_TABLE_BYTES: Final = 1 << 30  # unpacked
+_COLUMNS: Final = ("value", "reason", "until")
+_SHOWN: Final = 10  # bad lines that an error names
+_TEXTS: Final = (".csv", ".tsv", ".txt")
+_TABLES: Final = (".parquet", ".arrow")
+
+_Row = tuple[str, Sequence[object]]  # where it stands, and its cells in the order of _COLUMNS
+
+
+def read_entries(uri: str) -> list[ListEntry]:
+    """The entries of a list, in the order of the file.
+
+    Raises UsageError when there is nothing at the URI, it is no list, or is larger than it may be.
+    """
+    suffix = next((s for s in (*_TEXTS, *_TABLES) if uri.lower().endswith(s)), None)
+    if suffix is None:
+        raise UsageError(f"{uri}: a list is a file that ends in {', '.join((*_TEXTS, *_TABLES))}")
+    data = _read(uri)
+    try:
+        return _entries(uri, _text_rows(uri, data, suffix) if suffix in _TEXTS else _table_rows(uri, data, suffix))
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{uri}: not readable as a table: {error}") from error
+
+
+def _read(uri: str) -> bytes:
+    try:
+        size = storage.info(uri).size_bytes
+        if size > MAX_FILE_BYTES:
+            raise UsageError(f"{uri}: {size:,} bytes; a list has at most {MAX_FILE_BYTES:,}")
+        return storage.read_bytes(uri)
+    except FileNotFoundError as error:
+        raise UsageError(f"{uri}: no such list") from error
+    except PermissionError as error:
+        raise UsageError(f"{uri}: may not be read") from error
+
+
+def _entries(uri: str, rows: Iterable[_Row]) -> list[ListEntry]:
+    entries: list[ListEntry] = []
+    bad: list[str] = []
+    for where, (value, reason, until) in rows:
+        if len(entries) >= MAX_ENTRIES:
+            raise UsageError(f"{uri}: over {MAX_ENTRIES:,} entries, make several lists of it")
+        try:
+            entries.append(_entry(value, reason, until, where))
+        except ValueError as error:
+            bad.append(str(error))
+            if len(bad) >= _SHOWN:
+                break
+    if bad:
+        raise UsageError("\n".join(f"{uri}: {problem}" for problem in bad))
+    return entries
+
+
+def _entry(value: object, reason: object, until: object, where: str) -> ListEntry:
+    if value is None or not str(value).strip():
+        raise ValueError(f"{where}: no value")
+    return ListEntry(str(value), "" if reason is None else str(reason), as_end(until, where))
+
+
+def _text_rows(uri: str, data: bytes, suffix: str) -> Iterator[_Row]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{uri}: not a text in UTF-8") from error
+    return _lines(text) if suffix == ".txt" else _csv_rows(uri, text, "\t" if suffix == ".tsv" else ",")
+
+
+def _lines(text: str) -> Iterator[_Row]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        value = line.strip()
+        if value and not value.startswith("#"):
+            yield f"line {number}", (value, None, None)
+
+
+def _csv_rows(uri: str, text: str, delimiter: str) -> Iterator[_Row]:
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        header = [cell.strip() for cell in next(rows, [])]
+        places = _places(uri, header)
+        for row in filter(None, rows):
+            where = f"line {rows.line_num}"
+            if len(row) != len(header):
+                raise UsageError(f"{uri}: {where}: {len(row)} cells under {len(header)} columns")
+            yield where, [None if at is None else row[at] for at in places]
+    except csv.Error as error:
+        raise UsageError(f"{uri}: line {rows.line_num}: not readable as CSV: {error}") from error
+
+
+def _places(uri: str, header: Sequence[str]) -> list[int | None]:
+    """Where each of our columns stands. Raises UsageError without `value`, or for one that is spelt wrong."""
+    if "value" not in header:
+        raise UsageError(f"{uri}: no column `value`{did_you_mean('value', header, otherwise='it has', cutoff=0.6)}")
+    for name in header:
+        meant = closest(name, _COLUMNS, cutoff=0.7)
+        if name not in _COLUMNS and meant is not None and meant not in header:
+            raise UsageError(f"{uri}: unknown column {name!r}; did you mean {meant!r}?")
+    return [header.index(name) if name in header else None for name in _COLUMNS]
+
+
+def _table_rows(uri: str, data: bytes, suffix: str) -> Iterator[_Row]:
+    number = unpacked = 0
+    for batch in _parquet_batches(uri, data) if suffix == ".parquet" else _arrow_batches(uri, data):
+        unpacked += batch.nbytes
+        _check_unpacked(uri, unpacked, number + batch.num_rows)
+        names = batch.schema.names
+        cells = [batch.column(name).to_pylist() if name in names else [None] * batch.num_rows for name in _COLUMNS]
+        for row in zip(*cells, strict=True):
+            number += 1
+            yield f"row {number}", row
+
+
+def _parquet_batches(uri: str, data: bytes) -> Iterator[pa.RecordBatch]:
+    file = pq.ParquetFile(pa.BufferReader(data))
+    groups = [file.metadata.row_group(g) for g in range(file.metadata.num_row_groups)]
+    # Before anything is unpacked.
+    _check_unpacked(uri, sum(group.total_byte_size for group in groups), file.metadata.num_rows)
+    names = file.schema_arrow.names
+    _places(uri, names)
+    yield from file.iter_batches(columns=[name for name in _COLUMNS if name in names])
+
+
+def _arrow_batches(uri: str, data: bytes) -> Iterator[pa.RecordBatch]:
+    reader = pa.ipc.open_file(pa.py_buffer(data))
+    _places(uri, reader.schema.names)
+    yield from (reader.get_batch(at) for at in range(reader.num_record_batches))
+
+
+def _check_unpacked(uri: str, size_bytes: int, rows: int) -> None:
+    if size_bytes > MAX_TABLE_BYTES:
+        raise UsageError(f"{uri}: over {MAX_TABLE_BYTES:,} bytes unpacked")
+    if rows > MAX_ENTRIES:
+        raise UsageError(f"{uri}: {rows:,} entries; {MAX_ENTRIES:,} at most, make several lists of it")
