@@ -1,0 +1,145 @@
+"""The computation of docs/certificates.md on plain arrays: one side of a policy, from an audit's labels. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from moderation.errors import UsageError
+from moderation.evaluation.walks import (
+    F64,
+    I64,
+    STARTS,
+    Bools,
+    binomial_p,
+    count_errors,
+    draw_zones,
+    find_starts,
+    labels_needed,
+    labels_without_error,
+    upper_bound,
+    walk,
+)
+from moderation.evaluation.wealth import MAX_GROUP, betting_p, grouped_p
+
+Method = Literal["binomial", "betting", "grouped betting"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLabels:
+    """Labels of one side, one row per item.
+
+    strictness: float64 [N], larger is decided more surely. errors: bool [N]. groups: int64 [N] or None, where each item
+    is a group. weights: float64 [N] in (0, 1] or None, where all were drawn with one probability.
+    """
+
+    strictness: F64
+    errors: Bools
+    groups: I64 | None = None
+    weights: F64 | None = None
+
+    def __post_init__(self) -> None:
+        if np.isnan(self.strictness).any():
+            raise UsageError("an item without a score is in no zone")
+        if self.weights is not None and not ((self.weights > 0) & (self.weights <= 1)).all():
+            raise UsageError("weights of labels lie over 0 and at most at 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certified:
+    """What the labels of one side allow.
+
+    threshold: the laxest certified strictness, None where none is. counts, errors: labels in that zone; without one, in
+    the zone that is nearest to being certified. bound: exact upper bound of the rate there, at `level`.
+    more: labels that are still needed, over the whole region; None where no number helps, because the rate that was
+    seen is not allowed.
+    """
+
+    threshold: float | None
+    labels: int
+    errors: int
+    bound: float
+    level: float
+    method: Method
+    more: int | None
+
+
+def certify(audit: AuditLabels, allowed: float, risk: float) -> Certified:
+    """The laxest threshold whose rate of errors is at most `allowed`, wrong with a probability of at most `risk`.
+
+    Exact binomial where every item is drawn alike and stands for itself; else betting. Raises UsageError.
+    """
+    level = risk / STARTS
+    method: Method = (
+        "grouped betting" if audit.groups is not None else "betting" if audit.weights is not None else "binomial"
+    )
+    if not len(audit.strictness):
+        return _none(level, method, labels_without_error(allowed, level))
+    zones = draw_zones(audit.strictness)
+    errors = count_errors(zones, audit.strictness, audit.errors)
+    p_values = _p_values(audit, method, allowed)
+    starts = find_starts(zones.counts, allowed, level)
+    chosen = int(walk(p_values, starts, level))
+    counts = zones.counts.tolist()
+    if chosen >= 0:
+        n, k = counts[chosen], int(errors[chosen])
+        threshold = float(zones.thresholds[chosen])
+        bound = upper_bound(n, k, level) if method == "binomial" else allowed
+        return replace(_none(level, method, 0), threshold=threshold, labels=n, errors=k, bound=bound)
+    return _nearest(audit, counts, errors.tolist(), allowed, _none(level, method, None))
+
+
+def _p_values(audit: AuditLabels, method: Method, allowed: float) -> F64:
+    zones = draw_zones(audit.strictness)
+    if method == "binomial":
+        return binomial_p(zones.counts, count_errors(zones, audit.strictness, audit.errors), allowed)
+    weights = np.ones(len(audit.errors)) if audit.weights is None else audit.weights
+    if audit.groups is None:
+        return betting_p(zones, audit.strictness, audit.errors, weights, allowed)
+    return grouped_p(zones, audit.strictness, audit.errors, audit.groups, weights, allowed)
+
+
+def _none(level: float, method: Method, more: int | None) -> Certified:
+    return Certified(threshold=None, labels=0, errors=0, bound=1.0, level=level, method=method, more=more)
+
+
+def _nearest(audit: AuditLabels, counts: list[int], errors: list[int], allowed: float, nothing: Certified) -> Certified:
+    """The zone that needs the fewest more labels, over the whole region: a strict zone has few of them."""
+    whole = len(audit.strictness)
+    best: tuple[int, int, int] | None = None
+    for n, k in zip(counts, errors, strict=True):
+        needed = labels_needed(n, k, allowed, nothing.level)
+        if needed is not None:
+            # At least one: the walk may fail at its start where this zone alone would pass.
+            more = max(1, -(-needed * whole // n) - whole)
+            best = min(best or (more, n, k), (more, n, k))
+    if best is None:
+        n, k = counts[-1], errors[-1]
+        return replace(nothing, labels=n, errors=k, bound=upper_bound(n, k, nothing.level))
+    more, n, k = best
+    return replace(nothing, labels=n, errors=k, bound=upper_bound(n, k, nothing.level), more=more)
+
+
+def keep_one_of_each_group(groups: list[str], hashes: list[str]) -> Bools:
+    """The item of each group with the smallest hash of its id: bool [N]."""
+    smallest: dict[str, tuple[str, int]] = {}
+    for index, (group, digest) in enumerate(zip(groups, hashes, strict=True)):
+        if group not in smallest or (digest, index) < smallest[group]:
+            smallest[group] = (digest, index)
+    kept = np.zeros(len(groups), np.bool_)
+    kept[[index for _, index in smallest.values()]] = True
+    return kept
+
+
+def cap_groups(groups: list[str], hashes: list[str]) -> Bools:
+    """At most MAX_GROUP items of each group, those with the smallest hashes: bool [N]."""
+    order = sorted(range(len(groups)), key=lambda i: (groups[i], hashes[i], i))
+    kept = np.zeros(len(groups), np.bool_)
+    position, last = 0, None
+    for index in order:
+        position = position + 1 if groups[index] == last else 0
+        last = groups[index]
+        kept[index] = position < MAX_GROUP
+    return kept

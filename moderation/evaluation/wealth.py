@@ -1,0 +1,87 @@
+"""Betting against a claim: e-values for weighted labels and for sums of groups, and the monitor of a certificate. Pure.
+
+After Waudby-Smith and Ramdas (arXiv 2010.09686) and Xu et al. (arXiv 2406.10490): wealth that is a product of
+`1 + lambda w (a - e)` grows over 1/d with a probability of at most d where the rate of errors is over `a`, however
+often one looks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from moderation.evaluation.walks import F64, I64, Bools, Zones
+
+BETS = np.array([0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97])
+ALARM = 1.0 / 0.05
+MAX_GROUP = 20  # items of a group that count; a group of thousands would be the whole sample
+
+
+def betting_p(zones: Zones, strictness: F64, errors: Bools, weights: F64, allowed: float) -> F64:
+    """p of each zone from labels that were drawn with different probabilities: float64 [T].
+
+    weights: float64 [N], the smallest probability of any label by that of this one, so in (0, 1].
+    """
+    order = np.argsort(-strictness, kind="stable")
+    gains = (weights * (allowed - errors.astype(np.float64)))[order]
+    logs = np.cumsum(np.log1p(BETS[:, None] / (1.0 - allowed) * gains), axis=1)
+    return _p_of(logs[:, zones.counts - 1])
+
+
+def grouped_p(zones: Zones, strictness: F64, errors: Bools, groups: I64, weights: F64, allowed: float) -> F64:
+    """p of each zone where groups are drawn whole: their sums are bets, divided by `MAX_GROUP`: float64 [T].
+
+    groups: int64 [N], numbers from 0; each group has at most MAX_GROUP items (see `cap_groups`). weights: of each item,
+    the same within a group.
+    """
+    gains = weights * (allowed - errors.astype(np.float64)) / MAX_GROUP
+    logs = np.empty((len(BETS), len(zones.thresholds)))
+    for column, threshold in enumerate(zones.thresholds):
+        inside = strictness >= threshold
+        sums = np.bincount(groups[inside], gains[inside])
+        logs[:, column] = np.log1p(BETS[:, None] / (1.0 - allowed) * sums).sum(axis=1)
+    return _p_of(logs)
+
+
+def _p_of(logs: F64) -> F64:
+    """min(1, 1 / mean of exp(logs)) over the bets. logs: float64 [bets, T]."""
+    return np.asarray(np.minimum(1.0, np.exp(-_log_mean(logs))), np.float64)
+
+
+def _log_mean(logs: F64) -> F64:
+    top = logs.max(axis=0)
+    return np.asarray(top + np.log(np.exp(logs - top).mean(axis=0)), np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorWealth:
+    """What a monitor has won against "the certificate's rate is kept".
+
+    logs: log wealth of each bet. highest: of the mean, over all labels so far; an alarm stays one.
+    """
+
+    logs: tuple[float, ...] = (0.0,) * len(BETS)
+    labels: int = 0
+    errors: int = 0
+    highest: float = 1.0
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether the certificate has ended: of certificates that hold, at most one in twenty ever does."""
+        return self.highest >= ALARM
+
+
+def bet_on(wealth: MonitorWealth, error: bool, allowed: float) -> MonitorWealth:
+    """The wealth after one more label. Its null is reversed: it grows where there are more errors than allowed."""
+    gain = (1.0 if error else 0.0) - allowed
+    logs = np.array(wealth.logs) + np.log1p(BETS / (1.0 - allowed) * gain)
+    # Bounded, so that it can be written down; the alarm is far below.
+    now = math.exp(min(50.0, float(_log_mean(logs[:, None])[0])))
+    return MonitorWealth(
+        logs=tuple(logs.tolist()),
+        labels=wealth.labels + 1,
+        errors=wealth.errors + int(error),
+        highest=max(wealth.highest, now),
+    )

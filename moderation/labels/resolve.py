@@ -1,0 +1,96 @@
+"""Answers to labels: what reviewers agree on, what an expert settled, and what is in dispute. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from moderation.labels.rows import AUDIT, KEYS, LabelRow
+
+Words = frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What an item is. words: None where reviewers disagree and no expert settled it.
+
+    answers: of different reviewers. agreed: whether all of them were the same. settled: by an expert, or by two answers
+    or more that agree; what a certificate asks for.
+    """
+
+    words: Words | None
+    answers: int
+    agreed: bool
+    settled: bool
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelTable:
+    """Labels by the three ways in which a row may name its item: name of the key -> its value -> the label.
+
+    rows: of the file. audit: those of the audit alone; the others were chosen by somebody, and never certify.
+    """
+
+    rows: int
+    labels: Mapping[str, Mapping[str, Label]]
+    audit: Mapping[str, Mapping[str, Label]]
+
+    @property
+    def words(self) -> Words:
+        """Every word that a label uses."""
+        return frozenset(
+            word for by_key in self.labels.values() for label in by_key.values() for word in label.words or ()
+        )
+
+
+def split_words(label: str) -> Words:
+    """`explicit | gore` -> its words."""
+    return frozenset(word.strip() for word in label.split("|") if word.strip())
+
+
+def resolve_labels(rows: Iterable[LabelRow]) -> LabelTable:
+    """One label an item. A reviewer who answers twice has changed their mind: the later answer holds."""
+    listed = list(rows)
+    return LabelTable(
+        rows=len(listed),
+        labels=_resolve(listed),
+        audit=_resolve([row for row in listed if row.source == AUDIT]),
+    )
+
+
+def find_label(labels: Mapping[str, Mapping[str, Label]], keys: Mapping[str, str | None]) -> Label | None:
+    """The label of an item, by its id, else by its URI, else by its content."""
+    for name in KEYS:
+        value = keys.get(name)
+        if value is not None and value in labels[name]:
+            return labels[name][value]
+    return None
+
+
+def _resolve(rows: list[LabelRow]) -> dict[str, dict[str, Label]]:
+    resolved: dict[str, dict[str, Label]] = {name: {} for name in KEYS}
+    answers: dict[tuple[str, str], list[LabelRow]] = {}
+    for row in rows:
+        # A row that names its item twice is found either way.
+        for name, value in row.keys.items():
+            answers.setdefault((name, value), []).append(row)
+    for (name, value), given in answers.items():
+        resolved[name][value] = _settle(given)
+    return resolved
+
+
+def _settle(rows: list[LabelRow]) -> Label:
+    # Without names nobody knows who answered: each row counts as somebody's.
+    latest = {row.reviewer or f"\0{index}": row for index, row in enumerate(rows)}
+    answers, rulings = _words(latest.values(), expert=False), _words(latest.values(), expert=True)
+    group = next((row.group for row in rows if row.group), "")
+    agreed = len(set(answers)) <= 1
+    if rulings:
+        return Label(words=rulings[-1], answers=len(latest), agreed=agreed, settled=True, group=group)
+    words = answers[0] if agreed else None
+    return Label(words=words, answers=len(latest), agreed=agreed, settled=agreed and len(answers) > 1, group=group)
+
+
+def _words(rows: Iterable[LabelRow], *, expert: bool) -> list[Words]:
+    return [split_words(row.label) for row in rows if row.expert is expert]
