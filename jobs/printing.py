@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import typer
@@ -64,6 +64,19 @@ def exit_on_no_media(summary: Mapping[str, Any], *, partial: bool = False) -> No
             " right SOURCE? --set source.type=manifest, webdataset or parquet says how to read lists, tars or tables"
         )
         raise typer.Exit(3)
+
+
+def print_doubts(summary: Mapping[str, Any]) -> None:
+    """Warnings of a run on standard error: what of it no certificate covers, what drifted."""
+    from moderation.results.finish import describe_doubts  # only once there is a run
+
+    print_warnings(describe_doubts(summary))
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Sentences on standard error."""
+    for warning in warnings:
+        plain_console(stderr=True, soft_wrap=True).print(f"warning: {warning}", style="yellow")
 
 
 def counts_text(counts: Mapping[str, int]) -> str:

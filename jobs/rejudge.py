@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .options import AsOfOption, parse_day, resolve_policy_path
-from .printing import plain_console
+from .printing import plain_console, print_warnings
 
 
 def rejudge(
@@ -30,3 +30,4 @@ def rejudge(
     for (before, after), n in sorted(rejudged.moved.items()):
         console.print(f"  {before} -> {after}: {n:,}")
     console.print(f"written to {to}/verdicts/")
+    print_warnings(rejudged.doubts)

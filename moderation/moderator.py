@@ -31,6 +31,7 @@ from moderation.pipeline.pools import make_pools
 from moderation.policy.bind import bind
 from moderation.policy.judge import judge_item
 from moderation.policy.model import policy_hash
+from moderation.results.certificates import certify_policy
 from moderation.results.record import RunFacts
 from moderation.results.tables import ItemRow, verdicts_table
 from moderation.scoring.build import build_stack
@@ -103,7 +104,7 @@ class Moderator:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._stack = build_stack(config)
-        policy = load_whole_policy(Path(config.policy))
+        policy, _ = certify_policy(load_whole_policy(Path(config.policy)), config.policy, self._stack.fingerprint)
         # Before the weights are read: a policy that does not fit is said at once.
         today = datetime.now(UTC).date()  # by which lists may have ended
         self._policy = bind(

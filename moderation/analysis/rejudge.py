@@ -24,6 +24,7 @@ from moderation.lists.policy_file import load_whole_policy
 from moderation.policy.bind import BoundPolicy
 from moderation.policy.judge import judge_item
 from moderation.policy.model import WITHOUT_ENTRIES, Policy, policy_hash
+from moderation.results.certificates import certify_policy, describe_certification
 from moderation.results.layout import REJUDGE_FILE, VERDICTS, part_uri
 from moderation.results.reader import open_run
 from moderation.results.schema import verdicts_schema
@@ -50,6 +51,7 @@ class Rejudged:
     items: int
     verdicts: Mapping[str, int]
     moved: Mapping[tuple[str, str], int]
+    doubts: tuple[str, ...] = ()  # what no certificate covers, in sentences
 
 
 def rejudge(out: str, policy_path: str, to: str, *, as_of: date | None = None) -> Rejudged:
@@ -62,7 +64,7 @@ def rejudge(out: str, policy_path: str, to: str, *, as_of: date | None = None) -
     run = open_run(out)
     if storage.canonical(to).rstrip("/") == storage.canonical(out).rstrip("/"):
         raise UsageError(f"--to {to}: is the run itself; its verdicts stay as they are")
-    policy = load_whole_policy(Path(policy_path))
+    policy, certification = certify_policy(load_whole_policy(Path(policy_path)), policy_path, run.stack_fingerprint)
     output = run.load_config().output
     verdicts: Counter[str] = Counter()
     moved: Counter[tuple[str, str]] = Counter()
@@ -77,7 +79,14 @@ def rejudge(out: str, policy_path: str, to: str, *, as_of: date | None = None) -
         items += len(pairs)
         verdicts.update(str(after) for _, after in pairs if after is not None)
         moved.update((str(a), str(b)) for a, b in pairs if a != b)
-    rejudged = Rejudged(to=to, asks=asks, items=items, verdicts=dict(verdicts), moved=dict(moved))
+    rejudged = Rejudged(
+        to=to,
+        asks=asks,
+        items=items,
+        verdicts=dict(verdicts),
+        moved=dict(moved),
+        doubts=tuple(describe_certification(certification.as_json())),
+    )
     _write_record(rejudged, out, run.run_id, policy)
     return rejudged
 

@@ -34,12 +34,17 @@ class Bar(NamedTuple):
     share: float
 
 
-def render_report(summary: Mapping[str, Any], rows: Iterable[Cells], problems: Sequence[Mapping[str, Any]]) -> str:
+def render_report(
+    summary: Mapping[str, Any],
+    rows: Iterable[Cells],
+    problems: Sequence[Mapping[str, Any]],
+    doubts: Sequence[str] = (),
+) -> str:
     """One self-contained HTML page: no script, no pictures, no references.
 
     rows: cells of the verdicts table (`uri, verdict, status, reason, score, error_code, error_detail`), in order; at
-    most 40 of each group are shown. problems: for each error code `code, items, share, meaning, action`. All text is
-    escaped: names and details come from strangers.
+    most 40 of each group are shown. problems: for each error code `code, items, share, meaning, action`. doubts:
+    sentences above everything else. All text is escaped: names and details come from strangers.
     """
     return render(
         "report.html",
@@ -49,6 +54,7 @@ def render_report(summary: Mapping[str, Any], rows: Iterable[Cells], problems: S
         detectors=_bars(summary["frames_asked"], whole=summary["frames"]),
         checks=summary["checks"],
         problems=problems,
+        doubts=doubts,
         steps=_bars(summary["seconds"], keep_zero=True),
         slowest=_slowest(summary["seconds"]),
         groups=_group_rows(islice(rows, _MAX_ROWS)),

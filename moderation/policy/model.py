@@ -37,6 +37,7 @@ _LATER: Final[Mapping[str, object]] = {
     "lists": {},
     "vouch": {},
     "audit": None,
+    "require_certificate": False,
 }
 _LATER_OF_CHECK: Final[Mapping[str, object]] = {"severity": None, "label": None, "by": {}}
 
@@ -58,6 +59,9 @@ class Policy(PolicySection):
     lists: Mapping[str, ListRule] = Field(default={}, description="allow- and deny-lists")
     vouch: Mapping[str, Vouch] = Field(default={}, description="positive rules of more than one check")
     audit: Audit | None = None
+    require_certificate: bool = Field(
+        default=False, description="what no valid certificate covers goes to review; see docs/certificates.md"
+    )
 
     @field_validator("checks", "lists", "vouch", mode="after")
     @classmethod
@@ -125,7 +129,8 @@ class Policy(PolicySection):
             where = f"audit, {name}"
             wanted = "negative" if name == "block" or side.to is not None else "positive"
             found = self._side_of(side.check, where)
-            if found != wanted:
+            # A positive check that is not certified yet is only written, and drawn all the same.
+            if found != wanted and (found, wanted) != ("attribute", "positive"):
                 raise ValueError(f"{where}: {side.check!r} is {found}, this side is of a {wanted} check")
             self.checks[side.check].check_audited(side, where)
         return self

@@ -11,6 +11,7 @@ from moderation import storage
 from moderation.errors import FatalError
 from moderation.pages.report import render_report
 from moderation.results.advice import describe_problems
+from moderation.results.certificates import describe_certification
 from moderation.results.intact import read_intact
 from moderation.results.layout import VERDICTS, report_uri, success_uri, summary_uri
 from moderation.results.receipts import committed_ids, read_receipts
@@ -59,11 +60,12 @@ def finish_run(
             "wall_s": None if wall_s is None else round(wall_s, 3),
             "max_error_rate": run.config.runtime.max_error_rate,
             "versions": package_versions(),
+            "certificates": run.certification,
             **facts,
         },
     )
     rows = rows_to_show(run, [i for i in shard_ids if i in committed]) if judged else []
-    page = render_report(summary, rows, describe_problems(summary))
+    page = render_report(summary, rows, describe_problems(summary), describe_doubts(summary))
     storage.publish(summary_uri(run.home), json.dumps(summary, indent=1, ensure_ascii=False).encode())
     storage.publish(report_uri(run.home), page.encode())
     write_record(run, state, finish_s=round(time.perf_counter() - began_s, 3))
@@ -75,6 +77,12 @@ def finish_run(
     if mismatch:
         raise FatalError(f"{run.out}: {mismatch}")
     return summary
+
+
+def describe_doubts(summary: Mapping[str, Any]) -> list[str]:
+    """Why a person should not take this run's verdicts as they are: no certificate, an alarm, scores that drifted."""
+    monitoring = summary.get("monitoring") or {}
+    return [*describe_certification(summary.get("certificates")), *monitoring.get("reasons", ())]
 
 
 def _describe_mismatch(planned: set[str], committed: set[str], present: set[str]) -> str | None:

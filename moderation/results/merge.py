@@ -68,6 +68,7 @@ def merge_slices(out: str, *, prune: bool = False) -> dict[str, Any]:
             as_of=first.as_of,
         ),
         identity=identity,
+        certification=first.summary.get("certificates"),
     )
     before = read_identity(out)
     if before is not None and before != identity:

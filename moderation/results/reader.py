@@ -42,6 +42,12 @@ class StoredRun:
         """Of its record."""
         return str(self.record["run_id"])
 
+    @property
+    def stack_fingerprint(self) -> str:
+        """Of its record; empty where that does not say it."""
+        identity = self.record.get("identity")
+        return str(identity.get("stack", "")) if isinstance(identity, dict) else ""
+
     def load_config(self) -> Config:
         """The configuration that the run had. Raises UsageError where this version does not accept it."""
         return validate(Config, self.record["config"], where=f"{self.out}/{RUN_FILE}")

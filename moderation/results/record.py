@@ -56,6 +56,7 @@ class Output:
     config: Config
     facts: RunFacts
     identity: Mapping[str, Any]  # what must be the same for a call to resume another's output
+    certification: Mapping[str, Any] | None = None  # what it may decide by itself; see `certificates`
 
 
 def run_id_of(identity: Mapping[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from moderation import storage
 from moderation.config.model import Config
@@ -10,6 +12,7 @@ from moderation.planning.apart import check_apart
 from moderation.planning.slices import Slice, find_slices, slice_home
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy, policy_hash
+from moderation.results.certificates import certify_policy
 from moderation.results.record import RunFacts, read_day, run_id_of
 from moderation.runtime.run import Run, load_policy_of
 from moderation.scoring.build import build_stack
@@ -24,21 +27,22 @@ def prepare_run(
     part: Slice | None = None,
     *,
     fresh: bool = False,
+    ended: Mapping[str, str] | None = None,
 ) -> Run:
     """Check everything that can be wrong before any work starts. Reads the policy, loads no weights, writes nothing.
 
     fresh: what OUT holds will be deleted, so that its day is not this run's.
 
     The id is a hash of what decides the rows, so that the same call writes the same bytes anywhere; a slice has the
-    id of the whole.
+    id of the whole. ended: certificates that a monitor has ended, and why.
     Raises UsageError.
     """
     source, out = storage.canonical(source), storage.canonical(out).rstrip("/")
     check_apart(source, out)
     stack = build_stack(config)
-    policy = load_policy_of(config)
+    policy, certification = certify_policy(load_policy_of(config), config.policy, stack.fingerprint, ended=ended)
     bind_policy(policy, stack)
-    identity = {
+    identity: dict[str, Any] = {
         "source": storage.mask_signatures(source),
         "limit": limit,
         "source_config": config.source.model_dump(mode="json"),
@@ -48,6 +52,8 @@ def prepare_run(
         "stack": stack.fingerprint,
         "policy": policy_hash(policy),
     }
+    if certification.withdrawn:
+        identity["withdrawn"] = sorted(certification.uncertified)
     facts = RunFacts(
         run_id=run_id_of(identity),
         stack_fingerprint=stack.fingerprint,
@@ -64,6 +70,7 @@ def prepare_run(
         facts=facts,
         identity=identity,
         part=part,
+        certification=certification.as_json(),
     )
 
 

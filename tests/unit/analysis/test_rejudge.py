@@ -212,3 +212,13 @@ def test_verdicts_of_an_older_version_are_judged_again(tmp_path: Path) -> None:
         receipt.write_text(json.dumps(told))
     assert rejudge(out, str(tmp_path / "policy.yaml"), str(tmp_path / "again")).moved == {}
     assert set(added) <= set(rows(str(tmp_path / "again"))["sure"])
+
+
+def test_what_no_certificate_covers_goes_to_review_where_certificates_are_required(tmp_path: Path) -> None:
+    out = write_run(tmp_path, LABELS, ITEMS, POLICY)
+    told = rejudge(out, str(tmp_path / "policy.yaml"), str(tmp_path / "again"))
+    assert len(told.doubts) == 1
+    assert told.verdicts == {"pass": 1, "review": 3, "block": 1}
+    required = policy_file(tmp_path, POLICY + "require_certificate: true\n")
+    strict = rejudge(out, required, str(tmp_path / "strict"))
+    assert strict.verdicts == {"review": 5}
