@@ -12,18 +12,23 @@ from moderation.errors import ModerationError, UsageError
 
 from .ask import ask
 from .backfill import backfill
+from .bundle import bundle_list, bundle_make
+from .certify import certify
 from .checks import checks
 from .config_show import config_show
 from .doctor import doctor
 from .document import document
+from .drift import drift
 from .duplicates import duplicates
 from .enroll import enroll
+from .evaluate import evaluate
 from .hashes import hashes_build, hashes_match
 from .keyframes import keyframes
 from .merge import merge
 from .nightly import nightly
 from .policy import policy_diff, policy_show, policy_test
 from .printing import plain_console, print_error
+from .promote import promote
 from .rejudge import rejudge
 from .status import status
 from .tune_prompts import tune_prompts
@@ -53,6 +58,10 @@ app.command("tune-prompts")(tune_prompts)
 app.command("checks")(checks)
 app.command("document")(document)
 app.command("rejudge")(rejudge)
+app.command("evaluate")(evaluate)
+app.command("certify")(certify)
+app.command("drift")(drift)
+app.command("promote", epilog="Exit codes: 0 it is live now. 1 a limit is not kept. 2 wrong usage.")(promote)
 app.command("duplicates")(duplicates)
 app.command("enroll")(enroll)
 app.command("doctor")(doctor)
@@ -67,6 +76,10 @@ policy_app.command("show")(policy_show)
 policy_app.command("test")(policy_test)
 policy_app.command("diff")(policy_diff)
 app.add_typer(policy_app, name="policy")
+bundle_app = typer.Typer(help="Bundles: what is promoted or rolled back.", no_args_is_help=True, rich_markup_mode=None)
+bundle_app.command("make")(bundle_make)
+bundle_app.command("list")(bundle_list)
+app.add_typer(bundle_app, name="bundle")
 hashes_app = typer.Typer(help="Lists of known pictures.", no_args_is_help=True, rich_markup_mode=None)
 hashes_app.command("build")(hashes_build)
 hashes_app.command("match")(hashes_match)

@@ -16,16 +16,18 @@ from moderation.pages.text import size
 from moderation.planning.slices import parse_slice
 
 from .options import (
+    BundleOption,
     ConfigOption,
     LimitOption,
     MaxHoursOption,
     MaxItemsOption,
     PolicyOption,
     SetOption,
+    StoreOption,
     WorkersOption,
-    load_settings,
+    load_bundle_settings,
 )
-from .printing import counts_text, exit_on_no_media, exit_on_too_many_errors, print_json
+from .printing import counts_text, exit_on_no_media, exit_on_too_many_errors, print_doubts, print_json
 
 if TYPE_CHECKING:
     from moderation.runtime.backfill import Preview
@@ -41,6 +43,8 @@ def backfill(
     out: Annotated[str, typer.Option(help="Folder or prefix that the tables are written to.")],
     config: ConfigOption = None,
     policy: PolicyOption = None,
+    bundle: BundleOption = None,
+    bundles: StoreOption = None,
     set_: SetOption = None,
     workers: WorkersOption = None,
     limit: LimitOption = None,
@@ -54,7 +58,7 @@ def backfill(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Judge every item of SOURCE. Running the same command again goes on where the last one ended."""
-    settings = load_settings(config, set_, workers=workers, policy=policy)
+    settings = load_bundle_settings(bundle, bundles, config, set_, workers=workers, policy=policy)
     part = parse_slice(slice_) if slice_ is not None else None
 
     from moderation.runtime.backfill import backfill as run_backfill  # heavy imports only once the call is right
@@ -76,6 +80,7 @@ def backfill(
         print_json(outcome.summary)
     else:
         _print_summary(outcome.summary, nothing_left=outcome.nothing_left, partial=outcome.partial)
+    print_doubts(outcome.summary)
     exit_on_too_many_errors(outcome)
     exit_on_no_media(outcome.summary, partial=outcome.partial)
 

@@ -10,8 +10,18 @@ import typer
 from moderation.storage.claims import MAX_LEASE_S
 from moderation.storage.lease import LEASE_S, MIN_LEASE_S
 
-from .options import ConfigOption, MaxHoursOption, MaxItemsOption, PolicyOption, SetOption, WorkersOption, load_settings
-from .printing import exit_on_no_media, plain_console, print_error, print_json
+from .options import (
+    BundleOption,
+    ConfigOption,
+    MaxHoursOption,
+    MaxItemsOption,
+    PolicyOption,
+    SetOption,
+    StoreOption,
+    WorkersOption,
+    load_bundle_settings,
+)
+from .printing import exit_on_no_media, plain_console, print_doubts, print_error, print_json
 
 
 def nightly(
@@ -20,6 +30,8 @@ def nightly(
     out: Annotated[str, typer.Option(help="Folder or prefix; each night writes a folder of its own below it.")],
     config: ConfigOption = None,
     policy: PolicyOption = None,
+    bundle: BundleOption = None,
+    bundles: StoreOption = None,
     set_: SetOption = None,
     workers: WorkersOption = None,
     rejudge_older: Annotated[
@@ -45,7 +57,7 @@ def nightly(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summaries as JSON, one per line.")] = False,
 ) -> None:
     """Judge what of SOURCE is new or changed since LEDGER, into OUT/<night>/. An unfinished night is finished first."""
-    settings = load_settings(config, set_, workers=workers, policy=policy)
+    settings = load_bundle_settings(bundle, bundles, config, set_, workers=workers, policy=policy)
 
     from moderation.ledger.difference import Choice  # heavy imports only once the call is right
     from moderation.runtime.nightly import nightly as run_nightly
@@ -66,6 +78,7 @@ def nightly(
             print_json(outcome.summary, indent=None)
         else:
             plain_console(soft_wrap=True).print("\n".join(describe(outcome.summary, partial=outcome.partial)))
+        print_doubts(outcome.summary)
     if any(outcome.too_many_errors for outcome in outcomes):
         print_error("more items than runtime.max_error_rate are errors")
         raise typer.Exit(3)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from moderation.config.hints import did_you_mean
 from moderation.config.load import load_config, packaged_configs, resolve_config_path
 from moderation.config.model import Config
 from moderation.errors import UsageError
+
+if TYPE_CHECKING:
+    from moderation.evaluation.evaluate import LabelWords
 
 ConfigOption = Annotated[str | None, typer.Option(help="Configuration file, or the name of a packaged one.")]
 SetOption = Annotated[
@@ -25,6 +28,35 @@ LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first ite
 MaxHoursOption = Annotated[float | None, typer.Option(min=0, help="End by then; the next call goes on.")]
 MaxItemsOption = Annotated[int | None, typer.Option(min=1, help="End after so many; the next call goes on.")]
 VariantOption = Annotated[list[str] | None, typer.Option(help="Only this variant; may be repeated.")]
+
+LabelsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE", help="Labels: .csv .tsv .jsonl .parquet, with `label` and `item_id`, `uri` or `content_hash`."
+    ),
+]
+BadOption = Annotated[
+    list[str] | None, typer.Option("--bad", metavar="LABEL", help="This label is bad; may be repeated.")
+]
+BundlesOption = Annotated[
+    str,
+    typer.Option(
+        "--bundles",
+        metavar="STORE",
+        envvar="MODERATION_BUNDLES",
+        help="Folder or prefix of bundles, and of the pointer to the live one.",
+    ),
+]
+BundleOption = Annotated[
+    str | None, typer.Option(help="Stack and policy of a bundle: `current`, or its hash; instead of --config.")
+]
+StoreOption = Annotated[
+    str | None, typer.Option("--bundles", metavar="STORE", envvar="MODERATION_BUNDLES", help="Where bundles lie.")
+]
+MeansOption = Annotated[
+    list[str] | None,
+    typer.Option("--means", metavar="CHECK=LABEL", help="This label confirms the check; may be repeated."),
+]
 
 AsOfOption = Annotated[
     str | None, typer.Option(metavar="YYYY-MM-DD", help="Day by which lists have ended; default: that of the run.")
@@ -55,6 +87,40 @@ def resolve_policy_path(name: str) -> Path:
     except UsageError as error:
         hint = did_you_mean(name, known, otherwise="packaged", cutoff=0.5)
         raise UsageError(f"no policy {name!r}{hint}") from error
+
+
+def label_words(bad: Sequence[str] | None, means: Sequence[str] | None) -> LabelWords:
+    """How `--bad` and `--means` read the words of labels."""
+    from moderation.evaluation.evaluate import LabelWords
+
+    return LabelWords(bad=tuple(bad or ()), means=tuple(means or ()))
+
+
+def load_bundle_settings(
+    bundle: str | None,
+    store: str | None,
+    config: str | None,
+    overrides: Sequence[str] | None,
+    *,
+    workers: str | None = None,
+    policy: str | None = None,
+) -> Config:
+    """The configuration of a bundle, or without one that a call asks for. Raises UsageError."""
+    if bundle is None:
+        return load_settings(config, overrides, workers=workers, policy=policy)
+    if store is None:
+        raise UsageError("--bundle needs --bundles STORE, or MODERATION_BUNDLES")
+    for name, given in (("--config", config), ("--policy", policy)):
+        if given is not None:
+            raise UsageError(f"{name} with --bundle: the bundle holds it; one of them")
+    held = [o for o in overrides or () if o.split("=")[0].split(".")[0] in ("stack", "media", "policy")]
+    if held:
+        raise UsageError(f"--set {held[0]} with --bundle: it would not be that bundle any more")
+
+    from moderation.evaluation.bundle_store import CONFIG_FILE, bundle_cache, fetch_bundle
+
+    folder = fetch_bundle(store, bundle, bundle_cache())
+    return load_settings(str(folder / CONFIG_FILE), overrides, workers=workers)
 
 
 def load_settings(

@@ -201,6 +201,19 @@ class RuntimeConfig(ConfigSection):
         return self.frame_budget_bytes or (2048 if on_gpu else 384) * MIB
 
 
+class MonitorConfig(ConfigSection):
+    """What a night holds against labels and against a reference; see docs/certificates.md."""
+
+    labels: str | None = Field(
+        default=None, description="file or object of labels; new ones of the audit are held against the certificates"
+    )
+    bad: tuple[str, ...] = Field(default=(), description="labels that are bad, as `--bad` of certify")
+    means: tuple[str, ...] = Field(default=(), description="CHECK=LABEL, as `--means` of certify")
+    reference: str | None = Field(
+        default=None, description="OUT of a finished run or night: every score's distribution is held against it"
+    )
+
+
 class Config(ConfigSection):
     """All that a job needs besides SOURCE and OUT."""
 
@@ -211,3 +224,4 @@ class Config(ConfigSection):
     policy: str = Field(default="policies/default.yaml", description="path, relative to this file or packaged")
     output: OutputConfig = OutputConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    monitor: MonitorConfig = MonitorConfig()

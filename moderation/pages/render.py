@@ -13,7 +13,7 @@ from moderation.pages.text import count, number, percent, plain, size, span
 def render(template: str, /, **values: Any) -> str:  # noqa: ANN401 - whatever the template shows
     """Render a page from `moderation/pages/templates`.
 
-    Filters: plain, count, number, percent, size, span (see `text`); png, jpeg (bytes to a data URI).
+    Filters: plain, count, number, percent, size, span (see `text`); png, jpeg, svg (bytes to a data URI).
     """
     environment = Environment(
         loader=PackageLoader("moderation.pages"),
@@ -23,7 +23,7 @@ def render(template: str, /, **values: Any) -> str:  # noqa: ANN401 - whatever t
         lstrip_blocks=True,
     )
     environment.filters.update(plain=plain, count=count, number=number, percent=percent, size=size, span=span)
-    environment.filters.update(png=png, jpeg=jpeg)
+    environment.filters.update(png=png, jpeg=jpeg, svg=svg)
     return environment.get_template(template).render(**values)
 
 
@@ -35,3 +35,8 @@ def png(data: bytes) -> str:
 def jpeg(data: bytes) -> str:
     """A JPEG as a data URI."""
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+
+
+def svg(data: bytes) -> str:
+    """As a data URI, shown by an `img`: nothing in it can run."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"

@@ -10,6 +10,8 @@ OUT/asks/<question>/                         columns of questions that were aske
 OUT/night/                                   what the listing of a night found
 OUT/summary.json  OUT/report.html  OUT/_SUCCESS
 OUT/duplicates.parquet  OUT/known.parquet  OUT/verdicts_grouped/  OUT/checks/  OUT/document/   derived from the run
+OUT/evaluation/  OUT/promotion/              how good it is by labels, and against an incumbent
+OUT/monitor/                                 beside the nights: what new labels said of certificates
 """
 
 from __future__ import annotations
@@ -39,6 +41,11 @@ GROUPED_FOLDER: Final = "verdicts_grouped"
 GROUPED_FILE: Final = "grouped.json"
 CHECKS_FOLDER: Final = "checks"
 DOCUMENT_FOLDER: Final = "document"
+MONITOR_FOLDER: Final = "monitor"
+PROMOTION_FOLDER: Final = "promotion"
+PROMOTION_FILE: Final = "promotion.json"
+EVALUATION_FOLDER: Final = "evaluation"
+EVALUATION_FILE: Final = "evaluation.json"
 INVENTORY_FILE: Final = "inventory.json"
 PAGE_FILE: Final = "index.html"  # of a folder of pages
 FIGURE_FORMATS: Final = ("png", "svg")
@@ -147,6 +154,21 @@ def checks_folder(out: str) -> str:
 def document_folder(out: str) -> str:
     """The inventory and its page, by default."""
     return storage.join(out, DOCUMENT_FOLDER)
+
+
+def evaluation_folder(out: str) -> str:
+    """Measures by labels and their page, by default."""
+    return storage.join(out, EVALUATION_FOLDER)
+
+
+def promotion_folder(out: str) -> str:
+    """How a candidate did against the incumbent, by default."""
+    return storage.join(out, PROMOTION_FOLDER)
+
+
+def monitor_uri(home: str, file: str) -> str:
+    """A file of the monitor of certificates. home: the folder that holds the nights."""
+    return storage.join(home, MONITOR_FOLDER, file)
 
 
 def night_uri(out: str, file: str) -> str:

@@ -10,14 +10,18 @@ from moderation.planning.names import plan_uri
 from moderation.planning.plan import read_shard_sizes
 from moderation.planning.slices import find_slices, slice_home
 from moderation.results.layout import (
+    EVALUATION_FILE,
     FIGURE_FORMATS,
     INVENTORY_FILE,
     PAGE_FILE,
+    PROMOTION_FILE,
     RUN_FILE,
     RUN_FILES,
     RUN_FOLDERS,
     checks_folder,
     document_folder,
+    evaluation_folder,
+    promotion_folder,
 )
 from moderation.results.receipts import readable_ids
 from moderation.results.record import Output, describe_difference, read_record
@@ -81,10 +85,15 @@ def start_over(out: str) -> None:
 
 
 def _delete_pages(out: str) -> None:
-    """The pages of checks and of the document: only our own files, for anybody may have a folder of such a name."""
-    document = document_folder(out)
-    for file in (INVENTORY_FILE, PAGE_FILE):
-        storage.delete_tree(storage.join(document, file))
+    """The pages of checks, of the document and of the evaluation: only our own files, a folder may be anybody's."""
+    derived = (
+        (document_folder(out), INVENTORY_FILE),
+        (evaluation_folder(out), EVALUATION_FILE),
+        (promotion_folder(out), PROMOTION_FILE),
+    )
+    for folder, numbers in derived:
+        for file in (numbers, PAGE_FILE):
+            storage.delete_tree(storage.join(folder, file))
     checks = checks_folder(out)
     page = storage.join(checks, PAGE_FILE)
     if storage.read_optional(page) is None:

@@ -33,6 +33,12 @@ class Meters:
         self._retries = Counter("moderation_retries_total", "What had to be done again.", ("run", "reason"))
         self._queue = Gauge("moderation_queue_depth", "Shards that are planned and not committed.", ("run",))
         self._busy = Gauge("moderation_busy_ratio", "Share of the time that a device was scoring.", ("run",))
+        self._alarms = Counter(
+            "moderation_certificate_alarms_total", "Certificates that a monitor has ended.", ("run", "action")
+        )
+        self._drift = Gauge(
+            "moderation_score_drift", "Population stability index of a score, where it changed.", ("run", "score")
+        )
         self._began_s: float | None = None
         self._scored_s = 0.0
         self._done = 0
@@ -76,7 +82,7 @@ class Meters:
             _add(self._verdicts, count, {**self._run, "check": "", "verdict": verdict})
 
     def note(self, event: str, message: str, **facts: object) -> None:
-        """Count what had to be done again."""
+        """Count what had to be done again, and what makes certificates and scores doubtful."""
         if event == "worker":
             self._began_s = self._began_s if self._began_s is not None else time.monotonic()
             self._workers += 1
@@ -85,6 +91,10 @@ class Meters:
             self._retries.inc(1, {**self._run, "reason": event})
         elif event in ("shard_retry", "search"):
             self._retries.inc(1, {**self._run, "reason": event})
+        elif event == "certificate_ended":
+            self._alarms.inc(1, {**self._run, "action": str(facts["action"])})
+        elif event == "drift":
+            self._drift.set(float(str(facts["stability"])), {**self._run, "score": str(facts["score"])})
 
 
 def _add(counter: Any, amount: float, tags: Mapping[str, str]) -> None:  # noqa: ANN401 - Ray is untyped

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
 from moderation import storage
 from moderation.config.model import Config
+from moderation.evaluation.watch import NightWatch, begin_watch, monitoring_facts, remember_night, watch_scores
 from moderation.ledger.copies import Target, write_copies
 from moderation.ledger.difference import Choice, difference
 from moderation.ledger.entry import FinishedNight, judged_rows, marked_rows
@@ -29,7 +31,7 @@ from moderation.runtime.night_run import NightRun, begin_night
 from moderation.runtime.plan_run import PlanOutcome, run_plan
 from moderation.runtime.prepare import prepare_run
 from moderation.runtime.run import Run
-from moderation.runtime.state import Stop
+from moderation.runtime.state import Progress, Stop
 from moderation.scoring.build import build_stack
 from moderation.sources import open_source, source_type
 from moderation.storage.lease import LEASE_S, Lease, hold_lease
@@ -82,9 +84,12 @@ def nightly(
     limits = _Limits(ends_s=None if max_hours is None else time.monotonic() + max_hours * 3600, max_items=max_items)
     stop = Stop()
     with hold_lease(ledger, lease_s, lambda: stop.request("the lease was lost", 0.0)) as lease:
+        watch = begin_watch(out, config, base.policy)
+        if watch.ended:
+            base = prepare_run(source, out, config, ended=watch.ended)
         while True:
             night = begin_night(base, ledger, choice, note)
-            job = _NightJob(base=base, ledger=ledger, choice=choice, night=night, lease=lease, stop=stop)
+            job = _NightJob(base=base, ledger=ledger, choice=choice, night=night, lease=lease, stop=stop, watch=watch)
             outcome = job.run(limits.hours_left(), limits.items_left())
             limits.outcomes.append(outcome)
             if outcome.partial or not night.resumed or limits.reached():
@@ -134,6 +139,7 @@ class _NightJob:
     night: NightRun
     lease: Lease
     stop: Stop
+    watch: NightWatch
 
     def run(self, max_hours: float | None, max_items: int | None) -> NightOutcome:
         """Plan, judge, take over, sum up, enter."""
@@ -142,13 +148,19 @@ class _NightJob:
         judged = self._judge(run, committed, max_hours, max_items)
         self.lease.check()
         listing = read_listing(run.out)
-        facts = {**judged.facts, "nightly": self._summary_facts(listing)}
+        facts = {
+            "monitoring": monitoring_facts(self.watch, (), ()),
+            **judged.facts,
+            "nightly": self._summary_facts(listing),
+        }
         if judged.partial or listing is None:
             summary = finish_run(run, judged.shard_ids, wall_s=judged.wall_s, partial=True, facts=facts)
             return self._outcome(run, summary)
         copies = write_copies(self._target(run), listing, _planned(run), readable_ids(run.out))
         ids = [*(read_shard_sizes(plan_uri(run.home)) or ()), *(shard.shard_id for shard in copies)]
         summary = finish_run(run, ids, wall_s=judged.wall_s, partial=False, facts=facts)
+        if ids:
+            remember_night(self.base.out, self.night.night_id, run.out, run.config, run.policy)
         self._enter(run, copies)
         return self._outcome(run, summary)
 
@@ -169,7 +181,18 @@ class _NightJob:
             max_hours=max_hours,
             max_items=max_items,
             stop=self.stop,
+            observe=partial(self._observe, run),
         )
+
+    def _observe(self, run: Run, progress: Progress) -> dict[str, Any]:
+        """What new labels and this night's scores say, loud in log and metrics, and as facts for the summary."""
+        for action, reason in self.watch.ended.items():
+            progress.note("certificate_ended", reason, action=action)
+        drifts, notes = watch_scores(run.out, run.config)
+        for drift in drifts:
+            if drift.state == "drifted":
+                progress.note("drift", drift.reason, score=drift.name, stability=drift.stability)
+        return {"monitoring": monitoring_facts(self.watch, drifts, notes)}
 
     def _open_difference(self, run: Run) -> Iterator[Item]:
         listing = open_source(run.source, run.config.source)

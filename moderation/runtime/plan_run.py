@@ -22,7 +22,7 @@ from moderation.runtime.progress import ProgressGroup, make_progress
 from moderation.runtime.ray_pool import RayWorkerPool
 from moderation.runtime.run import Run
 from moderation.runtime.shard_queue import ShardQueue
-from moderation.runtime.state import RunTally, Stop
+from moderation.runtime.state import Progress, RunTally, Stop
 from moderation.runtime.task import WorkerTask
 from moderation.types import Shard
 
@@ -49,10 +49,12 @@ def run_plan(
     max_hours: float | None = None,
     max_items: int | None = None,
     stop: Stop | None = None,
+    observe: Callable[[Progress], Mapping[str, Any]] | None = None,
 ) -> PlanOutcome:
     """Have workers carry out a task on the shards of a plan: all that have no receipt, or as many as there is time for.
 
-    stop: how others than a signal may ask for the end.
+    stop: how others than a signal may ask for the end. observe: called once all is done, while metrics are still
+    exported; what it returns are facts for the summary.
     Raises FatalError (resumable), and what `shards` raises.
     """
     write_record(run, "running")
@@ -77,6 +79,7 @@ def run_plan(
                     poison=read_poison(run.home),
                     keep_poison=partial(write_poison, run.home),
                 )
+            observed = observe(progress) if observe is not None and not tally.partial else {}
         except ModerationError as error:
             write_record(run, "failed", error=str(error))
             raise
@@ -86,6 +89,7 @@ def run_plan(
     facts = _summary_facts(tally, shards_before=shards_before, stopped_by=stop.reason)
     if run.part is not None:
         facts["slice"] = str(run.part)
+    facts |= observed
     wall_s = time.monotonic() - began_s
     return PlanOutcome(shard_ids=queue.ids, wall_s=wall_s, partial=tally.partial, facts=facts)
 

@@ -11,10 +11,14 @@ import socket
 import subprocess
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from moderation.policy.certified import Certificate, CertificateSet, certified_hash
+from moderation.policy.model import load_policy
+from moderation.results.certificates import certificates_path, write_certificates
 from moderation.storage.lease import LeaseClaim, read_claims
 from tests.job_runs import POLICY, JobProcess, job_env, make_pictures, make_tiny_config, run_job, summary, verdicts
 
@@ -200,3 +204,55 @@ def test_a_partial_night_is_finished_by_the_next_call(tmp_path: Path, config: Pa
     assert nights(tmp_path)[0] == one
     assert len(names(one)) == 40
     assert (one / "_SUCCESS").exists()
+
+
+def test_new_labels_end_a_certificate_and_the_next_night_reviews_what_it_covered(
+    tmp_path: Path,
+) -> None:
+    audited = POLICY + "audit: {salt: s, block: {check: reddish, rate: 1.0, from: 0.6}}\nrequire_certificate: true\n"
+    own = make_tiny_config(tmp_path / "config")
+    (own.parent / "policy.yaml").write_text(audited)
+    labels = tmp_path / "labels.csv"
+    options = ["--set", f"monitor.labels={labels}"]
+    make_pictures(tmp_path / "in", 40, {n: (250 + n % 5, n // 5, 0) for n in range(40)})
+    uncertified = night(tmp_path, own, *options)
+    assert "warning: not certified: block:reddish, pass:default (there is no certificate)" in uncertified.stderr
+    (first,) = nights(tmp_path)
+    assert set(verdicts(first)["verdict"].to_pylist()) == {"review"}
+
+    policy = load_policy(own.parent / "policy.yaml")
+    certificate = Certificate(
+        side="block", check="reddish", threshold=0.95, allowed=0.01, risk=0.025, labels=600, errors=0, bound=0.009,
+        method="binomial",
+    )  # fmt: skip
+    today = datetime.now(UTC).date()
+    held = CertificateSet(
+        policy=certified_hash(policy),
+        stack_fingerprint=summary(first)["stack_fingerprint"],
+        salt_sha256="0" * 64,
+        rates={"block:reddish": 1.0},
+        issued=today,
+        expires=today + timedelta(days=9),
+        labels_sha256="1" * 64,
+        rule="",
+        agreement=None,
+        certificates=(certificate,),
+    )
+    write_certificates(certificates_path(str(own.parent / "policy.yaml")), held)
+    make_pictures(tmp_path / "two", 40, {n: (250 + n % 5, n // 5, 1) for n in range(40)})
+    second_run = night(tmp_path, own, *options, source=tmp_path / "two")
+    assert second_run.returncode == 0, second_run.stderr
+    second = next(p for p in nights(tmp_path) if p != first and p.name != "monitor")
+    assert set(verdicts(second)["verdict"].to_pylist()) == {"block"}
+
+    rows = [f"{i},ok,audit,{r}" for i in verdicts(second)["item_id"].to_pylist() for r in "ab"]
+    labels.write_text("\n".join(["item_id,label,source,reviewer", *rows]))
+    make_pictures(tmp_path / "three", 3, {n: (250 + n, 0, 2) for n in range(3)})
+    last_run = night(tmp_path, own, *options, source=tmp_path / "three")
+    last = next(p for p in nights(tmp_path) if p not in (first, second) and p.name != "monitor")
+    assert set(verdicts(last)["verdict"].to_pylist()) == {"review"}
+    monitoring = summary(last)["monitoring"]
+    assert monitoring["certificates"][0]["labels"] == 40
+    assert "certificate ended: block:reddish: the monitor ended it: 40 of 40" in monitoring["reasons"][0]
+    assert "certificate_ended" in last_run.stderr
+    assert "the monitor ended it" in (last / "report.html").read_text()

@@ -1,0 +1,191 @@
+"""`moderation evaluate`: the measures of one or several finished runs, by labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from moderation.evaluation.measures import (
+    Rate,
+    ScoreMeasures,
+    VerdictMeasures,
+    measure_score,
+    measure_verdicts,
+    rate,
+)
+from moderation.evaluation.population import (
+    JudgedItem,
+    Population,
+    group_numbers,
+    read_population,
+    score_array,
+)
+from moderation.evaluation.slices import LEAST_ITEMS, SliceMeasures, measure_slices
+from moderation.evaluation.walks import F64, Bools
+from moderation.labels.meaning import Meaning, make_meaning
+from moderation.labels.resolve import LabelTable, resolve_labels
+from moderation.labels.rows import read_label_rows
+from moderation.policy.check import Check
+from moderation.policy.model import Policy
+from moderation.results.reader import open_run
+from moderation.results.votes import adjacent_runs, vote_labels
+
+# The detector of 1996 that everything since is held against, where it was run.
+BASELINE: Final = "skin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelWords:
+    """How a caller reads words of labels: `--bad`, `--means`."""
+
+    bad: tuple[str, ...] = ()
+    means: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A run, or several together, by labels.
+
+    rows: of all items. automation, review: of all rows, labelled or not. verdicts: over all labels, and over those of
+    the audit alone where there are any: only these are of a random sample.
+    """
+
+    name: str
+    rows: int
+    labelled: int
+    disputed: int
+    policy_hash: str
+    stack_fingerprint: str
+    automation: Rate
+    review: Rate
+    scores: tuple[ScoreMeasures, ...]
+    verdicts: tuple[VerdictMeasures, ...]
+    slices: tuple[SliceMeasures, ...]
+
+
+def evaluate(
+    outs: Sequence[str],
+    labels_uri: str,
+    *,
+    words: LabelWords | None = None,
+    policy: str | None = None,
+    together: bool = False,
+    slice_by: Sequence[str] = (),
+    least: int = LEAST_ITEMS,
+    precision: float = 0.99,
+) -> tuple[Evaluation, ...]:
+    """Measures of each run, in order; together: of all as one. Raises UsageError."""
+    labels = resolve_labels(read_label_rows(labels_uri))
+    parts = [tuple(outs)] if together else [(out,) for out in outs]
+    return tuple(
+        _evaluate_population(
+            read_population(part, labels, policy), labels, words or LabelWords(), slice_by, least, precision
+        )
+        for part in parts
+    )
+
+
+def _evaluate_population(
+    population: Population,
+    labels: LabelTable,
+    words: LabelWords,
+    slice_by: Sequence[str],
+    least: int,
+    precision: float,
+) -> Evaluation:
+    meaning = meaning_of(population.policy, labels, words)
+    items = population.labelled
+    bad = truths(items, meaning)
+    audited = np.array([item.audit_label is not None for item in items], np.bool_)
+    verdicts = [measure_verdicts("all labels", [i.verdict for i in items], bad)]
+    if audited.any():
+        own = [item for item, audit in zip(items, audited.tolist(), strict=True) if audit]
+        verdicts.append(measure_verdicts("the audit", [i.verdict for i in own], bad[audited]))
+    automatic = population.verdicts["block"] + population.verdicts["pass"]
+    judged = automatic + population.verdicts["review"]
+    return Evaluation(
+        name=" + ".join(population.outs),
+        rows=population.rows,
+        labelled=len(items),
+        disputed=population.disputed,
+        policy_hash=population.policy_hash,
+        stack_fingerprint=population.stack_fingerprint,
+        automation=rate(automatic, judged),
+        review=rate(population.verdicts["review"], judged),
+        scores=tuple(_measure_scores(population, items, meaning, bad, precision)),
+        verdicts=tuple(verdicts),
+        slices=measure_slices(items, bad, slice_by, least),
+    )
+
+
+def meaning_of(policy: Policy, labels: LabelTable, words: LabelWords) -> Meaning:
+    """How a policy's checks read the words of labels. Raises UsageError for a word that says nothing."""
+    sides = {name: str(check.side) for name, check in policy.checks.items()}
+    return make_meaning(sides, labels.words, words.bad, words.means)
+
+
+def truths(items: Sequence[JudgedItem], meaning: Meaning) -> Bools:
+    """Which items are bad: bool [N]; their labels are not in dispute."""
+    return np.array([meaning.is_bad(_words_of(item)) for item in items], np.bool_)
+
+
+def _words_of(item: JudgedItem) -> frozenset[str]:
+    assert item.label is not None
+    assert item.label.words is not None
+    return item.label.words
+
+
+def _measure_scores(
+    population: Population, items: Sequence[JudgedItem], meaning: Meaning, bad: Bools, precision: float
+) -> Iterator[ScoreMeasures]:
+    groups, _ = group_numbers(items)
+    for name, check in population.policy.checks.items():
+        if check.side == "attribute":
+            continue
+        truth = np.array([meaning.confirms(_words_of(item), name) for item in items], np.bool_)
+        yield measure_score(
+            name,
+            check.side,
+            score_array(items, name),
+            truth,
+            groups,
+            thresholds=thresholds_of(check),
+            precision=precision,
+        )
+    for label, scores in _baseline_scores(population, items).items():
+        yield measure_score(f"{label} (baseline)", "baseline", scores, bad, groups, thresholds={}, precision=precision)
+
+
+def thresholds_of(check: Check) -> dict[str, float]:
+    """The thresholds that a check has, by name."""
+    given = {"block": check.block, "review": check.review, "pass": check.pass_}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _baseline_scores(population: Population, items: Sequence[JudgedItem]) -> Mapping[str, F64]:
+    """The baseline's votes, the largest of each item's frames; empty where it was not run."""
+    place = {item.item_id: index for index, item in enumerate(items)}
+    found: dict[str, F64] = {}
+    for out in population.outs:
+        run = open_run(out)
+        for shard_id in run.shard_ids:
+            votes = run.read_votes(shard_id)
+            labels = [name for name in vote_labels(votes) if name.startswith(f"{BASELINE}.")]
+            for label in labels:
+                column = found.setdefault(label, np.full(len(items), np.nan))
+                _take_highest(votes, label, place, column)
+            if not labels:
+                break
+    return found
+
+
+def _take_highest(votes: pa.Table, label: str, place: Mapping[str, int], column: F64) -> None:
+    ids, frames = votes["item_id"].to_pylist(), votes[label].to_numpy().astype(np.float64)
+    for own in adjacent_runs(ids):
+        if ids[own.start] in place:
+            # NaN only where all of its frames are.
+            column[place[ids[own.start]]] = np.fmax.reduce(frames[own])

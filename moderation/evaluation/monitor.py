@@ -1,0 +1,226 @@
+"""The monitor: new audit labels are held against each certificate, night by night, until one alarms and ends it.
+
+    HOME/monitor/drawn-<night>.parquet   what a night drew of what it decided by itself: what labels may be held against
+    HOME/monitor/wealth.json             what each certificate's monitor has won so far
+
+Any-time valid: labels may be looked at every night, and of certificates that hold at most one in twenty ever ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+
+from moderation import storage
+from moderation.errors import UsageError, one_line
+from moderation.evaluation.audit import audit_of, group_of
+from moderation.evaluation.evaluate import LabelWords, meaning_of
+from moderation.evaluation.population import JudgedItem, read_population
+from moderation.evaluation.wealth import ALARM, MonitorWealth, bet_on
+from moderation.labels.meaning import Meaning
+from moderation.labels.resolve import Label, find_label, resolve_labels
+from moderation.labels.rows import read_label_rows
+from moderation.policy.certified import Certificate, CertificateSet
+from moderation.policy.model import Policy
+from moderation.results.layout import monitor_uri
+
+DRAWN_SCHEMA: Final = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("uri", pa.string()),
+        ("content_hash", pa.string()),
+        ("group", pa.string()),
+        ("action", pa.string()),
+    ],
+    metadata={"moderation.table": "drawn", "moderation.schema_version": "1"},
+)
+WEALTH_FILE: Final = "wealth.json"
+_NIGHTS: Final = 400  # that are remembered, the newest
+_MAX_BYTES: Final = 256 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateMonitor:
+    """One certificate's monitor. groups: hashes of those it has already bet on; each counts once."""
+
+    wealth: MonitorWealth
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorState:
+    """What lies in `wealth.json`. nights: that drew something, in order. monitors: key of a certificate -> its own.
+
+    ended: the same key -> why.
+    """
+
+    nights: tuple[str, ...] = ()
+    monitors: Mapping[str, CertificateMonitor] = field(default_factory=dict)
+    ended: Mapping[str, str] = field(default_factory=dict)
+
+
+_STATE = TypeAdapter(MonitorState)
+
+
+def certificate_key(certificates: CertificateSet, action: str) -> str:
+    """Names a certificate: its action, the day of its issue, and the labels that it rests on."""
+    return f"{action}@{certificates.issued}/{certificates.labels_sha256[:12]}"
+
+
+def ended_actions(home: str, certificates: CertificateSet | None) -> dict[str, str]:
+    """Certificates that this monitor has ended: action -> why. Raises UsageError."""
+    if certificates is None:
+        return {}
+    ended = read_state(home).ended
+    actions = {c.action: certificate_key(certificates, c.action) for c in certificates.certificates}
+    return {action: ended[key] for action, key in actions.items() if key in ended}
+
+
+def read_state(home: str) -> MonitorState:
+    """Raises UsageError where the file is not one of a monitor."""
+    uri = monitor_uri(home, WEALTH_FILE)
+    data = storage.read_optional(uri)
+    if data is None:
+        return MonitorState()
+    try:
+        return _STATE.validate_json(data)
+    except ValueError as error:
+        # Not begun anew by itself: that would take back an alarm.
+        raise UsageError(f"{uri}: not readable as that of a monitor: {one_line(error, 200)}") from error
+
+
+def note_night(home: str, night: str, out: str, policy: Policy, certificates: CertificateSet | None) -> int:
+    """Remember what a finished night drew of what certificates cover; how many items that is."""
+    if certificates is None or policy.audit is None:
+        return 0
+    rows = list(_drawn_rows(out, policy, certificates))
+    if rows:
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema=DRAWN_SCHEMA), sink, compression="zstd")
+        storage.publish(monitor_uri(home, f"drawn-{night}.parquet"), sink.getvalue())
+        state = read_state(home)
+        if night not in state.nights:
+            _write_state(home, replace(state, nights=(*state.nights, night)[-_NIGHTS:]))
+    return len(rows)
+
+
+def _drawn_rows(out: str, policy: Policy, certificates: CertificateSet) -> Iterator[dict[str, Any]]:
+    for item in read_population([out], resolve_labels([]), check_labels=False).items:
+        for certificate in certificates.certificates:
+            if item.audit and decides(policy, certificate, item):
+                yield {
+                    "item_id": item.item_id,
+                    "uri": item.uri,
+                    "content_hash": item.content_hash,
+                    "group": group_of(audit_of(policy), item),
+                    "action": certificate.action,
+                }
+
+
+def decides(policy: Policy, certificate: Certificate, item: JudgedItem) -> bool:
+    """Whether a certificate speaks of what became of an item."""
+    stage, _, rest = item.reason.partition(":")
+    by = rest.partition(":")[0]
+    if certificate.side == "block":
+        return item.verdict == "block" and stage == "negative" and by == certificate.check
+    if policy.checks[certificate.check].side == "negative":
+        return item.verdict == "pass" and stage != "list"
+    return item.verdict == "pass" and stage == "positive" and by == certificate.check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorReport:
+    """What a night's labels said of one certificate. wealth: the highest so far; ended: why it no longer holds."""
+
+    action: str
+    labels: int
+    errors: int
+    new: int
+    wealth: float
+    ended: str | None
+
+
+def hold_labels(
+    home: str,
+    labels_uri: str,
+    policy: Policy,
+    certificates: CertificateSet,
+    words: LabelWords | None = None,
+) -> tuple[MonitorReport, ...]:
+    """Bet on every settled audit label of a drawn group that no bet was made on; what that says of each certificate.
+
+    Raises UsageError.
+    """
+    state = read_state(home)
+    labels = resolve_labels(read_label_rows(labels_uri))
+    meaning = meaning_of(policy, labels, words or LabelWords())
+    drawn = list(_read_drawn(home, state.nights))
+    monitors, ended, reports = dict(state.monitors), dict(state.ended), []
+    for certificate in certificates.certificates:
+        key = certificate_key(certificates, certificate.action)
+        before = monitors.get(key, CertificateMonitor(wealth=MonitorWealth()))
+        settled = (
+            (row["group"], find_label(labels.audit, row)) for row in drawn if row["action"] == certificate.action
+        )
+        monitors[key] = _bet_on_labels(before, settled, certificate, meaning)
+        wealth = monitors[key].wealth
+        if wealth.alarmed and key not in ended:
+            ended[key] = _alarm_text(certificate, wealth)
+        reports.append(_report(certificate, wealth, wealth.labels - before.wealth.labels, ended.get(key)))
+    _write_state(home, replace(state, monitors=monitors, ended=ended))
+    return tuple(reports)
+
+
+def _bet_on_labels(
+    before: CertificateMonitor, drawn: Iterable[tuple[str, Label | None]], certificate: Certificate, meaning: Meaning
+) -> CertificateMonitor:
+    """One bet a group, on its first item with a settled label."""
+    wealth, groups = before.wealth, dict.fromkeys(before.groups)
+    for group, label in drawn:
+        digest = hashlib.sha256(group.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        if label is None or label.words is None or not label.settled or digest in groups:
+            continue
+        groups[digest] = None
+        error = meaning.is_bad(label.words) is (certificate.side == "pass")
+        wealth = bet_on(wealth, error, certificate.allowed)
+    return CertificateMonitor(wealth=wealth, groups=tuple(groups))
+
+
+def _alarm_text(certificate: Certificate, wealth: MonitorWealth) -> str:
+    return (
+        f"the monitor ended it: {wealth.errors:,} of {wealth.labels:,} new audit labels are errors,"
+        f" {certificate.allowed:.2%} are allowed"
+    )
+
+
+def _report(certificate: Certificate, wealth: MonitorWealth, new: int, ended: str | None) -> MonitorReport:
+    return MonitorReport(
+        action=certificate.action,
+        labels=wealth.labels,
+        errors=wealth.errors,
+        new=new,
+        wealth=min(wealth.highest, ALARM),
+        ended=ended,
+    )
+
+
+def _read_drawn(home: str, nights: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Drawn rows, by night and then by group: an order that no label had a part in."""
+    for night in nights:
+        data = storage.read_optional(monitor_uri(home, f"drawn-{night}.parquet"))
+        if data is None or len(data) > _MAX_BYTES:
+            continue
+        rows = pq.read_table(io.BytesIO(data), schema=DRAWN_SCHEMA).to_pylist()
+        yield from sorted(rows, key=lambda row: (str(row["group"]), str(row["item_id"])))
+
+
+def _write_state(home: str, state: MonitorState) -> None:
+    storage.publish(monitor_uri(home, WEALTH_FILE), json.dumps(asdict(state), indent=1, sort_keys=True).encode())
