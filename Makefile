@@ -19,7 +19,7 @@ OTHER_TESTS := tests/unit/config tests/unit/policy tests/unit/results tests/unit
 export PYTHONFAULTHANDLER := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo where test test-long test-pythons check cover bench golden fmt lock clean
+.PHONY: help demo where test test-long test-pythons check cover bench docs golden fmt lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ cover: $(STAMP)  ## lines and branches that unit and contract tests run: the tot
 
 bench: $(STAMP)  ## throughput beside a bare loop, and beside a peer; results in benchmarks/results/
 	$(RUN) -m benchmarks
+
+docs: $(STAMP)  ## the documentation as a site, build/site/index.html: no network, neither now nor when it is read
+	$(RUN) -m tools.build_docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 golden: $(STAMP)  ## write the golden verdicts anew; the difference belongs into the commit message
 	$(RUN) tests/golden/regenerate.py

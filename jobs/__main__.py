@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from moderation.errors import ModerationError, UsageError
+from moderation.version import SCHEMA_VERSION, __version__
 
 from .ask import ask
 from .backfill import backfill
 from .bundle import bundle_list, bundle_make
 from .certify import certify
 from .checks import checks
+from .concepts import concepts
 from .config_show import config_show
 from .doctor import doctor
 from .document import document
@@ -23,6 +25,7 @@ from .duplicates import duplicates
 from .enroll import enroll
 from .evaluate import evaluate
 from .hashes import hashes_build, hashes_match
+from .init import init
 from .keyframes import keyframes
 from .merge import merge
 from .nightly import nightly
@@ -30,29 +33,51 @@ from .policy import policy_diff, policy_show, policy_test
 from .printing import plain_console, print_error
 from .promote import promote
 from .rejudge import rejudge
+from .smoke import smoke
 from .status import status
 from .tune_prompts import tune_prompts
 from .verify import verify
 from .weights import weights_pull
+from .why import why
 
 EXIT_CODES = """Exit codes: 0 done. 2 wrong usage or configuration, nothing was started. 3 done, but more items than
 runtime.max_error_rate are errors, or nothing in SOURCE is a picture or a video. 4 stopped by a fatal error: the same
-command resumes."""
+command resumes. 5 ended early, as asked, with work left: the same command goes on (0 with --allow-partial)."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"moderation {__version__}, tables of schema version {SCHEMA_VERSION}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     help="Batch moderation of images and videos in object storage.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    # Without a text of its own: the help of the program is said above.
+    del version
+
+
 app.command("backfill", epilog=EXIT_CODES)(backfill)
 app.command("keyframes", epilog=EXIT_CODES)(keyframes)
 app.command("status")(status)
 app.command("verify")(verify)
 app.command("merge")(merge)
 app.command("nightly", epilog=EXIT_CODES)(nightly)
+app.command("why")(why)
 app.command("ask")(ask)
 app.command("tune-prompts")(tune_prompts)
 app.command("checks")(checks)
@@ -65,6 +90,9 @@ app.command("promote", epilog="Exit codes: 0 it is live now. 1 a limit is not ke
 app.command("duplicates")(duplicates)
 app.command("enroll")(enroll)
 app.command("doctor")(doctor)
+app.command("smoke", epilog=EXIT_CODES)(smoke)
+app.command("concepts")(concepts)
+app.command("init")(init)
 config_app = typer.Typer(help="Configuration.", no_args_is_help=True, rich_markup_mode=None)
 config_app.command("show")(config_show)
 app.add_typer(config_app, name="config")

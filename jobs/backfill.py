@@ -16,6 +16,7 @@ from moderation.pages.text import size
 from moderation.planning.slices import parse_slice
 
 from .options import (
+    AllowPartialOption,
     BundleOption,
     ConfigOption,
     LimitOption,
@@ -27,7 +28,17 @@ from .options import (
     WorkersOption,
     load_bundle_settings,
 )
-from .printing import counts_text, exit_on_no_media, exit_on_too_many_errors, print_doubts, print_json
+from .printing import (
+    announce,
+    counts_text,
+    exit_on_no_media,
+    exit_on_partial,
+    exit_on_too_many_errors,
+    print_doubts,
+    print_error,
+    print_json,
+    verdicts_text,
+)
 
 if TYPE_CHECKING:
     from moderation.runtime.backfill import Preview
@@ -53,6 +64,7 @@ def backfill(
     slice_: Annotated[
         str | None, typer.Option("--slice", metavar="K/N", help="Only this part of the shards; see `merge`.")
     ] = None,
+    allow_partial: AllowPartialOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, do nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the tables in OUT and start over.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -60,19 +72,20 @@ def backfill(
     """Judge every item of SOURCE. Running the same command again goes on where the last one ended."""
     settings = load_bundle_settings(bundle, bundles, config, set_, workers=workers, policy=policy)
     part = parse_slice(slice_) if slice_ is not None else None
+    if max_items is not None and limit is not None and max_items > limit:
+        raise UsageError(f"--max-items {max_items} is more than --limit {limit}")
+    announce(source, out, settings, config)
+
+    from moderation.results.paths import check_paths, holds_more
+
+    check_paths(source, out, settings.source)
 
     from moderation.runtime.backfill import backfill as run_backfill  # heavy imports only once the call is right
     from moderation.runtime.backfill import preview
 
     if dry_run:
-        plan = preview(source, out, settings, limit=limit, fresh=fresh, part=part)
-        if as_json:
-            print_json(asdict(plan))
-        else:
-            _print_plan(plan)
+        _show_plan(preview(source, out, settings, limit=limit, fresh=fresh, part=part), as_json=as_json)
         return
-    if max_items is not None and limit is not None and max_items > limit:
-        raise UsageError(f"--max-items {max_items} is more than --limit {limit}")
     outcome = run_backfill(
         source, out, settings, limit=limit, fresh=fresh, max_hours=max_hours, max_items=max_items, part=part
     )
@@ -83,6 +96,17 @@ def backfill(
     print_doubts(outcome.summary)
     exit_on_too_many_errors(outcome)
     exit_on_no_media(outcome.summary, partial=outcome.partial)
+    if not allow_partial:
+        exit_on_partial(outcome.partial or holds_more(source, settings.source, limit))
+
+
+def _show_plan(plan: Preview, *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(plan))
+    else:
+        _print_plan(plan)
+    if plan.problems:
+        raise typer.Exit(2)
 
 
 def _print_plan(plan: Preview) -> None:
@@ -95,6 +119,8 @@ def _print_plan(plan: Preview) -> None:
     table.add_row("workers", f"{plan.workers} with {plan.num_cpus:g} CPU and {plan.num_gpus:g} GPU each")
     table.add_row("run", plan.run_id)
     Console().print(table)
+    for problem in plan.problems:
+        print_error(problem)
 
 
 def _print_summary(summary: Mapping[str, Any], *, nothing_left: bool, partial: bool) -> None:
@@ -112,6 +138,9 @@ def _print_summary(summary: Mapping[str, Any], *, nothing_left: bool, partial: b
 
 def _summary_table(summary: Mapping[str, Any]) -> Table:
     table = Table(title=f"run {summary['run_id']}", show_header=False)
-    for name in ("verdicts", "status", "kinds", "errors"):
+    table.add_row("verdicts", verdicts_text(summary.get("verdicts") or {}))
+    for name in ("status", "kinds", "errors"):
         table.add_row(name, counts_text(summary.get(name) or {}))
+    if summary.get("items_per_s") is not None and summary.get("startup_s") is not None:
+        table.add_row("rate", f"{summary['items_per_s']:,.1f} items/s after {summary['startup_s']:.0f} s to start")
     return table

@@ -31,7 +31,7 @@ def checks(
     """Show, for each check, every variant's scores, the fused one, the thresholds, and where variants disagree."""
     if format_ not in ("png", "svg"):
         raise UsageError(f"--format {format_!r}: png or svg")
-    path = None if policy is None else str(resolve_config_path(policy))
+    path = None if policy is None else str(resolve_config_path(policy, kind="policies"))
 
     from moderation.analysis.checks import describe_checks  # torch only once the call is right
 

@@ -1,21 +1,45 @@
-"""`moderation config show`: the effective configuration, every key explained."""
+"""`moderation config show`: the effective configuration, every key explained, or with where it was said."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from moderation.config.show import show_config
+from moderation.config.load import load_layers
+from moderation.config.show import show_config, show_origins
+from moderation.errors import UsageError
 
 from .options import ConfigOption, SetOption, load_settings
+from .printing import print_json
 
 
 def config_show(
     config: ConfigOption = None,
     set_: SetOption = None,
+    origin: Annotated[
+        bool, typer.Option("--origin", help="Each key with its value and the file and line that says it.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="With --origin: also what stands at its default.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, without the explanations.")] = False,
 ) -> None:
     """Print the configuration that a run would have, as YAML that can be saved and used as --config."""
+    if everything and not origin:
+        raise UsageError("--all says what --origin shows: add --origin")
+    if origin:
+        _print_origins(config, set_, everything=everything, as_json=as_json)
+        return
     settings = load_settings(config, set_)
     typer.echo(settings.model_dump_json(indent=1) if as_json else show_config(settings), nl=as_json)
+
+
+def _print_origins(config: str | None, overrides: Sequence[str] | None, *, everything: bool, as_json: bool) -> None:
+    settings, layered = load_layers(config, overrides or ())
+    rows = [row for row in show_origins(settings, layered) if everything or row[2] != "default"]
+    if as_json:
+        print_json([{"key": key, "value": value, "origin": where} for key, value, where in rows])
+        return
+    width = max((len(where) for _, _, where in rows), default=0)
+    for key, value, where in rows:
+        typer.echo(f"{where:{width}}  {key}: {value}")

@@ -26,7 +26,7 @@ def document(
     previews: Annotated[bool, typer.Option(help="Read the examples again, for small blurred previews.")] = True,
 ) -> None:
     """Take the inventory of OUT: share by concept, terms that stand out among what was flagged, blurred examples."""
-    path = None if policy is None else str(resolve_config_path(policy))
+    path = None if policy is None else str(resolve_config_path(policy, kind="policies"))
 
     from moderation.analysis.document import write_document  # torch only once the call is right
     from moderation.analysis.inventory import take_inventory

@@ -7,8 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import ConfigOption, LimitOption, MaxHoursOption, MaxItemsOption, SetOption, WorkersOption, load_settings
-from .printing import counts_text, exit_on_no_media, exit_on_too_many_errors, print_json
+from .options import (
+    AllowPartialOption,
+    ConfigOption,
+    LimitOption,
+    MaxHoursOption,
+    MaxItemsOption,
+    SetOption,
+    WorkersOption,
+    load_settings,
+)
+from .printing import (
+    announce,
+    counts_text,
+    exit_on_no_media,
+    exit_on_partial,
+    exit_on_too_many_errors,
+    print_json,
+)
 
 
 def keyframes(
@@ -20,11 +36,17 @@ def keyframes(
     limit: LimitOption = None,
     max_hours: MaxHoursOption = None,
     max_items: MaxItemsOption = None,
+    allow_partial: AllowPartialOption = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the tars in OUT and start over.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Cut the videos of SOURCE into the frames that a backfill with the same `media` settings would score."""
     settings = load_settings(config, set_, workers=workers)
+    announce(source, out, settings, config)
+
+    from moderation.results.paths import check_paths, holds_more
+
+    check_paths(source, out, settings.source)
 
     from moderation.runtime.keyframes import cut_keyframes  # heavy imports only once the call is right
 
@@ -35,6 +57,8 @@ def keyframes(
         _print_summary(outcome.summary, partial=outcome.partial)
     exit_on_too_many_errors(outcome)
     exit_on_no_media(outcome.summary, partial=outcome.partial)
+    if not allow_partial:
+        exit_on_partial(outcome.partial or holds_more(source, settings.source, limit))
 
 
 def _print_summary(summary: Mapping[str, Any], *, partial: bool) -> None:

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from moderation import storage
 from moderation.storage.claims import MAX_LEASE_S
 from moderation.storage.lease import LEASE_S, MIN_LEASE_S
 
 from .options import (
+    AllowPartialOption,
     BundleOption,
     ConfigOption,
     MaxHoursOption,
@@ -21,7 +23,15 @@ from .options import (
     WorkersOption,
     load_bundle_settings,
 )
-from .printing import exit_on_no_media, plain_console, print_doubts, print_error, print_json
+from .printing import (
+    announce,
+    exit_on_no_media,
+    exit_on_partial,
+    plain_console,
+    print_doubts,
+    print_error,
+    print_json,
+)
 
 
 def nightly(
@@ -54,10 +64,19 @@ def nightly(
     ] = LEASE_S,
     max_hours: MaxHoursOption = None,
     max_items: MaxItemsOption = None,
+    allow_partial: AllowPartialOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summaries as JSON, one per line.")] = False,
 ) -> None:
     """Judge what of SOURCE is new or changed since LEDGER, into OUT/<night>/. An unfinished night is finished first."""
     settings = load_bundle_settings(bundle, bundles, config, set_, workers=workers, policy=policy)
+    announce(source, out, settings, config)
+
+    from moderation.planning.apart import check_apart
+    from moderation.sources import open_source
+
+    check_apart(source, out)
+    check_apart(source, ledger, "--ledger")
+    open_source(storage.canonical(source), settings.source)
 
     from moderation.ledger.difference import Choice  # heavy imports only once the call is right
     from moderation.runtime.nightly import nightly as run_nightly
@@ -80,13 +99,15 @@ def nightly(
             plain_console(soft_wrap=True).print("\n".join(describe(outcome.summary, partial=outcome.partial)))
         print_doubts(outcome.summary)
     if any(outcome.too_many_errors for outcome in outcomes):
-        print_error("more items than runtime.max_error_rate are errors")
+        print_error("more items than runtime.max_error_rate are errors: see the night's report.html")
         raise typer.Exit(3)
     for outcome in outcomes:
         counts = outcome.summary["nightly"]
         # A night on which only a README is new is a night like others; one on which nothing else was there is not.
         if counts.get("looked_at") and counts.get("looked_at") == counts.get("new"):
             exit_on_no_media(outcome.summary, partial=outcome.partial)
+    if not allow_partial:
+        exit_on_partial(any(outcome.partial for outcome in outcomes))
 
 
 # What became of the objects that were looked at; `new` is told even when there are none.
@@ -108,7 +129,7 @@ def describe(summary: Mapping[str, Any], *, partial: bool) -> list[str]:
         lines.append(f"looked at {night.get('looked_at', 0):,} objects: {', '.join(counts)}")
     lines += _judged_lines(summary, partial=partial)
     lines += [remark.format(night[name]) for name, remark in _REMARKS.items() if night.get(name)]
-    return [*lines, f"{summary['out']}/report.html"]
+    return [*lines, summary["out"] if summary.get("quiet") else f"{summary['out']}/report.html"]
 
 
 def _judged_lines(summary: Mapping[str, Any], *, partial: bool) -> list[str]:

@@ -10,23 +10,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moderation.config.hints import did_you_mean
-from moderation.config.load import load_config, packaged_configs, resolve_config_path
+from moderation.config.load import load_config, resolve_config_path
 from moderation.config.model import Config
 from moderation.errors import UsageError
 
 if TYPE_CHECKING:
     from moderation.evaluation.evaluate import LabelWords
 
-ConfigOption = Annotated[str | None, typer.Option(help="Configuration file, or the name of a packaged one.")]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(envvar="MODERATION_CONFIG", help="Configuration file, or the name of a packaged one: default, full."),
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key; may be repeated.")
 ]
-PolicyOption = Annotated[str | None, typer.Option(help="Policy file, instead of the configuration's.")]
+PolicyOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MODERATION_POLICY", help="Policy file, or the name of a packaged one, instead of the configuration's."
+    ),
+]
 WorkersOption = Annotated[str | None, typer.Option(help="auto, or how many.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first items of the source.")]
 MaxHoursOption = Annotated[float | None, typer.Option(min=0, help="End by then; the next call goes on.")]
 MaxItemsOption = Annotated[int | None, typer.Option(min=1, help="End after so many; the next call goes on.")]
+AllowPartialOption = Annotated[
+    bool, typer.Option("--allow-partial", help="Exit code 0, not 5, where the call ends early with work left.")
+]
 VariantOption = Annotated[list[str] | None, typer.Option(help="Only this variant; may be repeated.")]
 
 LabelsOption = Annotated[
@@ -76,17 +86,10 @@ def resolve_policy_path(name: str) -> Path:
 
     Raises UsageError naming the nearest.
     """
-    folder = packaged_configs() / "policies"
-    if Path(name).is_file():
-        return Path(name)
-    known = sorted(path.name for path in folder.glob("*.yaml"))
-    if name in known:
-        return folder / name
     try:
-        return resolve_config_path(name)
+        return resolve_config_path(name, kind="policies")
     except UsageError as error:
-        hint = did_you_mean(name, known, otherwise="packaged", cutoff=0.5)
-        raise UsageError(f"no policy {name!r}{hint}") from error
+        raise UsageError(f"no policy {name!r}: {error}") from error
 
 
 def label_words(bad: Sequence[str] | None, means: Sequence[str] | None) -> LabelWords:

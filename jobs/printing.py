@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import typer
 from rich.console import Console
+from rich.text import Text
+
+from moderation import storage
+from moderation.config.model import Config
+from moderation.pages.terminal import verdict_counts
 
 
 class EndedRun(Protocol):
@@ -55,6 +63,32 @@ def exit_on_too_many_errors(outcome: EndedRun) -> None:
         raise typer.Exit(3)
 
 
+def exit_on_partial(partial: bool) -> None:
+    """Exit code 5, and why, when a call ended early with work left."""
+    if partial:
+        print_error("ended early with work left, so the exit code is 5; with --allow-partial it is 0")
+        raise typer.Exit(5)
+
+
+def announce(source: str, out: str, settings: Config, config: str | None) -> None:
+    """The first line of a run, before anything is loaded: what is read and written, by what, and what is started.
+
+    Raises UsageError for a URI that may not be shown, as it holds a password.
+    """
+    source, out = storage.mask_signatures(storage.canonical(source)), storage.canonical(out)
+    address = settings.runtime.ray_address or os.environ.get("RAY_ADDRESS")
+    ray = f"joining Ray at {address}" if address else "starting Ray on this machine"
+    facts = {"source": source, "out": out, "configuration": config or "default.yaml", "policy": settings.policy}
+    console = plain_console(stderr=True)
+    if console.is_terminal:
+        rows = [f"{name:13} {value}" for name, value in facts.items()]
+        console.print("\n".join([*rows, f"loading the detectors' code, then {ray}"]), style="dim", soft_wrap=True)
+    else:
+        stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {"time": stamp, "level": "info", "event": "run", **facts, "message": ray}
+        print(json.dumps(line, ensure_ascii=False), file=sys.stderr, flush=True)
+
+
 def exit_on_no_media(summary: Mapping[str, Any], *, partial: bool = False) -> None:
     """Exit code 3, and why, when nothing that was looked at is a picture or a video: most likely a wrong SOURCE."""
     items = summary.get("items", 0)
@@ -77,6 +111,11 @@ def print_warnings(warnings: Iterable[str]) -> None:
     """Sentences on standard error."""
     for warning in warnings:
         plain_console(stderr=True, soft_wrap=True).print(f"warning: {warning}", style="yellow")
+
+
+def verdicts_text(counts: Mapping[str, int]) -> Text:
+    """`block 1  review 0  pass 20`, in their colours, or `none`."""
+    return verdict_counts(counts) if counts else Text("none")
 
 
 def counts_text(counts: Mapping[str, int]) -> str:

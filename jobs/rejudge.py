@@ -12,16 +12,18 @@ from .printing import plain_console, print_warnings
 
 def rejudge(
     out: Annotated[str, typer.Argument(help="Output of a run.")],
-    policy: Annotated[str, typer.Option(help="Policy file, or the name of a packaged one.")],
     to: Annotated[str, typer.Option(help="Folder or prefix that gets the new verdicts.")],
+    policy: Annotated[
+        str | None, typer.Option(help="Policy file, or the name of a packaged one. Default: the one that OUT keeps.")
+    ] = None,
     as_of: AsOfOption = None,
 ) -> None:
     """Judge the votes of OUT by another policy; it may also read questions asked afterwards (`ask --as-check`)."""
-    path = resolve_policy_path(policy)
+    path = None if policy is None else str(resolve_policy_path(policy))
 
     from moderation.analysis.rejudge import rejudge as judge_again  # torch only once the call is right
 
-    rejudged = judge_again(out, str(path), to, as_of=parse_day(as_of))
+    rejudged = judge_again(out, path, to, as_of=parse_day(as_of))
     console = plain_console()
     counts = ", ".join(f"{n:,} {verdict}" for verdict, n in sorted(rejudged.verdicts.items()))
     console.print(f"{rejudged.items:,} items: {counts}")

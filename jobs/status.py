@@ -9,27 +9,69 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from moderation.pages.text import span
 
-from .printing import counts_text, print_error, print_json
+from .printing import counts_text, plain_console, print_error, print_json, verdicts_text
 
 if TYPE_CHECKING:
+    from moderation.ledger.nights import NightsStatus, NightStatus
     from moderation.results.status import PartStatus, RunStatus
 
 
 def status(
-    out: Annotated[str, typer.Argument(help="The OUT of a run, or of its slices.")],
+    out: Annotated[str, typer.Argument(help="The OUT of a run, of its slices, or of nights; or a ledger.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Say how far the run in OUT is, at what rate, and with which errors. The cluster is not touched."""
+    """Say how far the run in OUT is, at what rate, and with which errors. The cluster is not touched.
+
+    Of the OUT of a nightly job, or of its ledger: the nights, their states, and what to do next.
+    """
+    from moderation.ledger.nights import read_nights
     from moderation.results.status import read_status
 
+    nights = read_nights(out)
+    if nights is not None:
+        if as_json:
+            print_json(asdict(nights))
+        else:
+            _print_nights(nights)
+        return
     run_status = read_status(out, now_s=time.time())
     if as_json:
         print_json(asdict(run_status))
     else:
         _print_status(run_status)
+
+
+def _print_nights(nights: NightsStatus) -> None:
+    console = plain_console()
+    more = f", the newest {len(nights.nights)}" if nights.nights_total > len(nights.nights) else ""
+    rows = "" if nights.ledger_rows is None else f"; {nights.ledger_rows:,} rows in the ledger"
+    console.print(f"{nights.nights_total:,} nights{more}{rows}", style="bold")
+    table = Table(box=None, pad_edge=False)
+    for name in ("night", "state", "looked at", "verdicts"):
+        table.add_column(name, overflow="fold")
+    for night in nights.nights:
+        table.add_row(night.night, night.state, _looked_at(night), _night_verdicts(night))
+    console.print(table)
+    for night in nights.nights:
+        if night.error:
+            print_error(f"{night.night}: {night.error}", console)
+    console.print(nights.advice, soft_wrap=True)
+
+
+def _looked_at(night: NightStatus) -> str:
+    counts = {name: n for name, n in (night.counts or {}).items() if n and name != "looked_at"}
+    return ", ".join(f"{n:,} {name}" for name, n in counts.items())
+
+
+def _night_verdicts(night: NightStatus) -> Text:
+    shown = verdicts_text(night.verdicts) if night.verdicts and night.items else Text()
+    if night.error_rate:
+        shown.append(f"  {night.error_rate:.1%} errors", style="yellow")
+    return shown
 
 
 def _print_status(run_status: RunStatus) -> None:
@@ -58,7 +100,7 @@ def _status_table(run_status: RunStatus) -> Table:
     age_s = run_status.last_receipt_age_s
     table.add_row("last commit", "none yet" if age_s is None else f"{span(age_s)} ago")
     about = "" if run_status.exact else f"  (about: of {run_status.receipts_read:,} receipts)"
-    table.add_row("verdicts", counts_text(run_status.verdicts) + about)
+    table.add_row("verdicts", verdicts_text(run_status.verdicts).append(about))
     table.add_row("errors", counts_text(run_status.errors) + about)
     for part in run_status.parts:
         if part.slice is not None:

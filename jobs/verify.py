@@ -42,6 +42,8 @@ def _print(found: Verification) -> None:
         print_error(finding.sentence)
     if len(found.findings) > _MAX_SHOWN:
         print_error(f"and {len(found.findings) - _MAX_SHOWN:,} more; --json tells all")
+    for note in found.notes:
+        plain_console(stderr=True, soft_wrap=True).print(f"note: {note}", style="yellow")
     lines = [f"{found.shards_committed:,} of {found.shards_planned:,} shards, {found.parts:,} parts"]
     if found.well:
         lines.append("all as they were committed")

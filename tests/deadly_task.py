@@ -34,6 +34,9 @@ class DeadlyTask:
             os.kill(os.getpid(), signal.Signals[self._ending])
         return len(shard.items)
 
+    def items_in_flight(self) -> int:
+        return 0
+
     def to_json(self) -> str:
         return json.dumps(self._ending)
 

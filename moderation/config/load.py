@@ -2,70 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from moderation.config.files import packaged_configs, read_yaml, resolve_config_path
 from moderation.config.hints import closest, did_you_mean
+from moderation.config.layers import LayeredTree, read_layers
 from moderation.config.model import Config
-from moderation.errors import UsageError, one_line
+from moderation.errors import UsageError
+
+__all__ = ["load_config", "load_layers", "packaged_configs", "read_yaml", "resolve_config_path", "validate"]
 
 _T = TypeVar("_T", bound=BaseModel)
-_NO_CONFIGS = ("definitions", "texts")  # what is packaged beside configurations, and not named on a command line
-
-
-def packaged_configs() -> Path:
-    """The folder of packaged configurations: inside the wheel, or the repository's `configs/`."""
-    inside = Path(__file__).parent.parent / "_configs"
-    return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "configs"
-
-
-def resolve_config_path(path: str | None, *, beside: Path | None = None) -> Path:
-    """The path of a file beside `beside` (default: the working directory), else of a packaged one (`clip.yaml`).
-
-    Raises UsageError when there is neither; it names the packaged files.
-    """
-    name = path or "default.yaml"
-    packaged = packaged_configs()
-    candidates = [beside / name if beside else Path(name), packaged / name.removeprefix("configs/")]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    names = sorted(str(p.relative_to(packaged)) for p in packaged.rglob("*.yaml") if p.parent.name not in _NO_CONFIGS)
-    hint = did_you_mean(name, names, otherwise="known here", cutoff=0.5)
-    raise UsageError(f"no file {name!r}; packaged: {', '.join(names) or 'none'}{hint}")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping. Raises UsageError with the line of the mistake."""
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{path}: not readable as YAML: {one_line(error)}") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise UsageError(f"{path}: expected a mapping at the top, found {type(loaded).__name__}")
-    return loaded
 
 
 def load_config(path: str | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Load a configuration from a YAML file and `a.b=c` overrides (values in YAML).
+    """Load a configuration from a YAML file, the files that it extends, and `a.b=c` overrides (values in YAML).
 
-    Raises UsageError that names the key and the nearest right one.
+    Raises UsageError naming the key, where it was said, and the nearest right one.
     """
+    return load_layers(path, overrides)[0]
+
+
+def load_layers(path: str | None = None, overrides: Sequence[str] = ()) -> tuple[Config, LayeredTree]:
+    """As `load_config`, and the plain data that it was made of, with where each key comes from."""
     file = resolve_config_path(path)
-    tree = read_yaml(file)
+    layered = read_layers(file)
     for override in overrides:
-        _apply_override(tree, override)
-    config = _with_shared_options(validate(Config, tree, where=str(file)), file.parent)
+        layered.override(tuple(_apply_override(layered.tree, override)))
+    config = validate(Config, layered.tree, where=str(file), origin_of=layered.origin_of)
+    config = _with_shared_options(config, file.parent)
     # A path on the command line is relative to the working directory, a path in a file to the folder of that file.
     named_here = any(o.partition("=")[0] == "policy" for o in overrides) and Path(config.policy).is_file()
-    policy = Path(config.policy) if named_here else resolve_config_path(config.policy, beside=file.parent)
-    return config.model_copy(update={"policy": str(policy.absolute())})
+    beside = file.parent
+    policy = Path(config.policy) if named_here else resolve_config_path(config.policy, beside=beside, kind="policies")
+    return config.model_copy(update={"policy": str(policy.absolute())}), layered
 
 
 def _with_shared_options(config: Config, beside: Path) -> Config:
@@ -83,15 +58,26 @@ def _with_shared_options(config: Config, beside: Path) -> Config:
     return config.model_copy(update={"stack": config.stack.model_copy(update={"detectors": detectors})})
 
 
-def validate(model: type[_T], tree: Mapping[str, Any], *, where: str) -> _T:
-    """Make a `model` from plain data; one UsageError names each mistake with its key and the nearest right one."""
+def validate(
+    model: type[_T],
+    tree: Mapping[str, Any],
+    *,
+    where: str,
+    origin_of: Callable[[Sequence[str]], str | None] = lambda _: None,
+) -> _T:
+    """Make a `model` from plain data; one UsageError names each mistake with its key and the nearest right one.
+
+    where: whose data they are. origin_of: where a key was said, if that is known more exactly.
+    """
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise UsageError("\n".join(_explain(model, dict(e), where) for e in error.errors())) from error
+        mistakes = [_explain(model, dict(e), origin_of([str(s) for s in e["loc"]]) or where) for e in error.errors()]
+        raise UsageError("\n".join(mistakes)) from error
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
+    """Set one key; the steps of its name."""
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise UsageError(f"--set {override!r}: expected key=value, for example --set stack.batch_size=8")
@@ -106,6 +92,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         node[steps[-1]] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UsageError(f"--set {key}: {value!r} is not YAML") from error
+    return steps
 
 
 def _explain(model: type[BaseModel], error: Mapping[str, Any], where: str) -> str:

@@ -194,6 +194,9 @@ class RuntimeConfig(ConfigSection):
     )
     grace_s: float = Field(default=30.0, ge=0, description="time after SIGTERM for shards in flight to finish")
     max_error_rate: float = Field(default=0.05, ge=0, le=1, description="a larger share of error rows: exit code 3")
+    min_night_errors: int = Field(
+        default=10, ge=1, description="nightly: fewer error rows than this are never exit code 3, whatever their share"
+    )
     ray_address: str | None = Field(default=None, description="a running cluster; null: RAY_ADDRESS, else a local one")
 
     def waiting_frame_bytes(self, *, on_gpu: bool) -> int:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from moderation.config.layers import LayeredTree
 from moderation.config.model import Config
 
 _WIDTH = 118
@@ -25,6 +26,26 @@ def show_config(config: Config) -> str:
         *_section(config, indent=0),
     ]
     return "\n".join(lines) + "\n"
+
+
+def show_origins(config: Config, layered: LayeredTree) -> Iterator[tuple[str, str, str]]:
+    """(key, value, where it was said) of every key; `default` where nobody said it."""
+    for path, value in _leaves(config.model_dump(mode="json", by_alias=True), ()):
+        named = layered.by_name(path)
+        shown = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+        text = shown.removesuffix("\n").removesuffix("\n...").strip()
+        yield ".".join(named), text, layered.said_in(path) or "default"
+
+
+def _leaves(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], object]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, str(key)))
+    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+        for number, inner in enumerate(value):
+            yield from _leaves(inner, (*path, str(number)))
+    else:
+        yield path, value
 
 
 def _section(model: BaseModel, *, indent: int) -> Iterator[str]:

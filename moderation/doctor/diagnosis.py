@@ -14,6 +14,8 @@ from moderation.config.model import Config, DetectorConfig
 from moderation.detectors.base import Detector, Weights
 from moderation.detectors.registry import build, weights_of
 from moderation.detectors.weights.locator import default_cache, resolve
+from moderation.detectors.weights.mirror import VARIABLE
+from moderation.detectors.weights.reach import is_here, why_out_of_reach
 from moderation.doctor.findings import Finding
 from moderation.doctor.packages import find_decoders, find_extras, find_versions
 from moderation.doctor.probes import Machine, look_at_machine, probe_storage
@@ -46,7 +48,7 @@ def diagnose(config: Config, uris: Sequence[str] = ()) -> list[Finding]:
     return [
         *find_versions(),
         *_devices(config, machine),
-        *_detectors(config),
+        *find_detectors(config),
         *_policy(config),
         *find_extras(),
         *find_decoders(),
@@ -89,7 +91,8 @@ def _devices(config: Config, machine: Machine) -> Iterator[Finding]:
         yield Finding(group=group, name="the stack runs on", status="wrong", detail=str(error), advice=advice)
 
 
-def _detectors(config: Config) -> Iterator[Finding]:
+def find_detectors(config: Config) -> Iterator[Finding]:
+    """Whether each detector can be built, and its weights are here."""
     group = "detectors"
     total_ms = gated_ms = 0.0
     for entry in config.stack.detectors:
@@ -123,10 +126,8 @@ def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Seq
     if not weights:
         yield Finding(group=group, name=entry.title, status="ok", detail=f"{about}, a measurement: no weights")
     for w in weights:
-        if _is_to_be_fetched(w):
-            detail = f"{about}; {w.locator} is not here yet ({w.licence})"
-            advice = "nothing to do if this machine reaches it: the first run fetches it and verifies its sha256"
-            yield Finding(group=group, name=entry.title, status="note", detail=detail, advice=advice)
+        if not is_here(w):
+            yield _from_elsewhere(group, entry.title, about, w)
             continue
         try:
             path = resolve(w)
@@ -137,11 +138,15 @@ def _weights(group: str, entry: DetectorConfig, detector: Detector, weights: Seq
         yield Finding(group=group, name=entry.title, status="ok", detail=detail)
 
 
-def _is_to_be_fetched(weights: Weights) -> bool:
-    """Whether the weights come from elsewhere and are not cached yet."""
-    if weights.locator.startswith(("pkg://", "file://")):
-        return False
-    return not (default_cache() / f"{weights.sha256.lower()}{Path(weights.locator).suffix}").is_file()
+def _from_elsewhere(group: str, name: str, about: str, w: Weights) -> Finding:
+    """Weights that are not here: fine where they can be fetched, else the run would not start."""
+    detail = f"{about}; {w.locator} is not here yet ({w.licence})"
+    why = why_out_of_reach(w)
+    if why is None:
+        advice = "nothing: it can be fetched from here, the first run does so and checks its sha256"
+        return Finding(group=group, name=name, status="note", detail=detail, advice=advice)
+    advice = f"moderation weights pull CONFIG --to s3://bucket/weights where there is a way, and {VARIABLE}= that here"
+    return Finding(group=group, name=name, status="missing", detail=f"{detail}, and out of reach: {why}", advice=advice)
 
 
 def _from_error(group: str, name: str, error: Exception) -> Finding:

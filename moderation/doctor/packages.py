@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
+from moderation.config.installing import install_command, requirements_of
 from moderation.doctor.findings import Finding, FindingStatus
 from moderation.media.decoders import decoders
 
@@ -16,8 +17,10 @@ _EXTRAS = {
     "heic": "HEIC pictures",
     "faces": "faces",
     "text": "text in pictures",
+    "codes": "codes in pictures",
     "nudenet": "body parts (AGPL-3.0)",
     "review": "the reviewers' page",
+    "plots": "figures of checks",
 }
 
 
@@ -49,11 +52,10 @@ def find_versions() -> Iterator[Finding]:
 
 def find_extras() -> Iterator[Finding]:
     """The extras, and the command that installs each."""
-    try:
-        listed = [Requirement(text) for text in requires("moderation") or ()]
-    except PackageNotFoundError:
-        return
-    for name, requirements in _by_extra(listed).items():
+    for name in _EXTRAS:
+        requirements = requirements_of(name)
+        if not requirements:
+            continue
         packages = [_package("extras", r, optional=True) for r in requirements]
         fine = all(package.status == "ok" for package in packages)
         versions = ", ".join(f"{package.name} {package.detail}" for package in packages)
@@ -62,17 +64,8 @@ def find_extras() -> Iterator[Finding]:
             name=name,
             status="ok" if fine else "note",
             detail=f"{_EXTRAS[name]}: {versions}",
-            advice="" if fine else f"if you want it: pip install 'moderation[{name}]'",
+            advice="" if fine else f"if you want it: {install_command(name)}",
         )
-
-
-def _by_extra(requirements: Iterable[Requirement]) -> dict[str, list[Requirement]]:
-    extras: dict[str, list[Requirement]] = {}
-    for requirement in requirements:
-        for name in _EXTRAS:
-            if requirement.marker and requirement.marker.evaluate({"extra": name}):
-                extras.setdefault(name, []).append(requirement)
-    return extras
 
 
 def _package(group: str, requirement: Requirement, *, optional: bool) -> Finding:
@@ -117,7 +110,7 @@ def _pictures_finding(available: Mapping[str, bool]) -> Finding:
 def _heic_finding(*, there: bool) -> Finding:
     if there:
         return Finding(group="decoders", name="heic", status="ok", detail="decoded by pillow-heif")
-    detail, advice = "HEIC pictures become error rows (unsupported_type)", "pip install 'moderation[heic]'"
+    detail, advice = "HEIC pictures become error rows (unsupported_type)", install_command("heic")
     return Finding(group="decoders", name="heic", status="note", detail=detail, advice=advice)
 
 

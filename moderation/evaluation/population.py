@@ -89,8 +89,11 @@ def read_population(
     runs = [open_run(out) for out in outs]
     if not runs:
         raise UsageError("name at least one OUT")
-    rules = withdraw(load_policy_of_run(runs[0], policy), _withdrawn_by(runs[0]))
     stack, judged_by = identity_of(runs[0])
+    rules = load_policy_of_run(runs[0], policy)
+    if policy_hash(rules) != judged_by:
+        # A file, which says all; what the run keeps is without it already.
+        rules = withdraw(rules, _withdrawn_by(runs[0]))
     population = Population(
         outs=tuple(outs),
         policy=rules,

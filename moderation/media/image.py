@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from moderation.config.installing import install_command
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.camera_raw import is_camera_raw
@@ -140,7 +141,7 @@ def _heif_opener() -> Callable[[TimedBytes], ImageFile]:
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
-        detail = "HEIC needs an optional package: pip install 'moderation[heic]'"
+        detail = f"HEIC needs an optional package: {install_command('heic')}"
         raise ItemError(ErrorCode.UNSUPPORTED_TYPE, detail) from error
     opener: Callable[[TimedBytes], ImageFile] = HeifImageFile
     return opener

@@ -13,7 +13,7 @@ from moderation.types import Status, Verdict
 MAX_ROWS_PER_GROUP: Final = 40
 _MAX_ROWS: Final = 10_000
 _ORIGIN: Final = (
-    "run_id", "source", "out", "state", "stopped_by", "stack_fingerprint", "policy_hash", "shards",
+    "run_id", "source", "out", "state", "stopped_by", "startup_s", "stack_fingerprint", "policy_hash", "shards",
     "shards_this_call", "items_this_call",
 )  # fmt: skip
 _GROUPS: Final = {
@@ -22,6 +22,9 @@ _GROUPS: Final = {
     "errors": ("Errors", "Items that could not be fetched, fully decoded, or scored. Never passed."),
     "unsure": ("Not recognised as fine", "No check objected, but none recognised it as fine."),
 }
+
+# What became of the objects that a night looked at; the first four are told even when there are none.
+_NIGHT_COUNTS: Final = ("new", "changed", "deleted", "unchanged", "retried", "rejudged", "returned", "same_content")
 
 Cells = Mapping[str, Any]
 
@@ -63,6 +66,7 @@ def render_report(
         max_error_rate=summary.get("max_error_rate"),
         wall_s=summary.get("wall_s"),
         state=str(summary.get("state") or "done"),
+        night=_night_counts(summary.get("nightly") or {}),
     )
 
 
@@ -102,3 +106,11 @@ def _group_of(row: Cells) -> str | None:
 
 def _by_score(rows: Sequence[Cells]) -> list[Cells]:
     return sorted(rows, key=lambda r: -r["score"] if r.get("score") is not None else 0.0)
+
+
+def _night_counts(counts: Cells) -> list[tuple[str, int]]:
+    """(what, how many) of a night whose listing has told; empty of other runs."""
+    if "looked_at" not in counts:
+        return []
+    names = (name for name in _NIGHT_COUNTS if counts.get(name) or name in _NIGHT_COUNTS[:4])
+    return [(name.replace("_", " "), int(counts.get(name) or 0)) for name in names]

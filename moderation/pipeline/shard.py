@@ -6,7 +6,7 @@ them. Rows come out in the order of the shard's items, one row per item, whateve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from moderation.config.model import Config
 from moderation.errors import ItemError
@@ -35,18 +35,20 @@ def moderate_shard(
     facts: RunFacts,
     pools: Pools,
     poison: Mapping[str, ItemError] | None = None,
+    judged: Callable[[], None] = lambda: None,
 ) -> Receipt:
-    """Judge a shard and commit it.
+    """Judge a shard and commit it. judged: called for each row.
 
     poison: item id -> why, for items known to kill or stall the process; they are not touched.
     Raises ShardError (retried by the driver), FatalError.
     """
     clock = Clock()
-    rows = list(
-        moderate_items(
-            shard.items, config=config, stack=stack, policy=policy, pools=pools, clock=clock, poison=poison or {}
-        )
-    )
+    rows = []
+    for row in moderate_items(
+        shard.items, config=config, stack=stack, policy=policy, pools=pools, clock=clock, poison=poison or {}
+    ):
+        rows.append(row)
+        judged()
     checks = tuple(policy.policy.checks)
 
     def encode() -> tuple[dict[str, bytes], dict[str, int]]:

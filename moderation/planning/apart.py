@@ -1,4 +1,4 @@
-"""OUT must not lie in what SOURCE lists: the next run would judge its own tables."""
+"""OUT must not lie in what SOURCE lists, nor SOURCE in OUT: the next run would judge its own tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WRITTEN = (
 
 
 def check_apart(source: str, folder: str, name: str = "--out") -> None:
-    """Raises UsageError where `folder`, which the run writes to, is or lies in what SOURCE lists.
+    """Raises UsageError where `folder`, which the run writes to, is or lies in what SOURCE lists, or SOURCE in it.
 
     name: what the message calls the folder. Links of local folders are resolved.
     """
@@ -33,8 +33,10 @@ def check_apart(source: str, folder: str, name: str = "--out") -> None:
         inside = any(matches(storage.join(folder, written)) for written in _WRITTEN)
     else:
         inside = _with_slash(folder).startswith(_with_slash(source))
+    shown = storage.mask_signatures(source)
+    if not inside and _with_slash(source).startswith(_with_slash(folder)):
+        raise UsageError(f"SOURCE {shown} lies in {name} {folder}: name a folder beside it for what the run writes")
     if inside:
-        shown = storage.mask_signatures(source)
         raise UsageError(f"{name} {folder} lies in SOURCE {shown}: the next run would judge its own tables")
 
 

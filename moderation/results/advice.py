@@ -33,7 +33,7 @@ ADVICE: Mapping[ErrorCode, Advice] = {
     ErrorCode.UNSUPPORTED_TYPE: Advice(
         "The name says picture or video and the content is neither, nothing installed decodes it, or it is of no type "
         "that is known: what some viewer may show is not skipped.",
-        "`moderation doctor` lists the decoders; a HEIC needs: pip install 'moderation[heic]'.",
+        "`moderation doctor` lists the decoders; a HEIC needs: pip install pillow-heif.",
     ),
     ErrorCode.CORRUPT: Advice(
         "A known type that its decoder refuses.", "Open one by hand: if it shows elsewhere, report the file."

@@ -2,6 +2,7 @@
 
 OUT/plan.parquet  OUT/plan/  OUT/slices/     the plan: see `planning.names`
 OUT/run.json                                 the run record
+OUT/decided_by/                              policy, questions, rules, tuned prompts as they were: see `results.decided`
 OUT/verdicts/  OUT/votes/  OUT/tars/         parts: one per shard and table
 OUT/receipts/                                one per committed shard
 OUT/poison.json                              items that kill or stall a worker, and why they are not judged
@@ -27,6 +28,9 @@ REPORT_FILE: Final = "report.html"
 SUCCESS_FILE: Final = "_SUCCESS"
 POISON_FILE: Final = "poison.json"
 
+DECIDED_FOLDER: Final = "decided_by"
+DECIDED_INDEX: Final = "index.json"
+
 VERDICTS: Final = "verdicts"
 VOTES: Final = "votes"
 TARS: Final = "tars"
@@ -50,6 +54,8 @@ INVENTORY_FILE: Final = "inventory.json"
 PAGE_FILE: Final = "index.html"  # of a folder of pages
 FIGURE_FORMATS: Final = ("png", "svg")
 
+QUIET_FILE: Final = "quiet.jsonl"  # in the folder of all nights: those on which there was nothing to do
+
 REJUDGE_FILE: Final = "rejudge.json"  # in the folder of a rejudge, which is never OUT
 
 # What starting over removes, whatever lies in it. Receipts first: without them no part has happened.
@@ -58,6 +64,7 @@ RUN_FILES: Final = (
 )  # fmt: skip
 RUN_FOLDERS: Final = (
     RECEIPTS_FOLDER, PLAN_FOLDER, VERDICTS, VOTES, TARS, SLICES_FOLDER, ASKS_FOLDER, NIGHT_FOLDER, GROUPED_FOLDER,
+    DECIDED_FOLDER,
 )  # fmt: skip
 
 
@@ -109,6 +116,16 @@ def ask_part_uri(out: str, name: str, shard_id: str, format_: str) -> str:
 def run_uri(home: str) -> str:
     """The run record. home: OUT, or the folder of a slice in it."""
     return storage.join(home, RUN_FILE)
+
+
+def decided_uri(out: str, name: str) -> str:
+    """A file of what decided a run, by its name: a hash and a suffix."""
+    return storage.join(out, DECIDED_FOLDER, name)
+
+
+def decided_index_uri(out: str) -> str:
+    """What is what among the files of what decided a run."""
+    return storage.join(out, DECIDED_FOLDER, DECIDED_INDEX)
 
 
 def summary_uri(home: str) -> str:

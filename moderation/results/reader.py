@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -17,12 +18,15 @@ from moderation.config.load import validate
 from moderation.config.model import Config
 from moderation.errors import UsageError
 from moderation.lists.policy_file import load_whole_policy
-from moderation.policy.model import Policy
+from moderation.policy.model import Policy, policy_hash
+from moderation.results.decided import describe_drift, read_kept_policy
 from moderation.results.intact import read_intact
 from moderation.results.layout import RUN_FILE, VERDICTS, VOTES
 from moderation.results.receipts import committed_ids
 from moderation.results.record import day_of, read_record
 from moderation.results.tables import decode_table
+
+_LOG = logging.getLogger(__name__)
 
 READERS: Final = 4  # threads that read parts ahead
 AHEAD_BYTES: Final = 256 << 20  # of parts read ahead
@@ -99,11 +103,26 @@ def open_run(out: str) -> StoredRun:
 
 
 def load_policy_of_run(run: StoredRun, path: str | None = None) -> Policy:
-    """The policy of a run, or the one in `path`. Raises UsageError when the file is not there any more."""
-    file = Path(path or run.load_config().policy)
+    """The policy of a run, as it was when it decided, or the one in `path`.
+
+    The log has a warning where the file that the run was called with says something else now. Raises UsageError where
+    OUT does not have it (a run of an earlier version) and its file is gone.
+    """
+    if path is not None:
+        return load_whole_policy(Path(path))
+    kept = read_kept_policy(run.out, run.record)
+    if kept is not None:
+        if (drift := describe_drift(run.out, run.record)) is not None:
+            _LOG.warning("%s", drift)
+        return kept
+    file = Path(run.load_config().policy)
     if not file.is_file():
         raise UsageError(f"{file}: the policy of this run is not there any more; name one by --policy")
-    return load_whole_policy(file)
+    policy = load_whole_policy(file)
+    decided = (run.record.get("identity") or {}).get("policy")
+    if decided and decided != policy_hash(policy):
+        _LOG.warning("%s: has changed since this run, which did not keep what it said then", file)
+    return policy
 
 
 def read_part(uri: str, format_: str, columns: Sequence[str] | None = None) -> pa.Table:

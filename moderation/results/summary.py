@@ -18,8 +18,9 @@ STEPS = ("fetch", "decode", "score", "judge", "write")
 def summarise(receipts: Iterable[Receipt], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of a run, ready for JSON: the sum of its receipts, beside the facts, which pass through.
 
-    Read from the facts: `wall_s` (seconds of this call), and of a call that resumed `items_this_call` and
-    `frames_this_call`, to which the rates then refer. A rate that is not known is None, never 0.
+    Read from the facts: `wall_s` (seconds of this call), `startup_s` (those of them before the first worker was ready,
+    which no rate counts), and of a call that resumed `items_this_call` and `frames_this_call`, to which the rates then
+    refer. A rate that is not known is None, never 0.
     `error_rate` is error rows by all rows; skipped files are no errors. Steps' seconds are busy time, summed over
     threads and workers; they overlap, so they may add up to more than the wall time. `waits` and `bottleneck`: see
     `bottleneck.py`.
@@ -41,6 +42,7 @@ def summarise(receipts: Iterable[Receipt], facts: Mapping[str, Any]) -> dict[str
     frames = counts["frames"]
     errors = counts[f"status:{Status.ERROR}"]
     wall_s = facts.get("wall_s")
+    judging_s = None if wall_s is None else max(0.0, wall_s - (facts.get("startup_s") or 0.0))
     items_then = facts.get("items_this_call", items)
     frames_then = facts.get("frames_this_call", frames if items_then == items else None)
     return {
@@ -61,8 +63,8 @@ def summarise(receipts: Iterable[Receipt], facts: Mapping[str, Any]) -> dict[str
         "waits": nest_waits(waits),
         "bottleneck": tell_bottleneck(seconds, waits),
         "wall_s": wall_s,
-        "items_per_s": _rate(items_then, wall_s),
-        "frames_per_s": _rate(frames_then, wall_s),
+        "items_per_s": _rate(items_then, judging_s),
+        "frames_per_s": _rate(frames_then, judging_s),
         "bytes_read": bytes_read,
         "peak_memory_bytes": peak or None,
     }

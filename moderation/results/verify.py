@@ -21,6 +21,7 @@ from moderation import storage
 from moderation.concurrency import map_ahead
 from moderation.errors import UsageError
 from moderation.planning.slices import find_slices, slice_home
+from moderation.results.decided import describe_damage, describe_drift
 from moderation.results.intact import describe_difference_of_part
 from moderation.results.layout import TARS, VERDICTS, VOTES, list_part_ids, part_uri, receipt_uri, success_uri
 from moderation.results.planned import PlannedShards, read_planned
@@ -42,7 +43,7 @@ class OutputFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What lies in OUT, and what is amiss. repaired: shards that were taken back."""
+    """What lies in OUT, and what is amiss. repaired: shards that were taken back. notes: what is well to know."""
 
     out: str
     shards_planned: int
@@ -50,6 +51,7 @@ class Verification:
     parts: int
     findings: tuple[OutputFinding, ...]
     repaired: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def well(self) -> bool:
@@ -73,22 +75,30 @@ def verify_output(out: str, *, repair: bool = False) -> Verification:
     receipts = {receipt.shard_id: receipt for receipt in read_receipts(out, present)}
     parts = {table: list_part_ids(out, table, formats[table]) for table in _TABLES}
     findings = [
-        *(OutputFinding(sentence=sentence) for sentence in planned.problems),
+        *map(_finding, planned.problems),
         *_missing_receipts(out, planned, present),
         *_unreadable_receipts(out, present, receipts),
         *_unplanned_receipts(out, planned, receipts),
         *_wrong_parts(out, planned, receipts, formats),
         *_parts_without_receipt(out, planned, present, parts),
     ]
+    # Apart from the others: nothing of it can be taken back, and no verdict is wrong for it.
+    damage = map(_finding, describe_damage(out))
+    drift = describe_drift(out, next(iter(records.values())))
     repaired = _repair(out, homes, planned, findings, formats) if repair else ()
     return Verification(
         out=out,
         shards_planned=len(planned.items),
         shards_committed=len(receipts),
         parts=sum(len(receipt.sha256) for receipt in receipts.values()),
-        findings=tuple(findings),
+        findings=(*findings, *damage),
         repaired=repaired,
+        notes=() if drift is None else (drift,),
     )
+
+
+def _finding(sentence: str) -> OutputFinding:
+    return OutputFinding(sentence=sentence)
 
 
 def _formats(out: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -76,6 +76,18 @@ def read_bound_votes(run: StoredRun, policy: Policy, *, as_of: date | None = Non
         yield BoundVotes(shard_id=shard_id, votes=votes, policy=bound, asks=asks)
 
 
+def read_bound_shard(run: StoredRun, policy: Policy, shard_id: str) -> BoundVotes:
+    """As `read_bound_votes`, of one part alone."""
+    wanted = policy_votes(policy)
+    votes = run.read_votes(shard_id)
+    asks = needed_asks(run.out, wanted, vote_labels(votes))
+    if asks:
+        votes = with_asked(votes, run.out, shard_id, asks, run.format)
+    disabled = disabled_votes(run.load_config(), wanted)
+    bound = bind(policy, vote_labels(votes), disabled=disabled, as_of=run.day(policy))
+    return BoundVotes(shard_id=shard_id, votes=votes, policy=bound, asks=asks)
+
+
 def policy_votes(policy: Policy) -> tuple[str, ...]:
     """Every vote that a policy names, sorted."""
     return policy.votes()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from moderation.config.model import Config
+from moderation.doctor.rehearsal import find_obstacles
 from moderation.errors import UsageError
 from moderation.planning.plan import list_shards
 from moderation.planning.slices import Slice
@@ -61,6 +62,7 @@ class Preview:
     workers: int
     num_cpus: float
     num_gpus: float
+    problems: tuple[str, ...] = ()  # why the run would not succeed
 
 
 def preview(
@@ -72,7 +74,9 @@ def preview(
     fresh: bool = False,
     part: Slice | None = None,
 ) -> Preview:
-    """The plan in numbers; nothing is written, no cluster is asked: workers are those of this machine.
+    """The plan in numbers, and what would stand in the way: OUT is tried, weights and extras are looked for.
+
+    Nothing stays written, no cluster is asked: workers are those of this machine.
 
     Raises UsageError.
     """
@@ -99,4 +103,5 @@ def preview(
         workers=min(max(shards - committed_shards, 0), count_workers(config.runtime, size, nodes)),
         num_cpus=size.num_cpus,
         num_gpus=size.num_gpus,
+        problems=tuple(find_obstacles(config, run.out)),
     )

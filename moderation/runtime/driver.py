@@ -156,7 +156,7 @@ class _DriverLoop:
         if answer.call is worker.placing:
             self._settle_placing(worker, answer, now_s)
         elif answer.call is worker.loading:
-            self._settle_loading(worker, answer)
+            self._settle_loading(worker, answer, now_s)
         elif answer.call in worker.assignments:
             self._settle_assignment(worker, answer, now_s)
 
@@ -167,11 +167,12 @@ class _DriverLoop:
             worker.facts = dict(answer.value)
             worker.placed_s = now_s
 
-    def _settle_loading(self, worker: WorkerHandle, answer: WorkerAnswer) -> None:
+    def _settle_loading(self, worker: WorkerHandle, answer: WorkerAnswer, now_s: float) -> None:
         if answer.ending == "done":
             worker.loading = None
             worker.facts = answer.value
             self.failed_starts = self.lost_starts = 0
+            self.tally.note_ready(now_s)
             self.tally.workers.append(dict(worker.facts))
             self.progress.note("worker", "worker ready", **worker.facts)
             return
@@ -265,6 +266,8 @@ class _DriverLoop:
                 self.doubts.remove(doubt)
                 self._requeue_lost(doubt, "out of reach", now_s)
         self._watch_room(now_s)
+        self.stop.tell(self.progress, self.config.grace_s)
+        self.progress.tick(self.queue.planned, self.pool.items_in_flight())
 
     def _watch_worker(self, worker: WorkerHandle, now_s: float) -> None:
         if overdue_assignments(worker, now_s):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Self
@@ -17,6 +17,7 @@ from moderation.pipeline.pools import Pools
 from moderation.pipeline.shard import moderate_shard
 from moderation.policy.bind import bind
 from moderation.policy.model import Policy
+from moderation.results.receipts import Receipt
 from moderation.results.record import RunFacts
 from moderation.runtime.task import MemoryMode, make_task_pools, small_memory
 from moderation.scoring.build import build_stack
@@ -35,6 +36,7 @@ class JudgingTask:
         self._rules = policy
         self._facts = facts
         self._out = out
+        self._rows: dict[str, int] = {}  # of running shards
 
     def load(self, threads: int) -> dict[str, Any]:
         """Load the stack; its device and type. Raises UsageError, FatalError."""
@@ -53,8 +55,21 @@ class JudgingTask:
 
     def run(self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode) -> dict[str, Any]:
         """Judge and commit a shard; its receipt as a dict."""
+
+        def count_row() -> None:
+            self._rows[shard.shard_id] = self._rows.get(shard.shard_id, 0) + 1
+
+        try:
+            receipt = self._moderate(shard, poison, memory, count_row)
+        finally:
+            self._rows.pop(shard.shard_id, None)
+        return asdict(receipt)
+
+    def _moderate(
+        self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode, count_row: Callable[[], None]
+    ) -> Receipt:
         with self._working_set(memory) as (config, pools):
-            receipt = moderate_shard(
+            return moderate_shard(
                 shard,
                 out=self._out,
                 config=config,
@@ -63,8 +78,12 @@ class JudgingTask:
                 facts=self._facts,
                 pools=pools,
                 poison=poison,
+                judged=count_row,
             )
-        return asdict(receipt)
+
+    def items_in_flight(self) -> int:
+        """Items of running shards that have their row."""
+        return sum(list(self._rows.values()))
 
     def probe(self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode) -> int:
         """Judge the items of a shard, write nothing; returns the rows."""

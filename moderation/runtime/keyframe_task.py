@@ -38,6 +38,10 @@ class KeyframeTask:
         with self._working_set(memory) as (config, pools):
             return sum(1 for _ in cut_items(shard.items, config=config, pools=pools, poison=poison))
 
+    def items_in_flight(self) -> int:
+        """Nothing is known of a tar before it is written."""
+        return 0
+
     @contextmanager
     def _working_set(self, memory: MemoryMode) -> Iterator[tuple[Config, Pools]]:
         """Configuration and threads for a shard. There are no batches to make smaller."""

@@ -59,6 +59,9 @@ class Meters:
             elapsed_s = max(time.monotonic() - self._began_s, 1e-3)
             self._busy.set(min(1.0, self._scored_s / elapsed_s / self._workers), self._run)
 
+    def tick(self, planned: PlanCounts, in_flight: int) -> None:
+        """Counters move by receipts alone: what is in flight may still be lost."""
+
     def _count_seconds(self, receipt: Mapping[str, Any]) -> None:
         for step, seconds in receipt["seconds"].items():
             _add(self._seconds, seconds, {**self._run, "step": step})

@@ -17,11 +17,14 @@ from moderation.ledger.difference import Choice, difference
 from moderation.ledger.entry import FinishedNight, judged_rows, marked_rows
 from moderation.ledger.index import Provenance, load_index
 from moderation.ledger.listing import NightListing, Spool, read_listing, read_marks
+from moderation.ledger.nights import UNFINISHED_FILE, note_quiet
 from moderation.ledger.store import append, compact, open_log, should_compact
 from moderation.planning.apart import check_apart
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import decode_shards, plan_shards, read_shard_sizes
+from moderation.results.decided import keep_inputs
 from moderation.results.finish import finish_run
+from moderation.results.layout import QUIET_FILE
 from moderation.results.output import check_output, nothing_left
 from moderation.results.receipts import readable_ids
 from moderation.results.record import run_id_of
@@ -49,11 +52,13 @@ class NightOutcome:
     summary: Mapping[str, Any]
     partial: bool
     max_error_rate: float
+    min_errors: int = 1
 
     @property
     def too_many_errors(self) -> bool:
-        """Whether the call should end with exit code 3."""
-        return float(self.summary.get("error_rate", 0.0)) > self.max_error_rate
+        """Whether the call should end with exit code 3: so few errors that they say nothing of the rest do not."""
+        errors = int((self.summary.get("status") or {}).get("error", 0))
+        return errors >= self.min_errors and float(self.summary.get("error_rate", 0.0)) > self.max_error_rate
 
 
 def nightly(
@@ -156,13 +161,24 @@ class _NightJob:
         if judged.partial or listing is None:
             summary = finish_run(run, judged.shard_ids, wall_s=judged.wall_s, partial=True, facts=facts)
             return self._outcome(run, summary)
+        keep_inputs(run.out, run.policy, run.config)
         copies = write_copies(self._target(run), listing, _planned(run), readable_ids(run.out))
         ids = [*(read_shard_sizes(plan_uri(run.home)) or ()), *(shard.shard_id for shard in copies)]
         summary = finish_run(run, ids, wall_s=judged.wall_s, partial=False, facts=facts)
         if ids:
             remember_night(self.base.out, self.night.night_id, run.out, run.config, run.policy)
         self._enter(run, copies)
+        if _is_quiet(summary):
+            return self._outcome(run, self._leave_a_line(run, summary))
         return self._outcome(run, summary)
+
+    def _leave_a_line(self, run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Of a night on which there was nothing to do: a line among others, and no folder."""
+        counts = summary["nightly"]
+        told = {name: counts[name] for name in ("ledger", "looked_at", "unchanged", "older") if counts.get(name)}
+        note_quiet(self.base.out, self.night.night_id, told)
+        storage.delete_tree(run.out)
+        return {**summary, "out": storage.join(self.base.out, QUIET_FILE), "quiet": True}
 
     def _judge(self, run: Run, committed: set[str], max_hours: float | None, max_items: int | None) -> PlanOutcome:
         if nothing_left(run, committed):
@@ -229,7 +245,7 @@ class _NightJob:
         # Later tables hold: what an interrupted listing had planned and a later one missed was judged all the same.
         rows = chain(marked_rows(log, read_marks(run.out), at), judged_rows(chain(_planned(run), copies), night))
         append(self.ledger, self.night.night_id, rows)
-        storage.delete_tree(storage.join(self.ledger, "unfinished.json"))
+        storage.delete_tree(storage.join(self.ledger, UNFINISHED_FILE))
         log = open_log(self.ledger)
         if should_compact(log):
             self.lease.check()
@@ -242,7 +258,14 @@ class _NightJob:
             summary=summary,
             partial=summary.get("state") == "partial",
             max_error_rate=run.config.runtime.max_error_rate,
+            min_errors=run.config.runtime.min_night_errors,
         )
+
+
+def _is_quiet(summary: Mapping[str, Any]) -> bool:
+    """Whether nothing was judged, taken over, marked or unmarked."""
+    counts = summary["nightly"]
+    return not summary["items"] and not any(counts.get(name) for name in ("deleted", "returned"))
 
 
 def _run_of(base: Run, ledger: str, night: NightRun) -> Run:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from moderation.errors import ModerationError
+from moderation.results.decided import keep_inputs
 from moderation.results.poison import read_poison, write_poison
 from moderation.results.record import write_record
 from moderation.runtime.cluster import connect, leave
@@ -58,6 +59,8 @@ def run_plan(
     Raises FatalError (resumable), and what `shards` raises.
     """
     write_record(run, "running")
+    if run.facts.policy_hash:
+        keep_inputs(run.out, run.policy, run.config)
     began_s = time.monotonic()
     stop = stop or Stop()
     runtime = run.config.runtime
@@ -87,6 +90,8 @@ def run_plan(
             leave()
     shards_before = len(committed) if run.part is None else queue.planned.committed_shards
     facts = _summary_facts(tally, shards_before=shards_before, stopped_by=stop.reason)
+    if tally.ready_s is not None:
+        facts["startup_s"] = round(tally.ready_s - began_s, 3)
     if run.part is not None:
         facts["slice"] = str(run.part)
     facts |= observed
@@ -132,6 +137,7 @@ def _summary_facts(tally: RunTally, *, shards_before: int, stopped_by: str) -> d
         "shards_before": shards_before,
         "retries": dict(sorted(tally.retries.items())),
         "workers": tally.workers,
+        "storage_retries": tally.storage_retries,
         "worker_memory_beyond_models_bytes": tally.max_worker_memory_bytes,
         "stopped_by": stopped_by or None,
     }

@@ -1,41 +1,53 @@
-"""What a run says while it runs: a bar on a terminal, else one JSON line per shard; both on standard error."""
+"""What a run says while it runs: a bar on a terminal, else JSON lines; both on standard error."""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import IO, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from moderation.runtime.progress_bar import BarProgress
 from moderation.runtime.shard_queue import PlanCounts
+from moderation.runtime.state import JudgingClock
 from moderation.runtime.state import Progress as ProgressProtocol
 
-_QUIET = frozenset({"worker", "search"})  # said in the log, not above the bar
+MINUTE_S = 60.0
+_GOOD_NEWS = frozenset({"worker", "run", "done", "stopping"})
+_LOGGER = logging.getLogger("moderation")
 
 
 class LineProgress:
-    """Structured log: one JSON object per line with time, level, run, event and the ids of what it is about."""
+    """Structured log: one JSON object per line with time, level, run, event and the ids of what it is about.
 
-    def __init__(self, run_id: str, stream: IO[str] | None = None) -> None:
+    `listed` once, `shard` for each shard, `minute` once a minute, `log` for what the library logs, else what went
+    wrong. Rates are without the start-up, which is `startup_s`.
+    """
+
+    def __init__(self, run_id: str, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._run_id = run_id
         self._stream = stream or sys.stderr
-        self._began_s = time.monotonic()
+        self._clock = clock
+        self._pace = JudgingClock(began_s=clock())
         self._items = 0
         self._shards = 0
+        self._said_listed = False
+        self._minute_s = clock()
+        self._handler = _LogLines(self)
 
     def __enter__(self) -> LineProgress:
+        _LOGGER.addHandler(self._handler)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        return None
+        _LOGGER.removeHandler(self._handler)
 
     def shard_done(self, receipt: Mapping[str, Any], planned: PlanCounts) -> None:
         """One line: the shard, its rows, its verdicts, its seconds by step, how far the run is."""
@@ -51,15 +63,46 @@ class LineProgress:
             verdicts={k.removeprefix("verdict:"): v for k, v in counts.items() if k.startswith("verdict:")},
             errors={k.removeprefix("error:"): v for k, v in counts.items() if k.startswith("error:")},
             seconds=receipt["seconds"],
+            storage_retries=receipt.get("storage_retries", 0),
             done_shards=self._shards + planned.committed_shards,
             planned_shards=planned.shards,
             listing_ended=planned.ended,
-            items_per_s=round(self._items / max(time.monotonic() - self._began_s, 1e-6), 2),
+            items_per_s=self._rate(self._items),
+        )
+
+    def tick(self, planned: PlanCounts, in_flight: int) -> None:
+        """`listed` when the listing has ended; `minute` once a minute."""
+        if planned.ended and not self._said_listed:
+            self._said_listed = True
+            self._write(
+                "info", "listed", items=planned.items, shards=planned.shards, committed_shards=planned.committed_shards
+            )
+        now_s = self._clock()
+        if now_s - self._minute_s < MINUTE_S:
+            return
+        self._minute_s = now_s
+        items = self._items + in_flight
+        left_s = self._pace.left_s(items, planned, now_s)
+        self._write(
+            "info",
+            "minute",
+            done_items=planned.committed_items + items,
+            planned_items=planned.items,
+            listing_ended=planned.ended,
+            startup_s=self._pace.startup_s,
+            items_per_s=self._rate(items),
+            left_s=None if left_s is None else round(left_s),
         )
 
     def note(self, event: str, message: str, **facts: object) -> None:
         """One line."""
-        self._write("info" if event in ("worker", "run", "done") else "warning", event, message=message, **facts)
+        if event == "worker":
+            self._pace.note_ready(self._clock())
+        self._write("info" if event in _GOOD_NEWS else "warning", event, message=message, **facts)
+
+    def _rate(self, items: int) -> float | None:
+        rate = self._pace.items_per_s(items, self._clock())
+        return None if rate is None else round(rate, 2)
 
     def _write(self, level: str, event: str, **facts: object) -> None:
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -68,61 +111,15 @@ class LineProgress:
         self._stream.flush()
 
 
-class BarProgress:
-    """A bar with items per second and the time left; what goes wrong is said above it."""
+class _LogLines(logging.Handler):
+    """What the library logs, such as retries of storage, as lines of the structured log."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._items = 0
-        self._verdicts: Counter[str] = Counter()
-        self._began_s: float | None = None
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.fields[planned]} items"),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[verdicts]}"),
-            console=console,
-        )
-        self._task = self._bar.add_task("starting", total=None, planned="?", rate="", verdicts="")
+    def __init__(self, lines: LineProgress) -> None:
+        super().__init__(logging.WARNING)
+        self._lines = lines
 
-    def __enter__(self) -> BarProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bar.stop()
-
-    def shard_done(self, receipt: Mapping[str, Any], planned: PlanCounts) -> None:
-        """Move the bar."""
-        self._items += int(receipt["rows_in"])
-        for key, count in receipt["counts"].items():
-            if key.startswith("verdict:"):
-                self._verdicts[key.removeprefix("verdict:")] += count
-        began_s = self._began_s if self._began_s is not None else time.monotonic()
-        rate = self._items / max(time.monotonic() - began_s, 1e-6)
-        self._bar.update(
-            self._task,
-            description="judging" if planned.ended else "listing, judging",
-            completed=self._items + planned.committed_items,
-            total=planned.items if planned.ended else None,
-            planned=f"{planned.items}{'' if planned.ended else '+'}",
-            rate=f"{rate:.1f}/s" if self._items else "",
-            verdicts=" ".join(f"{v} {n}" for v, n in sorted(self._verdicts.items())),
-        )
-
-    def note(self, event: str, message: str, **facts: object) -> None:
-        """A line above the bar."""
-        if event == "worker" and self._began_s is None:
-            self._began_s = time.monotonic()
-        if event in _QUIET:
-            self._bar.update(self._task, description="judging")
-            return
-        shown = " ".join(f"{k}={v}" for k, v in facts.items())
-        self._console.print(f"{event}: {message} {shown}", markup=False, highlight=False, style="yellow")
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.note("log", record.getMessage(), logger=record.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +132,11 @@ class ProgressGroup:
         """A shard is committed."""
         for member in self.members:
             member.shard_done(receipt, planned)
+
+    def tick(self, planned: PlanCounts, in_flight: int) -> None:
+        """Time goes on."""
+        for member in self.members:
+            member.tick(planned, in_flight)
 
     def note(self, event: str, message: str, **facts: object) -> None:
         """Something that the one who reads the log at night should know."""

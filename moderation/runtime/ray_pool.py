@@ -19,6 +19,8 @@ from moderation.runtime.worker_pool import Assignment, WorkerAnswer, WorkerHandl
 
 # Nodes join and leave; asking the head is cheap, but not free.
 NODES_EVERY_S = 2.0
+# A worker answers between two batches of its own; a bar that moves once a second is smooth enough.
+PROGRESS_EVERY_S = 1.0
 # Without a worker there is nothing to wait for; the listing may have a shard soon.
 IDLE_SHARE = 0.2
 
@@ -34,6 +36,9 @@ class RayWorkerPool:
     _looked_s: float = -math.inf
     _wanted: int = 1
     _node_ids: frozenset[str] = frozenset()
+    _asked_s: float = -math.inf
+    _questions: dict[Any, WorkerHandle] = field(default_factory=dict)
+    _told: dict[int, int] = field(default_factory=dict)  # by the id of the handle
 
     def fill(self, max_workers: int) -> None:
         """Start workers up to what is wanted now, never more than `max_workers` (there may be less work than room)."""
@@ -99,6 +104,25 @@ class RayWorkerPool:
         ready = ray.wait(calls, num_returns=len(calls), timeout=0)[0] if calls else []
         return [_answer(worker, call) for call in ready]
 
+    def items_in_flight(self) -> int:
+        """As its workers have told within the last seconds."""
+        self._ask_for_progress(time.monotonic())
+        calls = list(self._questions)
+        for call in ray.wait(calls, num_returns=len(calls), timeout=0)[0] if calls else []:
+            worker = self._questions.pop(call)
+            answer = _answer(worker, call)
+            self._told[id(worker)] = answer.value if answer.ending == "done" else 0
+        return sum(self._told.get(id(worker), 0) for worker in self.workers if worker.assignments)
+
+    def _ask_for_progress(self, now_s: float) -> None:
+        if now_s - self._asked_s <= PROGRESS_EVERY_S:
+            return
+        self._asked_s = now_s
+        asked = {id(worker) for worker in self._questions.values()}
+        for worker in self.workers:
+            if worker.assignments and worker.loading is None and id(worker) not in asked:
+                self._questions[worker.actor.items_in_flight.remote()] = worker
+
     def _workers_by_call(self) -> dict[Any, WorkerHandle]:
         """What can become ready: answers of new workers first, then those to assignments."""
         starting = {call: w for w in self.workers for call in (w.placing, w.loading) if call is not None}
@@ -116,6 +140,8 @@ class RayWorkerPool:
     def remove(self, worker: WorkerHandle) -> None:
         """End a worker and forget it."""
         ray.kill(worker.actor, no_restart=True)
+        self._told.pop(id(worker), None)
+        self._questions = {call: of for call, of in self._questions.items() if of is not worker}
         if worker in self.workers:
             self.workers.remove(worker)
 

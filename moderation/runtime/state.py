@@ -19,8 +19,39 @@ class Progress(Protocol):
     def shard_done(self, receipt: Mapping[str, Any], planned: PlanCounts) -> None:
         """A shard is committed. planned: counts of the plan so far."""
 
+    def tick(self, planned: PlanCounts, in_flight: int) -> None:
+        """Time goes on; told several times a second. in_flight: items judged of shards that are not committed yet."""
+
     def note(self, event: str, message: str, **facts: object) -> None:
         """Something that the one who reads the log at night should know."""
+
+
+@dataclass(slots=True, kw_only=True)
+class JudgingClock:
+    """When a run began, and when its first worker was ready: rates are of the time since then. Seconds of one clock."""
+
+    began_s: float
+    ready_s: float | None = None
+
+    def note_ready(self, now_s: float) -> None:
+        """A worker is ready."""
+        self.ready_s = self.ready_s if self.ready_s is not None else now_s
+
+    @property
+    def startup_s(self) -> float | None:
+        """From the begin to the first worker; None before."""
+        return None if self.ready_s is None else round(self.ready_s - self.began_s, 3)
+
+    def items_per_s(self, items: int, now_s: float) -> float | None:
+        """The rate without the start-up; None before the first worker is ready."""
+        return None if self.ready_s is None else items / max(now_s - self.ready_s, 1e-6)
+
+    def left_s(self, items: int, planned: PlanCounts, now_s: float) -> float | None:
+        """Seconds until all that is planned is judged; None while the plan or the rate is not known."""
+        rate = self.items_per_s(items, now_s)
+        if not planned.ended or not rate:
+            return None
+        return max(0.0, planned.items - planned.committed_items - items) / rate
 
 
 @dataclass(slots=True)
@@ -30,6 +61,7 @@ class Stop:
     deadline_s: float | None = None
     reason: str = ""
     clock: Callable[[], float] = time.monotonic
+    told: bool = False
 
     def request(self, reason: str, grace_s: float) -> None:
         """Ask; asking again ends at once."""
@@ -42,9 +74,22 @@ class Stop:
         """Whether somebody asked."""
         return self.deadline_s is not None
 
+    def tell(self, progress: Progress, grace_s: float) -> None:
+        """Say once what happens now that somebody asked."""
+        if self.requested and not self.told:
+            self.told = True
+            progress.note("stopping", _describe_stop(self.reason, grace_s))
+
     def overdue(self, now_s: float) -> bool:
         """Whether the grace is over."""
         return self.deadline_s is not None and now_s >= self.deadline_s
+
+
+def _describe_stop(reason: str, grace_s: float) -> str:
+    if reason == "enough":
+        return "as much as was asked for is judged; shards in flight are finished"
+    again = "; Ctrl-C again stops at once" if reason == "SIGINT" else ""
+    return f"{reason}: shards in flight are finished, at most {grace_s:g} s{again}; the same command goes on later"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +112,19 @@ class RunTally:
     workers: list[dict[str, Any]] = field(default_factory=list)
     partial: bool = False
     max_worker_memory_bytes: int = 0
+    storage_retries: int = 0
+    ready_s: float | None = None  # when the first worker was, by the driver's clock
+
+    def note_ready(self, now_s: float) -> None:
+        """A worker is ready."""
+        self.ready_s = self.ready_s if self.ready_s is not None else now_s
 
     def add_receipt(self, receipt: Mapping[str, Any], worker_facts: Mapping[str, Any]) -> None:
         """Count a committed shard."""
         self.receipts += 1
         self.items += int(receipt["rows_in"])
         self.frames += int(receipt["counts"].get("frames", 0))
+        self.storage_retries += int(receipt.get("storage_retries", 0))
         beyond_models = int(receipt["peak_memory_bytes"]) - int(worker_facts.get("loaded_memory_bytes", 0))
         self.max_worker_memory_bytes = max(self.max_worker_memory_bytes, beyond_models)
 

@@ -40,6 +40,10 @@ class WorkerTask(Protocol):
         """Go through a shard without committing, to see whether it kills the process; returns the rows."""
         ...
 
+    def items_in_flight(self) -> int:
+        """Items of running shards that have their row; asked from another thread than those that run."""
+        ...
+
     def to_json(self) -> str:
         """What `from_json` makes the same task of, in a process of its own."""
         ...

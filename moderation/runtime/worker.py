@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from moderation import storage
 from moderation.errors import ItemError
 from moderation.pipeline.counters import peak_memory_bytes
 from moderation.runtime.isolated_run import run_isolated
@@ -44,8 +45,14 @@ class ShardWorker:
 
     def run(self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode) -> dict[str, Any]:
         """Run and commit a shard; its receipt as a dict, with this worker's name."""
+        before = storage.retries()
         receipt = self._task.run(shard, poison, memory)
-        return receipt | {"worker": f"{self.place()['node'][:12]}/{os.getpid()}"}
+        retries = storage.retries() - before  # those of a shard beside it count for both
+        return receipt | {"worker": f"{self.place()['node'][:12]}/{os.getpid()}", "storage_retries": retries}
+
+    def items_in_flight(self) -> int:
+        """Items of running shards that have their row."""
+        return self._task.items_in_flight()
 
     def probe(self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode) -> int:
         """Go through a shard without committing; returns the rows."""

@@ -101,6 +101,10 @@ class WorkerPool(Protocol):
         """The answers to a worker's assignments that are ready now."""
         ...
 
+    def items_in_flight(self) -> int:
+        """Items that the workers have judged of shards that are not committed yet, as far as they have told."""
+        ...
+
     def is_node_gone(self, worker: WorkerHandle) -> bool:
         """Whether the node of a worker has left the cluster; of one that was never placed, whether any node has."""
         ...

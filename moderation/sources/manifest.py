@@ -6,6 +6,7 @@
 - An id that comes again (the same `item_id` or URI twice, and none of the above) keeps its row: the later item's id
   is `<id>~<hash of its URI>`, and the attribute `item_id` tells the id that the manifest gave.
 - Any other column is an attribute, as text, nulls left out. Where rows of one item differ, it is a JSON list.
+- A URI may name a part of a tar or a table as a run's own tables do: `x.tar#a/b.jpg`, `x.parquet#row=7`.
 - A row that can't be used (no URI, not readable, outside of `source.allow`) is an error row, and so is the album or
   the keyframes that it belongs to: what was not seen is never passed.
 """
@@ -13,7 +14,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from moderation.errors import ItemError, UsageError
 from moderation.sources.allow import resolver
 from moderation.sources.items import MAX_OBJECTS, UniqueIds, base_name, bound_attributes, error_item, make_id
 from moderation.sources.listed import entry_error, list_files
+from moderation.sources.packed import PackedItems, split_packed
 from moderation.sources.rows import SUFFIXES, SourceRow, read_columns, read_rows
 from moderation.types import ErrorCode, Item, Kind, MediaObject
 
@@ -66,7 +68,7 @@ def manifest_items(source: str, config: SourceConfig) -> Iterator[Item]:
         if cut and not columns & {"item_id", "group"}:
             raise UsageError(f"{uri}: the manifest has `{cut[0]}` but no column `item_id` that says of which item")
         grouped = grouped or bool(cut) or "group" in columns
-    items = _ManifestItems(files, config.allow)
+    items = _ManifestItems(files, config)
     for rows in (_grouped_rows if grouped else _single_rows)(files, config):
         yield items.make(rows)
 
@@ -163,9 +165,10 @@ def _unpack(held: dict[str, object]) -> Numbered:
 class _ManifestItems:
     """Rows of one item -> the item. Keeps which ids are taken."""
 
-    def __init__(self, files: list[str], allow: Sequence[str]) -> None:
+    def __init__(self, files: list[str], config: SourceConfig) -> None:
         self._files = files
-        self._resolvers = [resolver(uri, allow) for uri in files]
+        self._resolvers = [resolver(uri, config.allow) for uri in files]
+        self._packed = PackedItems(config)
         self._ids = UniqueIds()
 
     def make(self, numbered: list[Numbered]) -> Item:
@@ -175,27 +178,40 @@ class _ManifestItems:
             if len(rows) > MAX_OBJECTS:
                 detail = f"more than {MAX_OBJECTS} rows of one item"
                 raise _RowError(ItemError(ErrorCode.TOO_LARGE, detail), rows[0].uri)
-            objects = [self._object(number, row) for number, row in numbered]
+            parts = [self._part(number, row) for number, row in numbered]
         except _RowError as error:
             return self._error_item(numbered[0][0], rows, error)
-        item_id, attributes = self._identify(numbered[0][0], rows, make_id(objects[0].uri), objects[0].uri)
-        kind = _kind_of(rows[0])
+        objects = [found for part in parts for found in part.objects]
+        item_id, attributes = self._identify(numbered[0][0], rows, parts[0].item_id, parts[0].uri)
+        kind = _kind_of(rows[0]) or parts[0].kind
         if kind is Kind.KEYFRAMES:
             objects.sort(key=_moment)
         # What a signed address grants stays in the plan, which alone has to fetch with it.
-        shown = storage.mask_signatures(objects[0].uri)
+        shown = storage.mask_signatures(parts[0].uri)
         return Item(item_id=item_id, uri=shown, objects=tuple(objects), kind=kind, attributes=attributes)
 
-    def _object(self, number: int, row: SourceRow) -> MediaObject:
+    def _part(self, number: int, row: SourceRow) -> Item:
+        """What a row names, as an item: one object, or what a packed source would make of it."""
         try:
             if row.error is not None:
                 raise ItemError(row.error, row.detail)
+            packed = split_packed(row.uri)
+            if packed is not None:
+                return self._find_packed(number, *packed)
             uri = self._resolvers[number](row.uri)
         except ItemError as error:
             where = f"line {row.line} of {self._files[number]}"
             raise _RowError(ItemError(error.code, f"{where}: {error.detail}"), row.uri) from error
         # Sizes stay unknown: a million requests before the first shard would cost more than they tell.
-        return MediaObject(uri=uri, name=base_name(uri), frame=row.frame, time_s=row.time_s)
+        source = MediaObject(uri=uri, name=base_name(uri), frame=row.frame, time_s=row.time_s)
+        return Item(item_id=make_id(uri), uri=uri, objects=(source,))
+
+    def _find_packed(self, number: int, container: str, inside: str) -> Item:
+        """Raises ItemError, also where the container itself may not be read."""
+        item = self._packed.find(self._resolvers[number](container), inside)
+        if item.error is not None:
+            raise ItemError(item.error, item.error_detail)
+        return item
 
     def _error_item(self, number: int, rows: list[SourceRow], error: _RowError) -> Item:
         manifest, line = self._files[number], rows[0].line

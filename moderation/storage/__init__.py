@@ -27,9 +27,11 @@ from moderation.storage.access import (
 )
 from moderation.storage.budget import RetryBudget
 from moderation.storage.clients import forget_clients
+from moderation.storage.folders import list_names
 from moderation.storage.listing import is_glob, list_objects
 from moderation.storage.masking import mask_signatures
 from moderation.storage.retry import (
+    PROCESS_BUDGET,
     BucketError,
     ChangedError,
     CredentialsError,
@@ -39,6 +41,12 @@ from moderation.storage.retry import (
     StoreDownError,
     retrying,
 )
+
+
+def retries() -> int:
+    """Requests that this process has repeated so far."""
+    return sum(PROCESS_BUDGET.retried().values())
+
 
 __all__ = [
     "BucketError",
@@ -59,6 +67,7 @@ __all__ = [
     "is_folder",
     "is_glob",
     "join",
+    "list_names",
     "list_objects",
     "local_path",
     "mask_signatures",
@@ -67,6 +76,7 @@ __all__ = [
     "read_bytes",
     "read_optional",
     "read_typed",
+    "retries",
     "retrying",
     "scheme_of",
     "without_password",

@@ -20,6 +20,7 @@ from moderation.errors import FatalError, UsageError
 from moderation.storage import clients, s3
 from moderation.storage.local_files import local_etag, open_local, publish_local, read_local
 from moderation.storage.remote_file import RemoteFile
+from moderation.storage.remote_write import put_remote
 from moderation.storage.retry import BucketError, is_out_of_range, retrying
 from moderation.types import ErrorCode, TypedBytes
 
@@ -243,7 +244,7 @@ def publish(uri: str, data: bytes) -> None:
         if scheme == "file":
             publish_local(Path(path), data)
         else:
-            filesystem(uri).pipe_file(path, data)
+            put_remote(filesystem(uri), path, data)
 
     try:
         retrying(write, what=uri)

@@ -6,6 +6,7 @@ a bucket of tokens that each retry draws on and each answer refills a little.
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ class _Store:
     answered: int = 0
     failed: int = 0
     retried: int = 0
+    said: int = 0  # of the retries
+    said_s: float = -math.inf
 
 
 class RetryBudget:
@@ -75,6 +78,16 @@ class RetryBudget:
         with self._lock:
             counts = self._store(store)
             return counts.answered == since.answered and counts.failed - since.failed - own >= MIN_OTHER_FAILURES
+
+    def unsaid(self, store: str, now_s: float, every_s: float) -> int | None:
+        """Retries that the log does not know of; None where it was told less than `every_s` seconds ago."""
+        with self._lock:
+            counts = self._store(store)
+            if now_s - counts.said_s < every_s:
+                return None
+            unsaid = counts.retried - counts.said
+            counts.said, counts.said_s = counts.retried, now_s
+            return unsaid
 
     def retried(self) -> dict[str, int]:
         """Retries so far, by store."""

@@ -2,7 +2,8 @@
 
 Endpoint, region, profile and credentials are the client's business: it reads the environment, or the usual files
 (`~/.aws/config`, `~/.aws/credentials`, a machine's role). Nothing here takes them as an argument, so that none can
-come from a manifest or end in a table.
+come from a manifest or end in a table. What s3fs takes beside them is in `$FSSPEC_S3`, as JSON: `requester_pays`,
+`s3_additional_kwargs` (encryption), `config_kwargs` (how a bucket is addressed).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 from typing import Any
 
 import fsspec
+from fsspec.config import conf
 
 from moderation.errors import UsageError
 
@@ -23,6 +25,7 @@ _CONNECT_TIMEOUT_S = 10.0
 # As many as threads may fetch at once (runtime.fetch_threads ends at 256), and then some wait.
 _CONNECTIONS = 128
 _S3 = frozenset({"s3", "s3a"})
+_CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
 
 _open: dict[tuple[int, str], Any] = {}
 _lock = threading.Lock()
@@ -82,6 +85,8 @@ def _make(scheme: str) -> Any:  # noqa: ANN401 - fsspec is untyped
 
 def _s3_options() -> dict[str, Any]:
     timeout_s = request_timeout_s()
+    # fsspec itself would drop all that a user says of the client for what stands here.
+    of_user = conf.get("s3", {}).get("config_kwargs", {})
     return {
         "use_listings_cache": False,
         "default_fill_cache": False,
@@ -93,5 +98,24 @@ def _s3_options() -> dict[str, Any]:
             "max_pool_connections": _CONNECTIONS,
             # `max_attempts` would mean one retry more, from a quota of its own.
             "retries": {"total_max_attempts": 1, "mode": "standard"},
+            **_checksum_options(),
+            **of_user,
         },
     }
+
+
+def _checksum_options() -> dict[str, str]:
+    """Checksums only where a request cannot do without, unless the environment or a profile says otherwise.
+
+    Since botocore 1.36 the default is to ask for them always: some servers then answer a range with the checksum of the
+    whole object, and others refuse the uploads (https://github.com/boto/boto3/issues/4392).
+    """
+    import botocore.exceptions
+    import botocore.session  # half a second, which a run over local files does not need
+
+    try:
+        profile = botocore.session.Session().get_scoped_config()
+    except botocore.exceptions.BotoCoreError:
+        profile = {}  # a file that cannot be read, a profile that is not there: the client says so itself
+    said = {*profile, *(name.removeprefix("AWS_").lower() for name in os.environ)}
+    return {name: "when_required" for name in _CHECKSUMS if name not in said}

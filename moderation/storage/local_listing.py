@@ -22,7 +22,11 @@ def list_local(root: str, depth: int | None) -> Iterator[ObjectInfo]:
     depth: levels of folders that are looked into; None: all. Raises what the system says of the root itself:
     FileNotFoundError, PermissionError, OSError; UsageError where it is neither a file nor a folder.
     """
-    mode = Path(root).stat().st_mode
+    try:
+        mode = Path(root).stat().st_mode
+    except NotADirectoryError as error:
+        # A name below a file: nothing is there, as in a store.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root) from error
     if stat.S_ISREG(mode):
         yield described(root, Path(root).stat())
     elif stat.S_ISDIR(mode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from moderation.storage.budget import RetryBudget
 from moderation.storage.masking import mask_signatures
 
 _T = TypeVar("_T")
+_LOG = logging.getLogger(__name__)
 
 # Six waits, together 10 to 20 s: so long may a store be away without that a single item shows it.
 ATTEMPTS = 7
@@ -21,6 +23,8 @@ FIRST_WAIT_S = 0.2
 MAX_WAIT_S = 8.0
 # Of this process: it is the process that storms a store, whichever of its threads asks.
 PROCESS_BUDGET = RetryBudget()
+# The log says of a store's retries once in so many seconds: a storm of them is one fact.
+LOG_EVERY_S = 10.0
 # S3 codes that a retry can cure (the rest are the caller's mistake or final).
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TRANSIENT_CODES = frozenset(
@@ -137,6 +141,8 @@ def retrying(
             if not budget.take(store):
                 detail = f"fails so often that retries are spent; the last: {mask_signatures(what)}: {_short(error)}"
                 raise StoreDownError(f"{store} {detail}") from error
+            if (unsaid := budget.unsaid(store, time.monotonic(), LOG_EVERY_S)) is not None:
+                _LOG.warning("%s: %d retries; now of %s: %s", store, unsaid, mask_signatures(what), _short(error))
             _wait(attempt)
         else:
             budget.answer(store)
@@ -197,7 +203,9 @@ def _is_transient(error: BaseException) -> bool:
         return True
     transient = {"aiohttp.ClientError", "botocore.HTTPClientError", "botocore.ConnectionError",
              "botocore.ResponseStreamingError", "fsspec.FSTimeoutError", "aiobotocore.AioResponseStreamingError",
-             "botocore.IncompleteReadError", "httpx.TransportError"}  # fmt: skip
+             "botocore.IncompleteReadError", "httpx.TransportError",
+             # Bytes that are not those of their checksum: damaged on the way, so that the next answer may be right.
+             "botocore.FlexibleChecksumError"}  # fmt: skip
     if _class_names(error) & transient:
         return True
     # s3fs translates unknown codes to a bare OSError; a local OSError (ENOSPC, EIO) carries an errno of its own.

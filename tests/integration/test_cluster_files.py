@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from tests.rendered_cluster import (
     pods,
     quantity,
     rendered,
+    renderer,
 )
 
 CRDS = ROOT.parent / "shared" / "schemas" / "kuberay"
@@ -79,14 +83,15 @@ def problems(obj: Object) -> list[str]:
 @pytest.mark.shared
 @pytest.mark.parametrize("kind", RAY_KINDS)
 def test_ray_objects_hold_the_operators_schema_without_an_unknown_field(objects: list[Object], kind: str) -> None:
-    (obj,) = of_kind(objects, kind)
-    assert obj["apiVersion"] == "ray.io/v1"
-    assert problems(obj) == []
+    assert of_kind(objects, kind)
+    for obj in of_kind(objects, kind):
+        assert obj["apiVersion"] == "ray.io/v1"
+        assert problems(obj) == []
 
 
 @pytest.mark.shared
 def test_a_misspelt_field_is_refused() -> None:
-    (job,) = of_kind(rendered("gpu"), "RayJob")
+    job = of_kind(rendered("gpu"), "RayJob")[0]
     wrong = json.loads(json.dumps(job))
     wrong["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["tolerationz"] = []
     wrong["spec"]["backOffLimit"] = 1
@@ -172,8 +177,8 @@ def test_a_night_is_over_before_the_next(objects: list[Object]) -> None:
     assert job_spec(nightly)["activeDeadlineSeconds"] < 24 * 3600
 
 
-def test_applying_starts_no_backfill_and_no_cluster(objects: list[Object]) -> None:
-    assert [o["spec"]["suspend"] for k in ("RayJob", "RayCluster") for o in of_kind(objects, k)] == [True, True]
+def test_applying_starts_nothing(objects: list[Object]) -> None:
+    assert [o["spec"]["suspend"] for kind in RAY_KINDS for o in of_kind(objects, kind)] == [True] * 4
 
 
 def test_entrypoints_are_plain_words_from_the_jobs_values(objects: list[Object]) -> None:
@@ -185,6 +190,7 @@ def test_entrypoints_are_plain_words_from_the_jobs_values(objects: list[Object])
             *["moderation", "nightly", values["SOURCE"]],
             *["--ledger", values["LEDGER"], "--out", values["NIGHTLY_OUT"], *config],
         ],
+        "smoke": ["moderation", "smoke", "--out", values["SMOKE_OUT"], *config],
     }
     for job in jobs(objects):
         words = job_spec(job)["entrypoint"].split(" ")
@@ -192,7 +198,7 @@ def test_entrypoints_are_plain_words_from_the_jobs_values(objects: list[Object])
         assert [shlex.quote(w) for w in words] == words  # the submitter's shell changes nothing
 
 
-@pytest.mark.parametrize("name", ["backfill", "nightly"])
+@pytest.mark.parametrize("name", ["backfill", "nightly", "smoke"])
 def test_the_program_takes_the_entrypoint(objects: list[Object], name: str) -> None:
     import typer
 
@@ -205,7 +211,7 @@ def test_the_program_takes_the_entrypoint(objects: list[Object], name: str) -> N
     (job,) = [j for j in jobs(objects) if j["metadata"]["name"] == name]
     _, command, *arguments = shlex.split(job_spec(job)["entrypoint"])
     context = program.commands[command].make_context(command, list(arguments))
-    assert context.params["source"] == arguments[0]
+    assert context.params["source" if name != "smoke" else "out"] == arguments[0 if name != "smoke" else 1]
     assert context.params["config"] == "/etc/moderation/config.yaml"
 
 
@@ -242,3 +248,37 @@ def test_the_ray_of_the_cluster_is_the_ray_of_the_image(objects: list[Object]) -
     match = re.search(r"(?m)^ray(?:\[[a-z,]+\])?==([0-9.]+)", lock)
     assert match
     assert {cluster_spec(o)["rayVersion"] for o in objects if o["kind"] in RAY_KINDS} == {match[1]}
+
+
+# The guard
+
+
+def apply(overlay: str) -> subprocess.CompletedProcess[str]:
+    command = renderer()
+    if command is None:
+        pytest.skip("neither kubectl nor kustomize is here: install the dev extra")
+    environment = {**os.environ, "KUSTOMIZE": " ".join(command)}
+    script = ["sh", str(ROOT / "cluster" / "apply.sh"), "--check", overlay]
+    return subprocess.run(script, capture_output=True, text=True, timeout=60, check=False, env=environment)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_placeholders_are_refused_before_anything_is_applied(overlay: str) -> None:
+    done = apply(str(ROOT / "cluster" / "overlays" / overlay))
+    assert done.returncode == 2
+    assert "nothing was applied" in done.stderr
+    assert "s3://" in done.stderr
+
+
+def test_a_site_that_says_what_is_its_own_is_let_through(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "cluster", tmp_path / "cluster")
+    site = tmp_path / "cluster" / "overlays" / "example"
+    text = (site / "kustomization.yaml").read_text()
+    (site / "kustomization.yaml").write_text(text.replace("your-registry", "registry.corp").replace("your-", "corp-"))
+    done = apply(str(site))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "no placeholders" in done.stdout
+
+
+def test_a_folder_that_is_no_overlay_is_refused(tmp_path: Path) -> None:
+    assert apply(str(tmp_path)).returncode == 2

@@ -221,8 +221,8 @@ def test_spot_workers_go_where_heads_do_not() -> None:
     spot = [p for p in pods(rendered("spot")) if p.role != "submitter"]
     heads = [labels(p, "NotIn") for p in spot if p.role == "head"]
     workers = [labels(p, "In") for p in spot if p.role == "worker"]
-    assert len(heads) == 3
-    assert len(workers) == 6
+    assert len(heads) == 4
+    assert len(workers) == 8
     assert all(each == heads[0] for each in heads + workers)
 
 

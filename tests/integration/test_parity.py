@@ -27,7 +27,8 @@ from moderation.config.load import load_config
 from moderation.config.model import DetectorConfig, MediaConfig
 from moderation.detectors import registry
 from moderation.detectors.base import Detector, FrameBatch, Scored, View
-from moderation.detectors.general.imagenet import ImageNet, class_names
+from moderation.detectors.general.imagenet import ImageNet
+from moderation.detectors.general.imagenet_classes import class_names
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights import locator as weights
 from moderation.media.image import decode_image

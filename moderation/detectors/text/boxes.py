@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from moderation.config.installing import install_command
 from moderation.errors import UsageError
 from moderation.types import F32, U8
 
@@ -183,7 +184,7 @@ def _pyclipper() -> ModuleType:
     try:
         import pyclipper  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError as error:
-        raise UsageError("detector 'text' needs the package 'pyclipper'; pip install 'moderation[text]'") from error
+        raise UsageError(f"detector 'text' needs the package 'pyclipper'; {install_command('text')}") from error
     return pyclipper  # type: ignore[no-any-return,unused-ignore]
 
 
@@ -191,5 +192,5 @@ def _opencv() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise UsageError("detector 'text' needs the package 'opencv'; pip install 'moderation[text]'") from error
+        raise UsageError(f"detector 'text' needs the package 'opencv'; {install_command('text')}") from error
     return cv2

@@ -102,7 +102,7 @@ def test_a_missing_package_says_which_command_installs_it(tmp_path: Path, monkey
 
     found = describe_checks(write_run(tmp_path, LABELS, ITEMS, POLICY))
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match=r"pip install 'moderation\[plots\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'matplotlib>=3.10'"):
         write_check_pages(found, "out", str(tmp_path / "f"), "png")
 
 

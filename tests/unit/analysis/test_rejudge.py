@@ -222,3 +222,33 @@ def test_what_no_certificate_covers_goes_to_review_where_certificates_are_requir
     required = policy_file(tmp_path, POLICY + "require_certificate: true\n")
     strict = rejudge(out, required, str(tmp_path / "strict"))
     assert strict.verdicts == {"review": 5}
+
+
+def test_the_same_call_over_its_own_folder_writes_the_same(tmp_path: Path) -> None:
+    out = write_run(tmp_path, LABELS, ITEMS, POLICY)
+    to = tmp_path / "again"
+    rejudge(out, None, str(to))
+    before = {p: p.read_bytes() for p in to.rglob("*") if p.is_file()}
+    # As a call leaves it that was killed in the middle.
+    (to / "rejudge.json").write_text(json.dumps(json.loads((to / "rejudge.json").read_text()) | {"state": "running"}))
+    sorted((to / "verdicts").iterdir())[0].unlink()
+    rejudge(out, None, str(to))
+    assert {p: p.read_bytes() for p in to.rglob("*") if p.is_file()} == before
+    assert json.loads((to / "rejudge.json").read_text())["state"] == "done"
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    out = write_run(tmp_path / "one", LABELS, ITEMS, POLICY)
+    other = write_run(tmp_path / "two", LABELS, ITEMS, POLICY)
+    with pytest.raises(UsageError, match="is the output of a run"):
+        rejudge(out, None, other)
+    strict = policy_file(tmp_path, POLICY.replace("block: 0.9", "block: 0.6"))
+    rejudge(out, strict, str(tmp_path / "strict"))
+    with pytest.raises(UsageError, match="holds the verdicts by another policy"):
+        rejudge(out, None, str(tmp_path / "strict"))
+    (tmp_path / "strict" / "rejudge.json").write_text("{")
+    with pytest.raises(UsageError, match="not readable"):
+        rejudge(out, strict, str(tmp_path / "strict"))
+    (tmp_path / "strict" / "rejudge.json").unlink()
+    with pytest.raises(UsageError, match="holds verdicts of something else"):
+        rejudge(out, strict, str(tmp_path / "strict"))

@@ -69,7 +69,7 @@ def test_missing_package_is_answered_with_the_command_that_installs_it(monkeypat
     assert named(found, "pyarrow").status == "missing"
     assert named(found, "pyarrow").advice.startswith("pip install 'pyarrow>=")
     heic = named(list(packages.find_extras()), "heic")
-    assert (heic.status, heic.advice) == ("note", "if you want it: pip install 'moderation[heic]'")
+    assert (heic.status, heic.advice) == ("note", "if you want it: pip install 'pillow-heif>=1.0'")
 
 
 def test_package_that_is_too_old_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,13 +127,37 @@ def test_weights_are_checked_by_their_sum(tmp_path: Path) -> None:
         ("{name: open_nfsw}", "wrong", "did you mean 'open_nsfw'?"),
         (f"{{name: open_nsfw, weights: 'file:///no/such.onnx', sha256: {'ab' * 32}}}", "missing", "no such file"),
         (f"{{name: open_nsfw, weights: 'pkg://no_such_package_abc/x', sha256: {'ab' * 32}}}", "missing", "pip install"),
-        (f"{{name: open_nsfw, weights: 's3://b/x.onnx', sha256: {'ab' * 32}}}", "note", "is not here yet"),
+        (f"{{name: open_nsfw, weights: 'memory://w/x', sha256: {'ab' * 32}}}", "missing", "out of reach: there is no"),
     ],
 )
 def test_detector_that_would_not_load_is_found(entry: str, status: str, words: str, tmp_path: Path) -> None:
     found = detectors_of(config_with(tmp_path, entry))[0]
     assert found.status == status
     assert words in f"{found.detail} {found.advice}"
+
+
+def test_weights_that_can_be_fetched_are_a_note(tmp_path: Path) -> None:
+    from moderation import storage
+
+    storage.publish("memory://there/x.onnx", b"weights")
+    entry = f"{{name: open_nsfw, weights: 'memory://there/x.onnx', sha256: {'ab' * 32}}}"
+    found = detectors_of(config_with(tmp_path, entry))[0]
+    assert found.status == "note"
+    assert "is not here yet" in found.detail
+    assert not found.stops_a_run
+
+
+def test_a_hub_that_is_out_of_reach_is_no_readiness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unreachable)
+    found = detectors_of(config_with(tmp_path, "{name: open_nsfw, weights: 'hf://no/such/x.onnx'}"))[0]
+    assert found.status == "missing"
+    assert "no route to the hub" in found.detail
+    assert "weights pull" in found.advice
 
 
 def test_policy_that_does_not_fit_the_stack_is_found(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_heic_without_its_package_names_the_command(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ItemError) as caught:
         decode_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), CONFIG)
     assert caught.value.code is ErrorCode.UNSUPPORTED_TYPE
-    assert "pip install 'moderation[heic]'" in caught.value.detail
+    assert "pip install 'pillow-heif>=1.0'" in caught.value.detail
 
 
 def test_heic_with_its_package_decodes_upright() -> None:

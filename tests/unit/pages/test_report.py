@@ -206,3 +206,17 @@ def test_incomplete_run_and_too_many_errors_are_said_at_the_top() -> None:
 def test_same_summary_gives_the_same_page() -> None:
     found = summarise([receipt()], FACTS)
     assert page_of(found, [row()]) == page_of(found, [row()])
+
+
+def test_the_page_of_a_night_tells_what_was_new_and_what_was_not() -> None:
+    night = {
+        "night": "20261122-021500-0e9c0f",
+        "looked_at": 9,
+        "new": 2,
+        "deleted": 1,
+        "unchanged": 7,
+        "same_content": 1,
+    }
+    page = render_report(summarise([receipt()], FACTS | {"nightly": night}), [], [])
+    assert "2 new, 0 changed, 1 deleted, 7 unchanged, 1 same content" in page
+    assert "Night " not in render_report(summarise([receipt()], FACTS), [], [])

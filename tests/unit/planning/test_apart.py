@@ -30,13 +30,12 @@ def test_inside_is_refused(source: str, out: str) -> None:
     ("source", "out"),
     [
         ("s3://b/photos", "s3://b/photos-out"),
-        ("s3://b/photos", "s3://b"),
         ("s3://b/**/*.jpg", "s3://b/out"),
         ("s3://b/m.csv", "s3://b/out"),
         ("s3://b/photos", "/photos/out"),
     ],
 )
-def test_beside_and_above_is_fine(source: str, out: str) -> None:
+def test_beside_is_fine(source: str, out: str) -> None:
     check_apart(source, out)
 
 
@@ -46,3 +45,11 @@ def test_links_are_looked_through(tmp_path: Path) -> None:
     for source, out in (("in", "link/out"), ("link", "in/out"), ("in", "in")):
         with pytest.raises(UsageError, match="--ledger"):
             check_apart(str(tmp_path / source), f"file://{tmp_path / out}", "--ledger")
+
+
+@pytest.mark.parametrize(
+    ("source", "out"), [("s3://b/photos", "s3://b"), ("s3://b/a/*.jpg", "s3://b/a"), ("memory://a/b", "memory://a")]
+)
+def test_a_source_inside_of_out_is_refused(source: str, out: str) -> None:
+    with pytest.raises(UsageError, match=r"lies in (--out|SOURCE)"):
+        check_apart(source, out)

@@ -32,9 +32,13 @@ class EventLog:
 
     shards: Counter[str] = field(default_factory=Counter)
     events: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    ticks: int = 0
 
     def shard_done(self, receipt: Mapping[str, Any], planned: PlanCounts) -> None:
         self.shards[receipt["shard_id"]] += 1
+
+    def tick(self, planned: PlanCounts, in_flight: int) -> None:
+        self.ticks += 1
 
     def note(self, event: str, message: str, **facts: object) -> None:
         self.events.append((event, message, facts))

@@ -143,3 +143,9 @@ def test_names_in_a_manifest_that_the_system_refuses_are_rows(tmp_path: Path) ->
     fetch = Fetcher(items, MediaConfig())
     codes = [item.error or payload.code for item in items for payload in fetch(item) or [ItemError(item.error)]]  # type: ignore[union-attr, arg-type]  # all are errors
     assert set(codes) <= {ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN} and len(codes) == 4
+
+
+def test_nothing_is_there_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileNotFoundError):
+        list(storage.list_objects(str(tmp_path / "file" / "receipts")))

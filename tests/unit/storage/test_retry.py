@@ -6,7 +6,7 @@ import contextlib
 import errno
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -223,3 +223,45 @@ def test_errors_have_their_blast_radius_also_in_another_process(kind: Any, root:
     assert isinstance(error, root)
     assert type(error) is kind
     assert str(error) == "s3://b/k: no"
+
+
+class FlexibleChecksumError(Exception):
+    """Named as botocore's."""
+
+    __module__ = "botocore.exceptions"
+
+
+def test_bytes_that_do_not_fit_their_checksum_are_asked_for_again() -> None:
+    answers = iter([FlexibleChecksumError("damaged"), None])
+
+    def call() -> str:
+        error = next(answers)
+        if error is not None:
+            raise error
+        return "fine"
+
+    assert retrying(call, what="s3://b/a", budget=RetryBudget()) == "fine"
+
+
+def test_a_checksum_that_never_fits_is_an_error_of_ours() -> None:
+    def call() -> None:
+        raise FlexibleChecksumError("damaged")
+
+    with pytest.raises(StorageError, match="s3://b/a: still failing after 7 attempts: FlexibleChecksumError"):
+        retrying(call, what="s3://b/a", budget=RetryBudget())
+
+
+def test_the_log_says_of_retries_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    budget = RetryBudget()
+    for _ in range(2):
+        answers = iter([TimeoutError("late"), TimeoutError("late"), None])
+
+        def call(answers: Iterator[TimeoutError | None] = answers) -> None:
+            if (error := next(answers)) is not None:
+                raise error
+
+        retrying(call, what="s3://b/a", budget=budget)
+    assert [record.getMessage() for record in caplog.records] == [
+        "s3://b: 1 retries; now of s3://b/a: TimeoutError: late"
+    ]
+    assert budget.unsaid("s3://b", 1e9, 10.0) == 3

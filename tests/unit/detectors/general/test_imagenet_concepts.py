@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from moderation.detectors.general.imagenet import DEFAULT_CONCEPTS, ImageNet, class_indices, class_names
+from jobs.__main__ import app
+from moderation.detectors.general.imagenet import ImageNet
+from moderation.detectors.general.imagenet_classes import DEFAULT_CONCEPTS, class_indices, class_names, search_classes
 from moderation.errors import UsageError
 
 
@@ -51,3 +54,17 @@ def test_groups_of_the_configuration_become_labels_in_their_order() -> None:
 def test_a_detector_without_groups_is_refused() -> None:
     with pytest.raises(UsageError, match="no group"):
         ImageNet({"concepts": {}})
+
+
+def test_classes_are_searched_by_word_and_by_id() -> None:
+    assert [entry[0] for entry in search_classes("Assault_Rifle")] == ["n02749479"]
+    assert [entry[1] for entry in search_classes("n04086273")] == ["revolver"]
+    assert len(search_classes("")) == 1000
+    with pytest.raises(UsageError, match="no class is called 'rifel'; did you mean 'rifle'"):
+        search_classes("rifel")
+
+
+def test_the_job_lists_names_and_the_concepts_that_hold_them() -> None:
+    shown = CliRunner().invoke(app, ["concepts", "cleaver"]).stdout
+    assert "n03041632" in shown
+    assert "blade" in shown

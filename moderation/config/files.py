@@ -1,0 +1,63 @@
+"""Files of configurations: which one a name means, and what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moderation.config.hints import closest
+from moderation.errors import UsageError, one_line
+
+_NO_CONFIGS = ("definitions", "texts")  # what is packaged beside configurations, and not named on a command line
+
+
+def packaged_configs() -> Path:
+    """The folder of packaged configurations: inside the wheel, or the repository's `configs/`."""
+    inside = Path(__file__).parent.parent / "_configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "configs"
+
+
+def resolve_config_path(path: str | None, *, beside: Path | None = None, kind: str | None = None) -> Path:
+    """A file beside `beside` (default: the working directory), else of a packaged one (`clip.yaml`, `clip`).
+
+    kind: folder of the packaged ones that is looked into first: `policies`. Raises UsageError when there is none,
+    naming the packaged ones.
+    """
+    name = path or "default.yaml"
+    candidates = [beside / name if beside else Path(name), *_packaged_candidates(name, kind)]
+    named = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if named is not None:
+        return named
+    known = _packaged_names(kind)
+    close = closest(name, [*known, *(Path(path).stem for path in known)], cutoff=0.5)
+    hint = f"; did you mean {close!r}?" if close else ""
+    raise UsageError(f"no file {name!r}; packaged: {', '.join(known) or 'none'}{hint}")
+
+
+def _packaged_candidates(name: str, kind: str | None) -> list[Path]:
+    """Where a packaged file of this name may lie, the likeliest first."""
+    inside = name.removeprefix("configs/")
+    folders = [packaged_configs() / kind, packaged_configs()] if kind else [packaged_configs()]
+    return [folder / named for folder in folders for named in (inside, f"{inside}.yaml")]
+
+
+def _packaged_names(kind: str | None) -> list[str]:
+    packaged = packaged_configs()
+    paths = (path for path in packaged.rglob("*.yaml") if path.parent.name not in _NO_CONFIGS)
+    names = sorted(str(path.relative_to(packaged)) for path in paths)
+    return [name for name in names if kind is None or name.startswith(f"{kind}/")]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping. Raises UsageError with the line of the mistake."""
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"{path}: not readable as YAML: {one_line(error)}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise UsageError(f"{path}: expected a mapping at the top, found {type(loaded).__name__}")
+    return loaded

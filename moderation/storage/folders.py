@@ -1,0 +1,30 @@
+"""The names right below a folder or prefix: one level, so that a folder of large folders is cheap to look at."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from moderation.storage import s3
+from moderation.storage.access import canonical, filesystem, split_uri
+from moderation.storage.clients import is_s3
+from moderation.storage.retry import retrying
+
+
+def list_names(uri: str) -> list[str]:
+    """Names of the files and folders right below a URI, sorted; none where nothing is there.
+
+    Raises DeniedError, StorageError.
+    """
+    uri = canonical(uri).rstrip("/")
+    scheme, path = split_uri(uri)
+    try:
+        if scheme == "file":
+            return retrying(lambda: sorted(entry.name for entry in Path(path).iterdir()), what=uri)
+        if is_s3(scheme):
+            bucket, prefix = s3.split_key(path)
+            return sorted(retrying(partial(s3.list_level, bucket, f"{prefix}/" if prefix else ""), what=uri))
+        listed = retrying(lambda: filesystem(uri).ls(path, detail=False), what=uri)
+        return sorted(str(name).rstrip("/").rpartition("/")[2] for name in listed)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
