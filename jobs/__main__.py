@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from moderation.errors import ModerationError, UsageError
 from moderation.version import SCHEMA_VERSION, __version__
 
 from .ask import ask
@@ -22,6 +21,7 @@ from .doctor import doctor
 from .document import document
 from .drift import drift
 from .duplicates import duplicates
+from .ending import EXIT_CODES, run_to_end
 from .enroll import enroll
 from .evaluate import evaluate
 from .hashes import hashes_build, hashes_match
@@ -30,7 +30,6 @@ from .keyframes import keyframes
 from .merge import merge
 from .nightly import nightly
 from .policy import policy_diff, policy_show, policy_test
-from .printing import plain_console, print_error
 from .promote import promote
 from .rejudge import rejudge
 from .smoke import smoke
@@ -39,10 +38,6 @@ from .tune_prompts import tune_prompts
 from .verify import verify
 from .weights import weights_pull
 from .why import why
-
-EXIT_CODES = """Exit codes: 0 done. 2 wrong usage or configuration, nothing was started. 3 done, but more items than
-runtime.max_error_rate are errors, or nothing in SOURCE is a picture or a video. 4 stopped by a fatal error: the same
-command resumes. 5 ended early, as asked, with work left: the same command goes on (0 with --allow-partial)."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -74,7 +69,7 @@ def _common(
 app.command("backfill", epilog=EXIT_CODES)(backfill)
 app.command("keyframes", epilog=EXIT_CODES)(keyframes)
 app.command("status")(status)
-app.command("verify")(verify)
+app.command("verify", epilog=EXIT_CODES)(verify)
 app.command("merge")(merge)
 app.command("nightly", epilog=EXIT_CODES)(nightly)
 app.command("why")(why)
@@ -115,22 +110,8 @@ app.add_typer(hashes_app, name="hashes")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one job; errors of ours become a sentence and an exit code."""
-    try:
-        app(list(arguments) if arguments is not None else None)
-    except UsageError as error:
-        print_error(f"error: {error}")
-        sys.exit(2)
-    except ModerationError as error:
-        print_error(f"error: {error}")
-        _exit_resumable("The same command resumes.")
-    except KeyboardInterrupt:
-        _exit_resumable("Interrupted; the same command resumes.")
-
-
-def _exit_resumable(advice: str) -> NoReturn:
-    plain_console(stderr=True, soft_wrap=True).print(advice)
-    sys.exit(4)
+    """Run one job; every error becomes a sentence and an exit code."""
+    run_to_end(app, sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from moderation.pages.text import escaped
+
 from .options import VariantOption
 from .printing import plain_console, print_json
 
@@ -46,8 +48,8 @@ def _print(ranking: Ranking, kept: str | None) -> None:
         table.add_column(name, justify="right" if name in ("score", "frame") else "left", overflow="fold")
     for ranked in ranking.found:
         at = str(ranked.frame) if ranked.time_s is None else f"{ranked.frame} ({ranked.time_s:.1f} s)"
-        table.add_row(f"{ranked.score:.3f}", ranked.verdict or "", at, ranked.uri)
+        table.add_row(f"{ranked.score:.3f}", ranked.verdict or "", at, escaped(ranked.uri))
     console = plain_console()  # names come from strangers
     console.print(table)
     if kept:
-        console.print(f"kept as {', '.join(ranking.labels)} in {kept}/asks/{ranking.question.name}/")
+        console.print(f"kept as {', '.join(ranking.labels)} in {escaped(kept)}/asks/{ranking.question.name}/")

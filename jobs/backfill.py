@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from moderation.errors import UsageError
-from moderation.pages.text import size
+from moderation.pages.text import json_text, size
 from moderation.planning.slices import parse_slice
 
 from .options import (
@@ -34,9 +32,11 @@ from .printing import (
     exit_on_no_media,
     exit_on_partial,
     exit_on_too_many_errors,
+    plain_console,
     print_doubts,
     print_error,
     print_json,
+    print_line,
     verdicts_text,
 )
 
@@ -118,22 +118,22 @@ def _print_plan(plan: Preview) -> None:
     table.add_row("shards", f"{plan.shards:,}, {plan.committed_shards:,} of them committed")
     table.add_row("workers", f"{plan.workers} with {plan.num_cpus:g} CPU and {plan.num_gpus:g} GPU each")
     table.add_row("run", plan.run_id)
-    Console().print(table)
+    plain_console().print(table)
     for problem in plan.problems:
         print_error(problem)
 
 
 def _print_summary(summary: Mapping[str, Any], *, nothing_left: bool, partial: bool) -> None:
-    console = Console()
+    console = plain_console()
     if nothing_left:
-        console.print(f"Nothing left to do: all shards of run {summary['run_id']} are committed.", highlight=False)
+        console.print(f"Nothing left to do: all shards of run {summary['run_id']} are committed.")
     elif partial:
-        console.print("Ended early, as asked; the same command goes on.", highlight=False)
+        console.print("Ended early, as asked; the same command goes on.")
     if summary.get("verdicts"):
         console.print(_summary_table(summary))
     else:
-        console.print_json(json.dumps(summary))
-    console.print(f"{summary['out']}/report.html", markup=False, highlight=False)
+        console.print(json_text(summary, indent=1))
+    print_line(f"{summary['out']}/report.html")
 
 
 def _summary_table(summary: Mapping[str, Any]) -> Table:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from .options import BundlesOption, ConfigOption, PolicyOption, SetOption, load_settings
-from .printing import plain_console
+from .printing import plain_console, print_line
 
 
 def bundle_make(
@@ -16,7 +14,7 @@ def bundle_make(
 
     from moderation.evaluation.bundles import make_bundle  # torch only once the call is right
 
-    typer.echo(make_bundle(settings, store))
+    print_line(make_bundle(settings, store))
 
 
 def bundle_list(store: BundlesOption) -> None:

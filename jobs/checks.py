@@ -11,6 +11,7 @@ from rich.table import Table
 
 from moderation.config.load import resolve_config_path
 from moderation.errors import UsageError
+from moderation.pages.text import escaped
 from moderation.results.layout import checks_folder
 
 from .printing import plain_console, print_json
@@ -44,7 +45,7 @@ def checks(
         from moderation.analysis.check_pages import write_check_pages
 
         page = write_check_pages(described, out, to or checks_folder(out), format_)
-        plain_console(stderr=as_json).print(f"figures beside {page}", soft_wrap=True)
+        plain_console(stderr=as_json).print(escaped(f"figures beside {page}"), soft_wrap=True)
 
 
 def _print(described: Sequence[CheckDescription]) -> None:

@@ -12,7 +12,7 @@ from moderation.config.show import show_config, show_origins
 from moderation.errors import UsageError
 
 from .options import ConfigOption, SetOption, load_settings
-from .printing import print_json
+from .printing import print_json, print_line, print_lines
 
 
 def config_show(
@@ -31,7 +31,10 @@ def config_show(
         _print_origins(config, set_, everything=everything, as_json=as_json)
         return
     settings = load_settings(config, set_)
-    typer.echo(settings.model_dump_json(indent=1) if as_json else show_config(settings), nl=as_json)
+    if as_json:
+        print_json(settings.model_dump(mode="json"))
+    else:
+        print_lines(show_config(settings).rstrip("\n"))
 
 
 def _print_origins(config: str | None, overrides: Sequence[str] | None, *, everything: bool, as_json: bool) -> None:
@@ -42,4 +45,4 @@ def _print_origins(config: str | None, overrides: Sequence[str] | None, *, every
         return
     width = max((len(where) for _, _, where in rows), default=0)
     for key, value, where in rows:
-        typer.echo(f"{where:{width}}  {key}: {value}")
+        print_line(f"{where:{width}}  {key}: {value}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from .options import ConfigOption, SetOption, load_settings
+from .printing import plain_console, print_lines
 
 
 def doctor(
@@ -26,11 +26,11 @@ def doctor(
     findings = diagnose(settings, list(uris or []))
     stopping = [f for f in findings if f.stops_a_run]
     if as_json:
-        typer.echo(findings_as_json(findings))
+        print_lines(findings_as_json(findings))
     else:
-        console = Console()
+        console = plain_console()
         console.print(render_findings(findings))
         what = ", ".join(f.name for f in stopping)
-        console.print(f"\nTo mend first: {what}" if stopping else "\nReady.", markup=False, highlight=False)
+        console.print(f"\nTo mend first: {what}" if stopping else "\nReady.")
     if stopping:
         raise typer.Exit(2)

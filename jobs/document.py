@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from moderation.config.load import resolve_config_path
+from moderation.pages.text import escaped
 from moderation.results.layout import document_folder
 
 from .printing import plain_console
@@ -34,7 +35,7 @@ def document(
     inventory = take_inventory(out, policy=path, taxonomy=taxonomy, examples=examples, terms=terms)
     page = write_document(inventory, out, to or document_folder(out), previews=previews)
     _print(inventory)
-    plain_console().print(f"inventory.json beside {page}", soft_wrap=True)
+    plain_console().print(escaped(f"inventory.json beside {page}"), soft_wrap=True)
 
 
 def _print(inventory: Inventory) -> None:
@@ -42,7 +43,7 @@ def _print(inventory: Inventory) -> None:
     for name in ("concept", "found", "share", "stands out among them"):
         table.add_column(name, justify="right" if name in ("found", "share") else "left", overflow="fold")
     for concept in inventory.concepts:
-        words = ", ".join(f"{t.term[:40]} ({t.lift:.1f}x)" for t in concept.terms[:4] if t.z >= 2)
+        words = ", ".join(f"{escaped(t.term[:40])} ({t.lift:.1f}x)" for t in concept.terms[:4] if t.z >= 2)
         share = "–" if concept.share is None else f"{concept.share:.1%}"
         table.add_row(concept.name, f"{concept.found:,}", share, words)
     plain_console().print(table)

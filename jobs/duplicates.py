@@ -11,7 +11,7 @@ import typer
 from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
 
-from .printing import print_json
+from .printing import print_json, print_line
 
 if TYPE_CHECKING:
     from moderation.analysis.duplicates import Report
@@ -58,9 +58,9 @@ def _check_members(members: str, choices: Sequence[str], *, write: bool) -> None
 
 def _print(report: Report, written: Written | None) -> None:
     counts = ", ".join(f"{count:,} by {relation}" for relation, count in report.relations.items()) or "none"
-    typer.echo(f"{report.groups:,} groups among {report.items + report.earlier:,} items: {counts}")
+    print_line(f"{report.groups:,} groups among {report.items + report.earlier:,} items: {counts}")
     if report.unread:
-        typer.echo(f"{report.unread:,} earlier items were compared by content alone: their parts are gone")
-    typer.echo(report.uri)
+        print_line(f"{report.unread:,} earlier items were compared by content alone: their parts are gone")
+    print_line(report.uri)
     if written:
-        typer.echo(f"{written.uri}: {written.grouped:,} rows in groups, {written.inherited:,} verdicts inherited")
+        print_line(f"{written.uri}: {written.grouped:,} rows in groups, {written.inherited:,} verdicts inherited")

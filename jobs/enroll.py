@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from moderation.errors import UsageError
+from moderation.pages.text import escaped
 
 from .options import ConfigOption, SetOption, load_settings
 from .printing import plain_console
@@ -35,10 +36,10 @@ def enroll(
     for picture in made.pictures:
         if picture.outcome is not EnrolmentOutcome.ENROLLED:
             counted = f" ({picture.faces})" if picture.faces > 1 else ""
-            detail = f": {picture.detail}" if picture.detail else ""
-            console.print(f"left out, {picture.outcome}{counted}{detail}: {picture.uri!r}")
+            detail = f": {escaped(picture.detail)}" if picture.detail else ""
+            console.print(f"left out, {picture.outcome}{counted}{detail}: {escaped(picture.uri)}")
     faces, people_ = len(made.gallery.person), len(made.gallery.names)
-    console.print(f"people: {people_:,}, faces: {faces:,}; {made.size_bytes:,} bytes in {out}")
+    console.print(f"people: {people_:,}, faces: {faces:,}; {made.size_bytes:,} bytes in {escaped(out)}")
     console.print(f"sha256: {made.sha256}")
 
 

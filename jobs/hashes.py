@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .printing import print_json
+from .printing import print_json, print_line
 
 _AS_JSON = typer.Option("--json", help="Print the result as JSON.")
 
@@ -31,8 +31,8 @@ def hashes_build(
     left_out = {"repeated": built.repeated, "of other types": built.skipped}
     remarks = ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count)
     remark = f" ({remarks} left out)" if remarks else ""
-    typer.echo(f"{built.entries:,} hashes, {len(built.labels):,} labels{remark}")
-    typer.echo(f"options: {{list: {built.uri}, sha256: {built.sha256}}}")
+    print_line(f"{built.entries:,} hashes, {len(built.labels):,} labels{remark}")
+    print_line(f"options: {{list: {built.uri}, sha256: {built.sha256}}}")
 
 
 def hashes_match(
@@ -50,4 +50,4 @@ def hashes_match(
     if as_json:
         print_json(asdict(matched))
         return
-    typer.echo(f"{matched.items_matched:,} of {matched.items:,} items match; {matched.uri}")
+    print_line(f"{matched.items_matched:,} of {matched.items:,} items match; {matched.uri}")

@@ -24,6 +24,7 @@ from .printing import (
     exit_on_partial,
     exit_on_too_many_errors,
     print_json,
+    print_line,
 )
 
 
@@ -63,10 +64,10 @@ def keyframes(
 
 def _print_summary(summary: Mapping[str, Any], *, partial: bool) -> None:
     if partial:
-        typer.echo("Ended early, as asked; the same command goes on.")
+        print_line("Ended early, as asked; the same command goes on.")
     errors = counts_text(summary["errors"])
-    typer.echo(f"{summary['items']:,} items, {summary['frames']:,} frames, errors: {errors}")
-    typer.echo(
+    print_line(f"{summary['items']:,} items, {summary['frames']:,} frames, errors: {errors}")
+    print_line(
         f"next: moderation backfill {summary['out']}/tars --out ... --set source.type=webdataset"
         " --set source.keyframes=true"
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .printing import print_json
+from .printing import print_json, print_line
 
 
 def merge(
@@ -27,5 +27,5 @@ def merge(
         print_json(summary)
         return
     counts = "  ".join(f"{verdict} {count:,}" for verdict, count in summary["verdicts"].items())
-    typer.echo(f"{len(summary['slices'])} slices, {summary['shards']:,} shards, {summary['items']:,} items: {counts}")
-    typer.echo(f"{summary['out']}/report.html")
+    print_line(f"{len(summary['slices'])} slices, {summary['shards']:,} shards, {summary['items']:,} items: {counts}")
+    print_line(f"{summary['out']}/report.html")

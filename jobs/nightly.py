@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from moderation import storage
+from moderation.pages.text import escaped
 from moderation.storage.claims import MAX_LEASE_S
 from moderation.storage.lease import LEASE_S, MIN_LEASE_S
 
@@ -129,7 +130,7 @@ def describe(summary: Mapping[str, Any], *, partial: bool) -> list[str]:
         lines.append(f"looked at {night.get('looked_at', 0):,} objects: {', '.join(counts)}")
     lines += _judged_lines(summary, partial=partial)
     lines += [remark.format(night[name]) for name, remark in _REMARKS.items() if night.get(name)]
-    return [*lines, summary["out"] if summary.get("quiet") else f"{summary['out']}/report.html"]
+    return [*lines, escaped(summary["out"] if summary.get("quiet") else f"{summary['out']}/report.html")]
 
 
 def _judged_lines(summary: Mapping[str, Any], *, partial: bool) -> list[str]:

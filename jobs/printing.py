@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -15,7 +13,8 @@ from rich.text import Text
 
 from moderation import storage
 from moderation.config.model import Config
-from moderation.pages.terminal import verdict_counts
+from moderation.pages.terminal import PlainConsole, verdict_counts
+from moderation.pages.text import escaped, escaped_lines, json_text
 
 
 class EndedRun(Protocol):
@@ -39,18 +38,28 @@ class EndedRun(Protocol):
 
 def plain_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
     """A console that takes text as it is: names come from strangers, and `negative:mask:block` holds no picture."""
-    return Console(markup=False, highlight=False, emoji=False, stderr=stderr, soft_wrap=soft_wrap)
+    return PlainConsole(stderr=stderr, soft_wrap=soft_wrap)
 
 
 def print_error(message: str, console: Console | None = None) -> None:
-    """An error, on one line of standard error (or of `console`)."""
+    """An error on standard error (or `console`). Further lines are indented: none of them reads as one of ours."""
     console = console or plain_console(stderr=True)
-    console.print(message, style="bold red", markup=False, highlight=False, emoji=False, soft_wrap=True)
+    console.print(message.rstrip().replace("\n", "\n  "), style="bold red", soft_wrap=True)
+
+
+def print_line(text: str) -> None:
+    """A line on standard output, never folded; a stranger's characters in it are escaped."""
+    typer.echo(escaped(text))
+
+
+def print_lines(text: str) -> None:
+    """Lines of ours on standard output; a stranger's characters in them are escaped, but for the ends of lines."""
+    typer.echo(escaped_lines(text))
 
 
 def print_json(value: object, *, indent: int | None = 1) -> None:
     """JSON on standard output."""
-    typer.echo(json.dumps(value, indent=indent, ensure_ascii=False))
+    typer.echo(json_text(value, indent=indent))
 
 
 def exit_on_too_many_errors(outcome: EndedRun) -> None:
@@ -86,7 +95,7 @@ def announce(source: str, out: str, settings: Config, config: str | None) -> Non
     else:
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": stamp, "level": "info", "event": "run", **facts, "message": ray}
-        print(json.dumps(line, ensure_ascii=False), file=sys.stderr, flush=True)
+        typer.echo(json_text(line), err=True)
 
 
 def exit_on_no_media(summary: Mapping[str, Any], *, partial: bool = False) -> None:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from moderation.pages.text import escaped
+
 from .options import AsOfOption, parse_day, resolve_policy_path
 from .printing import plain_console, print_warnings
 
@@ -31,5 +33,5 @@ def rejudge(
         console.print(f"with the questions asked afterwards: {', '.join(rejudged.asks)}")
     for (before, after), n in sorted(rejudged.moved.items()):
         console.print(f"  {before} -> {after}: {n:,}")
-    console.print(f"written to {to}/verdicts/")
+    console.print(escaped(f"written to {to}/verdicts/"), soft_wrap=True)
     print_warnings(rejudged.doubts)

@@ -7,11 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from moderation.pages.text import span
+from moderation.pages.text import escaped, span
 
 from .printing import counts_text, plain_console, print_error, print_json, verdicts_text
 
@@ -75,11 +74,11 @@ def _night_verdicts(night: NightStatus) -> Text:
 
 
 def _print_status(run_status: RunStatus) -> None:
-    console = Console()
+    console = plain_console()
     console.print(_status_table(run_status))
     for part in run_status.parts:
         if part.error:
-            print_error(f"{part.slice or 'run'}: {part.error}", console)
+            print_error(f"{part.slice or 'run'}: {escaped(part.error)}", console)
     if run_status.seems_stuck:
         print_error(
             "It says that it runs, but has committed nothing for 15 minutes: is the job still there? The same command"
@@ -87,7 +86,7 @@ def _print_status(run_status: RunStatus) -> None:
             console,
         )
     if _ready_to_merge(run_status):
-        console.print(f"All slices are done: moderation merge {run_status.out}", markup=False, highlight=False)
+        console.print(f"All slices are done: moderation merge {escaped(run_status.out)}")
 
 
 def _status_table(run_status: RunStatus) -> Table:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from moderation.pages.text import escaped
+
 from .options import SetOption, VariantOption, load_settings
 from .printing import plain_console
 
@@ -90,7 +92,7 @@ def _print(outcome: TuningOutcome) -> None:
     console.print(f"{data.pictures:,} labelled pictures ({counted}); {data.computed:,} embedded now")
     if data.failed:
         uri, why = next(iter(data.failed.items()))
-        console.print(f"{len(data.failed):,} could not be read; the first: {uri}: {why}")
+        console.print(f"{len(data.failed):,} could not be read; the first: {escaped(uri)}: {escaped(why)}")
     table = Table(title=f"{outcome.check}, cross-validated: every picture judged by what has not seen it")
     heads = ("method", "variant", "shots", "accuracy", "auc", *(f"{n} p/r" for n in outcome.names))
     for name in heads:
@@ -104,7 +106,7 @@ def _print(outcome: TuningOutcome) -> None:
         )
     console.print(table)
     console.print("in the configuration, beside the words of the question:")
-    console.print(f"  embeddings: {_locator(outcome.uri)}\n  sha256: {outcome.sha256}", soft_wrap=True)
+    console.print(f"  embeddings: {escaped(_locator(outcome.uri))}\n  sha256: {outcome.sha256}", soft_wrap=True)
 
 
 def _locator(uri: str) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from moderation.pages.text import escaped
+
 from .options import SetOption, load_settings
 from .printing import plain_console
 
@@ -22,11 +24,11 @@ def weights_pull(
     from moderation.detectors.weights.mirror import VARIABLE
     from moderation.detectors.weights.pull import pull_weights  # torch only once the call is right
 
-    table = Table(title=f"weights in {to}")
+    table = Table(title=f"weights in {escaped(to)}")
     for name in ("file", "MB", "sha256", "licence", "from"):
         table.add_column(name, justify="right" if name == "MB" else "left", overflow="fold")
     for entry in pull_weights(settings, to):
         table.add_row(entry.file, f"{entry.size_bytes / 1e6:,.1f}", entry.sha256, entry.licence, entry.locator)
     console = plain_console()
     console.print(table)
-    console.print(f"where the job runs, set {VARIABLE}={to}")
+    console.print(f"where the job runs, set {VARIABLE}={escaped(to)}")

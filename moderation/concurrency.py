@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -91,6 +93,40 @@ def _idle_s(ahead: Iterable[_Ahead[_Out]], since_s: float) -> float:
         # Done, but its callback has not run yet: it ended just now.
         since_s = max(since_s, now_s if one.ended_s is None else one.ended_s)
     return max(0.0, now_s - since_s)
+
+
+class ByteBudget:
+    """Bytes that threads share: who wants some waits until they are free, in the order of asking.
+
+    More than there are is all of them: such a one waits until nobody else holds any, and is alone.
+    """
+
+    def __init__(self, total_bytes: int) -> None:
+        self._total = total_bytes
+        self._free = total_bytes
+        self._changed = threading.Condition()
+        self._queue: deque[object] = deque()
+
+    @contextmanager
+    def take(self, wanted_bytes: int) -> Iterator[None]:
+        """Hold so many for the length of a block."""
+        wanted = min(max(0, wanted_bytes), self._total)
+        place = object()
+        with self._changed:
+            self._queue.append(place)
+            try:
+                # A large one at the front is not overtaken by small ones for ever.
+                self._changed.wait_for(lambda: self._queue[0] is place and self._free >= wanted)
+                self._free -= wanted
+            finally:
+                self._queue.remove(place)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += wanted
+                self._changed.notify_all()
 
 
 def usable_cores() -> int:

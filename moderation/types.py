@@ -167,7 +167,8 @@ class Media:
     error: ErrorCode | None = None
     error_detail: str = ""
     unseen: tuple[str, ...] = ()  # what a viewer may be shown of it that is not among the frames: "track", "picture"
-    reader: str | None = None  # of a video: what read its frames, and why, where it was not the first choice
+    # Of a video: what read its frames, and why, where it was not the first choice. Of keyframes: what is only claimed.
+    reader: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

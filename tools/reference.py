@@ -13,7 +13,8 @@ import typer
 from pydantic import BaseModel
 
 import moderation
-from jobs.__main__ import EXIT_CODES, app
+from jobs.__main__ import app
+from jobs.ending import EXIT_CODES
 from moderation.config.load import load_config
 from moderation.config.show import show_config
 from moderation.policy.model import Policy

@@ -102,6 +102,7 @@ def ask(out: str, question: Question, *, limit: int = 100, keep: bool = False, o
         refuse_taken(out, run.run_id, asdict(question), labels, run.shard_ids[0], run.format)
     best: list[_BestFrame] = []
     frames = items = 0
+    digests: dict[str, str] = {}
     for part in _score_parts(run, variants):
         frames += len(part.scores)
         for candidate in _best_frames(part):
@@ -111,9 +112,11 @@ def ask(out: str, question: Question, *, limit: int = 100, keep: bool = False, o
             else:
                 heapq.heappushpop(best, candidate)
         if keep:
-            write_asked(out, question.name, part.shard_id, part.keys, part.scores, labels, config.output)
+            digests[part.shard_id] = write_asked(
+                out, question.name, part.shard_id, part.keys, part.scores, labels, config.output
+            )
     if keep:
-        write_ask_record(out, run.run_id, asdict(question), labels, len(run.shard_ids))
+        write_ask_record(out, run.run_id, asdict(question), labels, digests)
     ranked = tuple(_with_uris(run, sorted(best, reverse=True)))
     return Ranking(question=question, labels=labels, frames=frames, items=items, found=ranked)
 

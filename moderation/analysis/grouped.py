@@ -51,7 +51,7 @@ def write_grouped(out: str, *, members: Members = "alone") -> Written:
         raise UsageError(f"{out}: no {DUPLICATES_FILE}; `moderation duplicates {out}` writes it")
     run = open_run(out)
     output = run.load_config().output
-    groups = decode_table(data, "parquet")
+    groups = decode_table(data, "parquet", where=duplicates_uri(out))
     groups = groups.filter(pc.is_null(groups["run_out"])).combine_chunks()
     storage.delete_tree(grouped_uri(out))
     rows = grouped = inherited = 0

@@ -43,7 +43,7 @@ class SourceConfig(ConfigSection):
         default=2 * 1024 * MIB,
         ge=MIB,
         description="of a manifest with `group`, `frame` or `time_s`: its rows are held in memory until those of one "
-        "item are brought together",
+        "item are brought together; of the names and small files (.json, .txt, ...) of four tars, indexed together",
     )
 
 
@@ -184,6 +184,12 @@ class RuntimeConfig(ConfigSection):
         ge=16 * MIB,
         description="decoded pixels waiting in a worker; null: 384 MiB on a CPU, 2 GiB on a GPU",
     )
+    decode_budget_bytes: int | None = Field(
+        default=None,
+        ge=64 * MIB,
+        description="of a worker: what its decoders take together, by the sizes in the headers; an item that takes "
+        "more is decoded alone; null: 128 MiB a decode thread, 1 GiB at least",
+    )
     fetch_budget_bytes: int = Field(default=128 * MIB, ge=MIB, description="encoded bytes waiting in a worker")
     shard_attempts: int = Field(default=2, ge=1, le=10, description="tries before a shard is bisected")
     shard_timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
@@ -198,6 +204,10 @@ class RuntimeConfig(ConfigSection):
         default=10, ge=1, description="nightly: fewer error rows than this are never exit code 3, whatever their share"
     )
     ray_address: str | None = Field(default=None, description="a running cluster; null: RAY_ADDRESS, else a local one")
+
+    def decoding_bytes(self, threads: int) -> int:
+        """`decode_budget_bytes`, or what it is by the threads."""
+        return self.decode_budget_bytes or max(1024, 128 * threads) * MIB
 
     def waiting_frame_bytes(self, *, on_gpu: bool) -> int:
         """`frame_budget_bytes`, or the default of the device."""

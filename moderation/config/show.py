@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
@@ -82,8 +83,10 @@ def _dump(tree: Mapping[str, Any], indent: int) -> Iterator[str]:
     for key, value in tree.items():
         # One key per line; lists and mappings of plain values stay on its line.
         style = None if isinstance(value, list | dict) else False
+        # What turns or hides text (U+202E) is printable for YAML; escaped like the rest where a value has it.
+        plain = all(map(str.isprintable, json.dumps(value, ensure_ascii=False, default=str).split("\n")))
         text = yaml.safe_dump(
-            {key: value}, sort_keys=False, allow_unicode=True, default_flow_style=style, width=_WIDTH - indent
+            {key: value}, sort_keys=False, allow_unicode=plain, default_flow_style=style, width=_WIDTH - indent
         )
         yield from textwrap.indent(text.rstrip("\n"), " " * indent).split("\n")
 

@@ -5,12 +5,14 @@ Of Ray only the version is checked: starting it is the run's business.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from moderation.config.model import Config, DetectorConfig
+from moderation.config.ray_places import find_bad_places
 from moderation.detectors.base import Detector, Weights
 from moderation.detectors.registry import build, weights_of
 from moderation.detectors.weights.locator import default_cache, resolve
@@ -51,7 +53,7 @@ def diagnose(config: Config, uris: Sequence[str] = ()) -> list[Finding]:
         *find_detectors(config),
         *_policy(config),
         *find_extras(),
-        *find_decoders(),
+        *find_decoders(config.media),
         *_storage([*uris, *config.source.allow]),
         *_space(config, machine),
     ]
@@ -188,6 +190,10 @@ def _storage(uris: Sequence[str]) -> Iterator[Finding]:
 
 def _space(config: Config, machine: Machine) -> Iterator[Finding]:
     group = "space"
+    if not (config.runtime.ray_address or os.environ.get("RAY_ADDRESS")):
+        for problem in find_bad_places():
+            what, _, advice = problem.rpartition(": ")
+            yield Finding(group=group, name="Ray", status="wrong", detail=what, advice=advice)
     for name, free in machine.free_disk_bytes.items():
         low = free < _MIN_DISK_BYTES
         advice = f"free some, or point elsewhere: {_ELSEWHERE.get(name, 'another OUT')}" if low else ""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from rich.table import Table
 from rich.text import Text
+
+from moderation.pages.text import escaped, json_text
 
 FindingStatus = Literal["ok", "missing", "wrong", "note"]
 
@@ -46,13 +47,13 @@ def render_findings(findings: Sequence[Finding]) -> Table:
         if finding.group != group:
             group = finding.group
             table.add_row(Text(""), Text(group, style="bold"))
-        words = Text(finding.detail)
+        words = Text(escaped(finding.detail))
         if finding.advice:
-            words.append(f"\n-> {finding.advice}", style="bold")
-        table.add_row(Text(finding.status, style=_STYLES[finding.status]), Text(finding.name), words)
+            words.append(f"\n-> {escaped(finding.advice)}", style="bold")
+        table.add_row(Text(finding.status, style=_STYLES[finding.status]), Text(escaped(finding.name)), words)
     return table
 
 
 def findings_as_json(findings: Sequence[Finding]) -> str:
     """The findings as a JSON list of objects."""
-    return json.dumps([asdict(f) for f in findings], indent=1, ensure_ascii=False)
+    return json_text([asdict(f) for f in findings], indent=1)

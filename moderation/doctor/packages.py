@@ -10,8 +10,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 
 from moderation.config.installing import install_command, requirements_of
+from moderation.config.model import MediaConfig
 from moderation.doctor.findings import Finding, FindingStatus
 from moderation.media.decoders import decoders
+from moderation.results.ffmpeg import describe_below_floor, look_at_package
 
 _EXTRAS = {
     "heic": "HEIC pictures",
@@ -82,12 +84,17 @@ def _package(group: str, requirement: Requirement, *, optional: bool) -> Finding
     return Finding(group=group, name=name, status="ok", detail=installed)
 
 
-def find_decoders() -> Iterator[Finding]:
-    """The kinds of picture and video that can be decoded."""
+def find_decoders(media: MediaConfig | None = None) -> Iterator[Finding]:
+    """What kinds of picture and video can be decoded, and by which FFmpeg."""
     available = decoders()
     yield _pictures_finding({kind: there for kind, there in available.items() if kind not in _OPTIONAL_DECODERS})
     yield _heic_finding(there=available["heic"])
-    yield _video_finding("decoders", there=available["video"])
+    yield _pyav_finding(there=available["video"])
+    yield _video_finding("decoders")
+    warning = describe_below_floor(media or MediaConfig())
+    if warning:
+        detail, _, advice = warning.partition(": ")
+        yield Finding(group="decoders", name="FFmpeg", status="note", detail=detail, advice=advice)
     if not available["fast_jpeg"]:
         detail, advice = "Pillow only, at half the speed", "pip install simplejpeg"
         yield Finding(group="decoders", name="fast JPEG", status="note", detail=detail, advice=advice)
@@ -114,16 +121,27 @@ def _heic_finding(*, there: bool) -> Finding:
     return Finding(group="decoders", name="heic", status="note", detail=detail, advice=advice)
 
 
-def _video_finding(group: str, *, there: bool) -> Finding:
-    # Both packages install the module `decord`; the older one does not read AV1; the one installed last is imported.
+def _pyav_finding(*, there: bool) -> Finding:
+    """PyAV reads every video that decord is not known to read right."""
+    package = look_at_package("av")
+    if there and package is not None:
+        return Finding(group="decoders", name="video", status="ok", detail=package.text)
+    detail, advice = "PyAV is not installed: most videos cannot be decoded", "pip install 'av>=18.1,<19'"
+    return Finding(group="decoders", name="video", status="missing", detail=detail, advice=advice)
+
+
+def _video_finding(group: str) -> Finding:
+    # Both packages install the module `decord`; the older one does not read AV1, and whichever came last is imported.
     older, newer = _version_or_none("decord"), _version_or_none("decord2")
     if newer and older:
         detail = f"decord2 {newer} and decord {older} overwrite each other; AV1 may not decode"
         advice = "pip uninstall -y decord; pip install --force-reinstall --no-deps decord2"
         return Finding(group=group, name="video, av1", status="wrong", detail=detail, advice=advice)
-    if newer and there:
-        return Finding(group=group, name="video, av1", status="ok", detail=f"decord2 {newer}")
-    detail = f"decord {older} does not decode AV1" if older else "no video can be decoded"
+    package = look_at_package("decord2") if newer else None
+    if newer:
+        detail = f"decord2 {newer}" if package is None else package.text
+        return Finding(group=group, name="video, av1", status="ok", detail=detail)
+    detail = f"decord {older} does not decode AV1" if older else "decord2, which reads most videos, is not installed"
     advice = "pip uninstall -y decord; pip install decord2" if older else "pip install decord2"
     return Finding(group=group, name="video, av1", status="wrong" if older else "missing", detail=detail, advice=advice)
 

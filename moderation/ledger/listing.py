@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moderation import storage
+from moderation.config.canonical import parse_json
 from moderation.errors import FatalError
 from moderation.ledger.difference import Origin
 from moderation.planning.schema import PLAN_SCHEMA
@@ -71,7 +72,7 @@ def read_listing(out: str) -> NightListing | None:
     if data is None:
         return None
     try:
-        record = json.loads(data)
+        record = parse_json(data)
         chunks, counts = record["copy_chunks"], record["counts"]
         if type(chunks) is int and all(type(n) is int for n in counts.values()):
             return NightListing(copy_chunks=chunks, counts={str(name): n for name, n in counts.items()})

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from moderation.config.model import MediaConfig
 from moderation.media.joining import Numbering, gather_members
-from moderation.media.limits import Deadline, with_max_frames
+from moderation.media.limits import MAX_FRAMES_BYTES, Deadline, with_max_frames
 from moderation.media.objects import Payload, decode_object
 from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 from moderation.media.tiles import stitch_frames
 from moderation.types import Kind, Media
 
+UNSEEN_PICTURE = "picture"
 MIN_MEMBER_FRAMES = 4  # of each animation or video, so that in a large album each gets more than one frame
 
 
@@ -27,8 +28,14 @@ def decode_album(claims: Sequence[bool], payloads: Sequence[Payload], config: Me
     )
     numbering = Numbering()
     members: list[Media] = []
+    left = MAX_FRAMES_BYTES
     for claimed, payload in zip(claims, payloads, strict=True):
+        if left <= 0:
+            # Held until they are scored together: what is more than that is not looked at, and no pass.
+            members.append(Media(kind=Kind.UNKNOWN, unseen=(UNSEEN_PICTURE,)))
+            break
         member = decode_object(claimed, payload, member_config, deadline)
+        left -= sum(frame.pixels.nbytes for frame in member.frames)
         numbering.add(member)
         members.append(replace(member, frames=()))
     frames = tuple(numbering.frames)

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from moderation.media.cut_ends import is_cut
 from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 
 MAX_BOXES = 20_000  # a fragmented MP4 of several hours has thousands
@@ -44,7 +45,9 @@ def inspect(data: bytes, media_type: MediaType) -> Container:
         return Container(
             truncated=announced > len(data), has_video=has_video, more_behind=more and _begins_media(data, announced)
         )
-    return Container(more_behind=_begins_anew(data, media_type))
+    more = _begins_anew(data, media_type)
+    # Of two that were joined the first may well be whole.
+    return Container(truncated=not more and is_cut(data, media_type), more_behind=more)
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
@@ -136,6 +139,17 @@ def count_tracks(data: bytes) -> int:
     """Number of tracks of any kind in the movie of a box file (MP4, HEIC, AVIF)."""
     movies = ((start, min(end, len(data))) for kind, start, end in _boxes(data, 0, len(data)) if kind == b"moov")
     return sum(1 for start, end in movies for _ in _tracks(data, start, end))
+
+
+def movie_seconds(data: bytes) -> float | None:
+    """How long the header of an MP4 says that it is; None where it does not say."""
+    for kind, start, end in _boxes(data, 0, len(data)):
+        for inner, body, _ in _boxes(data, start, min(end, len(data))) if kind == b"moov" else ():
+            if inner == b"mvhd" and body + 32 <= len(data):
+                at, form = (body + 20, ">IQ") if data[body] == 1 else (body + 12, ">II")
+                scale, ticks = struct.unpack_from(form, data, at)
+                return ticks / scale if scale and ticks else None
+    return None
 
 
 def _tracks(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -26,7 +26,16 @@ from moderation.media.camera_raw import is_camera_raw
 from moderation.media.container import mend_webp, webp_size
 from moderation.media.jpeg import decode_jpeg_image
 from moderation.media.limits import Deadline, TimedBytes, check_pixels, start_deadline
-from moderation.media.pixels import DECODER_ERRORS, Picture, corrupt, drop_xmp, load_partly, still_media, to_picture
+from moderation.media.pixels import (
+    DECODER_ERRORS,
+    Picture,
+    corrupt,
+    describe,
+    drop_xmp,
+    load_partly,
+    still_media,
+    to_picture,
+)
 from moderation.media.png import keep_what_shows
 from moderation.media.sniff import MediaType, sniff
 from moderation.types import ErrorCode, Media
@@ -74,6 +83,15 @@ class OpenedPicture:
     note: str = ""
 
 
+def open_header(data: bytes, media_type: MediaType, deadline: Deadline) -> ImageFile | None:
+    """A picture of which only the header is read, for its size and mode; None where it has none that can be read."""
+    try:
+        opener = _heif_opener() if media_type is MediaType.HEIC else _OPENERS.get(media_type)
+        return None if opener is None else opener(TimedBytes(data, deadline))
+    except (*DECODER_ERRORS, ItemError, MemoryError):
+        return None
+
+
 def open_picture(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> OpenedPicture:
     """Open a picture. Raises ItemError: TOO_MANY_PIXELS, UNSUPPORTED_TYPE, CORRUPT, TIMEOUT."""
     opener = _heif_opener() if media_type is MediaType.HEIC else _OPENERS.get(media_type)
@@ -83,6 +101,10 @@ def open_picture(data: bytes, media_type: MediaType, config: MediaConfig, deadli
     try:
         image = opener(TimedBytes(prepared.data, deadline))
     except DECODER_ERRORS as error:
+        if media_type is MediaType.TIFF and isinstance(error, SyntaxError) and isinstance(error.msg, str):
+            # Where its tags could not be read, `msg` is that error. Here they were, and name samples that Pillow has no
+            # mode for (big-endian uint32, int16 from white).
+            raise ItemError(ErrorCode.UNSUPPORTED_TYPE, f"tiff: {describe(error)}") from error
         raise corrupt(media_type, error) from error
     check_pixels(*image.size, config.max_pixels)
     drop_xmp(image)

@@ -18,6 +18,9 @@ from moderation.types import ErrorCode, Frame, Item, Kind, Media, Role
 
 # Prefix of attributes of keyframes that `moderation keyframes` cut.
 CUT_FROM = "cut_from."
+# The row's `reader`: anybody can write a tar with such attributes, so size, length and times are what it claims.
+_CLAIMED = "keyframes (claimed: times)"
+_CLAIMED_AS_CUT = "keyframes (claimed: times, size, length, cut_from)"
 
 
 def decode_keyframes(item: Item, payloads: Sequence[Payload], config: MediaConfig, deadline: Deadline) -> Media:
@@ -38,8 +41,8 @@ def decode_keyframes(item: Item, payloads: Sequence[Payload], config: MediaConfi
     frames.extend(replace(f, index=beyond + k) for k, f in enumerate(backdrops))
     media = gather_members(Kind.KEYFRAMES, members, frames, len(payloads))
     if any(name.startswith(CUT_FROM) for name in item.attributes):
-        return _as_cut(media, item.attributes)
-    return _with_own_gap(media)
+        return replace(_as_cut(media, item.attributes), reader=_CLAIMED_AS_CUT)
+    return replace(_with_own_gap(media), reader=_CLAIMED if any(f.time_s is not None for f in media.frames) else None)
 
 
 def _given_indices(item: Item) -> list[int]:
@@ -75,9 +78,9 @@ def _without_frames(member: Media) -> Media:
 
 
 def _with_own_gap(media: Media) -> Media:
-    """The Media with the widest gap between frames, where all of them have a time."""
+    """With the widest gap between the frames that have a time; one without may be of any moment, and closes none."""
     times_s = [f.time_s for f in media.frames if f.time_s is not None]
-    if len(times_s) < max(2, len(media.frames)):
+    if len(times_s) < 2:
         return media
     begin_s = min(times_s)
     return replace(media, widest_gap_s=widest_gap([t - begin_s for t in times_s], max(times_s) - begin_s))
@@ -114,8 +117,9 @@ def _with_cut_size(media: Media, attributes: Mapping[str, str]) -> Media:
 def _with_cut_duration(media: Media, attributes: Mapping[str, str]) -> Media:
     duration_s = _number(attributes, "duration_s")
     times_s = [f.time_s for f in media.frames if f.time_s is not None]
-    if duration_s is None or not times_s or len(times_s) < len(media.frames):
+    if duration_s is None:
         return media
+    # Frames without times may be of one moment: then nothing is known of the rest.
     return replace(media, duration_s=duration_s, widest_gap_s=widest_gap(times_s, duration_s))
 
 

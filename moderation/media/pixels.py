@@ -14,6 +14,7 @@ from PIL.ImageFile import ImageFile
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.limits import canvas_size
+from moderation.media.samples import mend_byte_order
 from moderation.media.shown import ShownPicture, show
 from moderation.types import U8, ErrorCode, Frame, Kind, Media, Role
 
@@ -42,6 +43,7 @@ def load_partly(image: ImageFile) -> str:
     Pillow keeps them when it raises. Its switch LOAD_TRUNCATED_IMAGES is process-wide, so it is not used.
     Raises ItemError(CORRUPT) when there is not even an image buffer.
     """
+    mend_byte_order(image)
     try:
         image.load()
     except DECODER_ERRORS as error:

@@ -18,6 +18,8 @@ _STRIP_PIXELS = 1 << 20
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF 6.0
 _WHITE_IS_ZERO = 0
 _SIGNED = 2
+# Pillow's raw modes of big-endian samples -> those of the machine's order.
+_MACHINE_ORDER = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "I;32B": "I;32N", "F;32BF": "F;32NF", "F;64BF": "F;64NF"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,25 @@ def read_layout(image: Image.Image) -> SampleLayout:
 def is_deep(image: Image.Image, layout: SampleLayout) -> bool:
     """Whether Pillow's own conversion to RGB would clip, wrap or invert it."""
     return image.mode.startswith("I") or image.mode == "F" or (image.mode == "L" and layout.signed)
+
+
+def mend_byte_order(image: Image.Image) -> None:
+    """Before loading: libtiff hands over numbers in the machine's order, which Pillow (13.0) swaps once more.
+
+    It does so with signed and float samples of compressed big-endian files, which came out as an even grey.
+    """
+    if not isinstance(image, TiffImageFile):
+        return
+    image.tile = [
+        tile._replace(args=(_in_machine_order(tile.args[0]), *tile.args[1:]))
+        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
+        else tile
+        for tile in image.tile
+    ]
+
+
+def _in_machine_order(raw_mode: object) -> object:
+    return _MACHINE_ORDER.get(raw_mode, raw_mode) if isinstance(raw_mode, str) else raw_mode
 
 
 def as_eight_bits(image: Image.Image, layout: SampleLayout) -> Image.Image:

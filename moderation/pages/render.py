@@ -6,8 +6,9 @@ import base64
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from moderation.pages.text import count, number, percent, plain, size, span
+from moderation.pages.text import count, number, percent, plain, printable, size, span
 
 
 def render(template: str, /, **values: Any) -> str:  # noqa: ANN401 - whatever the template shows
@@ -19,12 +20,20 @@ def render(template: str, /, **values: Any) -> str:  # noqa: ANN401 - whatever t
         loader=PackageLoader("moderation.pages"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_without_steering,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(plain=plain, count=count, number=number, percent=percent, size=size, span=span)
     environment.filters.update(png=png, jpeg=jpeg, svg=svg)
     return environment.get_template(template).render(**values)
+
+
+def _without_steering(value: object) -> object:
+    """Whatever a template forgets to pass to `plain`: no character that turns or hides what stands around it."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "\n".join(printable(line, instead="\N{REPLACEMENT CHARACTER}") for line in value.split("\n"))
 
 
 def png(data: bytes) -> str:

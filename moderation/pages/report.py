@@ -63,6 +63,8 @@ def render_report(
         groups=_group_rows(islice(rows, _MAX_ROWS)),
         facts=[(k, str(summary[k])) for k in _ORIGIN if summary.get(k) not in (None, "")],
         versions=sorted((summary.get("versions") or {}).items()),
+        decoders=summary.get("decoders") or [],
+        decoder_warning=summary.get("decoder_warning"),
         max_error_rate=summary.get("max_error_rate"),
         wall_s=summary.get("wall_s"),
         state=str(summary.get("state") or "done"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 _SHOWN_CHARS: Final = 240
@@ -11,6 +12,33 @@ UNKNOWN: Final = "–"
 def printable(text: str, *, instead: str = " ") -> str:
     """One line; characters that reorder or hide the text around them are replaced by `instead`."""
     return text if text.isprintable() else "".join(c if c.isprintable() else instead for c in text)
+
+
+def escaped(value: object) -> str:
+    r"""A stranger's text on a terminal or in a log: one line; what steers or turns text is `\x1b`, `\u202e`, `\n`."""
+    text = str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def escaped_lines(text: str) -> str:
+    """Lines of ours with a stranger's text in them: as `escaped`, but the ends of lines stay."""
+    return "\n".join(map(escaped, text.split("\n")))
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    r"""JSON for a terminal or a log: letters of all languages as they are, all else beyond ASCII as `\u202e`."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    # json escapes what is below 0x20 within strings by itself; the ends of lines that are left are its own.
+    lines = text.split("\n")
+    return "\n".join(line if line.isprintable() else "".join(map(_json_escape, line)) for line in lines)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _json_escape(character: str) -> str:
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def short_line(text: str, max_chars: int) -> str:

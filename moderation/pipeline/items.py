@@ -12,6 +12,7 @@ from moderation.concurrency import map_ahead
 from moderation.config.model import Config
 from moderation.errors import ItemError
 from moderation.media import decode_item
+from moderation.media.need import estimate_need
 from moderation.media.objects import Payload
 from moderation.pipeline.clock import Clock
 from moderation.pipeline.judging import judge_decoded
@@ -62,7 +63,9 @@ def moderate_items(
         return item, payloads
 
     def decode_one(fetched: tuple[Item, Sequence[bytes | ItemError]]) -> Decoded:
-        return clock.timed("decode", lambda: _decode(*fetched, decode))
+        # Before the item's deadline begins: waiting for memory is no fault of its own.
+        with pools.decode_budget.take(estimate_need(*fetched, config.media)):
+            return clock.timed("decode", lambda: _decode(*fetched, decode))
 
     fetched = map_ahead(
         fetch_one,

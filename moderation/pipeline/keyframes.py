@@ -15,6 +15,7 @@ from moderation.concurrency import map_ahead
 from moderation.config.model import Config
 from moderation.errors import ItemError
 from moderation.media import decode_item, sniff
+from moderation.media.need import estimate_need
 from moderation.pipeline.clock import Clock
 from moderation.pipeline.counters import peak_memory_bytes
 from moderation.pipeline.keyframe_tar import Cut, cut_media, pass_on, write_tar
@@ -78,7 +79,8 @@ def cut_items(
         return item, payloads
 
     def cut(fetched: tuple[Item, Payloads]) -> Cut:
-        return clock.timed("decode", lambda: cut_item(*fetched, config))
+        with pools.decode_budget.take(estimate_need(*fetched, config.media)):
+            return clock.timed("decode", lambda: cut_item(*fetched, config))
 
     in_flight = config.runtime.shards_in_flight
     fetched = map_ahead(

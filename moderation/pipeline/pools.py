@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from moderation.config.model import Config
+from moderation.concurrency import ByteBudget
+from moderation.config.model import Config, RuntimeConfig
 from moderation.media.decoder_pool import DecoderPool
 from moderation.media.objects import Payload
 from moderation.types import Item, Media
@@ -25,6 +26,7 @@ class Pools:
     device: AbstractContextManager[object]
     # Decodes in processes of their own; None: in the calling thread.
     decode_item: Callable[[Item, Sequence[Payload]], Media] | None = None
+    decode_budget: ByteBudget = field(default_factory=lambda: ByteBudget(RuntimeConfig().decoding_bytes(1)))
 
 
 def make_pools(config: Config, decode_threads: int) -> Pools:
@@ -36,6 +38,7 @@ def make_pools(config: Config, decode_threads: int) -> Pools:
         decode_threads=decode_threads,
         device=threading.Lock(),
         decode_item=_make_decoder(config),
+        decode_budget=ByteBudget(config.runtime.decoding_bytes(decode_threads)),
     )
 
 

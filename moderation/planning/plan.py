@@ -12,11 +12,14 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moderation import storage
 from moderation.config.model import Config
+from moderation.errors import ModerationError, UsageError, one_line
 from moderation.planning.names import chunk_uri, plan_folder, plan_uri
 from moderation.planning.ordering import cut_shards
 from moderation.planning.schema import PLAN_SCHEMA
@@ -28,6 +31,10 @@ from moderation.types import Item, Shard
 # The first shard is handed out at once; later chunks hold up to this many shards, or those of this time.
 _CHUNK_SHARDS = 64
 _CHUNK_WAIT_S = 5.0
+
+
+class PlanDamagedError(UsageError):
+    """A plan, or a chunk of one, cannot be read as such."""
 
 
 def plan_shards(
@@ -51,7 +58,7 @@ def plan_shards(
     """
     finished = storage.read_optional(plan_uri(out))
     if finished is not None:
-        return decode_shards(finished)
+        return decode_shards(finished, where=plan_uri(out))
     chunks = _read_chunks(out) if slice_ is None else []
     items = _limited(open_items() if open_items is not None else open_source(source, config.source), limit)
     if slice_ is not None:
@@ -72,8 +79,8 @@ def list_shards(
 
 def _resume_listing(items: Iterator[Item], out: str, config: Config, chunks: list[bytes]) -> Iterator[Shard]:
     planned_ids: set[str] = set()
-    for data in chunks:
-        for shard in decode_shards(data):
+    for index, data in enumerate(chunks):
+        for shard in decode_shards(data, where=chunk_uri(out, index)):
             planned_ids.update(item.item_id for item in shard.items)
             yield shard
     fresh = (item for item in items if item.item_id not in planned_ids)
@@ -109,15 +116,37 @@ def encode_shards(shards: Iterable[Shard]) -> bytes:
 
 
 def read_shard_sizes(uri: str) -> dict[str, int] | None:
-    """Shard id -> number of items, in order, of a plan or a chunk; None where there is none. Reads one column."""
+    """Items by shard id of a plan or a chunk of one, in order; None where there is none. Reads one column.
+
+    Raises PlanDamagedError where it is not readable as one, PermissionError, StorageError.
+    """
     try:
-        with storage.open_input(uri) as file:
+        with storage.open_input(uri) as file, _reading_plan(uri):
             sizes: Counter[str] = Counter()
             for batch in pq.ParquetFile(file).iter_batches(columns=["shard_id"]):
-                sizes.update(batch.column(0).to_pylist())
+                sizes.update(batch.column("shard_id").to_pylist())
+            if not all(isinstance(shard_id, str) for shard_id in sizes):
+                raise KeyError("shard_id")
             return dict(sizes)
     except FileNotFoundError:
         return None
+
+
+@contextmanager
+def _reading_plan(uri: str) -> Iterator[None]:
+    """What Arrow raises of bytes that are no plan, or a harmed one, as PlanDamagedError."""
+    try:
+        yield
+    except PermissionError:
+        raise
+    except (pa.ArrowException, OSError, KeyError, IndexError, ValueError, TypeError) as error:
+        # A read that storage gave up on is no damage.
+        if isinstance(error, ModerationError):
+            raise
+        raise PlanDamagedError(
+            f"{uri} is not readable as a plan ({one_line(error, 200)}); `moderation verify OUT --repair`, then the"
+            " command of the run, makes it anew"
+        ) from error
 
 
 def _publish_chunk(shards: list[Shard], out: str, index: int) -> bytes:
@@ -146,12 +175,11 @@ def _read_chunks(out: str) -> list[bytes]:
     return chunks
 
 
-def decode_shards(data: bytes) -> Iterator[Shard]:
-    """Shards of a plan, read one row group at a time; a shard may span row groups."""
-    file = pq.ParquetFile(io.BytesIO(data))
+def decode_shards(data: bytes, *, where: str = "the plan") -> Iterator[Shard]:
+    """Shards of a plan, a row group at a time; a shard may span row groups. Raises PlanDamagedError naming `where`."""
     last: Shard | None = None
-    for group in range(file.num_row_groups):
-        for shard in shards_from_table(file.read_row_group(group)):
+    for group in _read_groups(data, where):
+        for shard in group:
             if last is not None and last.shard_id == shard.shard_id:
                 last = Shard(shard_id=last.shard_id, items=last.items + shard.items)
                 continue
@@ -160,6 +188,15 @@ def decode_shards(data: bytes) -> Iterator[Shard]:
             last = shard
     if last is not None:
         yield last
+
+
+def _read_groups(data: bytes, where: str) -> Iterator[list[Shard]]:
+    with _reading_plan(where):
+        file = pq.ParquetFile(io.BytesIO(data))
+    for group in range(file.num_row_groups):
+        with _reading_plan(where):
+            shards = list(shards_from_table(file.read_row_group(group)))
+        yield shards
 
 
 def _limited(items: Iterator[Item], limit: int | None) -> Iterator[Item]:

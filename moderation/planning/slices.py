@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from moderation import storage
+from moderation.config.canonical import parse_json
 from moderation.errors import UsageError
 from moderation.planning.names import listing_uri, slices_folder
 from moderation.types import Shard
@@ -108,7 +109,7 @@ def read_listing(home: str) -> SliceListing | None:
     if data is None:
         return None
     try:
-        record = json.loads(data)
+        record = parse_json(data)
         return SliceListing(**{**record, "positions": tuple(record["positions"])})
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{listing_uri(home)}: not readable") from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moderation.config.load import resolve_config_path
-from moderation.errors import UsageError
+from moderation.errors import UsageError, one_line
 
 PACKAGED = "taxonomies/rekognition_v7.csv"
 _HEADER = ["check", "level_1", "level_2", "level_3"]
@@ -81,11 +81,14 @@ def label_scores(
 
 
 def _read_rows(file: Path) -> list[dict[str, str]]:
-    with file.open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines)
-        if list(reader.fieldnames or []) != _HEADER:
-            raise UsageError(f"{file}: the first line must be {','.join(_HEADER)}")
-        rows = list(reader)
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            reader = csv.DictReader(lines)
+            if list(reader.fieldnames or []) != _HEADER:
+                raise UsageError(f"{file}: the first line must be {','.join(_HEADER)}")
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{file}: not readable as CSV: {one_line(error)}") from error
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise UsageError(f"{file}, line {number}: not {len(_HEADER)} cells")

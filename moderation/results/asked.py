@@ -19,14 +19,16 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from moderation import storage
-from moderation.config.canonical import canonical_json
+from moderation.config.canonical import canonical_json, parse_json
 from moderation.config.model import OutputConfig
 from moderation.errors import UsageError
 from moderation.results.layout import ASK_FILE, VOTES, ask_part_uri, ask_uri, asks_folder, part_uri
-from moderation.results.reader import read_column_names, read_part
-from moderation.results.tables import encode_table
+from moderation.results.reader import read_column_names
+from moderation.results.tables import decode_table, encode_table
 from moderation.types import F32
 from moderation.version import SCHEMA_VERSION
+
+Digests = Mapping[str, Mapping[str, str]]  # question -> shard -> sha256 of its part
 
 
 def asked_labels(out: str) -> dict[str, tuple[str, ...]]:
@@ -35,20 +37,42 @@ def asked_labels(out: str) -> dict[str, tuple[str, ...]]:
         listed = [info.uri for info in storage.list_objects(asks_folder(out))]
     except FileNotFoundError:
         return {}
-    records = [json.loads(storage.read_bytes(uri)) for uri in listed if uri.endswith(f"/{ASK_FILE}")]
+    records = [_read_record(uri) for uri in listed if uri.endswith(f"/{ASK_FILE}")]
     return {record["name"]: tuple(record["labels"]) for record in sorted(records, key=lambda r: str(r["name"]))}
 
 
-def with_asked(votes: pa.Table, out: str, shard_id: str, names: Sequence[str], format_: str) -> pa.Table:
+def read_digests(out: str, names: Sequence[str]) -> Digests:
+    """What was kept of each question, by its record: sha256 by shard; nothing of those kept before there was any."""
+    return {name: _read_record(ask_uri(out, name)).get("sha256") or {} for name in names}
+
+
+def _read_record(uri: str) -> dict[str, Any]:
+    """The record of a kept question. Raises UsageError where there is none, or none of ours."""
+    data = storage.read_optional(uri)
+    if data is None:
+        raise UsageError(f"{uri}: there is no such question; ask it again")
+    try:
+        record = parse_json(data)
+        sound = isinstance(record["name"], str) and all(isinstance(label, str) for label in record["labels"])
+        sound = sound and isinstance(record["asked"], str) and isinstance(record.get("sha256", {}), dict)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{uri} is not readable: {error}; ask it again") from error
+    if not sound:
+        raise UsageError(f"{uri} is not readable: other types than ours; ask it again")
+    return dict(record)
+
+
+def with_asked(
+    votes: pa.Table, out: str, shard_id: str, names: Sequence[str], format_: str, digests: Digests | None = None
+) -> pa.Table:
     """A shard's votes with the columns of kept questions beside them; rows as they were.
 
-    Raises UsageError when the question was not asked of this shard (before the run went on, or of another run's votes).
+    digests: of `read_digests`, for who reads many shards. Raises UsageError when the question was not asked of this
+    shard (before the run went on, or of another run's votes), or its part is not the one that was kept.
     """
+    known = read_digests(out, names) if digests is None else digests
     for name in names:
-        try:
-            asked = read_part(ask_part_uri(out, name, shard_id, format_), format_)
-        except FileNotFoundError as error:
-            raise UsageError(f"{out}: {name!r} was not asked of shard {shard_id}; ask it again") from error
+        asked = _read_asked(out, name, shard_id, format_, known[name])
         if _run_id(asked) != _run_id(votes):
             # Same items, another stack: the rows would fit and the scores would not.
             raise UsageError(f"{out}: asks/{name} is of run {_run_id(asked)}, the votes of another; ask it again")
@@ -60,6 +84,17 @@ def with_asked(votes: pa.Table, out: str, shard_id: str, names: Sequence[str], f
     return votes
 
 
+def _read_asked(out: str, name: str, shard_id: str, format_: str, digests: Mapping[str, str]) -> pa.Table:
+    uri = ask_part_uri(out, name, shard_id, format_)
+    data = storage.read_optional(uri)
+    # Kept before there were digests: none at all.
+    if data is None or (digests and shard_id not in digests):
+        raise UsageError(f"{out}: {name!r} was not asked of shard {shard_id}; ask it again")
+    if digests and hashlib.sha256(data).hexdigest() != digests[shard_id]:
+        raise UsageError(f"{uri} is not the one that was kept (its sha256 is another); ask {name!r} again")
+    return decode_table(data, format_, where=uri)
+
+
 def refuse_taken(
     out: str, run_id: str, question: Mapping[str, Any], labels: Sequence[str], shard_id: str, format_: str
 ) -> None:
@@ -68,15 +103,15 @@ def refuse_taken(
     taken = [label for label in labels if label in names]
     if taken:
         raise UsageError(f"{out}: its votes have {taken[0]} already; choose another name")
-    before = storage.read_optional(ask_uri(out, question["name"]))
-    if before is not None and json.loads(before)["asked"] != _identity(run_id, question, labels):
+    uri = ask_uri(out, question["name"])
+    if storage.read_optional(uri) is not None and _read_record(uri)["asked"] != _identity(run_id, question, labels):
         raise UsageError(f"{out}: asks/{question['name']} was another question; choose another name")
 
 
 def write_asked(
     out: str, name: str, shard_id: str, votes: pa.Table, scores: F32, labels: Sequence[str], output: OutputConfig
-) -> None:
-    """A shard's part. votes: at least item_id and frame of its votes; scores: float32 [F,L], NaN = null."""
+) -> str:
+    """Write a shard's part; returns its sha256. votes: with item_id and frame; scores: float32 [F,L], NaN = null."""
     facts = {"table": "asks", "schema_version": SCHEMA_VERSION, "run_id": _run_id(votes)}
     schema = pa.schema(
         [("item_id", pa.string()), ("frame", pa.int32()), *((label, pa.float32()) for label in labels)],
@@ -84,18 +119,26 @@ def write_asked(
     )
     columns = [pa.array(np.ascontiguousarray(scores[:, i]), pa.float32(), from_pandas=True) for i in range(len(labels))]
     table = pa.table([votes["item_id"], votes["frame"], *columns], schema=schema)
-    storage.publish(ask_part_uri(out, name, shard_id, output.format), encode_table(table, output))
+    data = encode_table(table, output)
+    storage.publish(ask_part_uri(out, name, shard_id, output.format), data)
+    return hashlib.sha256(data).hexdigest()
 
 
-def write_ask_record(out: str, run_id: str, question: Mapping[str, Any], labels: Sequence[str], shards: int) -> None:
-    """Say what was asked of what, once the parts are there. question: as plain data, with its `name`."""
+def write_ask_record(
+    out: str, run_id: str, question: Mapping[str, Any], labels: Sequence[str], digests: Mapping[str, str]
+) -> None:
+    """Say what was asked of what, once the parts are there. question: as plain data, with its `name`.
+
+    digests: sha256 of the part of each shard.
+    """
     record: Mapping[str, Any] = {
         "name": question["name"],
         "labels": list(labels),
         "asked": _identity(run_id, question, labels),
         "run_id": run_id,
         "question": dict(question),
-        "shards": shards,
+        "shards": len(digests),
+        "sha256": dict(digests),
     }
     text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
     storage.publish(ask_uri(out, question["name"]), text.encode())

@@ -12,6 +12,7 @@ from moderation.errors import FatalError
 from moderation.pages.report import render_report
 from moderation.results.advice import describe_problems
 from moderation.results.certificates import describe_certification
+from moderation.results.ffmpeg import decoder_versions, describe_below_floor
 from moderation.results.intact import read_intact
 from moderation.results.layout import VERDICTS, report_uri, success_uri, summary_uri
 from moderation.results.receipts import committed_ids, read_receipts
@@ -61,6 +62,8 @@ def finish_run(
             "max_error_rate": run.config.runtime.max_error_rate,
             "versions": package_versions(),
             "certificates": run.certification,
+            "decoders": decoder_versions(run.config.media),
+            "decoder_warning": describe_below_floor(run.config.media),
             **facts,
         },
     )

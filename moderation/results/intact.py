@@ -10,11 +10,19 @@ import pyarrow as pa
 
 from moderation import storage
 from moderation.errors import UsageError
-from moderation.results.layout import part_uri
+from moderation.results.layout import VERDICTS, VOTES, part_uri
 from moderation.results.receipts import Receipt, read_receipt
+from moderation.results.schema import verdicts_schema, votes_schema
 from moderation.results.tables import decode_table
 
 ADVICE: Final = "`moderation verify OUT --repair`, then the command of the run, judge it again"
+
+
+# What every version of our tables has, and what any reader of them uses.
+_FIELDS: Final = {
+    VERDICTS: [verdicts_schema((), {}).field(name) for name in ("item_id", "uri", "kind", "verdict", "status")],
+    VOTES: [votes_schema((), {}, {}, {}).field(name) for name in ("item_id", "frame", "time_s")],
+}
 
 
 class PartMissingError(UsageError):
@@ -52,9 +60,19 @@ def read_intact(
         raise PartMissingError(f"{uri} {problem}; {ADVICE}")
     if problem is not None:
         raise PartChangedError(f"{uri} {problem}; {ADVICE}")
-    if columns is None:
-        return decode_table(data, format_)
-    return _select(uri, decode_table(data, format_, columns), columns, strict=strict)
+    part = decode_table(data, format_, columns, where=uri)
+    _check_fields(uri, table, part, columns)
+    return part if columns is None else _select(uri, part, columns, strict=strict)
+
+
+def _check_fields(uri: str, table: str, part: pa.Table, columns: Sequence[str] | None) -> None:
+    """Raises UsageError where a part lacks a column, or has it of another type: who reads it counts on them."""
+    for field in _FIELDS.get(table, ()):
+        if field.name not in part.column_names:
+            if columns is None or field.name in columns:
+                raise UsageError(f"{uri}: has no column {field.name}")
+        elif part.schema.field(field.name).type != field.type:
+            raise UsageError(f"{uri}: column {field.name} is {part.schema.field(field.name).type}, not {field.type}")
 
 
 def _select(uri: str, part: pa.Table, columns: Sequence[str], *, strict: bool) -> pa.Table:

@@ -6,13 +6,13 @@ No cluster and no weights: plans, states and receipts are read, nothing is judge
 from __future__ import annotations
 
 import heapq
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from moderation import storage
+from moderation.config.canonical import parse_json
 from moderation.config.model import Config
 from moderation.errors import UsageError
 from moderation.planning.names import plan_uri
@@ -152,7 +152,7 @@ def _read_slice(out: str, part: Slice) -> _FinishedSlice | str:
         identity=identity,
         config=record["config"],
         listing=listing,
-        summary=json.loads(summary),
+        summary=parse_json(summary),
         plan=plan,
         as_of=None if (day := day_of(record, home)) is None else day.isoformat(),
     )

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-import pyarrow as pa
-
 from moderation.planning.names import chunk_uri, plan_uri
-from moderation.planning.plan import read_shard_sizes
+from moderation.planning.plan import PlanDamagedError, read_shard_sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +53,6 @@ def _read_home(home: str, items: dict[str, int], unreadable: list[str]) -> bool:
 def _read_sizes(uri: str, unreadable: list[str]) -> dict[str, int] | None:
     try:
         return read_shard_sizes(uri)
-    except PermissionError:
-        raise
-    except (pa.ArrowException, OSError, KeyError):
+    except (PlanDamagedError, IsADirectoryError):
         unreadable.append(uri)
         return None

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping
 
 from moderation import storage
+from moderation.config.canonical import parse_json
 from moderation.errors import ItemError
 from moderation.results.layout import poison_uri
 from moderation.types import ErrorCode
@@ -26,8 +27,8 @@ def read_poison(home: str) -> dict[str, ItemError]:
     if data is None:
         return {}
     try:
-        return {str(i): ItemError(ErrorCode(e["code"]), str(e["detail"])) for i, e in json.loads(data).items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {str(i): ItemError(ErrorCode(e["code"]), str(e["detail"])) for i, e in parse_json(data).items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
         _LOG.warning("%s: not readable, so what it held is searched again", uri)
         return {}
 

@@ -23,8 +23,8 @@ from moderation.results.decided import describe_drift, read_kept_policy
 from moderation.results.intact import read_intact
 from moderation.results.layout import RUN_FILE, VERDICTS, VOTES
 from moderation.results.receipts import committed_ids
-from moderation.results.record import day_of, read_record
-from moderation.results.tables import decode_table
+from moderation.results.record import day_of, format_of, read_record
+from moderation.results.tables import decode_table, reading_table
 
 _LOG = logging.getLogger(__name__)
 
@@ -92,10 +92,7 @@ def open_run(out: str) -> StoredRun:
     record = read_record(out)
     if record is None:
         raise UsageError(f"{out}: no {RUN_FILE}; not the output of a run")
-    try:
-        format_ = str(record["config"]["output"]["format"])
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{out}/{RUN_FILE} is not readable as that of a run: {error}") from error
+    format_ = format_of(record, f"{out}/{RUN_FILE}")
     shard_ids = tuple(sorted(committed_ids(out)))
     if not shard_ids:
         raise UsageError(f"{out}: no shard is committed there")
@@ -131,7 +128,7 @@ def read_part(uri: str, format_: str, columns: Sequence[str] | None = None) -> p
     Raises FileNotFoundError, UsageError naming a column that it lacks, StorageError.
     """
     if columns is None:
-        return decode_table(storage.read_bytes(uri), format_)
+        return decode_table(storage.read_bytes(uri), format_, where=uri)
     table = read_present(uri, format_, columns)
     for column in columns:
         if column not in table.column_names:
@@ -146,7 +143,7 @@ def read_present(uri: str, format_: str, columns: Sequence[str]) -> pa.Table:
     """
 
     def read() -> pa.Table:
-        with storage.open_input(uri) as file:
+        with storage.open_input(uri) as file, reading_table(uri):
             if format_ == "arrow":
                 table = pa.ipc.open_file(file).read_all()
                 return table.select([name for name in columns if name in table.column_names])
@@ -159,5 +156,5 @@ def read_present(uri: str, format_: str, columns: Sequence[str]) -> pa.Table:
 
 def read_column_names(uri: str, format_: str) -> tuple[str, ...]:
     """The columns of a part."""
-    with storage.open_input(uri) as file:
+    with storage.open_input(uri) as file, reading_table(uri):
         return tuple(pa.ipc.open_file(file).schema.names if format_ == "arrow" else pq.read_schema(file).names)

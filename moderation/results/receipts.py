@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from moderation import storage
+from moderation.config.canonical import parse_json
 from moderation.errors import ShardError
 from moderation.results.layout import VERDICTS, part_uri, receipt_uri, receipts_folder
 from moderation.types import Shard
@@ -117,9 +118,9 @@ def read_receipt(out: str, shard_id: str) -> Receipt | None:
 def parse_receipt(shard_id: str, data: bytes) -> Receipt | None:
     """A receipt from its bytes; None where they are not that of this shard. Fields of a later version are left out."""
     try:
-        record = json.loads(data)
+        record = parse_json(data)
         receipt = Receipt(**{f.name: record[f.name] for f in fields(Receipt) if f.name in record})
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         return None
     return receipt if receipt.shard_id == shard_id and _is_sound(receipt) else None
 

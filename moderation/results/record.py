@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from hashlib import sha256
-from importlib.metadata import version
 from typing import Any
 
 from moderation import storage
-from moderation.config.canonical import canonical_json
+from moderation.config.canonical import canonical_json, parse_json
 from moderation.config.model import Config
 from moderation.errors import UsageError
+from moderation.results.ffmpeg import decoder_versions, installed_version
 from moderation.results.layout import RUN_FILE, run_uri
 from moderation.version import __version__
 
@@ -70,12 +70,23 @@ def read_record(home: str) -> dict[str, Any] | None:
     if data is None:
         return None
     try:
-        record = json.loads(data)
+        record = parse_json(data)
     except ValueError as error:
         raise UsageError(f"{home}/{RUN_FILE}: not readable") from error
     if not isinstance(record, dict):
         raise UsageError(f"{home}/{RUN_FILE}: not that of a run")
     return record
+
+
+def format_of(record: Mapping[str, Any], where: str) -> str:
+    """The format of a run's parts, by its record. Raises UsageError where it tells none that we write."""
+    try:
+        format_ = record["config"]["output"]["format"]
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{where} is not readable as that of a run: {error}") from error
+    if format_ not in ("parquet", "arrow"):
+        raise UsageError(f"{where} is not readable as that of a run: output.format is {str(format_)[:40]!r}")
+    return str(format_)
 
 
 def write_record(run: Output, state: str, **facts: object) -> None:
@@ -88,6 +99,7 @@ def write_record(run: Output, state: str, **facts: object) -> None:
         **({} if run.facts.as_of is None else {"as_of": run.facts.as_of}),
         "config": run.config.model_dump(mode="json"),
         "versions": package_versions(),
+        "decoders": decoder_versions(run.config.media),
         **facts,
     }
     text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
@@ -117,7 +129,7 @@ def package_versions() -> dict[str, str]:
     return {
         "moderation": __version__,
         "python": platform.python_version(),
-        **{name: version(name) for name in _PACKAGES},
+        **{name: installed for name in _PACKAGES if (installed := installed_version(name)) is not None},
     }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from moderation.config.model import OutputConfig
+from moderation.errors import ModerationError, UsageError, one_line
 from moderation.pages.text import printable
 from moderation.results.schema import score_column, verdicts_schema, votes_schema
 from moderation.types import ErrorCode, Evidence, Item, ItemVotes, Judgement, Kind, Region, Role, Segment, Status
@@ -102,13 +104,30 @@ def encode_table(table: pa.Table, config: OutputConfig) -> bytes:
     return sink.getvalue()
 
 
-def decode_table(data: bytes, format_: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The inverse of `encode_table`. columns: at least those of them that it has."""
-    if format_ == "arrow":
-        return pa.ipc.open_file(pa.py_buffer(data)).read_all()
-    file = pq.ParquetFile(pa.BufferReader(data))
-    names = file.schema_arrow.names
-    return file.read(columns=None if columns is None else [name for name in columns if name in names])
+def decode_table(
+    data: bytes, format_: str, columns: Sequence[str] | None = None, *, where: str = "the table"
+) -> pa.Table:
+    """The inverse of `encode_table`. columns: at least those of them that it has. Raises UsageError naming `where`."""
+    with reading_table(where):
+        if format_ == "arrow":
+            return pa.ipc.open_file(pa.py_buffer(data)).read_all()
+        file = pq.ParquetFile(pa.BufferReader(data))
+        names = file.schema_arrow.names
+        return file.read(columns=None if columns is None else [name for name in columns if name in names])
+
+
+@contextmanager
+def reading_table(where: str) -> Iterator[None]:
+    """What Arrow raises of bytes that are no table, or a harmed one, as UsageError naming `where`."""
+    try:
+        yield
+    except (pa.ArrowException, KeyError, IndexError) as error:
+        raise UsageError(f"{where} is not readable as a table: {one_line(error, 200)}") from error
+    except OSError as error:
+        # Arrow's own have no number; those of files do.
+        if error.errno is not None or isinstance(error, ModerationError):
+            raise
+        raise UsageError(f"{where} is not readable as a table: {one_line(error, 200)}") from error
 
 
 def judgement_cells(judgement: Judgement | None, checks: Sequence[str]) -> dict[str, object]:

@@ -23,10 +23,10 @@ from moderation.errors import UsageError
 from moderation.planning.slices import find_slices, slice_home
 from moderation.results.decided import describe_damage, describe_drift
 from moderation.results.intact import describe_difference_of_part
-from moderation.results.layout import TARS, VERDICTS, VOTES, list_part_ids, part_uri, receipt_uri, success_uri
+from moderation.results.layout import RUN_FILE, TARS, VERDICTS, VOTES, list_part_ids, part_uri, receipt_uri, success_uri
 from moderation.results.planned import PlannedShards, read_planned
 from moderation.results.receipts import COPIES_WORKER, Receipt, committed_ids, read_receipts
-from moderation.results.record import read_record
+from moderation.results.record import format_of, read_record
 
 _READERS: Final = 8
 _AHEAD_BYTES: Final = 256 << 20
@@ -103,10 +103,7 @@ def _finding(sentence: str) -> OutputFinding:
 
 def _formats(out: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The format of each table's parts."""
-    try:
-        (format_, *others) = {str(record["config"]["output"]["format"]) for record in records.values()}
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{out}: its run record is not readable as that of a run: {error}") from error
+    format_, *others = {format_of(record, f"{home}/{RUN_FILE}") for home, record in records.items()}
     if others:
         raise UsageError(f"{out}: its slices have parts of several formats")
     return {VERDICTS: format_, VOTES: format_, TARS: "tar"}

@@ -15,15 +15,15 @@ from moderation.errors import UsageError
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.matching import HASHES
 from moderation.policy.model import Policy
-from moderation.results.asked import asked_labels, with_asked
+from moderation.results.asked import Digests, asked_labels, read_digests, with_asked
 from moderation.results.reader import StoredRun
 from moderation.types import F32, ItemVotes, Region, Role
 
 
-def read_votes(run: StoredRun, shard_id: str, asks: Sequence[str] = ()) -> pa.Table:
+def read_votes(run: StoredRun, shard_id: str, asks: Sequence[str] = (), digests: Digests | None = None) -> pa.Table:
     """The votes of a shard, with the columns of questions that were asked afterwards. Raises UsageError."""
     votes = run.read_votes(shard_id)
-    return with_asked(votes, run.out, shard_id, asks, run.format) if asks else votes
+    return with_asked(votes, run.out, shard_id, asks, run.format, digests) if asks else votes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +66,11 @@ def read_bound_votes(run: StoredRun, policy: Policy, *, as_of: date | None = Non
     wanted = policy_votes(policy)
     disabled = disabled_votes(run.load_config(), wanted)
     asks = needed_asks(run.out, wanted, vote_labels(run.read_votes(run.shard_ids[0])))
+    digests = read_digests(run.out, asks)
     bound: BoundPolicy | None = None
     day = run.day(policy, as_of)
     for shard_id in run.shard_ids:
-        votes = read_votes(run, shard_id, asks)
+        votes = read_votes(run, shard_id, asks, digests)
         labels = vote_labels(votes)
         if bound is None or bound.labels != labels:
             bound = bind(policy, labels, disabled=disabled, as_of=day)

@@ -11,7 +11,8 @@ from typing import Any
 import ray
 
 from moderation.config.model import RuntimeConfig
-from moderation.errors import FatalError, one_line
+from moderation.config.ray_places import find_bad_places
+from moderation.errors import FatalError, UsageError, one_line
 
 # Encoded pictures are read by the workers and pixels never leave them; what passes through the store are plans and
 # receipts. Ray's default would take a third of the memory.
@@ -25,7 +26,8 @@ _CONNECT_TIMEOUT_S = 3.0
 def connect(config: RuntimeConfig) -> bool:
     """Join the cluster that is configured or in RAY_ADDRESS, else start one here; true when it is ours.
 
-    Raises FatalError when there is no cluster at that address.
+    Raises FatalError when there is no cluster at that address, UsageError when one can't be started here as the
+    environment is.
     """
     if ray.is_initialized():
         return False
@@ -35,6 +37,9 @@ def connect(config: RuntimeConfig) -> bool:
     address = config.ray_address or os.environ.get("RAY_ADDRESS")
     options = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
+        problems = list(find_bad_places())
+        if problems:
+            raise UsageError("\n".join(problems))
         _start_here(options)
         return True
     _check_listening(address)

@@ -86,6 +86,9 @@ def nightly(
         note("the policy goes by attributes or by the day, so copies of what is judged are judged, too")
         choice = replace(choice, judge_copies=True)
     check_apart(base.source, ledger, "--ledger")
+    if not storage.is_folder(ledger):
+        # A wrong source leaves nothing where nothing is: no night, no ledger.
+        open_source(base.source, config.source)
     limits = _Limits(ends_s=None if max_hours is None else time.monotonic() + max_hours * 3600, max_items=max_items)
     stop = Stop()
     with hold_lease(ledger, lease_s, lambda: stop.request("the lease was lost", 0.0)) as lease:
@@ -285,4 +288,4 @@ def _provenance(run: Run) -> Provenance:
 
 
 def _planned(run: Run) -> Iterator[Shard]:
-    return decode_shards(storage.read_bytes(plan_uri(run.home)))
+    return decode_shards(storage.read_bytes(plan_uri(run.home)), where=plan_uri(run.home))

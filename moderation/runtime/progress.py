@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -12,8 +11,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import IO, Any
 
-from rich.console import Console
-
+from moderation.pages.terminal import PlainConsole
+from moderation.pages.text import json_text
 from moderation.runtime.progress_bar import BarProgress
 from moderation.runtime.shard_queue import PlanCounts
 from moderation.runtime.state import JudgingClock
@@ -107,7 +106,7 @@ class LineProgress:
     def _write(self, level: str, event: str, **facts: object) -> None:
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = {"time": stamp, "level": level, "event": event, "run": self._run_id, **facts}
-        self._stream.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+        self._stream.write(json_text(record) + "\n")
         self._stream.flush()
 
 
@@ -146,5 +145,5 @@ class ProgressGroup:
 
 def make_progress(run_id: str) -> BarProgress | LineProgress:
     """A bar where somebody watches, lines where a file does."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     return BarProgress(console) if console.is_terminal else LineProgress(run_id)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from moderation.pages.terminal import describe_left, verdict_counts
+from moderation.pages.text import escaped
 from moderation.runtime.shard_queue import PlanCounts
 from moderation.runtime.state import JudgingClock
 
@@ -71,7 +72,7 @@ class BarProgress:
         if event in _QUIET:
             return
         shown = " ".join(f"{k}={v}" for k, v in facts.items())
-        self._console.print(f"{event}: {message} {shown}".rstrip(), markup=False, highlight=False, style="yellow")
+        self._console.print(escaped(f"{event}: {message} {shown}".rstrip()), style="yellow")
 
     def _phase(self, planned: PlanCounts) -> str:
         if not planned.shards:

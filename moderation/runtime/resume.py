@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from moderation import storage
+from moderation.config.canonical import parse_json
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import plan_shards, read_shard_sizes
 from moderation.results.finish import finish_run
@@ -101,7 +101,7 @@ def _read_or_write_summary(run: Run, committed: set[str], *, judged: bool) -> di
 def _read_summary(home: str) -> dict[str, Any]:
     data = storage.read_optional(summary_uri(home))
     try:
-        summary = json.loads(data) if data is not None else None
+        summary = parse_json(data) if data is not None else None
     except ValueError:
         summary = None
     return summary if isinstance(summary, dict) else {}

@@ -75,7 +75,7 @@ def read_pictures(
         failure = ItemError(ErrorCode.CORRUPT, str(error))
     except columnar.DAMAGE as error:
         columnar.raise_unless_corrupt(error)
-        failure = ItemError(ErrorCode.CORRUPT, f"{uri}: row group {group} is damaged")
+        failure = columnar.describe_damage(error, f"{uri}: row group {group} is damaged")
     for cell in sorted(left):
         yield cell, failure
 

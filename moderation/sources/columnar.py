@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moderation import storage
-from moderation.errors import UsageError
+from moderation.errors import ItemError, UsageError
+from moderation.sources.ipc_sizes import IpcBlocks, read_blocks, refuse_bombs
 from moderation.sources.items import one_sentence, shorten
 from moderation.sources.leaves import LIST, bytes_leaves, top_of
 from moderation.sources.row_groups import plan_reading
+from moderation.types import ErrorCode
 
 SUFFIXES = (".parquet", ".pq", ".arrow", ".feather")
 BATCH_ROWS = 8192
@@ -33,6 +35,7 @@ class Columnar:
     groups: int  # row groups, or record batches
     parquet: pq.ParquetFile | None
     file: Any  # the open binary file; IPC readers with different fields share it
+    blocks: IpcBlocks | None = None  # of an Arrow file
 
 
 @contextlib.contextmanager
@@ -52,7 +55,12 @@ def open_columnar(uri: str, *, etag: str | None = None) -> Iterator[Columnar]:
             elif magic == b"ARROW1":
                 reader = pa.ipc.open_file(file)
                 opened = Columnar(
-                    uri=uri, schema=reader.schema, groups=reader.num_record_batches, parquet=None, file=file
+                    uri=uri,
+                    schema=reader.schema,
+                    groups=reader.num_record_batches,
+                    parquet=None,
+                    file=file,
+                    blocks=read_blocks(file),
                 )
             elif magic.startswith(b"\xff\xff\xff\xff"):
                 raise UsageError(f"{uri}: an Arrow stream has no index of its batches; write it as an Arrow file")
@@ -85,6 +93,13 @@ def raise_unless_corrupt(error: BaseException) -> None:
     if type(error) is OSError and error.errno is None:
         return
     raise error
+
+
+def describe_damage(error: BaseException, otherwise: str) -> ItemError:
+    """What became of rows that could not be read: TOO_LARGE where they would unpack to too much, else CORRUPT."""
+    if isinstance(error, pa.ArrowCapacityError):
+        return ItemError(ErrorCode.TOO_LARGE, one_sentence(error))
+    return ItemError(ErrorCode.CORRUPT, otherwise)
 
 
 def group_rows(table: Columnar, group: int) -> int:
@@ -141,6 +156,8 @@ def parquet_paths(table: Columnar, leaf: str) -> list[str]:
 
 def _ipc_batch(table: Columnar, group: int, columns: Sequence[str]) -> pa.RecordBatch:
     tops = sorted({table.schema.get_field_index(top_of(table.schema, name.partition(LIST)[0])) for name in columns})
+    assert table.blocks is not None
+    refuse_bombs(table.file, table.blocks, group)
     table.file.seek(0)
     reader = pa.ipc.open_file(table.file, options=pa.ipc.IpcReadOptions(included_fields=tops))
     return reader.get_batch(group)

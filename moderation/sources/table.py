@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from moderation import storage
 from moderation.config.model import SourceConfig
-from moderation.errors import UsageError
+from moderation.errors import ItemError, UsageError
 from moderation.sources import columnar
 from moderation.sources.cells import all_bytes_leaves, count_pictures, element_column, no_bytes
 from moderation.sources.columnar import Columnar
@@ -90,14 +90,16 @@ def _file_items(table: Columnar, column: str, info: ObjectInfo, ids: UniqueIds) 
     before = 0
     for group in range(table.groups):
         done = 0
+        fault = ItemError(ErrorCode.CORRUPT, "a damaged part of the table")
         try:
             for cell, count, attributes in _group_cells(table, group, column, info):
                 yield _row_item(cell, before + done, count, attributes, ids)
                 done += 1
         except columnar.DAMAGE as error:
             columnar.raise_unless_corrupt(error)
+            fault = columnar.describe_damage(error, fault.detail)
         rows = _rows_in(table, group, done)
-        yield from _damaged_rows(info, column, range(before + done, before + rows))
+        yield from _damaged_rows(info, column, range(before + done, before + rows), fault)
         before += rows
 
 
@@ -124,10 +126,10 @@ def _group_cells(
         yield cell, next(counts, 1), attributes
 
 
-def _damaged_rows(info: ObjectInfo, column: str, rows: range) -> Iterator[Item]:
+def _damaged_rows(info: ObjectInfo, column: str, rows: range, fault: ItemError) -> Iterator[Item]:
     for row in rows:
         item_id, where = make_id(info.uri, column, row), f"{info.uri}#row={row}"
-        yield error_item(item_id, where, ErrorCode.CORRUPT, "a damaged part of the table")
+        yield error_item(item_id, where, fault.code, fault.detail)
 
 
 def _group_attributes(table: Columnar, group: int, leaves: list[str], rows: int) -> Iterator[dict[str, str]]:

@@ -11,7 +11,6 @@ from moderation.sources import columnar
 from moderation.sources.leaves import attribute_leaves, is_text, leaf_column
 from moderation.sources.source_row import SPECIAL, SourceRow, make_row
 from moderation.sources.texts import text_values
-from moderation.types import ErrorCode
 
 
 def table_columns(uri: str) -> list[str]:
@@ -36,9 +35,10 @@ def table_rows(uri: str) -> Iterator[SourceRow]:
                     done += batch.num_rows
             except columnar.DAMAGE as error:
                 columnar.raise_unless_corrupt(error)
+                fault = columnar.describe_damage(error, "a damaged part of the manifest")
                 lost = _rows_in(table, group) - done
                 for line in range(before + done + 1, before + done + lost + 1):
-                    yield SourceRow(line, error=ErrorCode.CORRUPT, detail="a damaged part of the manifest")
+                    yield SourceRow(line, error=fault.code, detail=fault.detail)
                 done += lost
             before += done
 

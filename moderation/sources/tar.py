@@ -19,6 +19,8 @@ _BLOCK = 512
 # A header may claim any size for a long name or PAX record; Linux paths end at 4 KiB.
 _MAX_HEADER = 1024 * 1024
 _MAX_MEMBERS = 5_000_000
+# What an indexed member takes beside its name and content.
+_MEMBER_BYTES = 300
 # A request to object storage costs about 30 ms, in which 3 to 4 MB arrive: shorter gaps are read through, longer
 # ones jumped over. Local reads have no such cost.
 _FAR = 4 * 1024 * 1024
@@ -40,13 +42,15 @@ class TarMember:
     detail: str = ""
 
 
-def read_members(info: ObjectInfo, sidecars: frozenset[str]) -> Iterator[TarMember]:
+def read_members(info: ObjectInfo, sidecars: frozenset[str], max_index_bytes: int = 2 << 30) -> Iterator[TarMember]:
     """The files of an uncompressed tar, in order; small ones with a suffix in `sidecars`, or named `._x`, with
     their content.
 
     The last member has no name when the archive itself is at fault: TRUNCATED (it ends without its end mark, or
     inside a member), CORRUPT (a header is not one, or something stands after the end mark), EMPTY (no bytes). What
     was indexed before stays. Hard links are ranges of the member they name; other links are FORBIDDEN.
+    max_index_bytes: of names and contents of small files, which are held until all is indexed; what is behind that is
+    not read (TOO_LARGE).
     Raises UsageError for a compressed tar; FileNotFoundError, PermissionError, StorageError.
     """
     source = _RangeReader(info)
@@ -56,13 +60,18 @@ def read_members(info: ObjectInfo, sidecars: frozenset[str]) -> Iterator[TarMemb
     _refuse_compressed(info.uri, source)
     try:
         with tarfile.open(fileobj=source, mode="r:") as tar:
-            yield from _index_members(tar, source, sidecars, info.size_bytes)
+            bounds = _IndexBounds(archive_bytes=info.size_bytes, left_bytes=max_index_bytes)
+            yield from _index_members(tar, source, sidecars, bounds)
             end = tar.offset
     except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
         yield _fault(ErrorCode.TRUNCATED if source.met_end else ErrorCode.CORRUPT, one_sentence(error))
         return
     except _TooManyMembersError:
         yield _fault(ErrorCode.TOO_LARGE, f"more than {_MAX_MEMBERS} members; the rest is not read")
+        return
+    except _IndexTooLargeError:
+        limit = f"{max_index_bytes} bytes, a quarter of source.max_grouped_bytes"
+        yield _fault(ErrorCode.TOO_LARGE, f"its names and small files are more than {limit}; the rest is not read")
         return
     fault = _check_end(source, end, info.size_bytes)
     if fault is not None:
@@ -71,6 +80,24 @@ def read_members(info: ObjectInfo, sidecars: frozenset[str]) -> Iterator[TarMemb
 
 class _TooManyMembersError(Exception):
     """A tar of more members than are indexed."""
+
+
+class _IndexTooLargeError(Exception):
+    """A tar whose names and small files are more than is held."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _IndexBounds:
+    """Of the tar, and of what is held of it."""
+
+    archive_bytes: int
+    left_bytes: int
+
+    def take(self, member: TarMember) -> None:
+        """Raises _IndexTooLargeError where a member is one too many."""
+        self.left_bytes -= _MEMBER_BYTES + 2 * len(member.name) + len(member.content or b"")
+        if self.left_bytes < 0:
+            raise _IndexTooLargeError
 
 
 def _refuse_compressed(uri: str, source: _RangeReader) -> None:
@@ -82,7 +109,7 @@ def _refuse_compressed(uri: str, source: _RangeReader) -> None:
 
 
 def _index_members(
-    tar: tarfile.TarFile, source: _RangeReader, sidecars: frozenset[str], size_bytes: int
+    tar: tarfile.TarFile, source: _RangeReader, sidecars: frozenset[str], bounds: _IndexBounds
 ) -> Iterator[TarMember]:
     seen: dict[str, TarMember] = {}
     # tarfile keeps all members otherwise; the caller knows better which to keep.
@@ -90,12 +117,13 @@ def _index_members(
         tar.members = []  # type: ignore[attr-defined]  # not in typeshed; a list since Python 2
         if len(seen) >= _MAX_MEMBERS:
             raise _TooManyMembersError
-        member = _member(entry, seen, size_bytes)
+        member = _member(entry, seen, bounds.archive_bytes)
         if member is None:
             continue
         wanted = _suffix(member.name) in sidecars or member.name.rpartition("/")[2].startswith("._")
         if wanted and member.error is None and member.size_bytes <= MAX_SIDECAR:
             member = _with_content(member, source)
+        bounds.take(member)
         seen[entry.name] = member
         yield member
 

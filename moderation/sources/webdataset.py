@@ -42,7 +42,7 @@ def webdataset_items(source: str, config: SourceConfig) -> Iterator[Item]:
     try:
         for info, first in list_files(source, SUFFIXES, config):
             index = _index if info.error is None else _index_nothing
-            waiting.append(pool.submit(index, info, config.keyframes, first))
+            waiting.append(pool.submit(index, info, config, first))
             if first or len(waiting) == _AHEAD:
                 yield from waiting.popleft().result()
         while waiting:
@@ -51,24 +51,24 @@ def webdataset_items(source: str, config: SourceConfig) -> Iterator[Item]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _index_nothing(info: ObjectInfo, keyframes: bool, first: bool) -> list[Item]:
+def _index_nothing(info: ObjectInfo, config: SourceConfig, first: bool) -> list[Item]:
     """The row of what could not be listed."""
-    del keyframes, first
+    del config, first
     return [entry_error(info)]
 
 
-def _index(info: ObjectInfo, keyframes: bool, first: bool) -> list[Item]:
+def _index(info: ObjectInfo, config: SourceConfig, first: bool) -> list[Item]:
     members: list[TarMember] = []
     faults: list[TarMember] = []
     try:
-        for member in read_members(info, READ_SIDECARS):
+        for member in read_members(info, READ_SIDECARS, config.max_grouped_bytes // _AHEAD):
             (members if member.name else faults).append(member)
     except UsageError as error:
         if first:
             raise
         return [error_item(make_id(info.uri), info.uri, ErrorCode.UNSUPPORTED_TYPE, str(error))]
     keys = by_key(members)
-    if keyframes:
+    if config.keyframes:
         items = list(clip_items(info, keys))
     else:
         items = [item for key, parts in keys.items() for item in key_items(info, key, parts)]

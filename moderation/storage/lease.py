@@ -23,6 +23,7 @@ from dataclasses import replace
 from moderation import storage
 from moderation.errors import FatalError, one_line
 from moderation.storage.claims import (
+    CLAIMS_FOLDER,
     MAX_LEASE_S,
     LeaseClaim,
     describe,
@@ -126,11 +127,15 @@ def hold_lease(
     Raises LeaseHeldError naming the holder, FatalError where the claim can't be written, StorageError.
     """
     lease_s = min(max(lease_s, MIN_LEASE_S), MAX_LEASE_S)
+    was_there = storage.scheme_of(home) != "file" or storage.is_folder(home)
     lease = Lease(home, _acquire(home, lease_s, job, above), lease_s, on_lost)
     try:
         yield lease
     finally:
         lease.release()
+        # A job that is refused leaves nothing where nothing was.
+        for folder in () if was_there else (storage.join(home, CLAIMS_FOLDER), home):
+            storage.delete_empty_folder(folder)
 
 
 def _acquire(home: str, lease_s: float, job: str, above: str | None) -> LeaseClaim:

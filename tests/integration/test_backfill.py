@@ -279,3 +279,26 @@ def test_out_inside_source_is_refused(pictures: Path, config: Path) -> None:
     assert ended.returncode == 2
     assert "lies in SOURCE" in ended.stderr and "Traceback" not in ended.stderr
     assert not (pictures / "out").exists()
+
+
+def test_names_that_steer_a_terminal_are_escaped_in_all_that_is_printed(config: Path, tmp_path: Path) -> None:
+    evil = "a\x1b[2J\u202e\nFORGED"
+    source = make_pictures(tmp_path / "in" / evil, 2, {1: (255, 0, 0)})
+    (source / f"{evil}.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
+    out = tmp_path / evil
+    printed = []
+    for arguments in (
+        ("backfill", source, "--out", out, "--config", config, "--set", "runtime.max_error_rate=0"),
+        ("status", out),
+        ("verify", out),
+        ("keyframes", source, "--out", tmp_path / f"cut{evil}", "--config", config),
+        ("nightly", source, "--ledger", tmp_path / f"l{evil}", "--out", tmp_path / f"n{evil}", "--config", config),
+    ):
+        ended = run_job(*arguments)
+        assert ended.returncode in (0, 3), ended.stderr
+        printed += [*ended.stdout.split("\n"), *ended.stderr.split("\n")]
+    assert len(verdicts(out)) == 3
+    assert all(line.isprintable() and not line.startswith("FORGED") for line in printed)
+    assert any("\\x1b[2J" in line for line in printed)
+    pages = [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")]
+    assert pages and all(line.isprintable() for page in pages for line in page.split("\n"))

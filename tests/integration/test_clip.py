@@ -300,7 +300,7 @@ def test_asked_columns_stand_beside_the_votes_row_by_row(run: tuple[str, Config,
     wider = with_asked(votes, out, shard_id, ["round"], config.output.format)
     assert wider.column_names[-2:] == ["tiny_a.round", "tiny_b.round"]
     assert wider.num_rows == votes.num_rows
-    with pytest.raises(UsageError, match="was not asked of shard"):
+    with pytest.raises(UsageError, match="no such question"):
         with_asked(votes, out, shard_id, ["never"], config.output.format)
     of_another_run = votes.replace_schema_metadata({"moderation.run_id": "other"})
     with pytest.raises(UsageError, match="the votes of another"):

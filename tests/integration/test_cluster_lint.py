@@ -141,6 +141,8 @@ def test_only_submitter_operator_and_ray_reach_the_dashboard(objects: list[Objec
     assert {r for r in roles | {"stranger"} if any(selects(s, {"moderation/role": r}) for s in inside)} == roles
     outside = [p for p in who if "namespaceSelector" in p]
     assert [p["podSelector"]["matchLabels"] for p in outside] == [{"app.kubernetes.io/name": "kuberay-operator"}]
+    # Of the namespace that cluster/README.md installs it into: whoever runs pods elsewhere labels them as they like.
+    assert [p["namespaceSelector"] for p in outside] == [{"matchLabels": {"kubernetes.io/metadata.name": "kuberay"}}]
 
 
 def test_workers_leave_the_cluster_for_names_and_storage_only(objects: list[Object]) -> None:

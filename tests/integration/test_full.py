@@ -45,8 +45,8 @@ def test_summary_says_on_how_many_frames_each_detector_ran(done: Path) -> None:
     found = summary(done)
     asked = found["frames_asked"]
     assert asked["open_nsfw"] == asked["classes"] == found["frames"]
-    assert 0 < asked["text"] < found["frames"]
-    assert 0 < asked["codes"] <= found["frames"]
+    # No gate that blur or low contrast would close.
+    assert asked["text"] == asked["codes"] == found["frames"]
 
 
 def test_classes_of_portraits_and_photographs(done: Path) -> None:
@@ -69,5 +69,4 @@ def test_doctor_says_what_the_configuration_costs() -> None:
     ended = run_job("doctor", "--config", "full.yaml", "--json")
     found = {(f["group"], f["name"]): f for f in json.loads(ended.stdout)}
     assert found["policy", "full.yaml"]["status"] == "ok", found["policy", "full.yaml"]
-    assert "where no `when:` is met" in found["detectors", "together"]["detail"]
-    assert "when quality.sharpness" in found["detectors", "text"]["detail"]
+    assert "ms a frame" in found["detectors", "together"]["detail"]

@@ -22,6 +22,8 @@ from jobs.__main__ import main
 from moderation import storage
 from moderation.config.model import MediaConfig, SourceConfig
 from moderation.errors import ItemError
+from moderation.media import decode_item
+from moderation.pipeline.items import _with_types
 from moderation.sources import open_source
 from moderation.sources.fetch import Fetcher
 from moderation.storage import retry
@@ -55,6 +57,8 @@ FORBIDDEN = {
     "../../private/secrets/0000.png",
 }
 ALLOWED = ("pictures/0000.png", f"s3://{BUCKET}/manifests/pictures/0001.png", "pictures/gone.png")
+# The server tells the type by the name; none of these is a name of media to us.
+TYPED = ("photo.djvu", "notes.css", "plain")
 TAR_NAMES = ("plain.png", "/etc/passwd.png", "../../private/secrets/0000.png", "a/../../b.png")
 # Longer than a slow answer of a busy machine, short enough to wait for.
 DEADLINE_S = 5
@@ -88,6 +92,10 @@ def fill(folder: Path) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(picture.getvalue())
             tar.addfile(member, io.BytesIO(picture.getvalue()))
+    for name in TYPED:
+        path = folder / BUCKET / "typed" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(range(128, 256)) * 9)
     (folder / BUCKET / "many").mkdir()
     for index in range(MANY):
         (folder / BUCKET / "many" / f"{index:05d}.jpg").write_bytes(b"x")
@@ -160,6 +168,24 @@ def cluster(proxy: FaultProxy) -> Iterator[Cluster]:
 
 def s3_job(cluster: Cluster, *arguments: Any) -> subprocess.CompletedProcess[str]:
     return run_job(*arguments, env={**cluster.env, **cluster.node_env}, timeout_s=500)
+
+
+# --- reading
+
+
+def test_the_type_that_the_store_tells_is_a_claim(server: S3Server, client: FaultProxy) -> None:
+    uris = {name: f"s3://{BUCKET}/typed/{name}" for name in TYPED}
+    types = {name: getattr(storage.read_typed(uri, 10_000), "content_type", None) for name, uri in uris.items()}
+    assert types == {"photo.djvu": "image/vnd.djvu", "notes.css": None, "plain": None}
+    items = list(open_source(f"s3://{BUCKET}/typed/", SourceConfig()))
+    media = MediaConfig(unknown="skip")
+    fetcher = Fetcher(items, media)
+    codes = {}
+    for item in items:
+        payloads = fetcher(item)
+        codes[item.objects[0].name] = decode_item(_with_types(item, payloads), payloads, media).error
+    # Unknown bytes are skipped where that was asked for, unless somebody says that they are a picture.
+    assert codes == {"photo.djvu": "unsupported_type", "notes.css": "not_media", "plain": "not_media"}
 
 
 # --- a run

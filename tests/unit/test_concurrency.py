@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moderation.concurrency import map_ahead
+from moderation.concurrency import ByteBudget, map_ahead
 
 
 class Watched:
@@ -224,3 +224,60 @@ def test_a_call_at_work_neither_starves_nor_blocks() -> None:
     assert list(run_told(waits, work, inputs())) == [0, 1]
     # All but the time in which the source was slow and the call at work.
     assert sum(waits.seconds.values()) <= time.perf_counter() - began_s - 0.2
+
+
+def test_threads_share_a_budget_and_never_hold_more_than_it() -> None:
+    budget, held, most, lock = ByteBudget(100), 0, 0, threading.Lock()
+
+    def work(size: int) -> None:
+        nonlocal held, most
+        with budget.take(size):
+            with lock:
+                held += min(size, 100)
+                most = max(most, held)
+            time.sleep(0.001)
+            with lock:
+                held -= min(size, 100)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [30, 70, 5, 100, 40, 60, 1, 250, 0, 99] * 10))
+    assert held == 0
+    assert 0 < most <= 100
+    with budget.take(100):  # all are free again
+        pass
+
+
+def test_one_above_the_budget_runs_and_runs_alone() -> None:
+    budget, alone, order = ByteBudget(10), threading.Event(), []
+
+    def large() -> None:
+        with budget.take(1000):
+            order.append("large")
+            alone.set()
+
+    def small() -> None:
+        with budget.take(1):
+            order.append("small")
+
+    with budget.take(6):
+        first = threading.Thread(target=large)
+        first.start()
+        while not budget._queue:
+            time.sleep(0.001)
+        # There is room for it, but it came later: a large one is not overtaken for ever.
+        second = threading.Thread(target=small)
+        second.start()
+        assert not alone.wait(0.05)
+        assert order == []
+    first.join()
+    second.join()
+    assert order == ["large", "small"]
+
+
+def test_a_budget_is_given_back_by_who_fails() -> None:
+    budget = ByteBudget(10)
+    for _ in range(3):
+        with pytest.raises(ValueError), budget.take(10):
+            raise ValueError
+    with budget.take(10):
+        pass

@@ -13,14 +13,13 @@ A file without a record is accepted as it is: somebody made it by other means an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from moderation.config.canonical import canonical_json
+from moderation.config.canonical import canonical_json, parse_json
 from moderation.detectors.clip.questions import Question
 from moderation.errors import FatalError, UsageError
 
@@ -57,7 +56,7 @@ def read_tuned_record(path: str) -> dict[str, Any] | None:
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
-        record = None if text is None else json.loads(text)
+        record = None if text is None else parse_json(text)
     except (SafetensorError, OSError, ValueError) as error:
         raise FatalError(f"{path}: not readable as safetensors: {error}") from error
     return record if isinstance(record, dict) and record.get("kind") == KIND else None

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from moderation import storage
+from moderation.config.canonical import parse_json
 from moderation.detectors.base import Weights
 from moderation.errors import FatalError, UsageError
 
@@ -56,7 +57,7 @@ def read_index(mirror: str) -> tuple[Mirrored, ...]:
     uri = storage.join(mirror, _INDEX)
     try:
         data = storage.read_optional(uri)
-        return () if data is None else tuple(Mirrored(**entry) for entry in json.loads(data)["files"])
+        return () if data is None else tuple(Mirrored(**entry) for entry in parse_json(data)["files"])
     except (PermissionError, storage.StorageError, ValueError, KeyError, TypeError) as error:
         raise FatalError(f"{uri}: not readable as a mirror of weights: {error}") from error
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moderation import storage
+from moderation.config.canonical import parse_json
 from moderation.config.hints import closest, did_you_mean
 from moderation.errors import UsageError
 from moderation.types import Item
@@ -123,8 +123,12 @@ def _read_rows(uri: str) -> Iterator[Mapping[str, str]]:
         yield from _json_rows(uri, text)
         return
     delimiter = "\t" if uri.lower().endswith(".tsv") else ","
-    for record in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
-        yield {key: value or "" for key, value in record.items() if isinstance(key, str)}
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        for record in rows:
+            yield {key: value or "" for key, value in record.items() if isinstance(key, str)}
+    except csv.Error as error:
+        raise UsageError(f"{uri}, line {rows.line_num}: not readable as CSV: {error}") from error
 
 
 def _read_text(uri: str) -> str:
@@ -143,7 +147,7 @@ def _read_text(uri: str) -> str:
 def _json_rows(uri: str, text: str) -> Iterator[Mapping[str, str]]:
     for number, line in enumerate(text.splitlines(), start=1):
         try:
-            row = json.loads(line) if line.strip() else {}
+            row = parse_json(line) if line.strip() else {}
         except ValueError as error:
             raise UsageError(f"{uri}, line {number}: not JSON") from error
         if not isinstance(row, dict):

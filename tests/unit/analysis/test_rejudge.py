@@ -73,21 +73,41 @@ def test_a_lower_threshold_moves_verdicts_and_leaves_the_run_alone(tmp_path: Pat
     assert record["moved"] == {"review -> block": 2}
 
 
-@pytest.mark.parametrize("format_", ["parquet", "arrow"])
-def test_a_question_asked_afterwards_is_a_vote_like_any_other(tmp_path: Path, format_: str) -> None:
-    out = write_run(tmp_path, LABELS, ITEMS, POLICY, format_=format_)
-    question = make_question("hat", ["a hat"])
-    ids = sorted(committed_ids(out))
-    for shard_id in ids:
+def keep_hats(out: str, format_: str) -> None:
+    digests = {}
+    for shard_id in sorted(committed_ids(out)):
         votes = read_part(part_uri(out, VOTES, shard_id, format_), format_)
         hats = [[0.95 if name == "fine" else 0.05] for name in votes["item_id"].to_pylist()]
         scores = pa.array([h[0] for h in hats], pa.float32()).to_numpy()[:, None]
-        write_asked(out, "hat", shard_id, votes, scores, ["a.hat"], OutputConfig(format=format_))
-    write_ask_record(out, RUN_ID, asdict(question), ["a.hat"], len(ids))
-    with_hat = policy_file(tmp_path, POLICY + "  hat: {side: negative, votes: [a.hat], review: 0.5}\n")
-    found = rejudge(out, with_hat, str(tmp_path / "again"))
+        options = OutputConfig(format=format_)
+        digests[shard_id] = write_asked(out, "hat", shard_id, votes, scores, ["a.hat"], options)
+    write_ask_record(out, RUN_ID, asdict(make_question("hat", ["a hat"])), ["a.hat"], digests)
+
+
+WITH_HAT = POLICY + "  hat: {side: negative, votes: [a.hat], review: 0.5}\n"
+
+
+@pytest.mark.parametrize("format_", ["parquet", "arrow"])
+def test_a_question_asked_afterwards_is_a_vote_like_any_other(tmp_path: Path, format_: str) -> None:
+    out = write_run(tmp_path, LABELS, ITEMS, POLICY, format_=format_)
+    keep_hats(out, format_)
+    found = rejudge(out, policy_file(tmp_path, WITH_HAT), str(tmp_path / "again"))
     assert found.asks == ("hat",)
     assert found.moved == {("pass", "review"): 1}
+
+
+def test_a_kept_question_whose_part_was_changed_is_refused(tmp_path: Path) -> None:
+    out = write_run(tmp_path, LABELS, ITEMS, POLICY)
+    keep_hats(out, "parquet")
+    part = sorted(Path(out, "asks", "hat").glob("part-*"))[0]
+    table = pq.read_table(part)
+    pq.write_table(table.set_column(2, "a.hat", pa.array([0.0] * table.num_rows, pa.float32())), part)
+    with pytest.raises(UsageError, match="not the one that was kept"):
+        rejudge(out, policy_file(tmp_path, WITH_HAT), str(tmp_path / "again"))
+    record = Path(out, "asks", "hat", "ask.json")
+    # As an earlier version kept it.
+    record.write_text(json.dumps({k: v for k, v in json.loads(record.read_text()).items() if k != "sha256"}))
+    assert not rejudge(out, policy_file(tmp_path, WITH_HAT), str(tmp_path / "again")).moved
 
 
 def test_a_vote_that_nobody_cast_is_named_with_the_nearest(tmp_path: Path) -> None:

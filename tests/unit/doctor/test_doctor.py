@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from jobs.__main__ import app
 from moderation.config.load import load_config
-from moderation.config.model import Config
+from moderation.config.model import Config, MediaConfig
 from moderation.detectors.weights.checksum import sha256_of
 from moderation.doctor import Finding, diagnose, diagnosis, findings_as_json, packages, render_findings
 from moderation.doctor.probes import look_at_machine, probe_storage
@@ -238,3 +238,13 @@ def test_cost_says_what_conditions_may_save(tmp_path: Path) -> None:
     *_, total = detectors_of(config_with(tmp_path, "{name: quality}, {name: pdq, when: quality.entropy >= 2}"))
     assert total.detail.startswith("1.7 ms per frame")
     assert "0.4 ms, 2,500 frames/s, where no `when:` is met" in total.detail
+
+
+def test_pyav_is_asked_for_by_name_and_an_old_ffmpeg_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = list(packages.find_decoders(MediaConfig()))
+    assert named(found, "video").detail.startswith("av ")
+    monkeypatch.setattr(packages, "describe_below_floor", lambda media: "av 1 is older than FFmpeg 8: upgrade it")
+    monkeypatch.setattr(packages, "look_at_package", lambda name: None)
+    found = list(packages.find_decoders(MediaConfig()))
+    assert (named(found, "video").status, named(found, "video").advice) == ("missing", "pip install 'av>=18.1,<19'")
+    assert (named(found, "FFmpeg").status, named(found, "FFmpeg").advice) == ("note", "upgrade it")

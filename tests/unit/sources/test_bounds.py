@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moderation.config.model import SourceConfig
 from moderation.errors import UsageError
 from moderation.sources import open_source
+from moderation.sources.ipc_sizes import read_blocks, refuse_bombs
 from moderation.sources.items import MAX_ATTRIBUTE, MAX_ATTRIBUTES
 from moderation.types import ErrorCode, Item
 
@@ -117,6 +123,85 @@ def test_six_gigabytes_in_a_small_table_are_listed_in_one(
     assert told["errors"] == [error]
     assert told["longest"] <= MAX_ATTRIBUTE + 40
     assert told["read"] == (40 if write is one_long_picture else 0)
+
+
+def write_bomb(path: Path, codec: str, *, dictionary: bool = False) -> None:
+    """A small file of two batches, of which the second, or what both share, unpacks to more than half a gigabyte."""
+    texts = pa.array(["x" * (1 << 26)] * 9, pa.large_string())
+    column = pa.DictionaryArray.from_arrays(pa.array(range(9), pa.int32()), texts) if dictionary else texts
+    table = pa.table({"uri": [f"{n}.jpg" for n in range(9)], "note": column})
+    with pa.ipc.new_file(path, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+        writer.write_table(table.slice(0, 1))
+        writer.write_table(table)
+
+
+@pytest.mark.parametrize("dictionary", [False, True], ids=["batch", "dictionary"])
+def test_a_batch_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path, dictionary: bool) -> None:
+    path = tmp_path / "bomb.arrow"
+    write_bomb(path, "zstd", dictionary=dictionary)
+    assert path.stat().st_size < 2_000_000
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(path), str(LIMIT_BYTES)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout)
+    # The first batch of one row is within the bounds; of one that is not read, the rows are not known.
+    assert told["errors"] == (["too_large"] if dictionary else ["None", "too_large"])
+    assert told["items"] == 2
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4", None])
+def test_batches_within_the_bounds_are_read_whatever_their_types(tmp_path: Path, codec: str | None) -> None:
+    columns = {
+        "uri": [f"{n}.jpg" for n in range(3)],
+        "tags": [["a", "b"], [], None],
+        "size": pa.array([{"w": 1, "h": None}] * 3),
+        "kind": pa.array(["x", "y", "x"]).dictionary_encode(),
+        "seen": pa.array([True, None, False]),
+        "view": pa.array(["a" * 40, "b", None], pa.string_view()),
+        "nothing": pa.nulls(3),
+    }
+    table = pa.table(columns)
+    with pa.ipc.new_file(tmp_path / "m.arrow", table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as file:
+        file.write_table(table)
+        file.write_table(table.slice(1))
+    items = items_of(tmp_path / "m.arrow")
+    assert [item.error for item in items] == [None] * 5
+    with pa.OSFile(str(tmp_path / "m.arrow")) as opened:
+        blocks = read_blocks(opened)
+        assert (len(blocks.dictionaries), len(blocks.batches)) == (1, 2)
+        refuse_bombs(opened, blocks, 1)
+
+
+@given(st.data())
+def test_a_harmed_index_of_batches_is_damage_and_nothing_else(data: st.DataObject) -> None:
+    sink = io.BytesIO()
+    table = pa.table({"uri": ["a.jpg"] * 9, "note": ["x" * 999] * 9})
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    harmed = bytearray(sink.getvalue())
+    for _ in range(data.draw(st.integers(1, 8))):
+        harmed[data.draw(st.integers(8, len(harmed) - 1))] = data.draw(st.integers(0, 255))
+    file = io.BytesIO(bytes(harmed))
+    with contextlib.suppress(pa.ArrowInvalid, pa.ArrowCapacityError):
+        blocks = read_blocks(file)
+        for batch in range(min(3, len(blocks.batches))):
+            refuse_bombs(file, blocks, batch)
+
+
+def test_the_index_of_a_tar_is_bounded_in_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "many.tar"
+    with tarfile.open(path, "w") as tar:
+        for n in range(60):
+            for suffix, content in (("jpg", b"x"), ("json", json.dumps({"note": "n" * 50_000}).encode())):
+                member = tarfile.TarInfo(f"{n:04d}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    assert len(items_of(path)) == 60
+    items = items_of(path, max_grouped_bytes=4 << 20)
+    assert 15 < len(items) < 25
+    assert items[-1].error is ErrorCode.TOO_LARGE and "max_grouped_bytes" in items[-1].error_detail
+    assert all(item.error is None for item in items[:-1])
 
 
 def items_of(path: Path, **options: Any) -> list[Item]:

@@ -14,7 +14,7 @@ import pytest
 
 from moderation import storage
 from moderation.errors import FatalError
-from moderation.storage.lease import Lease, LeaseClaim, LeaseHeldError, hold_lease, read_claims
+from moderation.storage.lease import LEASE_S, Lease, LeaseClaim, LeaseHeldError, hold_lease, read_claims
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -46,6 +46,34 @@ def test_a_lease_that_has_ended_is_taken(ledger: str) -> None:
         (claim,) = read_claims(ledger)
         assert claim.token != "other"
         assert claim.holding
+
+
+def test_the_lease_of_a_job_that_died_on_another_host_holds_until_it_ends(ledger: str) -> None:
+    # Nobody here can tell that its process is gone: not by its number, which no process of this machine has.
+    dead = replace(put(ledger, expires_in_s=1.5), pid=2**22 + 1, process="another-boot/pid:[1]/77")
+    storage.publish(storage.join(ledger, "lease", "other.json"), json.dumps(asdict(dead)).encode())
+    with pytest.raises(LeaseHeldError, match=r"ends in [12] s unless it is renewed"), hold_lease(ledger):
+        pass
+    time.sleep(max(0.0, dead.expires - time.time()) + 0.01)
+    with hold_lease(ledger) as lease:
+        lease.check()
+        assert [claim.token for claim in read_claims(ledger)] != ["other"]
+
+
+def test_nobody_is_kept_waiting_longer_than_the_lease_after_the_last_renewal(ledger: str) -> None:
+    with hold_lease(ledger):
+        (claim,) = read_claims(ledger)
+        assert 0 < claim.expires - time.time() <= LEASE_S
+
+
+def test_a_job_that_is_refused_leaves_no_folder_where_none_was(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), hold_lease(str(tmp_path / "new")):
+        raise ValueError
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    with hold_lease(str(tmp_path / "mine")):
+        pass
+    assert (tmp_path / "mine").is_dir()
 
 
 def test_two_that_are_only_starting_both_give_way(ledger: str, monkeypatch: pytest.MonkeyPatch) -> None:

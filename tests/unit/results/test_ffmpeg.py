@@ -1,0 +1,70 @@
+"""Which FFmpeg decodes videos is told by the packages' own files, and warned of below the floor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import pytest
+
+from moderation.config.model import Config, MediaConfig
+from moderation.pages.report import render_report
+from moderation.results import ffmpeg
+from moderation.results.ffmpeg import FLOOR, decoder_versions, describe_below_floor, find_ffmpegs, look_at_package
+from moderation.results.finish import finish_run
+from moderation.results.record import Output, RunFacts
+
+
+def install(monkeypatch: pytest.MonkeyPatch, packages: dict[str, list[str]]) -> None:
+    monkeypatch.setattr(ffmpeg, "installed_version", lambda name: "1.0" if name in packages else None)
+    monkeypatch.setattr(ffmpeg, "files", lambda name: [Path(file) for file in packages[name]])
+
+
+def test_the_version_is_that_of_the_library_itself() -> None:
+    package = look_at_package("av")
+    assert package is not None
+    assert package.libavcodec == av.library_versions["libavcodec"]
+
+
+@pytest.mark.parametrize(
+    ("file", "libavcodec"),
+    [
+        ("av.libs/libavcodec-5e6b81c2.so.62.28.102", (62, 28, 102)),
+        ("av/.dylibs/libavcodec.61.19.101.dylib", (61, 19, 101)),
+        ("av/codec.so", None),
+        ("av.libs/libavutil-04440b0f.so.60.26.101", None),
+    ],
+)
+def test_names_of_libraries_tell_their_version(
+    file: str, libavcodec: tuple[int, int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, {"av": ["av/__init__.py", file]})
+    package = look_at_package("av")
+    assert package is not None and package.libavcodec == libavcodec
+    # What is not known is not called old.
+    assert package.is_below_floor == (libavcodec is not None and libavcodec < FLOOR)
+
+
+def test_what_is_below_the_floor_is_warned_of_unless_it_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, {"av": ["libavcodec-a.so.62.28.102"], "decord2": ["libavcodec-b.so.62.28.101"]})
+    warning = describe_below_floor(MediaConfig())
+    assert warning is not None
+    assert warning.startswith("decord2 1.0 (libavcodec 62.28.101) is older than FFmpeg 8.1.2")
+    assert "media.video_decoder: pyav" in warning
+    assert describe_below_floor(MediaConfig(video_decoder="pyav")) is None
+    assert [package.package for package in find_ffmpegs(MediaConfig(video_decoder="pyav"))] == ["av"]
+
+
+def test_a_run_and_its_page_name_the_decoders_and_the_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, {"av": ["libavcodec-a.so.60.0.100"], "pillow": []})
+    facts = RunFacts(run_id="r", stack_fingerprint="s", policy_hash="p")
+    out = str(tmp_path / "out")
+    run = Output(source="x", out=out, home=out, config=Config(), facts=facts, identity={})
+    summary = finish_run(run, [], wall_s=1.0, partial=True, facts={})
+    named = ["pillow 1.0", "av 1.0 (libavcodec 60.0.100)"]
+    assert summary["decoders"] == named == decoder_versions(MediaConfig())
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["decoders"] == named
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "av 1.0 (libavcodec 60.0.100)" in page and "lacks security fixes" in page
+    assert "lacks security fixes" not in render_report({**summary, "decoder_warning": None}, [], [])
