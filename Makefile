@@ -74,7 +74,7 @@ lock: $(STAMP)  ## resolve pyproject.toml again, keeping the versions that still
 	$(UV) pip compile pyproject.toml $(EXTRAS) $(LOCK_FLAGS) -o requirements.lock
 	sed -n 's/^reference = \["\(.*\)"\]$$/\1/p' pyproject.toml \
 		| $(UV) pip compile - --no-deps $(LOCK_FLAGS) -o requirements-reference.lock
-	echo hatchling | $(UV) pip compile pyproject.toml - --extra heic --extra faces --extra text --extra codes \
+	echo hatchling | $(UV) pip compile pyproject.toml - --extra heic --extra faces --extra text --extra codes --extra evaluation \
 		-c requirements.lock $(LOCK_FLAGS) -o cluster/requirements.lock
 	@for platform in $(LOCK_PLATFORMS); do for version in $(LOCK_PYTHONS); do \
 		MACOSX_DEPLOYMENT_TARGET=14.0 $(UV) pip install --quiet --dry-run --target build/none --no-deps --require-hashes \
