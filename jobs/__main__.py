@@ -24,6 +24,7 @@ from .duplicates import duplicates
 from .ending import EXIT_CODES, run_to_end
 from .enroll import enroll
 from .evaluate import evaluate
+from .export import export
 from .hashes import hashes_build, hashes_match
 from .init import init
 from .keyframes import keyframes
@@ -82,6 +83,7 @@ app.command("evaluate")(evaluate)
 app.command("certify")(certify)
 app.command("drift")(drift)
 app.command("promote", epilog="Exit codes: 0 it is live now. 1 a limit is not kept. 2 wrong usage.")(promote)
+app.command("export", epilog=EXIT_CODES)(export)
 app.command("duplicates")(duplicates)
 app.command("enroll")(enroll)
 app.command("doctor")(doctor)

@@ -19,13 +19,28 @@ def rejudge(
         str | None, typer.Option(help="Policy file, or the name of a packaged one. Default: the one that OUT keeps.")
     ] = None,
     as_of: AsOfOption = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes, or tasks at once; default: one per core.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="A running cluster, whose nodes reach OUT and TO.")
+    ] = None,
 ) -> None:
-    """Judge the votes of OUT by another policy; it may also read questions asked afterwards (`ask --as-check`)."""
+    """Judge the votes of OUT by another policy; it may also read questions asked afterwards (`ask --as-check`).
+
+    Running the same command again goes on where the last one ended.
+    """
     path = None if policy is None else str(resolve_policy_path(policy))
+    day = parse_day(as_of)
 
-    from moderation.analysis.rejudge import rejudge as judge_again  # torch only once the call is right
+    if ray_address:
+        from moderation.runtime.rejudge import rejudge_on_cluster  # Ray only where a cluster is named
 
-    rejudged = judge_again(out, path, to, as_of=parse_day(as_of))
+        rejudged = rejudge_on_cluster(out, path, to, ray_address, as_of=day, workers=workers)
+    else:
+        from moderation.analysis.rejudge import rejudge as judge_again
+
+        rejudged = judge_again(out, path, to, as_of=day, workers=workers)
     console = plain_console()
     counts = ", ".join(f"{n:,} {verdict}" for verdict, n in sorted(rejudged.verdicts.items()))
     console.print(f"{rejudged.items:,} items: {counts}")

@@ -278,3 +278,4 @@ class Judgement:
     reason_text: str = ""
     segments: tuple[Segment, ...] = ()
     audit: bool = False
+    review_rank: float | None = None  # None: not for review, or nothing is known to order it by

@@ -161,6 +161,12 @@ def full_policies(draw: st.DrawFn, *, allow: bool = True) -> Policy:
         "block": {"check": negative[0], "rate": draw(st.sampled_from([0.3, 1.0])), "from": 0.0},
         "pass": {"check": negative[0], "rate": 0.5, "to": draw(level)},
     }
+    orders = [
+        None,
+        {"severity": 0, "reach": {"attribute": "views", "full": 100}},
+        {"uncertainty": 2, "disagreement": 1, "age": {"attribute": "since", "full_days": 3}},
+    ]
+    tree["review_order"] = draw(st.sampled_from(orders))
     tree["language"] = draw(st.sampled_from(["en", "zh"]))
     return Policy.model_validate(tree)
 
@@ -170,7 +176,9 @@ def item_facts(draw: st.DrawFn) -> ItemFacts:
     """What is known of an item besides its votes; an album may be of two regions."""
     region = draw(st.sampled_from([*REGIONS, '["eu", "us"]', None]))
     owner = draw(st.sampled_from([*OWNERS, None]))
-    named = {"region": region, "owner": owner}
+    views = draw(st.sampled_from(["0", "7", "1000", "-1", "many", None]))
+    since = draw(st.sampled_from(["2026-11-25", "2026-11-20T10:00:00+02:00", "2027-01-01", "soon", None]))
+    named = {"region": region, "owner": owner, "views": views, "since": since}
     return ItemFacts(
         item_id=draw(st.sampled_from(["i1", "i2", "i3"])),
         attributes={name: value for name, value in named.items() if value is not None},

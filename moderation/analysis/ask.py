@@ -95,6 +95,8 @@ def ask(out: str, question: Question, *, limit: int = 100, keep: bool = False, o
     Raises UsageError when the run kept no embeddings, or has or asked something else of that name.
     """
     run = open_run(out)
+    if run.votes_out != run.out:
+        raise UsageError(f"{out}: is a rejudge, whose votes lie in {run.votes_out}: ask that run")
     config = run.load_config()
     variants = load_variants(config, question, only)
     labels = tuple(v.label for v in variants)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from moderation.analysis.rejudge import JUDGED_BY, judge_rows
 from moderation.lists.policy_file import load_whole_policy
 from moderation.policy.model import Policy
+from moderation.results.judged import JUDGED_BY, judge_rows
 from moderation.results.reader import StoredRun, open_run
 from moderation.results.votes import item_votes, read_bound_votes
 from moderation.types import Judgement

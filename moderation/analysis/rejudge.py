@@ -1,43 +1,51 @@
 """Another policy over the votes of a finished run: no pictures, no GPU; also over questions asked afterwards.
 
     TO/verdicts/part-<shard>.parquet   as the run's own, with the new verdicts and the new checks' scores
-    TO/rejudge.json                    which run, which policy, which questions; counts; first as `running`, then `done`
+    TO/receipts/                       what is there by receipt is not judged again
+    TO/run.json, plan.parquet, summary.json, report.html, _SUCCESS   a run like any other; its votes are those of OUT
+    TO/rejudge.json                    which run, which policy, which questions; counts; written last
 
-What the run wrote stays as it is. The same call over an unfinished TO goes on with it; another call's TO is refused.
+What the run wrote stays as it is. Parts are judged by processes here, or by whoever `judge_parts` hands them to.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
-
-import pyarrow as pa
+from functools import partial
+from typing import Any, Final
 
 from moderation import storage
-from moderation.errors import UsageError
-from moderation.policy.bind import BoundPolicy
-from moderation.policy.judge import judge_item
+from moderation.analysis.rejudge_parts import MOVED, RejudgeSettings, rejudge_shards
+from moderation.analysis.rejudge_processes import judge_by_processes
+from moderation.concurrency import usable_cores
+from moderation.errors import FatalError, UsageError
+from moderation.planning.names import plan_uri
+from moderation.planning.plan import encode_shards
+from moderation.planning.slices import find_slices, slice_home
+from moderation.policy.bind import bind
 from moderation.policy.model import WITHOUT_ENTRIES, Policy, policy_hash
 from moderation.results.certificates import certify_policy, describe_certification
-from moderation.results.layout import REJUDGE_FILE, VERDICTS, list_part_ids, part_uri, run_uri
+from moderation.results.finish import finish_run
+from moderation.results.layout import REJUDGE_FILE, VERDICTS, list_part_ids
+from moderation.results.planned import iterate_planned
 from moderation.results.reader import StoredRun, load_policy_of_run, open_run
-from moderation.results.schema import verdicts_schema
-from moderation.results.tables import encode_table, judgement_cells
-from moderation.results.votes import item_votes, read_bound_votes
-from moderation.types import ErrorCode, ItemFacts, ItemVotes, Judgement, Kind, Seen, Status
+from moderation.results.receipts import committed_ids, read_receipts, readable_ids
+from moderation.results.record import Output, RunFacts, describe_difference, read_record, run_id_of, write_record
+from moderation.results.votes import disabled_votes, needed_asks, policy_votes, read_votes, vote_labels
 from moderation.version import __version__
 
-# `unseen` is missing in tables of version 2.
-JUDGED_BY = (
-    "item_id", "status", "error_code", "kind", "duration_s", "widest_gap_s", "unseen", "attributes", "content_hash",
-    "pdq",
-)  # fmt: skip
-_PREFIX = "moderation."  # of the keys in a table's metadata
-_OF_TABLE = ("table", "schema_version")  # those that a schema sets itself
+# Parts that a process is handed at once: seconds of work, so that the last ones end together.
+_CHUNK_PARTS: Final = 32
+_PARTS_PER_PROCESS: Final = 16  # fewer are judged sooner than a process starts
+
+_WHAT: Final = {"rejudged": "another run", "policy": "another policy", "as_of": "another day"}
+
+JudgeParts = Callable[[RejudgeSettings, Sequence[str]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,141 +60,192 @@ class Rejudged:
     doubts: tuple[str, ...] = ()  # what no certificate covers, in sentences
 
 
-def rejudge(out: str, policy_path: str | None, to: str, *, as_of: date | None = None) -> Rejudged:
-    """Judge the votes of OUT by another policy, into `to`. policy_path: None: by the one that OUT keeps.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """A rejudge that is checked and may begin. pending: parts that TO lacks."""
 
+    run: StoredRun
+    output: Output
+    policy: Policy
+    settings: RejudgeSettings
+    pending: tuple[str, ...]
+
+
+def rejudge(
+    out: str,
+    policy_path: str | None,
+    to: str,
+    *,
+    as_of: date | None = None,
+    workers: int | None = None,
+    judge_parts: JudgeParts | None = None,
+) -> Rejudged:
+    """Judge the votes of OUT by another policy, into `to`; the same call goes on where an earlier one was killed.
+
+    policy_path: None: the policy that OUT keeps.
     as_of: the day by which lists have ended; None: that of the run, so that the rows are those of a full run.
+    workers: processes; None: one per core. judge_parts: judges and commits parts instead of these processes.
     Votes that the policy names and the run did not cast are looked for among the questions asked afterwards
-    (`moderation ask --as-check`). Raises UsageError naming the vote and the nearest right one, and where `to` holds
-    something else.
+    (`moderation ask --as-check`). Raises UsageError naming the vote and the nearest right one, or what TO holds.
     """
+    began_s = time.perf_counter()
+    plan = _prepare(out, policy_path, to, as_of)
+    write_record(plan.output, "running")
+    _copy_plan(plan.run, plan.settings.to)
+    if plan.pending:
+        (judge_parts or partial(_judge_here, workers))(plan.settings, plan.pending)
+    return _finish(plan, time.perf_counter() - began_s)
+
+
+def _prepare(out: str, policy_path: str | None, to: str, as_of: date | None) -> _Plan:
+    """Whatever can be wrong is found here, before anything is written."""
     run = open_run(out)
-    if storage.canonical(to).rstrip("/") == storage.canonical(out).rstrip("/"):
-        raise UsageError(f"--to {to}: is the run itself; its verdicts stay as they are")
-    whole = load_policy_of_run(run, policy_path)
-    policy, certification = certify_policy(whole, policy_path or run.load_config().policy, run.stack_fingerprint)
-    _check_target(to, run, policy, run.day(policy, as_of))
-    output = run.load_config().output
-    verdicts: Counter[str] = Counter()
-    moved: Counter[tuple[str, str]] = Counter()
-    asks: tuple[str, ...] = ()
-    items = 0
-    bound: BoundPolicy | None = None
-    for part in read_bound_votes(run, policy, as_of=as_of):
-        asks = part.asks
-        before = run.read_verdicts(part.shard_id)
-        table = _judge_again(before, dict(item_votes(part.votes, part.policy.labels)), part.policy)
-        if bound is None:
-            # Only now is it known that the policy fits.
-            _write_record(Rejudged(to=to, asks=asks, items=0, verdicts={}, moved={}), run, part.policy, state="running")
-        bound = part.policy
-        storage.publish(part_uri(to, VERDICTS, part.shard_id, run.format), encode_table(table, output))
-        pairs = list(zip(before["verdict"].to_pylist(), table["verdict"].to_pylist(), strict=True))
-        items += len(pairs)
-        verdicts.update(str(after) for _, after in pairs if after is not None)
-        moved.update((str(a), str(b)) for a, b in pairs if a != b)
+    out, to = storage.canonical(out).rstrip("/"), storage.canonical(to).rstrip("/")
+    if f"{to}/".startswith(f"{out}/") or f"{out}/".startswith(f"{to}/"):
+        raise UsageError(f"--to {to}: is the run itself, or in it, or holds it; its verdicts stay as they are")
+    config = run.load_config()
+    path = policy_path or config.policy
+    policy, certification = certify_policy(load_policy_of_run(run, policy_path), path, run.stack_fingerprint)
+    wanted = policy_votes(policy)
+    disabled = disabled_votes(config, wanted)
+    asks = needed_asks(run.votes_out, wanted, vote_labels(run.read_votes(run.shard_ids[0])))
+    day = run.day(policy, as_of)
+    bind(policy, vote_labels(read_votes(run, run.shard_ids[0], asks)), disabled=disabled, as_of=day)
+    known = run.record.get("identity")
+    identity: dict[str, Any] = {
+        **(known if isinstance(known, dict) else {}),
+        "policy": policy_hash(policy),
+        "rejudged": run.run_id,
+        "asks": list(asks),
+        "as_of": None if day is None else day.isoformat(),
+        "withdrawn": sorted(certification.uncertified) if certification.withdrawn else [],
+    }
+    facts = RunFacts(
+        run_id=run_id_of(identity),
+        stack_fingerprint=run.stack_fingerprint,
+        policy_hash=policy_hash(policy),
+        as_of=identity["as_of"],
+    )
+    output = Output(
+        source=str(run.record.get("source") or identity.get("source", "")),
+        out=to,
+        home=to,
+        config=config.model_copy(update={"policy": path}),
+        facts=facts,
+        identity=identity,
+        certification=certification.as_json(),
+        votes_of=run.votes_out,
+    )
+    done = _committed(output, run.format)
+    settings = RejudgeSettings(
+        out=out,
+        votes_out=run.votes_out,
+        to=to,
+        run_id=facts.run_id,
+        format=run.format,
+        compression=config.output.compression,
+        policy=policy.model_dump_json(by_alias=True, exclude_unset=True),
+        policy_hash=facts.policy_hash,
+        asks=asks,
+        disabled=disabled,
+        as_of=facts.as_of,
+    )
+    pending = tuple(shard_id for shard_id in run.shard_ids if shard_id not in done)
+    return _Plan(run=run, output=output, policy=policy, settings=settings, pending=pending)
+
+
+def _committed(output: Output, format_: str) -> set[str]:
+    """The parts that TO has of this very rejudge. Raises UsageError where it holds something else."""
+    to = output.out
+    record = read_record(to)
+    if record is None:
+        if committed_ids(to) or list_part_ids(to, VERDICTS, format_):
+            raise UsageError(f"--to {to}: holds verdicts of something else; choose another folder")
+        return set()
+    identity = record.get("identity")
+    if not isinstance(identity, dict) or "rejudged" not in identity:
+        raise UsageError(f"--to {to}: is the output of a run; choose another folder")
+    if identity != output.identity:
+        what = next(
+            (name for key, name in _WHAT.items() if identity.get(key) != output.identity[key]), "other settings"
+        )
+        difference = describe_difference(identity, dict(output.identity))
+        raise UsageError(f"--to {to}: holds the verdicts by {what} ({difference}); choose another folder")
+    return readable_ids(to) & list_part_ids(to, VERDICTS, format_)
+
+
+def _copy_plan(run: StoredRun, to: str) -> None:
+    """The plan of the run, as the plan of the rejudge: its items are the same."""
+    if run.record.get("state", "done") == "done" and storage.read_optional(plan_uri(to)) is not None:
+        return
+    whole = storage.read_optional(plan_uri(run.out))
+    if whole is None:
+        homes = [run.out, *(slice_home(run.out, part) for part in find_slices(run.out))]
+        whole = encode_shards(iterate_planned(homes))
+    storage.publish(plan_uri(to), whole)
+
+
+def _judge_here(workers: int | None, settings: RejudgeSettings, shard_ids: Sequence[str]) -> None:
+    """By processes of this machine; by this one where there is little to do."""
+    processes = min(workers or usable_cores(), -(-len(shard_ids) // _PARTS_PER_PROCESS))
+    told = settings.to_json()
+    if processes == 1:
+        rejudge_shards(told, shard_ids)
+    else:
+        judge_by_processes(told, cut_chunks(shard_ids), processes)
+
+
+def cut_chunks(shard_ids: Sequence[str]) -> list[Sequence[str]]:
+    """Parts in the portions that a process is handed."""
+    return [shard_ids[start : start + _CHUNK_PARTS] for start in range(0, len(shard_ids), _CHUNK_PARTS)]
+
+
+def _finish(plan: _Plan, wall_s: float) -> Rejudged:
+    to, run = plan.settings.to, plan.run
+    receipts = list(read_receipts(to, run.shard_ids))
+    if len(receipts) < len(run.shard_ids):
+        raise FatalError(f"{to}: {len(run.shard_ids) - len(receipts):,} parts were not judged")
+    counts: Counter[str] = Counter()
+    for receipt in receipts:
+        counts.update(receipt.counts)
     rejudged = Rejudged(
         to=to,
-        asks=asks,
-        items=items,
-        verdicts=dict(verdicts),
-        moved=dict(moved),
-        doubts=tuple(describe_certification(certification.as_json())),
+        asks=plan.settings.asks,
+        items=sum(receipt.rows_in for receipt in receipts),
+        verdicts=_by_name(counts, "verdict"),
+        moved={(a, b): n for (a, _, b), n in _split(_by_name(counts, MOVED))},
+        doubts=tuple(describe_certification(plan.output.certification)),
     )
-    assert bound is not None  # a run has a part at least
-    _write_record(rejudged, run, bound, state="done")
+    finish_run(
+        plan.output,
+        run.shard_ids,
+        wall_s=wall_s,
+        partial=run.record.get("state", "done") != "done",
+        facts={"rejudged": run.run_id, "workers": []},
+    )
+    _write_record(rejudged, run, plan.policy)
     return rejudged
 
 
-def _judge_again(before: pa.Table, votes: Mapping[str, ItemVotes], bound: BoundPolicy) -> pa.Table:
-    """The verdicts of a part with new judgements; every other column as it was."""
-    checks = tuple(bound.policy.checks)
-    cells = [judgement_cells(judgement, checks) for judgement in judge_rows(before, votes, bound)]
-    judged = judgement_cells(None, checks).keys()
-    schema = verdicts_schema(checks, _metadata(before, bound))
-    columns = [
-        pa.array([row[field.name] for row in cells], field.type) if field.name in judged else _column_of(before, field)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)
+def _by_name(counts: Mapping[str, int], prefix: str) -> dict[str, int]:
+    return {name.removeprefix(f"{prefix}:"): n for name, n in counts.items() if name.startswith(f"{prefix}:")}
 
 
-def judge_rows(rows: pa.Table, votes: Mapping[str, ItemVotes], bound: BoundPolicy) -> Iterator[Judgement | None]:
-    """What a policy makes of the items of a part; None of those that were skipped.
-
-    rows: their verdicts, at least those of `JUDGED_BY` that the table has. votes: by item id.
-    """
-    for row in rows.select([name for name in JUDGED_BY if name in rows.column_names]).to_pylist():
-        yield judge_row(row, votes.get(row["item_id"]), bound)
+def _split(counts: Mapping[str, int]) -> list[tuple[tuple[str, str, str], int]]:
+    return [(name.partition(":"), n) for name, n in counts.items()]
 
 
-def judge_row(row: Mapping[str, Any], votes: ItemVotes | None, bound: BoundPolicy) -> Judgement | None:
-    """What a policy makes of a row of the verdicts, by the item's votes; None of what was skipped."""
-    if row["status"] == Status.SKIPPED:
-        return None
-    seen = Seen(
-        kind=Kind(row["kind"]),
-        duration_s=row["duration_s"],
-        widest_gap_s=row["widest_gap_s"],
-        unseen=tuple(row.get("unseen") or ()),
-    )
-    facts = ItemFacts(
-        item_id=row["item_id"],
-        attributes=dict(row["attributes"] or ()),
-        content_hash=row["content_hash"],
-        pdq=row["pdq"],
-    )
-    return judge_item(votes, None if row["error_code"] is None else ErrorCode(row["error_code"]), bound, seen, facts)
-
-
-def _column_of(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
-    """A column of the run's table; nulls where it was written before there was such a column."""
-    return table[field.name] if field.name in table.column_names else pa.nulls(len(table), field.type)
-
-
-def _metadata(before: pa.Table, bound: BoundPolicy) -> dict[str, str]:
-    """What the table said of its origin, with the new policy."""
-    entries = ((key.decode(), value.decode()) for key, value in (before.schema.metadata or {}).items())
-    kept = {key.removeprefix(_PREFIX): value for key, value in entries if key.startswith(_PREFIX)}
-    of_run = {key: value for key, value in kept.items() if key not in _OF_TABLE}
-    of_run.pop("as_of", None)
-    day = {} if bound.as_of is None else {"as_of": bound.as_of.isoformat()}
-    return {**of_run, "policy_hash": policy_hash(bound.policy), **day, "rejudged_by": __version__}
-
-
-def _check_target(to: str, run: StoredRun, policy: Policy, day: date | None) -> None:
-    """Raises UsageError where `to` holds anything but what an earlier call of the same kind has left."""
-    if storage.read_optional(run_uri(to)) is not None:
-        raise UsageError(f"--to {to}: is the output of a run; choose another folder")
-    data = storage.read_optional(storage.join(to, REJUDGE_FILE))
-    if data is None:
-        if list_part_ids(to, VERDICTS, run.format):
-            raise UsageError(f"--to {to}: holds verdicts of something else; choose another folder")
-        return
-    try:
-        record = json.loads(data)
-        before = (record["run_id"], record["policy_hash"], record.get("as_of"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{to}/{REJUDGE_FILE}: not readable; choose another folder") from error
-    now = (run.run_id, policy_hash(policy), None if day is None else day.isoformat())
-    if before != now:
-        what = "another run" if before[0] != now[0] else "another policy" if before[1] != now[1] else "another day"
-        raise UsageError(f"--to {to}: holds the verdicts by {what}; choose another folder")
-
-
-def _write_record(rejudged: Rejudged, run: StoredRun, bound: BoundPolicy, *, state: str) -> None:
-    policy = bound.policy
+def _write_record(rejudged: Rejudged, run: StoredRun, policy: Policy) -> None:
     record: dict[str, Any] = {
-        "state": state,
         "run": run.out,
         "run_id": run.run_id,
-        "as_of": None if bound.as_of is None else bound.as_of.isoformat(),
         "policy_hash": policy_hash(policy),
         "policy": policy.model_dump(mode="json", by_alias=True, exclude=WITHOUT_ENTRIES),
         "asks": list(rejudged.asks),
         "items": rejudged.items,
         "verdicts": rejudged.verdicts,
         "moved": {f"{a} -> {b}": n for (a, b), n in sorted(rejudged.moved.items())},
+        "state": "done",
         "code_version": __version__,
     }
     text = json.dumps(record, indent=1, sort_keys=True)

@@ -23,10 +23,11 @@ class ConfigSection(BaseModel):
 class SourceConfig(ConfigSection):
     """Where items come from and what they may read."""
 
-    type: Literal["auto", "prefix", "manifest", "webdataset", "parquet"] = Field(
+    type: Literal["auto", "prefix", "manifest", "webdataset", "parquet", "requests"] = Field(
         default="auto",
-        description="auto: by the name of SOURCE (.csv .tsv .jsonl .json .txt .list, also .gz; "
-        ".parquet .arrow .tar; a folder of nothing but tars or tables as what they are), else a prefix or glob",
+        description="auto: by the name of SOURCE (.csv .tsv .jsonl .json .manifest .txt .list, also .gz; "
+        ".parquet .arrow .tar; a folder of nothing but tars or tables as what they are), else a prefix or glob. "
+        "requests: lines of an OpenAI Batch",
     )
     keyframes: bool = Field(default=False, description="tar: the pictures of one folder are one item's keyframes")
     bytes_column: str | None = Field(default=None, description="parquet/arrow: the column that holds encoded bytes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -21,6 +20,7 @@ from moderation.policy.bind import BoundPolicy
 from moderation.results.tables import ItemRow
 from moderation.scoring.batching import Decoded, score_items
 from moderation.scoring.stack import Stack
+from moderation.sources.content import content_hash
 from moderation.sources.fetch import Fetcher
 from moderation.types import (
     ErrorCode,
@@ -112,7 +112,7 @@ def _decode(
         item=item,
         media=decode(item, payloads) if read else _unread(item, payloads),
         size_bytes=sum(map(len, read)) if read else (item.size_bytes or None),
-        content_hash=_content_hash(read) if read and len(read) == len(payloads) else None,
+        content_hash=content_hash(read) if read and len(read) == len(payloads) else None,
     )
 
 
@@ -135,11 +135,3 @@ def _unread(item: Item, payloads: Sequence[bytes | ItemError]) -> Media:
         error=item.error or error.code,
         error_detail=item.error_detail or error.detail,
     )
-
-
-def _content_hash(payloads: Sequence[bytes]) -> str:
-    """sha256 of the bytes; of an item with several objects, of their hashes in order."""
-    digests = [hashlib.sha256(p) for p in payloads]
-    if len(digests) == 1:
-        return digests[0].hexdigest()
-    return hashlib.sha256(b"".join(d.digest() for d in digests)).hexdigest()

@@ -14,6 +14,7 @@ from moderation.policy.audit import BoundSide
 from moderation.policy.check import Check, Pool, Side
 from moderation.policy.matching import BoundList, bind_list
 from moderation.policy.model import Policy
+from moderation.policy.review_rank import ReviewOrder
 from moderation.policy.taxonomy import load_taxonomy
 from moderation.policy.texts import ReasonTexts, load_reason_texts
 from moderation.policy.thresholds import BoundThresholds, as_float32, bind_thresholds
@@ -62,6 +63,7 @@ class BoundPolicy:
     vouch: tuple[BoundVouch, ...] = ()
     audit: tuple[BoundSide, ...] = ()
     as_of: date | None = None
+    review_order: ReviewOrder = field(default_factory=ReviewOrder)
     by_attribute: bool = False  # whether thresholds differ by attribute
     # Checks with the thresholds of a combination of attributes, made when the first such item comes.
     variants: dict[object, tuple[BoundCheck, ...]] = field(default_factory=dict, compare=False, repr=False)
@@ -108,6 +110,7 @@ def bind(
         vouch=_bind_vouches(policy, columns),
         audit=_bind_audit(policy),
         as_of=as_of,
+        review_order=policy.review_order or ReviewOrder(),
         by_attribute=any(check.by for check in checks),
     )
 

@@ -66,10 +66,10 @@ class CertificateSet:
 
 
 def certified_hash(policy: Policy) -> str:
-    """The hash that a certificate names. Asking for certificates does not end them, nor do entries of lists: those are
-    decisions of people, and new ones come every day."""
+    """The hash that a certificate names. Asking for certificates does not end them, nor does the order of review,
+    nor do entries of lists: those are decisions of people, and new ones come every day."""
     lists = {name: rule.model_copy(update={"entries": ()}) for name, rule in policy.lists.items()}
-    return policy_hash(policy.model_copy(update={"require_certificate": False, "lists": lists}))
+    return policy_hash(policy.model_copy(update={"require_certificate": False, "review_order": None, "lists": lists}))
 
 
 def automatic_actions(policy: Policy) -> tuple[str, ...]:

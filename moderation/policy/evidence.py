@@ -30,17 +30,18 @@ def gather_evidence(
         cells = _strongest_negative(bound, rows)  # (row, column), strongest first
     elif shown:
         frames = [f if row in shown else aggregate.NULL for row, f in enumerate(decided.frames)]
-        cells = _cells_of_check(decided._replace(frames=frames), rows, 1.0, MAX_EVIDENCE)
+        cells = cells_of_check(decided._replace(frames=frames), rows, 1.0, MAX_EVIDENCE)
     elif decided.check.side == "negative":
-        cells = _cells_of_check(decided, rows, 1.0, MAX_EVIDENCE)
+        cells = cells_of_check(decided, rows, 1.0, MAX_EVIDENCE)
     else:
-        cells = _cells_of_check(decided, rows, -1.0, 1)[: MAX_EVIDENCE - 1] + _strongest_negative(bound, rows)[:1]
+        cells = cells_of_check(decided, rows, -1.0, 1)[: MAX_EVIDENCE - 1] + _strongest_negative(bound, rows)[:1]
     return tuple([_as_evidence(votes, rows, *cell) for cell in list(dict.fromkeys(cells))[:MAX_EVIDENCE]])
 
 
-def _cells_of_check(
+def cells_of_check(
     scored: CheckScore, rows: Sequence[Sequence[float]], sign: float, count: int
 ) -> list[tuple[int, int]]:
+    """Its votes as (row, column), on `count` frames. sign: 1 from the highest frame on, -1 from the lowest."""
     frames, columns = scored.frames, scored.check.columns
     indices = [index for index, score in enumerate(frames) if not is_null(score)]
     if len(indices) > 1:

@@ -25,6 +25,7 @@ from moderation.policy.case import Case, Decision
 from moderation.policy.evidence import gather_evidence
 from moderation.policy.explain import explain
 from moderation.policy.list_rules import block_by_list
+from moderation.policy.review_rank import Reviewed, review_rank, votes_of
 from moderation.policy.rules import decide, withhold
 from moderation.policy.scores import end_cascade, score_checks
 from moderation.policy.segments import find_segments
@@ -103,6 +104,7 @@ def _judgement(
 ) -> Judgement:
     bound, by = case.bound, decision.by
     against = by.check if by is not None and by.check.side == "negative" else None
+    severity = against.severity if against else decision.severity
     segments = find_segments(case.scores, case.votes) if case.votes is not None else ()
     return Judgement(
         verdict=decision.verdict,
@@ -113,11 +115,19 @@ def _judgement(
         evidence=evidence,
         scores=scores,
         threshold=decision.threshold,
-        severity=against.severity if against else decision.severity,
+        severity=severity,
         label=against.label if against else None,
         reason_text=explain(decision, bound.texts, segments),
         segments=segments,
         audit=is_drawn(bound.policy.audit, bound.audit, case.facts, scores),
+        review_rank=review_rank(
+            bound.review_order,
+            bound.policy.severities,
+            decision.verdict,
+            Reviewed(decision.reason, decision.confidence, severity, against is not None, votes_of(evidence)),
+            case.facts,
+            bound.as_of,
+        ),
     )
 
 

@@ -85,6 +85,11 @@ def match_list(bound: BoundList, facts: ItemFacts, votes: ItemVotes | None) -> L
     return matched[0] if matched else None
 
 
+def is_named(bound: BoundList, facts: ItemFacts) -> bool:
+    """Whether any value that an item says of itself is on the list; what its frames say may put it there, too."""
+    return any(entry is not None for entry in _match_values(bound, facts, None))
+
+
 def _match_values(bound: BoundList, facts: ItemFacts, votes: ItemVotes | None) -> list[ListEntry | None]:
     if bound.by == "content_hash":
         values: Sequence[str] = (facts.content_hash,) if facts.content_hash else ()
@@ -123,12 +128,12 @@ def _match_hashes(bound: BoundList, facts: ItemFacts, votes: ItemVotes | None) -
     present = [h for h in hashes if h is not None]
     if not present:
         return [None]
-    nearest = _nearest(bound, _as_rows(present))
+    nearest = nearest_hashes(bound, _as_rows(present))
     entries = iter(bound.entries[bound.hashes[at]] if at >= 0 else None for at in nearest)
     return [None if h is None else next(entries) for h in hashes]
 
 
-def _nearest(bound: BoundList, queries: U8) -> list[int]:
+def nearest_hashes(bound: BoundList, queries: U8) -> list[int]:
     """The nearest hash of the list to each of uint8 [Q,32], the first of equals; -1 where none is within reach."""
     assert bound.rows is not None
     if bound.index is not None:

@@ -20,6 +20,7 @@ from moderation.errors import UsageError
 from moderation.policy.audit import Audit
 from moderation.policy.check import Check, Pool
 from moderation.policy.entries import ListRule, entries_digest
+from moderation.policy.review_rank import ReviewOrder
 from moderation.policy.section import PolicySection, Unseen
 from moderation.policy.vouching import Vouch
 from moderation.types import Kind
@@ -38,6 +39,7 @@ _LATER: Final[Mapping[str, object]] = {
     "vouch": {},
     "audit": None,
     "require_certificate": False,
+    "review_order": None,
 }
 _LATER_OF_CHECK: Final[Mapping[str, object]] = {"severity": None, "label": None, "by": {}}
 
@@ -59,6 +61,7 @@ class Policy(PolicySection):
     lists: Mapping[str, ListRule] = Field(default={}, description="allow- and deny-lists")
     vouch: Mapping[str, Vouch] = Field(default={}, description="positive rules of more than one check")
     audit: Audit | None = None
+    review_order: ReviewOrder | None = Field(default=None, description="weights of `review_rank`; none: the defaults")
     require_certificate: bool = Field(
         default=False, description="what no valid certificate covers goes to review; see docs/certificates.md"
     )
@@ -152,8 +155,9 @@ class Policy(PolicySection):
 
     @property
     def dated(self) -> bool:
-        """Whether a list has entries with an end, so that verdicts depend on the day of the run."""
-        return any(rule.dated for rule in self.lists.values())
+        """Whether rows depend on the day of the run: entries of a list end, or the order of review asks ages."""
+        ages = self.review_order is not None and self.review_order.age is not None
+        return ages or any(rule.dated for rule in self.lists.values())
 
     @property
     def goes_by_item(self) -> bool:
@@ -164,6 +168,7 @@ class Policy(PolicySection):
             or any(rule.matched_attribute is not None for rule in self.lists.values())
             or any(rule.declared is not None for rule in self.vouch.values())
             or self.audit is not None
+            or (self.review_order is not None and (self.review_order.reach or self.review_order.age) is not None)
         )
 
     def vouched_for(self) -> frozenset[str]:

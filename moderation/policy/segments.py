@@ -9,7 +9,7 @@ from moderation.policy.scores import CheckScore
 from moderation.policy.thresholds import as_float32
 from moderation.types import ItemVotes, Segment
 
-_ROUNDING = 1e-6  # more than a score of 1 may gain when it becomes float32
+SEGMENT_ROUNDING = 1e-6  # more than a score of 1 may gain when it becomes float32
 MAX_SEGMENTS = 20  # of an item; the highest are kept
 
 
@@ -40,7 +40,7 @@ def _of_check(score: CheckScore, votes: ItemVotes) -> Iterator[Segment]:
 
 def _is_near(frames: Sequence[float], threshold: float) -> bool:
     # Nearly always nothing is near it, and 64 frames need no rounding: that takes longer than all the rest.
-    return any(number >= threshold - _ROUNDING for number in frames)
+    return any(number >= threshold - SEGMENT_ROUNDING for number in frames)
 
 
 def _by_time(frames: Sequence[float], times_s: Sequence[float | None]) -> list[tuple[float, float | None]]:

@@ -12,6 +12,7 @@ from moderation import storage
 from moderation.errors import UsageError
 from moderation.results.layout import VERDICTS, VOTES, part_uri
 from moderation.results.receipts import Receipt, read_receipt
+from moderation.results.record import read_record
 from moderation.results.schema import verdicts_schema, votes_schema
 from moderation.results.tables import decode_table
 
@@ -52,6 +53,10 @@ def read_intact(
     """
     uri = part_uri(out, table, shard_id, format_)
     receipt = read_receipt(out, shard_id)
+    if receipt is not None and table == VOTES and table not in receipt.sha256:
+        # A rejudge has no votes of its own.
+        out, receipt = _follow_votes(out, shard_id)
+        uri = part_uri(out, table, shard_id, format_)
     if receipt is None or table not in receipt.sha256:
         raise PartMissingError(f"{uri}: there is no receipt of it; {ADVICE}")
     data = storage.read_optional(uri)
@@ -73,6 +78,14 @@ def _check_fields(uri: str, table: str, part: pa.Table, columns: Sequence[str] |
                 raise UsageError(f"{uri}: has no column {field.name}")
         elif part.schema.field(field.name).type != field.type:
             raise UsageError(f"{uri}: column {field.name} is {part.schema.field(field.name).type}, not {field.type}")
+
+
+def _follow_votes(out: str, shard_id: str) -> tuple[str, Receipt | None]:
+    """Where the votes of a rejudge lie, and their receipt."""
+    votes_of = (read_record(out) or {}).get("votes_of")
+    if not isinstance(votes_of, str):
+        return out, None
+    return votes_of, read_receipt(votes_of, shard_id)
 
 
 def _select(uri: str, part: pa.Table, columns: Sequence[str], *, strict: bool) -> pa.Table:

@@ -13,6 +13,7 @@ OUT/summary.json  OUT/report.html  OUT/_SUCCESS
 OUT/duplicates.parquet  OUT/known.parquet  OUT/verdicts_grouped/  OUT/checks/  OUT/document/   derived from the run
 OUT/evaluation/  OUT/promotion/              how good it is by labels, and against an incumbent
 OUT/monitor/                                 beside the nights: what new labels said of certificates
+OUT/export/                                  what `moderation export` writes where it is not told
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ EVALUATION_FOLDER: Final = "evaluation"
 EVALUATION_FILE: Final = "evaluation.json"
 INVENTORY_FILE: Final = "inventory.json"
 PAGE_FILE: Final = "index.html"  # of a folder of pages
+EXPORT_FOLDER: Final = "export"
+EXPORT_MANIFEST_FILE: Final = "manifest.jsonl"  # of copies
+EXPORT_ERRORS_FILE: Final = "errors.jsonl"  # of objects that were left out of an export
 FIGURE_FORMATS: Final = ("png", "svg")
 
 QUIET_FILE: Final = "quiet.jsonl"  # in the folder of all nights: those on which there was nothing to do
@@ -64,7 +68,7 @@ RUN_FILES: Final = (
 )  # fmt: skip
 RUN_FOLDERS: Final = (
     RECEIPTS_FOLDER, PLAN_FOLDER, VERDICTS, VOTES, TARS, SLICES_FOLDER, ASKS_FOLDER, NIGHT_FOLDER, GROUPED_FOLDER,
-    DECIDED_FOLDER,
+    DECIDED_FOLDER, EXPORT_FOLDER,
 )  # fmt: skip
 
 
@@ -186,6 +190,11 @@ def promotion_folder(out: str) -> str:
 def monitor_uri(home: str, file: str) -> str:
     """A file of the monitor of certificates. home: the folder that holds the nights."""
     return storage.join(home, MONITOR_FOLDER, file)
+
+
+def export_uri(out: str, name: str) -> str:
+    """An export, by default."""
+    return storage.join(out, EXPORT_FOLDER, name)
 
 
 def night_uri(out: str, file: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from moderation import storage
 from moderation.planning.names import chunk_uri, plan_uri
-from moderation.planning.plan import PlanDamagedError, read_shard_sizes
+from moderation.planning.plan import PlanDamagedError, decode_shards, read_shard_sizes
+from moderation.types import Shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,37 @@ def _read_home(home: str, items: dict[str, int], unreadable: list[str]) -> bool:
             return False
         items.update(chunk)
     raise AssertionError("unreachable")
+
+
+def iterate_planned(homes: Sequence[str]) -> Iterator[Shard]:
+    """The shards of the plans in OUT and in the folders of slices, each once. homes: OUT first.
+
+    Where the whole plan is there, the slices' are parts of it. Raises StorageError.
+    """
+    out, *slices = homes
+    whole = storage.read_optional(plan_uri(out))
+    if whole is not None:
+        yield from decode_shards(whole)
+        return
+    seen: set[str] = set()
+    for home in (out, *slices):
+        for data in _planned_files(home):
+            for shard in decode_shards(data):
+                if shard.shard_id not in seen:
+                    seen.add(shard.shard_id)
+                    yield shard
+
+
+def _planned_files(home: str) -> Iterator[bytes]:
+    whole = storage.read_optional(plan_uri(home))
+    if whole is not None:
+        yield whole
+        return
+    for index in count():
+        data = storage.read_optional(chunk_uri(home, index))
+        if data is None:
+            return
+        yield data
 
 
 def _read_sizes(uri: str, unreadable: list[str]) -> dict[str, int] | None:

@@ -52,6 +52,11 @@ class StoredRun:
         identity = self.record.get("identity")
         return str(identity.get("stack", "")) if isinstance(identity, dict) else ""
 
+    @property
+    def votes_out(self) -> str:
+        """Where its votes lie: another OUT where it is a rejudge, which has none of its own."""
+        return str(self.record.get("votes_of") or self.out)
+
     def load_config(self) -> Config:
         """The configuration that the run had. Raises UsageError where this version does not accept it."""
         return validate(Config, self.record["config"], where=f"{self.out}/{RUN_FILE}")
@@ -77,7 +82,12 @@ class StoredRun:
 
     def read_votes(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A shard's votes, or some of their columns; as `read_verdicts`."""
-        return read_intact(self.out, VOTES, shard_id, self.format, columns)
+        return read_intact(self.votes_out, VOTES, shard_id, self.format, columns)
+
+    def read_present(self, table: str, shard_id: str, columns: Sequence[str]) -> pa.Table:
+        """Those of the columns that a shard's part has. Raises PartMissingError, PartChangedError."""
+        out = self.votes_out if table == VOTES else self.out
+        return read_intact(out, table, shard_id, self.format, columns, strict=False)
 
 
 def _day_of_text(stamp: object) -> date | None:

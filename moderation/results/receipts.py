@@ -67,20 +67,44 @@ def commit_shard(
 
     Raises ShardError when rows in != rows out, FatalError when the output is not writable, StorageError.
     """
-    if rows[counted] != len(shard.items):
-        raise ShardError(f"shard {shard.shard_id}: {len(shard.items)} items in, {rows[counted]} rows out")
+    return commit_parts(
+        out,
+        shard.shard_id,
+        items=len(shard.items),
+        parts=parts,
+        rows=rows,
+        format_=format_,
+        facts=facts,
+        counted=counted,
+    )
+
+
+def commit_parts(
+    out: str,
+    shard_id: str,
+    *,
+    items: int,
+    parts: Mapping[str, bytes],
+    rows: Mapping[str, int],
+    format_: str,
+    facts: Mapping[str, Any],
+    counted: str = VERDICTS,
+) -> Receipt:
+    """As `commit_shard`, of a shard of which only the id and the number of items are at hand."""
+    if rows[counted] != items:
+        raise ShardError(f"shard {shard_id}: {items} items in, {rows[counted]} rows out")
     receipt = Receipt(
-        shard_id=shard.shard_id,
-        rows_in=len(shard.items),
+        shard_id=shard_id,
+        rows_in=items,
         rows=dict(rows),
         sha256={table: hashlib.sha256(data).hexdigest() for table, data in parts.items()},
         committed_at=round(time.time(), 3),
         **facts,
     )
     for table, data in parts.items():
-        storage.publish(part_uri(out, table, shard.shard_id, format_), data)
+        storage.publish(part_uri(out, table, shard_id, format_), data)
     text = json.dumps(asdict(receipt), sort_keys=True, indent=1)
-    storage.publish(receipt_uri(out, shard.shard_id), text.encode())
+    storage.publish(receipt_uri(out, shard_id), text.encode())
     return receipt
 
 

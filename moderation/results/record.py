@@ -57,6 +57,7 @@ class Output:
     facts: RunFacts
     identity: Mapping[str, Any]  # what must be the same for a call to resume another's output
     certification: Mapping[str, Any] | None = None  # what it may decide by itself; see `certificates`
+    votes_of: str | None = None  # of a rejudge: the OUT that has its votes
 
 
 def run_id_of(identity: Mapping[str, Any]) -> str:
@@ -97,6 +98,7 @@ def write_record(run: Output, state: str, **facts: object) -> None:
         "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "identity": run.identity,
         **({} if run.facts.as_of is None else {"as_of": run.facts.as_of}),
+        **({} if run.votes_of is None else {"votes_of": run.votes_of}),
         "config": run.config.model_dump(mode="json"),
         "versions": package_versions(),
         "decoders": decoder_versions(run.config.media),

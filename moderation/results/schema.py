@@ -66,6 +66,7 @@ def verdicts_schema(checks: Sequence[str], metadata: Mapping[str, str]) -> pa.Sc
             ("reason_text", pa.string()),
             ("segments", pa.list_(SEGMENT_TYPE)),
             ("audit", pa.bool_()),
+            ("review_rank", pa.float32()),
             *((score_column(check), pa.float32()) for check in checks),
             ("frames_total", pa.int32()),
             ("frames_scored", pa.int32()),

@@ -26,6 +26,7 @@ ZSTD_LEVEL = 3
 DETAIL_LIMIT = 500  # characters of an error's detail that a row keeps
 _OF_JUDGEMENT = (
     "verdict", "reason", "check", "score", "confidence", "threshold", "severity", "label", "reason_text", "audit",
+    "review_rank",
 )  # fmt: skip
 _OF_FRAME = ("item_id", "frame", "time_s", "role", "parent", "box", "regions")
 
@@ -146,8 +147,9 @@ def judgement_cells(judgement: Judgement | None, checks: Sequence[str]) -> dict[
         "severity": judgement.severity,
         "label": judgement.label,
         "reason_text": judgement.reason_text or None,
-        "segments": [_segment_cells(segment) for segment in judgement.segments],
+        "segments": [segment_cells(segment) for segment in judgement.segments],
         "audit": judgement.audit,
+        "review_rank": judgement.review_rank,
         **{score_column(check): _null_if_nan(judgement.scores.get(check)) for check in checks},
     }
 
@@ -189,7 +191,8 @@ def _evidence_cells(evidence: Evidence) -> dict[str, object]:
     }
 
 
-def _segment_cells(segment: Segment) -> dict[str, object]:
+def segment_cells(segment: Segment) -> dict[str, object]:
+    """The cells of a segment."""
     return {"start_s": segment.start_s, "end_s": segment.end_s, "check": segment.check, "score": segment.score}
 
 

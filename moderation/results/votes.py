@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -13,17 +13,34 @@ import pyarrow as pa
 from moderation.config.model import Config
 from moderation.errors import UsageError
 from moderation.policy.bind import BoundPolicy, bind
-from moderation.policy.matching import HASHES
+from moderation.policy.matching import HASHES, QUALITY
 from moderation.policy.model import Policy
 from moderation.results.asked import Digests, asked_labels, read_digests, with_asked
+from moderation.results.layout import VOTES
 from moderation.results.reader import StoredRun
 from moderation.types import F32, ItemVotes, Region, Role
 
+# What a policy may ask of a frame besides its votes.
+OF_FRAMES: Final = ("item_id", "frame", "time_s", "role", "parent", "box", "regions", HASHES, QUALITY)
 
-def read_votes(run: StoredRun, shard_id: str, asks: Sequence[str] = (), digests: Digests | None = None) -> pa.Table:
-    """The votes of a shard, with the columns of questions that were asked afterwards. Raises UsageError."""
-    votes = run.read_votes(shard_id)
-    return with_asked(votes, run.out, shard_id, asks, run.format, digests) if asks else votes
+
+def read_votes(
+    run: StoredRun,
+    shard_id: str,
+    asks: Sequence[str] = (),
+    digests: Digests | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+) -> pa.Table:
+    """The votes of a shard, with the columns of questions that were asked afterwards. Raises UsageError.
+
+    labels: of all votes only these that there are, with what a policy may ask besides.
+    """
+    if labels is None:
+        votes = run.read_votes(shard_id)
+    else:
+        votes = run.read_present(VOTES, shard_id, tuple(dict.fromkeys((*OF_FRAMES, *labels))))
+    return with_asked(votes, run.votes_out, shard_id, asks, run.format, digests) if asks else votes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +82,8 @@ def read_bound_votes(run: StoredRun, policy: Policy, *, as_of: date | None = Non
     """
     wanted = policy_votes(policy)
     disabled = disabled_votes(run.load_config(), wanted)
-    asks = needed_asks(run.out, wanted, vote_labels(run.read_votes(run.shard_ids[0])))
-    digests = read_digests(run.out, asks)
+    asks = needed_asks(run.votes_out, wanted, vote_labels(run.read_votes(run.shard_ids[0])))
+    digests = read_digests(run.votes_out, asks)
     bound: BoundPolicy | None = None
     day = run.day(policy, as_of)
     for shard_id in run.shard_ids:
@@ -81,9 +98,9 @@ def read_bound_shard(run: StoredRun, policy: Policy, shard_id: str) -> BoundVote
     """As `read_bound_votes`, of one part alone."""
     wanted = policy_votes(policy)
     votes = run.read_votes(shard_id)
-    asks = needed_asks(run.out, wanted, vote_labels(votes))
+    asks = needed_asks(run.votes_out, wanted, vote_labels(votes))
     if asks:
-        votes = with_asked(votes, run.out, shard_id, asks, run.format)
+        votes = with_asked(votes, run.votes_out, shard_id, asks, run.format)
     disabled = disabled_votes(run.load_config(), wanted)
     bound = bind(policy, vote_labels(votes), disabled=disabled, as_of=run.day(policy))
     return BoundVotes(shard_id=shard_id, votes=votes, policy=bound, asks=asks)

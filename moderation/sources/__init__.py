@@ -1,4 +1,4 @@
-"""Sources: a prefix or glob, a manifest, WebDataset tars, tables with bytes -> items, lazily."""
+"""Sources: a prefix or glob, a manifest, WebDataset tars, tables with bytes, requests of a Batch -> items, lazily."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from moderation.sources.cells import read_cells
 from moderation.sources.kinds import kind_by_content, kind_by_name
 from moderation.sources.manifest import manifest_items
 from moderation.sources.prefix import prefix_items
+from moderation.sources.requests import is_requests, request_items
 from moderation.sources.table import table_items
 from moderation.sources.webdataset import webdataset_items
 from moderation.types import Item
@@ -24,12 +25,14 @@ _READERS: dict[str, Callable[[str, SourceConfig], Iterator[Item]]] = {
     "manifest": manifest_items,
     "webdataset": webdataset_items,
     "parquet": table_items,
+    "requests": request_items,
 }
 _EMPTY = {
     "prefix": "holds no files",
     "manifest": "the manifest has no rows",
     "webdataset": "no members in any tar",
     "parquet": "no rows in any table",
+    "requests": "no lines",
 }
 
 
@@ -62,7 +65,7 @@ def _shown(source: str) -> str:
 
 
 def source_type(source: str, config: SourceConfig) -> str:
-    """`prefix`, `manifest`, `webdataset` or `parquet`: as configured, else by the name of the source.
+    """`prefix`, `manifest`, `webdataset`, `parquet` or `requests`: as configured, else by the name of the source.
 
     A Parquet or Arrow file with a text column `uri` is a manifest, one with a column of bytes a table of bytes. A
     folder of nothing but tars or tables is read as those. Raises UsageError when it is both or neither.
@@ -72,6 +75,8 @@ def source_type(source: str, config: SourceConfig) -> str:
     kind = kind_by_name(source)
     if kind == "prefix":
         kind = kind_by_content(source, config)
+    if kind == "manifest" and not storage.is_glob(source) and is_requests(source):
+        return "requests"
     return _table_kind(source, config) if kind == "table" else kind
 
 

@@ -16,6 +16,7 @@ from moderation import storage
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError, UsageError
 from moderation.sources.cells import Cell, no_bytes, read_pictures, split_column
+from moderation.sources.requests import is_inline, read_inline
 from moderation.types import ErrorCode, Item, MediaObject
 
 _Group = tuple[str, int, str, str | None]  # uri, row group, leaf, etag
@@ -48,6 +49,8 @@ class Fetcher:
 
     def _fetch(self, source: MediaObject, etag: str | None) -> bytes | ItemError:
         try:
+            if is_inline(source):
+                return self._limited(read_inline(source, self._max_bytes))
             if source.column is not None:
                 return self._limited(self._cell(source))
             return self._limited(self._object(source, etag))

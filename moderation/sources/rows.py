@@ -13,7 +13,7 @@ from moderation.sources.unpack import PACKED, without_packing
 __all__ = ["SPECIAL", "SUFFIXES", "SourceRow", "read_columns", "read_rows"]
 
 _CSV = {".csv": ",", ".tsv": "\t"}
-_JSON_LINES = (".jsonl", ".ndjson")
+_JSON_LINES = (".jsonl", ".ndjson", ".manifest")
 _JSON = ".json"
 _PLAIN = (".txt", ".list", ".lst")
 _TEXT = (*_CSV, *_JSON_LINES, _JSON, *_PLAIN)

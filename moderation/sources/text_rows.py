@@ -16,6 +16,8 @@ from moderation.types import ErrorCode
 
 # One JSON list is parsed whole, and takes about ten times its size as Python's objects.
 MAX_JSON_BYTES = 64 * 1024 * 1024
+# What a URI is called in the manifests of SageMaker Ground Truth and of Rekognition's bulk analysis.
+SOURCE_REF = "source-ref"
 
 
 def csv_header(uri: str, delimiter: str) -> list[str]:
@@ -58,6 +60,8 @@ def json_columns(uri: str) -> list[str]:
             break
     if columns is None:
         raise UsageError(f"{uri}: the manifest is empty: no line of it is a JSON object")
+    if SOURCE_REF in columns and "uri" not in columns:
+        columns[columns.index(SOURCE_REF)] = "uri"
     # A later row may be the first to name a group, and then all have to be held: look, without parsing.
     return columns + [name for name in _named_anywhere(uri, SPECIAL[2:]) if name not in columns]
 
@@ -88,6 +92,8 @@ def _json_row(line: int, value: dict[str, Any] | str) -> SourceRow:
     """value: an object, or what is wrong with this line."""
     if isinstance(value, str):
         return SourceRow(line, error=ErrorCode.CORRUPT, detail=value)
+    if SOURCE_REF in value and "uri" not in value:
+        value = {"uri" if name == SOURCE_REF else name: cell for name, cell in value.items()}
     return make_row(line, value, flatten({k: v for k, v in value.items() if k not in SPECIAL}))
 
 

@@ -41,6 +41,7 @@ from moderation.storage.retry import (
     StoreDownError,
     retrying,
 )
+from moderation.storage.upload import open_output
 
 
 def retries() -> int:
@@ -72,6 +73,7 @@ __all__ = [
     "local_path",
     "mask_signatures",
     "open_input",
+    "open_output",
     "publish",
     "read_bytes",
     "read_optional",

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -62,16 +63,23 @@ def _open_new(path: Path) -> IO[bytes]:
     return path.open("wb")
 
 
-def publish_local(path: Path, data: bytes) -> None:
-    """Write a file beside its place, and put it there when it is whole."""
+@contextlib.contextmanager
+def writing_local(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is written beside its place, and put there when the block ends without an error."""
     # The process id keeps two workers that publish the same part apart; the bytes are the same.
     scratch = path.with_name(f".{path.name}.{os.getpid()}.{random.getrandbits(32):08x}")
     try:
         with _open_new(scratch) as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink()
+
+
+def publish_local(path: Path, data: bytes) -> None:
+    """Write a file whole: readers see all of it or nothing."""
+    with writing_local(path) as file:
+        file.write(data)

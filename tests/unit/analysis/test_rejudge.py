@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 
@@ -12,14 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from moderation.analysis.ask import ask
+from moderation.analysis.checks import describe_checks
+from moderation.analysis.inventory import take_inventory
 from moderation.analysis.rejudge import rejudge
+from moderation.analysis.rejudge_parts import RejudgeSettings, rejudge_shards
+from moderation.analysis.rejudge_processes import judge_by_processes
 from moderation.config.model import OutputConfig
 from moderation.detectors.clip.questions import make_question
 from moderation.errors import UsageError
 from moderation.results.asked import write_ask_record, write_asked
+from moderation.results.export.run import export_run
 from moderation.results.layout import VERDICTS, VOTES, part_uri
 from moderation.results.reader import read_part
 from moderation.results.receipts import committed_ids
+from moderation.results.status import read_status
+from moderation.results.verify import verify_output
 from moderation.types import Kind
 from tests.finished_run import RUN_ID, Made, write_run
 
@@ -220,6 +229,73 @@ def test_a_run_that_tells_no_day_is_asked_for_one(tmp_path: Path) -> None:
         rejudge(out, str(tmp_path / "policy.yaml"), str(tmp_path / "again"))
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((folder / "verdicts").iterdir())}
+
+
+def test_what_is_there_by_receipt_is_not_judged_again(tmp_path: Path) -> None:
+    out = write_run(tmp_path, LABELS, ITEMS * 4, POLICY)
+    policy = str(tmp_path / "policy.yaml")
+    whole = rejudge(out, policy, str(tmp_path / "whole"))
+    judged: list[str] = []
+
+    def killed(settings: RejudgeSettings, shard_ids: Sequence[str]) -> None:
+        rejudge_shards(settings.to_json(), shard_ids[:2])
+        raise KeyboardInterrupt
+
+    def counting(settings: RejudgeSettings, shard_ids: Sequence[str]) -> None:
+        judged.extend(shard_ids)
+        rejudge_shards(settings.to_json(), shard_ids)
+
+    with pytest.raises(KeyboardInterrupt):
+        rejudge(out, policy, str(tmp_path / "again"), judge_parts=killed)
+    assert not (tmp_path / "again" / "_SUCCESS").exists()
+    resumed = rejudge(out, policy, str(tmp_path / "again"), judge_parts=counting)
+    assert len(judged) == 3
+    assert (resumed.items, resumed.verdicts, resumed.moved) == (whole.items, whole.verdicts, whole.moved)
+    assert files_of(tmp_path / "again") == files_of(tmp_path / "whole")
+
+
+def test_processes_write_the_bytes_that_one_writes(tmp_path: Path) -> None:
+    out = write_run(tmp_path, LABELS, [replace(i, name=f"{n}-{i.name}") for n in range(8) for i in ITEMS], POLICY)
+    policy = str(tmp_path / "policy.yaml")
+    rejudge(out, policy, str(tmp_path / "one"), workers=1)
+
+    def by_two(settings: RejudgeSettings, shard_ids: Sequence[str]) -> None:
+        judge_by_processes(settings.to_json(), [shard_ids[:5], shard_ids[5:]], 2)
+
+    rejudge(out, policy, str(tmp_path / "two"), judge_parts=by_two)
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
+
+
+def test_what_a_process_meets_is_told_in_its_words(tmp_path: Path) -> None:
+    out = write_run(tmp_path, LABELS, ITEMS, POLICY)
+    lost = next((Path(out) / "votes").iterdir())
+
+    def by_two(settings: RejudgeSettings, shard_ids: Sequence[str]) -> None:
+        lost.unlink()
+        judge_by_processes(settings.to_json(), [[shard_id] for shard_id in shard_ids], 2)
+
+    with pytest.raises(UsageError, match="is gone"):
+        rejudge(out, str(tmp_path / "policy.yaml"), str(tmp_path / "again"), judge_parts=by_two)
+
+
+def test_a_rejudge_is_a_run_for_whatever_reads_runs(tmp_path: Path) -> None:
+    out = write_run(tmp_path, LABELS, ITEMS, POLICY)
+    to = str(tmp_path / "again")
+    strict = policy_file(tmp_path, POLICY.replace("block: 0.9", "block: 0.6"))
+    rejudge(out, strict, to)
+    assert read_status(to, now_s=0.0).state == "done"
+    assert verify_output(to).well
+    assert take_inventory(to).items == len(ITEMS)
+    assert [check.name for check in describe_checks(to)] == ["mask"]
+    assert export_run(to, "jsonl").items == len(ITEMS)
+    with pytest.raises(UsageError, match="ask that run"):
+        ask(to, make_question("hat", ["a hat"]))
+    assert rejudge(to, str(tmp_path / "policy.yaml"), str(tmp_path / "back")).moved == {("block", "review"): 2}
+    assert rows(str(tmp_path / "back")) == rows(out)
+
+
 def test_verdicts_of_an_older_version_are_judged_again(tmp_path: Path) -> None:
     out = write_run(tmp_path, LABELS, ITEMS, POLICY)
     added = ("threshold", "severity", "label", "reason_text", "segments", "audit")
@@ -248,12 +324,12 @@ def test_the_same_call_over_its_own_folder_writes_the_same(tmp_path: Path) -> No
     out = write_run(tmp_path, LABELS, ITEMS, POLICY)
     to = tmp_path / "again"
     rejudge(out, None, str(to))
-    before = {p: p.read_bytes() for p in to.rglob("*") if p.is_file()}
+    before = {**files_of(to), "rejudge.json": (to / "rejudge.json").read_bytes()}
     # As a call leaves it that was killed in the middle.
-    (to / "rejudge.json").write_text(json.dumps(json.loads((to / "rejudge.json").read_text()) | {"state": "running"}))
+    (to / "rejudge.json").unlink()
     sorted((to / "verdicts").iterdir())[0].unlink()
     rejudge(out, None, str(to))
-    assert {p: p.read_bytes() for p in to.rglob("*") if p.is_file()} == before
+    assert {**files_of(to), "rejudge.json": (to / "rejudge.json").read_bytes()} == before
     assert json.loads((to / "rejudge.json").read_text())["state"] == "done"
 
 
@@ -266,9 +342,6 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     rejudge(out, strict, str(tmp_path / "strict"))
     with pytest.raises(UsageError, match="holds the verdicts by another policy"):
         rejudge(out, None, str(tmp_path / "strict"))
-    (tmp_path / "strict" / "rejudge.json").write_text("{")
-    with pytest.raises(UsageError, match="not readable"):
-        rejudge(out, strict, str(tmp_path / "strict"))
-    (tmp_path / "strict" / "rejudge.json").unlink()
+    (tmp_path / "strict" / "run.json").unlink()
     with pytest.raises(UsageError, match="holds verdicts of something else"):
         rejudge(out, strict, str(tmp_path / "strict"))

@@ -8,11 +8,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moderation.analysis.rejudge import judge_rows
 from moderation.config.model import OutputConfig
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.judge import judge_item
 from moderation.policy.model import Policy, policy_hash
+from moderation.results.judged import judge_rows
 from moderation.results.tables import ItemRow, decode_table, encode_table, verdicts_table, votes_table
 from moderation.results.votes import item_votes
 from moderation.types import ErrorCode, Item, ItemFacts, ItemVotes, Judgement, MediaObject, Seen, Status, Verdict

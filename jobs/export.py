@@ -1,0 +1,72 @@
+"""`moderation export`: a finished run as other programs read it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moderation.config.hints import did_you_mean
+from moderation.config.load import resolve_config_path
+from moderation.errors import UsageError
+from moderation.types import Verdict
+
+from .printing import plain_console, print_error
+
+if TYPE_CHECKING:
+    from moderation.results.export.run import ExportReport
+
+_SHOWN_FOLDERS = 5
+
+
+def export(
+    out: Annotated[str, typer.Argument(help="Output of a run.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format", help="jsonl, csv, parquet, coco, rekognition, openai, manifest, webdataset or copies."
+        ),
+    ],
+    to: Annotated[
+        str | None, typer.Option(help="File, or folder of webdataset and copies; default: below OUT/export.")
+    ] = None,
+    verdict: Annotated[str | None, typer.Option(help="Only items with this verdict: pass, review or block.")] = None,
+    minus_duplicates: Annotated[
+        bool, typer.Option("--minus-duplicates", help="Without the copies that `moderation duplicates` found.")
+    ] = False,
+    policy: Annotated[
+        str | None, typer.Option(help="Of openai: the policy whose thresholds flag, instead of the run's.")
+    ] = None,
+    taxonomy: Annotated[
+        str | None, typer.Option(help="Of rekognition and openai: another table of labels than the packaged one.")
+    ] = None,
+) -> None:
+    """Write the rows of OUT in another format, or the objects that they are of."""
+    verdicts = [str(one) for one in Verdict]
+    if verdict is not None and verdict not in verdicts:
+        raise UsageError(f"--verdict {verdict!r}: must be pass, review or block{did_you_mean(verdict, verdicts)}")
+    path = None if policy is None else str(resolve_config_path(policy))
+
+    from moderation.results.export.run import export_run
+    from moderation.results.export.selection import RowSelection
+
+    selection = RowSelection(verdict=None if verdict is None else Verdict(verdict), minus_duplicates=minus_duplicates)
+    report = export_run(out, format_, to=to, selection=selection, policy=path, taxonomy=taxonomy)
+    _print(report)
+    if report.failed:
+        print_error(f"{report.failed:,} items could not be handed on: see errors.jsonl there")
+        raise typer.Exit(3)
+
+
+def _print(report: ExportReport) -> None:
+    console = plain_console(soft_wrap=True)
+    copies = f", {report.copies:,} copies left out" if report.copies else ""
+    console.print(f"{report.items:,} of {report.rows:,} items{copies}")
+    console.print(report.to)
+    if not report.folders:
+        return
+    if len(report.folders) <= _SHOWN_FOLDERS:
+        console.print(f"read it with --set 'source.allow={json.dumps(list(report.folders))}'")
+    else:
+        console.print(f"its objects lie in {len(report.folders):,} folders: allow what holds them by source.allow")

@@ -1,0 +1,172 @@
+"""The parts of a rejudge: votes in, verdicts and a receipt out; by any process that reaches both folders.
+
+What a process is told is plain data, `RejudgeSettings`; what it does is committed part by part, so that a kill loses
+the parts it was at and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from moderation import storage
+from moderation.config.model import OutputConfig
+from moderation.errors import FatalError
+from moderation.policy.bind import BoundPolicy, bind
+from moderation.policy.model import Policy, policy_hash
+from moderation.results.asked import read_digests
+from moderation.results.judged import judge_columns
+from moderation.results.judged_columns import JUDGED_COLUMNS
+from moderation.results.layout import VERDICTS
+from moderation.results.reader import StoredRun
+from moderation.results.receipts import Receipt, commit_parts, read_receipt
+from moderation.results.schema import verdicts_schema
+from moderation.results.tables import encode_table
+from moderation.results.votes import read_votes, vote_labels
+from moderation.version import __version__
+
+_PREFIX: Final = "moderation."  # of the keys in a table's metadata
+_OF_TABLE: Final = ("table", "schema_version")  # those that a schema sets itself
+MOVED: Final = "moved"  # of counters in a receipt: `moved:review:block`, items whose verdict was one and is the other
+_JUDGED: Final = ("verdict:", "check:", f"{MOVED}:")  # counters that a policy changes
+# Storage far away answers in tens of milliseconds, in which a part is judged: that many are under way at once.
+_REMOTE_THREADS: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejudgeSettings:
+    """What a process has to know: plain data. policy: as JSON, with the entries of its lists."""
+
+    out: str
+    votes_out: str
+    to: str
+    run_id: str
+    format: str
+    compression: str
+    policy: str
+    policy_hash: str
+    asks: tuple[str, ...] = ()
+    disabled: tuple[str, ...] = ()
+    as_of: str | None = None
+
+    def to_json(self) -> str:
+        """As text, for another process."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> RejudgeSettings:
+        """The inverse of `to_json`."""
+        record: dict[str, Any] = json.loads(text)
+        return RejudgeSettings(**{**record, "asks": tuple(record["asks"]), "disabled": tuple(record["disabled"])})
+
+
+class PartJudge:
+    """Judges parts. The policy is bound once per set of columns."""
+
+    def __init__(self, settings: RejudgeSettings) -> None:
+        self._settings = settings
+        self._policy = Policy.model_validate_json(settings.policy)
+        self._hash = policy_hash(self._policy)
+        if self._hash != settings.policy_hash:
+            raise FatalError("the policy is another one once it is told to a process")
+        self._output = OutputConfig.model_validate({"format": settings.format, "compression": settings.compression})
+        self._run = _run_at(settings.out, settings.votes_out, settings.format)
+        # What a policy decides is decided anew; the verdict is read to tell who changes sides.
+        self._kept = ("verdict", *(n for n in verdicts_schema((), {}).names if n not in JUDGED_COLUMNS))
+        self._digests = read_digests(settings.votes_out, settings.asks)
+        self._bound: dict[tuple[str, ...], BoundPolicy] = {}
+        self._lock = threading.Lock()
+
+    def judge(self, shard_id: str) -> Receipt:
+        """Judge a part again, and commit it."""
+        settings = self._settings
+        before = self._run.read_present(VERDICTS, shard_id, self._kept)
+        votes = read_votes(self._run, shard_id, settings.asks, self._digests, labels=self._policy.votes())
+        bound = self._bind(vote_labels(votes))
+        table = self._judged(before, votes, bound)
+        told = read_receipt(settings.out, shard_id)
+        facts = {
+            "counts": count_judged(before, table, told.counts if told is not None else {}),
+            "worker": told.worker if told is not None else "",
+        }
+        return commit_parts(
+            settings.to,
+            shard_id,
+            items=before.num_rows,
+            parts={VERDICTS: encode_table(table, self._output)},
+            rows={VERDICTS: table.num_rows},
+            format_=settings.format,
+            facts=facts,
+        )
+
+    def _bind(self, labels: tuple[str, ...]) -> BoundPolicy:
+        with self._lock:
+            if labels not in self._bound:
+                day = None if self._settings.as_of is None else date.fromisoformat(self._settings.as_of)
+                self._bound[labels] = bind(self._policy, labels, disabled=self._settings.disabled, as_of=day)
+            return self._bound[labels]
+
+    def _judged(self, before: pa.Table, votes: pa.Table, bound: BoundPolicy) -> pa.Table:
+        """The verdicts of a part with new judgements; every other column as it was."""
+        judged = judge_columns(before, votes, bound)
+        schema = verdicts_schema(tuple(bound.policy.checks), self._metadata(before))
+        columns = [judged[field.name] if field.name in judged else _column_of(before, field) for field in schema]
+        return pa.table(columns, schema=schema)
+
+    def _metadata(self, before: pa.Table) -> dict[str, str]:
+        """What the table said of its origin, with the new policy."""
+        entries = ((key.decode(), value.decode()) for key, value in (before.schema.metadata or {}).items())
+        kept = {key.removeprefix(_PREFIX): value for key, value in entries if key.startswith(_PREFIX)}
+        of_run = {key: value for key, value in kept.items() if key not in (*_OF_TABLE, "as_of")}
+        day = {} if self._settings.as_of is None else {"as_of": self._settings.as_of}
+        own = {"run_id": self._settings.run_id, "policy_hash": self._hash, "rejudged_by": __version__}
+        return {**of_run, **day, **own}
+
+
+def rejudge_shards(settings_json: str, shard_ids: Sequence[str]) -> int:
+    """Judge these parts again and commit each; how many. Called by another process: what it is told is text."""
+    settings = RejudgeSettings.from_json(settings_json)
+    judge = PartJudge(settings)
+    if storage.scheme_of(settings.out) == storage.scheme_of(settings.to) == "file":
+        for shard_id in shard_ids:
+            judge.judge(shard_id)
+        return len(shard_ids)
+    with ThreadPoolExecutor(_REMOTE_THREADS, "rejudge") as pool:
+        return sum(1 for _ in pool.map(judge.judge, shard_ids))
+
+
+def use_one_core() -> None:
+    """Arrow has a pool of threads as large as the machine; of several processes each has one core."""
+    pa.set_cpu_count(1)
+
+
+def count_judged(before: pa.Table, after: pa.Table, counted: Mapping[str, int]) -> dict[str, int]:
+    """The counters of a part: those of its receipt that no policy changes, and the new ones."""
+    counts: Counter[str] = Counter({name: n for name, n in counted.items() if not name.startswith(_JUDGED)})
+    verdicts, was = after["verdict"].to_pylist(), before["verdict"].to_pylist()
+    counts.update(f"verdict:{verdict}" for verdict in verdicts if verdict is not None)
+    checks = after["check"].to_pylist()
+    counts.update(f"check:{check}:{v}" for check, v in zip(checks, verdicts, strict=True) if check is not None)
+    counts.update(f"{MOVED}:{a}:{b}" for a, b in zip(was, verdicts, strict=True) if a != b)
+    return dict(sorted(counts.items()))
+
+
+def _column_of(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
+    """A column of the run's table; nulls where it was written before there was such a column."""
+    if field.name not in table.column_names:
+        return pa.nulls(len(table), field.type)
+    column = table[field.name]
+    return column if column.type == field.type else pc.cast(column, field.type)
+
+
+def _run_at(out: str, votes_out: str, format_: str) -> StoredRun:
+    return StoredRun(out=out, record={"votes_of": votes_out}, format=format_, shard_ids=())

@@ -1,0 +1,195 @@
+"""What a policy makes of whole parts, as columns of the verdicts table; the rows are those that a run would write.
+
+Votes are judged in columns by `policy.judge_part`, and item by item where that leaves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from moderation.policy.bind import BoundCheck, BoundPolicy
+from moderation.policy.judge import judge_item
+from moderation.policy.judge_part import PartItems, PartJudgement, judge_part
+from moderation.policy.part_scores import I64, Flags, PartVotes
+from moderation.policy.variants import checks_for
+from moderation.results.judged_columns import JudgedColumns
+from moderation.results.listed_items import find_listed
+from moderation.results.votes import item_votes, score_matrix
+from moderation.types import ErrorCode, ItemFacts, ItemVotes, Judgement, Kind, Role, Seen, Status
+
+# `unseen` is missing in tables of version 2.
+JUDGED_BY: Final = (
+    "item_id", "status", "error_code", "kind", "duration_s", "widest_gap_s", "unseen", "attributes", "content_hash",
+    "pdq",
+)  # fmt: skip
+# Those of them that only some policies ask for; attributes of strangers are long, and lists of pairs.
+_OF_FACTS: Final = ("attributes", "content_hash", "pdq")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRows:
+    """The items of a part, N: what a policy asks of each besides its votes."""
+
+    item_ids: pa.Array
+    skipped: Sequence[bool]
+    errors: Sequence[ErrorCode | None]
+    seen: Sequence[Seen]
+    facts: Sequence[ItemFacts]
+
+    @staticmethod
+    def of(verdicts: pa.Table, *, with_facts: bool = True) -> PartRows:
+        """Of the verdicts of a part, at least those of `JUDGED_BY` that the table has."""
+        names = [n for n in JUDGED_BY if n in verdicts.column_names and (with_facts or n not in _OF_FACTS)]
+        rows = verdicts.select(names).to_pylist()
+        return PartRows(
+            item_ids=_one_chunk(verdicts["item_id"]),
+            skipped=[row["status"] == Status.SKIPPED for row in rows],
+            errors=[None if row["error_code"] is None else ErrorCode(row["error_code"]) for row in rows],
+            seen=[_seen_of(row) for row in rows],
+            facts=[_facts_of(row) for row in rows],
+        )
+
+
+def _seen_of(row: Mapping[str, Any]) -> Seen:
+    return Seen(
+        kind=Kind(row["kind"]),
+        duration_s=row["duration_s"],
+        widest_gap_s=row["widest_gap_s"],
+        unseen=tuple(row.get("unseen") or ()),
+    )
+
+
+def _facts_of(row: Mapping[str, Any]) -> ItemFacts:
+    return ItemFacts(
+        item_id=row["item_id"],
+        attributes=dict(row.get("attributes") or ()),
+        content_hash=row.get("content_hash"),
+        pdq=row.get("pdq"),
+    )
+
+
+def judge_rows(verdicts: pa.Table, votes: Mapping[str, ItemVotes], bound: BoundPolicy) -> Iterator[Judgement | None]:
+    """What a policy makes of the items of a part, one by one; None of those that were skipped. votes: by item id."""
+    rows = PartRows.of(verdicts)
+    for row in range(len(rows.seen)):
+        yield _judge_row(rows, row, votes.get(rows.facts[row].item_id), bound)
+
+
+def judge_row(row: Mapping[str, Any], votes: ItemVotes | None, bound: BoundPolicy) -> Judgement | None:
+    """What a policy makes of a row of the verdicts, by the item's votes; None of what was skipped."""
+    if row["status"] == Status.SKIPPED:
+        return None
+    error = None if row["error_code"] is None else ErrorCode(row["error_code"])
+    return judge_item(votes, error, bound, _seen_of(row), _facts_of(row))
+
+
+def _judge_row(rows: PartRows, row: int, votes: ItemVotes | None, bound: BoundPolicy) -> Judgement | None:
+    if rows.skipped[row]:
+        return None
+    return judge_item(votes, rows.errors[row], bound, rows.seen[row], rows.facts[row])
+
+
+def judge_columns(verdicts: pa.Table, votes: pa.Table, bound: BoundPolicy) -> dict[str, pa.Array]:
+    """The columns of the verdicts table that a policy decides, for all items of a part.
+
+    verdicts: as of `JUDGED_BY`. votes: of the part, bound to `bound`'s labels.
+    """
+    asks_facts = bool(bound.lists) or bound.by_attribute or bound.policy.goes_by_item
+    rows = PartRows.of(verdicts, with_facts=asks_facts)
+    columns = JudgedColumns(tuple(check.name for check in bound.checks), len(rows.seen))
+    frames = _Frames.of(votes, bound, rows.item_ids)
+    left = np.array(rows.skipped, np.bool_) | (frames.run_of < 0)
+    left |= _in_context(votes, frames)
+    if bound.lists:
+        left |= find_listed(bound, rows.facts, votes, frames.offsets, frames.run_of)
+    for checks, own in _by_checks(bound, rows, np.flatnonzero(~left)):
+        judged, places = _judge_group(bound, checks, own, rows, frames)
+        columns.fill(own, places, judged)
+        left[own[judged.left]] = True
+    _judge_left(columns, bound, rows, votes, frames, np.flatnonzero(left))
+    return columns.arrays(votes, bound.labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frames:
+    """The frames of a part, R runs of one item each. run_of: int64 [N], the run of an item, -1 where it has none."""
+
+    scores: np.ndarray
+    offsets: I64
+    run_of: I64
+    times_s: np.ndarray
+
+    @staticmethod
+    def of(votes: pa.Table, bound: BoundPolicy, item_ids: pa.Array) -> _Frames:
+        owners = _one_chunk(votes["item_id"])
+        codes = owners.dictionary_encode().indices.to_numpy()
+        starts = np.flatnonzero(np.diff(codes, prepend=-1)) if len(codes) else np.empty(0, np.int64)
+        runs = pc.index_in(item_ids, value_set=owners.take(pa.array(starts, pa.int64())))
+        return _Frames(
+            scores=score_matrix(votes, bound.labels),
+            offsets=np.append(starts, len(codes)).astype(np.int64),
+            run_of=np.asarray(pc.fill_null(runs, -1)).astype(np.int64),
+            times_s=votes["time_s"].to_numpy(),
+        )
+
+
+def _in_context(votes: pa.Table, frames: _Frames) -> Flags:
+    """bool [N]: items of which a frame is a part of another, or put together of several."""
+    if "role" not in votes.column_names or not len(votes):
+        return np.zeros(len(frames.run_of), np.bool_)
+    related = pc.or_(pc.fill_null(pc.not_equal(votes["role"], Role.FRAME), False), pc.is_valid(votes["parent"]))
+    runs = np.logical_or.reduceat(np.asarray(related), frames.offsets[:-1])
+    found: Flags = runs[frames.run_of] & (frames.run_of >= 0)
+    return found
+
+
+def _by_checks(bound: BoundPolicy, rows: PartRows, items: I64) -> Iterator[tuple[tuple[BoundCheck, ...], I64]]:
+    """The items by what their checks are: by kind, and by the thresholds that their attributes fit."""
+    groups: dict[int, tuple[tuple[BoundCheck, ...], list[int]]] = {}
+    for item in items.tolist():
+        checks = checks_for(bound, rows.seen[item], rows.facts[item])
+        groups.setdefault(id(checks), (checks, []))[1].append(item)
+    for checks, own in groups.values():
+        by_kind: dict[Kind, list[int]] = {}
+        for item in own:
+            by_kind.setdefault(rows.seen[item].kind, []).append(item)
+        for items_of_kind in by_kind.values():
+            yield checks, np.array(items_of_kind, np.int64)
+
+
+def _judge_group(
+    bound: BoundPolicy, checks: tuple[BoundCheck, ...], own: I64, rows: PartRows, frames: _Frames
+) -> tuple[PartJudgement, I64]:
+    """The judgement of some items, and int64 [f]: the rows of the part that their frames are."""
+    whole = PartVotes(labels=bound.labels, scores=frames.scores, offsets=frames.offsets)
+    votes, places = whole.take(frames.run_of[own])
+    items = PartItems(
+        errors=[rows.errors[item] for item in own],
+        seen=[rows.seen[item] for item in own],
+        facts=[rows.facts[item] for item in own],
+        times_s=frames.times_s[places],
+    )
+    return judge_part(bound, votes, checks, items.seen[0].kind, items), places
+
+
+def _judge_left(
+    columns: JudgedColumns, bound: BoundPolicy, rows: PartRows, votes: pa.Table, frames: _Frames, left: I64
+) -> None:
+    """Item by item. The facts are read where they were not."""
+    runs = frames.run_of[left]
+    whole = PartVotes(labels=bound.labels, scores=frames.scores, offsets=frames.offsets)
+    _, places = whole.take(runs[runs >= 0])
+    own = dict(item_votes(votes.take(pa.array(places, pa.int64())), bound.labels)) if len(places) else {}
+    for row in left.tolist():
+        columns.set(row, _judge_row(rows, row, own.get(rows.facts[row].item_id), bound))
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    return combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined

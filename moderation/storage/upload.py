@@ -1,0 +1,40 @@
+"""Objects that are written piece by piece, because they are larger than memory should hold."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from moderation.errors import FatalError, ModerationError
+from moderation.storage.access import canonical, filesystem, split_uri
+from moderation.storage.local_files import writing_local
+from moderation.storage.retry import BucketError, retrying
+
+
+@contextlib.contextmanager
+def open_output(uri: str) -> Iterator[IO[bytes]]:
+    """An object to write to; it is there, whole, when the block ends without an error, and not at all otherwise.
+
+    A local file is renamed at the end. For a store the bytes wait in a temporary file, and are sent at the end.
+    Raises FatalError where it cannot be written, StorageError where storage kept failing.
+    """
+    uri = canonical(uri)
+    scheme, path = split_uri(uri)
+    try:
+        if scheme == "file":
+            with writing_local(Path(path)) as file:
+                yield file
+        else:
+            with tempfile.NamedTemporaryFile() as held:
+                yield held
+                held.flush()
+                retrying(lambda: filesystem(uri).put_file(held.name, path), what=uri)
+    except BucketError as error:
+        raise FatalError(f"cannot write {uri}: {error}") from error
+    except ModerationError:
+        raise  # some of ours are OSErrors, too: of what is read meanwhile
+    except OSError as error:
+        raise FatalError(f"cannot write {uri}: {error}") from error
