@@ -6,7 +6,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 STAMP := $(VENV)/.installed
-EXTRAS := --extra heic --extra faces --extra text --extra codes --extra nudenet --extra review --extra plots --extra evaluation --extra dev
+EXTRAS := --extra heic --extra faces --extra text --extra codes --extra nudenet --extra review --extra plots --extra evaluation --extra marks --extra dev
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 LOCK_PYTHONS := 3.11 3.12 3.13
 LOCK_PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
@@ -78,7 +78,7 @@ lock: $(STAMP)  ## resolve pyproject.toml again, keeping the versions that still
 		-c requirements.lock $(LOCK_FLAGS) -o cluster/requirements.lock
 	@for platform in $(LOCK_PLATFORMS); do for version in $(LOCK_PYTHONS); do \
 		MACOSX_DEPLOYMENT_TARGET=14.0 $(UV) pip install --quiet --dry-run --target build/none --no-deps --require-hashes \
-			--python-platform $$platform --python-version $$version --only-binary :all: --no-binary pyvips \
+			--python-platform $$platform --python-version $$version --only-binary :all: --no-binary pyvips --no-binary font-roboto \
 			-r requirements.lock && echo "wheels for $$platform, Python $$version" || exit 1; \
 	done; done
 

@@ -35,6 +35,8 @@ from .promote import promote
 from .rejudge import rejudge
 from .smoke import smoke
 from .status import status
+from .train_head import train_head
+from .train_watermark import train_watermark
 from .tune_prompts import tune_prompts
 from .verify import verify
 from .weights import weights_pull
@@ -76,6 +78,8 @@ app.command("nightly", epilog=EXIT_CODES)(nightly)
 app.command("why")(why)
 app.command("ask")(ask)
 app.command("tune-prompts")(tune_prompts)
+app.command("train-head")(train_head)
+app.command("train-watermark")(train_watermark)
 app.command("checks")(checks)
 app.command("document")(document)
 app.command("rejudge")(rejudge)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MIB = 1024 * 1024
 
@@ -105,7 +105,7 @@ class MediaConfig(ConfigSection):
 
 
 class DetectorConfig(ConfigSection):
-    """One detector of the stack."""
+    """One detector of the stack. `name: head:scenes` is short for `name: head` and `alias: scenes`."""
 
     name: str
     alias: str | None = Field(
@@ -122,6 +122,14 @@ class DetectorConfig(ConfigSection):
         description="YAML file, relative to this one or packaged, with options that several detectors share; "
         "`options` win. Read with the configuration, so workers need no file",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_name(cls, given: Any) -> Any:  # noqa: ANN401 - whatever a file holds
+        if not isinstance(given, Mapping) or not isinstance(given.get("name"), str) or given.get("alias"):
+            return given
+        name, colon, alias = given["name"].partition(":")
+        return {**given, "name": name, "alias": alias} if colon else given
 
     @property
     def title(self) -> str:

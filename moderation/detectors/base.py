@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -99,6 +99,7 @@ class Scored:
     regions: one list per frame. blobs: "hash" -> one bytes value (or None) per frame.
     labels: of the columns of `scores`; the stack fills them in for detectors that read these results.
     points: float32 [n,P,2] per frame, x and y in 0..1 of it, for each of its n regions; for detectors that read them.
+    features: depth -> [B,C,h,w] on the device, what the network had computed by then; only what `offer_features` named.
     """
 
     scores: torch.Tensor
@@ -107,6 +108,21 @@ class Scored:
     blobs: Mapping[str, Sequence[bytes | None]] = field(default_factory=dict)
     labels: Sequence[str] = ()
     points: Sequence[F32] | None = None
+    features: Mapping[int, torch.Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A detector whose network others build on: from its embedding, or from the features at a depth of it."""
+
+    def build_trunk(self) -> nn.Sequential:
+        """Its layers as they are before weights: features of the last, averaged over the picture, are its embedding."""
+
+    def trunk(self) -> nn.Sequential:
+        """The loaded layers."""
+
+    def offer_features(self, depth: int) -> None:
+        """Hand on what comes out of the first `depth` layers, in `Scored.features`. Call it before `load()`."""
 
 
 class Detector(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from moderation.config.hints import did_you_mean
 from moderation.config.model import Config
 from moderation.detectors.base import Detector
+from moderation.detectors.heads.trained import TrainedHead
 from moderation.detectors.registry import build, weights_of
 from moderation.errors import UsageError
 from moderation.scoring.conditions import parse_condition
@@ -31,12 +32,20 @@ def build_stack(config: Config) -> Stack:
             disabled.extend(own)
             continue
         _check_requirements(detector, slots)
+        _attach_head(detector, slots)
         condition = parse_condition(entry.when, labels) if entry.when else None
         columns = slice(len(labels), len(labels) + len(own))
         labels.extend(own)
         weights = weights_of(detector, entry)
         slots.append(Slot(detector=detector, condition=condition, columns=columns, weights=weights))
     return Stack(slots, config, disabled)
+
+
+def _attach_head(detector: Detector, slots: Sequence[Slot]) -> None:
+    """A trained head is told which network it builds on, and that network what to hand on."""
+    if isinstance(detector, TrainedHead):
+        slot = next(slot for slot in slots if slot.detector.name == detector.requires[0])
+        detector.attach(slot.detector, slot.weights[0].sha256 if slot.weights else "")
 
 
 def _check_names(config: Config) -> None:

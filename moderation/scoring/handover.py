@@ -48,6 +48,7 @@ def _select(scored: Scored, rows: list[int]) -> Scored:
         blobs={name: [values[i] for i in rows] for name, values in scored.blobs.items()},
         labels=scored.labels,
         points=None if scored.points is None else [scored.points[i] for i in rows],
+        features={depth: features[rows] for depth, features in scored.features.items()},
     )
 
 

@@ -13,6 +13,7 @@ from moderation.config.model import DetectorConfig
 from moderation.detectors import registry
 from moderation.detectors.base import Detector, Scored
 from moderation.detectors.hashing.pdq import Pdq
+from moderation.detectors.heads.head_file import encode_head
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights import locator as weights
 from moderation.detectors.weights.checksum import sha256_of
@@ -143,6 +144,39 @@ class TestKnown(DetectorSuite):
     def score(self, detector: Detector, batch: TensorFrames) -> Scored:
         with torch.inference_mode():
             return detector.score(batch, {"pdq": Pdq({}).score(batch, {})})
+
+
+class TestTrainedHead(DetectorSuite):
+    """A head of two classes on an embedding that is made of the frames' colours."""
+
+    name = "head"
+
+    @classmethod
+    def load(cls) -> Detector:
+        record = {
+            "name": "drawn",
+            "classes": ["warm", "cold"],
+            "backbone": {"detector": "imagenet", "sha256": "0" * 64, "width": 3},
+        }
+        weight = torch.tensor([[0.02, 0.0, -0.02], [-0.02, 0.0, 0.02]])
+        numbers = {"weight": weight, "bias": torch.zeros(2), "temperature": torch.ones(1)}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "head.safetensors"
+            path.write_bytes(encode_head(record, numbers))
+            config = DetectorConfig(name="head", weights=f"file://{path}", sha256=sha256_of(path))
+            detector = registry.build(config)
+            detector.load(CPU, torch.float32, [str(path)])
+        return detector
+
+    def score(self, detector: Detector, batch: TensorFrames) -> Scored:
+        means = [frame.float().mean(dim=(0, 1)) for frame in batch.frames_HWC]
+        colours = torch.stack(means) if means else torch.zeros((0, 3))
+        with torch.inference_mode():
+            return detector.score(batch, {"imagenet": Scored(scores=colours, embedding=colours)})
+
+
+class TestWatermark(DetectorSuite):
+    name = "watermark"
 
 
 @pytest.mark.weights

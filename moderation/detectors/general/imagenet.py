@@ -20,6 +20,7 @@ from moderation.detectors.nn.blocks import InvertedResidual
 from moderation.detectors.nn.conv import Conv
 from moderation.detectors.nn.loading import copy_exactly, fitting, scale_and_shift
 from moderation.detectors.nn.prepare import infer, prepare
+from moderation.detectors.nn.trunk import run_trunk
 from moderation.detectors.registry import check_options
 from moderation.errors import FatalError, UsageError
 
@@ -71,6 +72,7 @@ class ImageNet(DetectorDefaults):
         self.version = "1"
         self.network: EfficientNetLite0 | None = None
         self._dtype = torch.float32
+        self._offered: set[int] = set()
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device. Raises FatalError when they are another network's."""
@@ -86,10 +88,28 @@ class ImageNet(DetectorDefaults):
             raise RuntimeError("load() first")
         pixels = batch.view(self.view)
         # Exact in bf16: integers below 256, divided by a power of two.
-        embedding = infer(self.network, ((pixels - 127) / 128).to(self._dtype), max_frames=_MAX_FRAMES)
+        scaled = ((pixels - 127) / 128).to(self._dtype)
+        if self._offered:
+            embedding, features = run_trunk(self.network.layers, scaled, self._offered, max_frames=_MAX_FRAMES)
+        else:
+            embedding, features = infer(self.network, scaled, max_frames=_MAX_FRAMES), {}
         probabilities = self.network.head(embedding).float().softmax(dim=1)
         scores = [probabilities[:, list(indices)].sum(dim=1) for indices in self.concepts.values()]
-        return Scored(scores=torch.stack(scores, dim=1).clamp_(max=1), embedding=embedding)
+        return Scored(scores=torch.stack(scores, dim=1).clamp_(max=1), embedding=embedding, features=features)
+
+    def build_trunk(self) -> nn.Sequential:
+        """The layers before their weights."""
+        return EfficientNetLite0().layers
+
+    def trunk(self) -> nn.Sequential:
+        """The loaded layers."""
+        if self.network is None:
+            raise RuntimeError("load() first")
+        return self.network.layers
+
+    def offer_features(self, depth: int) -> None:
+        """Hand on what comes out of the first `depth` layers."""
+        self._offered.add(depth)
 
 
 class EfficientNetLite0(nn.Module):

@@ -7,8 +7,9 @@ where decoding (or another job) shares the cores. Measured for image_safety on t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from threading import Barrier
 from typing import Final, TypeVar
@@ -82,6 +83,17 @@ def _as_here(work: Callable[[_Given], _Made]) -> Callable[[_Given], _Made]:
             return work(given)
 
     return run
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for what takes microseconds: a second one, where others use its core, is waited for a thousandfold."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def count_parts(threads: int, limit: int = _MAX_PARTS) -> int:

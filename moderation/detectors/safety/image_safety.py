@@ -18,6 +18,7 @@ from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.nn.conv import Conv
 from moderation.detectors.nn.loading import fitting, scale_and_shift
 from moderation.detectors.nn.prepare import infer, prepare
+from moderation.detectors.nn.trunk import run_trunk
 from moderation.detectors.registry import check_options
 from moderation.detectors.weights.onnx import OnnxGraph, read_onnx
 
@@ -52,6 +53,7 @@ class ImageSafety(DetectorDefaults):
         check_options(self.name, options, {})
         self.network: SwiftFormer | None = None
         self._dtype = torch.float32
+        self._offered: set[int] = set()
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device. Raises FatalError when they are another network's."""
@@ -67,8 +69,27 @@ class ImageSafety(DetectorDefaults):
             raise RuntimeError("load() first")
         pixels = batch.view(self.view)
         # The mean is subtracted in float32: bf16 has no number close to 123.675.
-        embedding = infer(self.network, (pixels - self.network.mean.float()).to(self._dtype))
-        return Scored(scores=self.network.head(embedding).float().softmax(dim=1), embedding=embedding)
+        scaled = (pixels - self.network.mean.float()).to(self._dtype)
+        if self._offered:
+            embedding, features = run_trunk(self.network.layers(), scaled, self._offered)
+        else:
+            embedding, features = infer(self.network, scaled), {}
+        scores = self.network.head(embedding).float().softmax(dim=1)
+        return Scored(scores=scores, embedding=embedding, features=features)
+
+    def build_trunk(self) -> nn.Sequential:
+        """The layers before their weights."""
+        return SwiftFormer(len(self.labels)).layers()
+
+    def trunk(self) -> nn.Sequential:
+        """The loaded layers."""
+        if self.network is None:
+            raise RuntimeError("load() first")
+        return self.network.layers()
+
+    def offer_features(self, depth: int) -> None:
+        """Hand on what comes out of the first `depth` layers."""
+        self._offered.add(depth)
 
 
 class SwiftFormer(nn.Module):
@@ -93,6 +114,10 @@ class SwiftFormer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = self.stages(self.stem_2(self.stem(x))).mean(dim=(2, 3))
         return features
+
+    def layers(self) -> nn.Sequential:
+        """All before the average, in order; the modules are its own."""
+        return nn.Sequential(self.stem, self.stem_2, *self.stages)
 
 
 class _ConvBlock(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -14,21 +14,18 @@ import numpy as np
 import torch
 
 from moderation import storage
-from moderation.concurrency import map_ahead
 from moderation.config.canonical import canonical_json
 from moderation.config.model import Config
 from moderation.detectors.clip.detector import Clip
 from moderation.detectors.clip.network import ClipNetwork
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights.locator import resolve
-from moderation.media import DECODE_VERSION, decode_item
+from moderation.media import DECODE_VERSION
 from moderation.scoring.devices import pick_device, pick_dtype
-from moderation.sources.fetch import Fetcher
+from moderation.training.reading import READ_THREADS, read_items
 from moderation.types import F32, Frame, Item
 
 _CHUNK = 1024  # pictures per cache file: an interruption loses at most this many
-_THREADS = 8
-_BUDGET_BYTES = 256 << 20
 _LOG = logging.getLogger(__name__)
 
 
@@ -102,19 +99,6 @@ class EmbeddingCache:
         return np.stack([vectors[place] for place in range(len(names))]).astype(np.float32, copy=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ReadItem:
-    """An item as read. name: sha256 of its bytes; None where they could not be read.
-
-    frame: the picture to embed; None where every cache has it. problem: why nothing can be embedded, else "".
-    """
-
-    item: Item
-    name: str | None
-    frame: Frame | None = None
-    problem: str = ""
-
-
 def embed_items(
     items: Sequence[Item], variants: Sequence[tuple[Clip, ClipNetwork]], config: Config, folder: Path
 ) -> Embedded:
@@ -125,7 +109,7 @@ def embed_items(
     towers = _Towers(variants, config, folder)
     names: list[str | None] = []
     failed: dict[str, str] = {}
-    with ThreadPoolExecutor(_THREADS) as pool, closing(_read_items(items, towers, config, pool)) as reading:
+    with ThreadPoolExecutor(READ_THREADS) as pool, closing(read_items(items, towers.have, config, pool)) as reading:
         for read in reading:
             if read.problem or read.name is None:
                 failed[read.item.uri] = read.problem
@@ -142,37 +126,6 @@ def embed_items(
         vectors=towers.read(hashes),
         failed=failed,
         computed=towers.computed,
-    )
-
-
-def _read_items(
-    items: Sequence[Item], towers: _Towers, config: Config, pool: ThreadPoolExecutor
-) -> Generator[_ReadItem, None, None]:
-    """The items in order, read ahead by the pool."""
-    fetch = Fetcher(items, config.media)
-
-    def read(item: Item) -> _ReadItem:
-        payloads = fetch(item)
-        whole = [p for p in payloads if isinstance(p, bytes)]
-        if len(whole) != len(payloads) or not whole:
-            problem = next((p for p in payloads if not isinstance(p, bytes)), "nothing to read")
-            return _ReadItem(item=item, name=None, problem=str(problem))
-        name = hashlib.sha256(b"".join(hashlib.sha256(p).digest() for p in whole)).hexdigest()
-        if towers.have(name):
-            return _ReadItem(item=item, name=name)
-        media = decode_item(item, payloads, config.media)
-        if not media.frames:
-            return _ReadItem(item=item, name=name, problem=f"{media.error}: {media.error_detail}")
-        return _ReadItem(item=item, name=name, frame=media.frames[len(media.frames) // 2])
-
-    return map_ahead(
-        read,
-        items,
-        pool,
-        max_ahead=4 * _THREADS,
-        budget_bytes=_BUDGET_BYTES,
-        expected_bytes=lambda item: item.size_bytes + 3 * config.media.canvas_px**2 * 2,
-        held_bytes=lambda read_item: read_item.frame.pixels.nbytes if read_item.frame is not None else 0,
     )
 
 

@@ -71,7 +71,7 @@ def read_labels(
     for rule in rules:
         _class_of(rule.name, classes, f"--rule {rule.name}")
     labels: dict[str, int] = {}
-    for number, row in enumerate(_read_rows(uri), start=2):
+    for number, row in enumerate(read_label_rows(uri), start=2):
         where = f"{uri}, line {number}"
         key = next((row[name] for name in NAMES if row.get(name)), None)
         if key is None:
@@ -92,7 +92,7 @@ def join_labels(items: Iterable[Item], labels: Mapping[str, int], source: str, c
     Raises UsageError when a class has fewer than two pictures, or a name fits several pictures.
     """
     listed = list(items)
-    names = [_names(item, source) for item in listed]
+    names = [names_of_item(item, source) for item in listed]
     bearers = Counter(name for own in names for name in set(own))
     chosen: list[Item] = []
     targets: list[int] = []
@@ -117,7 +117,8 @@ def _refuse_small_classes(counts: Mapping[int, int], classes: Sequence[str]) -> 
             raise UsageError(f"class {name!r} has {counts[index]} labelled pictures; at least two are needed")
 
 
-def _read_rows(uri: str) -> Iterator[Mapping[str, str]]:
+def read_label_rows(uri: str) -> Iterator[Mapping[str, str]]:
+    """The rows of a file of labels: CSV, TSV or JSON lines. Raises UsageError."""
     text = _read_text(uri)
     if uri.lower().endswith((".jsonl", ".ndjson")):
         yield from _json_rows(uri, text)
@@ -190,7 +191,7 @@ def _class_of(text: str, classes: Sequence[str], where: str) -> int:
     raise UsageError(f"{where}: no class {text!r}{hint}; there are: {', '.join(classes)}")
 
 
-def _names(item: Item, source: str) -> list[str]:
+def names_of_item(item: Item, source: str) -> list[str]:
     """The names that a label may use for an item, the most specific first."""
     name = item.objects[0].name if item.objects else ""
     base = item.uri.rsplit("/", 1)[-1] or name

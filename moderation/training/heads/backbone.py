@@ -1,0 +1,145 @@
+"""The detector whose network a head is trained on, found in the configuration and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import nn
+
+from moderation.config.hints import did_you_mean
+from moderation.config.model import Config, DetectorConfig
+from moderation.detectors.base import Backbone, Detector, FrameBatch, Weights
+from moderation.detectors.clip.detector import Clip
+from moderation.detectors.registry import build, weights_of
+from moderation.detectors.views import TensorFrames
+from moderation.detectors.weights.locator import resolve
+from moderation.errors import UsageError
+from moderation.scoring.devices import pick_device, pick_dtype
+
+# Those that every installation has; a configuration need not name them.
+_PACKAGED: Final = ("imagenet", "image_safety")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundBackbone:
+    """A backbone as the configuration has it, not loaded. title: what the stack calls it."""
+
+    title: str
+    entry: DetectorConfig
+    detector: Detector
+    weights: Weights
+
+    @property
+    def normalised(self) -> bool:
+        """Whether heads read its embedding at length 1: CLIP's says something by its direction only."""
+        return isinstance(self.detector, Clip)
+
+
+def find_backbone(config: Config, named: str) -> FoundBackbone:
+    """`imagenet`, `image_safety`, `clip:VARIANT` (an alias of the configuration), or any title of the stack.
+
+    Raises UsageError naming the nearest, or saying what the detector lacks.
+    """
+    kind, colon, variant = named.partition(":")
+    wanted = variant if colon else named
+    entries = {name: DetectorConfig(name=name) for name in _PACKAGED}
+    entries |= {entry.title: entry for entry in config.stack.detectors}
+    entry = entries.get(wanted)
+    if entry is None or (colon and entry.name != kind):
+        hint = did_you_mean(named, _able(entries))
+        raise UsageError(f"--backbone {named!r}: no such detector in the configuration{hint}")
+    detector = build(entry.model_copy(update={"when": None}))
+    if not detector.embedding_dim:
+        raise UsageError(f"--backbone {named!r}: has no embedding; there are: {', '.join(_able(entries))}")
+    return FoundBackbone(title=entry.title, entry=entry, detector=detector, weights=weights_of(detector, entry)[0])
+
+
+def _able(entries: Mapping[str, DetectorConfig]) -> list[str]:
+    """What may be named as a backbone."""
+    kept = {title: entry.name for title, entry in entries.items() if entry.name in (*_PACKAGED, "clip")}
+    return [f"clip:{title}" if name == "clip" else title for title, name in kept.items()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedBackbone:
+    """A backbone on its device. depth: layers below those that are to be trained; None: its embedding alone is read."""
+
+    found: FoundBackbone
+    device: torch.device
+    dtype: torch.dtype
+    depth: int | None
+    batch_size: int
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that can move what it computes."""
+        detector = self.found.detector
+        return {
+            "weights": self.found.weights.sha256 or self.found.weights.locator,
+            "version": detector.version,
+            "view": str(detector.view),
+            "pixels": list(getattr(detector, "pixel_facts", ())),
+            "dtype": str(self.dtype),
+        }
+
+    def feature_bytes(self) -> int:
+        """Of one view of a picture: its float16 features at `depth`."""
+        view = self.found.detector.view
+        blank = np.zeros((view.crop, view.crop, 3), dtype=np.uint8)
+        _, features = self.look(TensorFrames([blank], [(view.crop, view.crop)], self.device))
+        return 0 if features is None else features.nbytes
+
+    def look(self, frames: FrameBatch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(embeddings float32 [B,D], features float16 [B,C,h,w] at `depth`), on the CPU; as the stack computes them."""
+        half = torch.autocast(self.device.type, torch.bfloat16) if self.dtype == torch.bfloat16 else nullcontext()
+        with torch.inference_mode(), half:
+            scored = self.found.detector.score(frames, {})
+        assert scored.embedding is not None  # find_backbone() asked for it
+        embedding = scored.embedding.float()
+        if self.found.normalised:
+            embedding = nn.functional.normalize(embedding, dim=1)
+        features = None if self.depth is None else scored.features[self.depth].half().cpu().contiguous()
+        return embedding.cpu(), features
+
+
+def load_backbone(found: FoundBackbone, config: Config, *, blocks: int) -> LoadedBackbone:
+    """Load it, ready to hand on what comes before its last `blocks` layers (0: nothing).
+
+    Raises UsageError, FatalError.
+    """
+    device = pick_device(config.stack.device)
+    dtype = pick_dtype(config.stack.dtype, device)
+    depth = _depth(found, blocks) if blocks else None
+    if depth is not None and isinstance(found.detector, Backbone):
+        found.detector.offer_features(depth)
+    paths = [str(resolve(weights)) for weights in weights_of(found.detector, found.entry)]
+    found.detector.load(device, dtype, paths)
+    batch_size = config.stack.frames_per_batch(on_gpu=device.type == "cuda")
+    return LoadedBackbone(found=found, device=device, dtype=dtype, depth=depth, batch_size=batch_size)
+
+
+def _depth(found: FoundBackbone, blocks: int) -> int:
+    if not isinstance(found.detector, Backbone):
+        raise UsageError(
+            f"--blocks {blocks}: the layers of {found.title!r} can't be trained here;"
+            " --blocks 0 trains a probe on its embedding"
+        )
+    layers = len(found.detector.build_trunk())
+    if blocks >= layers:
+        raise UsageError(f"--blocks {blocks}: {found.title!r} has {layers} layers; at least one stays as it is")
+    return layers - blocks
+
+
+def tail_layers(backbone: LoadedBackbone) -> nn.Sequential:
+    """A copy of the layers from `depth` on, float32, ready to be trained."""
+    detector = backbone.found.detector
+    assert isinstance(detector, Backbone) and backbone.depth is not None  # load_backbone() saw to it
+    tail = detector.build_trunk()[backbone.depth :]
+    loaded = detector.trunk()[backbone.depth :]
+    tail.load_state_dict({name: tensor.detach().float().cpu() for name, tensor in loaded.state_dict().items()})
+    return tail.requires_grad_(True)

@@ -1,0 +1,178 @@
+"""The head that is kept: the probe, or the probe with the last layers trained, by groups that neither has seen.
+
+The layers are kept only where their loss on held-back groups is the smaller, each at its own temperature; so what comes
+out is not worse than the probe by anything that was known when it was chosen. Then they learn from all pictures, for as
+many epochs as were best. Shape suffixes: N pictures, A classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from moderation.training.heads.backbone import LoadedBackbone, tail_layers
+from moderation.training.heads.features import Features
+from moderation.training.heads.finetune import (
+    Examples,
+    FinetuneSettings,
+    LayerProgress,
+    TunedNetwork,
+    finetune,
+    predict,
+)
+from moderation.training.heads.probe import Probe, choose_probe, fit_probe
+from moderation.training.heads.quality import calibrated_loss, fit_temperature
+
+# stage -> where it stood, and how to keep where it stands; "held" is trained without the held-back groups.
+Resume = Callable[[str], LayerProgress | None]
+Save = Callable[[str, LayerProgress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTrial:
+    """Layers trained without the held-back groups, beside a probe that has not seen them either.
+
+    losses: on these groups, before the first epoch and after each. probe_loss, tuned_loss: at their own temperatures.
+    logits: of the held-back pictures, by the layers at their best epoch.
+    """
+
+    losses: tuple[float, ...]
+    best_epoch: int
+    probe_loss: float
+    tuned_loss: float
+    logits: torch.Tensor
+
+    @property
+    def better(self) -> bool:
+        """Whether the layers are worth keeping."""
+        return self.best_epoch > 0 and self.tuned_loss < self.probe_loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedHead:
+    """A head with its answers to pictures that it has not learned from.
+
+    tuned: None where the probe was kept, or nothing else was asked for. outside: logits float32 [M,A] to the pictures
+    `outside_rows`, by a head that has not seen their groups. temperature: fitted on those. trial: where layers were
+    trained.
+    """
+
+    probe: Probe
+    tuned: TunedNetwork | None
+    temperature: float
+    outside: torch.Tensor
+    outside_rows: npt.NDArray[np.int64]
+    trial: LayerTrial | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadData:
+    """What a head is fitted on. targets float32 [N,A]; fold_of int64 [N], of which fold 0 is held back from layers."""
+
+    features: Features
+    targets: torch.Tensor
+    fold_of: npt.NDArray[np.int64]
+
+    @property
+    def held(self) -> torch.Tensor:
+        """bool [N]: what layers do not learn from while they are tried."""
+        return torch.from_numpy(self.fold_of == 0)
+
+
+def fit_head(
+    data: HeadData,
+    backbone: LoadedBackbone,
+    settings: FinetuneSettings,
+    *,
+    resume: Resume = lambda _stage: None,
+    save: Save = lambda _stage, _progress: None,
+) -> FittedHead:
+    """Fit the probe, and the layers above `backbone.depth` where it has one; keep the better."""
+    several, targets = settings.several, data.targets
+    probe, outside = choose_probe(
+        data.features.embeddings, targets, data.fold_of, several=several, balance=settings.balance
+    )
+    alone = FittedHead(
+        probe=probe,
+        tuned=None,
+        temperature=fit_temperature(outside, targets, several=several),
+        outside=outside,
+        outside_rows=np.arange(len(targets)),
+    )
+    if data.features.features is None:
+        return alone
+    trial = _try_layers(data, probe.penalty, backbone, settings, resume, save)
+    if not trial.better:
+        return replace(alone, trial=trial)
+    tuned = TunedNetwork(tail_layers(backbone), probe)
+    finetune(
+        tuned,
+        Examples(features=data.features.features, targets=targets),
+        replace(settings, epochs=trial.best_epoch),
+        device=backbone.device,
+        dtype=backbone.dtype,
+        planned_epochs=settings.epochs,
+        resume=resume("whole"),
+        save=lambda progress: save("whole", progress),
+    )
+    return FittedHead(
+        probe=probe,
+        tuned=tuned,
+        temperature=fit_temperature(trial.logits, targets[data.held], several=several),
+        outside=trial.logits,
+        outside_rows=np.flatnonzero(data.held.numpy()),
+        trial=trial,
+    )
+
+
+def _try_layers(
+    data: HeadData, penalty: float, backbone: LoadedBackbone, settings: FinetuneSettings, resume: Resume, save: Save
+) -> LayerTrial:
+    features, held, targets = data.features, data.held, data.targets
+    assert features.features is not None  # the caller has looked
+    start = fit_probe(
+        features.embeddings[~held], targets[~held], penalty, several=settings.several, balance=settings.balance
+    )
+    network = TunedNetwork(tail_layers(backbone), start)
+    examples = Examples(
+        features=features.features[~held],
+        targets=targets[~held],
+        held_features=features.features[held, 0],
+        held_targets=targets[held],
+    )
+    progress = finetune(
+        network,
+        examples,
+        settings,
+        device=backbone.device,
+        dtype=backbone.dtype,
+        resume=resume("held"),
+        save=lambda progress: save("held", progress),
+    )
+    logits = predict(network, features.features[held, 0], device=backbone.device, dtype=backbone.dtype)
+    before = start.logits(features.embeddings[held, 0])
+    return LayerTrial(
+        losses=progress.losses,
+        best_epoch=progress.best_epoch,
+        probe_loss=calibrated_loss(before, targets[held], several=settings.several),
+        tuned_loss=calibrated_loss(logits, targets[held], several=settings.several),
+        logits=logits,
+    )
+
+
+def answer(head: FittedHead, features: Features, backbone: LoadedBackbone) -> torch.Tensor:
+    """Logits float32 [N,A] of pictures as they are, before the temperature."""
+    if head.tuned is None:
+        return head.probe.logits(features.embeddings[:, 0])
+    assert features.features is not None  # computed with the same backbone
+    return predict(head.tuned, features.features[:, 0], device=backbone.device, dtype=backbone.dtype)
+
+
+def count_folds(share: float) -> int:
+    """Folds of which one is about this share, at least two."""
+    return max(2, math.floor(1 / share + 0.5))

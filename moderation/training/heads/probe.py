@@ -1,0 +1,130 @@
+"""A linear probe: logistic regression on embeddings, its penalty chosen on groups that it has not seen. Pure.
+
+Shape suffixes: N pictures, V views, D embedding, A classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from moderation.detectors.nn.prepare import one_thread
+
+# Weight of half the squared norm beside the mean loss, on standardised embeddings.
+PENALTIES: Final = (0.3, 0.1, 0.03, 0.01, 0.003)  # the largest first: each fit starts from the one before
+_STEPS: Final = 60
+_GRADIENT: Final = 1e-4
+_MANY_NUMBERS: Final = 50_000_000  # of embeddings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """logits = weight_AD @ embedding + bias_A, float32.
+
+    penalty: what it was fitted with, on embeddings less mean_D, over deviation_D.
+    """
+
+    weight_AD: torch.Tensor  # noqa: N815 - shape suffix
+    bias_A: torch.Tensor  # noqa: N815 - shape suffix
+    mean_D: torch.Tensor  # noqa: N815 - shape suffix
+    deviation_D: torch.Tensor  # noqa: N815 - shape suffix
+    penalty: float
+
+    def logits(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """[N,D] -> float32 [N,A]."""
+        return embeddings.float() @ self.weight_AD.T + self.bias_A
+
+
+def class_weights(targets: torch.Tensor, *, balance: bool) -> torch.Tensor:
+    """float32 [A]: what a picture of each class counts. Balanced: every class as much as any other, in all."""
+    counts = targets.sum(dim=0).clamp_min(1)
+    return len(targets) / (len(counts) * counts) if balance else torch.ones_like(counts)
+
+
+def head_loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, *, several: bool) -> torch.Tensor:
+    """Mean over pictures. targets float32 [N,A]; weights [A], of a class; several: each class by itself."""
+    if several:
+        each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return (each * (targets * (weights - 1) + 1)).mean(dim=1).mean()
+    each = -(targets * logits.log_softmax(dim=1)).sum(dim=1)
+    own = (targets * weights).sum(dim=1)
+    return (each * own).sum() / own.sum()
+
+
+def fit_probe(
+    embeddings: torch.Tensor,
+    targets: torch.Tensor,
+    penalty: float,
+    *,
+    several: bool,
+    balance: bool,
+    start: Probe | None = None,
+) -> Probe:
+    """Fit on float32 [N,V,D], every view an example; targets float32 [N,A]. start: where to begin, to be quick."""
+    views = embeddings.shape[1]
+    x = embeddings.flatten(0, 1).float()
+    y = targets.repeat_interleave(views, dim=0)
+    mean, deviation = x.mean(dim=0), x.std(dim=0, correction=0).clamp_min(1e-6)
+    # As a whole, or else directions that hardly vary would count as much as any other.
+    x = (x - mean) / deviation
+    weights = class_weights(targets, balance=balance)
+    weight = torch.zeros((y.shape[1], x.shape[1]))
+    bias = torch.zeros(y.shape[1])
+    if start is not None:
+        weight, bias = start.weight_AD * deviation, start.bias_A + start.weight_AD @ mean
+    weight, bias = weight.requires_grad_(), bias.requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe", tolerance_grad=_GRADIENT, tolerance_change=1e-6
+    )
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        total = head_loss(x @ weight.T + bias, y, weights, several=several) + penalty / 2 * weight.square().sum()
+        total.backward()  # type: ignore[no-untyped-call] # torch leaves it so
+        return total
+
+    # Hundreds of small products a second.
+    with one_thread() if x.numel() < _MANY_NUMBERS else nullcontext():
+        optimizer.step(loss)  # type: ignore[no-untyped-call] # torch leaves it so
+    folded = weight.detach() / deviation
+    return Probe(
+        weight_AD=folded,
+        bias_A=bias.detach() - folded @ mean,
+        mean_D=mean,
+        deviation_D=deviation,
+        penalty=penalty,
+    )
+
+
+def choose_probe(
+    embeddings: torch.Tensor,
+    targets: torch.Tensor,
+    fold_of: npt.NDArray[np.int64],
+    *,
+    several: bool,
+    balance: bool,
+    penalties: Sequence[float] = PENALTIES,
+) -> tuple[Probe, torch.Tensor]:
+    """(the probe fitted on all, logits [N,A] of each picture by one that has not seen its group).
+
+    The penalty with the least loss on unseen groups is taken; the logits are by it. It is sought on the pictures as
+    they are; the probe that is returned has learned from all views.
+    """
+    plain = embeddings[:, :1]
+    outside = {penalty: torch.zeros_like(targets) for penalty in penalties}
+    for fold in np.unique(fold_of):
+        held = torch.from_numpy(fold_of == fold)
+        probe: Probe | None = None
+        for penalty in penalties:
+            probe = fit_probe(plain[~held], targets[~held], penalty, several=several, balance=balance, start=probe)
+            outside[penalty][held] = probe.logits(plain[held, 0])
+    ones = torch.ones(targets.shape[1])
+    best = min(outside, key=lambda p: float(head_loss(outside[p], targets, ones, several=several)))
+    return fit_probe(embeddings, targets, best, several=several, balance=balance), outside[best]

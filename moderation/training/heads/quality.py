@@ -1,0 +1,136 @@
+"""How good a head's answers are, and how sure it may be: temperature, confusion, calibration. Pure.
+
+Shape suffixes: N pictures, A classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from moderation.detectors.nn.prepare import one_thread
+from moderation.training.heads.probe import head_loss
+from moderation.training.prompts.measure import area_under_curve
+
+_F = npt.NDArray[np.float64]
+_BINS: Final = 15
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.05, 20.0
+
+
+def fit_temperature(logits: torch.Tensor, targets: torch.Tensor, *, several: bool) -> float:
+    """What to divide logits [N,A] by, so that the loss on these pictures is least; not learned from.
+
+    After Guo et al. 2017, https://arxiv.org/abs/1706.04599. Order of the classes and of the pictures stay as they are.
+    """
+    low, high = np.log(_MIN_TEMPERATURE), np.log(_MAX_TEMPERATURE)
+    ones = torch.ones(targets.shape[1])
+
+    def loss(log_temperature: float) -> float:
+        return float(head_loss(logits.double() / np.exp(log_temperature), targets.double(), ones, several=several))
+
+    # The loss has one minimum in the inverse temperature: golden section finds it.
+    ratio = (5**0.5 - 1) / 2
+    with one_thread():
+        for _ in range(40):
+            left, right = high - ratio * (high - low), low + ratio * (high - low)
+            if loss(left) <= loss(right):
+                high = right
+            else:
+                low = left
+    return float(np.exp((low + high) / 2))
+
+
+def fit_line(logits: torch.Tensor, yes: torch.Tensor) -> tuple[float, float]:
+    """(slope, shift) such that slope * logit + shift is the log odds of `yes` float32 [N] (Platt 1999)."""
+    line = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    x, y = logits.double(), yes.double()
+    optimizer = torch.optim.LBFGS([line], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        total = torch.nn.functional.binary_cross_entropy_with_logits(x * line[0] + line[1], y)
+        total.backward()  # type: ignore[no-untyped-call] # torch leaves it so
+        return total
+
+    with torch.enable_grad():
+        optimizer.step(loss)  # type: ignore[no-untyped-call] # torch leaves it so
+    slope, shift = line.detach().tolist()
+    return slope, shift
+
+
+def calibrated_loss(logits: torch.Tensor, targets: torch.Tensor, *, several: bool) -> float:
+    """The loss at the temperature that suits these pictures best: how good answers are, not how loud."""
+    temperature = fit_temperature(logits, targets, several=several)
+    return float(head_loss(logits / temperature, targets, torch.ones(targets.shape[1]), several=several))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadQuality:
+    """Figures over pictures that were not learned from.
+
+    accuracy: share whose likeliest class is right; where a picture may be of several, share of right answers a class.
+    precision, recall, auc, pictures: by class; None where nothing was called so, or nothing is so. calibration_error:
+    expected, 15 bins. confusion: pictures by [class, answer]; empty where a picture may be of several.
+    """
+
+    pictures: int
+    accuracy: float
+    mean_recall: float
+    loss: float
+    calibration_error: float
+    classes: tuple[dict[str, Any], ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+def measure_head(
+    logits: torch.Tensor, targets: torch.Tensor, names: Sequence[str], *, temperature: float, several: bool
+) -> HeadQuality:
+    """The quality of answers: logits [N,A] before their temperature, targets float32 [N,A]."""
+    scaled = logits.double() / temperature
+    probabilities = (scaled.sigmoid() if several else scaled.softmax(dim=1)).numpy()
+    truth = targets.numpy() > 0.5
+    called = probabilities >= 0.5 if several else np.eye(len(names), dtype=np.bool_)[probabilities.argmax(axis=1)]
+    rows: list[dict[str, Any]] = []
+    for column, name in enumerate(names):
+        own, said = truth[:, column], called[:, column]
+        rows.append(
+            {
+                "name": name,
+                "pictures": int(own.sum()),
+                "precision": _share(own, said),
+                "recall": _share(said, own),
+                "auc": area_under_curve(probabilities[:, column], own),
+            }
+        )
+    right = called == truth if several else (called & truth).any(axis=1)
+    recalls = [row["recall"] for row in rows if row["recall"] is not None]
+    if several:
+        sure, hit = np.maximum(probabilities, 1 - probabilities).ravel(), right.ravel()
+    else:
+        sure, hit = probabilities.max(axis=1), right
+    ones = torch.ones(len(names), dtype=torch.float64)
+    return HeadQuality(
+        pictures=len(truth),
+        accuracy=float(right.mean()),
+        mean_recall=float(np.mean(recalls)) if recalls else 0.0,
+        loss=float(head_loss(scaled, targets.double(), ones, several=several)),
+        calibration_error=calibration_error(sure, hit),
+        classes=tuple(rows),
+        confusion=() if several else tuple(map(tuple, (truth.T.astype(int) @ called.astype(int)).tolist())),
+    )
+
+
+def calibration_error(sure: _F, right: npt.NDArray[np.bool_]) -> float:
+    """Mean distance between how sure answers are and how often they are right, over 15 equal bins, by pictures."""
+    bins = np.minimum((sure * _BINS).astype(int), _BINS - 1)
+    gaps = [abs(right[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
+    return float(sum(gaps))
+
+
+def _share(right: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> float | None:
+    return float(right[among].mean()) if among.any() else None

@@ -1,0 +1,1 @@
+"""The watermark detector's training: marks, and what is mistaken for them, drawn and pasted on photographs."""

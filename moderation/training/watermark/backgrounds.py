@@ -1,0 +1,60 @@
+"""What marks are pasted on: photographs of a source, and plain drawn grounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
+from typing import Final
+
+import numpy as np
+
+from moderation.config.model import Config
+from moderation.errors import UsageError
+from moderation.sources import open_source
+from moderation.training.reading import READ_THREADS, read_items
+from moderation.types import U8
+
+_MAX_BACKGROUNDS: Final = 4000  # held in memory, at 0.6 MB each
+_DRAWN_SHARE: Final = 0.08  # of all: screens, drawings and cards have plain grounds
+_SIDE_PX: Final = 448
+
+
+def read_backgrounds(sources: Sequence[str], config: Config, *, seed: int) -> list[U8]:
+    """Pictures of the sources as decoded, and drawn grounds behind them.
+
+    Raises UsageError where a source has no picture that can be read.
+    """
+    photographs: list[U8] = []
+    for source in sources:
+        items = list(islice(open_source(source, config.source), _MAX_BACKGROUNDS - len(photographs)))
+        before = len(photographs)
+        with (
+            ThreadPoolExecutor(READ_THREADS) as pool,
+            closing(read_items(items, lambda _name: False, config, pool)) as reading,
+        ):
+            photographs += [read.frame.pixels for read in reading if read.frame is not None]
+        if len(photographs) == before:
+            raise UsageError(f"--backgrounds {source}: no picture that can be read")
+    drawn = round(len(photographs) * _DRAWN_SHARE) + 1
+    return [*photographs, *(draw_ground(np.random.default_rng([seed, 3, number])) for number in range(drawn))]
+
+
+def draw_ground(rng: np.random.Generator) -> U8:
+    """A slope from one colour to another with some shapes on it and a little noise, uint8 [448,448,3]."""
+    y, x = np.mgrid[0:_SIDE_PX, 0:_SIDE_PX].astype(np.float32) / _SIDE_PX
+    angle = rng.uniform(0, 2 * np.pi)
+    slope = (np.cos(angle) * x + np.sin(angle) * y)[..., None] * rng.uniform(0, 0.8)
+    first, second = rng.uniform(0, 255, (2, 3))
+    pixels = first + (second - first) * slope
+    for _ in range(int(rng.integers(0, 5))):
+        x0, y0 = rng.uniform(-0.2, 0.8, 2)
+        w, h = rng.uniform(0.1, 0.7, 2)
+        inside = (x > x0) & (x < x0 + w) & (y > y0) & (y < y0 + h)
+        if rng.random() < 0.5:
+            inside = ((x - x0) / w) ** 2 + ((y - y0) / h) ** 2 < 1
+        pixels[inside] = rng.uniform(0, 255, 3)
+    pixels += rng.normal(0, rng.uniform(0, 8), pixels.shape)
+    drawn: U8 = pixels.clip(0, 255).astype(np.uint8)
+    return drawn

@@ -1,0 +1,173 @@
+"""Composites: a background, perhaps with what is mistaken for a mark, perhaps with marks; then scaled and recompressed.
+
+A composite follows from its seed alone. Boxes are x0, y0, x1, y1 in 0..1 of the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from moderation.media.lettering import recompress
+from moderation.media.pixels import scale_array
+from moderation.training.watermark.confusing import add_confusing
+from moderation.training.watermark.marks import Family, draw_mark, fit_mask, place_turned
+from moderation.types import U8
+
+_F = npt.NDArray[np.float32]
+SIDE_PX: Final = 384  # of a background, before it is scaled
+_MAX_TILES: Final = 60
+_MIN_CONTRAST: Final = 60.0  # of 255, to the mean of what lies under it, before it shines through
+_MIN_VISIBLE: Final = 0.35  # of a mark's ink within the picture, or else nobody could call it a mark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composite:
+    """pixels: uint8 [H,W,3]. boxes: float32 [n,4] of its marks; none: a clean picture. family: "" where clean."""
+
+    pixels: U8
+    boxes: _F
+    family: str
+    confusing: str  # what is mistaken for a mark in it; "" where nothing was added
+
+
+def make_composite(
+    background: U8, families: Sequence[Family], seed: Sequence[int], *, marked: bool, confusing: bool
+) -> Composite:
+    """One composite. families: of which one puts its mark on it."""
+    rng = np.random.default_rng(list(seed))
+    pixels = _crop(background, rng).astype(np.float32)
+    kind = ""
+    if confusing:
+        pixels, kind = add_confusing(pixels, rng)
+    boxes: list[tuple[float, float, float, float]] = []
+    family = families[int(rng.integers(len(families)))]
+    if marked:
+        pixels, boxes = _add_marks(pixels, family, rng)
+    whole = _degrade(pixels.clip(0, 255).astype(np.uint8), rng)
+    return Composite(
+        pixels=whole,
+        boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        family=family.name if boxes else "",
+        confusing=kind,
+    )
+
+
+def _crop(background: U8, rng: np.random.Generator) -> U8:
+    """Most of a background, its short side brought to `SIDE_PX`; perhaps mirrored."""
+    height, width = background.shape[:2]
+    h, w = (max(1, int(side * rng.uniform(0.7, 1))) for side in (height, width))
+    top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+    part = background[top : top + h, left : left + w]
+    part = part[:, ::-1] if rng.random() < 0.5 else part
+    scale = SIDE_PX / min(h, w)
+    size = (min(2 * SIDE_PX, max(1, round(w * scale))), min(2 * SIDE_PX, max(1, round(h * scale))))
+    return scale_array(np.ascontiguousarray(part), size)
+
+
+def _add_marks(
+    pixels: _F, family: Family, rng: np.random.Generator
+) -> tuple[_F, list[tuple[float, float, float, float]]]:
+    height, width = pixels.shape[:2]
+    style = str(rng.choice(["filled", "filled", "outline", "raised"]))
+    tiled = rng.random() < (0.6 if family.tiled else 0.12)
+    letters = (
+        int(rng.uniform(0.03, 0.07) * SIDE_PX) if tiled else int(np.exp(rng.uniform(*np.log((0.028, 0.16)))) * SIDE_PX)
+    )
+    mask = draw_mark(family, letters, rng, outline=style == "outline")
+    mask = fit_mask(mask, (int(width * 0.95), int(height * 0.8)))
+    mask = place_turned(mask, rng, steep=tiled or (letters > 0.09 * SIDE_PX and rng.random() < 0.5))
+    opacity = float(rng.uniform(0.3, 0.7))
+    places = _tile(mask, (width, height), rng) if tiled else _single(mask, (width, height), rng)
+    colour = _colour(pixels, mask, places[len(places) // 2], rng)
+    boxes = []
+    for left, top in places:
+        box = _paste(pixels, mask, left, top, colour=colour, opacity=opacity, raised=style == "raised")
+        if box is not None:
+            boxes.append((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
+    return pixels, boxes
+
+
+def _colour(pixels: _F, mask: U8, place: tuple[int, int], rng: np.random.Generator) -> _F:
+    """White more often than not; another where it could hardly be seen, as whoever puts a mark on would choose."""
+    left, top = max(0, place[0]), max(0, place[1])
+    under = pixels[top : place[1] + mask.shape[0], left : place[0] + mask.shape[1]]
+    behind = under.mean(axis=(0, 1)) if under.size else pixels.mean(axis=(0, 1))
+    colour = np.full(3, 255, np.float32)
+    for _ in range(20):
+        kind = rng.random()
+        if kind < 0.55:
+            colour = np.full(3, 255, np.float32)
+        elif kind < 0.75:
+            colour = np.full(3, rng.uniform(0, 60), np.float32)
+        else:
+            colour = rng.uniform(0, 255, 3).astype(np.float32)
+        if np.abs(colour - behind).mean() >= _MIN_CONTRAST:
+            break
+    return colour
+
+
+def _single(mask: U8, size: tuple[int, int], rng: np.random.Generator) -> list[tuple[int, int]]:
+    """In a corner, along an edge, in the middle, anywhere, or cut off by an edge."""
+    h, w = mask.shape
+    free_x, free_y = max(1, size[0] - w), max(1, size[1] - h)
+    margin = float(rng.uniform(0.01, 0.06))
+    x, y = rng.uniform(0, 1, 2)
+    kind = rng.random()
+    if kind < 0.45:
+        x, y = (margin if rng.random() < 0.35 else 1 - margin), (margin if rng.random() < 0.25 else 1 - margin)
+    elif kind < 0.6:
+        x, y = 0.5 + rng.uniform(-0.05, 0.05), float(rng.choice([margin, 0.5, 1 - margin]))
+    left, top = int(x * free_x), int(y * free_y)
+    if kind > 0.93:
+        left += int(w * 0.4 * rng.choice([-1, 1]))
+    return [(left, top)]
+
+
+def _tile(mask: U8, size: tuple[int, int], rng: np.random.Generator) -> list[tuple[int, int]]:
+    h, w = mask.shape
+    gap_x, gap_y = (int(side * rng.uniform(0.15, 0.9)) + 6 for side in (w, h))
+    shift = int(rng.integers(0, w + 1))
+    offset = float(rng.choice([0, 0.5]))
+    places = []
+    for row, top in enumerate(range(-h // 2, size[1], h + gap_y)):
+        begin = -shift - int(offset * (row % 2) * (w + gap_x))
+        places += [(left, top) for left in range(begin, size[0], w + gap_x)]
+    return places[:_MAX_TILES]
+
+
+def _paste(
+    pixels: _F, mask: U8, left: int, top: int, *, colour: _F, opacity: float, raised: bool
+) -> tuple[int, int, int, int] | None:
+    """Blend a mark into float32 [H,W,3] in place; its box, None where too little of it is within the picture."""
+    height, width = pixels.shape[:2]
+    h, w = mask.shape
+    x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + w), min(height, top + h)
+    if x1 - x0 < 3 or y1 - y0 < 3:
+        return None
+    part = mask[y0 - top : y1 - top, x0 - left : x1 - left].astype(np.float32) / 255
+    if raised:
+        # Light from above left, shade below right, and a little of the colour between.
+        light = np.clip(part - np.roll(part, (1, 1), (0, 1)), 0, 1)
+        shade = np.clip(part - np.roll(part, (-1, -1), (0, 1)), 0, 1)
+        region = pixels[y0:y1, x0:x1]
+        region += (light * opacity * 200)[..., None]
+        region -= (shade * opacity * 200)[..., None]
+        part = part * 0.35
+    alpha = (part * opacity)[..., None]
+    pixels[y0:y1, x0:x1] = pixels[y0:y1, x0:x1] * (1 - alpha) + colour * alpha
+    visible = float(mask[y0 - top : y1 - top, x0 - left : x1 - left].sum(dtype=np.int64)) / max(
+        1, int(mask.sum(dtype=np.int64))
+    )
+    return (x0, y0, x1, y1) if visible >= _MIN_VISIBLE else None
+
+
+def _degrade(pixels: U8, rng: np.random.Generator) -> U8:
+    """Rescaled by 0.5 to 1 and recompressed with quality 50 to 95, as a picture that was saved and sent on."""
+    scale = float(rng.uniform(0.5, 1))
+    size = (max(32, round(pixels.shape[1] * scale)), max(32, round(pixels.shape[0] * scale)))
+    return recompress(scale_array(pixels, size), int(rng.integers(50, 96)), subsampled=bool(rng.random() < 0.7))

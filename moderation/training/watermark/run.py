@@ -1,0 +1,124 @@
+"""`moderation train-watermark`: backgrounds -> composites -> weights of the detector `watermark`, and their card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from moderation import storage
+from moderation.config.model import Config
+from moderation.detectors.general.imagenet import ImageNet
+from moderation.detectors.general.watermark_network import DEPTHS, MarkHead, MarkNetwork, MarkTrunk
+from moderation.detectors.weights.locator import default_cache, resolve
+from moderation.errors import UsageError
+from moderation.scoring.devices import pick_device, pick_dtype
+from moderation.training.watermark.backgrounds import read_backgrounds
+from moderation.training.watermark.dataset import MarkFeatures, compute_mark_features
+from moderation.training.watermark.descent import MarkRound, MarkSettings, train_marks
+from moderation.version import __version__
+
+_LOG = logging.getLogger(__name__)
+MARK_FILE: Final = "watermark.safetensors"
+MARK_CARD: Final = "card.json"
+_MAX_COMPOSITES: Final = 40_000  # features of so many are 15 GB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkOutcome:
+    """What was written. rounds: losses, and accuracy on composites that were held back."""
+
+    uri: str
+    sha256: str
+    size_bytes: int
+    rounds: tuple[MarkRound, ...]
+    card: Mapping[str, Any]
+
+
+def train_watermark(
+    config: Config,
+    *,
+    backgrounds: Sequence[str],
+    out: str,
+    composites: int,
+    settings: MarkSettings,
+    licence: str = "unknown",
+    cache: Path | None = None,
+) -> MarkOutcome:
+    """Make composites, compute the frozen trunk's features of them (kept in the cache), and train the head.
+
+    Raises UsageError where the call is wrong; FatalError for weights and storage.
+    """
+    if not 0 < composites <= _MAX_COMPOSITES:
+        raise UsageError(f"--composites {composites}: 1 to {_MAX_COMPOSITES:,}")
+    began = time.monotonic()
+    grounds = read_backgrounds(backgrounds, config, seed=settings.seed)
+    trunk = packaged_trunk()
+    device = pick_device(config.stack.device)
+    dtype = pick_dtype(config.stack.dtype, torch.device("cpu"))
+    features = compute_mark_features(
+        grounds,
+        packaged_trunk(),
+        composites,
+        (cache or default_cache()) / "marks",
+        seed=settings.seed,
+        dtype=dtype,
+        told=lambda done: _LOG.info("%d of %d composites", done, composites),
+    )
+    head, rounds = _train(features, settings, device)
+    tensors = {f"trunk.{name}": tensor for name, tensor in trunk.state_dict().items()}
+    tensors |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    content = _encode(tensors)
+    sha256 = hashlib.sha256(content).hexdigest()
+    card: dict[str, Any] = {
+        "backgrounds": {"pictures": len(grounds), "sources": len(backgrounds), "licence": licence},
+        "composites": composites,
+        "settings": asdict(settings),
+        "held_back": [asdict(each) for each in rounds],
+        "trunk": {"origin": ImageNet.weights[0].origin, "licence": ImageNet.weights[0].licence, "layers": DEPTHS[-1]},
+        "seconds": round(time.monotonic() - began),
+        "sha256": sha256,
+        "code_version": __version__,
+    }
+    uri = storage.join(out, MARK_FILE)
+    storage.publish(uri, content)
+    storage.publish(storage.join(out, MARK_CARD), json.dumps(card, indent=1).encode())
+    return MarkOutcome(uri=uri, sha256=sha256, size_bytes=len(content), rounds=rounds, card=card)
+
+
+def packaged_trunk() -> MarkTrunk:
+    """The first layers of the packaged ImageNet network. Raises UsageError, FatalError."""
+    backbone = ImageNet({})
+    backbone.load(torch.device("cpu"), torch.float32, [str(resolve(backbone.weights[0]))])
+    trunk = MarkTrunk()
+    trunk.layers.load_state_dict(backbone.trunk()[: DEPTHS[-1]].state_dict())
+    return trunk
+
+
+def _train(
+    features: MarkFeatures, settings: MarkSettings, device: torch.device
+) -> tuple[MarkHead, tuple[MarkRound, ...]]:
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        head = MarkNetwork().head
+    rounds = []
+    for epoch in train_marks(head, features, settings, device):
+        facts = (epoch.number, epoch.cells, epoch.loss, epoch.held_right)
+        _LOG.info("round %d: %d cells, loss %.3f, held-back right %.3f", *facts)
+        rounds.append(epoch)
+    return head, tuple(rounds)
+
+
+def _encode(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    # float16 rounds these weights by 0.05%, and halves the file.
+    data: bytes = save({name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()})
+    return data
