@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from moderation.policy.audit import Audit
-from moderation.policy.check import Check, KindPools, Pool
+from moderation.policy.check import Check, Pool
 from moderation.policy.definitions import ClassDefinition, load_definition
 from moderation.policy.entries import ListRule
 from moderation.policy.model import WITHOUT_ENTRIES, Policy, policy_hash
 from moderation.policy.taxonomy import load_taxonomy
+from moderation.types import Kind
 
 
 def policy_as_json(policy: Policy, path: Path) -> dict[str, Any]:
@@ -58,17 +59,25 @@ def _check_in_words(name: str, check: Check) -> Iterator[str]:
         if value:
             details.append(f"{title} {value}")
     yield f"check {name}: {'; '.join(details)}"
-    yield f"    {check.fuse.method} of {', '.join(check.votes)}; frames: {_pool_in_words(check.pool)}"
+    yield f"    {check.fuse.method} of {', '.join(check.votes)}; frames: {_pools_in_words(check)}"
     for attribute, values in check.by.items():
         for value, other in values.items():
             instead = other.model_dump(by_alias=True, exclude_none=True)
             yield f"    where {attribute} is {value}: {_flat(instead)}"
 
 
-def _pool_in_words(pool: Pool | KindPools | None) -> str:
-    if pool is None:
-        return "by default"
-    return _flat(pool.model_dump(mode="json", exclude_none=True)) if isinstance(pool, KindPools) else pool.method
+def _pools_in_words(check: Check) -> str:
+    """`any`; or by kind: `image, album: any; video: top_k_mean, k 3`."""
+    kinds: dict[str, list[str]] = {}
+    for kind in Kind:
+        if kind is not Kind.UNKNOWN:
+            kinds.setdefault(_pool_in_words(check.pooling(kind)), []).append(str(kind))
+    return "; ".join(pool if len(kinds) == 1 else f"{', '.join(names)}: {pool}" for pool, names in kinds.items())
+
+
+def _pool_in_words(pool: Pool) -> str:
+    given = pool.model_dump(mode="json", exclude_none=True)
+    return ", ".join([str(given.pop("method")), *(f"{key} {value}" for key, value in given.items())])
 
 
 def _list_in_words(rule: ListRule) -> str:

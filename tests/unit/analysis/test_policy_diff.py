@@ -109,4 +109,5 @@ def test_the_command_shows_a_packaged_policy_by_its_name() -> None:
     assert shown.exit_code == 0
     assert "check explicit: negative; block from 0.9, review from 0.35; severity high" in shown.output
     assert "breastfeeding" in shown.output
+    assert "frames: image, animation, album: any; video, keyframes: top_k_mean, k 3" in shown.output
     assert json.loads(CliRunner().invoke(app, ["policy", "show", "default.yaml", "--json"]).output)["definitions"]
