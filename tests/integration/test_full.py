@@ -69,4 +69,4 @@ def test_doctor_says_what_the_configuration_costs() -> None:
     ended = run_job("doctor", "--config", "full.yaml", "--json")
     found = {(f["group"], f["name"]): f for f in json.loads(ended.stdout)}
     assert found["policy", "full.yaml"]["status"] == "ok", found["policy", "full.yaml"]
-    assert "ms a frame" in found["detectors", "together"]["detail"]
+    assert "ms per frame" in found["detectors", "together"]["detail"]

@@ -30,11 +30,21 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.fixture(scope="module")
-def entrypoint() -> list[str]:
-    """Words of the command in the RayJob of the smallest overlay."""
-    (job,) = of_kind(rendered("dev"), "RayJob")
+def entrypoint_of(name: str) -> list[str]:
+    """Words of the command in a RayJob of the smallest overlay."""
+    (job,) = [job for job in of_kind(rendered("dev"), "RayJob") if job["metadata"]["name"] == name]
     return shlex.split(job_spec(job)["entrypoint"])
+
+
+def run_on(cluster: Cluster, words: list[str]) -> str:
+    """Submit a command as the operator does, wait until it has ended well, and return its log."""
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    client = JobSubmissionClient(f"http://127.0.0.1:{cluster.dashboard_port}")
+    variables = {"PATH": programs, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{PLUGINS}"}
+    job_id = submit(client, shlex.join(words), variables)
+    status, log = wait_for(client, job_id), str(client.get_job_logs(job_id))
+    assert status is JobStatus.SUCCEEDED, log
+    return log
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +77,24 @@ def wait_for(client: JobSubmissionClient, job_id: str) -> JobStatus:
     return status
 
 
-def test_the_entrypoint_of_the_rendered_job_gives_verdicts(
-    cluster: Cluster, entrypoint: list[str], config: Path, tmp_path: Path
-) -> None:
+def test_the_entrypoint_of_the_rendered_job_gives_verdicts(cluster: Cluster, config: Path, tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "in", 20, {3: (255, 0, 0)})
     out = tmp_path / "out"
-    program, command, _source, flag, _out, *rest = entrypoint
+    program, command, _source, flag, _out, *rest = entrypoint_of("backfill")
     assert (program, command, flag) == ("moderation", "backfill", "--out")
     assert CONFIG_IN_POD in rest
     # What differs is where things lie: pictures, tables, and the file that the pod mounts.
-    words = [program, command, str(folder), flag, str(out), *(str(config) if w == CONFIG_IN_POD else w for w in rest)]
-    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    client = JobSubmissionClient(f"http://127.0.0.1:{cluster.dashboard_port}")
-    variables = {"PATH": programs, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{PLUGINS}"}
-    job_id = submit(client, shlex.join(words), variables)
-    status, log = wait_for(client, job_id), client.get_job_logs(job_id)
-    assert status is JobStatus.SUCCEEDED, log
+    here = [str(config) if word == CONFIG_IN_POD else word for word in rest]
+    log = run_on(cluster, [program, command, str(folder), flag, str(out), *here])
     assert verdicts(out).num_rows == 20
     assert summary(out)["verdicts"] == {"block": 1, "review": 0, "pass": 19}
     # It ran on that cluster, and what it said is where the operator looks for it.
     assert sum(line["rows"] for line in log_lines(log, "shard")) == 20
+
+
+def test_the_smoke_job_says_in_one_line_that_the_site_works(cluster: Cluster, config: Path, tmp_path: Path) -> None:
+    program, command, flag, _out, *rest = entrypoint_of("smoke")
+    assert (program, command, flag) == ("moderation", "smoke", "--out")
+    here = [str(config) if word == CONFIG_IN_POD else word for word in rest]
+    log = run_on(cluster, [program, command, flag, str(tmp_path / "smoke"), *here])
+    assert [line for line in log.splitlines() if line.startswith("smoke: well: 25 of 25 pictures")], log
