@@ -1,4 +1,4 @@
-"""A new question over kept embeddings: no picture, no GPU; ranked items, and columns for the policy (see `asks`)."""
+"""A new question over kept embeddings, without pictures or a GPU: ranked items, and columns for the policy."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from moderation.results.votes import adjacent_runs
 from moderation.types import F32
 
 _KEYS = ["item_id", "frame", "time_s"]
-_EXPECTED_BYTES = 8 << 20  # a part's columns: 256 items with three embeddings are 1 MB, of 64 frames each 60 MB
+_EXPECTED_BYTES = 8 << 20  # per part: 256 items with three embeddings take 1 MB, with 64 frames each 60 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A CLIP detector of a finished run, with a question in its words."""
+    """A CLIP detector of a finished run, with the question encoded by it."""
 
     name: str
     label: str  # of the votes: `clip_b32.tattoo`
@@ -83,7 +83,7 @@ class _BestFrame:
     time_s: float | None
 
     def __lt__(self, other: _BestFrame) -> bool:
-        """Worse than another; of equal scores the id that sorts last, so that the order does not depend on shards."""
+        """Whether it ranks below another; equal scores rank by id, so that the order does not depend on shards."""
         return (self.score, other.item_id) < (other.score, self.item_id)
 
 
@@ -91,8 +91,8 @@ def ask(out: str, question: Question, *, limit: int = 100, keep: bool = False, o
     """Put a question to the embeddings that a run kept.
 
     keep: also write the columns, as `OUT/asks/<name of the question>/`. only: these variants (default: all of the run).
-    Variants are fused by the mean of their logits, frames by their best.
-    Raises UsageError when the run kept no embeddings, or has or asked something else of that name.
+    Variants are fused by the mean of their logits; an item has the score of its best frame.
+    Raises UsageError when the run kept no embeddings, or has another vote or question of that name.
     """
     run = open_run(out)
     if run.votes_out != run.out:
@@ -124,7 +124,7 @@ def ask(out: str, question: Question, *, limit: int = 100, keep: bool = False, o
 
 
 def load_variants(config: Config, question: Question, only: Sequence[str] = ()) -> tuple[Variant, ...]:
-    """The CLIP detectors of a configuration, with this question in their words. Raises UsageError, FatalError."""
+    """The CLIP detectors of a configuration, with the question encoded by each. Raises UsageError, FatalError."""
     clips = _select_clips(config, only)
     if not config.stack.keep_embeddings:
         raise UsageError("this run kept no embeddings; it would have with --set stack.keep_embeddings=true")
@@ -137,7 +137,7 @@ def load_variants(config: Config, question: Question, only: Sequence[str] = ()) 
 
 
 def _select_clips(config: Config, only: Sequence[str]) -> list[Clip]:
-    """All CLIP detectors, or those that `only` names. Raises UsageError where there is none, or not that one."""
+    """All CLIP detectors, or those that `only` names. Raises UsageError where there is none, or none of that name."""
     clips = {d.name: d for d in map(build, config.stack.detectors) if isinstance(d, Clip)}
     unknown = sorted(set(only) - clips.keys())
     if unknown or not clips:
@@ -153,7 +153,7 @@ def score_column(column: pa.ChunkedArray, contrasts: Contrasts) -> F32:
     if present.any():
         flat = column.drop_null().combine_chunks().flatten().to_numpy(zero_copy_only=False)
         unit = torch.from_numpy(flat.astype(np.float32).reshape(int(present.sum()), -1))
-        unit = torch.nn.functional.normalize(unit, dim=1)  # float16 rounded it
+        unit = torch.nn.functional.normalize(unit, dim=1)  # float16 rounding changed the norm
         with torch.inference_mode():
             scores[present] = score_embeddings(unit, contrasts)[:, 0].numpy()
     return scores
@@ -181,7 +181,7 @@ def _score_parts(run: StoredRun, variants: Sequence[Variant]) -> Iterator[_Score
 
 
 def _best_frames(part: _ScoredPart) -> Iterator[_BestFrame]:
-    """The best frame of each item that has one with a score; of equal ones the first."""
+    """The best frame of each item with a scored frame; of equal ones the first."""
     item_ids, frames, times_s = (part.keys[name].to_pylist() for name in _KEYS)
     scores = [_fuse(row) for row in part.scores.tolist()]
     for own in adjacent_runs(item_ids):

@@ -15,10 +15,10 @@ _MAX_CHECKS = 400  # figures on one page; 20 KB each
 
 
 def write_check_pages(checks: Sequence[CheckDescription], out: str, to: str, format_: str = "png") -> str:
-    """`<to>/<check>.png` for each, `disagreement-of-variants.png` where there are several, and `index.html`; its URI.
+    """Write `<to>/<check>.png` for each check, `disagreement-of-variants.png` where it applies, and `index.html`.
 
-    The page has its figures inside (as PNG, whatever the files are). Raises UsageError without matplotlib, or where
-    there is nothing to draw.
+    Returns the page's URI. The page embeds its figures as PNG, whatever the format of the files. Raises UsageError
+    without matplotlib, or where there is nothing to draw.
     """
     if not checks:
         raise UsageError(f"{out}: no check has scores in 0..1 to draw")

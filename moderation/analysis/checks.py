@@ -1,7 +1,7 @@
 """How each vote and each check of a run is distributed, and where its variants disagree: numbers, for tables and plots.
 
-Frames are counted, with the scores as the policy reads them (inverted where a check inverts). Every check is looked at
-as if it had been asked: a cascade hides scores from verdicts, not from votes.
+Frames are counted, with the scores as the policy reads them (inverted where a check inverts). Every check counts as
+asked: a cascade hides scores from verdicts, not from votes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _I = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution:
-    """Scores of frames. counts: int64 [50], over 0..1. outside: beyond that range. nulls: not asked. total: all."""
+    """Scores of frames. counts: int64 [50], bins over 0..1. outside: beyond 0..1. nulls: not asked. total: all."""
 
     name: str
     counts: tuple[int, ...]
@@ -36,7 +36,7 @@ class Distribution:
     total: int
 
     def quantile(self, share: float) -> float | None:
-        """The score below which that share of the frames lies, to half a bin (0.01)."""
+        """The score below which the given share of the frames lies, accurate to half a bin (0.01)."""
         whole = sum(self.counts)
         if not whole:
             return None
@@ -111,14 +111,14 @@ class _CheckTally:
         self._fused = _Histogram("fused")
         given = {"block": check.block, "review": check.review, "pass": check.pass_}
         self._thresholds = {name: value for name, value in given.items() if value is not None}
-        # Where it first decides something: that is where two variants can be of two minds.
+        # The lowest score at which the check decides something: two variants can disagree there.
         line = min(self._thresholds.values(), default=0.5)
         self._over: dict[str, int] = dict.fromkeys(self._thresholds, 0)
         self._pairs = [_PairTally(a, b, line) for a, b in combinations(range(len(names)), 2)]
 
     def add(self, scores: _F) -> None:
         """scores: float64 [F,L]."""
-        # A column of -1 is a detector that was left out: null throughout.
+        # Column -1 stands for a detector that was left out: null throughout.
         own = np.hstack([scores, np.full((len(scores), 1), np.nan)])[:, list(self._check.columns)]
         own = 1.0 - own if self._check.invert else own
         for histogram, column in zip(self._votes, own.T, strict=True):
@@ -149,7 +149,7 @@ class _CheckTally:
 
 
 class _PairTally:
-    """Counts of two votes of a check, by their columns."""
+    """Counts of disagreement between two votes of a check, by their columns."""
 
     def __init__(self, first: int, second: int, line: float) -> None:
         self._first, self._second, self._line = first, second, line

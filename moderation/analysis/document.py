@@ -1,4 +1,4 @@
-"""`moderation document`: an inventory as JSON and as a page with small previews, blurred until somebody asks."""
+"""`moderation document`: an inventory as JSON and as a page with small previews, blurred until a reader clicks."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _MAX_PREVIEWS = 400  # on one page; 10 KB each
 
 
 def write_document(inventory: Inventory, out: str, to: str, *, previews: bool = True) -> str:
-    """`<to>/inventory.json` and `<to>/index.html`; returns the page's URI.
+    """Write `<to>/inventory.json` and `<to>/index.html`; returns the page's URI.
 
-    previews: read the examples again from where they lay. What cannot be read has none.
+    previews: read the examples again from their source. An example that cannot be read has none.
     """
     wanted = dict.fromkeys(e.item_id for c in inventory.concepts for e in c.examples) if previews else {}
     shown = make_previews(out, list(wanted)[:_MAX_PREVIEWS]) if wanted else {}
@@ -42,7 +42,7 @@ def write_document(inventory: Inventory, out: str, to: str, *, previews: bool = 
 
 
 def make_previews(out: str, item_ids: Iterable[str]) -> dict[str, bytes]:
-    """item_id -> a JPEG of at most 160 pixels a side, of the frame in the middle; of those that can be read."""
+    """item_id -> a JPEG of the middle frame, at most 160 pixels per side; items that cannot be read are left out."""
     limits = open_run(out).load_config().media
     items = _planned(out, set(item_ids))
     fetch = Fetcher(list(items.values()), limits)

@@ -1,13 +1,13 @@
-"""Duplicates within a finished run, and of what earlier runs have judged: groups round the largest picture of each.
+"""Duplicates within a finished run and among the items of earlier runs: groups around their largest picture.
 
 Three keys, from sure to likely: the same bytes; PDQ hashes within `distance` bits; embeddings within a cosine,
-confirmed by hashes that agree more than those of strangers do. What joins a group is near its head itself
-(`hashes.grouping`), so that a chain of look-alikes joins no two strangers.
+confirmed by hashes that agree more than those of unrelated pictures do. Each member is near the group's head itself
+(`hashes.grouping`), so that a chain of look-alikes joins no unrelated pictures.
 
-    OUT/duplicates.parquet   one row per member of a group, heads among them; groups of one are not in it
+    OUT/duplicates.parquet   one row per member of a group, heads included; without groups of one
 
-Measured on 200 photographs with copies of them (tests/integration/test_duplicates.py): two of different pictures
-differ in 86 bits or more, and their cosine is 0.66 at most.
+Measured on 200 photographs and copies of them (tests/integration/test_duplicates.py): the hashes of two different
+photographs differ in 86 bits or more, and their cosine is 0.66 at most.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ DUPLICATES_SCHEMA: Final = pa.schema(
 class Nearness:
     """What counts as a copy.
 
-    distance: bits of 256. quality: of a hash, 0..100, from which it says something. embedding: the detector whose kept
-    embeddings are the third key, or none. similarity: their least cosine. confirm: bits that the hashes of such a pair
-    may differ in.
+    distance: bits of 256. quality: the least quality of a hash that is compared, 0..100. embedding: the detector whose
+    kept embeddings are the third key, or none. similarity: their least cosine. confirm: in how many bits the hashes of
+    such a pair may differ.
     """
 
     distance: int = 31
@@ -78,7 +78,7 @@ class Nearness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grouping:
-    """Of each picture its head (itself, if it has none): int64 [N]; relation int8 [N] into RELATIONS; distance."""
+    """head: int64 [N], a picture's head, or itself; relation: int8 [N], index into RELATIONS; distance: to the head."""
 
     head: I64
     relation: I8
@@ -126,13 +126,13 @@ def group_pictures(pictures: Pictures, nearness: Nearness) -> Grouping:
     """Group all pictures; the order in which they come makes no difference."""
     order = _rank(pictures)
     content, hashes, quality = pictures.content[order], pictures.hashes[order], pictures.quality[order]
-    # From here on pictures are numbered by rank: the smaller its rank, the rather a picture is a head.
+    # From here on pictures are numbered by rank: of a group, the picture with the lowest rank is the head.
     same = _same_content(content)
     usable = np.flatnonzero(quality >= nearness.quality)
-    # One picture per content: the first whose hash is known, under the number of the first of all.
+    # One picture per content: the first with a usable hash, under the number of the content's first picture.
     node_of, first = np.unique(same[usable], return_index=True)
     shown = usable[first]
-    # Contents with one hash are one node: a million copies of a picture cost no more than one.
+    # Contents with the same hash are one node: a million copies of a picture cost no more than one.
     twin = collapse(hashes[shown])
     distinct = np.flatnonzero(twin == np.arange(len(twin)))
     kept = shown[distinct]
@@ -164,18 +164,18 @@ def group_pictures(pictures: Pictures, nearness: Nearness) -> Grouping:
 def _spread(
     order: I64, same: I64, node_of: I64, twin: I64, distinct: I64, head_of: I64, kind: I8, apart: F32
 ) -> Grouping:
-    """From distinct hashes back to hashes, contents, and pictures."""
+    """Map groups of distinct hashes back to hashes, contents and pictures."""
     size = len(order)
     head, relation, distance = same.copy(), np.full(size, _EXACT, np.int8), np.zeros(size, np.float32)
     place = np.zeros(len(twin), np.int64)
     place[distinct] = np.arange(len(distinct))
     at = place[twin]  # distinct hash of each content
     top = node_of[distinct[head_of[at]]]  # rank of the head's content
-    # Of each content (by its first): its head, and how it is related to that.
+    # For each content (by its first picture): its head, and the relation to it.
     head[node_of] = top
     relation[node_of] = np.where(kind[at] < 0, _PDQ, kind[at])  # the same hash, other bytes: 0 bits
     distance[node_of] = apart[at]
-    # Members of a content follow its first.
+    # The other pictures of a content take what its first picture has.
     rank = np.arange(size)
     followers = same != rank
     alone = head[same] == same
@@ -191,9 +191,9 @@ def _spread(
 
 
 def _rank(pictures: Pictures) -> I64:
-    """Row numbers, largest picture first; of equal ones more bytes, then what was judged earlier, then content and id.
+    """Row numbers, largest picture first; of equal ones more bytes, then earlier runs, then by content and id.
 
-    Large first, because there is most to judge in it.
+    The largest comes first, because it shows the most detail to judge.
     """
     items = pictures.items
     table = pa.table(
@@ -212,7 +212,7 @@ def _rank(pictures: Pictures) -> I64:
 
 
 def _same_content(content: np.ndarray) -> I64:
-    """The first row with the same content; its own number where it is unknown."""
+    """int64 [N]: the first row with the same content; the row itself where the content is unknown."""
     order = np.lexsort((content[:, 1], content[:, 0]))
     ordered = content[order]
     new = np.ones(len(order), dtype=bool)
@@ -225,7 +225,7 @@ def _same_content(content: np.ndarray) -> I64:
 
 
 def as_table(pictures: Pictures, grouping: Grouping) -> pa.Table:
-    """The rows of groups of two or more that hold an item of this run, a group after the other, its head first."""
+    """The rows of groups of two or more with an item of this run, group after group, each with its head first."""
     size = len(pictures)
     members = np.bincount(grouping.head, minlength=size)
     now = np.asarray(pc.is_null(pictures.items["run_out"]))
@@ -260,6 +260,6 @@ def _rows_of(pictures: Pictures, grouping: Grouping, rows: I64) -> pa.Table:
 
 
 def _group_id(content: list[int], item_id: str, run_out: str | None) -> str:
-    """32 hexadecimal digits of the head's content; of its id, where that is unknown."""
+    """32 hexadecimal digits of the head's content, or of its id where the content is unknown."""
     told = f"{content[0]:016x}{content[1]:016x}" if any(content) else f"{run_out or ''}\0{item_id}"
     return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

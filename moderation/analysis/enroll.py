@@ -33,7 +33,7 @@ _MAX_PICTURES: Final = 1_000_000
 
 
 class EnrolmentOutcome(StrEnum):
-    """What became of one picture."""
+    """The outcome for one picture."""
 
     ENROLLED = "enrolled"
     NO_FACE = "no face"
@@ -44,7 +44,7 @@ class EnrolmentOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolled:
-    """One picture: whose, and what became of it. faces: how many were found."""
+    """One picture: its person and its outcome. faces: how many were found."""
 
     uri: str
     person: str
@@ -76,9 +76,9 @@ def enroll(
 ) -> Enrolment:
     """Write a gallery of the people in a folder, each a folder of pictures that is named after the person.
 
-    config: the options of its `faces` and the limits on media are used. parts: of the face, name -> weight; default the
-    whole. largest: of several faces in a picture take the largest; otherwise such a picture is left out, as nobody said
-    whose faces they are.
+    config: its options of `faces` and its limits on media apply. parts: of the face, name -> weight; default: the whole
+    face. largest: take the largest of several faces in a picture; otherwise such a picture is left out, because it is
+    unknown whose faces they are.
     Raises UsageError when there is no such folder, or nobody in it could be enrolled.
     """
     checked = check_parts(parts or DEFAULT_PARTS)
@@ -112,7 +112,7 @@ class _Enroller:
         self._largest = largest
 
     def enroll(self, batch: Sequence[_PersonPicture]) -> tuple[list[Enrolled], list[str], F32]:
-        """A line for each picture; and of those that were enrolled the person, and a row of float32 [N,D]."""
+        """(a line for each picture, the person of each enrolled one, their embeddings float32 [N,D])."""
         shown = [(p, p.frame) for p in batch if p.frame is not None]
         faces, chosen, rows = self._embed([frame for _, frame in shown])
         counts = {p.uri: (n, index) for (p, _), n, index in zip(shown, faces, chosen, strict=True)}
@@ -120,7 +120,7 @@ class _Enroller:
         return [_line(p, *counts.get(p.uri, (0, None))) for p in batch], owners, rows
 
     def _embed(self, frames: Sequence[Frame]) -> tuple[list[int], list[int | None], F32]:
-        """Of each frame the number of its faces and the one that is chosen; and the rows of those that are chosen."""
+        """(each frame's number of faces, the index of its chosen face, the embeddings of the chosen faces)."""
         pixels = TensorFrames([f.pixels for f in frames], [(f.width, f.height) for f in frames], self._device)
         with torch.inference_mode():
             faces = self._faces.find(pixels)
@@ -135,7 +135,7 @@ class _Enroller:
 
 
 def _make_gallery(owners: Sequence[str], embeddings: F32, parts: Mapping[str, float]) -> Gallery:
-    """A gallery of people. owners: of each row of `embeddings` the person."""
+    """A gallery of people. owners: the person of each row of `embeddings`."""
     names = tuple(sorted(set(owners)))
     places = {name: place for place, name in enumerate(names)}
     return Gallery(
@@ -192,7 +192,7 @@ def _read_picture(listed: storage.ObjectInfo, person: str, config: Config) -> _P
 
 
 def _choose(boxes: F32, *, largest: bool) -> int | None:
-    """The face that is enrolled: the only one, or the largest where that is asked for; None: none."""
+    """The index of the face to enroll: the only one, or the largest where that is wanted; None: none."""
     if len(boxes) == 1:
         return 0
     if not len(boxes) or not largest:

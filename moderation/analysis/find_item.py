@@ -1,4 +1,4 @@
-"""Which item of a run somebody means: by its id, the start of it, its URI, or the end of that."""
+"""Find an item of a run by its id, the start of its id, its URI, or the end of its URI."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from moderation.results.reader import READERS, StoredRun, read_present
 
 _COLUMNS: Final = ("item_id", "uri")
 _SHOWN: Final = 5
-# Kept of each part, so that a name without an answer gets a hint: names of a thousand items are plenty.
+# Names kept as hints for a name that fits no item; a thousand are plenty.
 _HINTS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemPlace:
-    """An item and the part that holds it. rank: 0 its id, 1 its URI, 2 a whole name at the end of it, 3 a piece."""
+    """An item and the part that holds it. rank: what fits: 0 id, 1 URI, 2 a whole name at the URI's end, 3 a piece."""
 
     shard_id: str
     item_id: str
@@ -36,7 +36,7 @@ class ItemPlace:
 def find_item(run: StoredRun, wanted: str) -> ItemPlace:
     """The one item that `wanted` names. Two columns of every part are read.
 
-    Raises UsageError where there is none, with the nearest names, or several that fit as well, naming some.
+    Raises UsageError where none fits, with the nearest names, or where several fit equally well, naming some.
     """
     wanted = wanted.removeprefix("./")
     if not wanted:

@@ -1,7 +1,7 @@
 """Verdicts with their groups: a derived table beside the parts of a run, which are never touched.
 
 OUT/verdicts_grouped/part-<shard>.parquet   the rows of the part of that name, `group_id` filled
-OUT/verdicts_grouped/grouped.json           what was made of what; written last: without it the table has not happened
+OUT/verdicts_grouped/grouped.json           the origin of the table; written last: without it the table does not count
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from moderation.types import Status, Verdict
 Members = Literal["alone", "inherit"]
 MEMBERS: Final = ("alone", "inherit")
 _HARSHNESS: Final = {str(Verdict.PASS): 0, str(Verdict.REVIEW): 1, str(Verdict.BLOCK): 2}
-# What says why the row was judged as it was; of an inherited verdict it would be wrong.
+# Columns that explain a row's own verdict; they would be wrong for an inherited one.
 _OWN: Final = ("check", "score", "confidence")
 
 
@@ -41,9 +41,9 @@ class Written:
 def write_grouped(out: str, *, members: Members = "alone") -> Written:
     """The verdicts of a run with the groups of OUT/duplicates.parquet in `group_id`.
 
-    A row that is in no group keeps what it had (the `group` of its manifest). members: `alone` leaves verdicts as they
-    are; `inherit` gives a member the verdict of its head where that is harsher: never milder, because what was added
-    to a copy, such as a caption, may be what is forbidden. Its reason is then `duplicate:<item of the head>`.
+    A row in no group keeps its `group_id` (the `group` of its manifest). members: `alone` leaves verdicts as they are;
+    `inherit` gives a member the verdict of its head where that is harsher, with the reason `duplicate:<item of the
+    head>`; never a milder one, because what was added to a copy, such as a caption, may be what is forbidden.
     Raises UsageError when there are no groups.
     """
     data = storage.read_optional(duplicates_uri(out))

@@ -23,7 +23,7 @@ from moderation.results.schema import score_column
 from moderation.types import Verdict
 
 _COLUMNS = ("item_id", "uri", "kind", "verdict", "status", "attributes")
-_EVEN = 0.5  # what counts as found where a check has no threshold
+_EVEN = 0.5  # the threshold of a check that has none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Example:
 class Concept:
     """A check and the items at or over its threshold (its lowest; 0.5 where it has none).
 
-    asked: items with a score. terms: over-represented among the found. examples: the highest scores.
+    asked: items with a score. terms: over-represented among these items. examples: those with the highest scores.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Concept:
 
     @property
     def share(self) -> float | None:
-        """Of the items that were asked."""
+        """The share of the asked items that show the concept."""
         return self.found / self.asked if self.asked else None
 
 
@@ -115,7 +115,7 @@ class _ConceptTally:
     def add(
         self, score: float, row: Mapping[str, Any], terms: set[tuple[str, str]], shard_id: str, examples: int
     ) -> bool:
-        """Count an item that has a score; whether it shows the concept."""
+        """Count an item that has a score; returns whether it shows the concept."""
         self.asked += 1
         self.outside |= not 0 <= score <= 1
         if score < self.threshold:
@@ -168,7 +168,7 @@ class _InventoryTally:
         columns = [*_COLUMNS, "check", *map(score_column, checks)]
         for row in _rows(verdicts.select(columns)):
             self._kinds[row["kind"]] += 1
-            # Without a verdict it is no media: not a part of the dataset's pictures.
+            # An item without a verdict is not media, so it is none of the dataset's pictures.
             if row["verdict"] is not None:
                 self._add_item(row, checks, shard_id)
 

@@ -1,7 +1,7 @@
-"""Lists of known pictures: built from what other tools share, and held against the hashes that a run kept.
+"""Lists of known pictures: built from files of other tools, and matched with the hashes that a run kept.
 
-A new list needs no picture and no GPU where the run had the detector `pdq`: its votes keep every frame's hash. This is
-also where both shares of a video are known, which no single frame can tell:
+A new list needs no picture and no GPU where the run had the detector `pdq`: its votes keep every frame's hash. Only
+here, over all frames of a video, are both of its shares known:
 
     OUT/known.parquet   item_id, label, group, distance (of the nearest frame), frames_matched, frames, share_of_item,
                         listed_matched, listed, share_of_listed
@@ -55,7 +55,7 @@ KNOWN_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A list that was written. sha256: what a configuration names it with."""
+    """A list that was written. sha256: for the configuration that names it."""
 
     uri: str
     sha256: str
@@ -67,19 +67,19 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:
-    """What of a list is in a run."""
+    """The matches of a list in a run."""
 
     uri: str
     items: int
     items_matched: int
     rows: int
-    without_hash: int  # frames whose hash says nothing, or is not there
+    without_hash: int  # frames without a hash or with one of low quality
 
 
 def build_list(lists: Sequence[str], out: str, *, exchange: str = "csv", label: str = "known") -> Built:
     """Read lists and write them as one file, which must not be one of them.
 
-    exchange: their form, see `hashes.exchange`. label: of entries that bring none. Raises UsageError naming bad lines.
+    exchange: their form, see `hashes.exchange`. label: of entries without one. Raises UsageError naming bad lines.
     """
     if not label or not label.isprintable():
         raise UsageError(f"--label {label!r}: must be one printable word or more")
@@ -125,11 +125,11 @@ def _lines(uri: str) -> Iterator[str]:
 
 
 def match_run(out: str, uri: str, sha256: str, *, distance: int = 31, quality: int = 50) -> Matched:
-    """Hold the hashes that a run kept against a list; writes OUT/known.parquet whole, one row per item and group.
+    """Match the hashes that a run kept with a list; writes OUT/known.parquet whole, one row per item and group.
 
     uri, sha256: the list, as a configuration names it. A listed picture without a group is a group of its own, named by
-    its hash. Frames and entries of a lower quality (0..100) count in no share. Raises UsageError where there is nothing
-    to hold against it.
+    its hash. Frames and entries below `quality` (0..100) count in no share. Raises UsageError where the run has nothing
+    to match.
     """
     locator = uri if "://" in uri else f"file://{Path(uri).absolute()}"
     weights = Weights(locator=locator, sha256=sha256, licence="the list's own", origin="`moderation hashes build`")
@@ -167,7 +167,7 @@ def match_run(out: str, uri: str, sha256: str, *, distance: int = 31, quality: i
 
 
 class _Groups:
-    """Groups of a list with their sizes; pictures by themselves come after the videos, each a group of its own."""
+    """Groups of a list with their sizes: first the videos, then pictures without a group, each as one of its own."""
 
     def __init__(self, hash_list: HashList) -> None:
         self.hash_list = hash_list
@@ -178,7 +178,7 @@ class _Groups:
         self._alone = alone
 
     def name(self, group: int) -> str:
-        """As the list has it; of a picture by itself its hash."""
+        """A group's name in the list; for a picture without a group its hash."""
         videos = len(self.hash_list.groups)
         if group < videos:
             return self.hash_list.groups[group]
@@ -187,7 +187,7 @@ class _Groups:
 
 
 def _match_part(part: Hashed, groups: _Groups, usable: np.ndarray, distance: int) -> pa.Table:
-    """A row of KNOWN_SCHEMA for each item and group that match. usable: bool [F], frames whose hash says something."""
+    """A row of KNOWN_SCHEMA for each item and group that match. usable: bool [F], frames with a hash good enough."""
     hash_list = groups.hash_list
     rows = np.flatnonzero(usable)
     frames_of_item = np.bincount(part.item[rows], minlength=len(part.items))

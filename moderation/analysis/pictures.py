@@ -1,6 +1,6 @@
-"""What duplicates are looked for among: the items of a run, and those that a ledger has judged before it.
+"""The pictures among which duplicates are searched: the items of a run, and those of earlier runs in a ledger.
 
-Held in columns, about 170 bytes an item with its id: ten million are 1.7 GB.
+Held in columns, about 170 bytes per item with its id: ten million take 1.7 GB.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Pictures:
     """Items in columns, N each.
 
     items: item_id, run_out (null: this run), verdict. pixels, size_bytes: int64, 0 where unknown. content: uint64
-    [N,2], the first half of the sha256; 0, 0 where unknown. hashes: uint8 [N,32]; quality: int16, -1 for what is not
-    compared by its hash: no hash, an error, or more than one frame. embeddings: float16 [N,D] or nothing; NaN rows
-    where there is none. unread: earlier items whose parts are gone.
+    [N,2], the first half of the sha256; 0, 0 where unknown. hashes: uint8 [N,32]; quality: int16, -1 for an item that
+    is not compared by hash: no hash, an error, or more than one frame. embeddings: float16 [N,D] or None; NaN in rows
+    without one. unread: earlier items whose parts are gone.
     """
 
     items: pa.Table
@@ -61,7 +61,7 @@ class Pictures:
 
     @property
     def nbytes(self) -> int:
-        """Of the hashes and embeddings."""
+        """The size of the hashes and embeddings."""
         return int(self.hashes.nbytes) + (0 if self.embeddings is None else int(self.embeddings.nbytes))
 
 
@@ -97,7 +97,7 @@ def read_pictures(out: str, *, ledger: str | None = None, embedding: str | None 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """A part of a run. wanted: of an earlier run, its rows in the ledger; None: the whole part, of this run."""
+    """A part of a run. wanted: for an earlier run, its rows in the ledger; None: the whole part, of this run."""
 
     run_out: str
     part: str
@@ -136,7 +136,7 @@ def _filled(part: Pictures, width: int) -> F16:
 
 
 def _read_source(source: _Source, embedding: str | None) -> Pictures:
-    """The items of a part; of an earlier run just those of its rows in the ledger."""
+    """The items of a part; for an earlier run only those of its rows in the ledger."""
     wanted = source.wanted
     try:
         verdicts, votes = _read_tables(source, embedding)
@@ -168,7 +168,7 @@ def _read_tables(source: _Source, embedding: str | None) -> tuple[pa.Table, pa.T
 
 
 def _read_embeddings(source: _Source, votes: pa.Table, embedding: str | None, rows: I64) -> F16 | None:
-    """The embeddings of the given rows. Raises UsageError where this run kept none; an earlier one may have not."""
+    """The embeddings of the given rows. Raises UsageError where this run kept none; an earlier run may lack them."""
     if embedding is None:
         return None
     column = f"{embedding}.embedding"
@@ -183,7 +183,7 @@ def _read_embeddings(source: _Source, votes: pa.Table, embedding: str | None, ro
 def _of_single_frames(verdicts: pa.Table, votes: pa.Table) -> tuple[U8, I16, npt.NDArray[np.int64]]:
     """Hash and quality of each item, and its row of the votes (-1: not compared).
 
-    One hash says what a picture is, but not what a film is: films that share a title would be one. See `known`.
+    One hash identifies a picture, but not a film: films that share a title would be one. See `known_hashes`.
     """
     counted = votes["item_id"].value_counts() if len(votes) else None
     single = counted.field("values").filter(pc.equal(counted.field("counts"), 1)) if counted is not None else None

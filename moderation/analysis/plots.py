@@ -14,7 +14,7 @@ from moderation.config.installing import install_command
 from moderation.errors import UsageError
 
 _COLOURS = {"block": "#b3261e", "review": "#b26a00", "pass": "#1f7a4d"}
-_MAX_ROWS = 60  # checks in the figure of disagreement: more are not read
+_MAX_ROWS = 60  # checks in the figure of disagreement: nobody reads more
 _DPI = 110
 
 
@@ -87,13 +87,13 @@ def _figure(inches: tuple[float, float]) -> Any:  # noqa: ANN401 - matplotlib is
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise UsageError(f"figures need the package matplotlib; {install_command('plots')}") from error
-    # A Figure of its own, not pyplot: that keeps every figure it has made.
+    # A Figure of its own, because pyplot keeps every figure that it makes.
     return Figure(figsize=inches, layout="constrained")
 
 
 def _encode(figure: Any, format_: str) -> bytes:  # noqa: ANN401 - matplotlib is an optional package
     sink = io.BytesIO()
-    # No date in it: the same votes give the same file.
+    # Without a date, so that the same votes give the same file.
     figure.savefig(sink, format=format_, dpi=_DPI, metadata={"Date": None} if format_ == "svg" else {"Software": None})
     return sink.getvalue()
 
@@ -103,5 +103,5 @@ def _shares(counts: Sequence[int]) -> npt.NDArray[np.float64]:
 
 
 def _pair_name(pair: Disagreement) -> str:
-    """Variants only: the label is the row's."""
+    """The variant's name alone: the row names the label."""
     return f"{pair.first.partition('.')[0]} / {pair.second.partition('.')[0]}"

@@ -1,4 +1,4 @@
-"""Who changes sides between two policies, from the votes that runs kept: counts, by rule, and examples."""
+"""Which items change verdict between two policies, from the votes that runs kept: counts, by rule, and examples."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from moderation.results.reader import StoredRun, open_run
 from moderation.results.votes import item_votes, read_bound_votes
 from moderation.types import Judgement
 
-MAX_RULES = 10_000  # pairs of reasons that are told apart; lists and codes are few
+MAX_RULES = 10_000  # pairs of reasons that are counted apart; lists and codes are few
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedItem:
-    """An item that changes sides, as an example. score: of the check that decides now."""
+    """An example of an item whose verdict changes. score: of the check that decides now."""
 
     out: str
     item_id: str
@@ -44,8 +44,8 @@ class ChangedRule:
 class PolicyDifference:
     """Two policies over the same votes.
 
-    items: judged ones; `skipped` are none. before, after: items by verdict. moved: (verdict before, after) -> items, of
-    those that change sides. rules: by reason, those that change the verdict first, then the most items.
+    items: judged ones, without `skipped`. before, after: items by verdict. moved: (verdict before, after) -> items, of
+    those whose verdict changes. rules: by reason, those that change the verdict first, then the most items.
     """
 
     items: int
@@ -57,7 +57,7 @@ class PolicyDifference:
 
     @property
     def changed(self) -> int:
-        """Items whose verdict is another."""
+        """The number of items whose verdict changes."""
         return sum(self.moved.values())
 
 
@@ -66,7 +66,7 @@ def diff_policies(
 ) -> PolicyDifference:
     """Judge the votes of every run of `outs` by both policies; nothing is written.
 
-    examples: of every change of rule. as_of: the day by which lists have ended; None: that of each run.
+    examples: how many of every change of rule. as_of: the day for lists that end; None: that of each run.
     Raises UsageError naming a vote that a run did not cast, and the nearest right one.
     """
     old, new = load_whole_policy(Path(old_path)), load_whole_policy(Path(new_path))

@@ -1,11 +1,11 @@
 """Another policy over the votes of a finished run: no pictures, no GPU; also over questions asked afterwards.
 
-    TO/verdicts/part-<shard>.parquet   as the run's own, with the new verdicts and the new checks' scores
-    TO/receipts/                       what is there by receipt is not judged again
+    TO/verdicts/part-<shard>.parquet   like the run's own, with the new verdicts and the new checks' scores
+    TO/receipts/                       parts with a receipt are not judged again
     TO/run.json, plan.parquet, summary.json, report.html, _SUCCESS   a run like any other; its votes are those of OUT
     TO/rejudge.json                    which run, which policy, which questions; counts; written last
 
-What the run wrote stays as it is. Parts are judged by processes here, or by whoever `judge_parts` hands them to.
+The run's own files stay as they are. Processes of this machine judge the parts, or the caller's `judge_parts` does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from moderation.results.record import Output, RunFacts, describe_difference, rea
 from moderation.results.votes import disabled_votes, needed_asks, policy_votes, read_votes, vote_labels
 from moderation.version import __version__
 
-# Parts that a process is handed at once: seconds of work, so that the last ones end together.
+# Parts per message to a process: seconds of work, so that the last processes end together.
 _CHUNK_PARTS: Final = 32
 _PARTS_PER_PROCESS: Final = 16  # fewer are judged sooner than a process starts
 
@@ -50,7 +50,7 @@ JudgeParts = Callable[[RejudgeSettings, Sequence[str]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejudged:
-    """What became of a rejudge. moved: (verdict before, after) -> items, of those whose verdict is another now."""
+    """The outcome of a rejudge. moved: (verdict before, after) -> items, of those whose verdict changed."""
 
     to: str
     asks: tuple[str, ...]
@@ -80,12 +80,12 @@ def rejudge(
     workers: int | None = None,
     judge_parts: JudgeParts | None = None,
 ) -> Rejudged:
-    """Judge the votes of OUT by another policy, into `to`; the same call goes on where an earlier one was killed.
+    """Judge the votes of OUT by another policy, into `to`; the same call resumes one that was killed.
 
     policy_path: None: the policy that OUT keeps.
-    as_of: the day by which lists have ended; None: that of the run, so that the rows are those of a full run.
+    as_of: the day for lists that end; None: that of the run, so that the rows are those of a full run.
     workers: processes; None: one per core. judge_parts: judges and commits parts instead of these processes.
-    Votes that the policy names and the run did not cast are looked for among the questions asked afterwards
+    Votes that the policy names and the run did not cast are searched among the questions asked afterwards
     (`moderation ask --as-check`). Raises UsageError naming the vote and the nearest right one, or what TO holds.
     """
     began_s = time.perf_counter()
@@ -98,7 +98,7 @@ def rejudge(
 
 
 def _prepare(out: str, policy_path: str | None, to: str, as_of: date | None) -> _Plan:
-    """Whatever can be wrong is found here, before anything is written."""
+    """Check all that can be wrong, before anything is written."""
     run = open_run(out)
     out, to = storage.canonical(out).rstrip("/"), storage.canonical(to).rstrip("/")
     if f"{to}/".startswith(f"{out}/") or f"{out}/".startswith(f"{to}/"):
@@ -175,7 +175,7 @@ def _committed(output: Output, format_: str) -> set[str]:
 
 
 def _copy_plan(run: StoredRun, to: str) -> None:
-    """The plan of the run, as the plan of the rejudge: its items are the same."""
+    """Copy the plan of the run: the rejudge has the same items."""
     if run.record.get("state", "done") == "done" and storage.read_optional(plan_uri(to)) is not None:
         return
     whole = storage.read_optional(plan_uri(run.out))
@@ -186,7 +186,7 @@ def _copy_plan(run: StoredRun, to: str) -> None:
 
 
 def _judge_here(workers: int | None, settings: RejudgeSettings, shard_ids: Sequence[str]) -> None:
-    """By processes of this machine; by this one where there is little to do."""
+    """Judge parts by processes of this machine, or by this process where there is little to do."""
     processes = min(workers or usable_cores(), -(-len(shard_ids) // _PARTS_PER_PROCESS))
     told = settings.to_json()
     if processes == 1:
@@ -196,7 +196,7 @@ def _judge_here(workers: int | None, settings: RejudgeSettings, shard_ids: Seque
 
 
 def cut_chunks(shard_ids: Sequence[str]) -> list[Sequence[str]]:
-    """Parts in the portions that a process is handed."""
+    """Parts in portions for the processes."""
     return [shard_ids[start : start + _CHUNK_PARTS] for start in range(0, len(shard_ids), _CHUNK_PARTS)]
 
 

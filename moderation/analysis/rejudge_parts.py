@@ -1,7 +1,6 @@
 """The parts of a rejudge: votes in, verdicts and a receipt out; by any process that reaches both folders.
 
-What a process is told is plain data, `RejudgeSettings`; what it does is committed part by part, so that a kill loses
-the parts it was at and nothing else.
+A process gets plain data, `RejudgeSettings`, and commits part by part, so that a kill loses only the parts in progress.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ from moderation.version import __version__
 
 _PREFIX: Final = "moderation."  # of the keys in a table's metadata
 _OF_TABLE: Final = ("table", "schema_version")  # those that a schema sets itself
-MOVED: Final = "moved"  # of counters in a receipt: `moved:review:block`, items whose verdict was one and is the other
+MOVED: Final = "moved"  # prefix of counters in a receipt: `moved:review:block`, items by old and new verdict
 _JUDGED: Final = ("verdict:", "check:", f"{MOVED}:")  # counters that a policy changes
-# Storage far away answers in tens of milliseconds, in which a part is judged: that many are under way at once.
+# Remote storage answers in tens of milliseconds, as long as judging a part takes: so many parts are in flight.
 _REMOTE_THREADS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejudgeSettings:
-    """What a process has to know: plain data. policy: as JSON, with the entries of its lists."""
+    """The settings of a process, as plain data. policy: as JSON, with the entries of its lists."""
 
     out: str
     votes_out: str
@@ -59,7 +58,7 @@ class RejudgeSettings:
     as_of: str | None = None
 
     def to_json(self) -> str:
-        """As text, for another process."""
+        """The settings as text, for another process."""
         return json.dumps(asdict(self))
 
     @staticmethod
@@ -80,7 +79,7 @@ class PartJudge:
             raise FatalError("the policy is another one once it is told to a process")
         self._output = OutputConfig.model_validate({"format": settings.format, "compression": settings.compression})
         self._run = _run_at(settings.out, settings.votes_out, settings.format)
-        # What a policy decides is decided anew; the verdict is read to tell who changes sides.
+        # Columns that a policy decides are not read, except the verdict, to count the items whose verdict changes.
         self._kept = ("verdict", *(n for n in verdicts_schema((), {}).names if n not in JUDGED_COLUMNS))
         self._digests = read_digests(settings.votes_out, settings.asks)
         self._bound: dict[tuple[str, ...], BoundPolicy] = {}
@@ -116,14 +115,14 @@ class PartJudge:
             return self._bound[labels]
 
     def _judged(self, before: pa.Table, votes: pa.Table, bound: BoundPolicy) -> pa.Table:
-        """The verdicts of a part with new judgements; every other column as it was."""
+        """The verdicts of a part with new judgements; all other columns stay."""
         judged = judge_columns(before, votes, bound)
         schema = verdicts_schema(tuple(bound.policy.checks), self._metadata(before))
         columns = [judged[field.name] if field.name in judged else _column_of(before, field) for field in schema]
         return pa.table(columns, schema=schema)
 
     def _metadata(self, before: pa.Table) -> dict[str, str]:
-        """What the table said of its origin, with the new policy."""
+        """The table's metadata about its origin, with the new policy."""
         entries = ((key.decode(), value.decode()) for key, value in (before.schema.metadata or {}).items())
         kept = {key.removeprefix(_PREFIX): value for key, value in entries if key.startswith(_PREFIX)}
         of_run = {key: value for key, value in kept.items() if key not in (*_OF_TABLE, "as_of")}
@@ -133,7 +132,7 @@ class PartJudge:
 
 
 def rejudge_shards(settings_json: str, shard_ids: Sequence[str]) -> int:
-    """Judge these parts again and commit each; how many. Called by another process: what it is told is text."""
+    """Judge these parts again and commit each; returns how many. Settings are text, for calls by other processes."""
     settings = RejudgeSettings.from_json(settings_json)
     judge = PartJudge(settings)
     if storage.scheme_of(settings.out) == storage.scheme_of(settings.to) == "file":
@@ -145,12 +144,12 @@ def rejudge_shards(settings_json: str, shard_ids: Sequence[str]) -> int:
 
 
 def use_one_core() -> None:
-    """Arrow has a pool of threads as large as the machine; of several processes each has one core."""
+    """Limit Arrow's threads, which are as many as the machine's cores: each of several processes has one core."""
     pa.set_cpu_count(1)
 
 
 def count_judged(before: pa.Table, after: pa.Table, counted: Mapping[str, int]) -> dict[str, int]:
-    """The counters of a part: those of its receipt that no policy changes, and the new ones."""
+    """A part's counters: those of its receipt that do not depend on the policy, and the new ones."""
     counts: Counter[str] = Counter({name: n for name, n in counted.items() if not name.startswith(_JUDGED)})
     verdicts, was = after["verdict"].to_pylist(), before["verdict"].to_pylist()
     counts.update(f"verdict:{verdict}" for verdict in verdicts if verdict is not None)
@@ -161,7 +160,7 @@ def count_judged(before: pa.Table, after: pa.Table, counted: Mapping[str, int]) 
 
 
 def _column_of(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
-    """A column of the run's table; nulls where it was written before there was such a column."""
+    """A column of the run's table; nulls where the table is older than the column."""
     if field.name not in table.column_names:
         return pa.nulls(len(table), field.type)
     column = table[field.name]

@@ -1,7 +1,7 @@
 """Processes of this machine that rejudge parts: `python -m moderation.analysis.rejudge_processes`.
 
-A process is told the settings in its first line of input, then portions of part ids, one line each, and answers each
-with a line. When whoever feeds it is gone, its input ends and so does it. Plain processes instead of a pool of
+A process reads the settings from its first line of input, then portions of part ids, one per line, and answers each
+with a line. When its parent is gone, its input ends and so does the process. Plain processes instead of a pool of
 `multiprocessing`, which would import the caller's script a second time.
 """
 
@@ -23,7 +23,7 @@ _MODULE = "moderation.analysis.rejudge_processes"
 
 
 def judge_by_processes(told: str, chunks: Sequence[Sequence[str]], processes: int) -> None:
-    """Have all portions judged and committed. Raises what a process met: UsageError, FatalError."""
+    """Have all portions judged and committed. Raises the error of a process: UsageError, FatalError."""
     waiting, lock, failed = iter(chunks), threading.Lock(), threading.Event()
 
     def feed(_: int) -> None:
@@ -41,7 +41,7 @@ def judge_by_processes(told: str, chunks: Sequence[Sequence[str]], processes: in
 
 
 class _RejudgeProcess:
-    """A process that was told the settings; ended when the block ends."""
+    """A process that has the settings; ended when the block ends."""
 
     def __init__(self, told: str) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
@@ -96,7 +96,7 @@ def _ask(process: _RejudgeProcess, chunk: Sequence[str]) -> None:
 
 
 def _locked(chunks: Iterator[Sequence[str]], lock: threading.Lock, failed: threading.Event) -> Iterator[Sequence[str]]:
-    """The portions that are left, taken by several threads; none once something failed."""
+    """The remaining portions, taken by several threads; none after a failure."""
     while not failed.is_set():
         with lock:
             chunk = next(chunks, None)

@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-# What a manifest brings is a stranger's: bounded in kinds, in length and in number.
+# Attributes come from an untrusted manifest: bounded in kinds, in length and in number.
 MAX_TERMS = 200_000
 MAX_ATTRIBUTES = 64
 _MAX_VALUE_CHARS = 64
 _MAX_TEXT_CHARS = 4_000
-_PRIOR = 100.0  # pseudo-items that speak as everybody does; some tens of real ones outweigh them
+_PRIOR = 100.0  # pseudo-items with the overall frequencies; some tens of real ones outweigh them
 _WORD = re.compile(r"[^\W\d_][\w'-]{2,31}")
 _COMMON = frozenset((
     "and", "are", "for", "from", "has", "have", "his", "her", "its", "not", "that", "the",
@@ -28,8 +28,8 @@ _COMMON = frozenset((
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Term:
-    """A value or a word of an attribute. chosen, others: items that have it. lift: its share among the chosen by that
-    among all. z: how sure it is; over 2 is worth a look.
+    """A value or a word of an attribute. chosen, others: items that have it. lift: its share among the chosen, over
+    that among all. z: how significant this is; over 2 is worth a look.
     """
 
     attribute: str
@@ -85,7 +85,7 @@ def terms_of(attributes: Mapping[str, str]) -> set[tuple[str, str]]:
 def over_represented(
     chosen: TermCounts, everything: TermCounts, *, limit: int = 20, min_items: int = 2
 ) -> tuple[Term, ...]:
-    """Terms that the chosen have more often than the rest, the surest first; `chosen` are among `everything`.
+    """Terms that the chosen have more often than the rest, by falling z; `everything` includes `chosen`.
 
     min_items: items among the chosen that must have a term.
     """
@@ -101,7 +101,7 @@ def _weigh(key: tuple[str, str], chosen: TermCounts, everything: TermCounts) -> 
     others = everything.items - chosen.items
     whole = max(count, everything[key])
     rest = whole - count
-    # The prior is split as all items are; never certain, or a term that all have would have infinite odds.
+    # The prior has the term's share among all items, kept below 1: a term of all items would have infinite odds.
     prior = _PRIOR * min(whole / everything.items, 1 - 1e-9)
     odds = [(yes + prior) / (n + _PRIOR - yes - prior) for yes, n in ((count, chosen.items), (rest, others))]
     log_odds = math.log(odds[0] / odds[1])

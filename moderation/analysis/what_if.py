@@ -1,6 +1,6 @@
-"""What would have changed a verdict: thresholds moved across the item's scores, and the item judged again by each.
+"""What would have changed a verdict: moves each threshold across the item's score, and judges the item again.
 
-Nothing is guessed: a change is told only where the judge itself decides otherwise by it.
+Nothing is estimated: a change is reported only where the judge itself decides otherwise with it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ THRESHOLDS = ("block", "review", "pass")
 class WhatIf:
     """A threshold that decides otherwise when the score lies on its other side.
 
-    check, name: whose threshold, and which (`block`, `review`, `pass`). threshold, score: as they are. verdict: what
-    it would be. distance: between the two, 0..1.
+    check, name: whose threshold, and which (`block`, `review`, `pass`). threshold, score: the present ones. verdict:
+    the new one. distance: between threshold and score, 0..1.
     """
 
     check: str
@@ -48,7 +48,7 @@ def find_changes(
 ) -> list[WhatIf]:
     """Every threshold of one check that would have changed the verdict by itself, the nearest first.
 
-    judge: the item by another policy. disabled: as `bind` has it.
+    judge: judges the item by another policy. disabled: as in `bind`.
     """
     changes = []
     for check, name, threshold in thresholds_of(bound.policy):
@@ -81,8 +81,8 @@ def _beyond(score: float, threshold: float) -> float:
 
 
 def _with_threshold(policy: Policy, check: str, name: str, value: float) -> Policy | None:
-    """The policy with one threshold moved; None where it would be none (a review over its block)."""
-    # The check alone: a policy may carry lists of a million entries.
+    """The policy with one threshold moved; None where it would be invalid (a review over its block)."""
+    # Only the check is validated: a policy may have lists of a million entries.
     section = policy.checks[check]
     tree = section.model_dump(mode="json", by_alias=True, exclude_unset=True) | {name: value}
     try:

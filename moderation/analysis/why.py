@@ -22,7 +22,7 @@ _MAX_VOTES = 1000  # of an item's frames by labels, in the JSON
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedCheck:
-    """A check as the item met it. score: None where it was not computed. thresholds: `block`, `review`, `pass`."""
+    """A check for this item. score: None where it was not computed. thresholds: `block`, `review`, `pass`."""
 
     name: str
     side: str
@@ -47,7 +47,7 @@ class ItemExplanation:
 
     verdict, reason, check, score, confidence, evidence: as stored. threshold: the one that decided, None where none
     did. sentence: the rule in words. judged_again: verdict and reason by the votes and the policy that OUT keeps;
-    empty where there is nothing to judge. changes: the nearest first.
+    empty where there is nothing to judge. changes: those that would change the verdict, the nearest first.
     """
 
     item_id: str
@@ -78,9 +78,9 @@ class ItemExplanation:
 
 
 def explain_item(out: str, wanted: str) -> ItemExplanation:
-    """Why an item of OUT has its verdict. wanted: its id, a start of it, its URI, or the end of that.
+    """Why an item of OUT has its verdict. wanted: its id, the start of its id, its URI, or the end of its URI.
 
-    Raises UsageError where there is no run, no such item, or several.
+    Raises UsageError where there is no run, or not exactly one such item.
     """
     run = open_run(out)
     place = find_item(run, wanted)
@@ -104,7 +104,7 @@ def _explain(
     judgement: Judgement | None,
     changes: Sequence[WhatIf],
 ) -> ItemExplanation:
-    threshold = row.get("threshold")  # the one that held for this item; tables before version 4 have none
+    threshold = row.get("threshold")  # the one for this item; tables before version 4 have none
     if threshold is None:
         threshold = threshold_of(row["reason"], row["check"], bound.policy)
     return ItemExplanation(
@@ -125,7 +125,7 @@ def threshold_of(reason: str | None, check: str | None, policy: Policy) -> float
     stage, _, action = (reason or "").partition(":")[0], "", (reason or "").rpartition(":")[2]
     if stage not in ("negative", "positive", "context") or check not in policy.checks:
         return None
-    # A part of a picture alone is over `block`, and that is what sends it to review.
+    # Only a part of a picture is over `block`, which sends the item to review.
     name = "block" if stage == "context" else action
     return next((value for of, n, value in thresholds_of(policy) if (of, n) == (check, name)), None)
 
@@ -139,7 +139,7 @@ def describe_rule(row: Mapping[str, Any], threshold: float | None, policy: Polic
     describe = _SENTENCES.get(stage)
     if describe is not None:
         return describe(row, rest, threshold, policy)
-    # A rule of a later version says in its own words what it means.
+    # A reason of a later version stands as it is.
     return str(row.get("reason_text") or f"Decided by the rule {reason}.")
 
 
@@ -202,7 +202,7 @@ def _number(value: float | None) -> str:
 
 
 def _checks(row: Mapping[str, Any], judgement: Judgement | None, policy: Policy) -> tuple[ExplainedCheck, ...]:
-    """The check that decided first, then those with a threshold, by how high they scored."""
+    """The check that decided comes first, then those with a threshold, by falling score."""
     scores = judgement.scores if judgement is not None else {}
     limits: dict[str, dict[str, float]] = {name: {} for name in policy.checks}
     for name, which, value in thresholds_of(policy):

@@ -13,7 +13,7 @@ from moderation.policy.certified import CertifiedSide
 from moderation.policy.model import Policy
 from moderation.policy.thresholds import as_float32
 
-# Stages of a reason (`negative:explicit:review`) behind which nothing but a score stands between an item and a pass.
+# Stages of a reason (`negative:explicit:review`) where only a score may keep an item from passing.
 _PASSABLE = ("default", "positive", "vouch")
 _BY_SCORE = ("negative", "context", "isolated")
 
@@ -31,7 +31,7 @@ class AuditRegion:
 
     @property
     def action(self) -> str:
-        """As certificates name it."""
+        """The action's name in certificates."""
         return f"{self.side}:{self.check}"
 
     @property
@@ -40,7 +40,7 @@ class AuditRegion:
         return self.side == "pass" and self.negative
 
     def strictness(self, score: float) -> float:
-        """Larger is decided more surely."""
+        """A score turned so that a larger one is the surer decision."""
         return -score if self.falls else score
 
     def holds(self, item: JudgedItem) -> bool:
@@ -92,18 +92,18 @@ def _region(policy: Policy, side: CertifiedSide, given: AuditSide) -> AuditRegio
 
 
 def group_of(audit: Audit, item: JudgedItem) -> str:
-    """The group that an item is drawn with, as the audit has it."""
+    """The group with which the audit draws an item."""
     return item.attributes.get(audit.group) or item.content_hash or item.item_id
 
 
 def drawn_for(audit: Audit, region: AuditRegion, items: Sequence[JudgedItem]) -> list[JudgedItem]:
-    """The items of a region that were drawn for it, one of each group: that with the smallest hash of its id."""
+    """The items of a region that were drawn for it, one per group: the one with the smallest hash of its id."""
     smallest: dict[str, tuple[str, JudgedItem]] = {}
     for item in items:
         if not item.audit or not region.holds(item):
             continue
         group = group_of(audit, item)
-        # Those that only another side's higher rate has drawn are no sample of this one.
+        # Items that only the other side's higher rate has drawn are no sample for this side.
         if audit_value(audit.salt, group) >= region.rate:
             continue
         digest = hashlib.sha256(item.item_id.encode("utf-8", "surrogatepass")).hexdigest()

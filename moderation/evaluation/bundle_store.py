@@ -3,7 +3,7 @@
     STORE/bundles/<hash>/bundle.json       what it holds: sha256 of each file, stack, weights
     STORE/bundles/<hash>/config.yaml       the whole configuration, prompts and heads by their options and locators
     STORE/bundles/<hash>/policy.yaml       and policy.certificates.json, and what lies beside the policy
-    STORE/current.json                     the live bundle, and the history of all that were
+    STORE/current.json                     the live bundle, and the history of earlier ones
 
 The pointer and its history are one object, written whole: a reader sees the old state or the new one.
 """
@@ -41,7 +41,7 @@ _LEAST_PREFIX: Final = 8  # hex digits by which a bundle may be named
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleWeights:
-    """One file of weights: where it lies, and what it is."""
+    """One file of weights: its locator and its sha256."""
 
     detector: str
     locator: str
@@ -91,7 +91,7 @@ _POINTER_TYPE = TypeAdapter(Pointer)
 
 
 def write_bundle(store: str, bundle: Bundle, contents: Mapping[str, bytes]) -> str:
-    """Write a bundle's files, its own record last; the hash. The same content is the same bundle."""
+    """Write a bundle's files, its own record last; returns the hash. The same content gives the same bundle."""
     folder = _folder(store, bundle.bundle_hash)
     for name in contents:
         check_name(name)
@@ -136,7 +136,7 @@ def find_bundle(store: str, name: str) -> str:
 
 
 def read_bundle(store: str, bundle_hash: str) -> Bundle:
-    """A bundle's record. Raises UsageError where it is not there, or is not what its name says."""
+    """A bundle's record. Raises UsageError where it is not there, or its hash is not its name."""
     uri = storage.join(_folder(store, bundle_hash), BUNDLE_FILE)
     data = storage.read_optional(uri)
     if data is None:
@@ -207,7 +207,7 @@ def promote_bundle(store: str, promotion: Promotion) -> Pointer:
 def roll_back(store: str, at: datetime) -> Pointer:
     """Point to the bundle that was live before this one. Raises UsageError where there was none.
 
-    Rolled back twice, it goes back two: what a rollback left is not what it returns to.
+    Two rollbacks go back by two bundles: a rollback never returns to the bundle that another one left.
     """
     pointer = read_pointer(store)
     stack: list[str] = []

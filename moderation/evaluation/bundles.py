@@ -23,10 +23,10 @@ from moderation.version import __version__
 
 
 def make_bundle(config: Config, store: str) -> str:
-    """Write the bundle of a configuration to a store; its hash. The same configuration and policy give the same one.
+    """Write the bundle of a configuration to a store; returns its hash, the same for the same configuration and policy.
 
-    Weights stay where they lie; their locators and sha256 are in it. Entries of lists are read at run time. Raises
-    UsageError where anything of it does not fit.
+    Weights stay where they lie; the bundle has their locators and sha256. Entries of lists are read at run time. Raises
+    UsageError where its parts do not fit together.
     """
     path = Path(config.policy)
     policy = load_whole_policy(path)
@@ -62,7 +62,7 @@ def _contents(config: Config, policy: Policy, path: Path) -> Iterator[tuple[str,
 
 
 def _portable_policy(path: Path) -> bytes:
-    """The policy's file; lists that lie beside it are named by where they are, for they go on changing there."""
+    """The policy's file, with full paths of the lists beside it, because these go on changing where they are."""
     lists = load_policy(path).lists
     beside = {name: rule.from_ for name, rule in lists.items() if rule.from_ is not None and "://" not in rule.from_}
     if not beside:

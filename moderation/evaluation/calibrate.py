@@ -23,9 +23,9 @@ _MAX_KNOTS = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """A score's map to a probability. knots: (score, probability), rising, straight lines between them.
+    """A score's map to a probability. knots: (score, probability), rising, with straight lines between them.
 
-    before, after: expected calibration error, after on labels that the map was not fitted on.
+    before, after: expected calibration error; `after` is on labels that the map was not fitted on.
     """
 
     check: str
@@ -50,7 +50,7 @@ class Calibration:
 
 
 def calibrate_scores(check: str, kind: CalibrationKind, scores: F64, truth: Bools, groups: I64) -> Calibration | None:
-    """The map of a check's scores, float64 [N] in 0..1, NaN = null; groups are held out whole; None of too few."""
+    """The map of a check's scores, float64 [N] in 0..1, NaN = null; groups are held out whole; None for too few."""
     known = ~np.isnan(scores)
     scores, truth, groups = scores[known], truth[known], groups[known]
     if len(scores) < LEAST or not truth.any() or truth.all():

@@ -31,8 +31,8 @@ Method = Literal["binomial", "betting", "grouped betting"]
 class AuditLabels:
     """Labels of one side, one row per item.
 
-    strictness: float64 [N], larger is decided more surely. errors: bool [N]. groups: int64 [N] or None, where each item
-    is a group. weights: float64 [N] in (0, 1] or None, where all were drawn with one probability.
+    strictness: float64 [N], larger is decided more surely. errors: bool [N]. groups: int64 [N]; None: each item is a
+    group. weights: float64 [N] in (0, 1]; None: all were drawn with one probability.
     """
 
     strictness: F64
@@ -51,10 +51,10 @@ class AuditLabels:
 class Certified:
     """What the labels of one side allow.
 
-    threshold: the laxest certified strictness, None where none is. counts, errors: labels in that zone; without one, in
-    the zone that is nearest to being certified. bound: exact upper bound of the rate there, at `level`.
-    more: labels that are still needed, over the whole region; None where no number helps, because the rate that was
-    seen is not allowed.
+    threshold: the laxest certified strictness; None: none. labels, errors: labels in that zone and the wrong ones among
+    them; where no zone is certified, in the one nearest to it. bound: exact upper bound of the rate there, at `level`.
+    more: labels still needed, over the whole region; None where no number helps, because the rate that was seen is not
+    allowed.
     """
 
     threshold: float | None
@@ -67,9 +67,9 @@ class Certified:
 
 
 def certify(audit: AuditLabels, allowed: float, risk: float) -> Certified:
-    """The laxest threshold whose rate of errors is at most `allowed`, wrong with a probability of at most `risk`.
+    """The laxest threshold whose rate of errors is at most `allowed`; that is wrong with probability at most `risk`.
 
-    Exact binomial where every item is drawn alike and stands for itself; else betting. Raises UsageError.
+    Exact binomial where every item has the same weight and is a group of its own; else betting. Raises UsageError.
     """
     level = risk / STARTS
     method: Method = (
@@ -106,13 +106,13 @@ def _none(level: float, method: Method, more: int | None) -> Certified:
 
 
 def _nearest(audit: AuditLabels, counts: list[int], errors: list[int], allowed: float, nothing: Certified) -> Certified:
-    """The zone that needs the fewest more labels, over the whole region: a strict zone has few of them."""
+    """The zone that needs the fewest more labels, counted over the whole region: a strict zone gets few of them."""
     whole = len(audit.strictness)
     best: tuple[int, int, int] | None = None
     for n, k in zip(counts, errors, strict=True):
         needed = labels_needed(n, k, allowed, nothing.level)
         if needed is not None:
-            # At least one: the walk may fail at its start where this zone alone would pass.
+            # At least one: a walk may fail before it reaches a zone that would pass alone.
             more = max(1, -(-needed * whole // n) - whole)
             best = min(best or (more, n, k), (more, n, k))
     if best is None:

@@ -1,7 +1,7 @@
 """Curves and areas of a score against the truth, for one sample or for many resampled ones at once. Pure.
 
-Definitions are scikit-learn's (`average_precision_score`, `roc_auc_score`); a test holds ours against them. Ours take
-weights of many samples together, presorted, which is what a bootstrap needs.
+Definitions are scikit-learn's (`average_precision_score`, `roc_auc_score`); a test compares ours with them. Ours take
+the weights of many samples at once over scores that are sorted once, as a bootstrap needs.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ BINS = 10
 DRAWS = 300
 _CHUNK_CELLS = 4_000_000  # of weights held at once
 _SEED = 20261126
-_MAX_BOOTSTRAP = 200_000  # items; more have an interval too narrow to matter
+_MAX_BOOTSTRAP = 200_000  # items; the interval of more is too narrow to matter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
-    """A score in falling order. truth: bool [N]. ends: int64 [D], the last place of each distinct score.
+    """A score in falling order. truth: bool [N]. ends: int64 [D], the last index of each distinct score.
 
-    places: int64 [N], where each item stood before.
+    places: int64 [N], the index of each item before sorting.
     """
 
     scores: F64
@@ -54,7 +54,7 @@ def areas(ranked: Ranked, weights: F64 | None = None) -> tuple[F64, F64]:
     with np.errstate(invalid="ignore", divide="ignore"):
         recall, alarm = hits / hits[..., -1:], misses / misses[..., -1:]
         precision = hits / (hits + misses)
-        # A sample that leaves out the top items has 0 of 0 there: it adds nothing.
+        # A sample without the top items has a precision of 0/0 there, which adds nothing.
         steps = np.diff(recall, axis=-1, prepend=0.0)
         average = np.where(steps > 0, steps * np.nan_to_num(precision), 0.0).sum(axis=-1)
         average = np.where(hits[..., -1] > 0, average, np.nan)
@@ -64,7 +64,7 @@ def areas(ranked: Ranked, weights: F64 | None = None) -> tuple[F64, F64]:
 
 
 def coverage_at(ranked: Ranked, precision: float) -> float:
-    """The largest share of all items that a threshold takes with at least this precision, as seen."""
+    """The largest share of all items at or over a threshold with at least this observed precision."""
     hits, misses = counts_at(ranked)
     enough = np.flatnonzero(hits >= precision * (hits + misses))
     return float((ranked.ends[enough[-1]] + 1) / len(ranked.truth)) if len(enough) else 0.0
@@ -99,7 +99,7 @@ def resample(groups: I64, count: int, seed: int = _SEED) -> npt.NDArray[np.float
 def area_intervals(
     ranked: Ranked, weights: F64 | None
 ) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
-    """95% intervals of average precision and of ROC AUC, by resampled groups; None without."""
+    """95% intervals of average precision and of ROC AUC, by resampled groups; None where there is no resampling."""
     if weights is None:
         return None, None
     step = max(1, _CHUNK_CELLS // max(1, weights.shape[1]))

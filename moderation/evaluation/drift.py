@@ -1,7 +1,7 @@
 """Whether scores are distributed as in a reference window: population stability, and a test corrected for many scores.
 
-The index says how much has changed, the test whether chance explains it: with a million items the smallest change is
-beyond chance, so both must speak for a score to count as drifted.
+The index says how much has changed, the test whether chance explains it. With a million items the smallest change is
+significant, so a score counts as drifted only where both say so.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from moderation.results.reader import StoredRun, open_run
 from moderation.results.votes import adjacent_runs, vote_labels
 
 BINS: Final = 10
-RISK: Final = 0.01  # of one false alarm among all scores together
+RISK: Final = 0.01  # of a false alarm among all scores together
 WATCH, DRIFTED = 0.1, 0.25  # the usual limits of the index
 LEAST_ITEMS: Final = 50
-_MAX_ITEMS: Final = 200_000  # of a window; the first parts are as good as any, for items are spread by hashes of ids
-_FLOOR: Final = 1e-4  # of a bin's share, so that an empty one is not infinitely far
+_MAX_ITEMS: Final = 200_000  # of a window, from its first parts: hashes of ids spread the items
+_FLOOR: Final = 1e-4  # of a bin's share, so that the logarithm of an empty bin is finite
 
 State = Literal["stable", "watch", "drifted", "too few"]
 
@@ -36,8 +36,8 @@ State = Literal["stable", "watch", "drifted", "too few"]
 class ScoreDrift:
     """One score in two windows. stability: the population stability index, with nulls as a bin of their own.
 
-    p: of the two-sample Kolmogorov-Smirnov test and, for nulls, Fisher's; the smaller, doubled, and corrected for all
-    scores (Holm). None where a window has too few items.
+    p: the smaller of the two-sample Kolmogorov-Smirnov test and, for nulls, Fisher's exact test, doubled, and corrected
+    for all scores (Holm). None where a window has too few items.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ScoreDrift:
 
     @property
     def reason(self) -> str:
-        """In a sentence."""
+        """The change in a sentence."""
         means = f"mean {_shown(self.reference_mean)}, now {_shown(self.mean)}"
         nulls = (
             f"; not asked {self.reference_nulls:.1%}, now {self.nulls:.1%}"
@@ -145,7 +145,7 @@ def _p_value(before: F64, now: F64) -> float | None:
 
 
 def _holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's correction: the chance of a single false alarm among all stays what it is for one."""
+    """Holm's correction: the chance of any false alarm among all tests is at most that of one."""
     corrected: dict[str, float] = {}
     highest = 0.0
     for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda entry: entry[1])):
@@ -155,7 +155,7 @@ def _holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def read_window(run: StoredRun) -> dict[str, F64]:
-    """Scores of a run's items by name: those of checks, and of every vote the mean over an item's frames."""
+    """Scores of a run's items by name: of each check its score, of each vote the mean over an item's frames."""
     pieces: dict[str, list[F64]] = {}
     items = 0
     for shard_id in run.shard_ids:

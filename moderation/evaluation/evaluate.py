@@ -34,7 +34,7 @@ from moderation.policy.model import Policy
 from moderation.results.reader import open_run
 from moderation.results.votes import adjacent_runs, vote_labels
 
-# The detector of 1996 that everything since is held against, where it was run.
+# The detector of 1996 that serves as the baseline, where it was run.
 BASELINE: Final = "skin"
 
 
@@ -50,8 +50,8 @@ class LabelWords:
 class Evaluation:
     """A run, or several together, by labels.
 
-    rows: of all items. automation, review: of all rows, labelled or not. verdicts: over all labels, and over those of
-    the audit alone where there are any: only these are of a random sample.
+    rows: of all items. automation, review: of all rows, labelled or not. verdicts: over all labels, and, where there
+    are any, over those of the audit alone: only these are a random sample.
     """
 
     name: str
@@ -78,7 +78,7 @@ def evaluate(
     least: int = LEAST_ITEMS,
     precision: float = 0.99,
 ) -> tuple[Evaluation, ...]:
-    """Measures of each run, in order; together: of all as one. Raises UsageError."""
+    """Measures of each run, in order; together: of all runs as one. Raises UsageError."""
     labels = resolve_labels(read_label_rows(labels_uri))
     parts = [tuple(outs)] if together else [(out,) for out in outs]
     return tuple(
@@ -167,7 +167,7 @@ def thresholds_of(check: Check) -> dict[str, float]:
 
 
 def _baseline_scores(population: Population, items: Sequence[JudgedItem]) -> Mapping[str, F64]:
-    """The baseline's votes, the largest of each item's frames; empty where it was not run."""
+    """The baseline's votes, each item's largest over its frames; empty where it was not run."""
     place = {item.item_id: index for index, item in enumerate(items)}
     found: dict[str, F64] = {}
     for out in population.outs:
@@ -187,5 +187,5 @@ def _take_highest(votes: pa.Table, label: str, place: Mapping[str, int], column:
     ids, frames = votes["item_id"].to_pylist(), votes[label].to_numpy().astype(np.float64)
     for own in adjacent_runs(ids):
         if ids[own.start] in place:
-            # NaN only where all of its frames are.
+            # NaN only where all frames are null.
             column[place[ids[own.start]]] = np.fmax.reduce(frames[own])

@@ -36,7 +36,7 @@ def write_evaluation(evaluations: Sequence[Evaluation], labels_uri: str, to: str
 
 
 def _draw(evaluations: Sequence[Evaluation]) -> tuple[dict[tuple[int, str], bytes], str]:
-    """(figures by evaluation and score, why there are none)."""
+    """(figures by evaluation and score, the reason where there are none)."""
     figures: dict[tuple[int, str], bytes] = {}
     for number, evaluation in enumerate(evaluations):
         for measures in evaluation.scores:

@@ -72,7 +72,7 @@ def _encode(figure: Any) -> bytes:  # noqa: ANN401 - matplotlib is optional
     from matplotlib import rc_context
 
     sink = io.BytesIO()
-    # Ids by content and no date: the same numbers give the same file.
+    # Ids are hashed from a fixed salt and there is no date, so the same numbers give the same file.
     with rc_context({"svg.hashsalt": "moderation"}):
         figure.savefig(sink, format="svg", metadata={"Date": None})
     return sink.getvalue()

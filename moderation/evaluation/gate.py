@@ -15,7 +15,7 @@ from moderation.pages.text import number, percent
 
 
 class GateLimits(BaseModel):
-    """What a candidate must keep to go live; the YAML file of `--limits`."""
+    """The limits that a candidate must keep to go live; the YAML file of `--limits`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -56,7 +56,7 @@ class GateCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A share of both, over the labelled items, and the 95% interval of the difference by resampled groups."""
+    """A share for both, over the labelled items, and the 95% interval of the difference by resampled groups."""
 
     name: str
     candidate: float | None
@@ -67,9 +67,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateOutcome:
-    """Whether a candidate may go live. fixed, broken: items that it alone, and the incumbent alone, decides rightly.
+    """Whether a candidate may go live.
 
-    p: of McNemar's exact test that they are as many.
+    fixed: items that only the incumbent decides wrongly; broken: only the candidate. p: of McNemar's exact test that
+    both are equally many.
     """
 
     passed: bool
@@ -88,9 +89,9 @@ def compare(
     cost_ratio: float | None = None,
     uncertified: Mapping[str, str] | None = None,
 ) -> GateOutcome:
-    """Hold a candidate against the incumbent. cost_ratio: seconds a frame; None where a run does not tell it.
+    """Hold a candidate against the incumbent. uncertified: actions without a certificate -> why.
 
-    uncertified: what no certificate of the candidate covers; action -> why.
+    cost_ratio: the candidate's seconds per frame, over the incumbent's; None where a run does not tell them.
     """
     bad = np.array([pair.bad for pair in pairs], np.bool_)
     candidate, incumbent = _side(pairs, bad, "candidate"), _side(pairs, bad, "incumbent")
@@ -128,7 +129,7 @@ def compare(
 
 
 def _mcnemar(own: Bools, other: Bools) -> tuple[int, int, float]:
-    """(wrong of the other alone, wrong of this one alone, p that they are as many); own, other: bool [N]."""
+    """(only the other is wrong, only this one is, p that both are equally many); own, other: wrong, bool [N]."""
     fixed, broken = int((other & ~own).sum()), int((own & ~other).sum())
     return fixed, broken, float(scipy_stats().binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
 
@@ -140,7 +141,7 @@ def _check_certificates(uncertified: Mapping[str, str]) -> GateCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _GateSide:
-    """bool [N] each."""
+    """The items as one of both decided them; bool [N] each."""
 
     bad: Bools
     blocked: Bools
@@ -180,14 +181,14 @@ def _compare_shares(candidate: _GateSide, incumbent: _GateSide, groups: tuple[I6
         drawn = None
         if weights is not None:
             drawn = interval(_share(*parts(candidate), weights) - _share(*parts(incumbent), weights))
-        # What is blocked rightly, not wrongly.
+        # Its numbers are of wrong blocks; the share of right ones is 1 minus theirs.
         turn = name == "precision of block"
         made.append(_comparison(name, own, other, drawn, turned=turn))
     return tuple(made)
 
 
 def _share(members: Bools, whole: Bools, weights: F64 | None) -> F64:
-    """A share of one sample, or of each resampled one: NaN where the whole is empty."""
+    """A share of one sample, or of each resampled one; NaN where the whole is empty."""
     own = np.ones(len(members)) if weights is None else weights
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((own * members).sum(axis=-1) / (own * whole).sum(axis=-1), np.float64)
@@ -196,7 +197,7 @@ def _share(members: Bools, whole: Bools, weights: F64 | None) -> F64:
 def _comparison(name: str, own: F64, other: F64, drawn: tuple[float, float] | None, *, turned: bool) -> Comparison:
     a, b = (None if np.isnan(v) else 1 - float(v) if turned else float(v) for v in (own, other))
     if drawn is not None and turned:
-        drawn = (0.0 - drawn[1], 0.0 - drawn[0])  # 0.0 - 0.0 has no sign
+        drawn = (0.0 - drawn[1], 0.0 - drawn[0])  # avoids -0.0
     difference = None if a is None or b is None else a - b
     return Comparison(name=name, candidate=a, incumbent=b, difference=difference, interval=drawn)
 
@@ -213,7 +214,7 @@ def _check_shares(by_name: Mapping[str, Comparison], limits: GateLimits) -> Iter
         word = "more" if sign > 0 else "less"
         yield GateCheck(
             name=name,
-            # Without one of the two there is nothing to compare: the candidate blocks or passes nothing, or did not.
+            # None where one of both blocks, or passes, nothing: then there is nothing to compare.
             passed=worse is None or worse <= limit,
             reason=f"{_both(comparison)}; {percent(limit)} {word} is allowed",
         )

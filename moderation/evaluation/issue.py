@@ -31,8 +31,8 @@ RULE_ONE = "one answer is enough; what has none, or is in dispute, counts as an 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What is to be certified. block_errors: of what is blocked. leak: bad of what is passed. risk: of both together,
-    shared by the sides. days: how long certificates hold. answers: that an item needs, 2 or 1."""
+    """What is to be certified. block_errors: allowed share of wrong blocks. leak: allowed share of bad items among the
+    passed. risk: shared by both sides. days: how long certificates hold. answers: how many an item needs, 2 or 1."""
 
     block_errors: float = 0.01
     leak: float = 0.005
@@ -42,7 +42,7 @@ class Claim:
 
     @property
     def rule(self) -> str:
-        """How items have to be labelled, as a certificate says it."""
+        """How items have to be labelled, in the words of a certificate."""
         return RULE if self.answers > 1 else RULE_ONE
 
     def is_settled(self, label: Label) -> bool:
@@ -50,16 +50,16 @@ class Claim:
         return label.settled if self.answers > 1 else label.words is not None
 
     def allowed(self, region: AuditRegion) -> float:
-        """Of a side."""
+        """The allowed rate of errors of a side."""
         return self.block_errors if region.side == "block" else self.leak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SideOutcome:
-    """What became of one side. drawn: groups; unlabelled, unsettled: of them, without a label, or not agreed on.
+    """The outcome of one side. drawn: groups; unlabelled: those without a label; unsettled: those not agreed on.
 
-    threshold: as the policy file will say it; None: not certified. decided: share of the drawn groups of the region
-    that it decides.
+    threshold: as in the policy file; None: not certified. decided: the share of the region's drawn groups that it
+    decides.
     """
 
     region: AuditRegion
@@ -75,8 +75,8 @@ class SideOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issued:
-    """What a certification came to; nothing is written yet. policy: with the certified thresholds, and without what is
-    not certified. withdrawn: the actions that it no longer has."""
+    """The outcome of a certification; nothing is written yet. policy: with the certified thresholds, and without the
+    actions that are not certified. withdrawn: these actions."""
 
     sides: tuple[SideOutcome, ...]
     policy: Policy
@@ -99,7 +99,7 @@ def issue(
 ) -> Issued:
     """Certify both sides of a policy from the audit's labels of runs that it judged.
 
-    Raises UsageError where the policy has no audit, the tables do not say what was drawn, or labels cannot be read.
+    Raises UsageError where the policy has no audit, tables do not say what was drawn, or labels cannot be read.
     """
     claim = claim or Claim()
     labels = resolve_labels(read_label_rows(labels_uri))
@@ -110,7 +110,7 @@ def issue(
     meaning = meaning_of(population.policy, labels, words or LabelWords())
     drawn = {region: drawn_for(audit, region, population.items) for region in regions}
     sides = tuple(_certify_side(region, items, meaning, claim) for region, items in drawn.items())
-    # As the file has it: without the entries of lists that it only names.
+    # As in the file: without the entries of lists that it names by `from`.
     certified, withdrawn = _apply(load_policy(Path(population.policy_path)), sides)
     calibrations, remarks = _calibrate_checks(population, regions, meaning, calibrate)
     return Issued(
@@ -138,7 +138,7 @@ def issue(
 def _calibrate_checks(
     population: Population, regions: Sequence[AuditRegion], meaning: Meaning, kind: CalibrationKind | None
 ) -> tuple[tuple[Calibration, ...], tuple[str, ...]]:
-    """(the certified checks' scores as probabilities, by the labels that may not certify; what was not possible)."""
+    """(calibrations of the certified checks, by labels that do not certify; why others are missing)."""
     if kind is None:
         return (), ()
     items = [item for item in population.labelled if not item.audit]
@@ -169,7 +169,7 @@ class LabelPlan:
 
 
 def plan_labels(outs: Sequence[str], claim: Claim, policy: str | None = None) -> tuple[LabelPlan, ...]:
-    """How many labels each side of a policy's audit needs, and how many groups runs have drawn. Raises UsageError."""
+    """How many labels each side of a policy's audit needs, and how many groups were drawn. Raises UsageError."""
     population = read_population(outs, resolve_labels([]), policy, check_labels=False)
     audit = audit_of(population.policy)
     level = claim.risk / 2 / STARTS
@@ -188,7 +188,7 @@ def _certify_side(region: AuditRegion, drawn: Sequence[JudgedItem], meaning: Mea
     labels = [item.audit_label for item in drawn]
     errors = np.array([_is_error(region, label, meaning, claim) for label in labels], np.bool_)
     strictness = np.array([region.strictness(item.scores[region.check] or 0.0) for item in drawn], np.float64)
-    # Half of the risk a side, whether or not the other one has an audit.
+    # Each side has half of the risk, whether or not the other one has an audit.
     audit = AuditLabels(strictness=strictness, errors=errors)
     result = certify(audit, claim.allowed(region), claim.risk / 2)
     threshold = None if result.threshold is None else _policy_threshold(region, result.threshold)
@@ -206,14 +206,14 @@ def _certify_side(region: AuditRegion, drawn: Sequence[JudgedItem], meaning: Mea
 
 
 def _is_error(region: AuditRegion, label: Label | None, meaning: Meaning, claim: Claim) -> bool:
-    # What nobody labelled, or nobody agrees on, counts against the machine: leaving it out would choose the easy ones.
+    # An item without a settled label counts as an error: leaving it out would select the easy ones.
     if label is None or label.words is None or not claim.is_settled(label):
         return True
     return meaning.is_bad(label.words) is (region.side == "pass")
 
 
 def _policy_threshold(region: AuditRegion, strictness: float) -> float:
-    """A threshold as a policy file has it, so that its float32 decides exactly the certified items.
+    """A threshold for the policy file, such that its float32 decides exactly the certified items.
 
     A negative check reviews from its threshold on, so a certified pass ends just below: the next float32.
     """
@@ -241,7 +241,7 @@ def _certificates(sides: Sequence[SideOutcome]) -> tuple[Certificate, ...]:
 
 
 def _apply(policy: Policy, sides: Sequence[SideOutcome]) -> tuple[Policy, tuple[str, ...]]:
-    """The policy with the certified thresholds, without every action that is not certified; and those."""
+    """(the policy with the certified thresholds and without uncertified actions, these actions)."""
     certified = [side for side in sides if side.threshold is not None]
     tree: dict[str, Any] = policy.model_dump(mode="json", by_alias=True, exclude_unset=True)
     for side in certified:
@@ -261,11 +261,11 @@ def _set_threshold(check: dict[str, Any], side: SideOutcome) -> None:
     elif side.region.falls:
         check["review"] = threshold
         if check.get("block") is not None:
-            # What is blocked is certified on its own side, and a pass never reaches into it.
+            # Items over `block` belong to the block side; they never pass.
             check["review"] = min(threshold, check["block"])
     else:
         check["pass"] = threshold
-        check["side"] = "positive"  # perhaps only written so far, because it was not certified
+        check["side"] = "positive"  # perhaps an attribute so far, because it was not certified
 
 
 def _agreement(drawn: Iterable[Sequence[JudgedItem]]) -> float | None:

@@ -16,10 +16,10 @@ from moderation.results.certificates import certificates_path, write_certificate
 
 
 def write_issued(issued: Issued, to: str) -> str:
-    """The policy file, then the certificates beside it; where those lie."""
+    """Write the policy file, then the certificates beside it; returns the latter's path."""
     tree = issued.policy.model_dump(mode="json", by_alias=True, exclude_unset=True)
     head = f"# Written by `moderation certify` on {issued.certificates.issued}; a change ends its certificates.\n"
-    # A policy without its certificates is uncertified, certificates of another policy are none: either order is safe.
+    # Either order is safe: a policy without its certificates is uncertified, those of another policy do not count.
     storage.publish(to, (head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)).encode())
     if issued.calibrations:
         record = {"calibrations": [asdict(calibration) for calibration in issued.calibrations]}
@@ -35,7 +35,7 @@ def calibration_path(policy_path: str) -> str:
 
 
 def check_target(to: str, policy: Policy, policy_path: str) -> None:
-    """Whether the policy may be written there. Raises UsageError where it is no YAML file, or would lose its lists."""
+    """Check where the policy is to be written. Raises UsageError where it is no YAML file, or lists would be lost."""
     if not to.endswith((".yaml", ".yml")) or "://" in to:
         raise UsageError(f"--to {to}: a policy is a local file that ends with .yaml")
     if Path(to).parent.absolute() == Path(policy_path).parent.absolute():

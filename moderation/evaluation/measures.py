@@ -29,7 +29,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """k of n, with its exact (Clopper-Pearson) interval of 95%. share: None of none."""
+    """k of n, with its exact (Clopper-Pearson) interval of 95%. share: None where n is 0."""
 
     k: int
     n: int
@@ -40,7 +40,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operating:
-    """What a threshold does to the labelled items: the confusion, and what follows from it."""
+    """What a threshold does to the labelled items: the confusion counts, and the rates from them."""
 
     name: str
     threshold: float
@@ -67,9 +67,9 @@ class CurveSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreMeasures:
-    """One score against the truth. items: labelled, with a score; true: those that it should find; nulls: without one.
+    """One score against the truth. items: labelled, with a score; true: those that it should find; nulls: no score.
 
-    Areas are None where a class is missing. coverage: share of the items at the wanted precision, as seen: no promise.
+    Areas are None where a class is missing. coverage: share of the items at the wanted precision, observed, not proven.
     """
 
     name: str
@@ -90,8 +90,8 @@ class ScoreMeasures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictMeasures:
-    """Verdicts against labels. leak: bad of what is passed. block_precision: bad of what is blocked. confusion: verdict
-    -> (bad, fine). wrong: decided by the machine, and wrongly, of all labelled."""
+    """Verdicts against labels. leak: share of bad items among the passed. block_precision: among the blocked.
+    confusion: verdict -> (bad, fine). wrong: share of all labelled items that the machine decided wrongly."""
 
     name: str
     items: int
@@ -150,7 +150,7 @@ def measure_score(
 
 
 def _calibration_error(ranked: Ranked) -> float | None:
-    """None of a measurement beyond 0..1, which is no probability."""
+    """None for a measurement with values beyond 0..1, which is no probability."""
     inside = (ranked.scores >= 0) & (ranked.scores <= 1)
     return calibration_error(ranked) if len(inside) and bool(inside.all()) else None
 

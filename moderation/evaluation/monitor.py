@@ -1,9 +1,9 @@
-"""The monitor: new audit labels are held against each certificate, night by night, until one alarms and ends it.
+"""The monitor: tests each certificate against new audit labels, night by night; an alarm ends the certificate.
 
-    HOME/monitor/drawn-<night>.parquet   what a night drew of what it decided by itself: what labels may be held against
-    HOME/monitor/wealth.json             what each certificate's monitor has won so far
+    HOME/monitor/drawn-<night>.parquet   audited items that a night decided by itself; their labels count
+    HOME/monitor/wealth.json             the wealth of each certificate's monitor so far
 
-Any-time valid: labels may be looked at every night, and of certificates that hold at most one in twenty ever ends.
+Any-time valid: labels may be looked at every night, and of the certificates that hold at most one in twenty ever ends.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ DRAWN_SCHEMA: Final = pa.schema(
     metadata={"moderation.table": "drawn", "moderation.schema_version": "1"},
 )
 WEALTH_FILE: Final = "wealth.json"
-_NIGHTS: Final = 400  # that are remembered, the newest
+_NIGHTS: Final = 400  # the newest, which are kept
 _MAX_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateMonitor:
-    """One certificate's monitor. groups: hashes of those it has already bet on; each counts once."""
+    """One certificate's monitor. groups: hashes of the groups that it has bet on; each counts once."""
 
     wealth: MonitorWealth
     groups: tuple[str, ...] = ()
@@ -57,9 +57,9 @@ class CertificateMonitor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorState:
-    """What lies in `wealth.json`. nights: that drew something, in order. monitors: key of a certificate -> its own.
+    """The content of `wealth.json`. nights: those that drew something, in order. monitors: certificate key -> monitor.
 
-    ended: the same key -> why.
+    ended: certificate key -> why.
     """
 
     nights: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ _STATE = TypeAdapter(MonitorState)
 
 
 def certificate_key(certificates: CertificateSet, action: str) -> str:
-    """Names a certificate: its action, the day of its issue, and the labels that it rests on."""
+    """A certificate's key: its action, the day of its issue, and the hash of its labels."""
     return f"{action}@{certificates.issued}/{certificates.labels_sha256[:12]}"
 
 
@@ -85,7 +85,7 @@ def ended_actions(home: str, certificates: CertificateSet | None) -> dict[str, s
 
 
 def read_state(home: str) -> MonitorState:
-    """Raises UsageError where the file is not one of a monitor."""
+    """The monitor's state; empty where there is none. Raises UsageError where the file is not one of a monitor."""
     uri = monitor_uri(home, WEALTH_FILE)
     data = storage.read_optional(uri)
     if data is None:
@@ -93,12 +93,12 @@ def read_state(home: str) -> MonitorState:
     try:
         return _STATE.validate_json(data)
     except ValueError as error:
-        # Not begun anew by itself: that would take back an alarm.
+        # No fresh start here: that would take back an alarm.
         raise UsageError(f"{uri}: not readable as that of a monitor: {one_line(error, 200)}") from error
 
 
 def note_night(home: str, night: str, out: str, policy: Policy, certificates: CertificateSet | None) -> int:
-    """Remember what a finished night drew of what certificates cover; how many items that is."""
+    """Keep the audited items of a finished night that certificates cover; returns how many there are."""
     if certificates is None or policy.audit is None:
         return 0
     rows = list(_drawn_rows(out, policy, certificates))
@@ -126,7 +126,7 @@ def _drawn_rows(out: str, policy: Policy, certificates: CertificateSet) -> Itera
 
 
 def decides(policy: Policy, certificate: Certificate, item: JudgedItem) -> bool:
-    """Whether a certificate speaks of what became of an item."""
+    """Whether a certificate covers the decision on an item."""
     stage, _, rest = item.reason.partition(":")
     by = rest.partition(":")[0]
     if certificate.side == "block":
@@ -155,7 +155,7 @@ def hold_labels(
     certificates: CertificateSet,
     words: LabelWords | None = None,
 ) -> tuple[MonitorReport, ...]:
-    """Bet on every settled audit label of a drawn group that no bet was made on; what that says of each certificate.
+    """Bet on the settled audit label of every drawn group without a bet; returns a report for each certificate.
 
     Raises UsageError.
     """
@@ -182,7 +182,7 @@ def hold_labels(
 def _bet_on_labels(
     before: CertificateMonitor, drawn: Iterable[tuple[str, Label | None]], certificate: Certificate, meaning: Meaning
 ) -> CertificateMonitor:
-    """One bet a group, on its first item with a settled label."""
+    """One bet per group, on its first item with a settled label."""
     wealth, groups = before.wealth, dict.fromkeys(before.groups)
     for group, label in drawn:
         digest = hashlib.sha256(group.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -213,7 +213,7 @@ def _report(certificate: Certificate, wealth: MonitorWealth, new: int, ended: st
 
 
 def _read_drawn(home: str, nights: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Drawn rows, by night and then by group: an order that no label had a part in."""
+    """Drawn rows, by night and then by group: an order that does not depend on labels."""
     for night in nights:
         data = storage.read_optional(monitor_uri(home, f"drawn-{night}.parquet"))
         if data is None or len(data) > _MAX_BYTES:

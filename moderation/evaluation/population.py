@@ -28,7 +28,7 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedItem:
-    """A row of the verdicts, as far as it matters here. audit: None where the run's tables do not say it."""
+    """The columns of a verdicts row that matter here. audit: None where the run's tables do not have it."""
 
     item_id: str
     uri: str
@@ -38,7 +38,7 @@ class JudgedItem:
     reason: str
     scores: Mapping[str, float | None]
     frames: int
-    may_pass: bool  # nothing but a score stands between it and a pass: no error, nothing unseen
+    may_pass: bool  # only a score can keep it from passing: no error, nothing unseen
     attributes: Mapping[str, str]
     group_id: str | None
     audit: bool | None
@@ -47,7 +47,7 @@ class JudgedItem:
 
     @property
     def group(self) -> str:
-        """What it is drawn and resampled with, where no audit says otherwise: its copies, its album, or itself."""
+        """The unit of sampling and resampling, where no audit says otherwise: its copies, its album, or itself."""
         named = self.label.group if self.label is not None else ""
         return named or self.group_id or self.attributes.get("group") or self.item_id
 
@@ -84,7 +84,7 @@ def read_population(
     """Items of finished runs with their labels.
 
     policy: a file instead of the one that the runs name. Raises UsageError where runs differ in stack or policy, where
-    their policy's file has changed since, or (`check_labels`) where no label is of any item.
+    their policy's file has changed since, or (`check_labels`) where no label belongs to any item.
     """
     runs = [open_run(out) for out in outs]
     if not runs:
@@ -92,7 +92,7 @@ def read_population(
     stack, judged_by = identity_of(runs[0])
     rules = load_policy_of_run(runs[0], policy)
     if policy_hash(rules) != judged_by:
-        # A file, which says all; what the run keeps is without it already.
+        # A policy file still has the actions that the run withdrew; the policy that the run keeps does not.
         rules = withdraw(rules, _withdrawn_by(runs[0]))
     population = Population(
         outs=tuple(outs),
@@ -110,7 +110,7 @@ def read_population(
 
 
 def _withdrawn_by(run: StoredRun) -> list[str]:
-    """What the run did not let the machine do, because no certificate covered it."""
+    """The actions that the run withdrew because no certificate covered them."""
     identity = run.record.get("identity")
     return list(identity.get("withdrawn", ())) if isinstance(identity, dict) else []
 

@@ -34,7 +34,7 @@ from moderation.results.layout import PAGE_FILE, PROMOTION_FILE, summary_uri
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """How a candidate did. only_candidate, only_incumbent: labelled items that just one of the two has judged."""
+    """How a candidate did. only_candidate, only_incumbent: labelled items that only one of the two has judged."""
 
     candidate: str
     incumbent: str
@@ -73,8 +73,8 @@ def judge_candidate(
 
 
 def _pair_up(new: Population, old: Population, labels: LabelTable, words: LabelWords) -> list[Pair]:
-    """The labelled items that both have judged; what is bad is read by the checks of both together."""
-    # A label may name a check that only one of the two has, or that only one of them lets object.
+    """The labelled items that both have judged; the checks of both together say which labels are bad."""
+    # A label may name a check that only one of the two has, or that is negative in only one of them.
     sides = {name: str(c.side) for p in (old.policy, new.policy) for name, c in p.checks.items()}
     objecting = {name for p in (old.policy, new.policy) for name, c in p.checks.items() if c.side == "negative"}
     meaning = make_meaning({**sides, **dict.fromkeys(objecting, "negative")}, labels.words, words.bad, words.means)
@@ -123,9 +123,9 @@ def read_limits(path: str | None) -> GateLimits:
 
 
 def bundle_of(store: str, candidate: str, name: str | None = None) -> str:
-    """The hash of the bundle that a candidate's run was made with; name: which it should be.
+    """The hash of the bundle that a candidate's run was made with; name: the expected one.
 
-    Raises UsageError where the store has none of that stack and policy, several, or the named one is of others.
+    Raises UsageError where the store has none or several of that stack and policy, or the named one differs in them.
     """
     population = read_population([candidate], resolve_labels([]), check_labels=False)
     own_facts = (population.stack_fingerprint, certified_hash(population.policy))
@@ -160,6 +160,6 @@ def write_judged(judged: Judged, to: str) -> str:
 
 
 def move_pointer(store: str, bundle_hash: str, at: datetime, judged: Judged, report: str) -> Pointer:
-    """The candidate goes live."""
+    """Make the candidate live."""
     reason = "; ".join(f"{check.name}: {check.reason}" for check in judged.outcome.checks)
     return promote_bundle(store, Promotion(bundle=bundle_hash, at=at, reason=reason[:4000], report=report))

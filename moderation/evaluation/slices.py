@@ -29,9 +29,9 @@ class SliceMeasures:
 def measure_slices(
     items: Sequence[JudgedItem], bad: Bools, only: Sequence[str] = (), least: int = LEAST_ITEMS
 ) -> tuple[SliceMeasures, ...]:
-    """Slices of at least `least` items, worst first: by the lower end of the rate of wrong decisions, then the rate.
+    """Slices of at least `least` items, worst first: by the lower bound of the rate of wrong decisions, then the rate.
 
-    The lower end, because of many small slices one looks bad by chance. only: these attributes.
+    The lower bound, because among many small slices one looks bad by chance. only: these attributes.
     """
     members = _members(items, only)
     slices = [
@@ -44,7 +44,7 @@ def measure_slices(
 
 
 def _members(items: Sequence[JudgedItem], only: Sequence[str]) -> Mapping[str, Mapping[str, list[int]]]:
-    """attribute -> its value -> the items that have it; without attributes that have one value, or very many."""
+    """attribute -> its value -> the items that have it; attributes with one value or very many are left out."""
     members: dict[str, dict[str, list[int]]] = {}
     for index, item in enumerate(items):
         for attribute, value in {**item.attributes, _KIND: item.kind}.items():

@@ -1,8 +1,8 @@
 """Tests of nested zones, from strict to lax: p-values, the starts, and the walk that certifies. Pure.
 
 The procedure is fixed-sequence testing from four starts (Angelopoulos et al., "Learn then Test", arXiv 2110.01052):
-the order of the zones is fixed before a label is looked at, so each start may use its share of the risk in full. A zone
-is all items that are at least as strict as a threshold.
+the order of the zones is fixed before any label is seen, so each start may use its share of the risk in full. A zone
+holds all items that are at least as strict as a threshold.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Bools = npt.NDArray[np.bool_]
 
 QUANTILES = 60
 STARTS = 4
-_ROOM = 10.0  # a first zone without an error passes with tenfold room
+_ROOM = 10.0  # p of the first zone without errors is at most a tenth of the level
 _MAX_LABELS = 100_000_000
 
 

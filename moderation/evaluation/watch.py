@@ -1,6 +1,6 @@
 """What a night looks at besides its items: new labels against certificates, and its scores against a reference.
 
-Neither stops a night: what could not be looked at is said in its report.
+A failed look does not stop a night; its report says what could not be looked at.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightWatch:
-    """What new labels said of the certificates. ended: action -> why, also by earlier ones. notes: what went wrong."""
+    """What new labels said of the certificates. ended: action -> why, with earlier nights'. notes: what went wrong."""
 
     reports: tuple[MonitorReport, ...] = ()
     ended: Mapping[str, str] = field(default_factory=dict)
@@ -31,10 +31,10 @@ class NightWatch:
 
 
 def begin_watch(home: str, config: Config, policy: Policy) -> NightWatch:
-    """Hold new audit labels against the certificates, before tonight relies on them. home: what the nights lie in.
+    """Hold new audit labels against the certificates before tonight relies on them. home: the folder of all nights.
 
-    Raises UsageError where the certificates, or what the monitor knows of them, cannot be read: an alarm must not be
-    lost. Labels that cannot be read are a note.
+    Raises UsageError where the certificates or the monitor's state cannot be read: an alarm must not be lost. Labels
+    that cannot be read give a note.
     """
     certificates = read_certificates(certificates_path(config.policy))
     if certificates is None:
@@ -52,7 +52,7 @@ def begin_watch(home: str, config: Config, policy: Policy) -> NightWatch:
 
 
 def remember_night(home: str, night: str, out: str, config: Config, policy: Policy) -> None:
-    """Note what a finished night drew, so that labels can be held against it later; else a warning in the log."""
+    """Keep what a finished night drew, so that later labels can be held against it; on failure, log a warning."""
     try:
         note_night(home, night, out, policy, read_certificates(certificates_path(config.policy)))
     except (ModerationError, OSError) as error:
@@ -60,7 +60,7 @@ def remember_night(home: str, night: str, out: str, config: Config, policy: Poli
 
 
 def watch_scores(out: str, config: Config) -> tuple[tuple[ScoreDrift, ...], tuple[str, ...]]:
-    """(how the scores of OUT differ from those of the reference, what could not be compared)."""
+    """(how the scores of OUT differ from the reference's, notes on what could not be compared)."""
     if config.monitor.reference is None:
         return (), ()
     try:

@@ -1,8 +1,8 @@
 """Betting against a claim: e-values for weighted labels and for sums of groups, and the monitor of a certificate. Pure.
 
-After Waudby-Smith and Ramdas (arXiv 2010.09686) and Xu et al. (arXiv 2406.10490): wealth that is a product of
-`1 + lambda w (a - e)` grows over 1/d with a probability of at most d where the rate of errors is over `a`, however
-often one looks.
+After Waudby-Smith and Ramdas (arXiv 2010.09686) and Xu et al. (arXiv 2406.10490): where the rate of errors is over `a`,
+a wealth that is a product of `1 + lambda w (a - e)` ever exceeds 1/d with a probability of at most d, however often one
+looks.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from moderation.evaluation.walks import F64, I64, Bools, Zones
 
 BETS = np.array([0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97])
 ALARM = 1.0 / 0.05
-MAX_GROUP = 20  # items of a group that count; a group of thousands would be the whole sample
+MAX_GROUP = 20  # items of a group that count, so that no group outweighs the sample
 
 
 def betting_p(zones: Zones, strictness: F64, errors: Bools, weights: F64, allowed: float) -> F64:
     """p of each zone from labels that were drawn with different probabilities: float64 [T].
 
-    weights: float64 [N], the smallest probability of any label by that of this one, so in (0, 1].
+    weights: float64 [N] in (0, 1], the smallest probability of any label divided by that of this one.
     """
     order = np.argsort(-strictness, kind="stable")
     gains = (weights * (allowed - errors.astype(np.float64)))[order]
@@ -31,7 +31,7 @@ def betting_p(zones: Zones, strictness: F64, errors: Bools, weights: F64, allowe
 
 
 def grouped_p(zones: Zones, strictness: F64, errors: Bools, groups: I64, weights: F64, allowed: float) -> F64:
-    """p of each zone where groups are drawn whole: their sums are bets, divided by `MAX_GROUP`: float64 [T].
+    """p of each zone where groups are drawn whole: each bet is a group's sum divided by `MAX_GROUP`; float64 [T].
 
     groups: int64 [N], numbers from 0; each group has at most MAX_GROUP items (see `cap_groups`). weights: of each item,
     the same within a group.
@@ -57,9 +57,9 @@ def _log_mean(logs: F64) -> F64:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorWealth:
-    """What a monitor has won against "the certificate's rate is kept".
+    """The wealth of a monitor that bets against "the certificate's rate is kept".
 
-    logs: log wealth of each bet. highest: of the mean, over all labels so far; an alarm stays one.
+    logs: log wealth of each bet. highest: of the mean, over all labels so far, so that an alarm stays.
     """
 
     logs: tuple[float, ...] = (0.0,) * len(BETS)
@@ -74,10 +74,10 @@ class MonitorWealth:
 
 
 def bet_on(wealth: MonitorWealth, error: bool, allowed: float) -> MonitorWealth:
-    """The wealth after one more label. Its null is reversed: it grows where there are more errors than allowed."""
+    """The wealth after one more label. Unlike in certifying, it grows where there are more errors than allowed."""
     gain = (1.0 if error else 0.0) - allowed
     logs = np.array(wealth.logs) + np.log1p(BETS / (1.0 - allowed) * gain)
-    # Bounded, so that it can be written down; the alarm is far below.
+    # Bounded, so that it fits into JSON; the alarm is far below.
     now = math.exp(min(50.0, float(_log_mean(logs[:, None])[0])))
     return MonitorWealth(
         logs=tuple(logs.tolist()),

@@ -20,7 +20,7 @@ class Meaning:
     """How words of labels are read.
 
     sides: check -> `negative`, `positive` or `attribute`, as in the policy. bad: words that are bad whatever the checks
-    are called. means: word -> the checks that it confirms, besides the check of that very name.
+    are called. means: word -> the checks that it confirms, besides the check of the same name.
     """
 
     sides: Mapping[str, str]
@@ -34,8 +34,8 @@ class Meaning:
     def confirms(self, words: Words, check: str) -> bool:
         """Whether the check should score high on it.
 
-        A bad word that names no check confirms every negative one; what is not bad confirms every positive one, unless
-        its words name positive checks and not this one.
+        A bad word that names no check confirms every negative check. A label that is not bad confirms every positive
+        check, unless its words name other positive checks.
         """
         named = frozenset(name for word in words for name in self.checks_of(word))
         if self.sides[check] == "negative":
@@ -59,8 +59,8 @@ def make_meaning(
 ) -> Meaning:
     """How the words of a labels file are read.
 
-    bad: words that are bad; where any is given, every word that is not known otherwise is fine. means: `CHECK=WORD`.
-    Raises UsageError for a word that says nothing, naming what it could have been.
+    bad: words that are bad; where any is given, every unknown word is fine. means: `CHECK=WORD`.
+    Raises UsageError for a word without a meaning, naming what it could have been.
     """
     mapped = _parse_means(sides, means)
     absent = [word for word in [*bad, *mapped] if word not in words]

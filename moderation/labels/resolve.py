@@ -14,8 +14,8 @@ Words = frozenset[str]
 class Label:
     """What an item is. words: None where reviewers disagree and no expert settled it.
 
-    answers: of different reviewers. agreed: whether all of them were the same. settled: by an expert, or by two answers
-    or more that agree; what a certificate asks for.
+    answers: from different reviewers. agreed: whether all of them were the same. settled: by an expert, or by two
+    answers or more that agree; certificates ask for it.
     """
 
     words: Words | None
@@ -29,7 +29,7 @@ class Label:
 class LabelTable:
     """Labels by the three ways in which a row may name its item: name of the key -> its value -> the label.
 
-    rows: of the file. audit: those of the audit alone; the others were chosen by somebody, and never certify.
+    rows: of the file. audit: the labels of audit rows alone; other items were chosen by somebody, and never certify.
     """
 
     rows: int
@@ -50,7 +50,7 @@ def split_words(label: str) -> Words:
 
 
 def resolve_labels(rows: Iterable[LabelRow]) -> LabelTable:
-    """One label an item. A reviewer who answers twice has changed their mind: the later answer holds."""
+    """One label per item. A reviewer who answers twice has changed their mind: the later answer holds."""
     listed = list(rows)
     return LabelTable(
         rows=len(listed),
@@ -72,7 +72,7 @@ def _resolve(rows: list[LabelRow]) -> dict[str, dict[str, Label]]:
     resolved: dict[str, dict[str, Label]] = {name: {} for name in KEYS}
     answers: dict[tuple[str, str], list[LabelRow]] = {}
     for row in rows:
-        # A row that names its item twice is found either way.
+        # A row that names its item by several keys is found by each of them.
         for name, value in row.keys.items():
             answers.setdefault((name, value), []).append(row)
     for (name, value), given in answers.items():
@@ -81,7 +81,7 @@ def _resolve(rows: list[LabelRow]) -> dict[str, dict[str, Label]]:
 
 
 def _settle(rows: list[LabelRow]) -> Label:
-    # Without names nobody knows who answered: each row counts as somebody's.
+    # Without a name nobody knows who answered: each row counts as another reviewer's.
     latest = {row.reviewer or f"\0{index}": row for index, row in enumerate(rows)}
     answers, rulings = _words(latest.values(), expert=False), _words(latest.values(), expert=True)
     group = next((row.group for row in rows if row.group), "")

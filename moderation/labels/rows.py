@@ -30,8 +30,8 @@ _SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".json", *columnar.SUFFIXES)
 class LabelRow:
     """One answer of one reviewer about one item.
 
-    keys: what of `item_id`, `uri`, `content_hash` the row tells. label: a word, or several with `|` between them.
-    source: `audit`, or how the item came to be looked at otherwise. expert: settles what reviewers disagree on.
+    keys: those of `item_id`, `uri`, `content_hash` that the row has. label: a word, or several with `|` between them.
+    source: `audit`, or why else the item was looked at. expert: the answer settles what reviewers disagree on.
     """
 
     keys: Mapping[str, str]
@@ -45,8 +45,8 @@ class LabelRow:
 def read_label_rows(uri: str) -> list[LabelRow]:
     """All rows of a labels file, in order.
 
-    Raises UsageError naming the file, its lines that cannot be read (the first five), a column that is missing and the
-    nearest one that is there; and where there are more than MAX_ROWS rows or MAX_BYTES bytes, or none.
+    Raises UsageError naming the file and the first five lines that cannot be read, or a missing column and the nearest
+    one that is there; also where there are more than MAX_ROWS rows or MAX_BYTES bytes, or none.
     """
     rows: list[LabelRow] = []
     faults: list[str] = []
@@ -68,7 +68,7 @@ def read_label_rows(uri: str) -> list[LabelRow]:
 
 
 def _checked_suffix(uri: str) -> str:
-    """How the file is read, by its name; it is there, and not too large."""
+    """The suffix by which the file is read. Raises UsageError where the file is missing or too large."""
     suffix = next((s for s in _SUFFIXES if uri.lower().endswith(s)), None)
     if suffix is None:
         raise UsageError(f"{uri}: labels are read from {', '.join(_SUFFIXES)}")
@@ -83,7 +83,7 @@ def _checked_suffix(uri: str) -> str:
     return suffix
 
 
-Cells = tuple[int, Mapping[str, Any] | str]  # the line, and its cells by column, or what is wrong with it
+Cells = tuple[int, Mapping[str, Any] | str]  # line number; cells by column, or what is wrong
 
 
 def _cells(uri: str, suffix: str) -> Iterator[Cells]:

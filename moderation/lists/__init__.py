@@ -1,4 +1,4 @@
-"""A policy with all that it names: its lists, read from files and objects, its definitions and label paths, checked.
+"""A policy with all that it names: lists read from files and objects, definitions and label paths checked.
 
 Loads without torch.
 """

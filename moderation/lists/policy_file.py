@@ -16,7 +16,7 @@ from moderation.policy.taxonomy import load_taxonomy
 
 
 def load_whole_policy(path: Path) -> Policy:
-    """A policy from a YAML file with its lists; what it holds is enough on any machine.
+    """A policy from a YAML file with the entries of its lists, so that other machines need no file.
 
     A list that is named without a scheme lies beside the policy file. Raises UsageError naming what is wrong: a key, a
     list, a label or a definition, with the nearest right one.
@@ -41,7 +41,7 @@ def _wrong_labels(policy: Policy, path: Path) -> Iterator[str]:
 
 
 def label_paths(policy: Policy, beside: Path) -> list[str]:
-    """Every path of the policy's taxonomy, `Violence/Weapons`, and of each of its parents, sorted."""
+    """Every label path of the policy's taxonomy (`Violence/Weapons`) and all their parents, sorted."""
     table = beside / policy.taxonomy if policy.taxonomy is not None else None
     if table is not None and not table.is_file():
         raise UsageError(f"{table}: no such taxonomy")
@@ -59,5 +59,5 @@ def _with_entries(rule: ListRule, where: str, beside: Path) -> ListRule:
         entries = normalised(read_entries(storage.canonical(uri)), rule.by)
     except ValueError as error:
         raise UsageError(f"{where}: {uri}: {error}") from error
-    # As it was written: where the file lies says nothing of what it holds.
+    # The path as it was written, so that the record does not depend on where the file lies.
     return rule.model_copy(update={"entries": entries})

@@ -1,11 +1,11 @@
-"""The entries of one allow- or deny-list from a file or an object; everything that a stranger wrote is bounded.
+"""The entries of one allow- or deny-list from a file or an object; everything in them is bounded.
 
     .csv .tsv        a header with `value`, and perhaps `reason` and `until` (the last day on which an entry counts)
-    .txt             one value a line; lines with # in front are comments
+    .txt             one value per line; lines that begin with # are comments
     .parquet .arrow  the same columns; `until` as a date, a time or a text
 
-Other columns are the list's own business. A line that is no entry refuses the list: half of one would be silence about
-the other half.
+Other columns are ignored. A line that is no entry refuses the whole list: reading part of it would silently drop the
+rest.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _SHOWN: Final = 10  # bad lines that an error names
 _TEXTS: Final = (".csv", ".tsv", ".txt")
 _TABLES: Final = (".parquet", ".arrow")
 
-_Row = tuple[str, Sequence[object]]  # where it stands, and its cells in the order of _COLUMNS
+_Row = tuple[str, Sequence[object]]  # its place in the file, and its cells in the order of _COLUMNS
 
 
 def read_entries(uri: str) -> list[ListEntry]:
     """The entries of a list, in the order of the file.
 
-    Raises UsageError when there is nothing at the URI, it is no list, or is larger than it may be.
+    Raises UsageError when there is nothing at the URI, or it is no list, or it is too large.
     """
     suffix = next((s for s in (*_TEXTS, *_TABLES) if uri.lower().endswith(s)), None)
     if suffix is None:
@@ -114,7 +114,7 @@ def _csv_rows(uri: str, text: str, delimiter: str) -> Iterator[_Row]:
 
 
 def _places(uri: str, header: Sequence[str]) -> list[int | None]:
-    """Where each of our columns stands. Raises UsageError without `value`, or for one that is spelt wrong."""
+    """The index of each of our columns. Raises UsageError without `value`, or for a misspelt column."""
     if "value" not in header:
         raise UsageError(f"{uri}: no column `value`{did_you_mean('value', header, otherwise='it has', cutoff=0.6)}")
     for name in header:
@@ -139,7 +139,7 @@ def _table_rows(uri: str, data: bytes, suffix: str) -> Iterator[_Row]:
 def _parquet_batches(uri: str, data: bytes) -> Iterator[pa.RecordBatch]:
     file = pq.ParquetFile(pa.BufferReader(data))
     groups = [file.metadata.row_group(g) for g in range(file.metadata.num_row_groups)]
-    # Before anything is unpacked.
+    # Checked before anything is unpacked.
     _check_unpacked(uri, sum(group.total_byte_size for group in groups), file.metadata.num_rows)
     names = file.schema_arrow.names
     _places(uri, names)

@@ -16,7 +16,7 @@ from moderation.types import Kind
 
 
 def policy_as_json(policy: Policy, path: Path) -> dict[str, Any]:
-    """The policy as plain data, with its hash and the definitions of its checks; of lists, how many entries."""
+    """The policy as plain data, with its hash and the definitions of its checks; lists as numbers of entries."""
     tree = policy.model_dump(mode="json", by_alias=True, exclude=WITHOUT_ENTRIES)
     for name, rule in policy.lists.items():
         tree["lists"][name]["entries"] = len(rule.entries or ())

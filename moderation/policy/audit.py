@@ -1,7 +1,7 @@
 """The audit: a keyed random sample of groups, drawn whatever the verdict; only its labels certify.
 
 As in `CERTIFICATION.md` of the project: u(group) = HMAC-SHA256(salt, id of the group), read as a number in [0, 1). An
-item is in the audit where it lies in a side's region and u is below the side's rate. Who labels takes one item a group,
+item is in the audit where it lies in a side's region and u is below the side's rate. One item per group is labelled,
 the one with the smallest hash of its id.
 """
 
@@ -22,7 +22,7 @@ _UNIT = 1 << 53  # as many steps as a float has between 0.5 and 1
 
 
 class AuditSide(PolicySection):
-    """One side: which items may be drawn, by the score of a check, and how many groups of them."""
+    """One side: which items may be drawn, by the score of a check, and which share of their groups."""
 
     check: str
     rate: float = Field(gt=0, le=1, description="share of the groups that are drawn")
@@ -37,7 +37,7 @@ class AuditSide(PolicySection):
 
 
 class Audit(PolicySection):
-    """What is drawn to be labelled whatever the verdict, so that its labels may certify."""
+    """The sample to label, drawn whatever the verdict, so that its labels may certify."""
 
     salt: str = Field(min_length=1, max_length=200, description="another salt draws other groups")
     group: str = Field(
@@ -61,14 +61,14 @@ class Audit(PolicySection):
         return self
 
     def sides(self) -> dict[Literal["block", "pass"], AuditSide]:
-        """The sides that it has."""
+        """The sides that the audit has."""
         given: dict[Literal["block", "pass"], AuditSide | None] = {"block": self.block, "pass": self.pass_}
         return {name: side for name, side in given.items() if side is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundSide:
-    """A side with its ends as float32 values."""
+    """A side with the ends of its region as float32 values."""
 
     check: str
     rate: float

@@ -30,22 +30,22 @@ class BoundCheck:
     side: Side
     columns: tuple[int, ...]
     invert: bool
-    fuse: Callable[[Sequence[float]], float] | None  # None: a single vote, taken as it is
+    fuse: Callable[[Sequence[float]], float] | None  # None: the check's only vote, as it is
     pool: Callable[[Sequence[float]], float]
     block: float | None
     review: float | None
     pass_: float | None
     null_is_review: bool
     order: int | None
-    stops_at: float | None  # from this score on no check of a higher order is asked
+    stops_at: float | None  # from this score on, no check of a higher order is asked
     stops_by_block: bool  # a check of a higher order can block, so only a block may stop it
-    watched: bool = False  # an attribute that a positive rule asks
-    isolated: bool = False  # a frame over `block` may stand in an item that is not: that goes to review
+    watched: bool = False  # an attribute that a positive rule reads
+    isolated: bool = False  # review an item with a frame over `block` but a pooled score below it
     severe: bool = False  # no allow list passes over it
     severity: str | None = None
     label: str | None = None  # path in the taxonomy
-    merges: int = 1  # frames that may miss between two of one segment
-    by: tuple[BoundThresholds, ...] = ()  # thresholds of items with a value of an attribute
+    merges: int = 1  # frames below the threshold that a segment may have in a row
+    by: tuple[BoundThresholds, ...] = ()  # thresholds by attribute value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +54,10 @@ class BoundPolicy:
 
     policy: Policy
     labels: tuple[str, ...]
-    checks: tuple[BoundCheck, ...]  # as of an image
+    checks: tuple[BoundCheck, ...]  # those of an image
     checks_of: Mapping[Kind, tuple[BoundCheck, ...]]  # pools may differ by kind
-    cascade: bool  # whether any check can stop it
-    negative_columns: tuple[tuple[int, bool], ...]  # of every negative check's votes, each once; and if it inverts them
+    cascade: bool  # whether any check has a `stop`
+    negative_columns: tuple[tuple[int, bool], ...]  # each negative check's votes, once; whether inverted
     texts: ReasonTexts
     lists: tuple[BoundList, ...] = ()
     vouch: tuple[BoundVouch, ...] = ()
@@ -65,7 +65,7 @@ class BoundPolicy:
     as_of: date | None = None
     review_order: ReviewOrder = field(default_factory=ReviewOrder)
     by_attribute: bool = False  # whether thresholds differ by attribute
-    # Checks with the thresholds of a combination of attributes, made when the first such item comes.
+    # Checks by combination of attribute values, built when the first such item comes.
     variants: dict[object, tuple[BoundCheck, ...]] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -80,10 +80,10 @@ def bind(
     """Tie a policy to the votes that a stack casts.
 
     labels: columns of the votes, `detector.label`, in order.
-    gated: those of them behind a `when:`. A check that decides by one must say what a null means, in so many words.
+    gated: those of them behind a `when:`. A check that decides by one must say explicitly what a null means.
     disabled: labels that the stack has but this run leaves out (`stack.only`); their votes are null throughout.
-    as_of: the day of the run: entries of lists that ended before it do not count. None: whoever binds has no day, and
-    errs towards review.
+    as_of: the day of the run: list entries that ended before it do not count. None: the day is unknown, and lists err
+    towards review.
     Raises UsageError naming the check, the vote and the nearest right one; or a list that was not read.
     """
     columns = {label: index for index, label in enumerate(labels)}

@@ -16,10 +16,9 @@ from moderation.types import ErrorCode, ItemFacts, ItemVotes, Seen, Verdict
 class Case:
     """One item as the rules see it.
 
-    scores: of the deciding checks, and of the attributes that positive rules ask. error: why it could not be judged
-    whole. seen: how much of it was looked at; None: not known to whoever asks, who then answers for it. facts: what is
-    known of it besides; None: nothing, so that it is on no list. votes, rows: None and empty where nothing of it was
-    scored.
+    scores: of the deciding checks, and of the attributes that positive rules read. error: why it could not be judged
+    whole. seen: how much of it was looked at; None: not told, and no pass is withheld for it. facts: what else is
+    known of it; None: nothing, so that it is on no list. votes, rows: None and empty where nothing of it was scored.
     """
 
     bound: BoundPolicy
@@ -33,9 +32,9 @@ class Case:
 
 
 class Decision(NamedTuple):
-    """What a rule says. by: the check that decided, None where none did. shown: rows of its evidence; empty: any.
+    """What a rule says. by: the check that decided, if one did. shown: rows that its evidence may use; empty: any.
 
-    threshold: of that check, the one that decided. note: a list's own reason. severity: of a list.
+    threshold: the one of that check that decided. note: the reason of a list's entry. severity: of a list.
     """
 
     verdict: Verdict
@@ -49,7 +48,7 @@ class Decision(NamedTuple):
 
 
 class Exceeding(NamedTuple):
-    """A check over a threshold; excess: how far, as a part of the way from the threshold to 1."""
+    """A check over a threshold; excess: how far, as a fraction of the way from the threshold to 1."""
 
     score: CheckScore
     threshold: float
@@ -57,13 +56,13 @@ class Exceeding(NamedTuple):
 
 
 def excess_over(score: float, threshold: float) -> float:
-    """How far a score is over a threshold, as a part of the way from there to 1."""
+    """How far a score is over a threshold, as a fraction of the way from there to 1."""
     room = 1.0 - threshold
     return min(1.0, (score - threshold) / room) if room > 0 else 1.0
 
 
 def furthest(candidates: Iterable[tuple[CheckScore, float | None, float | None]]) -> Exceeding | None:
-    """The one furthest over its threshold of (check, score, threshold), then the first; None where none is over."""
+    """Of (check, score, threshold) the first of those furthest over the threshold; None where none is over."""
     best: Exceeding | None = None
     for candidate, score, threshold in candidates:
         if threshold is None or score is None or score < threshold:

@@ -1,6 +1,6 @@
-"""A table of cases: votes in, verdict and reason out; what a policy is held to before anybody relies on it.
+"""A table of cases: votes in, verdict and reason out; tests of a policy before anybody relies on it.
 
-    votes: {open_nsfw.nsfw: 0.02}      # of every case; its own stand over them
+    votes: {open_nsfw.nsfw: 0.02}      # of every case; a case's own votes override them
     cases:
       - name: both networks are sure
         votes: {open_nsfw.nsfw: 0.99, image_safety.nsfw: 0.93}
@@ -14,7 +14,7 @@
         attributes: {region: eu}
         verdict: review
 
-A vote that no line gives is null, as one that was not asked.
+A vote that no line gives is null, like one that was not asked for.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Votes = Mapping[str, float | None]
 
 
 class CaseFrame(PolicySection):
-    """One frame of a case. people: names that `gallery` gives faces in it."""
+    """One frame of a case. people: names that `gallery` gives to faces in it."""
 
     votes: Votes = Field(default={})
     time_s: float | None = None
@@ -51,7 +51,7 @@ class CaseFrame(PolicySection):
 
 
 class PolicyCase(PolicySection):
-    """One item, and what must become of it. votes: of an item of one frame; or frames."""
+    """One item and its expected verdict. votes: of an item with one frame; otherwise `frames`."""
 
     name: str = Field(min_length=1)
     votes: Votes | None = None
@@ -76,7 +76,7 @@ class PolicyCase(PolicySection):
 
 
 class PolicyCases(PolicySection):
-    """A file of cases. as_of: the day by which lists have ended."""
+    """A file of cases. as_of: the day that decides which list entries count."""
 
     votes: Votes = Field(default={})
     as_of: date | None = None
@@ -85,9 +85,9 @@ class PolicyCases(PolicySection):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestedCase:
-    """What became of a case. wanted, got: verdict, reason and audit as the case names them, in words."""
+    """The outcome of a case. wanted, got: of verdict, reason and audit what the case names, in words."""
 
-    __test__ = False  # the name is not meant for pytest
+    __test__ = False  # pytest would collect it for its name
 
     name: str
     wanted: str
@@ -96,7 +96,7 @@ class TestedCase:
 
     @property
     def agrees(self) -> bool:
-        """Whether the policy does as the case says."""
+        """Whether the policy decides as the case says."""
         return self.wanted == self.got
 
 
@@ -110,7 +110,7 @@ def load_cases(path: Path) -> PolicyCases:
 def run_cases(policy: Policy, cases: PolicyCases) -> list[TestedCase]:
     """What the policy decides of every case, in their order.
 
-    Raises UsageError for a vote that the policy does not read, naming the nearest: a misspelt vote would be null.
+    Raises UsageError naming a vote that the policy does not read, and the nearest: a misspelt vote would be null.
     """
     read = set(policy.votes())
     given = {label: where for where, votes in _all_votes(cases) for label in votes}

@@ -22,8 +22,9 @@ CertifiedSide = Literal["block", "pass"]
 class Certificate:
     """The statement that a threshold keeps a rate.
 
-    Of the items that `side` decides by `check` at `threshold`, at most `allowed` are wrong, wrong itself with a
-    probability of at most `risk`. labels, errors: groups in the zone, and wrong ones. bound: exact upper bound.
+    Of the items that `side` decides by `check` at `threshold`, a share of at most `allowed` is wrong; the statement
+    fails with a probability of at most `risk`. labels, errors: groups in the zone, and the wrong ones among them.
+    bound: exact upper bound.
     """
 
     side: CertifiedSide
@@ -46,9 +47,9 @@ class Certificate:
 class CertificateSet:
     """The certificates of one policy and one stack, from one audit; they lie in a file beside the policy.
 
-    policy: hash of what it says, but for `require_certificate`. salt_sha256: of the audit's salt. rates: side -> share
-    of the groups that was drawn. issued, expires: days. labels_sha256: of the file of labels. rule: how items were
-    labelled. agreement: share of the items with two answers or more on which all agreed; None of none.
+    policy: its `certified_hash`. salt_sha256: of the audit's salt. rates: side -> share of the groups that was drawn.
+    issued, expires: days. labels_sha256: of the file of labels. rule: how items were labelled. agreement: among the
+    items with two answers or more, the share on which all agreed; None where there are none.
     ended: action -> why its certificate no longer holds.
     """
 
@@ -66,8 +67,8 @@ class CertificateSet:
 
 
 def certified_hash(policy: Policy) -> str:
-    """The hash that a certificate names. Asking for certificates does not end them, nor does the order of review,
-    nor do entries of lists: those are decisions of people, and new ones come every day."""
+    """The hash that a certificate names. It leaves out `require_certificate`, the order of review, and list entries,
+    which are decisions of people and change every day: changing these ends no certificate."""
     lists = {name: rule.model_copy(update={"entries": ()}) for name, rule in policy.lists.items()}
     return policy_hash(policy.model_copy(update={"require_certificate": False, "review_order": None, "lists": lists}))
 
@@ -97,7 +98,7 @@ def find_uncertified(
 ) -> dict[str, str]:
     """The actions that no certificate covers today, and why.
 
-    ended: what a monitor has ended besides what the file says: action of a certificate -> why.
+    ended: certificates that a monitor has ended, besides those that the file says: action -> why.
     """
     actions = automatic_actions(policy)
     if certificates is None:
@@ -111,7 +112,7 @@ def find_uncertified(
 
 
 def not_covered(policy: Policy, held: Collection[str]) -> tuple[str, ...]:
-    """What a policy does by itself without one of these certificates, named by their actions."""
+    """What a policy does by itself that none of these certificates covers. held: their actions."""
     # Nothing passes over a negative check's threshold, whichever rule lets it pass.
     all_passes = any(f"pass:{name}" in held for name, check in policy.checks.items() if check.side == "negative")
     return tuple(
@@ -122,7 +123,7 @@ def not_covered(policy: Policy, held: Collection[str]) -> tuple[str, ...]:
 
 
 def _broken(policy: Policy, certificates: CertificateSet, stack_fingerprint: str, today: date) -> str | None:
-    """Why none of the certificates holds; None where they may."""
+    """Why none of the certificates holds; None where they may hold."""
     if certificates.policy != certified_hash(policy):
         return "the policy has changed since it was certified"
     if certificates.stack_fingerprint != stack_fingerprint:
@@ -143,14 +144,15 @@ def _why_ended(action: str, ended: Mapping[str, str]) -> str:
 def withdraw(policy: Policy, actions: Collection[str]) -> Policy:
     """The policy without these actions: what they decided goes to review.
 
-    A check that blocked reviews from its lowest threshold on; a positive check is only written; the default is review.
+    A check that blocked reviews from its lowest threshold on; a positive check becomes an attribute; the default
+    becomes review.
     """
     if not actions:
         return policy
     tree: dict[str, Any] = policy.model_dump(mode="json", by_alias=True, exclude_unset=True)
     if "pass:default" in actions:
         tree["default"] = "review"
-    # Where the default passes, a positive check decides by its nulls alone, and those must go on to withhold.
+    # With `default: pass` only the nulls of a positive check decide, and they must still send items to review.
     reviews = tree.get("default", "review") == "review"
     for name, check in policy.checks.items():
         if f"block:{name}" in actions:
@@ -166,7 +168,7 @@ def withdraw(policy: Policy, actions: Collection[str]) -> Policy:
 def _stop_blocking(check: dict[str, Any], review: float | None, block: float | None) -> None:
     del check["block"]
     check["review"] = block if review is None else review
-    # A stop that could only rest on a block is none; an isolated frame is reviewed from `review` on, as any.
+    # `stop` and `isolated` need a `block`; without one any frame is reviewed from `review` on.
     for key in ("stop", "isolated"):
         check.pop(key, None)
     for values in check.get("by", {}).values():
@@ -187,4 +189,4 @@ def _stop_passing(check: dict[str, Any], *, pooled: bool) -> None:
     for key in ("pass", "null", "by", "order"):
         check.pop(key, None)
     if not pooled:
-        check["pool"] = "all"  # as a positive check has it; its scores stay what they were
+        check["pool"] = "all"  # the default of a positive check, so that its scores stay the same

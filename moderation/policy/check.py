@@ -14,7 +14,7 @@ from moderation.types import Kind
 
 Side = Literal["negative", "positive", "attribute"]
 
-_CAUTIOUS = ("all", "bottom_k_mean", "mean")  # every frame weighs in, the weak ones at least as much as the others
+_CAUTIOUS = ("all", "bottom_k_mean", "mean")  # a low frame weighs at least as much as a high one
 
 
 def _require(section: BaseModel, method: str, wanted: Mapping[str, bool], optional: set[str] | None = None) -> None:
@@ -142,7 +142,7 @@ class Check(PolicySection):
     def _weights_positive(cls, value: Mapping[str, float]) -> Mapping[str, float]:
         wrong = [label for label, weight in value.items() if not weight > 0]  # NaN too
         if wrong:
-            # Zero would say "ask, but don't listen", and a negative weight would break monotony.
+            # A weight of zero would ask for a vote and ignore it; a negative one would break monotony.
             raise ValueError(f"weight of {wrong[0]} must be over 0")
         return dict(sorted(value.items()))
 
@@ -173,7 +173,7 @@ class Check(PolicySection):
     @field_validator("pool", mode="before")
     @classmethod
     def _one_pool_or_one_per_kind(cls, value: object) -> object:
-        # Told apart here, so that a mistake is explained by the form that was meant.
+        # Chosen here, not by a union, so that an error speaks of the form that was meant.
         if isinstance(value, Mapping) and "method" not in value:
             return KindPools.model_validate(value)
         return {"method": value} if isinstance(value, str) else value
@@ -204,7 +204,7 @@ class Check(PolicySection):
                 given = other.model_dump(by_alias=True, exclude_none=True)
                 unknown = [name for name in given if own[name] is None]
                 if unknown:
-                    # Else a cascade could hide a block that nobody sees in the check itself.
+                    # Otherwise a cascade could hide a block that the check itself does not have.
                     raise ValueError(f"by {attribute} {value}: has `{unknown[0]}`, the check itself has none")
                 both = own | given
                 if both["block"] is not None and both["review"] is not None and both["review"] > both["block"]:
@@ -225,7 +225,7 @@ class Check(PolicySection):
         return self
 
     def check_audited(self, side: AuditSide, where: str) -> None:
-        """Raises ValueError where an audit of this check would leave out what it decides."""
+        """Raises ValueError where an audit of this check would leave out items that it decides."""
         if self.order is not None:
             raise ValueError(f"{where}: {side.check!r} has an `order`, so it is not asked of every item")
         others = [other.block for values in self.by.values() for other in values.values()]
@@ -234,9 +234,10 @@ class Check(PolicySection):
             raise ValueError(f"{where}: from {side.from_} leaves out what {side.check!r} blocks from {lowest} on")
 
     def pooling(self, kind: Kind) -> Pool:
-        """The pool of a kind; by default the one that errs towards review: one bad frame is bad, all must be fine.
+        """The pool of a kind. The default errs towards review: one bad frame is enough, and all must be fine.
 
-        One pool for all kinds is not meant of an album, whose pictures are no frames of one scene: any bad one decides.
+        A single pool for all kinds does not apply to an album: its pictures are not frames of one scene, so it has the
+        default.
         """
         chosen = self.pool
         if isinstance(chosen, KindPools):
@@ -246,5 +247,5 @@ class Check(PolicySection):
         return chosen or Pool(method="all" if self.side == "positive" else "any")
 
     def may_be_isolated(self) -> bool:
-        """Whether a frame over `block` may stand in an item that is not."""
+        """Whether a frame may be over `block` while the item's pooled score is not."""
         return self.block is not None and any(self.pooling(kind).method != "any" for kind in Kind)

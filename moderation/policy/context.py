@@ -1,19 +1,19 @@
 """Frames that are parts of others: what a check makes of a tile, and of the picture that it was cut from; pure.
 
 A part alone can look like what it is not: a nose, a fold of cloth, a square of sand. So a part never blocks by itself:
-its block counts where the picture around it is at least suspicious to the same check. The other way round nothing is
-taken off: a picture put together from its parts (`whole`) is judged as any picture.
+its block counts only where the picture around it reaches the review threshold of the same check. A picture put together
+from parts (`whole`) is judged like any picture.
 
 Three kinds of rows, by `Frame.role` and `Frame.parent`:
 
     roots      no parent: ordinary frames, wholes, and backdrops (transparent frames over black, pictures of their own).
                All that positive checks are asked of.
-    own        the ordinary frames among the roots: pooled as an item's frames always are
+    own        the ordinary frames among the roots: pooled as usual
     families   rows that share a parent: pooled by the check's own pool, each family by itself
 
-A check's score is the highest of: its own frames', each whole's and backdrop's, each family's. How far it may block
-(`blocking`) leaves out the families whose parent does not agree, which is: scores under the check's `review` (its
-`block` where it has none), or has no score. Every one of these rises with every vote, so that verdicts stay monotone.
+A check's score is the highest of these: its own frames' score, each whole's and backdrop's, each family's. `blocking`,
+the score by which it may block, leaves out each family whose parent scores under the check's `review` (its `block`
+where it has none) or has no score. Both rise with every vote, so verdicts stay monotone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NOT_THERE = -1  # the row of a parent that was not scored
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kinship:
-    """Rows of an item's votes by what they are to each other. families: row of the parent -> rows of its parts."""
+    """An item's rows by how they relate to each other. families: row of the parent -> rows of its parts."""
 
     roots: tuple[int, ...]
     own: tuple[int, ...]
@@ -71,12 +71,12 @@ def _group_by_parent(frames: Sequence[int], parents: Sequence[int | None]) -> tu
 
 
 def pool_roots(fused: Sequence[float], kinship: Kinship, pool: Pool) -> float:
-    """A positive check's score: pooled over the pictures that are no parts."""
+    """A positive check's score: pooled over the roots."""
     return pool([fused[row] for row in kinship.roots])
 
 
 def pool_frames(fused: Sequence[float], kinship: Kinship, pool: Pool) -> float:
-    """An attribute's score: pooled over the item's own frames, whatever else was looked at."""
+    """An attribute's score: pooled over the item's own frames alone."""
     return pool([fused[row] for row in kinship.frames])
 
 
@@ -85,7 +85,7 @@ def pool_in_context(
 ) -> tuple[float, float]:
     """A negative check's (score, blocking); NaN = null.
 
-    fused: [F], its score of each row. agrees_at: from which score on a parent bears its parts out.
+    fused: [F], its score of each row. agrees_at: the score from which on a parent agrees with its parts.
     """
     sure = [pool([fused[row] for row in kinship.own]), *(fused[row] for row in kinship.wholes)]
     unsure: list[float] = []

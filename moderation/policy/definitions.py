@@ -15,7 +15,7 @@ FOLDER = "definitions"
 
 
 class Neighbour(PolicySection):
-    """Something that is easily taken for the class, or the class for it."""
+    """Something that is easily confused with the class."""
 
     what: str = Field(min_length=1)
     belongs: bool = Field(description="whether it is of the class")
@@ -42,7 +42,7 @@ def definition_path(name: str, *, beside: Path | None = None, where: str = "defi
     known: set[str] = set()
     for folder in folders:
         names = {file.stem for file in folder.glob("*.yaml")}
-        if name in names:  # and not by its path: a name is no path
+        if name in names:  # looked up, never joined to a path: a name may be `../x`
             return folder / f"{name}.yaml"
         known |= names
     raise UsageError(f"{where}: no definition {name!r}{did_you_mean(name, sorted(known))}")

@@ -1,4 +1,4 @@
-"""Allow- and deny-lists as a policy has them: what an entry is matched by, and the entries, checked and sorted.
+"""Allow- and deny-lists in a policy: what an entry is matched by, and the entries, checked and sorted.
 
 A list stands in the policy itself (`entries`) or in a file that it names (`from`), which `moderation.lists` reads.
 """
@@ -18,9 +18,9 @@ from moderation.config.hints import did_you_mean
 from moderation.hashes.search import MAX_DISTANCE
 from moderation.policy.section import PolicySection
 
-# An entry takes about 400 bytes in every worker, and travels to each of them.
+# An entry takes about 400 bytes in every worker, and is sent to each of them.
 MAX_ENTRIES: Final = 1_000_000
-MAX_VALUE: Final = 8192  # characters: as much as an attribute may have
+MAX_VALUE: Final = 8192  # characters: the limit of an attribute
 MAX_REASON: Final = 500
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _KEYS: Final = ("value", "reason", "until")
@@ -37,7 +37,7 @@ class ListEntry(NamedTuple):  # a tuple: a list may have a million
 
 
 def normalised(entries: Iterable[ListEntry], by: By) -> tuple[ListEntry, ...]:
-    """Entries sorted, each once, hashes in small letters. Raises ValueError naming the first that is none."""
+    """Entries sorted, each once, hashes in lower case. Raises ValueError naming the first that is not valid."""
     spelt = {_checked(entry, by) for entry in entries}
     return tuple(sorted(spelt, key=lambda e: (e.value, e.until or date.max, e.reason)))
 
@@ -76,7 +76,7 @@ def _read_forms(value: object) -> tuple[ListEntry, ...] | None:
 
 
 def _as_rows(entries: tuple[ListEntry, ...] | None) -> list[list[str | None]] | None:
-    """As JSON has them."""
+    """Entries in their JSON form."""
     if entries is None:
         return None
     return [[value, reason, until.isoformat() if until else None] for value, reason, until in entries]
@@ -131,21 +131,21 @@ class ListRule(PolicySection):
     from_: str | None = Field(
         default=None, alias="from", min_length=1, description="a file or an object: .csv .tsv .txt .parquet .arrow"
     )
-    # Checked by our own code: of a million entries pydantic's own takes a minute.
+    # Checked by our own code: pydantic takes a minute for a million entries.
     entries: Annotated[tuple[ListEntry, ...] | None, PlainValidator(_read_forms), PlainSerializer(_as_rows)] = Field(
         default=None, description="or the entries themselves"
     )
 
     @property
     def matched_attribute(self) -> str | None:
-        """The attribute that its values are of."""
+        """The attribute whose values it lists."""
         if self.by in ("owner", "group", "person"):
             return self.by
         return self.attribute
 
     @property
     def dated(self) -> bool:
-        """Whether an entry has an end."""
+        """Whether any entry has an end."""
         return any(entry.until is not None for entry in self.entries or ())
 
     @model_validator(mode="after")
@@ -163,6 +163,6 @@ class ListRule(PolicySection):
     @model_validator(mode="after")
     def _entries_in_order(self) -> ListRule:
         if self.entries is not None:
-            # Past the frozen model: sorted and spelt alike, so that the same list has the same hash.
+            # Set in spite of the frozen model: sorted and normalised, so that the same list has the same hash.
             object.__setattr__(self, "entries", normalised(self.entries, self.by))
         return self

@@ -23,7 +23,7 @@ def gather_evidence(
 ) -> tuple[Evidence, ...]:
     """At most 5 votes, the weightiest first.
 
-    decided: the check that decided; None for a default. shown: the rows that are its evidence; empty: the strongest.
+    decided: the check that decided; None for a default. shown: rows to take evidence from; empty: all.
     rows: the votes as floats, NaN = null.
     """
     if decided is None:
@@ -41,7 +41,7 @@ def gather_evidence(
 def cells_of_check(
     scored: CheckScore, rows: Sequence[Sequence[float]], sign: float, count: int
 ) -> list[tuple[int, int]]:
-    """Its votes as (row, column), on `count` frames. sign: 1 from the highest frame on, -1 from the lowest."""
+    """A check's votes as (row, column), on `count` frames. sign: 1 highest frames first, -1 lowest first."""
     frames, columns = scored.frames, scored.check.columns
     indices = [index for index, score in enumerate(frames) if not is_null(score)]
     if len(indices) > 1:
@@ -85,7 +85,7 @@ def _as_evidence(votes: ItemVotes, rows: Sequence[Sequence[float]], index: int, 
 def _place(
     votes: ItemVotes, index: int, box: tuple[float, float, float, float] | None
 ) -> tuple[float, float, float, float] | None:
-    # Nobody has a tile at hand: what is in it is shown where it lies in the picture.
+    # A reviewer sees the picture, not the tile: its regions are placed in the picture.
     tile = votes.boxes[index] if votes.boxes and votes.roles[index] == Role.TILE else None
     if tile is None or box is None:
         return box or tile

@@ -10,7 +10,7 @@ from moderation.types import Segment
 
 
 def explain(decision: Decision, texts: ReasonTexts, segments: Sequence[Segment] = ()) -> str:
-    """The reason of a decision as a sentence. segments: of the item; those of the check that decided are named."""
+    """The reason of a decision as a sentence. segments: of the item; the highest of the deciding check is named."""
     stage, *middle = decision.reason.split(":")
     action = middle[-1]
     if stage in ("error", "unseen"):
@@ -37,5 +37,5 @@ def _where(check: str, segments: Sequence[Segment], texts: ReasonTexts) -> str:
 
 
 def _number(score: float | None) -> str:
-    # Down, so that a score under a threshold never reads as one that reached it.
+    # Rounded down, so that a score under a threshold never reads as one that reached it.
     return "–" if score is None else f"{int(score * 1000 + 1e-4) / 1000:.3f}"

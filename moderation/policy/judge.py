@@ -3,12 +3,12 @@
 `rules` has the order of the rules. A positive check is asked only where no negative one objects. A part of a picture (a
 tile) blocks only where the picture around it agrees; see `context`.
 
-A cascade: checks with an `order` are asked in that order, and one with `stop` that decides ends it. What was not asked
-has no score; it could not have been harsher than the verdict that the stop leads to.
+A cascade: checks with an `order` are asked in that order, and one with `stop` that decides ends it. A check that was
+not asked has no score; it could not have been harsher than the verdict that the stop leads to.
 
 Scores and thresholds are compared as float32, the type of the tables, so that a rejudge decides alike. Verdicts are
-monotone in the scores of the checks: up for a negative one is never milder, up for a positive one never harsher.
-That ends at an allow-list, which passes over every check that is not severe, however high; see docs/policy.md.
+monotone in the scores of the checks: raising a negative one never makes them milder, raising a positive one never
+harsher. One exception: an allow-list passes over every check that is not severe, however high; see docs/policy.md.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ def judge(
     """What the policy makes of one item's votes.
 
     error: why the item could not be judged whole; then it is never passed.
-    seen: how much of it was looked at, which may withhold a pass, and its kind, by which checks may pool; None: an
+    seen: its kind, by which checks may pool, and how much of it was looked at, which may withhold a pass; None: an
     image, looked at whole.
-    facts: what is known of it besides, by which lists, thresholds and the audit may go; None: nothing.
+    facts: what else is known of it, for lists, thresholds by attribute and the audit; None: nothing.
 
     scores: one per check, over the frames that have one; None where none has.
 
-    confidence, 0..1, a distance from the nearest threshold that would have decided otherwise, not a probability:
-    block and pass, the part of the way from the threshold to 1; review by a negative check, the distance to the nearer
-    end of its band as a part of half the band; default, how far the closest call stayed below its threshold, as a part
-    of it; None for nulls and errors.
+    confidence, 0..1, is the distance from the nearest threshold that would have decided otherwise, not a probability.
+    block and pass: the fraction of the way from the threshold to 1. Review by a negative check: the distance to the
+    nearer end of its band, over half the band. Default: how far the closest check stayed below its threshold, as a
+    fraction of it. None for nulls and errors.
 
-    evidence, at most 5: of a negative check its votes on its highest frames; of a positive one its votes on its weakest
-    frame and the strongest vote of any negative check; of a default the strongest votes of the negative checks.
+    evidence, at most 5 votes. Of a negative check: its votes on its highest frames. Of a positive one: its votes on its
+    weakest frame and the strongest vote of any negative check. Of a default: the negative checks' strongest votes.
 
     Infinite votes count as null. An item with no frames, or none of whose deciding checks has a score, is never passed.
     Raises UsageError where the votes have other columns than the policy was bound to.
@@ -79,7 +79,7 @@ def judge(
         rows=rows,
     )
     decision = decide(case)
-    # Gathered before a pass is withheld: a reviewer sees what the checks rest on.
+    # Gathered before a pass is withheld: a reviewer sees what the checks relied on.
     evidence = gather_evidence(decision.by, decision.shown, bound, votes, rows)
     return _judgement(withhold(case, decision), case, evidence, scores)
 
@@ -91,7 +91,7 @@ def judge_item(
     seen: Seen | None = None,
     facts: ItemFacts | None = None,
 ) -> Judgement:
-    """As `judge`; votes None: nothing of the item was scored, so it goes to review, unless a deny-list blocks it."""
+    """Like `judge`; votes None: nothing of the item was scored, so it goes to review unless a deny-list blocks it."""
     if votes is not None:
         return judge(bound, votes, error, seen, facts)
     case = Case(bound=bound, scores=(), error=error, seen=seen, facts=facts)

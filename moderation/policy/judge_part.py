@@ -1,9 +1,9 @@
 """Many items of one kind at once -> what `judge` says of each; pure. For stored votes, which are judged by the million.
 
-`part_scores`, `part_rules` and `part_evidence` say in columns what `scores`, `rules` and `evidence` say of one item.
-Whatever they cannot tell is left to `judge_item`: items on a list, with parts of pictures, behind a stop of a cascade,
-or that a rule passes by what they were declared to be. So there is one meaning of a policy, and the item's is the
-readable one; tests/unit/policy/test_judge_part.py draws policies, votes and facts, and compares.
+`part_scores`, `part_rules` and `part_evidence` compute in columns what `scores`, `rules` and `evidence` compute for one
+item. What they do not cover is left to `judge_item`: items on a list, with parts of pictures, behind a stop of a
+cascade, or passed by a rule with `declared`. The code for one item is the readable definition of a policy;
+tests/unit/policy/test_judge_part.py draws policies, votes and facts, and compares both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NO_SEGMENTS: Final[tuple[Segment, ...]] = ()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartItems:
-    """What is known of I items besides their votes. times_s: of their F frames, NaN = none. facts: where asked for."""
+    """What is known of I items besides their votes. times_s: of their F frames, NaN = none. facts: where needed."""
 
     errors: Sequence[ErrorCode | None]
     seen: Sequence[Seen]
@@ -42,7 +42,7 @@ class PartItems:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartJudgement:
-    """What `Judgement` holds, of I items. left: items of which this says nothing, for `judge_item`.
+    """What `Judgement` holds, for I items. left: items that are left to `judge_item`.
 
     scores: float64 [I,K], NaN = null. evidence: cells of the votes.
     """
@@ -61,7 +61,7 @@ class PartJudgement:
 def judge_part(
     bound: BoundPolicy, votes: PartVotes, checks: tuple[BoundCheck, ...], kind: Kind, items: PartItems
 ) -> PartJudgement:
-    """Judge items of one kind. checks: theirs, by `variants.checks_for`, the same of all."""
+    """Judge items of one kind. checks: by `variants.checks_for`, the same for all of them."""
     scores = score_part(votes, checks, bound.policy.checks, kind)
     case = PartCase(bound=bound, scores=scores)
     place, ruling_list, unsure = _decide(case)
@@ -92,7 +92,7 @@ def judge_part(
 
 
 def _decide(case: PartCase) -> tuple[I64, list[PartRuling], Flags]:
-    """(which ruling decides each item, the rulings, of which items that cannot be told)."""
+    """(index of the ruling that decides each item, the rulings, items for which columns cannot tell)."""
     count = len(case.scores)
     place, asked = np.full(count, -1, np.int64), list[PartRuling]()
     unsure = np.zeros(count, np.bool_)
@@ -109,7 +109,7 @@ def _decide(case: PartCase) -> tuple[I64, list[PartRuling], Flags]:
 
 
 def _stopped(bound: BoundPolicy, scores: PartScores) -> Flags:
-    """Items of which a check ends the cascade."""
+    """Items for which a check ends the cascade."""
     stopped = np.zeros(len(scores), np.bool_)
     for k, check in enumerate(scores.checks):
         if bound.cascade and check.stops_at is not None and check.side != "attribute":
@@ -146,14 +146,14 @@ def _withheld(bound: BoundPolicy, decisions: Sequence[Decision], items: PartItem
     kept = []
     for decision, error, seen in zip(decisions, items.errors, items.seen, strict=True):
         if error is None and seen.widest_gap_s is None and not seen.unseen:
-            kept.append(decision)  # nothing that withholds anything
+            kept.append(decision)  # nothing to withhold a pass for
         else:
             kept.append(withhold(Case(bound=bound, scores=(), error=error, seen=seen), decision))
     return kept
 
 
 def _find_segments(scores: PartScores, times_s: F64) -> dict[int, tuple[Segment, ...]]:
-    """The segments of the items that have any: only checks with a frame near their threshold are asked."""
+    """The segments of the items that have any; only checks with a frame near their threshold are searched."""
     timed = np.logical_or.reduceat(~np.isnan(times_s), scores.offsets[:-1])
     if not timed.any():
         return {}

@@ -24,7 +24,7 @@ def review_by_list(case: Case) -> Decision | None:
 def allow_by_list(case: Case) -> Decision | None:
     """The item is on an allow-list, on no deny-list, and no severe check objects.
 
-    What is not known of a severe check objects, too. An error, and what was not seen, still withhold the pass.
+    A severe check without a score objects, too. An error, or something not looked at, still withholds the pass.
     """
     allowed = _by_list(case, "allow", Verdict.PASS)
     if allowed is None or review_by_list(case) is not None or any(map(_objects, _severe(case))):
@@ -39,7 +39,7 @@ def _severe(case: Case) -> Iterator[CheckScore]:
 def _objects(score: CheckScore) -> bool:
     check = score.check
     if not score.complete and (check.null_is_review or check.order is not None):
-        return True  # not computed; or not asked, because of a stop that the list would set aside
+        return True  # not computed, or not asked after a stop that the list would override
     highest = score.highest()
     lowest = check.block if check.review is None else check.review
     return highest is not None and lowest is not None and highest >= lowest

@@ -14,17 +14,17 @@ from moderation.hashes.search import HashIndex
 from moderation.policy.entries import By, ListEntry, ListRule
 from moderation.types import U8, ItemFacts, ItemVotes, Role
 
-HASHES: Final = "pdq.hash"  # a value a frame
-_FEW: Final = 20_000  # hashes up to which comparing each is quicker than a search: 0.5 ms an item
-QUALITY: Final = "pdq.quality"  # of that frame, 0..1
+HASHES: Final = "pdq.hash"  # one value per frame
+_FEW: Final = 20_000  # up to so many hashes comparing each is faster than an index: 0.5 ms per item
+QUALITY: Final = "pdq.quality"  # of that hash, 0..1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundList:
-    """A list of the entries that count on the day of the run, ready to be asked.
+    """A list with the entries that count on the day of the run, ready for look-ups.
 
-    entries: by value; of several the one that lasts longest. hashes, rows, index: of a list by PDQ, the same in three
-    forms: as text, uint8 [N,32], and ready to be searched where they are many.
+    entries: by value; of several with one value the one that ends last. hashes, rows, index: the hashes of a list by
+    PDQ as text, as uint8 [N,32], and, where they are many, as a search index.
     """
 
     name: str
@@ -43,9 +43,9 @@ class BoundList:
 
 
 def bind_list(name: str, rule: ListRule, as_of: date | None) -> BoundList:
-    """A list with the entries that count on a day. as_of: None is for whoever has no day, and errs towards review:
-    entries that end still deny, and do not allow."""
-    # Sorted by their ends: of several of one value the last one lasts longest.
+    """A list with the entries that count on a day. as_of: None means that the day is unknown, and errs towards review:
+    entries with an end still deny, but do not allow."""
+    # Entries are sorted by their ends: of several with one value the one that ends last is kept.
     entries = {entry.value: entry for entry in _counting(rule, as_of)}
     hashes = tuple(entries) if rule.by == "pdq" else ()
     rows = _as_rows([bytes.fromhex(h) for h in hashes]) if hashes else None
@@ -74,9 +74,9 @@ def _counting(rule: ListRule, as_of: date | None) -> Iterator[ListEntry]:
 
 
 def match_list(bound: BoundList, facts: ItemFacts, votes: ItemVotes | None) -> ListEntry | None:
-    """The entry that an item is on a list by; None where it is not.
+    """The entry by which an item is on a list; None where it is not on it.
 
-    deny: one of its values is on the list. allow: all of them are, and there is one; of PDQ, every frame is.
+    deny: one of its values is on the list. allow: it has a value and all are on the list; by PDQ, every frame is.
     """
     found = _match_hashes(bound, facts, votes) if bound.by == "pdq" else _match_values(bound, facts, votes)
     matched = [entry for entry in found if entry is not None]
@@ -86,7 +86,7 @@ def match_list(bound: BoundList, facts: ItemFacts, votes: ItemVotes | None) -> L
 
 
 def is_named(bound: BoundList, facts: ItemFacts) -> bool:
-    """Whether any value that an item says of itself is on the list; what its frames say may put it there, too."""
+    """Whether any value in the item's facts is on the list; values found in its frames are not looked at."""
     return any(entry is not None for entry in _match_values(bound, facts, None))
 
 
@@ -106,7 +106,7 @@ def _people(votes: ItemVotes, detector: str) -> list[str]:
 
 
 def attribute_values(value: str | None) -> Sequence[str]:
-    """The values of an attribute: one, or those of an album whose rows have different ones (a JSON list)."""
+    """The values of an attribute: one, or several where the rows of an album differ (a JSON list)."""
     if not value:
         return ()
     if value.startswith("["):
@@ -115,13 +115,13 @@ def attribute_values(value: str | None) -> Sequence[str]:
         except (ValueError, RecursionError):
             return (value,)
         if isinstance(values, list):
-            # A row without a value is one that nobody spoke for: it is on no list.
+            # A row without a value is on no list.
             return tuple(dict.fromkeys("" if v is None else str(v).strip() for v in values))
     return (value.strip(),)
 
 
 def _match_hashes(bound: BoundList, facts: ItemFacts, votes: ItemVotes | None) -> list[ListEntry | None]:
-    """Of each frame's hash; a frame without one, or whose hash says nothing, is on no list."""
+    """The entry of each frame's hash; a frame without a hash, or with one of low quality, is on no list."""
     if bound.rows is None:
         return [None]
     hashes = _hashes_of(bound, facts, votes)
@@ -134,7 +134,7 @@ def _match_hashes(bound: BoundList, facts: ItemFacts, votes: ItemVotes | None) -
 
 
 def nearest_hashes(bound: BoundList, queries: U8) -> list[int]:
-    """The nearest hash of the list to each of uint8 [Q,32], the first of equals; -1 where none is within reach."""
+    """Index of the list's hash nearest to each of uint8 [Q,32], the first of equals; -1 where none is near enough."""
     assert bound.rows is not None
     if bound.index is not None:
         found: list[int] = bound.index.nearest(queries, bound.distance)[0].tolist()
@@ -161,11 +161,11 @@ def _asked_rows(bound: BoundList, votes: ItemVotes) -> Sequence[int]:
     rows = range(len(votes.frames))
     if bound.action == "deny" or not votes.roles:
         return rows
-    # To allow is asked of the item's own frames alone; what they were cut into says nothing more.
+    # An allow-list looks at the item's own frames alone; their tiles show nothing new.
     return [row for row in rows if votes.roles[row] == Role.FRAME]
 
 
 def _as_rows(hashes: Sequence[bytes]) -> U8:
-    """uint8 [N,32]."""
+    """Hashes as uint8 [N,32]."""
     rows: U8 = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
     return rows

@@ -25,12 +25,12 @@ from moderation.policy.section import PolicySection, Unseen
 from moderation.policy.vouching import Vouch
 from moderation.types import Kind
 
-# Of `model_dump`: a million entries have no place in a record.
+# `exclude` of `model_dump`: a million entries have no place in a record.
 WITHOUT_ENTRIES: Final = {"lists": {"__all__": {"entries"}}}
 SEVERITIES: Final = ("low", "medium", "high", "critical")
 
 
-# Keys that came later, with what they are where nothing is said: a policy without them has the hash that it had.
+# Keys that later versions added, with their defaults: a policy without them keeps its hash.
 _LATER: Final[Mapping[str, object]] = {
     "language": "en",
     "severities": list(SEVERITIES),
@@ -85,7 +85,7 @@ class Policy(PolicySection):
     def _stops_hide_nothing(self) -> Policy:
         for name, check in self.checks.items():
             if check.stop and self.stops_at(name) is None:
-                # Else a higher score could turn a block into a review.
+                # Otherwise a higher score could turn a block into a review.
                 raise ValueError(
                     f"check {name!r}: `stop: true` needs a `block`, because a check of a higher order can block"
                 )
@@ -122,7 +122,7 @@ class Policy(PolicySection):
                 for check in getattr(rule, key):
                     side = self._side_of(check, f"vouch {name!r}, {key}")
                     if side not in (allowed, "attribute"):
-                        # Else a higher score of a negative check could make a verdict milder, or the other way round.
+                        # Otherwise a higher negative score could make a verdict milder, or a positive one harsher.
                         raise ValueError(f"vouch {name!r}: {check!r} is {side}; `{key}` takes {allowed} and attributes")
         return self
 
@@ -132,7 +132,7 @@ class Policy(PolicySection):
             where = f"audit, {name}"
             wanted = "negative" if name == "block" or side.to is not None else "positive"
             found = self._side_of(side.check, where)
-            # A positive check that is not certified yet is only written, and drawn all the same.
+            # A positive check that is not certified yet is an attribute, and is drawn all the same.
             if found != wanted and (found, wanted) != ("attribute", "positive"):
                 raise ValueError(f"{where}: {side.check!r} is {found}, this side is of a {wanted} check")
             self.checks[side.check].check_audited(side, where)
@@ -155,13 +155,13 @@ class Policy(PolicySection):
 
     @property
     def dated(self) -> bool:
-        """Whether rows depend on the day of the run: entries of a list end, or the order of review asks ages."""
+        """Whether rows depend on the day of the run: entries of a list end, or the order of review uses ages."""
         ages = self.review_order is not None and self.review_order.age is not None
         return ages or any(rule.dated for rule in self.lists.values())
 
     @property
     def goes_by_item(self) -> bool:
-        """Whether items of one content may have different verdicts: by their attributes, or by the day of the run."""
+        """Whether rows of the same content may differ: by attributes of the items, or by the day of the run."""
         return (
             self.dated
             or any(check.by for check in self.checks.values())
@@ -176,14 +176,14 @@ class Policy(PolicySection):
         return frozenset(name for rule in self.vouch.values() for name in (*rule.at_least, *rule.below))
 
     def votes(self) -> tuple[str, ...]:
-        """Every vote that it names, sorted."""
+        """Every vote that the policy names, sorted."""
         of_checks = {label for check in self.checks.values() for label in check.votes}
         return tuple(sorted(of_checks.union(*(rule.declared_votes() for rule in self.vouch.values()))))
 
     def stops_at(self, name: str) -> float | None:
         """The score from which a check with `stop` ends the cascade; None where it cannot.
 
-        Its `review` where no check after it can block, else its `block`: what is not asked must not have been harsher.
+        Its `review` where no later check can block, else its `block`: a check that is not asked must not be harsher.
         """
         check = self.checks[name]
         if not check.stop:
@@ -212,7 +212,7 @@ def load_policy(path: Path) -> Policy:
 
 
 def policy_hash(policy: Policy) -> str:
-    """sha256 (hex) of what a policy says, its lists' entries included; what only people read makes no difference.
+    """sha256 (hex) of what a policy says, with its lists' entries, without what only people read.
 
     Raises UsageError for a list that was not read.
     """
@@ -225,7 +225,7 @@ def policy_hash(policy: Policy) -> str:
         if rule.entries is None:
             raise UsageError(f"list {name!r} was not read")
         tree["lists"][name]["entries"] = entries_digest(rule.entries)
-        del tree["lists"][name]["from"]  # what it says counts, not where it lies
+        del tree["lists"][name]["from"]  # its entries count, not its location
     return hashlib.sha256(canonical_json(tree).encode()).hexdigest()
 
 
@@ -235,7 +235,7 @@ def check_names(policy: Policy) -> tuple[str, ...]:
 
 
 def _null_key_spelt(check: object) -> object:
-    # YAML reads the bare key `null` as None; whoever writes `null: review` means the word.
+    # YAML reads the key of `null: review` as None; the word is meant.
     if not isinstance(check, dict):
         return check
     return {"null" if key is None else key: value for key, value in check.items()}
@@ -244,7 +244,7 @@ def _null_key_spelt(check: object) -> object:
 def _spell_check(tree: dict[str, Any], check: Check) -> None:
     tree["pool"] = {str(kind): _spelt_pool(check.pooling(kind)) for kind in Kind}
     del tree["definition"]
-    # `ignore` is what a policy of before this key said.
+    # A policy from before this key had the behaviour of `ignore`.
     if check.isolated == "ignore" or not check.may_be_isolated():
         del tree["isolated"]
     _drop_unsaid(tree, _LATER_OF_CHECK)

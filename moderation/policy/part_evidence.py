@@ -43,13 +43,13 @@ def gather_part_evidence(bound: BoundPolicy, scores: PartScores, decided: I64) -
 
 
 def has_twin_columns(bound: BoundPolicy) -> bool:
-    """Whether a vote counts for one negative check as it is, and for another one turned round."""
+    """Whether one negative check takes a vote as it is and another one inverts it."""
     columns = [column for column, _ in bound.negative_columns]
     return len(set(columns)) < len(columns)
 
 
 def _strongest_negative(bound: BoundPolicy, scores: PartScores) -> PartEvidence:
-    """Of each item the strongest vote of every negative column, the strongest columns first."""
+    """Each item's strongest vote in every negative column, the strongest columns first."""
     count, starts = len(scores), scores.offsets[:-1]
     places = np.array([column for column, _ in bound.negative_columns], np.int64)
     values, rows = np.empty((count, len(places))), np.empty((count, len(places)), np.int64)
@@ -66,12 +66,12 @@ def _strongest_negative(bound: BoundPolicy, scores: PartScores) -> PartEvidence:
 
 
 def _widen(cells: I64) -> I64:
-    """[I,n] as [I,5]."""
+    """[I,n] padded to [I,5]."""
     return np.pad(cells, ((0, 0), (0, MAX_EVIDENCE - cells.shape[1])), constant_values=_NONE)
 
 
 def _first_rows(keys: np.ndarray, values: np.ndarray, offsets: I64) -> I64:
-    """int64 [I]: of each item the first row with its value."""
+    """int64 [I]: the first row of each item whose key is the item's value."""
     starts = offsets[:-1]
     if len(keys) == len(starts):
         return starts.astype(np.int64)
@@ -93,14 +93,14 @@ def _fill_negative(cells: PartEvidence, scores: PartScores, k: int, items: I64) 
 
 
 def _frame_of(scores: PartScores, k: int, items: I64, *, weakest: bool) -> I64:
-    """int64 [n]: the row of each item with the lowest score of a check."""
+    """int64 [n]: the row of each item with a check's lowest score, or its highest."""
     keys = np.where(np.isnan(scores.fused[k]), np.inf, scores.fused[k] if weakest else -scores.fused[k])
     lowest = np.minimum.reduceat(keys, scores.offsets[:-1])
     return _first_rows(keys, lowest, scores.offsets)[items]
 
 
 def _fill_cells(cells: PartEvidence, scores: PartScores, k: int, items: I64, rows: I64, sign: float, most: int) -> None:
-    """The votes of a check on one row of each item, the weightiest first. sign: 1 from the highest on, -1 lowest."""
+    """Fill in a check's votes on one row of each item, weightiest first. sign: 1 highest first, -1 lowest first."""
     check = scores.checks[k]
     columns = np.array(check.columns, np.int64)
     if check.invert:
@@ -116,7 +116,7 @@ def _fill_cells(cells: PartEvidence, scores: PartScores, k: int, items: I64, row
 
 
 def _append(cells: PartEvidence, strongest: PartEvidence, items: I64) -> None:
-    """Put the strongest vote of any negative check behind what is there, unless it is there."""
+    """Append the strongest vote of any negative check, unless it is there already."""
     rows, columns = cells.rows[items], cells.columns[items]
     row, column = strongest.rows[items, 0], strongest.columns[items, 0]
     there = ((rows == row[:, None]) & (columns == column[:, None])).any(axis=1)

@@ -1,8 +1,8 @@
 """The rules of `rules.py` over the items of a part, as masks in the same order; pure.
 
-Each function here is the twin of the one of its name there, and says the same of each item
-(tests/unit/policy/test_judge_part.py holds them against each other). The rules of lists, of parts of pictures and of a
-cascade that has ended have no twin: such items are judged one by one, by `judge_part`.
+Each function here is the twin of the one of the same name there, and decides the same for each item
+(tests/unit/policy/test_judge_part.py compares them). The rules for lists, parts of pictures and a cascade that has
+ended have no twin: `judge_part` leaves such items to `judge_item`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class PartCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartRuling:
-    """What a rule says of I items. holds: bool [I]. check: int64 [I], NO_CHECK where none decides.
+    """What a rule says of I items. holds: bool [I]. check: index, int64 [I], NO_CHECK where none decides.
 
-    confidence, threshold: float64 [I], NaN = none. reason: of an item without a check, or what a check's begins with.
-    unsure: bool [I], items of which this cannot be told in columns.
+    confidence, threshold: float64 [I], NaN = none. reason: whole, or its beginning where a check decides.
+    unsure: bool [I], items for which columns cannot tell.
     """
 
     verdict: Verdict
@@ -51,7 +51,7 @@ class PartRuling:
 
 
 def _furthest(case: PartCase, numbers: F64, thresholds: Sequence[float | None]) -> tuple[Flags, I64, F64, F64]:
-    """(whether any is over, the check furthest over its threshold, its excess, the threshold); as `case.furthest`.
+    """(whether any is over, the check furthest over its threshold, its excess, the threshold); like `case.furthest`.
 
     numbers: float64 [I,K], NaN where a check has none or is not asked. thresholds: of each check.
     """
@@ -78,7 +78,7 @@ def block_by_negative(case: PartCase) -> PartRuling:
 
 
 def review_isolated(case: PartCase) -> PartRuling:
-    """A frame is over `block`, but what the check's pool makes of all frames is not."""
+    """A frame is over `block`, but the pooled score is not."""
     thresholds = [c.block if c.isolated else None for c in case.scores.checks]
     over, best, excess, threshold = _furthest(case, case.scores.highest, thresholds)
     return PartRuling(
@@ -122,7 +122,7 @@ def pass_by_positive(case: PartCase) -> PartRuling:
 
 
 def pass_by_vouch(case: PartCase, rule: BoundVouch) -> PartRuling:
-    """All that a positive rule asks holds, on every frame. What it asks besides scores is not told here."""
+    """All that a positive rule asks of scores holds, on every frame; `declared` is not told here."""
     scores = case.scores
     holds, confidence = np.ones(len(scores), np.bool_), np.full(len(scores), np.inf)
     for name, least in rule.at_least.items():

@@ -1,8 +1,8 @@
 """The score of every check on the items of a part, in columns; pure.
 
-What `scores.py` says of one item is said here of many at once. One definition of each method stays the readable one, in
-`aggregate.py`: the quick forms below give its numbers to the last bit (tests/unit/policy/test_judge_part.py), and what
-has no quick form is asked there, row by row. Sums are the reason: `fsum` is exact, and numpy's sum is not.
+This computes for many items at once what `scores.py` computes for one. `aggregate.py` has the readable definition of
+each method: the fast forms below give its numbers to the last bit (tests/unit/policy/test_judge_part.py), and a method
+without a fast form is called there, row by row. Sums need care: `fsum` is exact, numpy's sum is not.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PartVotes:
         return slice(int(self.offsets[item]), int(self.offsets[item + 1]))
 
     def take(self, items: I64) -> tuple[PartVotes, I64]:
-        """Some of the items, in this order, and int64 [f]: which frames these are."""
+        """The given items, in this order, and int64 [f]: the rows of their frames."""
         counts = np.diff(self.offsets)[items]
         offsets = np.concatenate([[0], np.cumsum(counts)])
         rows = np.repeat(self.offsets[items] - offsets[:-1], counts) + np.arange(offsets[-1])
@@ -51,7 +51,7 @@ class PartVotes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartScores:
-    """What `CheckScore` holds of one item, of I items and K checks.
+    """What `CheckScore` holds for one item, for I items and K checks.
 
     votes: float64 [F,L+1], the last column null. fused: float64 [K,F], NaN = null. scores, highest: float64 [I,K] of
     float32 values, NaN = null: pooled, and of the highest frame. complete: bool [I,K].
@@ -75,7 +75,7 @@ class PartScores:
 
 
 def score_part(votes: PartVotes, checks: tuple[BoundCheck, ...], policy: Mapping[str, Check], kind: Kind) -> PartScores:
-    """All checks on all items. checks: as of these items' kind and attributes; policy: the same as written."""
+    """All checks on all items. checks: bound for these items' kind and attributes; policy: the same, as written."""
     numbers = np.full((len(votes.scores), len(votes.labels) + 1), np.nan)
     numbers[:, :-1] = votes.scores
     numbers[np.isinf(numbers)] = np.nan  # an overflow is no score

@@ -1,14 +1,14 @@
-"""In which order people should look: what a look at an item is worth, 0..1; pure.
+"""The order in which people should look at items: a rank, 0..1, the highest first; pure.
 
-The weighted mean of five terms, each 0..1 and the more the sooner. A term that is not known of an item drops out with
-its weight, so that no number is made up for it; where none is known there is no rank.
+The weighted mean of five terms, each 0..1. A term that is not known of an item drops out with its weight, so that no
+number is made up for it; where none is known there is no rank.
 
-    uncertainty    by how little the item was decided: highest in the middle of a check's review band, and where a
-                   default was nearly something else
-    severity       the level of the check (or list) that objected, as a part of the policy's levels
+    uncertainty    how close the decision was: highest in the middle of a check's review band, and where a default was
+                   close to another decision
+    severity       the level of the check (or list) that objected, as a fraction of the policy's levels
     reach          how many see it: log(1 + attribute) / log(1 + full)
     disagreement   the widest difference between two of the votes of the deciding check on its highest frame
-    age            days from the attribute's date to the day of the run, as a part of `full_days`
+    age            days from the attribute's date to the day of the run, as a fraction of `full_days`
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Reviewed(NamedTuple):
 
 
 def votes_of(evidence: Iterable[Evidence]) -> list[tuple[int | None, float]]:
-    """The votes of evidence, as `Reviewed` has them."""
+    """Evidence as the votes of `Reviewed`."""
     return [(one.frame, one.score) for one in evidence]
 
 
@@ -105,8 +105,8 @@ def review_rank(
 def _uncertainty(item: Reviewed) -> float | None:
     if item.confidence is None:
         return None
-    # Of a check's band the confidence is the distance to its nearer end: in the middle nobody knows. Elsewhere it says
-    # how far the decision is from another one.
+    # Inside a review band the confidence is the distance to its nearer end, which is largest in the middle. Elsewhere
+    # it is the distance from another decision.
     in_band = item.reason.startswith("negative:")
     return item.confidence if in_band else 1.0 - item.confidence
 
@@ -134,7 +134,7 @@ def _reach(reach: Reach, attributes: Mapping[str, str]) -> float | None:
 
 
 def _age(age: Age, attributes: Mapping[str, str], as_of: date | None) -> float | None:
-    """None where the date is none, or the run has no day; of a date after the run, 0."""
+    """None where the date is missing or invalid, or the run has no day; 0 for a date after the run."""
     try:
         since = datetime.fromisoformat(attributes.get(age.attribute, ""))
     except ValueError:

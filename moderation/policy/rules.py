@@ -1,27 +1,28 @@
-"""The rules of a policy, in order: each looks at an item's scores and decides, or says nothing. The first one decides.
+"""The rules of a policy, in order: each looks at an item's scores and decides or says nothing. The first that decides
+counts.
 
     block_by_list        on a deny-list that blocks                             block   list:<list>:block
     allow_by_list        on an allow-list; on no deny-list, nothing severe      pass    list:<list>:pass
     block_by_negative    any negative check over `block`                        block   negative:<check>:block
     review_by_list       on a deny-list that asks for a person                  review  list:<list>:review
-    review_in_context    any over `block` by a part of a picture alone          review  context:<check>:review
+    review_in_context    any over `block` only by a part of a picture           review  context:<check>:review
     review_isolated      any over `block` on a frame, but not pooled            review  isolated:<check>:review
     review_by_negative   any over `review`                                      review  negative:<check>:review
     review_nulls         any with `null: review` and a null                     review  null:<check>:review
     pass_by_positive     any positive check over `pass`, with no null           pass    positive:<check>:pass
     pass_by_vouch        all that a positive rule asks holds                    pass    vouch:<rule>:pass
     review_unasked       `default: pass`, and no check has a score              review  null:all:review
-    by_default           else                                                   default:review or default:pass
+    by_default           otherwise                                              default:review or default:pass
 
 Then `WITHHOLDING`: what may turn a pass into a review, whatever the checks say.
 
     withhold_errors      an item with an error code                             review  error:<code>
-                         an album with one, instead of its other reviews        review  error:<code>
+                         an album with one, in place of any other review        review  error:<code>
     withhold_unseen      a track or a picture of it was not looked at           review  unseen:track, unseen:...
                          two scored frames are further apart than may be        review  unseen:gap
 
-Where several checks qualify for one rule, the one furthest over its threshold (as a part of the way to 1) decides, then
-the first by name. A new rule is a function and a place in `RULES`.
+Where several checks qualify for one rule, the one furthest over its threshold (as a fraction of the way to 1) decides,
+then the first by name. A new rule is a function and a place in `RULES`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def block_by_negative(case: Case) -> Decision | None:
 
 
 def review_in_context(case: Case) -> Decision | None:
-    """A part of a picture alone is over `block`; the picture around it does not agree."""
+    """Only a part of a picture is over `block`; the picture around it does not agree."""
     if case.kinship is None:
         return None
     top = furthest((s, s.score, s.check.block) for s in case.scores)
@@ -55,7 +56,7 @@ def review_in_context(case: Case) -> Decision | None:
 
 
 def review_isolated(case: Case) -> Decision | None:
-    """A frame is over `block`, but what the check's pool makes of all frames is not."""
+    """A frame is over `block`, but the pooled score is not."""
     top = furthest((s, s.highest(), s.check.block) for s in case.scores if s.check.isolated)
     return top and decide_by_check(Verdict.REVIEW, "isolated", top, top.excess)
 
@@ -103,12 +104,13 @@ def withhold_errors(case: Case, decision: Decision) -> Decision:
 
 
 def _is_in_album(case: Case, decision: Decision) -> bool:
-    # An album rolls up block > error > review > pass: a picture that nobody saw is named before one that is unsure.
+    # An album's verdict is the first of block, error, review, pass: a picture that could not be read is named before
+    # one that is unsure.
     return decision.verdict is Verdict.REVIEW and case.seen is not None and case.seen.kind is Kind.ALBUM
 
 
 def withhold_unseen(case: Case, decision: Decision) -> Decision:
-    """`pass` says that what a viewer can be shown was looked at; where it was not, a person looks."""
+    """A pass claims that all that a viewer can be shown was looked at; where it was not, a person looks."""
     if case.seen is None or decision.verdict is not Verdict.PASS:
         return decision
     if case.seen.unseen:
@@ -138,7 +140,7 @@ WITHHOLDING: tuple[Callable[[Case, Decision], Decision], ...] = (withhold_errors
 
 
 def decide(case: Case) -> Decision:
-    """The first rule that says anything, else the default."""
+    """The decision of the first rule that decides, else the default."""
     for rule in RULES:
         decision = rule(case)
         if decision is not None:
@@ -154,7 +156,7 @@ def withhold(case: Case, decision: Decision) -> Decision:
 
 
 def _band_confidence(top: Exceeding) -> float:
-    # Distance to the nearer end of the band between `review` and `block`, as a part of half the band.
+    # Distance to the nearer end of the band between `review` and `block`, over half the band.
     score, end = top.score.score, top.score.check.block
     if end is None or end <= top.threshold or score is None:
         return top.excess
@@ -179,7 +181,7 @@ def _thresholds_against(score: CheckScore, verdict: Verdict) -> tuple[float | No
 
 
 def _was_asked(score: CheckScore, kinship: context.Kinship | None) -> bool:
-    # Of the item itself: what is known of its parts alone does not let it pass.
+    # Scores of the item's own pictures: those of its parts alone let nothing pass.
     if score.score is None or kinship is None:
         return score.score is not None
     return not all(is_null(score.frames[row]) for row in kinship.roots)

@@ -15,11 +15,11 @@ from moderation.policy.thresholds import as_float32
 
 
 class CheckScore(NamedTuple):
-    """One check's score on one item. Not a dataclass: made ten times per item, and a tuple takes half the time.
+    """One check's score on one item. Not a dataclass: ten are made per item, and a tuple takes half the time.
 
     frames: fused, per row of the votes, NaN = null. score: pooled over the frames that have one, float32.
-    complete: there are frames, and each has a score. blocking: the score as far as it may block, that is without
-    parts that their picture does not bear out.
+    complete: there are frames, and each has a score. blocking: the score by which it may block, without parts that
+    the picture around them does not agree with.
     """
 
     check: BoundCheck
@@ -36,7 +36,7 @@ class CheckScore(NamedTuple):
 def score_checks(
     checks: Sequence[BoundCheck], rows: Sequence[Sequence[float]], kinship: context.Kinship | None
 ) -> tuple[dict[str, float | None], list[CheckScore]]:
-    """(every check's score by name, the scores that rules ask, with what they rest on).
+    """(every check's score by name, the scores that rules read, with their frames).
 
     rows: votes per frame, NaN = null. kinship: where some rows are parts of others.
     """
@@ -46,10 +46,10 @@ def score_checks(
 def _score_frames(
     checks: Sequence[BoundCheck], rows: Sequence[Sequence[float]]
 ) -> tuple[dict[str, float | None], list[CheckScore]]:
-    # Every frame stands for itself, as nearly always.
+    # Every frame stands for itself: nearly always.
     fused = [_fuse_frames(check, rows) for check in checks]
     pooled = [f[0] if len(f) == 1 else c.pool(f) for c, f in zip(checks, fused, strict=True)]
-    rounded: list[float] = np.asarray(pooled, np.float32).tolist()  # in one call: 3 us, one by one 5
+    rounded: list[float] = np.asarray(pooled, np.float32).tolist()  # one call takes 3 us, one call per score 5 us
     scores: dict[str, float | None] = {}
     scored: list[CheckScore] = []
     for check, frames, number in zip(checks, fused, rounded, strict=True):
@@ -94,9 +94,9 @@ def _as_score(number: float) -> float | None:
 
 
 def end_cascade(checks: Sequence[BoundCheck], scores: dict[str, float | None], deciding: list[CheckScore]) -> None:
-    """Take back the scores of the checks behind the first one that stops the cascade (in place).
+    """Remove the scores of the checks after the first one that stops the cascade (in place).
 
-    The scores are there already: they cost nothing beside the votes.
+    They were computed all the same: that costs nothing beside the votes.
     """
     last = min((s.check.order for s in deciding if s.check.order is not None and _stops(s)), default=None)
     if last is None:

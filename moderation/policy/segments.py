@@ -1,4 +1,4 @@
-"""Where in a video a check finds something: frames over its threshold that follow each other; pure."""
+"""Segments, where in a video a check finds something: consecutive frames over its threshold; pure."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from moderation.policy.scores import CheckScore
 from moderation.policy.thresholds import as_float32
 from moderation.types import ItemVotes, Segment
 
-SEGMENT_ROUNDING = 1e-6  # more than a score of 1 may gain when it becomes float32
+SEGMENT_ROUNDING = 1e-6  # more than rounding to float32 can add to a score
 MAX_SEGMENTS = 20  # of an item; the highest are kept
 
 
 def find_segments(scores: Iterable[CheckScore], votes: ItemVotes) -> tuple[Segment, ...]:
     """The segments of every negative check, in order of time, then by name; none where frames have no times.
 
-    A frame counts from the check's `review` on (its `block` where it has none). Between two frames of a segment as many
-    may miss as the pool's `gap` says, otherwise one. Times are those of the frames: what lies between two frames was
+    A frame counts from the check's `review` on (its `block` where it has none). Between two frames of a segment at most
+    `gap` of the pool, by default one, may score less. Times are those of the frames: what lies between two frames was
     not looked at.
     """
     if all(time_s is None for time_s in votes.times_s):
@@ -39,12 +39,12 @@ def _of_check(score: CheckScore, votes: ItemVotes) -> Iterator[Segment]:
 
 
 def _is_near(frames: Sequence[float], threshold: float) -> bool:
-    # Nearly always nothing is near it, and 64 frames need no rounding: that takes longer than all the rest.
+    # A quick look first: nearly always no frame is near it, and rounding 64 frames takes longer than all the rest.
     return any(number >= threshold - SEGMENT_ROUNDING for number in frames)
 
 
 def _by_time(frames: Sequence[float], times_s: Sequence[float | None]) -> list[tuple[float, float | None]]:
-    """(time, the highest score of the frames of that time), in order of time; a moment without a score is None."""
+    """(time, the highest score of the frames at that time), in order of time; None at a time without a score."""
     highest: dict[float, float | None] = {}
     for time_s, number in zip(times_s, frames, strict=True):
         if time_s is None:

@@ -39,7 +39,7 @@ class TaxonomyLabel:
 
 
 def load_taxonomy(path: str | None = None) -> dict[str, tuple[str, ...]]:
-    """check -> its labels from level 1 down, at most three; none where the taxonomy has no place for it.
+    """check -> its labels from level 1 down, at most three; none where the taxonomy has none for it.
 
     Raises UsageError, with the line, where the table is not one.
     """
@@ -60,9 +60,9 @@ def load_taxonomy(path: str | None = None) -> dict[str, tuple[str, ...]]:
 def label_scores(
     scores: Mapping[str, float | None], taxonomy: Mapping[str, tuple[str, ...]], *, least: float = 0.5
 ) -> tuple[TaxonomyLabel, ...]:
-    """The labels of an item by its checks' scores (0..1), those of at least `least`; a parent is as sure as its child.
+    """The labels of an item by its checks' scores (0..1), where at least `least`; a parent has its child's confidence.
 
-    Order: level 1 first, the surest first, then by name. Null scores and checks without a place give no label.
+    Order: level 1 first, the surest first, then by name. Null scores and checks without levels give no label.
     """
     best: dict[tuple[str, ...], float] = {}
     for check, score in scores.items():

@@ -1,4 +1,4 @@
-"""The words in which reasons are told, a table a language: `configs/texts/*.yaml`."""
+"""The words in which reasons are told, one table per language: `configs/texts/*.yaml`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REASONS = (
 
 
 class ReasonTexts(PolicySection):
-    """One language. reasons: sentences by rule; where, note: parts of them; the others: words for names."""
+    """One language. reasons: sentences by rule; where, note: parts of them; the other fields: words for names."""
 
     reasons: Mapping[str, str] = Field(min_length=len(REASONS))
     where: str

@@ -1,8 +1,8 @@
-"""Thresholds of items with a value of an attribute: which of them hold, and the strictest of those; pure.
+"""Thresholds by attribute: which of them an item's values select, and the strictest of those; pure.
 
-Whatever fits an item stands in place of the check's own. Of several that fit (a region and a business line, or an album
-whose rows are of two regions) the strictest of each threshold holds: the lowest `block` and `review`, the highest
-`pass`. So the order in a file means nothing.
+The selected thresholds replace the check's own. Of several (a region and a business line, or an album whose rows are of
+two regions) the strictest of each kind holds: the lowest `block` and `review`, the highest `pass`. So their order in a
+file means nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BoundThresholds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrictestThresholds:
-    """What holds of several; None: the check's own."""
+    """The thresholds that hold where several fit; None: the check's own."""
 
     block: float | None
     review: float | None
@@ -37,12 +37,12 @@ class StrictestThresholds:
 
 
 def as_float32(number: float | None) -> float | None:
-    """A number as the tables hold it, so that a rejudge over them decides alike."""
+    """A number in the type of the tables, so that a rejudge over them decides alike."""
     return None if number is None else float(np.float32(number))
 
 
 def bind_thresholds(check: Check) -> tuple[BoundThresholds, ...]:
-    """All that a check says of attributes."""
+    """All thresholds by attribute of a check."""
     return tuple(
         BoundThresholds(
             attribute=attribute,
@@ -57,7 +57,7 @@ def bind_thresholds(check: Check) -> tuple[BoundThresholds, ...]:
 
 
 def fitting(by: Iterable[BoundThresholds], attributes: Mapping[str, str]) -> tuple[BoundThresholds, ...]:
-    """Those that an item's attributes fit."""
+    """The thresholds that an item's attributes select."""
     return tuple(one for one in by if one.value in attribute_values(attributes.get(one.attribute)))
 
 

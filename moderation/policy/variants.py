@@ -1,4 +1,4 @@
-"""The checks as they are for one item: by its kind, and with the thresholds that its attributes fit; pure."""
+"""The checks of one item: by its kind, with the thresholds that its attributes select; pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from moderation.policy.bind import BoundCheck, BoundPolicy
 from moderation.policy.thresholds import BoundThresholds, fitting, strictest
 from moderation.types import ItemFacts, Kind, Seen
 
-_MAX_VARIANTS = 4096  # remembered; there are as many as combinations of values that the policy names
+_MAX_VARIANTS = 4096  # cached at most; one per combination of values that the policy names
 
 
 def checks_for(bound: BoundPolicy, seen: Seen | None, facts: ItemFacts | None) -> tuple[BoundCheck, ...]:
-    """The checks of an item. seen: None, as of an image; facts: None, as of an item without attributes."""
+    """The checks of an item. seen: None counts as an image; facts: None counts as no attributes."""
     kind = Kind.IMAGE if seen is None else seen.kind
     checks = bound.checks_of[kind]
     if not bound.by_attribute or facts is None:
@@ -35,7 +35,7 @@ def _with_thresholds(check: BoundCheck, own: tuple[BoundThresholds, ...]) -> Bou
     block = check.block if instead.block is None else instead.block
     review = check.review if instead.review is None else instead.review
     if block is not None and review is not None:
-        review = min(review, block)  # of two that fit one may say the one, one the other
+        review = min(review, block)  # they may come from different attributes
     # A check stops the cascade where it decides: see `Policy.stops_at`.
     stops_at = check.stops_at
     if stops_at is not None:

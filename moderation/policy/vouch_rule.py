@@ -1,4 +1,4 @@
-"""The rule of positive rules that ask more than one check; pure."""
+"""The rule that passes an item by the policy's `vouch` section; pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moderation.types import Verdict
 
 
 def pass_by_vouch(case: Case) -> Decision | None:
-    """All that a positive rule asks holds, on every frame; of several the first by name."""
+    """All that a positive rule asks holds, on every frame; of several rules the first by name."""
     if not case.bound.vouch:
         return None
     scores = {score.check.name: score for score in case.scores}
@@ -40,5 +40,5 @@ def _stays_below(score: CheckScore, limit: float) -> bool:
 
 
 def _pictures(case: Case) -> Sequence[int]:
-    """Rows that are pictures by themselves, and no parts of others."""
+    """Rows that are pictures by themselves, not parts of others."""
     return range(len(case.rows)) if case.kinship is None else case.kinship.roots

@@ -14,7 +14,7 @@ from moderation.types import ItemFacts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundDeclared:
-    """What the item is said to be. column_of: value of the attribute -> column; columns: of all votes that compete."""
+    """What the item must be declared as. column_of: value of the attribute -> column; columns: all competing votes."""
 
     attribute: str
     columns: tuple[int, ...]
@@ -60,9 +60,9 @@ def _bind(rule: Vouch, columns: Mapping[str, int]) -> BoundDeclared | None:
 def is_as_declared(
     declared: BoundDeclared, facts: ItemFacts | None, rows: Sequence[Sequence[float]], asked: Sequence[int]
 ) -> bool:
-    """Whether on every one of the `asked` rows the declared label is the highest, alone, and at least `least`.
+    """Whether on every one of the `asked` rows the declared label scores higher than all others, and at least `least`.
 
-    rows: votes per frame, NaN = null; where one of the votes is null, nothing is known of the others.
+    rows: votes per frame, NaN = null; false where one of the competing votes is null.
     """
     values = attribute_values(facts.attributes.get(declared.attribute)) if facts is not None else ()
     if len(values) != 1 or values[0] not in declared.column_of or not asked:

@@ -13,7 +13,7 @@ Score = Annotated[float, Field(ge=0, le=1)]
 
 
 class Declared(PolicySection):
-    """What an attribute says that the item is scores highest of a detector's labels, on every frame."""
+    """The label that an attribute of the item names must score highest of these votes, on every frame."""
 
     attribute: str = Field(min_length=1, description="what says it: `category`")
     votes: tuple[str, ...] = Field(min_length=2, description="the labels among which it must be the highest")
@@ -35,7 +35,7 @@ class Declared(PolicySection):
 
 
 class Vouch(PolicySection):
-    """Passes what all of it holds of, where no negative check objects; every frame must have every score."""
+    """Passes an item for which all of it holds and no negative check objects; every frame must have every score."""
 
     at_least: Mapping[str, Score] = Field(default={}, description="positive check or attribute -> its least score")
     below: Mapping[str, Score] = Field(default={}, description="negative check or attribute -> no frame reaches this")
@@ -43,7 +43,7 @@ class Vouch(PolicySection):
     declared: Declared | None = None
 
     def declared_votes(self) -> tuple[str, ...]:
-        """The votes that it reads itself, not by a check."""
+        """The votes that the rule reads itself, not by a check."""
         return self.declared.votes if self.declared is not None else ()
 
     @field_validator("at_least", "below", mode="after")

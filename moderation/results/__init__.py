@@ -1,1 +1,1 @@
-"""All that is in a run's output folder: its names, tables, receipts and records. Loads without torch."""
+"""All that is in a run's output folder: names, tables, receipts and records. Loads without torch."""

@@ -79,7 +79,7 @@ _UNKNOWN = Advice("A code that this version does not know.", "Read the rows' err
 
 
 def describe_problems(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """`code, items, share, meaning, action` of each error code of a run; what was skipped did not go wrong: last."""
+    """`code, items, share, meaning, action` of each error code of a run; skipped items are no errors and come last."""
     items = summary["items"]
     codes = sorted(summary["errors"].items(), key=lambda pair: pair[0] == ErrorCode.NOT_MEDIA)
     return [

@@ -1,7 +1,7 @@
 """Columns of questions that were asked after a run, beside its votes; committed parts are never touched.
 
-    OUT/asks/<name>/ask.json               what was asked of what; written last: without it there is no such column
-    OUT/asks/<name>/part-<shard>.parquet   item_id, frame, and one column per variant, called as the stack would call it
+    OUT/asks/<name>/ask.json               the question and its run; written last: without it there is no question
+    OUT/asks/<name>/part-<shard>.parquet   item_id, frame, and one column per variant, named as in a stack
 
 Because the columns are called `clip_b32.<name>`, a policy that reads them needs no change when the question moves into
 the configuration of the next run.
@@ -32,7 +32,7 @@ Digests = Mapping[str, Mapping[str, str]]  # question -> shard -> sha256 of its 
 
 
 def asked_labels(out: str) -> dict[str, tuple[str, ...]]:
-    """Questions that were kept beside the votes of OUT: name -> the columns that `with_asked` adds."""
+    """Questions kept beside the votes of OUT: name -> the columns that `with_asked` adds."""
     try:
         listed = [info.uri for info in storage.list_objects(asks_folder(out))]
     except FileNotFoundError:
@@ -42,12 +42,12 @@ def asked_labels(out: str) -> dict[str, tuple[str, ...]]:
 
 
 def read_digests(out: str, names: Sequence[str]) -> Digests:
-    """What was kept of each question, by its record: sha256 by shard; nothing of those kept before there was any."""
+    """The sha256 of each question's parts by shard, from its record; empty for records older than this field."""
     return {name: _read_record(ask_uri(out, name)).get("sha256") or {} for name in names}
 
 
 def _read_record(uri: str) -> dict[str, Any]:
-    """The record of a kept question. Raises UsageError where there is none, or none of ours."""
+    """The record of a kept question. Raises UsageError where there is none, or it is not one of ours."""
     data = storage.read_optional(uri)
     if data is None:
         raise UsageError(f"{uri}: there is no such question; ask it again")
@@ -67,14 +67,14 @@ def with_asked(
 ) -> pa.Table:
     """A shard's votes with the columns of kept questions beside them; rows as they were.
 
-    digests: of `read_digests`, for who reads many shards. Raises UsageError when the question was not asked of this
-    shard (before the run went on, or of another run's votes), or its part is not the one that was kept.
+    digests: from `read_digests`, for callers that read many shards. Raises UsageError when the question was not asked
+    of this shard (it was committed later, or belongs to another run), or its part is not the one that was kept.
     """
     known = read_digests(out, names) if digests is None else digests
     for name in names:
         asked = _read_asked(out, name, shard_id, format_, known[name])
         if _run_id(asked) != _run_id(votes):
-            # Same items, another stack: the rows would fit and the scores would not.
+            # With the same items and another stack, rows would match and scores would not.
             raise UsageError(f"{out}: asks/{name} is of run {_run_id(asked)}, the votes of another; ask it again")
         if not (asked["item_id"].equals(votes["item_id"]) and asked["frame"].equals(votes["frame"])):
             raise UsageError(f"{out}: the rows of asks/{name} are not those of the votes; ask it again")
@@ -87,7 +87,7 @@ def with_asked(
 def _read_asked(out: str, name: str, shard_id: str, format_: str, digests: Mapping[str, str]) -> pa.Table:
     uri = ask_part_uri(out, name, shard_id, format_)
     data = storage.read_optional(uri)
-    # Kept before there were digests: none at all.
+    # A question kept before there were digests has none at all.
     if data is None or (digests and shard_id not in digests):
         raise UsageError(f"{out}: {name!r} was not asked of shard {shard_id}; ask it again")
     if digests and hashlib.sha256(data).hexdigest() != digests[shard_id]:
@@ -127,7 +127,7 @@ def write_asked(
 def write_ask_record(
     out: str, run_id: str, question: Mapping[str, Any], labels: Sequence[str], digests: Mapping[str, str]
 ) -> None:
-    """Say what was asked of what, once the parts are there. question: as plain data, with its `name`.
+    """Write a question's record, once its parts are there. question: as plain data, with its `name`.
 
     digests: sha256 of the part of each shard.
     """
@@ -145,7 +145,7 @@ def write_ask_record(
 
 
 def _identity(run_id: str, question: Mapping[str, Any], labels: Sequence[str]) -> str:
-    # The run's id stands for its variants: their weights are in the stack's fingerprint.
+    # The run's id covers its variants: their weights are in the stack's fingerprint.
     return hashlib.sha256(canonical_json([run_id, dict(question), list(labels)]).encode()).hexdigest()
 
 

@@ -1,8 +1,8 @@
-"""Why is my device idle? One sentence from the busy and the waiting seconds of a run. Pure.
+"""The bottleneck of a run, from its busy and its waiting seconds: why the device is idle, in one sentence. Pure.
 
-A shard's thread scores, waits for the device while a shard beside it scores (`device:lock`), waits for frames
-(`device:starved`), judges or writes. Where the shards spent most of that time is the bottleneck; when it is waiting for
-frames, the decoders tell whether they in turn waited for bytes (`decode:starved`).
+A shard's thread scores, waits for the device while another shard scores (`device:lock`), waits for frames
+(`device:starved`), judges or writes. The step with most of that time is the bottleneck; where it is waiting for frames,
+the decoders' waits tell whether they in turn waited for bytes (`decode:starved`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def nest_waits(waits: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def find_bottleneck(seconds: Mapping[str, float], waits: Mapping[str, float]) -> tuple[str, float] | None:
-    """The step that shards spent most of their time on or waiting for, and its share (0..1); None where unknown.
+    """The step on which, or waiting for which, shards spent most time, and its share (0..1); None where unknown.
 
-    seconds: busy, by step. waits: idle, by `who:kind`; both summed over the shards of a run.
+    seconds: busy, by step. waits: idle, by `who:kind`. Both are summed over the shards of a run.
     """
     starved = waits.get("device:starved", 0.0)
     supply = "fetch" if waits.get("decode:starved", 0.0) > starved / 2 else "decode"
@@ -52,7 +52,7 @@ def find_bottleneck(seconds: Mapping[str, float], waits: Mapping[str, float]) ->
 
 
 def tell_bottleneck(seconds: Mapping[str, float], waits: Mapping[str, float]) -> str | None:
-    """The bottleneck in one sentence and what would help; None where it is unknown."""
+    """The bottleneck and what would help, in one sentence; None where it is unknown."""
     bottleneck = find_bottleneck(seconds, waits)
     if bottleneck is None:
         return None

@@ -1,4 +1,4 @@
-"""Certificates as they lie beside a policy, `<policy>.certificates.json`; and what a run may decide by itself today."""
+"""Certificates in the file beside a policy, `<policy>.certificates.json`; and what a run may decide by itself today."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _SET = TypeAdapter(CertificateSet)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certification:
-    """What a run may decide by itself. uncertified: action -> why no certificate covers it. withdrawn: whether those go
-    to review (`require_certificate`). file: where certificates would lie. actions: all that the policy has."""
+    """What a run may decide by itself. uncertified: action -> why no certificate covers it. withdrawn: whether these
+    items go to review (`require_certificate`). file: of the certificates. actions: all of the policy."""
 
     file: str
     actions: tuple[str, ...] = ()
@@ -56,10 +56,10 @@ def certify_policy(
     today: date | None = None,
     ended: Mapping[str, str] | None = None,
 ) -> tuple[Policy, Certification]:
-    """The policy as it holds today, and what of it is certified.
+    """The policy that holds today, and which of its actions are certified.
 
-    Where the policy asks for certificates, what none covers is taken out of it: those items go to review. ended: what a
-    monitor has ended. Raises UsageError where the file beside the policy is not one of certificates.
+    Where the policy requires certificates, actions without one are removed from it: those items go to review. ended:
+    what a monitor has ended. Raises UsageError where the file beside the policy is not one of certificates.
     """
     file = certificates_path(policy_path)
     certificates = read_certificates(file)
@@ -76,7 +76,7 @@ def certify_policy(
 
 
 def read_certificates(file: str) -> CertificateSet | None:
-    """The certificates of a policy; None without any. Raises UsageError where the file is not one of them."""
+    """The certificates of a policy; None without a file. Raises UsageError where the file has no certificates."""
     data = storage.read_optional(file)
     if data is None:
         return None
@@ -91,7 +91,7 @@ def read_certificates(file: str) -> CertificateSet | None:
 
 
 def write_certificates(file: str, certificates: CertificateSet) -> None:
-    """Written whole or not at all."""
+    """Write the file, whole or not at all."""
     record = {
         "version": _VERSION,
         **asdict(certificates),

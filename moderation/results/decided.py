@@ -1,12 +1,12 @@
-"""What decided, kept in OUT as it was: the policy, and what the configuration named for the detectors.
+"""Copies in OUT of what decided: the policy, and the files that the configuration named for the detectors.
 
     OUT/decided_by/<policy hash>.json    the policy as the workers had it; the run record names its hash
     OUT/decided_by/<sha256>.yaml         its file, with its comments; definitions of checks
     OUT/decided_by/<sha256>.json         options of a detector: questions, rules
     OUT/decided_by/<sha256>.safetensors  tuned prompts
-    OUT/decided_by/index.json            which of them is what, and the sha256 of each; weights by their sha256 alone
+    OUT/decided_by/index.json            the role and sha256 of each file; of weights the sha256 alone
 
-Names are hashes of what is in them, so that slices of one run write the same files.
+Names are hashes of the content, so that slices of one run write the same files.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class _KeptFile(NamedTuple):
 
 
 def keep_inputs(out: str, policy: Policy, config: Config) -> None:
-    """Write what decides to OUT, before anything is decided. Raises FatalError where OUT is not writable."""
+    """Copy what decides to OUT, before anything is decided. Raises FatalError where OUT is not writable."""
     files: list[_KeptFile] = [
-        # Only what was set: to say `null` of an attribute is an error, even where it is the default.
+        # Only keys that were set: an attribute may not have the key `null`, not even with its default.
         _KeptFile(f"{policy_hash(policy)}.json", policy.model_dump_json(by_alias=True, exclude_unset=True).encode())
     ]
     source = _read_local(config.policy)
@@ -54,7 +54,7 @@ def keep_inputs(out: str, policy: Policy, config: Config) -> None:
             "file": config.policy,
             "sha256": None if source is None else _sha256(source),
             "policy_hash": policy_hash(policy),
-            # Of a policy that certificates have narrowed its file alone says nothing of this day's.
+            # Missing certificates may have narrowed the policy, so it cannot be compared with its file.
             "lists": [] if policy.require_certificate else sorted(policy.lists),
         },
         "definitions": definitions,
@@ -96,14 +96,14 @@ def describe_drift(out: str, record: Mapping[str, Any]) -> str | None:
     data = _read_local(str(file))
     if data is None:
         return f"{file}: is not there any more; what it said is kept in {storage.join(out, DECIDED_FOLDER)}"
-    # The same file may name a list that holds other entries now.
+    # The same file may name a list that has other entries now.
     if (_sha256(data) == kept.get("sha256") and not kept.get("lists")) or _says_the_same(file, _hash_of(record)):
         return None
     return f"{file}: has changed since this run; the verdicts are by what it said then, as {out} keeps it"
 
 
 def describe_damage(out: str) -> Iterator[str]:
-    """What OUT kept and does not have any more as it was, a sentence each."""
+    """One sentence for each kept file that is gone from OUT or was changed."""
     index = read_index(out)
     files = (index or {}).get("files")
     for name, sha256 in sorted(files.items()) if isinstance(files, dict) else ():
@@ -116,7 +116,7 @@ def describe_damage(out: str) -> Iterator[str]:
 
 
 def read_index(out: str) -> dict[str, Any] | None:
-    """What OUT keeps; None where it keeps nothing, or where its index is not readable as one."""
+    """The index of what OUT keeps; None where there is none, or it is not readable."""
     data = storage.read_optional(decided_index_uri(out))
     try:
         index = None if data is None else json.loads(data)
@@ -126,7 +126,7 @@ def read_index(out: str) -> dict[str, Any] | None:
 
 
 def _keep_definitions(policy: Policy, beside: Path, files: list[_KeptFile]) -> dict[str, str]:
-    """Check -> the file of its definition; they are added to `files`."""
+    """Check -> the file of its definition; adds these to `files`."""
     kept = {}
     for name, check in policy.checks.items():
         if check.definition is None:
@@ -141,7 +141,7 @@ def _keep_definitions(policy: Policy, beside: Path, files: list[_KeptFile]) -> d
 
 
 def _keep_detector(entry: DetectorConfig, files: list[_KeptFile]) -> dict[str, Any] | None:
-    """What the index says of a detector; its files are added to `files`."""
+    """The index entry of a detector; adds its files to `files`."""
     options = _by_content(canonical_json(dict(entry.options)).encode(), ".json") if entry.options else None
     tuned = list(_tuned(entry.options))
     files += [] if options is None else [options]
@@ -164,7 +164,7 @@ def _read_pinned(locator: str, sha256: str) -> _KeptFile | None:
 
 
 def _tuned(tree: object) -> Iterator[tuple[str, str]]:
-    """`embeddings` and `sha256` that stand beside each other, anywhere in a detector's options."""
+    """Pairs of `embeddings` and `sha256` in one mapping, anywhere in a detector's options."""
     if isinstance(tree, Mapping):
         if isinstance(tree.get(_COPIED), str) and isinstance(tree.get("sha256"), str):
             yield tree[_COPIED], tree["sha256"].lower()
@@ -176,7 +176,7 @@ def _tuned(tree: object) -> Iterator[tuple[str, str]]:
 
 
 def _read_small(locator: str) -> bytes | None:
-    """A file that a locator names, if it is here and small. What is missing is for the workers to complain of."""
+    """The file that a locator names, if it is here and small. Workers raise the error where it is missing."""
     if locator.startswith(("pkg://", "hf://")):
         return None
     try:
@@ -199,7 +199,7 @@ def _hash_of(record: Mapping[str, Any]) -> str | None:
 
 
 def _says_the_same(file: Path, hash_: str | None) -> bool:
-    """Whether a file whose bytes are others still says the same: a comment was written."""
+    """Whether a changed file still means the same policy: perhaps only a comment changed."""
     try:
         return policy_hash(load_whole_policy(file)) == hash_
     except UsageError:

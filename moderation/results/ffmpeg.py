@@ -1,6 +1,6 @@
-"""Which FFmpeg the video decoders bring, and whether it has the fixes that strangers' files need.
+"""Which FFmpeg the video decoders bring, and whether it has the fixes that untrusted files need.
 
-Told by the names of the libraries in the packages: nothing native is loaded.
+Read from the names of the libraries in the packages: nothing native is loaded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class BundledFfmpeg:
 
     @property
     def is_below_floor(self) -> bool:
-        """Whether it is known to lack the fixes of FLOOR."""
+        """Whether the package is known to lack the fixes of FLOOR."""
         return self.libavcodec is not None and self.libavcodec < FLOOR
 
     @property
@@ -46,7 +46,7 @@ def find_ffmpegs(media: MediaConfig) -> list[BundledFfmpeg]:
 
 
 def look_at_package(name: str) -> BundledFfmpeg | None:
-    """A package by its own list of files; None where it is not installed."""
+    """A package, from its list of installed files; None where it is not installed."""
     installed = installed_version(name)
     if installed is None:
         return None
@@ -62,7 +62,7 @@ def decoder_versions(media: MediaConfig) -> list[str]:
 
 
 def installed_version(name: str) -> str | None:
-    """Of a package; None where it is not installed."""
+    """The version of a package; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -70,7 +70,7 @@ def installed_version(name: str) -> str | None:
 
 
 def describe_below_floor(media: MediaConfig) -> str | None:
-    """What is too old among them and what to do, in a sentence; None where nothing is known to be."""
+    """Which decoders are too old and what to do, in a sentence; None where none is known to be."""
     below = [found for found in find_ffmpegs(media) if found.is_below_floor]
     if not below:
         return None

@@ -19,7 +19,7 @@ from moderation.results.receipts import committed_ids, read_receipts
 from moderation.results.record import Output, package_versions, write_record
 from moderation.results.summary import summarise
 
-# What a person is likely to look at first; the tables hold the rest.
+# The columns that a person is likely to look at first; the tables have the rest.
 _REPORT_ROWS: Final = 200
 _REPORT_PARTS: Final = 200
 _REPORT_COLUMNS: Final = (
@@ -39,14 +39,14 @@ def finish_run(
     """Sum up all receipts of the plan, this call's and earlier ones': `summary.json`, `report.html`, `_SUCCESS`.
 
     wall_s: of this call; None where there was no single one. judged: whether there are verdicts to show.
-    Raises FatalError where the run came to its end and its receipts are not those of its plan: it is `partial` then.
+    Raises FatalError where the run ended and its receipts are not those of its plan; its state is `partial` then.
     """
     began_s = time.perf_counter()
     planned = set(shard_ids)
     present = committed_ids(run.out)
     receipts = list(read_receipts(run.out, present & planned))
     committed = {receipt.shard_id for receipt in receipts}
-    # Other slices' receipts are no business of this one.
+    # A slice leaves other slices' receipts alone.
     mismatch = None if partial else _describe_mismatch(planned, committed, present if run.home == run.out else set())
     state = "partial" if partial or mismatch else "done"
     summary = summarise(
@@ -75,7 +75,7 @@ def finish_run(
     if state == "done":
         storage.publish(success_uri(run.home), b"")
         return summary
-    # Of an earlier call that had come to its end, before a shard was lost or taken back.
+    # An earlier call may have ended the run before a shard was lost or taken back.
     storage.delete_tree(success_uri(run.home))
     if mismatch:
         raise FatalError(f"{run.out}: {mismatch}")

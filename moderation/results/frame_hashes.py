@@ -1,4 +1,4 @@
-"""What a finished run kept of its frames' hashes, read back part by part."""
+"""The hashes of frames that a finished run kept, read back part by part."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Hashed:
 
 
 def own_frames(votes: pa.Table) -> pa.Table:
-    """The rows of frames: not of their tiles, nor of pictures put together. In older votes all are frames."""
+    """The rows of frames, without tiles and composed pictures. In older votes all rows are frames."""
     if "role" not in votes.column_names:
         return votes
     return votes.filter(pc.fill_null(pc.equal(votes["role"], "frame"), True))

@@ -19,7 +19,7 @@ from moderation.results.tables import decode_table
 ADVICE: Final = "`moderation verify OUT --repair`, then the command of the run, judge it again"
 
 
-# What every version of our tables has, and what any reader of them uses.
+# Columns that every version of our tables has and any reader of them uses.
 _FIELDS: Final = {
     VERDICTS: [verdicts_schema((), {}).field(name) for name in ("item_id", "uri", "kind", "verdict", "status")],
     VOTES: [votes_schema((), {}, {}, {}).field(name) for name in ("item_id", "frame", "time_s")],
@@ -35,7 +35,7 @@ class PartChangedError(UsageError):
 
 
 def describe_difference_of_part(receipt: Receipt, table: str, data: bytes | None) -> str | None:
-    """What is wrong with a part's bytes, in words; None where they are those that were committed."""
+    """What is wrong with a part's bytes, in words; None where they are the committed ones."""
     if data is None:
         return "is gone"
     if hashlib.sha256(data).hexdigest() != receipt.sha256[table]:
@@ -46,7 +46,7 @@ def describe_difference_of_part(receipt: Receipt, table: str, data: bytes | None
 def read_intact(
     out: str, table: str, shard_id: str, format_: str, columns: Sequence[str] | None = None, *, strict: bool = True
 ) -> pa.Table:
-    """A part as it was committed, or those of the columns that it has. strict: a column that it lacks is an error.
+    """A part as it was committed, or some of its columns. strict: a missing column is an error, else it is left out.
 
     The whole part is read, for its sha256. Raises PartMissingError, PartChangedError, UsageError naming a column,
     StorageError.
@@ -71,7 +71,7 @@ def read_intact(
 
 
 def _check_fields(uri: str, table: str, part: pa.Table, columns: Sequence[str] | None) -> None:
-    """Raises UsageError where a part lacks a column, or has it of another type: who reads it counts on them."""
+    """Raises UsageError where a part lacks a column that readers rely on, or has it with another type."""
     for field in _FIELDS.get(table, ()):
         if field.name not in part.column_names:
             if columns is None or field.name in columns:

@@ -1,6 +1,6 @@
-"""What a policy makes of whole parts, as columns of the verdicts table; the rows are those that a run would write.
+"""A policy's judgements of whole parts, as columns of the verdicts table; the rows are those that a run would write.
 
-Votes are judged in columns by `policy.judge_part`, and item by item where that leaves them.
+`policy.judge_part` judges votes in columns; the items that it leaves are judged one by one.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ JUDGED_BY: Final = (
     "item_id", "status", "error_code", "kind", "duration_s", "widest_gap_s", "unseen", "attributes", "content_hash",
     "pdq",
 )  # fmt: skip
-# Those of them that only some policies ask for; attributes of strangers are long, and lists of pairs.
+# Columns of these that only some policies need; attributes are untrusted, long, and lists of pairs.
 _OF_FACTS: Final = ("attributes", "content_hash", "pdq")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartRows:
-    """The items of a part, N: what a policy asks of each besides its votes."""
+    """The N items of a part: what a policy needs of each besides its votes."""
 
     item_ids: pa.Array
     skipped: Sequence[bool]
@@ -44,7 +44,7 @@ class PartRows:
 
     @staticmethod
     def of(verdicts: pa.Table, *, with_facts: bool = True) -> PartRows:
-        """Of the verdicts of a part, at least those of `JUDGED_BY` that the table has."""
+        """Rows from the verdicts of a part; verdicts: at least the columns of `JUDGED_BY` that the table has."""
         names = [n for n in JUDGED_BY if n in verdicts.column_names and (with_facts or n not in _OF_FACTS)]
         rows = verdicts.select(names).to_pylist()
         return PartRows(
@@ -75,14 +75,14 @@ def _facts_of(row: Mapping[str, Any]) -> ItemFacts:
 
 
 def judge_rows(verdicts: pa.Table, votes: Mapping[str, ItemVotes], bound: BoundPolicy) -> Iterator[Judgement | None]:
-    """What a policy makes of the items of a part, one by one; None of those that were skipped. votes: by item id."""
+    """A policy's judgement of each item of a part; None where the item was skipped. votes: by item id."""
     rows = PartRows.of(verdicts)
     for row in range(len(rows.seen)):
         yield _judge_row(rows, row, votes.get(rows.facts[row].item_id), bound)
 
 
 def judge_row(row: Mapping[str, Any], votes: ItemVotes | None, bound: BoundPolicy) -> Judgement | None:
-    """What a policy makes of a row of the verdicts, by the item's votes; None of what was skipped."""
+    """A policy's judgement of one row of the verdicts by the item's votes; None where it was skipped."""
     if row["status"] == Status.SKIPPED:
         return None
     error = None if row["error_code"] is None else ErrorCode(row["error_code"])
@@ -140,7 +140,7 @@ class _Frames:
 
 
 def _in_context(votes: pa.Table, frames: _Frames) -> Flags:
-    """bool [N]: items of which a frame is a part of another, or put together of several."""
+    """bool [N]: items with a frame that is a part of another, or is put together from several."""
     if "role" not in votes.column_names or not len(votes):
         return np.zeros(len(frames.run_of), np.bool_)
     related = pc.or_(pc.fill_null(pc.not_equal(votes["role"], Role.FRAME), False), pc.is_valid(votes["parent"]))
@@ -150,7 +150,7 @@ def _in_context(votes: pa.Table, frames: _Frames) -> Flags:
 
 
 def _by_checks(bound: BoundPolicy, rows: PartRows, items: I64) -> Iterator[tuple[tuple[BoundCheck, ...], I64]]:
-    """The items by what their checks are: by kind, and by the thresholds that their attributes fit."""
+    """The items grouped by their checks: by kind, and by the thresholds that their attributes select."""
     groups: dict[int, tuple[tuple[BoundCheck, ...], list[int]]] = {}
     for item in items.tolist():
         checks = checks_for(bound, rows.seen[item], rows.facts[item])
@@ -166,7 +166,7 @@ def _by_checks(bound: BoundPolicy, rows: PartRows, items: I64) -> Iterator[tuple
 def _judge_group(
     bound: BoundPolicy, checks: tuple[BoundCheck, ...], own: I64, rows: PartRows, frames: _Frames
 ) -> tuple[PartJudgement, I64]:
-    """The judgement of some items, and int64 [f]: the rows of the part that their frames are."""
+    """The judgement of some items, and int64 [f]: their frames' rows in the part."""
     whole = PartVotes(labels=bound.labels, scores=frames.scores, offsets=frames.offsets)
     votes, places = whole.take(frames.run_of[own])
     items = PartItems(
@@ -181,7 +181,7 @@ def _judge_group(
 def _judge_left(
     columns: JudgedColumns, bound: BoundPolicy, rows: PartRows, votes: pa.Table, frames: _Frames, left: I64
 ) -> None:
-    """Item by item. The facts are read where they were not."""
+    """Judge the items that are left, one by one."""
     runs = frames.run_of[left]
     whole = PartVotes(labels=bound.labels, scores=frames.scores, offsets=frames.offsets)
     _, places = whole.take(runs[runs >= 0])

@@ -1,4 +1,4 @@
-"""Judgements as Arrow columns, without a Python object per cell where there are many."""
+"""Judgements as Arrow columns, without one Python object per cell where there are many."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PLAIN: Final = (
     "verdict", "reason", "check", "score", "confidence", "threshold", "severity", "label", "reason_text", "audit",
     "review_rank",
 )  # fmt: skip
-JUDGED_COLUMNS: Final = (*_PLAIN, "evidence", "segments")  # those of every policy; besides, a score per check
+JUDGED_COLUMNS: Final = (*_PLAIN, "evidence", "segments")  # of every policy; each check adds its score
 _NONE: Final = -1
 
 
@@ -37,7 +37,7 @@ class JudgedColumns:
         self._own_evidence: dict[int, Any] = {}
 
     def fill(self, items: I64, places: I64, judged: PartJudgement) -> None:
-        """The judgements of many items. places: int64 [f], the rows of the part that the judged frames are."""
+        """Set the judgements of many items. places: int64 [f], the judged frames' rows in the part."""
         self._scores[items] = judged.scores
         cells = judged.evidence.rows
         self._rows[items] = np.where(cells < 0, _NONE, places[cells])
@@ -60,7 +60,7 @@ class JudgedColumns:
                 self._segments[item] = [segment_cells(segment) for segment in judged.segments[nth]]
 
     def set(self, item: int, judgement: Judgement | None) -> None:
-        """The judgement of one item; None: it was skipped."""
+        """Set the judgement of one item; None: it was skipped."""
         cells = judgement_cells(judgement, self._checks)
         for name in _PLAIN:
             self._plain[name][item] = cells[name]
@@ -71,7 +71,7 @@ class JudgedColumns:
         self._own_evidence[item] = cells["evidence"]
 
     def arrays(self, votes: pa.Table, labels: Sequence[str]) -> dict[str, pa.Array]:
-        """The columns. votes: of the part, whose cells are the evidence; labels: its columns."""
+        """The columns. votes: of the part; its cells are the evidence. labels: its columns."""
         schema = verdicts_schema(self._checks, {})
         arrays = {name: pa.array(cells, schema.field(name).type) for name, cells in self._plain.items()}
         for k, check in enumerate(self._checks):

@@ -6,14 +6,14 @@ OUT/decided_by/                              policy, questions, rules, tuned pro
 OUT/verdicts/  OUT/votes/  OUT/tars/         parts: one per shard and table
 OUT/receipts/                                one per committed shard
 OUT/poison.json                              items that kill or stall a worker, and why they are not judged
-OUT/lease/                                   who writes there now: see `results.occupancy`
+OUT/lease/                                   which job writes there now: see `results.occupancy`
 OUT/asks/<question>/                         columns of questions that were asked afterwards
 OUT/night/                                   what the listing of a night found
 OUT/summary.json  OUT/report.html  OUT/_SUCCESS
 OUT/duplicates.parquet  OUT/known.parquet  OUT/verdicts_grouped/  OUT/checks/  OUT/document/   derived from the run
-OUT/evaluation/  OUT/promotion/              how good it is by labels, and against an incumbent
-OUT/monitor/                                 beside the nights: what new labels said of certificates
-OUT/export/                                  what `moderation export` writes where it is not told
+OUT/evaluation/  OUT/promotion/              measures by labels, and a comparison with the incumbent
+OUT/monitor/                                 in the folder of all nights: what new labels said of certificates
+OUT/export/                                  what `moderation export` writes by default
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ EXPORT_MANIFEST_FILE: Final = "manifest.jsonl"  # of copies
 EXPORT_ERRORS_FILE: Final = "errors.jsonl"  # of objects that were left out of an export
 FIGURE_FORMATS: Final = ("png", "svg")
 
-QUIET_FILE: Final = "quiet.jsonl"  # in the folder of all nights: those on which there was nothing to do
+QUIET_FILE: Final = "quiet.jsonl"  # in the folder of all nights: those without anything to do
 
 REJUDGE_FILE: Final = "rejudge.json"  # in the folder of a rejudge, which is never OUT
 
-# What starting over removes, whatever lies in it. Receipts first: without them no part has happened.
+# What starting over removes, with all its content. Receipts first: without a receipt a part does not count.
 RUN_FILES: Final = (
     RUN_FILE, PLAN_FILE, SUMMARY_FILE, REPORT_FILE, SUCCESS_FILE, POISON_FILE, DUPLICATES_FILE, KNOWN_FILE,
 )  # fmt: skip
@@ -123,12 +123,12 @@ def run_uri(home: str) -> str:
 
 
 def decided_uri(out: str, name: str) -> str:
-    """A file of what decided a run, by its name: a hash and a suffix."""
+    """A kept file of what decided a run. Its name is a hash and a suffix."""
     return storage.join(out, DECIDED_FOLDER, name)
 
 
 def decided_index_uri(out: str) -> str:
-    """What is what among the files of what decided a run."""
+    """The index of the files that decided a run."""
     return storage.join(out, DECIDED_FOLDER, DECIDED_INDEX)
 
 
@@ -148,7 +148,7 @@ def success_uri(home: str) -> str:
 
 
 def poison_uri(home: str) -> str:
-    """Items that a run has set aside. home: OUT, or the folder of a slice in it."""
+    """Items that a run does not judge because they kill or stall workers. home: OUT, or a slice's folder in it."""
     return storage.join(home, POISON_FILE)
 
 

@@ -15,8 +15,8 @@ from moderation.types import ItemFacts
 
 
 def find_listed(bound: BoundPolicy, facts: Sequence[ItemFacts], votes: pa.Table, offsets: I64, run_of: I64) -> Flags:
-    """bool [N]: every item that a list may hold, and perhaps others. offsets, run_of: the runs of frames, and an
-    item's run, -1 where it has no frames."""
+    """bool [N]: every item that may be on a list, and perhaps others. offsets: where each run of frames begins; run_of:
+    an item's run, -1 where it has no frames."""
     frames = np.zeros(len(votes), np.bool_)
     items = np.zeros(len(facts), np.bool_)
     for entries in bound.lists:
@@ -44,7 +44,7 @@ def _near_frames(entries: BoundList, votes: pa.Table) -> Flags:
 
 
 def _near_items(entries: BoundList, facts: Sequence[ItemFacts]) -> Flags:
-    """By the hash of the frame in the middle, which is asked where the votes have none."""
+    """Items whose middle frame's hash is near an entry; it counts where the votes have no hashes."""
     near = np.zeros(len(facts), np.bool_)
     known = [item for item, own in enumerate(facts) if own.pdq]
     if known and entries.rows is not None:

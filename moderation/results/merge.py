@@ -1,6 +1,6 @@
-"""The slices of a run -> one dataset: what an unsliced run leaves beside the tables, which are there already.
+"""The slices of a run -> one dataset: writes what an unsliced run has beside the tables, which are there already.
 
-No cluster and no weights: plans, states and receipts are read, nothing is judged.
+Needs no cluster and no weights: reads plans, states and receipts, judges nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MEMORY: Final = "worker_memory_beyond_models_bytes"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FinishedSlice:
-    """A slice that has come to its end, and what it left."""
+    """A slice that has ended, and what it left."""
 
     part: Slice
     identity: Mapping[str, Any]
@@ -41,15 +41,15 @@ class _FinishedSlice:
     as_of: str | None
 
     def shards(self) -> Iterator[tuple[int, Shard]]:
-        """Its shards, each with its place among all."""
+        """The slice's shards, each with its place among all."""
         return zip(self.listing.positions, decode_shards(self.plan), strict=True)
 
 
 def merge_slices(out: str, *, prune: bool = False) -> dict[str, Any]:
-    """Write OUT's plan.parquet, run.json, summary.json, report.html and _SUCCESS from its slices; the summary.
+    """Write OUT's plan.parquet, run.json, summary.json, report.html and _SUCCESS; returns the summary.
 
     prune: delete parts and receipts of shards that no slice plans (a listing was interrupted, and the source changed
-    before it began anew); without it they are a UsageError, for readers would count their rows.
+    before it began anew); without it they raise a UsageError, because readers would count their rows.
     Raises UsageError when a slice is missing, not done, of another run, or listed another state of the source.
     """
     out = storage.canonical(out).rstrip("/")
@@ -93,7 +93,7 @@ def _counted(shards: Iterator[Shard], ids: list[str]) -> Iterator[Shard]:
 
 
 def _read_slices(out: str) -> list[_FinishedSlice]:
-    """All slices, each at its end, of one run and one listing of the source. Raises UsageError."""
+    """All slices: ended, of one run and one listing of the source. Raises UsageError."""
     slices, unfinished = [], []
     for part in _complete_slices(out):
         finished = _read_slice(out, part)
@@ -120,7 +120,7 @@ def _complete_slices(out: str) -> list[Slice]:
     complete = [n for n, there in indices.items() if len(there) == n]
     if complete:
         return [Slice(index=index, count=max(complete)) for index in range(1, max(complete) + 1)]
-    # Of the number that is nearest to complete; of equal ones the smallest.
+    # The N that is nearest to complete; of equal ones the smallest.
     count = max(sorted(indices), key=lambda n: len(indices[n]) / n)
     missing = [f"{i}/{count}" for i in range(1, count + 1) if i not in indices[count]]
     raise UsageError(f"{out}: {_some(missing)} not begun; run `moderation backfill --slice` for each")
@@ -139,7 +139,7 @@ def _check_same_run(out: str, first: _FinishedSlice, other: _FinishedSlice) -> N
 
 
 def _read_slice(out: str, part: Slice) -> _FinishedSlice | str:
-    """What a slice left, or what is not yet done of it."""
+    """What a slice left, or why it is not done."""
     home = slice_home(out, part)
     identity, record, listing = read_identity(home), read_record(home), read_listing(home)
     if identity is None or record is None:
@@ -173,7 +173,7 @@ def _check_receipts(out: str, slices: Sequence[_FinishedSlice], ids: Sequence[st
 
 def _delete_shards(out: str, shard_ids: Sequence[str], format_: str) -> None:
     for shard_id in shard_ids:
-        # The receipt first: without it the parts have not happened.
+        # The receipt first: without it the parts do not count.
         storage.delete_tree(receipt_uri(out, shard_id))
         for table in (VERDICTS, VOTES):
             storage.delete_tree(part_uri(out, table, shard_id, format_))

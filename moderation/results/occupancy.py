@@ -1,4 +1,4 @@
-"""The lease on OUT: one job at a time writes there; slices of one OUT go on beside each other.
+"""The lease on OUT: one job at a time writes there; slices of one OUT may run at the same time.
 
 OUT/lease/<token>.json                     of a job that has all of OUT: a backfill, `--fresh`, a repair, a merge
 OUT/lease/slices/3-of-8/lease/<token>.json  of one slice

@@ -53,7 +53,7 @@ def check_owner(run: Output) -> bool:
 
 
 def read_identity(home: str) -> dict[str, Any] | None:
-    """Whose output a folder is; None where no run has begun. Raises UsageError when its record is not one of ours."""
+    """The identity of the run in a folder; None where none has begun. Raises UsageError when its record is not ours."""
     try:
         record = read_record(home)
         identity = None if record is None else record["identity"]
@@ -73,9 +73,9 @@ def nothing_left(run: Output, committed: set[str]) -> bool:
 
 
 def start_over(out: str) -> None:
-    """Delete what a run wrote to OUT and what was derived from it there, and nothing else that lies there.
+    """Delete what a run wrote to OUT and what was derived from it there, and nothing else in OUT.
 
-    What was derived into another folder (`--to`) stays.
+    Results that went to another folder (`--to`) stay.
     """
     for folder in RUN_FOLDERS:
         storage.delete_tree(storage.join(out, folder))
@@ -85,7 +85,7 @@ def start_over(out: str) -> None:
 
 
 def _delete_pages(out: str) -> None:
-    """The pages of checks, of the document and of the evaluation: only our own files, a folder may be anybody's."""
+    """Delete the pages of checks, document and evaluation: only our own files, the folders may hold others."""
     derived = (
         (document_folder(out), INVENTORY_FILE),
         (evaluation_folder(out), EVALUATION_FILE),

@@ -8,8 +8,8 @@ from typing import Final
 
 from moderation.results.receipts import Receipt
 
-# The rate is that of the last so many receipts that were read: of the hour, not of the week. As many of a sample: they
-# span a longer time, but fewer would be noise (of 20 a fifth, of 200 a fifteenth).
+# The rate is that of the last so many receipts that were read: of the hour, not of the week. A sample uses as many:
+# they span a longer time, but the rate of fewer is noisier (of 20 by a fifth, of 200 by a fifteenth).
 RATE_RECEIPTS: Final = 200
 
 
@@ -31,7 +31,7 @@ def measure_pace(
 ) -> Pace:
     """The pace of a run by its receipts, which may be a sample of the `committed` ones. sizes: items by shard.
 
-    now_s: of a run that goes on: the time since its last receipt counts. since_s: when this call began.
+    now_s: of a running run, so that the time since its last receipt counts. since_s: when this call began.
     """
     dated = sorted((r for r in receipts if r.committed_at), key=lambda r: r.committed_at)
     if not dated:
@@ -46,14 +46,14 @@ def measure_pace(
 
 
 def _stretch(dated: Sequence[Receipt], since_s: float | None) -> tuple[float, Sequence[Receipt]]:
-    """The begin of the stretch that is measured, and the receipts that were written in it."""
-    # Between two calls lies a pause that says nothing of the rate.
+    """The begin of the measured span, and the receipts that were written in it."""
+    # The pause between two calls says nothing about the rate.
     of_call = dated if since_s is None else [r for r in dated if r.committed_at >= since_s]
     recent = of_call[-RATE_RECEIPTS:]
     if not recent:
         return 0.0, []
     if since_s is not None and len(recent) == len(of_call):
         return since_s, recent
-    # The stretch begins with the first receipt, whose items were judged before it.
+    # The span begins with the first receipt, whose items were judged before it.
     begin_s = recent[0].committed_at
     return begin_s, recent if begin_s == since_s else recent[1:]

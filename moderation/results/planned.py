@@ -14,7 +14,7 @@ from moderation.types import Shard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedShards:
-    """Items by shard id. complete: every listing has come to its end. unreadable: files; problems: in words."""
+    """items: number by shard id. complete: every listing has ended. unreadable: files; problems: in words."""
 
     items: Mapping[str, int]
     complete: bool
@@ -28,7 +28,7 @@ def read_planned(homes: Sequence[str]) -> PlannedShards:
     items: dict[str, int] = {}
     unreadable: list[str] = []
     ended = [_read_home(home, items, unreadable) for home in homes]
-    # The whole plan of an OUT that was only worked on by slices comes with the merge.
+    # An OUT with slices only gets its whole plan from the merge.
     complete = ended[0] or (bool(slices) and all(ended[1:]))
     problems = [f"{uri} is not readable as a plan" for uri in unreadable]
     if not complete and not unreadable:
@@ -39,7 +39,7 @@ def read_planned(homes: Sequence[str]) -> PlannedShards:
 
 
 def _read_home(home: str, items: dict[str, int], unreadable: list[str]) -> bool:
-    """Add what is planned there to `items`; whether that is all."""
+    """Add what is planned there to `items`; returns whether that is all."""
     whole = _read_sizes(plan_uri(home), unreadable)
     if whole is not None:
         items.update(whole)

@@ -1,8 +1,8 @@
-"""Items that kill or stall a worker, kept in OUT: a call that goes on does not have to find them again.
+"""Items that kill or stall a worker, kept in OUT so that a resumed call does not have to find them again.
 
-    OUT/poison.json   {item id: {"code": ..., "detail": ...}}; of a slice, in its own folder
+    OUT/poison.json   {item id: {"code": ..., "detail": ...}}; a slice has it in its own folder
 
-They have a row each once their shard is committed, so nothing but time is lost with this file.
+Each has a row once its shard is committed, so losing this file costs only time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def read_poison(home: str) -> dict[str, ItemError]:
-    """Item id -> why it is not judged; empty where nothing is kept, or nothing that can be read."""
+    """Item id -> why it is not judged; empty where there is no file, or it cannot be read."""
     uri = poison_uri(home)
     data = storage.read_optional(uri)
     if data is None:
@@ -34,7 +34,7 @@ def read_poison(home: str) -> dict[str, ItemError]:
 
 
 def write_poison(home: str, poison: Mapping[str, ItemError]) -> None:
-    """Keep these, and only these. Raises FatalError, StorageError."""
+    """Replace the kept items by these. Raises FatalError, StorageError."""
     record = {item_id: {"code": str(error.code), "detail": error.detail} for item_id, error in poison.items()}
     text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
     storage.publish(poison_uri(home), text.encode("utf-8", "surrogatepass"))

@@ -43,18 +43,18 @@ class StoredRun:
 
     @property
     def run_id(self) -> str:
-        """Of its record."""
+        """The run's id, from its record."""
         return str(self.record["run_id"])
 
     @property
     def stack_fingerprint(self) -> str:
-        """Of its record; empty where that does not say it."""
+        """The stack's fingerprint, from the record; empty where that does not have it."""
         identity = self.record.get("identity")
         return str(identity.get("stack", "")) if isinstance(identity, dict) else ""
 
     @property
     def votes_out(self) -> str:
-        """Where its votes lie: another OUT where it is a rejudge, which has none of its own."""
+        """The OUT that has the votes: another one for a rejudge, which has none of its own."""
         return str(self.record.get("votes_of") or self.out)
 
     def load_config(self) -> Config:
@@ -62,9 +62,9 @@ class StoredRun:
         return validate(Config, self.record["config"], where=f"{self.out}/{RUN_FILE}")
 
     def day(self, policy: Policy, as_of: date | None = None) -> date | None:
-        """The day by which the lists of a policy have ended; None where none of them ends.
+        """The day that decides which list entries of a policy count; None where the policy needs no day.
 
-        as_of: asked for; None: the day of the run, by its record. Raises UsageError where that has none.
+        as_of: the wanted day; None: the day of the run, from its record. Raises UsageError where that has none.
         """
         if not policy.dated or as_of is not None:
             return as_of if policy.dated else None
@@ -76,16 +76,16 @@ class StoredRun:
     def read_verdicts(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A shard's verdicts, or some of their columns. Raises UsageError naming a column that they lack.
 
-        Raises PartMissingError, PartChangedError where they are not those that were committed.
+        Raises PartMissingError, PartChangedError where the part is not the committed one.
         """
         return read_intact(self.out, VERDICTS, shard_id, self.format, columns)
 
     def read_votes(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A shard's votes, or some of their columns; as `read_verdicts`."""
+        """A shard's votes, or some of their columns; like `read_verdicts`."""
         return read_intact(self.votes_out, VOTES, shard_id, self.format, columns)
 
     def read_present(self, table: str, shard_id: str, columns: Sequence[str]) -> pa.Table:
-        """Those of the columns that a shard's part has. Raises PartMissingError, PartChangedError."""
+        """A shard's part with those of the columns that it has. Raises PartMissingError, PartChangedError."""
         out = self.votes_out if table == VOTES else self.out
         return read_intact(out, table, shard_id, self.format, columns, strict=False)
 
@@ -98,7 +98,7 @@ def _day_of_text(stamp: object) -> date | None:
 
 
 def open_run(out: str) -> StoredRun:
-    """The run in OUT, which may go on. Raises UsageError when there is none, or nothing of it is committed."""
+    """The run in OUT, perhaps still running. Raises UsageError when there is none, or nothing of it is committed."""
     record = read_record(out)
     if record is None:
         raise UsageError(f"{out}: no {RUN_FILE}; not the output of a run")
@@ -110,10 +110,10 @@ def open_run(out: str) -> StoredRun:
 
 
 def load_policy_of_run(run: StoredRun, path: str | None = None) -> Policy:
-    """The policy of a run, as it was when it decided, or the one in `path`.
+    """The policy of a run as it was when it decided, or the one in `path`.
 
-    The log has a warning where the file that the run was called with says something else now. Raises UsageError where
-    OUT does not have it (a run of an earlier version) and its file is gone.
+    Logs a warning where the file that the run was called with has changed since. Raises UsageError where OUT does not
+    have the policy (a run of an earlier version) and its file is gone.
     """
     if path is not None:
         return load_whole_policy(Path(path))
@@ -147,7 +147,7 @@ def read_part(uri: str, format_: str, columns: Sequence[str] | None = None) -> p
 
 
 def read_present(uri: str, format_: str, columns: Sequence[str]) -> pa.Table:
-    """Those of the columns that a part has; of a Parquet file only they are read.
+    """A part with those of the columns that it has; of a Parquet file only they are read.
 
     Raises FileNotFoundError, StorageError.
     """

@@ -1,8 +1,7 @@
 """Part, then receipt; and what is still pending.
 
 The content hash of a shard names its parts. The receipt is written last: without it a shard is not done, whatever lies
-in verdicts/ or votes/. No locks, no renames; a rerun writes the same bytes. A receipt that cannot be read as
-one is none.
+in verdicts/ or votes/. No locks, no renames; a rerun writes the same bytes. An unreadable receipt counts as none.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from moderation.errors import ShardError
 from moderation.results.layout import VERDICTS, part_uri, receipt_uri, receipts_folder
 from moderation.types import Shard
 
-# Receipts are a few hundred bytes each: latency, not bandwidth, bounds reading them back.
+# Receipts have a few hundred bytes each: latency, not bandwidth, limits reading them back.
 _READERS = 32
-# The worker of rows that took over the verdict of the same content; such shards are in no plan.
+# `worker` in receipts of shards whose rows took over the verdict of the same content; no plan has these shards.
 COPIES_WORKER: Final = "same_content"
 _LOG = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class Receipt:
     counts: rows by `verdict:pass`, `status:error`, `kind:image`, `error:corrupt`, `check:explicit:block`.
     seconds: busy time by step (fetch and decode summed over threads). waits: idle time, by who waits for what
     (`device:starved`). bytes_read: encoded bytes.
-    committed_at: Unix seconds by the worker's clock, 0 in receipts of before it was kept; when, not what, so that
+    committed_at: Unix seconds by the worker's clock, 0 in receipts from before this field; not compared, so that
     receipts of the same rows are equal.
     """
 
@@ -90,7 +89,7 @@ def commit_parts(
     facts: Mapping[str, Any],
     counted: str = VERDICTS,
 ) -> Receipt:
-    """As `commit_shard`, of a shard of which only the id and the number of items are at hand."""
+    """Like `commit_shard`, for a shard of which only the id and the number of items are known."""
     if rows[counted] != items:
         raise ShardError(f"shard {shard_id}: {items} items in, {rows[counted]} rows out")
     receipt = Receipt(
@@ -119,18 +118,18 @@ def committed_ids(out: str) -> set[str]:
 
 
 def readable_ids(out: str) -> set[str]:
-    """Ids of the shards whose receipt can be read as one: what a run may leave as it is. All receipts are read."""
+    """Ids of the shards with a readable receipt, which a run may leave as they are. All receipts are read."""
     return {receipt.shard_id for receipt in read_receipts(out, committed_ids(out))}
 
 
 def read_receipts(out: str, ids: Iterable[str]) -> Iterator[Receipt]:
-    """The receipts of these shards, in order of their ids; what cannot be read as one is left out, and logged."""
+    """The receipts of these shards, in order of their ids; an unreadable one is left out, and logged."""
     with ThreadPoolExecutor(_READERS) as pool:
         yield from (r for r in pool.map(lambda shard_id: read_receipt(out, shard_id), sorted(ids)) if r is not None)
 
 
 def read_receipt(out: str, shard_id: str) -> Receipt | None:
-    """The receipt of a shard; None where there is none, or none that can be read as one."""
+    """The receipt of a shard; None where there is none, or it is unreadable."""
     uri = receipt_uri(out, shard_id)
     data = storage.read_optional(uri)
     receipt = None if data is None else parse_receipt(shard_id, data)
@@ -140,7 +139,7 @@ def read_receipt(out: str, shard_id: str) -> Receipt | None:
 
 
 def parse_receipt(shard_id: str, data: bytes) -> Receipt | None:
-    """A receipt from its bytes; None where they are not that of this shard. Fields of a later version are left out."""
+    """A receipt from its bytes; None where they are not one of this shard. Fields of later versions are left out."""
     try:
         record = parse_json(data)
         receipt = Receipt(**{f.name: record[f.name] for f in fields(Receipt) if f.name in record})
@@ -150,7 +149,7 @@ def parse_receipt(shard_id: str, data: bytes) -> Receipt | None:
 
 
 def _is_sound(receipt: Receipt) -> bool:
-    """Whether every field is of its type: a reader must not stumble over one later."""
+    """Whether every field has its type, so that no reader fails on one later."""
     tables = (receipt.rows, receipt.sha256, receipt.counts, receipt.seconds, receipt.waits)
     if not all(isinstance(table, dict) for table in tables):
         return False

@@ -1,4 +1,4 @@
-"""The run record, `run.json`: who a run is, and in which state it was left."""
+"""The run record, `run.json`: the identity of a run, and the state in which it was left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "decord2", "av"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What every part of a run says of its origin, in its schema's metadata."""
+    """The origin of a run's parts, which each has in its schema's metadata."""
 
     run_id: str
     stack_fingerprint: str
@@ -48,7 +48,7 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """The output of a run: whose it is and where it lies. Enough to sum it up, on a machine that cannot judge."""
+    """The output of a run: whose it is and where it lies. Enough for a summary on a machine that cannot judge."""
 
     source: str
     out: str  # the tables and receipts
@@ -80,7 +80,7 @@ def read_record(home: str) -> dict[str, Any] | None:
 
 
 def format_of(record: Mapping[str, Any], where: str) -> str:
-    """The format of a run's parts, by its record. Raises UsageError where it tells none that we write."""
+    """The format of a run's parts, from its record. Raises UsageError where it is none that we write."""
     try:
         format_ = record["config"]["output"]["format"]
     except (KeyError, TypeError) as error:
@@ -109,7 +109,7 @@ def write_record(run: Output, state: str, **facts: object) -> None:
 
 
 def read_day(homes: Iterable[str]) -> date | None:
-    """The day that the first of these records has; None where none has one. Raises UsageError."""
+    """The day in the first of these records that has one; None where none has. Raises UsageError."""
     for home in homes:
         day = day_of(read_record(home), home)
         if day is not None:
@@ -118,7 +118,7 @@ def read_day(homes: Iterable[str]) -> date | None:
 
 
 def day_of(record: Mapping[str, Any] | None, home: str) -> date | None:
-    """The day of a run, which its first call noted; None where its policy asked for none. Raises UsageError."""
+    """The day of a run, which its first call noted; None where its policy needed none. Raises UsageError."""
     noted = None if record is None else record.get("as_of")
     try:
         return None if noted is None else date.fromisoformat(noted)

@@ -1,9 +1,9 @@
 """How far a run is, from its output alone: plan, states and receipts. The cluster is not asked.
 
 Exact: shards and items planned and done, and the state of each slice (a listing of names, and one column of the plan).
-From the receipts: verdicts, errors and times. All are read up to MAX_READ of them; of more, a sample of that size. The
-sample is uniform, as shard ids are hashes: shares of what is done are right within about 1 % for whole verdicts, and
-the newest time is a little too old (10 hours, 40,000 receipts, 1,000 read: half a minute).
+From the receipts: verdicts, errors and times. Up to MAX_READ receipts all are read; of more, a sample of that size. The
+sample is uniform, because shard ids are hashes: the shares of the verdicts are right within about 1 %, and the newest
+time is a little too old (by half a minute where 1,000 of 40,000 receipts from 10 hours are read).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from moderation.results.pace import measure_pace
 from moderation.results.receipts import Receipt, committed_ids, read_receipts
 from moderation.results.record import read_record
 
-# A receipt takes an object store 30 ms, and 32 are read at once: two seconds.
+# Two seconds: an object store takes 30 ms per receipt, and 32 are read at once.
 MAX_READ = 2000
-# Shards take seconds to minutes; their watchdog gives them five minutes at least before it kills a worker, and then
-# they are tried again.
+# Shards take seconds to minutes. The watchdog waits at least five minutes before it kills a worker, and then the shard
+# is tried again.
 STUCK_S = 900.0
 
 
@@ -48,12 +48,12 @@ class PartStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
-    """How far a run is. Totals are None while nobody has come to the end of the listing.
+    """How far a run is. Totals are None until a listing has ended.
 
-    items_per_s, left_s: by the newest receipts; None where it is not known, left_s also when nothing runs.
-    receipts_read: how many receipts `verdicts` and `errors` are of; they are `exact` when that is all of them, else
-    scaled up. items_copied: rows of a night that took over the verdict of the same content; in no other figure here.
-    seems_stuck: running by its state, but without a commit for 15 minutes.
+    items_per_s, left_s: by the newest receipts; None where not known, left_s also when nothing runs.
+    receipts_read: the number of receipts behind `verdicts` and `errors`, which are `exact` when all were read, else
+    scaled up. items_copied: rows of a night that took over the verdict of the same content; no other figure counts
+    them. seems_stuck: its state is running, but there was no commit for 15 minutes.
     """
 
     out: str
@@ -83,7 +83,7 @@ def read_status(out: str, *, now_s: float, max_read: int = MAX_READ) -> RunStatu
     Raises UsageError when there is no run in OUT, StorageError.
     """
     out = storage.canonical(out).rstrip("/")
-    # Read before the plan, which is written before its shards are judged: what it does not have was not judged.
+    # Listed before the plan is read: a shard is planned before it is judged, so the plan has all of these receipts.
     receipt_ids = committed_ids(out)
     slices = find_slices(out)
     folders = _read_folders(out, slices)
@@ -121,7 +121,7 @@ def read_status(out: str, *, now_s: float, max_read: int = MAX_READ) -> RunStatu
 
 
 class _Total(NamedTuple):
-    """Of the whole run; None while nobody has come to the end of the listing."""
+    """Totals of the whole run; None until a listing has ended."""
 
     shards: int | None
     items: int | None
@@ -129,7 +129,7 @@ class _Total(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Signs:
-    """Signs of life. silent_s: since the last commit, or since a call that runs began; 0 where neither is known."""
+    """Signs of life. silent_s: since the last commit, or since a running call began; 0 where neither is known."""
 
     running: bool
     items_per_s: float | None
@@ -170,7 +170,7 @@ class _Folder:
 
 
 def _read_folders(out: str, slices: Sequence[Slice]) -> list[_Folder]:
-    """The whole first, unless nothing of it is there; then each slice."""
+    """The folder of the whole run first, unless it is empty; then each slice's."""
     folders = [_read_folder(out, None), *(_read_folder(slice_home(out, part), part) for part in slices)]
     return [f for f in folders if f.part is not None or f.record is not None or f.planned]
 
@@ -241,14 +241,14 @@ def _total(whole: PartStatus | None, folders: Sequence[_Folder]) -> _Total:
 
 
 def _missing(slices: Sequence[Slice]) -> tuple[str, ...]:
-    """Slices that have not begun, of each number of slices that was used."""
+    """Slices that have not begun, for each N of `--slice I/N` that was used."""
     there = {str(part) for part in slices}
     wanted = [f"{i}/{n}" for n in sorted({part.count for part in slices}) for i in range(1, n + 1)]
     return tuple(name for name in wanted if name not in there)
 
 
 def _state(parts: Sequence[PartStatus], whole: PartStatus | None) -> str:
-    """running where anything runs, then what needs someone: failed, partial; done only when all is."""
+    """running where anything runs; else failed or partial, which need attention; done only when all parts are."""
     states = [whole.state] if whole is not None and whole.state == "done" else [p.state for p in parts]
     for state in ("running", "failed", "partial", None):
         if state in states:

@@ -18,10 +18,10 @@ STEPS = ("fetch", "decode", "score", "judge", "write")
 def summarise(receipts: Iterable[Receipt], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of a run, ready for JSON: the sum of its receipts, beside the facts, which pass through.
 
-    Read from the facts: `wall_s` (seconds of this call), `startup_s` (those of them before the first worker was ready,
-    which no rate counts), and of a call that resumed `items_this_call` and `frames_this_call`, to which the rates then
-    refer. A rate that is not known is None, never 0.
-    `error_rate` is error rows by all rows; skipped files are no errors. Steps' seconds are busy time, summed over
+    Read from the facts: `wall_s` (seconds of this call), `startup_s` (the part of it before the first worker was ready,
+    which no rate counts), and for a resumed call `items_this_call` and `frames_this_call`, which its rates are of.
+    A rate that is not known is None, never 0.
+    `error_rate` is error rows over all rows; skipped files are no errors. Steps' seconds are busy time, summed over
     threads and workers; they overlap, so they may add up to more than the wall time. `waits` and `bottleneck`: see
     `bottleneck.py`.
     """

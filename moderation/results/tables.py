@@ -20,8 +20,8 @@ from moderation.pages.text import printable
 from moderation.results.schema import score_column, verdicts_schema, votes_schema
 from moderation.types import ErrorCode, Evidence, Item, ItemVotes, Judgement, Kind, Region, Role, Segment, Status
 
-# Parquet pages are compressed by zstd at its default level 3 in newer releases, 1 in older ones: said here, so that
-# a library update does not change bytes.
+# zstd's default level is 3 in newer releases and 1 in older ones: fixed here, so that a library update does not change
+# bytes.
 ZSTD_LEVEL = 3
 DETAIL_LIMIT = 500  # characters of an error's detail that a row keeps
 _OF_JUDGEMENT = (
@@ -33,7 +33,7 @@ _OF_FRAME = ("item_id", "frame", "time_s", "role", "parent", "box", "regions")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemRow:
-    """What became of one item: a row of the verdicts table, and its frames' rows of the votes table."""
+    """The result of one item: a row of the verdicts table, and its frames' rows of the votes table."""
 
     item: Item
     status: Status
@@ -56,7 +56,7 @@ class ItemRow:
 
     @property
     def frames_scored(self) -> int:
-        """Frames of the item that were scored; tiles, wholes and backdrops are none of them."""
+        """The number of scored frames, without tiles, wholes and backdrops."""
         if self.votes is None:
             return 0
         return self.votes.roles.count(Role.FRAME) if self.votes.roles else len(self.votes.frames)
@@ -108,7 +108,7 @@ def encode_table(table: pa.Table, config: OutputConfig) -> bytes:
 def decode_table(
     data: bytes, format_: str, columns: Sequence[str] | None = None, *, where: str = "the table"
 ) -> pa.Table:
-    """The inverse of `encode_table`. columns: at least those of them that it has. Raises UsageError naming `where`."""
+    """The inverse of `encode_table`. columns: read at least these, where present. Raises UsageError naming `where`."""
     with reading_table(where):
         if format_ == "arrow":
             return pa.ipc.open_file(pa.py_buffer(data)).read_all()
@@ -119,13 +119,13 @@ def decode_table(
 
 @contextmanager
 def reading_table(where: str) -> Iterator[None]:
-    """What Arrow raises of bytes that are no table, or a harmed one, as UsageError naming `where`."""
+    """Turn Arrow's errors for bytes that are no table, or a damaged one, into a UsageError naming `where`."""
     try:
         yield
     except (pa.ArrowException, KeyError, IndexError) as error:
         raise UsageError(f"{where} is not readable as a table: {one_line(error, 200)}") from error
     except OSError as error:
-        # Arrow's own have no number; those of files do.
+        # OSErrors of files have an errno; Arrow's own have none.
         if error.errno is not None or isinstance(error, ModerationError):
             raise
         raise UsageError(f"{where} is not readable as a table: {one_line(error, 200)}") from error
@@ -214,7 +214,7 @@ def _null_if_nan(value: float | None) -> float | None:
 
 
 def _detail(text: str) -> str | None:
-    # Details quote decoders, which quote the file.
+    # Details quote decoders, which quote the untrusted file.
     return printable(text)[:DETAIL_LIMIT].strip() or None
 
 
@@ -243,7 +243,7 @@ def _frame_cells(row: ItemRow, votes: ItemVotes, blobs: Sequence[str]) -> dict[s
 
 def _score_columns(votes: Sequence[ItemVotes], labels: Sequence[str]) -> dict[str, pa.Array]:
     scores = np.concatenate([v.scores for v in votes]) if votes else np.empty((0, len(labels)), np.float32)
-    # NaN inside, null in the table: a number is null or it is right.
+    # NaN inside, null in the table: a score is null or a valid number.
     return {
         label: pa.array(np.ascontiguousarray(scores[:, index]), pa.float32(), from_pandas=True)
         for index, label in enumerate(labels)

@@ -1,7 +1,7 @@
-"""Whether OUT holds what its receipts say and its plan asks for: every part read, its sha256 and rows compared.
+"""Whether OUT holds what its receipts say and its plan asks for: reads every part, compares its sha256 and rows.
 
-Nothing is judged here. A repair takes back what is amiss: the receipt first, then the parts, so that the shard counts
-as not judged and the command of the run judges it again.
+Nothing is judged here. A repair deletes damaged shards, the receipt first, then the parts, so that a shard counts as
+not judged and the command of the run judges it again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TABLES: Final = (VERDICTS, VOTES, TARS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFinding:
-    """One thing that is not as it should be. shard_id: to be taken back by a repair; None: nothing to take back."""
+    """One thing that is wrong. shard_id: the shard that a repair takes back; None: nothing to take back."""
 
     sentence: str
     shard_id: str | None = None
@@ -43,7 +43,7 @@ class OutputFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What lies in OUT, and what is amiss. repaired: shards that were taken back. notes: what is well to know."""
+    """What lies in OUT, and what is wrong. repaired: shards that were taken back. notes: worth knowing, not wrong."""
 
     out: str
     shards_planned: int
@@ -55,12 +55,12 @@ class Verification:
 
     @property
     def well(self) -> bool:
-        """Whether every planned shard is committed, and all is as it was committed."""
+        """Whether every planned shard is committed and unchanged."""
         return not self.findings
 
 
 def verify_output(out: str, *, repair: bool = False) -> Verification:
-    """Compare plan, receipts and parts of OUT. repair: take back what is amiss; the caller holds the lease on OUT.
+    """Compare plan, receipts and parts of OUT. repair: take back what is wrong; the caller holds the lease on OUT.
 
     Raises UsageError when there is no run in OUT, StorageError.
     """
@@ -82,7 +82,7 @@ def verify_output(out: str, *, repair: bool = False) -> Verification:
         *_wrong_parts(out, planned, receipts, formats),
         *_parts_without_receipt(out, planned, present, parts),
     ]
-    # Apart from the others: nothing of it can be taken back, and no verdict is wrong for it.
+    # Kept apart from the findings above: no shard can be taken back for it, and no verdict is wrong because of it.
     damage = map(_finding, describe_damage(out))
     drift = describe_drift(out, next(iter(records.values())))
     repaired = _repair(out, homes, planned, findings, formats) if repair else ()
@@ -196,7 +196,7 @@ def _parts_without_receipt(
 ) -> Iterator[OutputFinding]:
     if not planned.complete:
         return
-    # Those of planned shards are written again; of others nobody would ever take them away.
+    # The run writes parts of planned shards again; nothing would ever delete those of others.
     stray = set().union(*parts.values()) - present - planned.items.keys()
     for shard_id in sorted(stray):
         sentence = f"{out}: parts of shard {shard_id} have no receipt and no plan; a reader of all parts counts them"
@@ -210,7 +210,7 @@ def _repair(
     findings: Sequence[OutputFinding],
     formats: Mapping[str, str],
 ) -> tuple[str, ...]:
-    """Take back every shard of which something is amiss, and a plan that is not readable."""
+    """Take back every shard with a finding, and delete an unreadable plan; returns the shards."""
     if not findings:
         return ()
     for home in homes:
@@ -219,7 +219,7 @@ def _repair(
         storage.delete_tree(uri)
     shard_ids = sorted({finding.shard_id for finding in findings if finding.shard_id is not None})
     for shard_id in shard_ids:
-        # The receipt first: without it the parts have not happened.
+        # The receipt first: without it the parts do not count.
         storage.delete_tree(receipt_uri(out, shard_id))
         for table in _TABLES:
             storage.delete_tree(part_uri(out, table, shard_id, formats[table]))

@@ -34,7 +34,7 @@ def read_votes(
 ) -> pa.Table:
     """The votes of a shard, with the columns of questions that were asked afterwards. Raises UsageError.
 
-    labels: of all votes only these that there are, with what a policy may ask besides.
+    labels: read only these votes, where they exist, and what else a policy may ask of a frame.
     """
     if labels is None:
         votes = run.read_votes(shard_id)
@@ -45,7 +45,7 @@ def read_votes(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundVotes:
-    """A part of votes, and a policy whose votes are resolved to its columns. asks: questions that were joined to it."""
+    """A part of votes, and a policy bound to its columns. asks: questions whose columns were added."""
 
     shard_id: str
     votes: pa.Table
@@ -54,12 +54,12 @@ class BoundVotes:
 
 
 def vote_labels(votes: pa.Table) -> tuple[str, ...]:
-    """Columns that are votes: `detector.label`, float32; also those of asked questions."""
+    """Columns that are votes (`detector.label`, float32), with those of asked questions."""
     return tuple(f.name for f in votes.schema if "." in f.name and f.type == pa.float32())
 
 
 def needed_asks(out: str, wanted: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
-    """Questions kept in `OUT/asks` that cast the votes of `wanted` that are not among `labels`.
+    """Questions kept in `OUT/asks` that cast those votes of `wanted` that `labels` lacks.
 
     Raises UsageError where two of them cast the same vote.
     """
@@ -73,12 +73,12 @@ def needed_asks(out: str, wanted: Sequence[str], labels: Sequence[str]) -> tuple
 
 
 def read_bound_votes(run: StoredRun, policy: Policy, *, as_of: date | None = None) -> Iterator[BoundVotes]:
-    """The votes of a run, part after part, each with the policy bound to its columns, and to the day of the run.
+    """The votes of a run, part after part, each with the policy bound to its columns and to the day of the run.
 
-    as_of: the day by which lists have ended, instead of the run's.
+    as_of: a day instead of the run's, for lists that end.
 
-    Votes that the policy names and the run did not cast are taken from questions that were asked afterwards. Raises
-    UsageError naming a vote that nobody cast, and the nearest right one.
+    Votes that the policy names and the run did not cast come from questions that were asked afterwards. Raises
+    UsageError naming a vote that nothing cast, and the nearest right one.
     """
     wanted = policy_votes(policy)
     disabled = disabled_votes(run.load_config(), wanted)
@@ -95,7 +95,7 @@ def read_bound_votes(run: StoredRun, policy: Policy, *, as_of: date | None = Non
 
 
 def read_bound_shard(run: StoredRun, policy: Policy, shard_id: str) -> BoundVotes:
-    """As `read_bound_votes`, of one part alone."""
+    """Like `read_bound_votes`, for one part."""
     wanted = policy_votes(policy)
     votes = run.read_votes(shard_id)
     asks = needed_asks(run.votes_out, wanted, vote_labels(votes))
@@ -112,7 +112,7 @@ def policy_votes(policy: Policy) -> tuple[str, ...]:
 
 
 def disabled_votes(config: Config, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Votes of detectors that the run was configured with and left out (`stack.only`): null throughout."""
+    """Votes of configured detectors that the run left out (`stack.only`): null throughout."""
     only = config.stack.only
     left_out = {d.title for d in config.stack.detectors if only and d.title not in only}
     return tuple(label for label in wanted if label.partition(".")[0] in left_out)
@@ -133,7 +133,7 @@ def item_votes(votes: pa.Table, labels: Sequence[str]) -> Iterator[tuple[str, It
 
 
 def adjacent_runs(keys: Sequence[object]) -> Iterator[slice]:
-    """The longest stretches of equal keys, in order; together they are all of `keys`."""
+    """The maximal runs of equal keys, in order; together they cover `keys`."""
     first = 0
     for stop in range(1, len(keys) + 1):
         if stop == len(keys) or keys[stop] != keys[first]:
@@ -177,7 +177,7 @@ class _FrameColumns:
 
     def votes_of(self, own: slice) -> ItemVotes:
         """The votes of the item whose frames these are."""
-        # Empty where nothing is a part of anything, as the pipeline has it.
+        # Empty where no frame is a part of another, as in the pipeline.
         related = _is_related(self.roles[own], self.parents[own])
         return ItemVotes(
             labels=self.labels,
@@ -196,7 +196,7 @@ class _FrameColumns:
 
 
 def _is_related(roles: Sequence[str | None], parents: Sequence[int | None]) -> bool:
-    """Whether a frame is a part of another, or put together of several."""
+    """Whether a frame is a part of another, or put together from several."""
     return any(role not in (None, Role.FRAME) for role in roles) or any(parent is not None for parent in parents)
 
 

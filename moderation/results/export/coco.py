@@ -1,6 +1,6 @@
 """Regions and evidence as COCO annotations: https://cocodataset.org/#format-data
 
-One `image` per item, also of those without a region. A `category` is a vote (`nudity.face`). An `annotation` has `bbox`
+One `image` per item, even without a region. A `category` is a vote (`nudity.face`). An `annotation` has `bbox`
 in pixels of the picture where its size is known, `score`, `frame` and `time_s`.
 """
 
@@ -22,7 +22,10 @@ _READ = ("item_id", "frame", "time_s", "role", "parent", "box", "regions")
 
 
 def write_coco(parts: Iterable[tuple[Sequence[SelectedRow], pa.Table]], file: IO[bytes]) -> int:
-    """parts: the rows of a part, and its votes. The number of rows. Annotations wait in a temporary file."""
+    """Write the file; returns the number of rows. parts: rows of a part, and its votes.
+
+    Annotations wait in a temporary file.
+    """
     categories: dict[str, int] = {}
     count = 0
     info = json.dumps({"description": "moderation", "version": __version__})
@@ -100,7 +103,7 @@ def _regions_by_item(votes: pa.Table) -> dict[str, list[dict[str, Any]]]:
 def _regions_of(frame: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     role = frame.get("role") or Role.FRAME
     if role not in (Role.FRAME, Role.TILE):
-        return  # a whole is no picture that anybody has, a backdrop shows the same as its frame
+        return  # no file holds a whole; a backdrop shows the same as its frame
     left, top, right, bottom = frame["box"] if role == Role.TILE else (0.0, 0.0, 1.0, 1.0)
     wide, high = right - left, bottom - top
     for region in frame["regions"]:

@@ -1,7 +1,7 @@
 """A manifest of selected items, which any source of ours reads: the same ids, objects and attributes again.
 
-One line per object: `uri`, `item_id`, and of albums `group`, of keyframes `frame` and `time_s`; then the attributes. An
-attribute whose name means something in a manifest gets a `_` behind it. What a signature granted is not in it.
+One line per object: `uri`, `item_id`, for albums `group`, for keyframes `frame` and `time_s`; then the attributes. An
+attribute whose name is reserved in a manifest gets a `_` appended. URIs have no signatures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BY_ALBUM = "group"
 
 
 def write_manifest(rows: Iterable[Sequence[SelectedRow]], file: IO[bytes]) -> int:
-    """JSON lines. The number of items."""
+    """Write JSON lines; returns the number of items."""
     count = 0
     for part in rows:
         for row in part:
@@ -34,7 +34,7 @@ def manifest_lines(row: SelectedRow) -> Iterator[dict[str, Any]]:
     """The lines of one item."""
     item = row.item
     if item is None or not item.objects or _is_packed(item):
-        # An error row has no object, and is one again; a packed item is named as its source names it.
+        # An error row without an object gives an error row again; a packed item has the URI that its source gave it.
         uri = row.cells["uri"] if item is None else item.uri
         yield {"uri": storage.mask_signatures(uri), "item_id": row.item_id, **_attributes(row, item)}
         return
@@ -43,14 +43,14 @@ def manifest_lines(row: SelectedRow) -> Iterator[dict[str, Any]]:
 
 
 def _is_packed(item: Item) -> bool:
-    """Whether the item lies in a tar or a table, which its URI names with its member or row behind a `#`."""
+    """Whether the item lies in a tar or a table; its URI has the member or row after a `#`."""
     return any(media.offset is not None or media.column is not None for media in item.objects)
 
 
 def _line_of(row: SelectedRow, item: Item, media: MediaObject) -> dict[str, Any]:
     line: dict[str, Any] = {"uri": storage.mask_signatures(media.uri), "item_id": row.item_id}
     if item.kind is Kind.KEYFRAMES:
-        # A frame's index, or its time, is what makes rows of one id keyframes.
+        # Rows with one id are keyframes where they have a frame index or a time.
         places = {"frame": media.frame, "time_s": media.time_s}
         line |= {name: place for name, place in places.items() if place is not None}
     elif item.kind is Kind.ALBUM:
@@ -59,7 +59,7 @@ def _line_of(row: SelectedRow, item: Item, media: MediaObject) -> dict[str, Any]
 
 
 def _own_id(row: SelectedRow, item: Item, index: int) -> dict[str, str]:
-    """The id that the nth picture of an album had of its own: then the group names the album."""
+    """The own id of the nth picture of an album, if it had one: then the group names the album."""
     given = item.attributes.get("item_id", "")
     own = _entry(given, len(item.objects), index) if item.kind is Kind.ALBUM else None
     return {"item_id": own} if own is not None and own != given else {}

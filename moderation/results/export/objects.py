@@ -1,10 +1,10 @@
 """The objects of selected items, read again: as copies in a folder, or as a WebDataset.
 
-Nothing is handed on that was not judged: an object whose content is another than the one in the verdict's row, or that
-can't be read, is a line of `errors.jsonl`. Names of strangers never become paths.
+Only judged content is exported: an object that cannot be read, or whose content differs from that of the verdict's row,
+becomes a line of `errors.jsonl`. Untrusted names never become paths.
 
     TO/<verdict>/<item>.jpg  TO/manifest.jsonl    copies; an item of several objects has `<item>/000000.jpg`, ...
-    TO/part-000000.tar       ...                  a WebDataset: `<item>.jpg`, `<item>.json`; of several `<item>.0.jpg`
+    TO/part-000000.tar                            a WebDataset: `<item>.jpg`, `<item>.json`; of several `<item>.0.jpg`
     TO/errors.jsonl                               what was left out, and why
 """
 
@@ -38,7 +38,7 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _THREADS: Final = 16
 _TAR_BYTES: Final = 512 << 20  # of one tar of a WebDataset
 _HELD_BYTES: Final = 256 << 20
-# By the first bytes, where no name tells; readers go by the ending.
+# Suffix by the first bytes, where the name has none; readers go by the suffix.
 _MAGIC: Final = (
     (b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"), (b"\x1aE\xdf\xa3", "mkv"),
 )  # fmt: skip
@@ -46,7 +46,7 @@ _MAGIC: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectsReport:
-    """What became of the objects of the selected rows."""
+    """The outcome of an export of objects."""
 
     items: int
     left_out: int
@@ -84,7 +84,7 @@ def write_copies(rows: Iterator[Sequence[SelectedRow]], to: str, config: Config)
 
 
 def write_webdataset(rows: Iterator[Sequence[SelectedRow]], to: str, config: Config) -> ObjectsReport:
-    """Tars of about 512 MiB below `to`; a sample per item, with what is known of it as JSON."""
+    """Tars of about 512 MiB below `to`; one sample per item, with its row as JSON."""
     items = size = parts = 0
     with storage.open_output(storage.join(to, EXPORT_ERRORS_FILE)) as file:
         errors = _ErrorLines(file)
@@ -107,7 +107,7 @@ class _ErrorLines:
         self.count = 0
 
     def without(self, fetched: Iterator[_Fetched]) -> Iterator[_Fetched]:
-        """The items that can be handed on; the others become lines."""
+        """The items that can be exported; the others become lines of `errors.jsonl`."""
         for one in fetched:
             if one.error is None:
                 yield one
@@ -119,7 +119,7 @@ class _ErrorLines:
 
 
 def _write_samples(file: IO[bytes], first: _Fetched, samples: Iterator[_Fetched]) -> tuple[int, int, _Fetched | None]:
-    """One tar, until it is full: its bytes, its samples, and the one that comes behind it."""
+    """Write one tar until it is full; returns its bytes, its samples, and the sample for the next tar."""
     written = count = 0
     following: _Fetched | None = first
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -148,7 +148,7 @@ def _fetch_all(rows: Iterator[Sequence[SelectedRow]], config: Config) -> Iterato
 
 
 def _item_of(row: SelectedRow) -> Item:
-    """The item of a row; of one in no plan, which is a copy of an earlier one, the object that its URI names."""
+    """The item of a row; for a row in no plan, a copy of an earlier item, the object that its URI names."""
     if row.item is not None:
         return row.item
     uri = str(row.cells["uri"])
@@ -172,7 +172,7 @@ def _fetch_one(fetcher: Fetcher, pair: tuple[SelectedRow, Item]) -> _Fetched:
 
 
 def sample_key(item_id: str) -> str:
-    """What an item is called in a folder or a tar: its id where that is a plain name, else a hash of it."""
+    """An item's name in a folder or a tar: its id where that is a plain name, else a hash of it."""
     return item_id if _PLAIN_ID.fullmatch(item_id) else make_id("export", item_id)
 
 
@@ -182,7 +182,7 @@ def _endings(fetched: _Fetched) -> list[str]:
 
 
 def _ending(name: str, payload: bytes) -> str:
-    """jpg: by the name where that is known, else by the first bytes."""
+    """The suffix, `jpg`: from the name where that has a known one, else from the first bytes."""
     suffix = name.rpartition(".")[2].lower()
     if suffix in PICTURES | VIDEOS:
         return suffix
@@ -200,7 +200,7 @@ def _copy_names(fetched: _Fetched) -> list[str]:
 
 
 def _lines_of_copies(row: SelectedRow) -> list[dict[str, Any]]:
-    """Lines of the manifest, one per object; of a packed item without what names its place in the pack."""
+    """Lines of the manifest, one per object; all objects of a packed item have its one line."""
     lines = list(manifest_lines(row))
     count = len(_item_of(row).objects)
     return lines if len(lines) == count else [{**lines[0], "group": row.item_id}] * count

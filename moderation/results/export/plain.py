@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from moderation.results.export.selection import SelectedRow
 from moderation.results.tables import ZSTD_LEVEL
 
-# A spreadsheet takes a cell that begins so for a formula, and a formula may open a program or send the sheet away.
+# A spreadsheet takes a cell that begins like this for a formula; a formula may start a program or leak the sheet.
 # https://owasp.org/www-community/attacks/CSV_Injection ; the last four are the wide forms of = + - @.
 _FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-# Where the separator of a country is `;`, a cell that holds `;=` becomes two, quoted or not.
+# In locales whose separator is `;`, a cell with `;=` is split in two, quoted or not.
 _INNER_FORMULA = re.compile(r"([;\t\r\n])(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
@@ -28,7 +28,7 @@ def json_line(value: Mapping[str, Any]) -> bytes:
 
 
 def write_json_lines(rows: Iterable[Sequence[SelectedRow]], file: IO[bytes]) -> int:
-    """A line per row, with the columns of the table; attributes are an object. The number of rows."""
+    """Write a line per row, with the columns of the table; attributes are an object. Returns the number of rows."""
     count = 0
     for part in rows:
         for row in part:
@@ -38,7 +38,7 @@ def write_json_lines(rows: Iterable[Sequence[SelectedRow]], file: IO[bytes]) -> 
 
 
 def write_csv(rows: Iterable[Sequence[SelectedRow]], file: IO[bytes]) -> int:
-    """A record per row under a header; lists and attributes are JSON in their cells. No cell is a formula."""
+    """Write a record per row under a header; lists and attributes are JSON in their cells. No cell is a formula."""
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
     count = 0
@@ -54,7 +54,7 @@ def write_csv(rows: Iterable[Sequence[SelectedRow]], file: IO[bytes]) -> int:
 
 
 def csv_cell(value: object) -> str | int | float:
-    """A value as a cell: numbers as they are, null as an empty cell, text that would be a formula behind a `'`."""
+    """A value as a cell: numbers as they are, null as an empty cell, text that would be a formula after a `'`."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -74,7 +74,7 @@ def _plain(value: object) -> object:
 
 
 def write_parquet(parts: Iterator[pa.Table], file: IO[bytes]) -> int:
-    """One file with the columns of the verdicts table, a row group per part. The number of rows."""
+    """Write one file with the columns of the verdicts table, a row group per part. Returns the number of rows."""
     first = next(parts)
     count = int(first.num_rows)
     with pq.ParquetWriter(file, first.schema, compression="zstd", compression_level=ZSTD_LEVEL) as writer:

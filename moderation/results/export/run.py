@@ -30,7 +30,7 @@ from moderation.results.planned import iterate_planned
 from moderation.results.reader import StoredRun, load_policy_of_run, open_run
 from moderation.version import __version__
 
-# format -> how its file is called in OUT/export, where --to does not say. "" is a folder.
+# format -> name of its file or folder in OUT/export, where there is no --to.
 FORMATS: Final[Mapping[str, str]] = {
     "jsonl": "verdicts.jsonl",
     "csv": "verdicts.csv",
@@ -48,14 +48,14 @@ _MANIFEST_ENDINGS: Final = (".jsonl", ".ndjson", ".manifest")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
-    """What was written. rows: of the run; copies: left out as such; failed: objects that could not be handed on."""
+    """What was written. rows: of the run; copies: left out as copies; failed: objects that could not be exported."""
 
     to: str
     rows: int
     items: int
     copies: int
     failed: int = 0
-    folders: tuple[str, ...] = ()  # of a manifest: where its objects lie, for `source.allow`
+    folders: tuple[str, ...] = ()  # of a manifest: its objects' folders, for `source.allow`
 
 
 def export_run(
@@ -69,8 +69,8 @@ def export_run(
 ) -> ExportReport:
     """Write the selected rows of a run in a format. to: a file, or a folder of `webdataset` and `copies`.
 
-    policy: a file, where that of the run is gone (`openai` asks its thresholds). taxonomy: another table of labels.
-    Raises UsageError for an unknown format, a run that is none, or a selection that cannot be made.
+    policy: a file, where that of the run is gone (`openai` needs its thresholds). taxonomy: another table of labels.
+    Raises UsageError for an unknown format, an OUT without a run, or a selection that cannot be made.
     """
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_!r}: no such format{did_you_mean(format_, FORMATS)}")
@@ -104,7 +104,7 @@ def _report(to: str, taken: PartSelection, written: ObjectsReport) -> ExportRepo
 def _writer(
     run: StoredRun, format_: str, taken: PartSelection, policy: str | None, taxonomy: str | None
 ) -> Callable[[IO[bytes]], int]:
-    """What writes a format of one file. Whatever it needs is read, and found wrong, before the file is opened."""
+    """The writer of a one-file format. It reads and checks all that it needs before the file is opened."""
     if format_ == "parquet":
         return lambda file: write_parquet((table for _, table in read_selected_parts(run, taken)), file)
     if format_ == "coco":
@@ -134,14 +134,14 @@ def _checks_of(run: StoredRun) -> tuple[str, ...]:
 
 
 def _model(run: StoredRun) -> str:
-    """Who scored: this library and the stack."""
+    """The model name in the export: this library and the stack."""
     metadata = run.read_verdicts(run.shard_ids[0]).schema.metadata or {}
     fingerprint = metadata.get(b"moderation.stack_fingerprint", b"").decode()
     return f"moderation-{__version__}+{fingerprint[:16]}"
 
 
 def _folders_of(run: StoredRun) -> tuple[str, ...]:
-    """The few folders or buckets that hold all objects: what a reader of the manifest has to allow."""
+    """The few folders or buckets that hold all objects; a reader of the manifest has to allow them."""
     homes = [run.out, *(slice_home(run.out, part) for part in find_slices(run.out))]
     folders: set[str] = set()
     for shard in iterate_planned(homes):

@@ -21,7 +21,7 @@ from moderation.types import Item, Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowSelection:
-    """Which rows: of one verdict, or all; without the copies that `moderation duplicates` found, or with them."""
+    """Which rows: of one verdict, or all; with or without the copies that `moderation duplicates` found."""
 
     verdict: Verdict | None = None
     minus_duplicates: bool = False
@@ -36,7 +36,7 @@ class SelectedRow:
 
     @property
     def item_id(self) -> str:
-        """Of the row."""
+        """The id of the row's item."""
         return str(self.cells["item_id"])
 
     @property
@@ -83,7 +83,7 @@ def read_selected_parts(run: StoredRun, taken: PartSelection) -> Iterator[tuple[
 
 
 def read_selected(run: StoredRun, taken: PartSelection) -> Iterator[Sequence[SelectedRow]]:
-    """The selected rows with their items, in the order of the plan, a shard at a time; those in no plan come last."""
+    """The selected rows with their items, shard by shard in the order of the plan; rows in no plan come last."""
     homes = [run.out, *(slice_home(run.out, part) for part in find_slices(run.out))]
     left = dict.fromkeys(run.shard_ids)
     for shard in iterate_planned(homes):

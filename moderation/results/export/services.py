@@ -4,7 +4,7 @@ Amazon Rekognition, bulk analysis, output manifest:
 https://docs.aws.amazon.com/rekognition/latest/dg/bulk-analysis-output-manifests.html
 OpenAI, Batch API, results of `/v1/moderations`: https://platform.openai.com/docs/guides/batch
 
-What was not computed is null or left out, never 0: an item that could not be judged has an `error` in its line.
+A score that was not computed is null or left out, never 0. An item that could not be judged has an `error` in its line.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def write_rekognition(
     taxonomy: Mapping[str, tuple[str, ...]],
     model: str,
 ) -> int:
-    """A line per row: `source-ref`, `detect-moderation-labels`; `error` where the item could not be judged whole.
+    """Write a line per row: `source-ref`, `detect-moderation-labels`; `error` where the item could not be judged whole.
 
-    model: what `ModerationModelVersion` says. Labels below 50 are left out, as that service does by default.
+    model: the value of `ModerationModelVersion`. Labels below 50 are left out, as that service does by default.
     """
     count = 0
     for part in rows:
@@ -75,7 +75,7 @@ def write_openai(
     categories: Mapping[str, str],
     model: str,
 ) -> int:
-    """A line per row, as a Batch of `/v1/moderations` has it."""
+    """Write a line per row in the form of a Batch of `/v1/moderations`."""
     count = 0
     for part in rows:
         for row in part:
@@ -85,14 +85,14 @@ def write_openai(
 
 
 def openai_line(row: SelectedRow, policy: Policy, categories: Mapping[str, str], model: str) -> dict[str, Any]:
-    """One line of a Batch's output. A category that no check speaks of is null, not false; `verdict` is ours."""
+    """One line of a Batch's output. A category without a check is null, not false; `verdict` is ours."""
     number = sha256(row.item_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
     line = {"id": f"batch_req_{number}", "custom_id": row.attributes.get("custom_id", row.item_id)}
     if row.cells["status"] != Status.OK:
         return {**line, "response": None, "error": _error_of(row)}
     scores, flags = _score_categories(row, policy, categories)
     result = {
-        "flagged": row.cells["verdict"] != Verdict.PASS,  # what a person has to look at is not cleared
+        "flagged": row.cells["verdict"] != Verdict.PASS,  # an item for review is not cleared
         "categories": flags,
         "category_scores": scores,
         "category_applied_input_types": {name: [] if s is None else ["image"] for name, s in scores.items()},
@@ -106,7 +106,7 @@ def openai_line(row: SelectedRow, policy: Policy, categories: Mapping[str, str],
 def _score_categories(
     row: SelectedRow, policy: Policy, categories: Mapping[str, str]
 ) -> tuple[dict[str, float | None], dict[str, bool | None]]:
-    """(score, whether over the lowest threshold of a check) by category; null where no check of it has a score."""
+    """(score, whether a check's lowest threshold is reached) by category; null where no check of it has a score."""
     scores: dict[str, float | None] = dict.fromkeys(CATEGORIES)
     flags: dict[str, bool | None] = dict.fromkeys(CATEGORIES)
     for name, check in policy.checks.items():
