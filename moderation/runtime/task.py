@@ -1,4 +1,4 @@
-"""What a worker is given to do: load once, run shards, probe suspect ones. Judging and cutting keyframes are tasks.
+"""The task of a worker: load once, run shards, probe suspect ones. Judging and cutting keyframes are tasks.
 
 This module loads neither Ray nor torch: a worker loads what its task needs, and no more.
 """
@@ -14,8 +14,8 @@ from moderation.errors import ItemError
 from moderation.pipeline.pools import Pools, make_pools
 from moderation.types import Shard
 
-# `small` keeps less in memory, so that a shard that only was too much at once is run whole; `smallest` scores in
-# smaller batches as well, which may move a score's last bits.
+# `small` keeps less in memory, so that a shard that was only too large at once can run whole; `smallest` also scores in
+# smaller batches, which may change a score's last bits.
 MemoryMode = Literal["normal", "small", "smallest"]
 # The least that the configuration allows; one item is always taken, whatever its size.
 SMALL_FETCH_BYTES, SMALL_FRAME_BYTES = MIB, 16 * MIB
@@ -41,7 +41,7 @@ class WorkerTask(Protocol):
         ...
 
     def items_in_flight(self) -> int:
-        """Items of running shards that have their row; asked from another thread than those that run."""
+        """Items of running shards that have a row already; called from another thread than those that run."""
         ...
 
     def to_json(self) -> str:

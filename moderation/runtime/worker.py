@@ -47,11 +47,11 @@ class ShardWorker:
         """Run and commit a shard; its receipt as a dict, with this worker's name."""
         before = storage.retries()
         receipt = self._task.run(shard, poison, memory)
-        retries = storage.retries() - before  # those of a shard beside it count for both
+        retries = storage.retries() - before  # retries of a shard that runs at the same time count for both
         return receipt | {"worker": f"{self.place()['node'][:12]}/{os.getpid()}", "storage_retries": retries}
 
     def items_in_flight(self) -> int:
-        """Items of running shards that have their row."""
+        """Items of running shards that have a row already."""
         return self._task.items_in_flight()
 
     def probe(self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode) -> int:
