@@ -12,7 +12,7 @@ from moderation.runtime.keyframe_task import KeyframeTask
 from moderation.runtime.resume import RunOutcome, resume_run
 from moderation.runtime.run import Run, load_policy_of
 
-# A tar is written whole, from memory: so many videos with 64 frames of 150 KB each are 300 MB.
+# A tar is written whole, from memory: 32 videos with 64 frames of 150 KB each are 300 MB.
 MAX_ITEMS_PER_TAR = 32
 
 

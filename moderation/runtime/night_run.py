@@ -50,7 +50,7 @@ def begin_night(base: Run, ledger: str, choice: Choice, note: Callable[[str], No
             " tonight begins anew"
         )
     now = datetime.now(UTC)
-    # Microseconds first: of two nights in one second the later one sorts behind the earlier, in OUT and in the ledger.
+    # Microseconds first: of two nights in one second the later one sorts after the earlier, in OUT and in the ledger.
     tail = f"{now.microsecond:05x}{secrets.token_hex(1)[0]}"
     night = NightRun(night_id=f"{now.strftime(_STAMP)}-{tail}", resumed=False)
     storage.publish(uri, json.dumps({"night": night.night_id, **call}, indent=1).encode())

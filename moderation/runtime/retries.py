@@ -16,8 +16,8 @@ from moderation.types import Shard
 
 # Shards of lost nodes are requeued without blame, but not forever: a shard whose nodes all go away is to blame.
 MAX_LOSSES = 10
-# The set-up is at fault rather than items when so many shards are suspect, so many have failed (or there are no more),
-# two searches could have ended, and nothing has ever succeeded, in this call or earlier ones.
+# The set-up is at fault rather than items when MIN_SUSPECTS shards are suspect, MIN_FAILED_SHARDS have failed (or there
+# are no more), two searches could have ended, and nothing has ever succeeded, in this call or earlier ones.
 MIN_SUSPECTS = 8
 MIN_FAILED_SHARDS = 24
 RETRY_WAIT_S = 1.0

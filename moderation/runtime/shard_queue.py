@@ -26,7 +26,7 @@ class ShardQueue:
     """The shards that have no receipt yet, from a thread that plans them."""
 
     def __init__(self, open_plan: Callable[[], Iterator[Shard]], committed: set[str], max_waiting: int) -> None:
-        """open_plan: lists the shards. max_waiting: planning stops while so many shards wait."""
+        """open_plan: lists the shards. max_waiting: planning pauses while this many shards wait."""
         self._open_plan = open_plan
         self._committed = committed
         self._waiting: queue.Queue[Shard] = queue.Queue(maxsize=max_waiting)

@@ -45,24 +45,24 @@ class WorkerTask(Protocol):
         ...
 
     def to_json(self) -> str:
-        """What `from_json` makes the same task of, in a process of its own."""
+        """Text from which `from_json` makes the same task, in a process of its own."""
         ...
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The task of `to_json`, not loaded."""
+        """The task from the output of `to_json`, not loaded."""
         ...
 
 
 def make_task_pools(config: Config, threads: int) -> Pools:
-    """The threads of a worker that has so many cores: as configured, or one decoder per core."""
+    """The thread pools of a worker with `threads` cores: as configured, or one decoder per core."""
     decode_threads = config.runtime.decode_threads
     return make_pools(config, threads if decode_threads == "auto" else decode_threads)
 
 
 @contextmanager
 def small_memory(config: Config) -> Iterator[tuple[Config, Pools]]:
-    """A configuration that holds as little in memory as it can, and threads for it that end with the context."""
+    """A configuration with the least memory, and thread pools for it that end with the context."""
     config = small_memory_config(config)
     pools = make_pools(config, 1)
     try:
@@ -73,7 +73,7 @@ def small_memory(config: Config) -> Iterator[tuple[Config, Pools]]:
 
 
 def small_memory_config(config: Config) -> Config:
-    """A configuration by which one item is decoded and hardly one waits.
+    """A configuration that decodes one item at a time and lets hardly one wait.
 
     Scores are the same: frames come to the device in the same batches.
     """

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from moderation.sources.items import MAX_ATTRIBUTE, attribute_text, clean_text, cut_text
 from moderation.sources.leaves import is_text
 
-# MAX_ATTRIBUTE characters take at most so many bytes of UTF-8.
+# The most bytes that MAX_ATTRIBUTE characters take in UTF-8.
 _MAX_BYTES = 4 * MAX_ATTRIBUTE
 
 

@@ -24,7 +24,7 @@ from moderation import storage
 MAX_LEASE_S: Final = 3600.0
 CLAIMS_FOLDER: Final = "lease"
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_START_TICKS = 19  # of /proc/PID/stat, counted behind the name in brackets
+_START_TICKS = 19  # field of /proc/PID/stat, counted after the name in brackets
 _LOG = logging.getLogger(__name__)
 
 

@@ -49,7 +49,7 @@ def read_local(path: str, offset: int, length: int | None, etag: str | None) -> 
         left = max(0, os.fstat(file.fileno()).st_size - offset)
         file.seek(offset)
         data = file.read(left if length is None else min(length, left))
-        # By the open file, after reading: if its name was given to another file meanwhile, the bytes are still its own.
+        # By the open file, after reading: the bytes are its own even if another file has taken its name.
         check_version(path, etag, local_etag(os.fstat(file.fileno())))
         return data
 

@@ -19,7 +19,7 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 def list_local(root: str, depth: int | None) -> Iterator[ObjectInfo]:
     """The file of this name, or all files below the folder.
 
-    depth: levels of folders that are looked into; None: all. Raises what the system says of the root itself:
+    depth: levels of folders that are looked into; None: all. Raises the system's error about the root itself:
     FileNotFoundError, PermissionError, OSError; UsageError where it is neither a file nor a folder.
     """
     try:
