@@ -65,7 +65,7 @@ def _common(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    # Without a text of its own: the help of the program is said above.
+    # No docstring: the program's help text is given above.
     del version
 
 

@@ -1,4 +1,4 @@
-"""`moderation ask`: a new question over the embeddings that a run kept; no pictures, no GPU."""
+"""`moderation ask`: answers a new question from the embeddings that a run kept; reads no pictures, needs no GPU."""
 
 from __future__ import annotations
 

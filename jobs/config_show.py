@@ -1,4 +1,4 @@
-"""`moderation config show`: the effective configuration, every key explained, or with where it was said."""
+"""`moderation config show`: the effective configuration, with every key explained, or with where it was set."""
 
 from __future__ import annotations
 

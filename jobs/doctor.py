@@ -1,4 +1,4 @@
-"""`moderation doctor`: is everything here that a run needs, and what to do about what is not."""
+"""`moderation doctor`: whether all is here that a run needs, and what to do where it is not."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _INTERRUPTED: Final = 130  # what typer makes of Ctrl-C
 _TRACEBACK: Final = "MODERATION_TRACEBACK"
 # Jobs that commit as they go, so that the same command goes on with what is left.
 _RESUMING: Final = frozenset({"backfill", "keyframes", "nightly"})
-# ClickException, the base of what typer raises of a wrong call; some of its releases bring a click of their own.
+# ClickException, the base of what typer raises for a wrong call; some typer releases bundle a click of their own.
 _CallError: Final = typer.BadParameter.__mro__[2]
 
 
@@ -68,7 +68,7 @@ def _end_by(error: Exception, arguments: Sequence[str]) -> NoReturn:
 
 
 def _end_wrong_call(error: Any) -> NoReturn:  # noqa: ANN401 - a class that typer does not export
-    """As click says it, with what is quoted of the call escaped; a command without its arguments shows its help."""
+    """Print click's message, with quoted parts of the call escaped; for a command without arguments, its help."""
     context, message = getattr(error, "ctx", None), error.format_message()
     if context is not None and message == context.get_help():
         _print(message)

@@ -1,4 +1,4 @@
-"""`moderation export`: a finished run as other programs read it."""
+"""`moderation export`: a finished run in the formats of other programs."""
 
 from __future__ import annotations
 

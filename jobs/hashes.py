@@ -1,4 +1,4 @@
-"""`moderation hashes`: lists of known pictures, and what of them a finished run holds."""
+"""`moderation hashes`: lists of known pictures, and which of them a finished run holds."""
 
 from __future__ import annotations
 

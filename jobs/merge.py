@@ -1,4 +1,4 @@
-"""`moderation merge`: the slices of a backfill become one dataset."""
+"""`moderation merge`: makes one dataset of the slices of a backfill."""
 
 from __future__ import annotations
 

@@ -104,16 +104,16 @@ def nightly(
         raise typer.Exit(3)
     for outcome in outcomes:
         counts = outcome.summary["nightly"]
-        # A night on which only a README is new is a night like others; one on which nothing else was there is not.
+        # A night with only a README new is normal; a source that holds nothing else is not.
         if counts.get("looked_at") and counts.get("looked_at") == counts.get("new"):
             exit_on_no_media(outcome.summary, partial=outcome.partial)
     if not allow_partial:
         exit_on_partial(any(outcome.partial for outcome in outcomes))
 
 
-# What became of the objects that were looked at; `new` is told even when there are none.
+# What became of the objects that were looked at; `new` is printed even when it is 0.
 _DIFFERENCES = ("new", "changed", "retried", "rejudged", "unchanged", "returned", "deleted")
-# Counter -> what to say of it, if it is not 0.
+# Counter -> what to print for it, if it is not 0.
 _REMARKS = {
     "same_content": "{:,} of them took over the verdict of the same content under another name",
     "older": "{:,} known objects were judged by another stack or policy: --rejudge-older judges them again",

@@ -1,4 +1,4 @@
-"""Options that several jobs have, and the configuration that they add up to."""
+"""Options that several jobs share, and the configuration that they make."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def parse_day(text: str | None) -> date | None:
 
 
 def resolve_policy_path(name: str) -> Path:
-    """A policy file, or a packaged one by its name: `default.yaml` is a configuration, too, which is not meant.
+    """A policy file, or a packaged one by its name; not the configuration that is also called `default.yaml`.
 
     Raises UsageError naming the nearest.
     """
@@ -108,7 +108,7 @@ def load_bundle_settings(
     workers: str | None = None,
     policy: str | None = None,
 ) -> Config:
-    """The configuration of a bundle, or without one that a call asks for. Raises UsageError."""
+    """The configuration of a bundle, or without a bundle, the one that a call asks for. Raises UsageError."""
     if bundle is None:
         return load_settings(config, overrides, workers=workers, policy=policy)
     if store is None:

@@ -1,4 +1,4 @@
-"""`moderation policy`: show a policy, hold it to a table of cases, and tell who changes sides between two."""
+"""`moderation policy`: show a policy, test it by a table of cases, list items that two policies judge differently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What jobs print: text as it is, errors on one line, JSON and counts."""
+"""How jobs print: text as it is, errors on one line, JSON and counts."""
 
 from __future__ import annotations
 
@@ -37,33 +37,33 @@ class EndedRun(Protocol):
 
 
 def plain_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
-    """A console that takes text as it is: names come from strangers, and `negative:mask:block` holds no picture."""
+    """A console without markup and emoji: names come from strangers, and `negative:mask:block` must stay as it is."""
     return PlainConsole(stderr=stderr, soft_wrap=soft_wrap)
 
 
 def print_error(message: str, console: Console | None = None) -> None:
-    """An error on standard error (or `console`). Further lines are indented: none of them reads as one of ours."""
+    """Print an error on standard error (or `console`). Further lines are indented, so that none passes for ours."""
     console = console or plain_console(stderr=True)
     console.print(message.rstrip().replace("\n", "\n  "), style="bold red", soft_wrap=True)
 
 
 def print_line(text: str) -> None:
-    """A line on standard output, never folded; a stranger's characters in it are escaped."""
+    """Print a line on standard output, never folded; a stranger's characters in it are escaped."""
     typer.echo(escaped(text))
 
 
 def print_lines(text: str) -> None:
-    """Lines of ours on standard output; a stranger's characters in them are escaped, but for the ends of lines."""
+    """Print lines of ours on standard output; a stranger's characters are escaped, but not the ends of lines."""
     typer.echo(escaped_lines(text))
 
 
 def print_json(value: object, *, indent: int | None = 1) -> None:
-    """JSON on standard output."""
+    """Print JSON on standard output."""
     typer.echo(json_text(value, indent=indent))
 
 
 def exit_on_too_many_errors(outcome: EndedRun) -> None:
-    """Exit code 3, and why, when more items are errors than the configuration allows."""
+    """Exit with code 3, and say why, when more items are errors than the configuration allows."""
     if outcome.too_many_errors:
         print_error(
             f"{outcome.error_rate:.1%} of the items are errors, more than runtime.max_error_rate"
@@ -73,16 +73,16 @@ def exit_on_too_many_errors(outcome: EndedRun) -> None:
 
 
 def exit_on_partial(partial: bool) -> None:
-    """Exit code 5, and why, when a call ended early with work left."""
+    """Exit with code 5, and say why, when a call ended early with work left."""
     if partial:
         print_error("ended early with work left, so the exit code is 5; with --allow-partial it is 0")
         raise typer.Exit(5)
 
 
 def announce(source: str, out: str, settings: Config, config: str | None) -> None:
-    """The first line of a run, before anything is loaded: what is read and written, by what, and what is started.
+    """Print the first line of a run, before anything is loaded: source, OUT, configuration, and what is started.
 
-    Raises UsageError for a URI that may not be shown, as it holds a password.
+    Raises UsageError for a URI that holds a password and so may not be shown.
     """
     source, out = storage.mask_signatures(storage.canonical(source)), storage.canonical(out)
     address = settings.runtime.ray_address or os.environ.get("RAY_ADDRESS")
@@ -99,7 +99,7 @@ def announce(source: str, out: str, settings: Config, config: str | None) -> Non
 
 
 def exit_on_no_media(summary: Mapping[str, Any], *, partial: bool = False) -> None:
-    """Exit code 3, and why, when nothing that was looked at is a picture or a video: most likely a wrong SOURCE."""
+    """Exit with code 3, and say why, when no object was a picture or a video: most likely a wrong SOURCE."""
     items = summary.get("items", 0)
     if items and not partial and summary.get("errors", {}).get("not_media", 0) == items:
         print_error(
@@ -110,20 +110,20 @@ def exit_on_no_media(summary: Mapping[str, Any], *, partial: bool = False) -> No
 
 
 def print_doubts(summary: Mapping[str, Any]) -> None:
-    """Warnings of a run on standard error: what of it no certificate covers, what drifted."""
+    """Print a run's warnings on standard error: what no certificate covers, what drifted."""
     from moderation.results.finish import describe_doubts  # only once there is a run
 
     print_warnings(describe_doubts(summary))
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
-    """Sentences on standard error."""
+    """Print sentences on standard error."""
     for warning in warnings:
         plain_console(stderr=True, soft_wrap=True).print(f"warning: {warning}", style="yellow")
 
 
 def verdicts_text(counts: Mapping[str, int]) -> Text:
-    """`block 1  review 0  pass 20`, in their colours, or `none`."""
+    """`block 1  review 0  pass 20`, in the colours of verdicts, or `none`."""
     return verdict_counts(counts) if counts else Text("none")
 
 

@@ -1,4 +1,4 @@
-"""`moderation promote`: a candidate goes live if it is better than the incumbent on the same labelled items."""
+"""`moderation promote`: makes a candidate live if it beats the incumbent on the same labelled items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`moderation rejudge`: another policy over the votes that a run kept; no pictures, no GPU."""
+"""`moderation rejudge`: applies another policy to the votes that a run kept; reads no pictures, needs no GPU."""
 
 from __future__ import annotations
 

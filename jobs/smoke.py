@@ -1,4 +1,4 @@
-"""`moderation smoke`: does this site work, in one line."""
+"""`moderation smoke`: tells in one line whether this site works."""
 
 from __future__ import annotations
 

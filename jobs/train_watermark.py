@@ -1,4 +1,4 @@
-"""`moderation train-watermark`: composites made of your backgrounds, and a detector of marks trained on them."""
+"""`moderation train-watermark`: makes composites of your backgrounds and trains a detector of marks on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`moderation tune-prompts`: a few labelled pictures sharpen a check; the networks stay as they are."""
+"""`moderation tune-prompts`: improves a check by a few labelled pictures; the networks stay as they are."""
 
 from __future__ import annotations
 

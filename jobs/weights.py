@@ -1,4 +1,4 @@
-"""`moderation weights pull`: all the weights of a configuration into a bucket, for a cluster without a way out."""
+"""`moderation weights pull`: copies all weights of a configuration to a bucket, for a cluster without internet."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def decode_album(claims: Sequence[bool], payloads: Sequence[Payload], config: Me
     left = MAX_FRAMES_BYTES
     for claimed, payload in zip(claims, payloads, strict=True):
         if left <= 0:
-            # Held until they are scored together: what is more than that is not looked at, and no pass.
+            # Frames are held until they are scored together: pictures beyond the limit are unseen, and prevent a pass.
             members.append(Media(kind=Kind.UNKNOWN, unseen=(UNSEEN_PICTURE,)))
             break
         member = decode_object(claimed, payload, member_config, deadline)

@@ -1,4 +1,4 @@
-"""What a container's outermost boxes tell without decoding: is its end missing, does it hold a picture track.
+"""What a container's outermost boxes tell without decoding: whether its end is missing, and whether it holds video.
 
 Only lengths are followed, and only a bounded number of boxes, because the bytes come from strangers. Layouts: ISO/IEC
 14496-12 (MP4), RFC 8794 and 9559 (Matroska), the RIFF container of WebP (RFC 9649) and AVI.
@@ -24,7 +24,7 @@ _EBML_SEGMENT, _EBML_TRACKS, _EBML_ENTRY, _EBML_TYPE = 0x18538067, 0x1654AE6B, 0
 class Container:
     """truncated: bytes that the container announces are missing. has_video: None where unknown.
 
-    more_behind: another file of pictures begins behind its end.
+    more_behind: another file of pictures begins after its end.
     """
 
     truncated: bool = False
@@ -46,7 +46,7 @@ def inspect(data: bytes, media_type: MediaType) -> Container:
             truncated=announced > len(data), has_video=has_video, more_behind=more and _begins_media(data, announced)
         )
     more = _begins_anew(data, media_type)
-    # Of two that were joined the first may well be whole.
+    # Of two joined files the first may be complete.
     return Container(truncated=not more and is_cut(data, media_type), more_behind=more)
 
 
@@ -142,7 +142,7 @@ def count_tracks(data: bytes) -> int:
 
 
 def movie_seconds(data: bytes) -> float | None:
-    """How long the header of an MP4 says that it is; None where it does not say."""
+    """The length that the header of an MP4 states; None where it states none."""
     for kind, start, end in _boxes(data, 0, len(data)):
         for inner, body, _ in _boxes(data, start, min(end, len(data))) if kind == b"moov" else ():
             if inner == b"mvhd" and body + 32 <= len(data):
@@ -157,7 +157,7 @@ def _tracks(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _begins_anew(data: bytes, media_type: MediaType) -> bool:
-    """Whether such a file's first bytes occur again: two files were joined, and FFmpeg reads the first only."""
+    """Whether the first bytes of a file of this type occur again: two were joined, and FFmpeg reads only the first."""
     if media_type is MediaType.FLV:  # version 1, track flags, a header of 9 bytes, no previous tag
         return any(data.find(b"FLV\x01" + tracks + b"\0\0\0\x09\0\0\0\0", 9) > 0 for tracks in (b"\1", b"\4", b"\5"))
     return media_type is MediaType.ASF and data.find(_ASF_HEADER, 16) > 0

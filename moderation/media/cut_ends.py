@@ -1,7 +1,7 @@
-"""Whether the end of a film is missing, where its container has no index that says so: MPEG-TS, MPEG-PS and FLV.
+"""Whether the end of a video is missing, for containers without an index that would tell: MPEG-TS, MPEG-PS and FLV.
 
-Only the last packets are looked at. A cut between two packets of a stream cannot be told from the end of one; what is
-told is a packet that is not whole, and a length in the header that the last packet is far from.
+Only the last packets are looked at. A cut between two packets of a stream looks like its end. A cut is detected by an
+incomplete packet, or by a length in the header that the last packet is far from.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Final
 from moderation.media.sniff import MediaType
 
 _SYNC: Final = 0x47
-# Bytes of a packet -> where its sync byte stands (m2ts has a time of four bytes before it, 204 has parity behind).
+# Bytes of a packet -> offset of its sync byte (m2ts puts a time of four bytes before it, 204 parity after the packet).
 _TS_LAYOUTS: Final = {188: 0, 192: 4, 204: 0}
-_TS_PACKETS_LOOKED_AT: Final = 8192  # a packetised stream is 64 KiB at most, and others stand between its parts
+_TS_PACKETS_LOOKED_AT: Final = 8192  # a PES packet is 64 KiB at most, with others between its parts
 _PS_PACK: Final = b"\x00\x00\x01\xba"
 _PS_END: Final = 0xB9
 _PS_STEPS: Final = 4096
 _FLV_TYPES: Final = frozenset({8, 9, 18})  # sound, picture, script
 _FLV_HEAD_BYTES: Final = 65536
 _FLV_DURATION: Final = b"\x00\x08duration\x00"
-# A length in a header is that of the sound, or rounded.
+# The length in a header may be that of the sound, or rounded.
 _SLACK_S: Final = 2.0
 _SLACK_SHARE: Final = 0.05
 
@@ -40,13 +40,13 @@ def _is_ts_cut(data: bytes) -> bool:
     whole, rest = divmod(len(data) - start, size)
     end = start + whole * size
     if rest:
-        # Something else may stand behind the last packet.
+        # Other data may follow the last packet.
         return rest <= sync or data[end + sync] == _SYNC
     return _has_open_stream(data, end, size, sync, min(whole, _TS_PACKETS_LOOKED_AT))
 
 
 def _find_layout(data: bytes) -> tuple[int, int, int] | None:
-    """(start of the first packet, bytes of one, place of its sync byte)."""
+    """(start of the first packet, bytes of a packet, offset of its sync byte)."""
     for size, sync in _TS_LAYOUTS.items():
         for start in range(size):
             places = range(start + sync, min(len(data), start + sync + 8 * size), size)
@@ -56,7 +56,7 @@ def _find_layout(data: bytes) -> tuple[int, int, int] | None:
 
 
 def _has_open_stream(data: bytes, end: int, size: int, sync: int, packets: int) -> bool:
-    """Whether a stream's last packet states a length and does not reach it."""
+    """Whether a stream's last PES packet states a length and does not reach it."""
     missing: dict[int, int] = {}
     for at in range(end - packets * size + sync, end, size):
         if data[at] != _SYNC:
@@ -76,7 +76,7 @@ def _has_open_stream(data: bytes, end: int, size: int, sync: int, packets: int) 
 
 
 def _announced(data: bytes, body: int, held: int) -> int:
-    """Bytes of a packetised stream with its head of six; 0 where it states none (pictures mostly do not)."""
+    """Bytes of a PES packet with its header of six; 0 where it states no length (video mostly does not)."""
     if held < 6 or data[body : body + 3] != b"\x00\x00\x01":
         return 0
     length = int.from_bytes(data[body + 4 : body + 6], "big")
@@ -103,7 +103,7 @@ def _is_ps_cut(data: bytes) -> bool:
 
 
 def _ps_length(data: bytes, at: int) -> int | None:
-    """Bytes of a pack's head, or of a packet with its head; None where not even its head is there."""
+    """Bytes of a pack header, or of a packet with its header; None where even the header is cut."""
     if data[at : at + 4] != _PS_PACK:
         return 6 + int.from_bytes(data[at + 4 : at + 6], "big")
     if data[at + 4] >> 6 != 1:
@@ -120,7 +120,7 @@ def _is_flv_cut(data: bytes) -> bool:
 
 
 def _last_tag_s(data: bytes) -> float | None:
-    """The time of the last tag, None where it is not whole. Each tag is followed by its length."""
+    """The time of the last tag; None where it is incomplete. Each tag is followed by its length."""
     length = int.from_bytes(data[-4:], "big")
     at = len(data) - 4 - length
     if length < 11 or at < 9 or data[at] & 0x1F not in _FLV_TYPES:

@@ -57,7 +57,7 @@ def decode_image(data: bytes, config: MediaConfig) -> Media:
 
     A transparent picture is followed by its `backdrop`.
     Raises ItemError: EMPTY, TOO_MANY_PIXELS, UNSUPPORTED_TYPE, TIMEOUT, CORRUPT (nothing could be decoded).
-    A picture of which only the head decodes is returned with `error=TRUNCATED`.
+    A picture of which only the first part decodes is returned with `error=TRUNCATED`.
     """
     media_type = sniff(data)
     if not data:
@@ -75,7 +75,7 @@ def decode_image(data: bytes, config: MediaConfig) -> Media:
 class OpenedPicture:
     """A Pillow image whose header alone has been read.
 
-    mended: TRUNCATED where its end had to be made up. note: what of the file was ignored, or "".
+    mended: TRUNCATED where its end had to be added. note: what was ignored in the file, or "".
     """
 
     image: ImageFile
@@ -84,7 +84,7 @@ class OpenedPicture:
 
 
 def open_header(data: bytes, media_type: MediaType, deadline: Deadline) -> ImageFile | None:
-    """A picture of which only the header is read, for its size and mode; None where it has none that can be read."""
+    """A picture of which only the header is read, for its size and mode; None where that is unreadable."""
     try:
         opener = _heif_opener() if media_type is MediaType.HEIC else _OPENERS.get(media_type)
         return None if opener is None else opener(TimedBytes(data, deadline))
@@ -102,8 +102,8 @@ def open_picture(data: bytes, media_type: MediaType, config: MediaConfig, deadli
         image = opener(TimedBytes(prepared.data, deadline))
     except DECODER_ERRORS as error:
         if media_type is MediaType.TIFF and isinstance(error, SyntaxError) and isinstance(error.msg, str):
-            # Where its tags could not be read, `msg` is that error. Here they were, and name samples that Pillow has no
-            # mode for (big-endian uint32, int16 from white).
+            # Where its tags could not be read, `msg` is that error. Here they were read, and name samples for which
+            # Pillow has no mode (big-endian uint32, int16 with white as zero).
             raise ItemError(ErrorCode.UNSUPPORTED_TYPE, f"tiff: {describe(error)}") from error
         raise corrupt(media_type, error) from error
     check_pixels(*image.size, config.max_pixels)
@@ -115,7 +115,7 @@ def open_picture(data: bytes, media_type: MediaType, config: MediaConfig, deadli
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedBytes:
-    """What the decoder reads, and what was ignored: see `OpenedPicture`, `KeptPng`."""
+    """The bytes for the decoder, and what was ignored: see `OpenedPicture`, `KeptPng`."""
 
     data: bytes
     mended: ErrorCode | None = None
@@ -124,7 +124,7 @@ class PreparedBytes:
 
 
 def _prepare(data: bytes, media_type: MediaType, config: MediaConfig) -> PreparedBytes:
-    """Prepare the decoder's input: a truncated WebP repaired, a PNG without the chunks that it does not show."""
+    """Prepare the decoder's input: a truncated WebP repaired, a PNG without chunks that are not shown."""
     if media_type is MediaType.PNG:
         kept = keep_what_shows(data)
         return PreparedBytes(data=kept.data, icc=kept.icc, note=kept.note)

@@ -18,7 +18,7 @@ from moderation.types import ErrorCode, Frame, Item, Kind, Media, Role
 
 # Prefix of attributes of keyframes that `moderation keyframes` cut.
 CUT_FROM = "cut_from."
-# The row's `reader`: anybody can write a tar with such attributes, so size, length and times are what it claims.
+# The row's `reader`: anybody can write a tar with such attributes, so size, length and times are only claims.
 _CLAIMED = "keyframes (claimed: times)"
 _CLAIMED_AS_CUT = "keyframes (claimed: times, size, length, cut_from)"
 
@@ -54,7 +54,7 @@ def _given_indices(item: Item) -> list[int]:
 
 
 def _select_positions(payloads: Sequence[Payload], max_frames: int) -> Iterator[int]:
-    """Evenly spread positions, and all that could not be read: missing frames are reported."""
+    """Evenly spread positions, and those of all unreadable frames, which are reported."""
     chosen = frozenset(spread(len(payloads), max_frames))
     for position, payload in enumerate(payloads):
         if position in chosen or isinstance(payload, ItemError):
@@ -70,7 +70,7 @@ def _refuse_moving(member: Media) -> Media:
 
 
 def _without_frames(member: Media) -> Media:
-    """A member's facts without its frames, of which one is scored."""
+    """A member's facts without its frames; only the first of them is scored."""
     unseen = member.unseen
     if member.frames_total > 1 and "picture" not in unseen:
         unseen = (*unseen, "picture")
@@ -78,7 +78,7 @@ def _without_frames(member: Media) -> Media:
 
 
 def _with_own_gap(media: Media) -> Media:
-    """With the widest gap between the frames that have a time; one without may be of any moment, and closes none."""
+    """With the widest gap between frames that have a time; one without may be of any moment, so it closes no gap."""
     times_s = [f.time_s for f in media.frames if f.time_s is not None]
     if len(times_s) < 2:
         return media
@@ -87,7 +87,7 @@ def _with_own_gap(media: Media) -> Media:
 
 
 def _as_cut(media: Media, attributes: Mapping[str, str]) -> Media:
-    """Keyframes with what was known of their video when they were cut: its size, length and problems.
+    """Keyframes with the facts about their video from when they were cut: its size, length and problems.
 
     Attributes may come from strangers: an invalid number is left out, and a code can only make a verdict harsher.
     """
@@ -96,7 +96,7 @@ def _as_cut(media: Media, attributes: Mapping[str, str]) -> Media:
     if total and total >= media.frames_total:
         media = replace(media, frames_total=int(total))
     media = _with_cut_duration(media, attributes)
-    # What the cutting did not see is missing here too: it can only make a verdict harsher.
+    # What the cutting job did not see is unseen here, too; this can only make a verdict harsher.
     unseen = (describe(name) for name in attributes.get(CUT_FROM + "unseen", "").split(",") if name)
     media = replace(media, unseen=tuple(dict.fromkeys([*media.unseen, *unseen])))
     code = attributes.get(CUT_FROM + "error_code")
@@ -119,7 +119,7 @@ def _with_cut_duration(media: Media, attributes: Mapping[str, str]) -> Media:
     times_s = [f.time_s for f in media.frames if f.time_s is not None]
     if duration_s is None:
         return media
-    # Frames without times may be of one moment: then nothing is known of the rest.
+    # Frames without times may all be of one moment: then nothing is known of the rest of the video.
     return replace(media, duration_s=duration_s, widest_gap_s=widest_gap(times_s, duration_s))
 
 

@@ -1,4 +1,4 @@
-"""Words and simple signs drawn as masks, and pictures brought through JPEG: for pictures that training makes."""
+"""Draws words and simple signs as masks, and recompresses pictures as JPEG: for pictures that training makes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIGNS: Final = ("ring", "disc", "diamond", "shield", "star", "frame", "bars", "c
 def draw_words(text: str, font: str, size_px: int, *, outline_px: int = 0) -> U8:
     """Words as a mask, uint8 [h,w], 255 where there is ink. Several lines by newlines.
 
-    outline_px: only the edge of the letters, so wide; 0: filled. font: path of a TrueType or OpenType file; "" is
+    outline_px: width of the letters' edge, drawn alone; 0: filled. font: path of a TrueType or OpenType file; "" is
     Pillow's own.
     """
     drawn = _font(font, size_px)
@@ -39,7 +39,7 @@ def draw_words(text: str, font: str, size_px: int, *, outline_px: int = 0) -> U8
 
 def draw_sign(sign: str, size_px: int) -> U8:
     """One of `SIGNS` as a mask, uint8 [size,size]. Raises KeyError for another."""
-    scale = 4  # drawn larger, so that its edges are smooth
+    scale = 4  # drawn larger, so that edges become smooth
     s = max(8, size_px) * scale
     image = Image.new("L", (s, s), 0)
     _PAINTERS[sign](ImageDraw.Draw(image), s)
@@ -47,7 +47,7 @@ def draw_sign(sign: str, size_px: int) -> U8:
 
 
 def turn_mask(mask: U8, degrees: float) -> U8:
-    """A mask turned counter-clockwise, in a larger one that holds it whole."""
+    """A mask turned counter-clockwise, enlarged to hold it whole."""
     if not degrees:
         return mask
     turned = Image.fromarray(mask).rotate(degrees, Image.Resampling.BILINEAR, expand=True)
@@ -73,7 +73,7 @@ def _font(path: str, size_px: int) -> ImageFont.FreeTypeFont:
     if path:
         return ImageFont.truetype(path, size_px)
     font = ImageFont.load_default(size_px)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # with a size it is one
+    assert isinstance(font, ImageFont.FreeTypeFont)  # always so when a size is given
     return font
 
 

@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 DECODE_VERSION = "3"
 # Scaling by a few percent blurs without saving work: 600x450 to 597x448 changed an imagenet score by 0.0498.
 MAX_UNSCALED_RATIO = 1.15
-# Of all frames of one item together; an album of more pictures has the rest `unseen`.
+# Limit for all frames of one item together; in a larger album the rest is `unseen`.
 MAX_FRAMES_BYTES = 512 * 1024 * 1024
 MAX_LONG_SIDE_RATIO = 4  # times the canvas: a strip of 100 x 50,000 must not become 448 x 224,000
 

@@ -1,7 +1,7 @@
-"""How much memory an item's decoding takes, told from headers before any of it is decoded.
+"""Estimates from headers how much memory the decoding of an item takes.
 
-An estimate for sharing memory between threads, not a limit: Pillow holds four bytes a pixel whatever the mode, numbers
-of more bits and pictures over two backdrops are copied, and a progressive JPEG keeps the coefficients of all its scans.
+Used to share memory between threads; not a limit. Pillow holds four bytes per pixel whatever the mode, deep samples and
+pictures over two backdrops are copied, and a progressive JPEG keeps the coefficients of all its scans.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 from moderation.types import Item, Kind
 
 MIB: Final = 1024 * 1024
-# What a decoder of videos takes by itself, measured with 1080p H.264: 17 pictures of reference, and the container.
+# Memory of a video decoder itself, measured with 1080p H.264: 17 reference pictures, and the container.
 _VIDEO_BYTES: Final = 96 * MIB
-# A file of this size that does not say so is likely to be longer than max_frames covers.
+# A file of this size that does not state its length is likely to be longer than max_frames covers.
 _LONG_VIDEO_BYTES: Final = 32 * MIB
 _LONG_S: Final = 3600.0
 _PIXEL_BYTES: Final = 4
@@ -36,7 +36,7 @@ _HEADER_S: Final = 5.0
 
 
 def estimate_need(item: Item, payloads: Sequence[Payload], config: MediaConfig) -> int:
-    """Bytes that decoding these takes at its peak, with the frames that come of it. Never raises."""
+    """Bytes that decoding an item takes at its peak, its frames included. Never raises."""
     needs = [_need_of(payload, config) for payload in payloads if isinstance(payload, bytes)]
     working, frames = max((n[0] for n in needs), default=0), sum(n[1] for n in needs)
     if item.kind is Kind.KEYFRAMES and len(needs) > config.max_frames:
@@ -73,7 +73,7 @@ def _seconds(data: bytes, media_type: MediaType) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Header:
-    """What the head of a picture says. bytes_per_pixel: at the peak, beside what a scaled JPEG takes."""
+    """What a picture's header says. bytes_per_pixel: at the peak, without the pixels of a scaled JPEG."""
 
     width: int = 0
     height: int = 0
@@ -85,7 +85,7 @@ def _read_header(data: bytes, media_type: MediaType) -> _Header:
     if media_type is MediaType.PNG:
         return _read_png(data)
     if media_type is MediaType.WEBP:
-        # Opening one sets aside two canvases.
+        # Opening a WebP allocates two canvases.
         width, height = webp_size(data) or (0, 0)
         moves = data[12:16] == b"VP8X" and any(byte & 0x02 for byte in data[20:21])
         return _Header(width=width, height=height, bytes_per_pixel=(4 if moves else 3) * _PIXEL_BYTES, moves=moves)
@@ -101,7 +101,7 @@ def _read_header(data: bytes, media_type: MediaType) -> _Header:
 
 
 def _read_png(data: bytes) -> _Header:
-    """By hand: Pillow refuses some for a comment that is left out when they are decoded."""
+    """Read a PNG header without Pillow, which refuses some files for a comment that decoding leaves out."""
     head = data[16:26].ljust(10, b"\0")
     width, height, bits, colours = struct.unpack(">IIBB", head)
     moves = b"acTL" in data[:_PNG_HEAD_BYTES]

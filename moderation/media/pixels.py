@@ -58,7 +58,7 @@ def load_partly(image: ImageFile) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A picture as a frame; where transparent also over black; and what of it was ignored, or ""."""
+    """A picture as a frame; where transparent, also over black; and what was ignored in it, or ""."""
 
     frame: Frame
     backdrop: Frame | None = None

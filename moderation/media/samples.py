@@ -49,7 +49,7 @@ def is_deep(image: Image.Image, layout: SampleLayout) -> bool:
 
 
 def mend_byte_order(image: Image.Image) -> None:
-    """Before loading: libtiff hands over numbers in the machine's order, which Pillow (13.0) swaps once more.
+    """Call before loading: libtiff returns numbers in the machine's order, which Pillow (13.0) swaps once more.
 
     It does so with signed and float samples of compressed big-endian files, which came out as an even grey.
     """
@@ -91,7 +91,7 @@ def as_eight_bits(image: Image.Image, layout: SampleLayout) -> Image.Image:
 
 
 def _strips(image: Image.Image, layout: SampleLayout) -> Iterator[npt.NDArray[Any]]:
-    """Strips of numbers, in the type that the file means."""
+    """Strips of numbers, in the type of the file's samples."""
     width, height = image.size
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, rows):
@@ -111,7 +111,7 @@ def _range_of(image: Image.Image, layout: SampleLayout) -> tuple[float, float]:
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
     if low > high:
-        return 0.0, 1.0  # no finite number
+        return 0.0, 1.0  # the picture has no finite number
     if low < 0:
         return (low, high) if image.mode == "F" else _signed_range(low, high)
     return 0.0, _full_scale(high, image.mode, layout)
@@ -129,13 +129,13 @@ def _full_scale(high: float, mode: str, layout: SampleLayout) -> float:
     elif layout.signed and layout.bits in (8, 16):
         steps = (127.0,) if layout.bits == 8 else (255.0, 32767.0)
     else:
-        # The full 32 bits where anything is then visible.
+        # The full 32-bit range only where something is visible with it.
         steps = (255.0, 65535.0) if high < 2**24 else (2.0**31 - 1 if layout.signed else 2.0**32 - 1,)
     return next((step for step in steps if high <= step), max(high, 1.0))
 
 
 def _scale(numbers: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float32]:
-    # float32 holds 24 bits: enough for eight.
+    # float32 holds 24 bits, and eight are needed.
     scaled = numbers.astype(np.float32)
     if low:
         scaled -= np.float32(low)

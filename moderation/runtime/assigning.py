@@ -1,4 +1,4 @@
-"""What a worker is assigned, and until when it has to answer."""
+"""Assignments for workers, and their deadlines."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def assign_step(bisection: Bisection, config: RuntimeConfig, now_s: float) -> As
 
 
 def overdue_assignments(worker: WorkerHandle, now_s: float) -> list[Assignment]:
-    """What a worker should have answered by now."""
+    """The assignments whose deadline has passed."""
     return [a for a in worker.assignments.values() if now_s > a.deadline_s]

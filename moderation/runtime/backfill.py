@@ -1,4 +1,4 @@
-"""The job: a source in, a dataset of verdicts out; resumable, and told how it went."""
+"""The job: a source in, a dataset of verdicts out; resumable, with an outcome."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def backfill(
     max_items: int | None = None,
     part: Slice | None = None,
 ) -> RunOutcome:
-    """Judge every item of a source that OUT has no committed verdict of.
+    """Judge every item of a source that has no committed verdict in OUT.
 
     limit: only the first items of the source (part of the run's identity). max_hours, max_items: end by plan; the next
     call goes on. part: only this slice of the shards; `merge` makes one dataset of all slices.
@@ -44,7 +44,7 @@ def backfill(
 
 
 def judging_task(run: Run) -> JudgingTask:
-    """What the workers of a run do."""
+    """The task for the workers of a run."""
     return JudgingTask(config=run.config, policy=run.policy, facts=run.facts, out=run.out)
 
 
@@ -74,9 +74,9 @@ def preview(
     fresh: bool = False,
     part: Slice | None = None,
 ) -> Preview:
-    """The plan in numbers, and what would stand in the way: OUT is tried, weights and extras are looked for.
+    """The plan in numbers, and what would stop the run: tries to write to OUT, looks for weights and extras.
 
-    Nothing stays written, no cluster is asked: workers are those of this machine.
+    Leaves nothing written and asks no cluster: workers are those of this machine.
 
     Raises UsageError.
     """

@@ -12,8 +12,8 @@ from moderation.errors import FatalError, ItemError
 from moderation.runtime.task import MemoryMode
 from moderation.types import ErrorCode, Item, Shard
 
-# A death that does not come again when the item is alone was perhaps not its doing; the shard is tried this often
-# before the item that bisection ended at is given up.
+# If an item that bisection ended at does not kill the process when alone, it was perhaps not at fault: the shard is
+# tried this often before the item is given up.
 MAX_UNCONFIRMED_ROUNDS = 3
 
 # run: the whole shard, and commit; probe: some items, no commit; isolated: one item, in a process of its own.
@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(slots=True, kw_only=True)
 class Bisection:
-    """The search in one suspect shard: ask `step()`, carry it out, `record()` how it ended; until `done`.
+    """The search in one suspect shard. Until `done`: ask `step()`, carry it out, `record()` how it ended.
 
     Costs at most ceil(log2(items)) + 1 deaths for each guilty item.
     """
@@ -60,7 +60,7 @@ class Bisection:
 
     @property
     def judges_nothing(self) -> bool:
-        """Whether the next step only writes rows of items that are set aside: its success says nothing of a worker."""
+        """Whether the next step only writes rows of items that are set aside: its success proves nothing."""
         return not self._suspects and all(item.item_id in self.poison for item in self.shard.items)
 
     def step(self) -> Step:
@@ -69,12 +69,12 @@ class Bisection:
             return Step(action="run", items=self.shard.items, memory=self._memory)
         if len(self._suspects) > 1:
             return Step(action="probe", items=self._suspects[: _half(self._suspects)], memory=self._memory)
-        # Only a death leaves a question open: by which signal.
+        # Only after a death is an isolated run needed: it tells the signal.
         action: Action = "isolated" if self._last_failure is StepEnding.DIED else "probe"
         return Step(action=action, items=self._suspects, memory=self._memory)
 
     def record(self, ending: StepEnding, detail: str = "") -> None:
-        """How the step went. detail: of an isolated run, the signal's name, `timeout`, `survived` or an exit code.
+        """Record how the step ended. detail: of an isolated run: a signal's name, `timeout`, `survived`, an exit code.
 
         Raises FatalError when the shard fails although every item of it is set aside.
         """
@@ -103,7 +103,7 @@ class Bisection:
     def _record_probe(self, ending: StepEnding, detail: str) -> None:
         half = _half(self._suspects)
         if ending is StepEnding.DONE:
-            # So it is in the other half; whether it really is, its own probes or the isolated run will say.
+            # So it should be in the other half; the probes of that half or the isolated run will confirm it.
             self._suspects = self._suspects[half:]
             return
         self._last_failure, self._last_detail = ending, detail
@@ -120,13 +120,13 @@ class Bisection:
 
 
 def _diagnose(failure: StepEnding, detail: str, isolated_ending: str) -> tuple[ErrorCode, str]:
-    """Code and words for an item. isolated_ending: how its isolated run ended; empty: there is nothing to learn."""
+    """Code and words for an item. isolated_ending: how its isolated run ended; empty: none, or it survived."""
     if failure is StepEnding.RAISED:
         return ErrorCode.SCORE_FAILED, detail
     if failure is StepEnding.TIMEOUT or isolated_ending == TIMED_OUT:
         return ErrorCode.TIMEOUT, "the worker hung on it and was killed"
     if isolated_ending == "SIGKILL":
-        # Nobody kills an isolated run but the kernel, when memory runs out.
+        # Only the kernel kills an isolated run, when memory runs out.
         return ErrorCode.OUT_OF_MEMORY, "the process was killed on it, as the kernel does when memory runs out"
     return ErrorCode.DECODER_CRASHED, f"the process died on it: {isolated_ending or 'not again when it was alone'}"
 

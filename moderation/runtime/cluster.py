@@ -14,8 +14,8 @@ from moderation.config.model import RuntimeConfig
 from moderation.config.ray_places import find_bad_places
 from moderation.errors import FatalError, UsageError, one_line
 
-# Encoded pictures are read by the workers and pixels never leave them; what passes through the store are plans and
-# receipts. Ray's default would take a third of the memory.
+# Workers read the encoded pictures, and pixels never leave them: only plans and receipts pass through the object store.
+# Ray's default would take a third of the memory.
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 START_ATTEMPTS = 4
 # A head that has just been started listens within seconds; Ray itself would go on asking for two minutes.
@@ -26,8 +26,8 @@ _CONNECT_TIMEOUT_S = 3.0
 def connect(config: RuntimeConfig) -> bool:
     """Join the cluster that is configured or in RAY_ADDRESS, else start one here; true when it is ours.
 
-    Raises FatalError when there is no cluster at that address, UsageError when one can't be started here as the
-    environment is.
+    Raises FatalError when there is no cluster at that address, UsageError when this environment does not allow to
+    start one.
     """
     if ray.is_initialized():
         return False
@@ -66,10 +66,10 @@ def _check_listening(address: str) -> None:
 
 
 def _start_here(options: dict[str, Any]) -> None:
-    # On a busy machine Ray's own processes may not answer each other in time; its waits are short and not all of
-    # them can be set, so it is asked again.
+    # On a busy machine Ray's own processes may not answer each other in time. Its timeouts are short and not all of
+    # them can be set, so the start is tried again.
     os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
-    # Ray would start one process per core ahead of need; our actors bring an environment of their own and need others.
+    # Ray would start one process per core in advance; our actors have their own environment and can't use those.
     os.environ.setdefault("RAY_enable_worker_prestart", "0")
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     for attempt in range(1, START_ATTEMPTS + 1):
@@ -83,5 +83,5 @@ def _start_here(options: dict[str, Any]) -> None:
 
 
 def leave() -> None:
-    """Disconnect; a cluster of our own ends."""
+    """Disconnect; ends a cluster that `connect` started."""
     ray.shutdown()

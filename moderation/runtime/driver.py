@@ -1,9 +1,9 @@
 """The bounded loop: hands shards to workers, takes receipts, and loses nothing when workers die.
 
 A shard whose worker died (or hung, or raised) is tried again; after `shard_attempts` it is a suspect shard: one worker,
-that does nothing else meanwhile, bisects it for the items that do it (`bisection.py`), in turns with other work. Shards
-of a node that went away are tried again without blame; as Ray sees late that a node is gone, a worker that is out of
-reach is waited for.
+which does nothing else meanwhile, bisects it for the guilty items (`bisection.py`), in turns with other work. Shards of
+a lost node are tried again without blame. Ray notices late that a node is gone, so the driver waits for a worker that
+is out of reach.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from moderation.runtime.worker_pool import Assignment, WorkerAnswer, WorkerHandl
 from moderation.storage import StorageError
 
 POLL_S = 0.5
-# By Ray's defaults a node is given up after five checks, three seconds apart; one that hangs, ten seconds later.
+# By default Ray gives a node up after five checks, three seconds apart; one that hangs, ten seconds later.
 DOUBT_S = 30.0
-# A worker that has a place but has not loaded by then hangs: the largest weights from a slow bucket take minutes.
+# A worker that is placed but has not loaded by then hangs: the largest weights from a slow bucket take minutes.
 LOAD_TIMEOUT_S = 1800.0
-# Ray ends a worker that it cannot place in no time at all, and one whose stack does not load as fast: this many in a
-# row without a success are no accident.
+# A worker that Ray cannot place, or whose stack does not load, ends at once: this many in a row without a success are
+# no accident.
 MAX_FAILED_STARTS = 5
-# Starts that a lost node took along are no fault of the stack; this many in a row are one of the cluster.
+# Starts that fail with a lost node are no fault of the stack; this many in a row are the fault of the cluster.
 MAX_LOST_STARTS = 100
 
 
@@ -49,7 +49,7 @@ def drive(
 ) -> RunTally:
     """Run every shard of the queue, or as many as there is time for (`RunTally.partial`).
 
-    poison: items that earlier calls have set aside. keep_poison: told all that are, when there are more.
+    poison: items that earlier calls have set aside. keep_poison: called with all of them when there are more.
     enough: asked after each round; true ends the run as a stop does, by plan. clock: seconds, the same as `stop`'s.
     Raises FatalError (resumable): output not writable, stack not loadable, storage failing beyond retries.
     """
@@ -103,7 +103,7 @@ class _DriverLoop:
     lost_starts: int = 0  # in a row
 
     def finished(self, now_s: float) -> bool:
-        """Nothing left to hand out or to wait for; or told to stop, and nothing in flight (or no time for it)."""
+        """Whether nothing is left to hand out or wait for; after a stop, nothing in flight or no time for it."""
         busy = any(worker.assignments for worker in self.pool.workers)
         left = bool(busy or self.retries.pending or self.doubts)
         if self.stop.requested:
@@ -112,7 +112,7 @@ class _DriverLoop:
         return self.queue.exhausted and not left
 
     def assign(self, now_s: float) -> None:
-        """Give every free place of a worker something to do."""
+        """Give each worker as many assignments as it has room for."""
         if self.stop.requested:
             return
         planned = self.queue.planned
@@ -130,7 +130,7 @@ class _DriverLoop:
                     self._search_with(worker, now_s)
 
     def _next_searcher(self) -> WorkerHandle | None:
-        """The worker that is to search a suspect shard next, as soon as it has nothing else; one at a time."""
+        """The worker that is to search a suspect shard next, once it is free; one at a time."""
         if not self.retries.search_is_due or any(worker.bisecting for worker in self.pool.workers):
             return None
         loaded = [worker for worker in self.pool.workers if worker.loading is None]
@@ -152,7 +152,7 @@ class _DriverLoop:
         """Take an answer."""
         worker = answer.worker
         if worker not in self.pool.workers:
-            return  # gone since, with all that it had
+            return  # removed meanwhile, with its assignments
         if answer.call is worker.placing:
             self._settle_placing(worker, answer, now_s)
         elif answer.call is worker.loading:
@@ -162,7 +162,7 @@ class _DriverLoop:
 
     def _settle_placing(self, worker: WorkerHandle, answer: WorkerAnswer, now_s: float) -> None:
         worker.placing = None
-        # Otherwise `loading` fails for the same reason, and is asked why.
+        # Otherwise `loading` fails for the same reason, and its answer says why.
         if answer.ending == "done":
             worker.facts = dict(answer.value)
             worker.placed_s = now_s
@@ -177,7 +177,7 @@ class _DriverLoop:
             self.progress.note("worker", "worker ready", **worker.facts)
             return
         _raise_if_fatal(answer)
-        # Out of reach is what a lost node looks like at first; a stack that kills its process is told as a death.
+        # A lost node looks unreachable at first; a stack that kills its process is reported as a death.
         lost = answer.ending != "raised" and (answer.ending == "unreachable" or self.pool.is_node_gone(worker))
         self._fail_start(worker, answer.detail, lost=lost)
 
@@ -214,13 +214,13 @@ class _DriverLoop:
             self.progress.shard_done(answer.value, self.queue.planned)
 
     def _settle_ready(self, worker: WorkerHandle) -> None:
-        """Take answers that came together with bad news of their worker: what is committed is not done again."""
+        """Take the answers that a failing worker has ready, so that what is committed is not done again."""
         for answer in self.pool.ready_answers(worker):
             if answer.ending == "done":
                 self._settle_done(worker, answer)
 
     def _take_back(self, worker: WorkerHandle) -> tuple[Assignment, ...]:
-        """End a worker; what it had and has not answered."""
+        """End a worker; the assignments that it has not answered."""
         self._settle_ready(worker)
         self.pool.remove(worker)
         return tuple(worker.assignments.values())
@@ -230,7 +230,7 @@ class _DriverLoop:
             self.retries.requeue(assignment, "neighbour")
 
     def _lose(self, worker: WorkerHandle, now_s: float, *, detail: str = "", unreachable: bool = False) -> None:
-        """A worker is gone: what it had is tried again; at once when it is known why, else when it is."""
+        """A worker is gone: its assignments are tried again, once it is known whether its node went, too."""
         assignments = self._take_back(worker)
         doubt = Doubt(worker=worker, assignments=assignments, until_s=now_s + DOUBT_S)
         if unreachable and not self.pool.is_node_gone(worker):
@@ -240,7 +240,7 @@ class _DriverLoop:
             self._requeue_lost(doubt, detail, now_s)
 
     def _requeue_lost(self, lost: Doubt, detail: str, now_s: float) -> None:
-        """Give back what a lost worker had: with blame, unless its node is gone too, or a neighbour was overdue."""
+        """Requeue a lost worker's assignments: with blame, unless its node is gone, too, or another was overdue."""
         node_gone = self.pool.is_node_gone(lost.worker)
         hung = any(a.overdue for a in lost.assignments)
         self.progress.note(
@@ -258,7 +258,7 @@ class _DriverLoop:
                 self.retries.blame_lost(assignment, detail, now_s)
 
     def watch(self, now_s: float) -> None:
-        """Kill workers whose shard is overdue, or their loading; settle doubts; say so when there is no room."""
+        """Kill workers whose shard or loading is overdue, settle doubts, and report when the cluster has no room."""
         for worker in list(self.pool.workers):
             self._watch_worker(worker, now_s)
         for doubt in list(self.doubts):

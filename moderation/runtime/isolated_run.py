@@ -23,7 +23,7 @@ LOAD_TIMEOUT_S = 300.0  # for imports and the task's loading, before the clock o
 
 
 def run_isolated(task: WorkerTask, shard: Shard, *, threads: int, timeout_s: float) -> str:
-    """How a process ends on these items: a signal's name, `exit code N`, `timeout`, or `survived`."""
+    """How a process of its own ends on these items: a signal's name, `exit code N`, `timeout`, or `survived`."""
     with tempfile.TemporaryDirectory() as folder:
         settings, plan = Path(folder) / "task.json", Path(folder) / "plan.parquet"
         settings.write_text(task.to_json(), encoding="utf-8")
@@ -52,7 +52,7 @@ def main(name: str, settings: str, plan: str, threads: str, seconds: str) -> Non
     task_class: type[WorkerTask] = getattr(importlib.import_module(module), class_name)
     task = task_class.from_json(Path(settings).read_text(encoding="utf-8"))
     task.load(int(threads))
-    # Its own end, should the worker that waits for it be gone.
+    # Ends this process even if the worker that waits for it is gone.
     signal.alarm(max(1, math.ceil(float(seconds))))
     for shard in decode_shards(Path(plan).read_bytes()):
         task.probe(shard, {}, "small")

@@ -30,13 +30,13 @@ class JudgingTask:
     """Judges shards. The device is used by one shard at a time; meanwhile the others are fetched and decoded."""
 
     def __init__(self, *, config: Config, policy: Policy, facts: RunFacts, out: str) -> None:
-        # Nothing here can fail: what goes wrong in `load` reaches the driver as the exception that it is.
+        # Nothing here can fail; an error in `load` reaches the driver as its own exception.
         self._config = config
-        # The policy itself, not its path: the file may lie on the driver's machine only, or change meanwhile.
+        # The policy itself, not its path: the file may be on the driver's machine only, or change meanwhile.
         self._rules = policy
         self._facts = facts
         self._out = out
-        self._rows: dict[str, int] = {}  # of running shards
+        self._rows: dict[str, int] = {}  # by running shard
 
     def load(self, threads: int) -> dict[str, Any]:
         """Load the stack; its device and type. Raises UsageError, FatalError."""
@@ -82,7 +82,7 @@ class JudgingTask:
             )
 
     def items_in_flight(self) -> int:
-        """Items of running shards that have their row."""
+        """Items of running shards that have a row already."""
         return sum(list(self._rows.values()))
 
     def probe(self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode) -> int:
@@ -95,7 +95,7 @@ class JudgingTask:
 
     @contextmanager
     def _working_set(self, memory: MemoryMode) -> Iterator[tuple[Config, Pools]]:
-        """Configuration and threads for a shard. Only `normal` shards run beside others, so the stack may change."""
+        """Configuration and threads for a shard. Others than `normal` run alone, so they may change the stack."""
         if memory == "normal":
             yield self._config, self._pools
             return
@@ -110,7 +110,7 @@ class JudgingTask:
 
     def to_json(self) -> str:
         """Configuration, policy, run and output."""
-        # Only what was set: to say `null` of an attribute is an error, even where it is the default.
+        # Only what was set: an explicit `null` of an attribute is an error, even where it is the default.
         return json.dumps(
             {
                 "config": self._config.model_dump_json(),
@@ -122,7 +122,7 @@ class JudgingTask:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The task of `to_json`, not loaded."""
+        """The task from the output of `to_json`, not loaded."""
         fields = json.loads(text)
         return cls(
             config=Config.model_validate_json(fields["config"]),
@@ -133,7 +133,7 @@ class JudgingTask:
 
 
 def set_torch_threads(threads: int) -> None:
-    """Bound torch to this worker's share of the cores: two workers with all cores each fight."""
+    """Limit torch to this worker's share of the cores: two workers with all cores each slow each other down."""
     torch.set_num_threads(threads)
     try:
         torch.set_num_interop_threads(1)

@@ -39,12 +39,12 @@ class KeyframeTask:
             return sum(1 for _ in cut_items(shard.items, config=config, pools=pools, poison=poison))
 
     def items_in_flight(self) -> int:
-        """Nothing is known of a tar before it is written."""
+        """Always 0: a tar has no rows before it is written."""
         return 0
 
     @contextmanager
     def _working_set(self, memory: MemoryMode) -> Iterator[tuple[Config, Pools]]:
-        """Configuration and threads for a shard. There are no batches to make smaller."""
+        """Configuration and threads for a shard, in any memory mode: there are no batches to make smaller."""
         if memory == "normal":
             yield self._config, self._pools
             return
@@ -57,6 +57,6 @@ class KeyframeTask:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The task of `to_json`, not loaded."""
+        """The task from the output of `to_json`, not loaded."""
         fields = json.loads(text)
         return cls(config=Config.model_validate_json(fields["config"]), out=fields["out"])

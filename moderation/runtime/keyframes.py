@@ -1,4 +1,4 @@
-"""The job that cuts videos into keyframe tars on CPU nodes: the loop, resume and receipts of a backfill, no stack."""
+"""The job that cuts videos into keyframe tars on CPU nodes: loop, resume and receipts as in a backfill, no stack."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moderation.runtime.keyframe_task import KeyframeTask
 from moderation.runtime.resume import RunOutcome, resume_run
 from moderation.runtime.run import Run, load_policy_of
 
-# A tar is written whole, from memory: of so many videos at 64 frames of 150 KB each, 300 MB.
+# A tar is written whole, from memory: 32 videos with 64 frames of 150 KB each are 300 MB.
 MAX_ITEMS_PER_TAR = 32
 
 
@@ -26,10 +26,9 @@ def cut_keyframes(
     max_hours: float | None = None,
     max_items: int | None = None,
 ) -> RunOutcome:
-    """Cut every video of a source that OUT has no committed tar of; resumable like a backfill.
+    """Cut every video of a source that has no committed tar in OUT; resumable like a backfill.
 
-    Of the configuration, `source`, `shards` (at most MAX_ITEMS_PER_TAR items), `media` and `runtime` count; GPUs are
-    not used.
+    Uses `source`, `shards` (at most MAX_ITEMS_PER_TAR items), `media` and `runtime` of the configuration, and no GPU.
     Raises UsageError before any work starts, FatalError (resumable) afterwards.
     """
     run = _prepare(source, out, config, limit)

@@ -1,7 +1,7 @@
 """Prometheus metrics of a run, through Ray's own exporter: counters that add up to the receipts.
 
-The driver counts, from the receipts that it takes: a worker that dies between its receipt and the next export can't
-lose what it did.
+The driver counts, from the receipts that it takes: so a worker that dies between its receipt and the next export loses
+no count.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Meters:
             self._busy.set(min(1.0, self._scored_s / elapsed_s / self._workers), self._run)
 
     def tick(self, planned: PlanCounts, in_flight: int) -> None:
-        """Counters move by receipts alone: what is in flight may still be lost."""
+        """Does nothing: counters move by receipts alone, because what is in flight may still be lost."""
 
     def _count_seconds(self, receipt: Mapping[str, Any]) -> None:
         for step, seconds in receipt["seconds"].items():
@@ -80,12 +80,12 @@ class Meters:
                 _add(self._verdicts, count, {**self._run, "check": check, "verdict": verdict})
             elif kind == "error":
                 _add(self._errors, count, {**self._run, "code": rest})
-        # Those that no check decided: errors, and the policy's default.
+        # Verdicts that no check decided: errors, and the policy's default.
         for verdict, count in undecided.items():
             _add(self._verdicts, count, {**self._run, "check": "", "verdict": verdict})
 
     def note(self, event: str, message: str, **facts: object) -> None:
-        """Count what had to be done again, and what makes certificates and scores doubtful."""
+        """Count retries, and events that make certificates and scores doubtful."""
         if event == "worker":
             self._began_s = self._began_s if self._began_s is not None else time.monotonic()
             self._workers += 1

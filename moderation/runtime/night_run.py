@@ -1,4 +1,4 @@
-"""Which night a call does: the unfinished one of an earlier call of the same kind, or a new one."""
+"""Which night a call runs: the unfinished one of an earlier call of the same kind, or a new one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moderation.runtime.run import Run
 
 _STAMP = "%Y%m%d-%H%M%S"
 _NIGHT_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9A-Za-z]{1,32}")
-# A night that another host begins is not further ahead than its clock is.
+# Hosts' clocks differ by less: a night whose id is further ahead is refused.
 MAX_CLOCK_SKEW = timedelta(days=1)
 
 
@@ -32,7 +32,7 @@ class NightRun:
 
     @property
     def began_at(self) -> datetime:
-        """When it was begun: by its id, so that a resumed night says the same."""
+        """When it was begun, by its id, so that a resumed night keeps its time."""
         return datetime.strptime(self.night_id.rpartition("-")[0], _STAMP).replace(tzinfo=UTC)
 
 
@@ -44,13 +44,13 @@ def begin_night(base: Run, ledger: str, choice: Choice, note: Callable[[str], No
     if unfinished is not None and not is_entered(ledger, unfinished.night.night_id):
         if unfinished.call == call:
             return unfinished.night
-        # Nothing is lost: what it did not enter is still new to tonight's difference.
+        # Nothing is lost: what it did not enter in the ledger is still new tonight.
         note(
             f"night {unfinished.night.night_id} in {unfinished.call['out']} was left unfinished by another call;"
             " tonight begins anew"
         )
     now = datetime.now(UTC)
-    # Microseconds first: of two nights in one second the later one sorts behind the earlier, in OUT and in the ledger.
+    # Microseconds first: of two nights in one second the later one sorts after the earlier, in OUT and in the ledger.
     tail = f"{now.microsecond:05x}{secrets.token_hex(1)[0]}"
     night = NightRun(night_id=f"{now.strftime(_STAMP)}-{tail}", resumed=False)
     storage.publish(uri, json.dumps({"night": night.night_id, **call}, indent=1).encode())
@@ -59,14 +59,14 @@ def begin_night(base: Run, ledger: str, choice: Choice, note: Callable[[str], No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Unfinished:
-    """A night that an earlier call began. call: what must be the same for another call to finish it."""
+    """A night that an earlier call began. call: what must be the same in a call that finishes it."""
 
     night: NightRun
     call: Mapping[str, Any]
 
 
 def _read_unfinished(uri: str, call: Mapping[str, Any]) -> _Unfinished | None:
-    """What an earlier call left at `uri`; its `call` has the keys of this one's."""
+    """The night that an earlier call left at `uri`; its `call` has the keys of this one."""
     data = storage.read_optional(uri)
     if data is None:
         return None
@@ -74,7 +74,7 @@ def _read_unfinished(uri: str, call: Mapping[str, Any]) -> _Unfinished | None:
         record = json.loads(data)
         earlier_call = {name: record[name] for name in call}
         night = NightRun(night_id=str(record["night"]), resumed=True)
-        # Its id is a folder's name, and the time of all its rows.
+        # The id becomes a folder's name and the time of all rows.
         if not _NIGHT_ID.fullmatch(night.night_id) or night.began_at > datetime.now(UTC) + MAX_CLOCK_SKEW:
             raise ValueError(f"no night has the id {night.night_id[:100]!r}")
         return _Unfinished(night=night, call=earlier_call)

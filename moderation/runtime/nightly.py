@@ -1,4 +1,4 @@
-"""The nightly job: what is new or changed since the ledger gets a verdict; then the ledger knows it."""
+"""The nightly job: judges what is new or changed since the ledger, then enters it in the ledger."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class NightOutcome:
 
     @property
     def too_many_errors(self) -> bool:
-        """Whether the call should end with exit code 3: so few errors that they say nothing of the rest do not."""
+        """Whether the call should end with exit code 3; not for fewer errors than `min_errors`, which prove little."""
         errors = int((self.summary.get("status") or {}).get("error", 0))
         return errors >= self.min_errors and float(self.summary.get("error_rate", 0.0)) > self.max_error_rate
 
@@ -73,11 +73,11 @@ def nightly(
     max_items: int | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> list[NightOutcome]:
-    """Judge what of a source is new or changed since the ledger, into OUT/<night>/; then write it to the ledger.
+    """Judge what is new or changed in a source since the ledger, into OUT/<night>/; then write it to the ledger.
 
-    A night that an earlier call of the same kind left unfinished is finished first, then tonight's is done: one or two
-    outcomes. max_hours, max_items: of the call; a partial night is gone on with by the next one.
-    Raises UsageError before any work starts, LeaseHeldError when another nightly job is at it, FatalError (resumable).
+    A night that an earlier call of the same kind left unfinished is finished first, then tonight's is run: one or two
+    outcomes. max_hours, max_items: limits of the call; the next call goes on with a partial night.
+    Raises UsageError before any work starts, LeaseHeldError when another nightly job runs, FatalError (resumable).
     """
     ledger, out = storage.canonical(ledger).rstrip("/"), storage.canonical(out).rstrip("/")
     base = prepare_run(source, out, config)
@@ -87,7 +87,7 @@ def nightly(
         choice = replace(choice, judge_copies=True)
     check_apart(base.source, ledger, "--ledger")
     if not storage.is_folder(ledger):
-        # A wrong source leaves nothing where nothing is: no night, no ledger.
+        # A wrong source must not create a night or a ledger.
         open_source(base.source, config.source)
     limits = _Limits(ends_s=None if max_hours is None else time.monotonic() + max_hours * 3600, max_items=max_items)
     stop = Stop()
@@ -126,16 +126,16 @@ class _Limits:
 
 
 def _decided(choice: Choice, source: str, config: Config) -> Choice:
-    """A choice of which all is said: copies are judged unless the store itself tells the content.
+    """A choice without defaults: copies are judged unless the store itself vouches for the content.
 
-    Of a prefix the etags of the listing do; what a manifest, a tar or a table says of content is anybody's claim.
+    For a prefix the etags of the listing do; what a manifest, a tar or a table says of content is its author's claim.
     """
     if choice.judge_copies is not None:
         return choice
     try:
         claimed = source_type(source, config.source) != "prefix"
     except OSError:
-        claimed = True  # not there, or not to be read: who opens it says so
+        claimed = True  # missing or not readable: opening it will report that
     return replace(choice, judge_copies=claimed)
 
 
@@ -150,7 +150,7 @@ class _NightJob:
     watch: NightWatch
 
     def run(self, max_hours: float | None, max_items: int | None) -> NightOutcome:
-        """Plan, judge, take over, sum up, enter."""
+        """Plan, judge, take over verdicts of copies, sum up, enter in the ledger."""
         run = _run_of(self.base, self.ledger, self.night)
         committed = check_output(run)
         judged = self._judge(run, committed, max_hours, max_items)
@@ -176,7 +176,7 @@ class _NightJob:
         return self._outcome(run, summary)
 
     def _leave_a_line(self, run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
-        """Of a night on which there was nothing to do: a line among others, and no folder."""
+        """For a night with nothing to do: write a line to `QUIET_FILE` and delete the folder."""
         counts = summary["nightly"]
         told = {name: counts[name] for name in ("ledger", "looked_at", "unchanged", "older") if counts.get(name)}
         note_quiet(self.base.out, self.night.night_id, told)
@@ -187,7 +187,7 @@ class _NightJob:
         if nothing_left(run, committed):
             return PlanOutcome(shard_ids=[], wall_s=0.0, partial=False, facts=_NO_WORK)
         began_s = time.monotonic()
-        # The first shard before Ray starts: most nights of most sources there is none, and no cluster is needed.
+        # Asks for a first shard before Ray starts: most nights of most sources have none, and need no cluster.
         shards = plan_shards(run.source, run.home, run.config, open_items=lambda: self._open_difference(run))
         first_shard = next(shards, None)
         if first_shard is None:
@@ -204,7 +204,7 @@ class _NightJob:
         )
 
     def _observe(self, run: Run, progress: Progress) -> dict[str, Any]:
-        """What new labels and this night's scores say, loud in log and metrics, and as facts for the summary."""
+        """Report in log and metrics what new labels and this night's scores show; return it for the summary."""
         for action, reason in self.watch.ended.items():
             progress.note("certificate_ended", reason, action=action)
         drifts, notes = watch_scores(run.out, run.config)
@@ -240,12 +240,12 @@ class _NightJob:
         }
 
     def _enter(self, run: Run, copies: list[Shard]) -> None:
-        """The ledger last: only a night with _SUCCESS is in it."""
+        """Enter the night in the ledger; the last step, so that only a night with _SUCCESS is in it."""
         self.lease.check()
         log = open_log(self.ledger)
         at = self.night.began_at
         night = FinishedNight(out=run.out, format=run.config.output.format, provenance=_provenance(run), judged_at=at)
-        # Later tables hold: what an interrupted listing had planned and a later one missed was judged all the same.
+        # Later rows replace earlier ones: an item that only an interrupted listing had planned was judged all the same.
         rows = chain(marked_rows(log, read_marks(run.out), at), judged_rows(chain(_planned(run), copies), night))
         append(self.ledger, self.night.night_id, rows)
         storage.delete_tree(storage.join(self.ledger, UNFINISHED_FILE))
@@ -275,7 +275,7 @@ def _run_of(base: Run, ledger: str, night: NightRun) -> Run:
     """The run of one night: an identity and a folder of its own below OUT."""
     identity = {**base.identity, "ledger": ledger, "night": night.night_id}
     out = storage.join(base.out, night.night_id)
-    # By its id, so that a resumed night has the day on which it was begun.
+    # By the night's id, so that a resumed night has the day on which it was begun.
     day = night.began_at.date().isoformat() if base.policy.dated else None
     facts = replace(base.facts, run_id=run_id_of(identity), as_of=day)
     return replace(base, out=out, home=out, identity=identity, facts=facts)

@@ -1,4 +1,4 @@
-"""The shards of a plan, run by workers on a cluster: from Ray's start to its end, with progress, signals and limits."""
+"""Runs the shards of a plan on a cluster: from Ray's start to its end, with progress, signals and limits."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from moderation.runtime.state import Progress, RunTally, Stop
 from moderation.runtime.task import WorkerTask
 from moderation.types import Shard
 
-# Shards that wait in the driver: enough for two for each of a hundred workers; a plan row is a few hundred bytes.
+# Shards that wait in the driver: enough for two per worker of a hundred; a plan row is a few hundred bytes.
 MAX_WAITING_SHARDS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOutcome:
-    """What became of a plan in one call. shard_ids: of what was planned. facts: for the summary."""
+    """What became of a plan in one call. shard_ids: of all planned shards. facts: for the summary."""
 
     shard_ids: Sequence[str]
     wall_s: float
@@ -54,8 +54,8 @@ def run_plan(
 ) -> PlanOutcome:
     """Have workers carry out a task on the shards of a plan: all that have no receipt, or as many as there is time for.
 
-    stop: how others than a signal may ask for the end. observe: called once all is done, while metrics are still
-    exported; what it returns are facts for the summary.
+    stop: lets the caller end the run, as a signal does. observe: called once all is done, while metrics are still
+    exported; returns facts for the summary.
     Raises FatalError (resumable), and what `shards` raises.
     """
     write_record(run, "running")
@@ -70,7 +70,7 @@ def run_plan(
             connect(runtime)
             pool = RayWorkerPool(task=task, config=runtime)
             progress = ProgressGroup((shown, Meters(run.facts.run_id)))
-            # Only now: Ray puts a handler of its own in place when it connects.
+            # Only now: Ray installs a handler of its own when it connects.
             with _stop_on_signals(stop, runtime.grace_s):
                 tally = drive(
                     pool,
@@ -111,7 +111,7 @@ def _enough(began_s: float, max_hours: float | None, max_items: int | None) -> C
 def _stop_on_signals(stop: Stop, grace_s: float) -> Iterator[None]:
     """SIGTERM (an evicted pod) and Ctrl-C ask the run to end; a second Ctrl-C ends it at once.
 
-    A second SIGTERM does not: who evicts a pod may send several, and each would cut the grace short.
+    A second SIGTERM does not: an eviction may send several, and the second would cut the grace short.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

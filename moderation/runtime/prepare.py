@@ -1,4 +1,4 @@
-"""A run before it starts: the checks of all that can be wrong, and its id. Loads torch, because the stack is built."""
+"""A run before it starts: checks of all that can be wrong, and the run's id. Loads torch to build the stack."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def prepare_run(
 ) -> Run:
     """Check everything that can be wrong before any work starts. Reads the policy, loads no weights, writes nothing.
 
-    fresh: what OUT holds will be deleted, so that its day is not this run's.
+    fresh: OUT will be emptied, so the day in it is not this run's. ended: certificates that a monitor has ended, and
+    why.
 
     The id is a hash of what decides the rows, so that the same call writes the same bytes anywhere; a slice has the
-    id of the whole. ended: certificates that a monitor has ended, and why.
+    id of the whole.
     Raises UsageError.
     """
     source, out = storage.canonical(source), storage.canonical(out).rstrip("/")
@@ -75,7 +76,7 @@ def prepare_run(
 
 
 def _day_of_run(out: str, *, fresh: bool) -> str:
-    """The day by which lists have ended: that of the call that began the run, or any slice of it; else today.
+    """The day that decides which lists have ended: that of the call that began the run or a slice of it, else today.
 
     So a run that goes on the next day judges its other items alike.
     """

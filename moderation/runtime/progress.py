@@ -26,8 +26,8 @@ _LOGGER = logging.getLogger("moderation")
 class LineProgress:
     """Structured log: one JSON object per line with time, level, run, event and the ids of what it is about.
 
-    `listed` once, `shard` for each shard, `minute` once a minute, `log` for what the library logs, else what went
-    wrong. Rates are without the start-up, which is `startup_s`.
+    Events: `listed` once, `shard` for each shard, `minute` once a minute, `log` for what the library logs, others for
+    what went wrong. Rates leave out the start-up, which is `startup_s`.
     """
 
     def __init__(self, run_id: str, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,7 +49,7 @@ class LineProgress:
         _LOGGER.removeHandler(self._handler)
 
     def shard_done(self, receipt: Mapping[str, Any], planned: PlanCounts) -> None:
-        """One line: the shard, its rows, its verdicts, its seconds by step, how far the run is."""
+        """Log one line: the shard, its rows, its verdicts, its seconds by step, how far the run is."""
         self._items += int(receipt["rows_in"])
         self._shards += 1
         counts = receipt["counts"]
@@ -70,7 +70,7 @@ class LineProgress:
         )
 
     def tick(self, planned: PlanCounts, in_flight: int) -> None:
-        """`listed` when the listing has ended; `minute` once a minute."""
+        """Log `listed` when the listing has ended, `minute` once a minute."""
         if planned.ended and not self._said_listed:
             self._said_listed = True
             self._write(
@@ -94,7 +94,7 @@ class LineProgress:
         )
 
     def note(self, event: str, message: str, **facts: object) -> None:
-        """One line."""
+        """Log one line."""
         if event == "worker":
             self._pace.note_ready(self._clock())
         self._write("info" if event in _GOOD_NEWS else "warning", event, message=message, **facts)
@@ -123,7 +123,7 @@ class _LogLines(logging.Handler):
 
 @dataclass(frozen=True, slots=True)
 class ProgressGroup:
-    """Tells each of its members."""
+    """Passes each call on to its members."""
 
     members: tuple[ProgressProtocol, ...]
 
@@ -138,12 +138,12 @@ class ProgressGroup:
             member.tick(planned, in_flight)
 
     def note(self, event: str, message: str, **facts: object) -> None:
-        """Something that the one who reads the log at night should know."""
+        """Something that whoever reads the log at night should know."""
         for member in self.members:
             member.note(event, message, **facts)
 
 
 def make_progress(run_id: str) -> BarProgress | LineProgress:
-    """A bar where somebody watches, lines where a file does."""
+    """A bar on a terminal, else JSON lines."""
     console = PlainConsole(stderr=True)
     return BarProgress(console) if console.is_terminal else LineProgress(run_id)

@@ -1,4 +1,4 @@
-"""The bar of a run on a terminal, in 60 columns: what is done, how fast, how long, verdicts in their colours."""
+"""The bar of a run on a terminal, in 60 columns: items done, rate, time left, verdicts in their colours."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from moderation.pages.text import escaped
 from moderation.runtime.shard_queue import PlanCounts
 from moderation.runtime.state import JudgingClock
 
-_QUIET = frozenset({"worker", "search"})  # said in the log, not above the bar
+_QUIET = frozenset({"worker", "search"})  # logged, not shown above the bar
 
 
 class BarProgress:
     """Named phases (planning, loading, judging), items done, their rate without the start-up, and the time left.
 
-    What goes wrong is said above it.
+    Faults are printed above the bar.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -53,7 +53,7 @@ class BarProgress:
         self.tick(planned, 0)
 
     def tick(self, planned: PlanCounts, in_flight: int) -> None:
-        """Move the bar. in_flight: items that are judged, of shards that are not committed yet."""
+        """Move the bar. in_flight: items judged of shards that are not committed yet."""
         self._moved = max(self._moved, self._items + in_flight)
         done = min(planned.items, self._moved + planned.committed_items)
         self._left_s = self._pace.left_s(self._moved, planned, self._clock())
@@ -66,7 +66,7 @@ class BarProgress:
         )
 
     def note(self, event: str, message: str, **facts: object) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         if event == "worker":
             self._pace.note_ready(self._clock())
         if event in _QUIET:

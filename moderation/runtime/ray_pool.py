@@ -19,9 +19,9 @@ from moderation.runtime.worker_pool import Assignment, WorkerAnswer, WorkerHandl
 
 # Nodes join and leave; asking the head is cheap, but not free.
 NODES_EVERY_S = 2.0
-# A worker answers between two batches of its own; a bar that moves once a second is smooth enough.
+# Workers are asked this often, and answer between two batches: a bar that moves once a second is smooth enough.
 PROGRESS_EVERY_S = 1.0
-# Without a worker there is nothing to wait for; the listing may have a shard soon.
+# With no call to wait for, the pool sleeps for this share of the timeout: the listing may have a shard soon.
 IDLE_SHARE = 0.2
 
 
@@ -38,7 +38,7 @@ class RayWorkerPool:
     _node_ids: frozenset[str] = frozenset()
     _asked_s: float = -math.inf
     _questions: dict[Any, WorkerHandle] = field(default_factory=dict)
-    _told: dict[int, int] = field(default_factory=dict)  # by the id of the handle
+    _told: dict[int, int] = field(default_factory=dict)  # items in flight, by the id of the handle
 
     def fill(self, max_workers: int) -> None:
         """Start workers up to what is wanted now, never more than `max_workers` (there may be less work than room)."""
@@ -63,9 +63,9 @@ class RayWorkerPool:
         options = {
             "num_cpus": size.num_cpus,
             "num_gpus": size.num_gpus,
-            # One place more than shards in flight, so that a question is answered while they are at work.
+            # One call more than shards in flight, so that `items_in_flight` is answered while they run.
             "max_concurrency": self.config.shards_in_flight + 1,
-            "max_restarts": 0,  # a lost worker is replaced by the driver, who knows its shards
+            "max_restarts": 0,  # the driver replaces a lost worker, because it knows its shards
             "scheduling_strategy": "SPREAD",
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(size.threads), **MALLOC_ENV}},
         }
@@ -105,7 +105,7 @@ class RayWorkerPool:
         return [_answer(worker, call) for call in ready]
 
     def items_in_flight(self) -> int:
-        """As its workers have told within the last seconds."""
+        """Items judged of shards that are not committed yet, as the workers told within the last seconds."""
         self._ask_for_progress(time.monotonic())
         calls = list(self._questions)
         for call in ray.wait(calls, num_returns=len(calls), timeout=0)[0] if calls else []:
@@ -124,12 +124,12 @@ class RayWorkerPool:
                 self._questions[worker.actor.items_in_flight.remote()] = worker
 
     def _workers_by_call(self) -> dict[Any, WorkerHandle]:
-        """What can become ready: answers of new workers first, then those to assignments."""
+        """The calls that may be answered: those of starting workers first, then assignments."""
         starting = {call: w for w in self.workers for call in (w.placing, w.loading) if call is not None}
         return starting | {call: w for w in self.workers for call in w.assignments}
 
     def is_node_gone(self, worker: WorkerHandle) -> bool:
-        """Whether the node of a worker has left the cluster; of one that was never placed, whether any node has."""
+        """Whether the worker's node has left the cluster; for a worker that was never placed, whether any node has."""
         alive = {n["NodeID"] for n in _live_nodes()}
         return not alive.issuperset({worker.node} if worker.node is not None else worker.nodes_at_start)
 
@@ -163,10 +163,10 @@ def _answer(worker: WorkerHandle, call: Any) -> WorkerAnswer:  # noqa: ANN401 - 
         cause = error.cause
         return WorkerAnswer(worker=worker, call=call, ending="raised", error=cause, detail=_detail(cause))
     except ActorUnavailableError as error:
-        # What a lost node looks like at first; a process that is gone is told as a death.
+        # A lost node looks like this at first; a process that is gone is reported as a death.
         return WorkerAnswer(worker=worker, call=call, ending="unreachable", error=error, detail=_detail(error))
     except RayError as error:
-        # Mostly the process is gone; whatever else keeps an answer from us, a fresh worker is the remedy.
+        # Mostly the process is gone; a fresh worker is also the remedy for whatever else prevents an answer.
         return WorkerAnswer(worker=worker, call=call, ending="died", error=error, detail=_detail(error))
     return WorkerAnswer(worker=worker, call=call, ending="done", value=value)
 

@@ -1,4 +1,4 @@
-"""A rejudge on a cluster: parts are handed out as Ray tasks, which commit them by themselves."""
+"""A rejudge on a cluster: each part is a Ray task, which commits the part itself."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from moderation.config.model import RuntimeConfig
 from moderation.errors import FatalError, ModerationError, one_line
 from moderation.runtime.cluster import connect, leave
 
-_TASKS_PER_CORE: Final = 4  # handed out ahead; more would only lengthen Ray's own lists
-_RETRIES: Final = 3  # of a task whose process or node died; what it had committed is committed again, the same bytes
+_TASKS_PER_CORE: Final = 4  # submitted ahead; more would only lengthen Ray's own queues
+_RETRIES: Final = 3  # of a task whose process or node died; it commits the same bytes again
 
 
 def rejudge_on_cluster(

@@ -1,4 +1,4 @@
-"""A run from what earlier calls have committed to its end, or as far as there is time; and how the call ended."""
+"""Continues a run from what earlier calls have committed, to its end or as far as there is time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from moderation.sources import open_source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOutcome:
-    """How a call ended. `nothing_left`: an earlier call had already done it all."""
+    """How a call ended. `nothing_left`: earlier calls had already done it all."""
 
     summary: Mapping[str, Any]
     nothing_left: bool
@@ -46,14 +46,14 @@ def resume_run(
     max_items: int | None = None,
     judged: bool = True,
 ) -> RunOutcome:
-    """Carry out a task on every shard that OUT has no receipt of, and sum up.
+    """Carry out a task on every shard that has no receipt in OUT, and sum up.
 
     fresh: delete what earlier calls wrote. max_hours, max_items: end by plan; the next call goes on. judged: whether
     the task leaves verdicts to show.
     Raises UsageError before any work starts, FatalError (resumable) afterwards.
     """
     if fresh or not check_owner(run):
-        # A wrong source must not cost the tables that are there, nor leave anything where nothing is.
+        # A wrong source must neither delete existing tables nor create files.
         open_source(run.source, run.config.source)
     elif (done := _find_done(run)) is not None:
         return done
@@ -74,7 +74,7 @@ def resume_run(
 
 
 def _find_done(run: Run) -> RunOutcome | None:
-    """How a run ended that has nothing left; None where something is. Only reads: a lease would be a write."""
+    """How a run with nothing left ended; None where work is left. Takes no lease, because it writes nothing."""
     summary = _read_summary(run.home)
     if summary.get("state") != "done":
         return None
@@ -85,7 +85,7 @@ def _find_done(run: Run) -> RunOutcome | None:
 
 
 def _find_unplanned(run: Run, committed: set[str]) -> set[str]:
-    """Committed shards that the plan does not have; a slice's OUT holds those of the others, too."""
+    """Committed shards that the plan does not have; none for a slice, whose OUT holds the shards of others, too."""
     return committed.difference(read_shard_sizes(plan_uri(run.home)) or {}) if run.home == run.out else set()
 
 

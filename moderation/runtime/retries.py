@@ -14,10 +14,10 @@ from moderation.runtime.state import Progress, RunTally
 from moderation.runtime.worker_pool import Assignment
 from moderation.types import Shard
 
-# Shards of lost nodes come back without blame, but not for ever: a shard whose every node goes away is to blame.
+# Shards of lost nodes are requeued without blame, but not forever: a shard whose nodes all go away is to blame.
 MAX_LOSSES = 10
-# The fault of the set-up rather than of items: so many shards are suspect, so many have failed (or there are no more),
-# two searches could have come to their end, and nothing has ever succeeded, neither now nor in earlier calls.
+# The set-up is at fault rather than items when MIN_SUSPECTS shards are suspect, MIN_FAILED_SHARDS have failed (or there
+# are no more), two searches could have ended, and nothing has ever succeeded, in this call or earlier ones.
 MIN_SUSPECTS = 8
 MIN_FAILED_SHARDS = 24
 RETRY_WAIT_S = 1.0
@@ -42,16 +42,16 @@ class PlannedQueue(Protocol):
 
 
 def keep_nowhere(_: Mapping[str, ItemError]) -> None:
-    """For whoever has no place to keep poison in."""
+    """A `keep_poison` that keeps nothing."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Retries:
     """Shards that came back from a worker without a receipt.
 
-    A shard that is blamed for it waits a little and is tried again; after `max_attempts` it is a suspect shard, and
-    searched while others are at other work. poison: what earlier calls set aside. keep_poison: told all that is set
-    aside, once a success has shown that it is no fault of the set-up.
+    A blamed shard waits a little and is tried again; after `max_attempts` it is a suspect shard, and searched in turns
+    with other work. poison: items that earlier calls set aside. keep_poison: called with all items that are set aside,
+    once a success has shown that the set-up is not at fault.
     """
 
     max_attempts: int
@@ -87,12 +87,12 @@ class Retries:
 
     @property
     def search_is_due(self) -> bool:
-        """Whether a suspect shard is to be searched before other work: in turns with shards, so that both go on."""
+        """Whether a suspect shard is to be searched next: in turns with other shards, so that both progress."""
         return bool(self._bisections) and self._shards_since_step > 0 and not self._only_held
 
     @property
     def _only_held(self) -> bool:
-        """Whether all that is searched would write nothing but error rows, and nothing shows yet that they are true."""
+        """Whether all searches would only write error rows, while no success yet rules out a faulty set-up."""
         return not self.succeeded and all(b.judges_nothing for b in self._bisections)
 
     def take_shard(self, now_s: float) -> Shard | None:
@@ -108,13 +108,13 @@ class Retries:
         return None
 
     def _take_new(self) -> Shard | None:
-        """The next shard that nobody has tried; those with items that are set aside already are run by themselves."""
+        """The next untried shard, without those that `_take_known` takes."""
         while (shard := self.queue.take()) is not None and self._take_known(shard):
             pass
         return shard
 
     def _take_known(self, shard: Shard) -> bool:
-        """Whether a shard holds items that an earlier call has set aside; it is then run without them, by itself."""
+        """Whether a shard holds items that are set aside already; if so, it is queued to run alone, without them."""
         known = {
             item.item_id: self._all_poison[item.item_id] for item in shard.items if item.item_id in self._all_poison
         }
@@ -127,7 +127,7 @@ class Retries:
         if not self._bisections:
             return None
         if not self.succeeded:
-            # Rows that nobody was judged for come last: were it the set-up, all of them would be wrong.
+            # Shards that get only error rows come last: if the set-up is at fault, all those rows would be wrong.
             held = [b for b in self._bisections if b.judges_nothing]
             if len(held) == len(self._bisections) and (self._waiting or not self.queue.exhausted):
                 return None
@@ -136,11 +136,11 @@ class Retries:
         return self._bisections.popleft()
 
     def count_shard(self) -> None:
-        """Other work was handed out."""
+        """Record that other work was handed out."""
         self._shards_since_step += 1
 
     def record_success(self) -> None:
-        """Something was judged: what was set aside is no fault of the set-up."""
+        """Record that something was judged: so the set-up is not at fault for what was set aside."""
         self._succeeded = True
         self._keep()
 
@@ -158,7 +158,7 @@ class Retries:
         self._waiting.appendleft((0.0, assignment.shard))
 
     def requeue_lost(self, assignment: Assignment, reason: str, detail: str, now_s: float) -> None:
-        """Run again without blame after a loss that was another's fault, but not for ever."""
+        """Run again without blame after a loss with another cause; after MAX_LOSSES, with blame."""
         shard_id = assignment.shard.shard_id
         if assignment.bisection is None:
             if self._losses[shard_id] >= MAX_LOSSES:
@@ -168,12 +168,12 @@ class Retries:
         self.requeue(assignment, reason)
 
     def blame_lost(self, assignment: Assignment, detail: str, now_s: float) -> None:
-        """The worker died of the shard, or was killed because the shard was overdue. Raises FatalError."""
+        """Blame a shard of which the worker died, or was killed as overdue. Raises FatalError."""
         ending = StepEnding.TIMEOUT if assignment.overdue else StepEnding.DIED
         self.blame(assignment, ending, "" if assignment.bisection is not None else detail, now_s)
 
     def blame(self, assignment: Assignment, ending: StepEnding, detail: str, now_s: float) -> None:
-        """The shard failed. Raises FatalError when so many do that it must be the set-up."""
+        """Count a failure of a shard. Raises FatalError when so many fail that the set-up must be at fault."""
         if assignment.bisection is not None:
             self.record_step(assignment.bisection, ending, detail)
             return
@@ -191,7 +191,7 @@ class Retries:
         self._check_setup(f"{ending} {detail}".rstrip())
 
     def _check_setup(self, failure: str) -> None:
-        """Raises FatalError when so much failed, and nothing ever succeeded, that it must be the set-up."""
+        """Raises FatalError when many shards failed and nothing ever succeeded: the set-up must be at fault."""
         failed = len(self._failures)
         if self.succeeded or self.suspects < MIN_SUSPECTS or self._failed_steps < 2 * max_deaths(self._max_items):
             return
@@ -202,7 +202,7 @@ class Retries:
             )
 
     def record_step(self, bisection: Bisection, ending: StepEnding, detail: str = "") -> None:
-        """A step of a bisection ended; its next step waits unless it is done. Raises FatalError."""
+        """Record how a step of a bisection ended, and queue the bisection unless it is done. Raises FatalError."""
         step = bisection.step()
         poison_before = set(bisection.poison)
         judged_nothing = bisection.judges_nothing

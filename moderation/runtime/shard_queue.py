@@ -12,7 +12,7 @@ from moderation.types import Shard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanCounts:
-    """How much is planned so far; all of it once the listing has `ended`."""
+    """How much is planned so far; the whole plan once the listing has `ended`."""
 
     shards: int
     items: int
@@ -26,7 +26,7 @@ class ShardQueue:
     """The shards that have no receipt yet, from a thread that plans them."""
 
     def __init__(self, open_plan: Callable[[], Iterator[Shard]], committed: set[str], max_waiting: int) -> None:
-        """open_plan: lists the shards. max_waiting: planning stops while so many shards wait."""
+        """open_plan: lists the shards. max_waiting: planning pauses while this many shards wait."""
         self._open_plan = open_plan
         self._committed = committed
         self._waiting: queue.Queue[Shard] = queue.Queue(maxsize=max_waiting)
@@ -40,7 +40,7 @@ class ShardQueue:
         self._thread.start()
 
     def take(self) -> Shard | None:
-        """The next shard, or None when none is ready now. Raises what the listing raised, after what it had found."""
+        """The next shard, or None when none is ready now. After the last shard, raises what the listing raised."""
         try:
             return self._waiting.get_nowait()
         except queue.Empty:
@@ -50,7 +50,7 @@ class ShardQueue:
 
     @property
     def exhausted(self) -> bool:
-        """Nothing waits and nothing more will come."""
+        """Whether no shard waits and no more will come."""
         return self._ended and self._waiting.empty() and self._error is None
 
     @property

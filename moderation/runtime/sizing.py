@@ -24,7 +24,7 @@ class WorkerSize:
         return max(1, int(self.num_cpus))
 
     def count_on(self, node: Resources) -> int:
-        """How many workers of this size a node holds. A CPU share of zero counts GPUs only, and the reverse."""
+        """How many workers of this size a node holds. With a CPU share of zero only GPUs count, and the reverse."""
         by_cpus = node.get("CPU", 0.0) / self.num_cpus if self.num_cpus else math.inf
         by_gpus = node.get("GPU", 0.0) / self.num_gpus if self.num_gpus else math.inf
         workers = min(by_cpus, by_gpus)
@@ -34,9 +34,9 @@ class WorkerSize:
 def size_workers(config: RuntimeConfig, nodes: Sequence[Resources]) -> WorkerSize:
     """One worker's share of the nodes' resources (`CPU`, `GPU`).
 
-    auto: one GPU each where there are any, with its part of the node's cores; else all the cores of the smallest node,
-    or their part when the number of workers is given. Without nodes (an autoscaling cluster that sleeps): one core,
-    and GPUs only as configured.
+    auto: one GPU each where there are any, with its share of the node's cores; else all the cores of the smallest node,
+    or a share of them when the number of workers is given. Without nodes (an autoscaling cluster that sleeps): one
+    core, and GPUs only as configured.
     """
     num_gpus = _gpus(config, nodes)
     if config.num_cpus != "auto":

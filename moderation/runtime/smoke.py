@@ -1,4 +1,4 @@
-"""Whether a site works: a few drawn pictures through storage, workers, weights and tables, and one line of it."""
+"""Whether a site works: sends a few drawn pictures through storage, workers, weights and tables; reports one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIDE_PX: Final = 320
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmokeReport:
-    """What came of it. sentence: all of it in one line."""
+    """The result. sentence: all of it in one line."""
 
     items: int
     errors: int
@@ -36,8 +36,8 @@ class SmokeReport:
 def smoke(out: str, config: Config) -> SmokeReport:
     """Draw 25 pictures into `out`/in, judge them into `out`/run, and read back what was written.
 
-    Both are begun anew by every call. Raises FatalError where a picture has no row, or an error, or a part is not as
-    it was committed; and all that a backfill raises.
+    Each call begins both anew. Raises FatalError where a picture has no row, or an error, or a part is not as it was
+    committed; and all that a backfill raises.
     """
     out = storage.canonical(out).rstrip("/")
     source, run = storage.join(out, "in"), storage.join(out, "run")

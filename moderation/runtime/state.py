@@ -1,4 +1,4 @@
-"""What the driver keeps track of: the tally of a run, workers in doubt, requests to stop; and whom it tells."""
+"""State of the driver: the tally of a run, workers in doubt, requests to stop; and the protocol of its progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moderation.types import Shard
 
 
 class Progress(Protocol):
-    """Told what happens; a bar, log lines or metrics."""
+    """Receives what happens; a bar, log lines or metrics."""
 
     def shard_done(self, receipt: Mapping[str, Any], planned: PlanCounts) -> None:
         """A shard is committed. planned: counts of the plan so far."""
@@ -23,12 +23,12 @@ class Progress(Protocol):
         """Time goes on; told several times a second. in_flight: items judged of shards that are not committed yet."""
 
     def note(self, event: str, message: str, **facts: object) -> None:
-        """Something that the one who reads the log at night should know."""
+        """Something that whoever reads the log at night should know."""
 
 
 @dataclass(slots=True, kw_only=True)
 class JudgingClock:
-    """When a run began, and when its first worker was ready: rates are of the time since then. Seconds of one clock."""
+    """When a run began, and when its first worker was ready: rates count from then on. Seconds of one clock."""
 
     began_s: float
     ready_s: float | None = None
@@ -39,7 +39,7 @@ class JudgingClock:
 
     @property
     def startup_s(self) -> float | None:
-        """From the begin to the first worker; None before."""
+        """Seconds from the start to the first ready worker; None before."""
         return None if self.ready_s is None else round(self.ready_s - self.began_s, 3)
 
     def items_per_s(self, items: int, now_s: float) -> float | None:
@@ -56,7 +56,7 @@ class JudgingClock:
 
 @dataclass(slots=True)
 class Stop:
-    """A request to end early: no more shards are handed out, those in flight have until `deadline_s` of `clock`."""
+    """A request to end early: no more shards are handed out, and those in flight have until `deadline_s` of `clock`."""
 
     deadline_s: float | None = None
     reason: str = ""
@@ -64,7 +64,7 @@ class Stop:
     told: bool = False
 
     def request(self, reason: str, grace_s: float) -> None:
-        """Ask; asking again ends at once."""
+        """Ask for the end; a second request ends the run at once."""
         now_s = self.clock()
         self.deadline_s = now_s if self.deadline_s is not None else now_s + grace_s
         self.reason = self.reason or reason
@@ -75,7 +75,7 @@ class Stop:
         return self.deadline_s is not None
 
     def tell(self, progress: Progress, grace_s: float) -> None:
-        """Say once what happens now that somebody asked."""
+        """Report once that the run is stopping, and what happens next."""
         if self.requested and not self.told:
             self.told = True
             progress.note("stopping", _describe_stop(self.reason, grace_s))
@@ -94,7 +94,7 @@ def _describe_stop(reason: str, grace_s: float) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubt:
-    """A worker out of reach: dead, or with its node? Known when Ray gives the node up, or at `until_s`."""
+    """A worker out of reach: it died, or its node is gone. Decided when Ray gives the node up, or at `until_s`."""
 
     worker: WorkerHandle
     assignments: tuple[Assignment, ...]
@@ -113,7 +113,7 @@ class RunTally:
     partial: bool = False
     max_worker_memory_bytes: int = 0
     storage_retries: int = 0
-    ready_s: float | None = None  # when the first worker was, by the driver's clock
+    ready_s: float | None = None  # when the first worker was ready, by the driver's clock
 
     def note_ready(self, now_s: float) -> None:
         """A worker is ready."""
@@ -132,8 +132,8 @@ class RunTally:
 def shard_timeout_s(shard: Shard, configured: float | str) -> float:
     """How long a shard may take: as configured, or from its plan.
 
-    auto: five minutes, four seconds per item (a slow CPU scores five images a second) and one second for each 256 KiB
-    (such a stretch of video holds a few frames): ten times what was measured, and still an end.
+    auto: five minutes, plus four seconds per item (a slow CPU scores five images a second), plus one second per 256 KiB
+    (so much video holds a few frames): ten times what was measured.
     """
     if isinstance(configured, float | int):
         return float(configured)

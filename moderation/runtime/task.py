@@ -1,4 +1,4 @@
-"""What a worker is given to do: load once, run shards, probe suspect ones. Judging and cutting keyframes are tasks.
+"""The task of a worker: load once, run shards, probe suspect ones. Judging and cutting keyframes are tasks.
 
 This module loads neither Ray nor torch: a worker loads what its task needs, and no more.
 """
@@ -14,8 +14,8 @@ from moderation.errors import ItemError
 from moderation.pipeline.pools import Pools, make_pools
 from moderation.types import Shard
 
-# `small` keeps less in memory, so that a shard that only was too much at once is run whole; `smallest` scores in
-# smaller batches as well, which may move a score's last bits.
+# `small` keeps less in memory, so that a shard that was only too large at once can run whole; `smallest` also scores in
+# smaller batches, which may change a score's last bits.
 MemoryMode = Literal["normal", "small", "smallest"]
 # The least that the configuration allows; one item is always taken, whatever its size.
 SMALL_FETCH_BYTES, SMALL_FRAME_BYTES = MIB, 16 * MIB
@@ -41,28 +41,28 @@ class WorkerTask(Protocol):
         ...
 
     def items_in_flight(self) -> int:
-        """Items of running shards that have their row; asked from another thread than those that run."""
+        """Items of running shards that have a row already; called from another thread than those that run."""
         ...
 
     def to_json(self) -> str:
-        """What `from_json` makes the same task of, in a process of its own."""
+        """Text from which `from_json` makes the same task, in a process of its own."""
         ...
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The task of `to_json`, not loaded."""
+        """The task from the output of `to_json`, not loaded."""
         ...
 
 
 def make_task_pools(config: Config, threads: int) -> Pools:
-    """The threads of a worker that has so many cores: as configured, or one decoder per core."""
+    """The thread pools of a worker with `threads` cores: as configured, or one decoder per core."""
     decode_threads = config.runtime.decode_threads
     return make_pools(config, threads if decode_threads == "auto" else decode_threads)
 
 
 @contextmanager
 def small_memory(config: Config) -> Iterator[tuple[Config, Pools]]:
-    """A configuration that holds as little in memory as it can, and threads for it that end with the context."""
+    """A configuration with the least memory, and thread pools for it that end with the context."""
     config = small_memory_config(config)
     pools = make_pools(config, 1)
     try:
@@ -73,7 +73,7 @@ def small_memory(config: Config) -> Iterator[tuple[Config, Pools]]:
 
 
 def small_memory_config(config: Config) -> Config:
-    """A configuration by which one item is decoded and hardly one waits.
+    """A configuration that decodes one item at a time and lets hardly one wait.
 
     Scores are the same: frames come to the device in the same batches.
     """

@@ -15,8 +15,8 @@ from moderation.runtime.isolated_run import run_isolated
 from moderation.runtime.task import MemoryMode, WorkerTask
 from moderation.types import Shard
 
-# Freed activations stay in the process: giving them back and faulting them in again for every batch cost a third of
-# the networks' time (37 against 58 images/s of open_nsfw in eager fp32 on two cores).
+# Freed activations stay in the process: returning them and faulting them in again for each batch cost a third of the
+# networks' time (37 against 58 images/s of open_nsfw in eager fp32 on two cores).
 MALLOC_ENV = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "536870912"}
 
 
@@ -24,12 +24,12 @@ class ShardWorker:
     """Runs shards of one task; `shards_in_flight` of its methods run at once, in threads."""
 
     def __init__(self, task: WorkerTask, threads: int) -> None:
-        # Nothing here can fail: what goes wrong in `load` reaches the driver as the exception that it is.
+        # Nothing here can fail; an error in `load` reaches the driver as its own exception.
         self._task = task
         self._threads = threads
 
     def place(self) -> dict[str, Any]:
-        """Where this process is; answered before `load` is, which may take minutes."""
+        """Where this process runs; answers before `load`, which may take minutes."""
         return {"node": ray.get_runtime_context().get_node_id(), "pid": os.getpid()}
 
     def load(self) -> dict[str, Any]:
@@ -47,11 +47,11 @@ class ShardWorker:
         """Run and commit a shard; its receipt as a dict, with this worker's name."""
         before = storage.retries()
         receipt = self._task.run(shard, poison, memory)
-        retries = storage.retries() - before  # those of a shard beside it count for both
+        retries = storage.retries() - before  # retries of a shard that runs at the same time count for both
         return receipt | {"worker": f"{self.place()['node'][:12]}/{os.getpid()}", "storage_retries": retries}
 
     def items_in_flight(self) -> int:
-        """Items of running shards that have their row."""
+        """Items of running shards that have a row already."""
         return self._task.items_in_flight()
 
     def probe(self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode) -> int:
@@ -59,5 +59,5 @@ class ShardWorker:
         return self._task.probe(shard, poison, memory)
 
     def run_isolated(self, shard: Shard, timeout_s: float) -> str:
-        """How a process of its own ends on these items."""
+        """How an isolated run of these items ends."""
         return run_isolated(self._task, shard, threads=self._threads, timeout_s=timeout_s)

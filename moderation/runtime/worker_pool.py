@@ -1,4 +1,4 @@
-"""What the driver knows of its workers: handles, what is assigned to them, their answers; and the pool as a protocol.
+"""What the driver knows of its workers: handles, assignments, answers; and the pool as a protocol.
 
 Ray's pool is `ray_pool.RayWorkerPool`; tests drive a pool in memory.
 """
@@ -33,7 +33,7 @@ class Assignment:
 class WorkerHandle:
     """A worker: loading until the call `loading` has answered, then with assignments in flight, by their calls.
 
-    placing: the call that answers with its node and process once it runs somewhere; None when it has.
+    placing: the call that answers with its node and process once it runs somewhere; None after that.
     nodes_at_start: ids of the cluster's nodes when it was asked for.
     """
 
@@ -60,8 +60,8 @@ class WorkerHandle:
 class WorkerAnswer:
     """How a call to a worker ended.
 
-    raised: the method raised `error`. died: the process is gone, or its answer cannot be had. unreachable: nobody
-    knows yet. detail: one line of what is known.
+    raised: the method raised `error`. died: the process is gone, or its answer is lost. unreachable: not known yet.
+    detail: one line of what is known.
     """
 
     worker: WorkerHandle
@@ -106,7 +106,7 @@ class WorkerPool(Protocol):
         ...
 
     def is_node_gone(self, worker: WorkerHandle) -> bool:
-        """Whether the node of a worker has left the cluster; of one that was never placed, whether any node has."""
+        """Whether the worker's node has left the cluster; for a worker that was never placed, whether any node has."""
         ...
 
     def node_resources(self) -> Sequence[Resources]:

@@ -39,10 +39,9 @@ _EMPTY = {
 def open_source(source: str, config: SourceConfig) -> Iterator[Item]:
     """The items of a source, lazily, in a stable order, with ids that are unique in it.
 
-    What is wrong with the call is raised here, before the first item is asked for: UsageError for a source that is
-    missing, empty, may not be read, or is not what it should be, in one sentence. While iterating: UsageError for
-    what only shows later (`max_manifest_rows`), StorageError when storage keeps failing. What is wrong with a single
-    object or row is an item with `error`.
+    Raises at once, before the first item is asked for: UsageError, in one sentence, for a source that is missing,
+    empty, not readable, or not of its type. Raises while iterating: UsageError for what only shows later
+    (`max_manifest_rows`), StorageError when storage keeps failing. A single bad object or row is an item with `error`.
     """
     try:
         kind = source_type(source, config)
@@ -53,7 +52,7 @@ def open_source(source: str, config: SourceConfig) -> Iterator[Item]:
     except PermissionError as error:
         raise UsageError(f"{_shown(source)}: may not be read: {' '.join(str(error).split())}") from error
     except (OSError, ValueError) as error:
-        # A name that is too long, a loop of links, a disk that fails: what the system says of the source itself.
+        # The system's error about the source itself: too long a name, a loop of links, a failing disk.
         raise UsageError(f"{_shown(source)}: can't be read: {' '.join(str(error).split())}") from error
     if first is None:
         raise UsageError(f"{_shown(source)}: empty: {_EMPTY[kind]}")

@@ -1,4 +1,4 @@
-"""Which objects a manifest may name: its rows come from strangers, the job reads with its own rights.
+"""Which objects a manifest may name: its rows come from strangers, but the job reads with its own rights.
 
 A URI is first made absolute and spelled one way, then compared with the allowed prefixes. Local paths are compared
 after links are resolved. Redirects of an http server can't be seen from here: allow only servers that you trust.
@@ -44,7 +44,7 @@ def resolver(manifest: str, allow: Sequence[str]) -> Callable[[str], str]:
                 uri = os.path.abspath(uri)  # noqa: PTH100 - pure; Path.resolve() would follow links
             folder, _, name = uri.rpartition("/")
             checked = f"{real_folder(folder or '/').rstrip('/')}/{name}"
-            if os.path.islink(checked):  # noqa: PTH114 - a Path a row costs more than all the rest of this
+            if os.path.islink(checked):  # noqa: PTH114 - one Path per row costs more than all the rest
                 checked = os.path.realpath(checked)
         if not checked.startswith(prefixes):
             raise ItemError(ErrorCode.FORBIDDEN, f"outside of what source.allow permits: {prefixes_shown}")
@@ -54,7 +54,7 @@ def resolver(manifest: str, allow: Sequence[str]) -> Callable[[str], str]:
 
 
 def _absolute(written: str, base: str) -> str:
-    """The URI with its scheme in one spelling; raises ItemError for what could mean another object than it says."""
+    """The URI with its scheme in one spelling. Raises ItemError for a URI that could be read in two ways."""
     uri = _spell(written) if "://" in written or written.startswith("/") else f"{base}/{written}"
     scheme = "file" if uri.startswith("/") else _scheme(uri)
     if scheme in _LOCAL:
@@ -66,7 +66,7 @@ def _absolute(written: str, base: str) -> str:
 
 
 def _refuse_ambiguous(uri: str, scheme: str) -> None:
-    """Raises ItemError for a URI of an object that could mean another than it says."""
+    """Raises ItemError for the URI of an object that could be read in two ways."""
     if storage.without_password(uri) != uri:
         raise ItemError(ErrorCode.FORBIDDEN, "a URI with credentials: the environment holds them, never a manifest")
     if {".", ".."} & set(uri.split("/")):
@@ -89,7 +89,7 @@ def _spell(uri: str) -> str:
 
 
 def _decode(uri: str) -> str:
-    """The path of a file URI. Decoded before anything is compared: `%2e%2e` is a step up for whoever opens it."""
+    """The path of a file URI, decoded before any comparison: whoever opens it takes `%2e%2e` as a step up."""
     try:
         path = storage.local_path(uri)
     except UnicodeDecodeError as error:

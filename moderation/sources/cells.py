@@ -1,6 +1,6 @@
 """Encoded bytes in cells of tables: how many pictures a cell holds, and reading them a few rows at a time.
 
-A column of lists holds several pictures a row: `images[].bytes#2` is the third of a row.
+A column of lists holds several pictures per row: `images[].bytes#2` is the third of a row.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from moderation.types import ErrorCode
 CELL_BATCH_ROWS = 32  # pictures held at once while cells are read
 _NULL_BATCH_ROWS = 64
 
-Cell = tuple[int, int]  # row in the row group, and which picture of the row
+Cell = tuple[int, int]  # row in the row group, index of the picture in the row
 
 
 def all_bytes_leaves(table: Columnar) -> list[str]:
@@ -30,13 +30,13 @@ def element_column(column: str, nth: int) -> str:
 
 
 def split_column(column: str) -> tuple[str, int]:
-    """The leaf of a column and which picture of a row is meant."""
+    """The leaf of a column, and the index of the picture in its row."""
     leaf, mark, nth = column.rpartition("#")
     return (leaf, int(nth)) if mark and LIST in leaf and nth.isdecimal() else (column, 0)
 
 
 def no_bytes(name: str) -> str:
-    """What is wrong with a cell without bytes. name: what a column beside it calls the picture."""
+    """The error text of a cell without bytes. name: the picture's name by another column."""
     if not name:
         return "a null cell"
     return f"no bytes, only the path {name!r}: write the bytes into the table, or list the files in a manifest"
@@ -59,8 +59,8 @@ def read_pictures(
 ) -> Iterator[tuple[Cell, bytes | ItemError]]:
     """The pictures of one row group, in the order of its rows. etag: the version of the file that was listed.
 
-    Read as the caller asks for more, a small batch at a time: a row group may hold gigabytes. A null is EMPTY, a row
-    that the group does not have NOT_FOUND, and what follows damage CORRUPT; every one of `wanted` is answered.
+    Read lazily, a small batch at a time: a row group may hold gigabytes. A null is EMPTY, a row that the group does not
+    have NOT_FOUND, and what follows damage CORRUPT; each of `wanted` gets an answer.
     Raises FileNotFoundError, PermissionError, StorageError, ChangedError.
     """
     left = set(wanted)
@@ -83,7 +83,7 @@ def read_pictures(
 def _wanted_pictures(
     table: Columnar, group: int, leaf: str, wanted: Collection[Cell]
 ) -> Iterator[tuple[Cell, bytes | None]]:
-    """Pictures by row and number, ascending; nothing is read behind the last of them."""
+    """Pictures by row and number, ascending; nothing after the last of them is read."""
     by_row: dict[int, list[int]] = {}
     for row, nth in sorted(wanted):
         by_row.setdefault(row, []).append(nth)
@@ -105,8 +105,8 @@ def _wanted_pictures(
 def count_pictures(table: Columnar, group: int, leaf: str, rows: int) -> Iterator[int]:
     """How many pictures each cell of a row group holds; 0 for a null, as far as that is known without reading bytes.
 
-    The cells are read here only where the statistics of a Parquet file tell that some are null, and for a list that has
-    nothing beside the bytes by which its elements could be counted.
+    Cells are read only where the statistics of a Parquet file report nulls, and for a list that has no column beside
+    the bytes by which its elements could be counted.
     """
     if LIST in leaf:
         yield from _list_lengths(table, group, leaf)
@@ -117,7 +117,7 @@ def count_pictures(table: Columnar, group: int, leaf: str, rows: int) -> Iterato
 
 
 def _count_nulls(table: Columnar, group: int, leaf: str) -> int:
-    """As the statistics say; 0 where there are none."""
+    """Nulls by the statistics; 0 where there are none."""
     assert table.parquet is not None
     paths = columnar.parquet_paths(table, leaf)
     meta = table.parquet.metadata.row_group(group)

@@ -32,7 +32,7 @@ def clip_items(info: ObjectInfo, keys: dict[str, Parts]) -> Iterator[Item]:
 
 
 def _select_folders(keys: dict[str, Parts]) -> dict[str, list[Picture]]:
-    """The pictures of each folder; a key that holds a video is none of them."""
+    """The pictures of each folder, without keys that hold a video."""
     folders: dict[str, list[Picture]] = {}
     for key, parts in keys.items():
         pictures = [(key, member) for suffix, member in parts if suffix in PICTURES]
@@ -42,7 +42,7 @@ def _select_folders(keys: dict[str, Parts]) -> dict[str, list[Picture]]:
 
 
 def _select_sidecars(keys: dict[str, Parts], folders: dict[str, list[Picture]], pictured: set[str]) -> dict[str, str]:
-    """Keys of nothing but sidecars, inside a folder of pictures or of its name -> that folder."""
+    """Keys with sidecars only -> the folder of pictures that they lie in or share a name with."""
     described: dict[str, str] = {}
     for key, parts in keys.items():
         folder = key if key in folders else _folder(key)
@@ -73,7 +73,7 @@ def _folder_item(
 
 
 def _failed_item(info: ObjectInfo, key: str, parts: Parts) -> Item | None:
-    """The item of a folder without pictures whose `.json` says why: what could not be cut is a row too."""
+    """The item of a folder without pictures whose `.json` says why: a video that could not be cut gets a row, too."""
     attributes = attributes_of(parts)
     code = attributes.get("cut_from.error_code")
     if not _folder(key) or code not in frozenset(ErrorCode):
@@ -83,9 +83,9 @@ def _failed_item(info: ObjectInfo, key: str, parts: Parts) -> Item | None:
 
 
 def _number_pictures(pictures: list[Picture]) -> list[tuple[int, Picture]]:
-    """Each picture with its frame, in that order: the last number of its name (123 of `clip7/frame_000123`).
+    """Each picture with its frame, by frame: the last number of its name (123 of `clip7/frame_000123`).
 
-    Where a name has none, or two have the same, all are numbered by their place in the order of their names.
+    Where a name has no number, or two have the same, all are numbered in the order of their names.
     """
     numbers = [_last_number(key) for key, _ in pictures]
     distinct = {n for n in numbers if n is not None}

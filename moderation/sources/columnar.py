@@ -40,7 +40,7 @@ class Columnar:
 
 @contextlib.contextmanager
 def open_columnar(uri: str, *, etag: str | None = None) -> Iterator[Columnar]:
-    """A Parquet or Arrow file by its content. Reads the footer only. etag: the version that is meant.
+    """A Parquet or Arrow file by its content. Reads the footer only. etag: the expected version.
 
     Raises UsageError when it is neither, FileNotFoundError, PermissionError, StorageError, ChangedError.
     """
@@ -84,7 +84,7 @@ def _refuse_twins(uri: str, fields: list[pa.Field]) -> None:
 
 
 def raise_unless_corrupt(error: BaseException) -> None:
-    """Re-raise what storage said; return for what the content is to blame for: damage, or more than memory holds.
+    """Re-raise an error of storage; return for one of the content: damage, or more than memory holds.
 
     Arrow raises a bare OSError without errno for damaged pages; storage raises subclasses of it.
     """
@@ -96,14 +96,14 @@ def raise_unless_corrupt(error: BaseException) -> None:
 
 
 def describe_damage(error: BaseException, otherwise: str) -> ItemError:
-    """What became of rows that could not be read: TOO_LARGE where they would unpack to too much, else CORRUPT."""
+    """The error of rows that could not be read: TOO_LARGE where they would unpack to too much, else CORRUPT."""
     if isinstance(error, pa.ArrowCapacityError):
         return ItemError(ErrorCode.TOO_LARGE, one_sentence(error))
     return ItemError(ErrorCode.CORRUPT, otherwise)
 
 
 def group_rows(table: Columnar, group: int) -> int:
-    """Rows of a row group. For an Arrow file this reads its narrowest column: the format has no row counts outside."""
+    """Rows of a row group. Reads the narrowest column of an Arrow file: its index has no row counts."""
     if table.parquet is not None:
         return int(table.parquet.metadata.row_group(group).num_rows)
     return int(_ipc_batch(table, group, _narrowest(table.schema)).num_rows)
@@ -123,7 +123,7 @@ def read_batches(
 
 
 def read_list_batches(table: Columnar, group: int, lists: str, without: str, max_rows: int) -> Iterator[pa.RecordBatch]:
-    """A column of lists, to see how long they are: without this child of their structs, if they have another."""
+    """A column of lists, for their lengths alone: reads another child of their structs than `without`, if any."""
     if table.parquet is None:
         yield from read_batches(table, group, [lists], max_rows)
         return

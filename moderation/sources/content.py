@@ -1,4 +1,4 @@
-"""What an item's bytes are, in one hash."""
+"""One hash of all of an item's bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def content_hash(payloads: Sequence[bytes]) -> str:
-    """sha256 of the bytes, as hex; of an item with several objects, of their hashes in order."""
+    """sha256 of the bytes, as hex; for several objects, the sha256 of their hashes in order."""
     digests = [hashlib.sha256(payload) for payload in payloads]
     if len(digests) == 1:
         return digests[0].hexdigest()

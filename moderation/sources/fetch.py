@@ -1,7 +1,7 @@
 """Encoded bytes of an item's objects: whole objects, byte ranges of tars, cells of tables.
 
-The bytes are those of the version that was listed. What changed meanwhile is an error of its item: listing and reading
-may be hours apart, and a verdict must not be kept under another content's etag.
+The bytes are those of the version that was listed. An object that has changed is an error of its item: listing and
+reading may be hours apart, and a verdict must not be kept under another content's etag.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from moderation.types import ErrorCode, Item, MediaObject
 _Group = tuple[str, int, str, str | None]  # uri, row group, leaf, etag
 _CAUGHT = (ItemError, storage.StorageError, storage.ChangedError, UsageError, OSError, ValueError)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# As an S3 Inventory has it: an MD5, with the number of its parts where it was uploaded in several.
+# As in an S3 Inventory: an MD5, then the number of parts of a multipart upload.
 _S3_ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 
 
@@ -39,8 +39,8 @@ class Fetcher:
     def __call__(self, item: Item) -> list[bytes | ItemError]:
         """One payload per object, in order; an ItemError where one could not be read.
 
-        Never raises for an item; raises CredentialsError where storage does not know the caller, StoreDownError
-        where it answers nobody: rows of items that nobody looked at would be the only other end.
+        Never raises for an item. Raises CredentialsError where storage does not know the caller, StoreDownError where
+        it answers no request: otherwise the run would go on writing error rows of items that were not read.
         """
         if item.error is not None:
             return [ItemError(item.error, item.error_detail) for _ in item.objects]
@@ -64,14 +64,14 @@ class Fetcher:
             raise ItemError(ErrorCode.TOO_LARGE, f"{source.size_bytes} bytes, media.max_bytes is {self._max_bytes}")
         if source.offset is not None:
             return storage.read_bytes(source.uri, offset=source.offset, length=source.size_bytes, etag=etag)
-        # One byte past the limit tells; the size may be unknown (a manifest row), or another by now.
+        # One byte past the limit shows that it is too large; the listed size may be unknown (a manifest) or outdated.
         return storage.read_typed(source.uri, self._max_bytes + 1, etag=etag)
 
     def _cell(self, source: MediaObject) -> bytes | ItemError:
         group, cell = _locate(source)
         with self._lock:
             waiting = self._waiting[group]
-            # Items come nearly in order; what a neighbour's turn read on the way waits here.
+            # Items come nearly in order; cells that another item's turn read on the way wait here.
             while cell not in waiting:
                 try:
                     read, payload = next(self._pictures(group))
@@ -82,7 +82,7 @@ class Fetcher:
                 except StopIteration:
                     raise ItemError(ErrorCode.NOT_FOUND, f"row {source.row} was handed out before") from None
                 except _CAUGHT as error:
-                    # The reader has ended with this: it is the answer of all rows that were still to come.
+                    # This ends the reader: all rows that were still to come get the error.
                     waiting.update(dict.fromkeys(self._cells_left[group], _as_item_error(error)))
             payload = waiting.pop(cell)
         if isinstance(payload, ItemError) and payload.code is ErrorCode.EMPTY:
@@ -108,7 +108,7 @@ def _locate(source: MediaObject) -> tuple[_Group, Cell]:
 
 
 def _cells_by_group(items: Sequence[Item]) -> dict[_Group, set[Cell]]:
-    """The cells that a shard wants of each row group, which is read once, from its first row to the last wanted."""
+    """The cells that a shard wants of each row group. A group is read once, up to the last wanted row."""
     cells: dict[_Group, set[Cell]] = {}
     for item in items:
         for source in item.objects if item.error is None else ():
@@ -119,7 +119,7 @@ def _cells_by_group(items: Sequence[Item]) -> dict[_Group, set[Cell]]:
 
 
 def _told_etag(source: MediaObject, told: Mapping[str, str]) -> str | None:
-    """The version of an object: as it was listed, or as a manifest (an S3 Inventory) tells of an object in S3."""
+    """The version of an object: as listed, or for an object in S3 as the manifest (an S3 Inventory) states it."""
     if source.etag is not None or storage.scheme_of(source.uri) not in ("s3", "s3a") or source.offset is not None:
         return source.etag
     etag = told.get("etag", "").strip('"').lower()
@@ -127,7 +127,7 @@ def _told_etag(source: MediaObject, told: Mapping[str, str]) -> str | None:
 
 
 def _checked(payload: bytes | ItemError, told_sha256: str | None) -> bytes | ItemError:
-    """The bytes, unless a manifest tells the sha256 of others."""
+    """The bytes, unless a manifest states another sha256."""
     told = (told_sha256 or "").lower()
     if not isinstance(payload, bytes) or not _SHA256.fullmatch(told) or sha256(payload).hexdigest() == told:
         return payload

@@ -1,7 +1,7 @@
-"""What the record batches of an Arrow IPC file unpack to, told before one is: a few kilobytes may claim gigabytes.
+"""Sizes of the record batches of an Arrow IPC file before they are unpacked: a few kilobytes may claim gigabytes.
 
-The library unpacks a batch whole. The metadata of a batch say where its buffers lie, and each packed buffer begins with
-its size unpacked (File.fbs, Message.fbs and "Compression" of the format's specification).
+Arrow unpacks a batch whole. The metadata of a batch state where its buffers lie, and each packed buffer begins with
+its unpacked size (File.fbs, Message.fbs and "Compression" of the format's specification).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import pyarrow as pa
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
-# Of one batch, or of all dictionaries of a file together: what is held in memory at once ...
+# Held in memory at once: one batch, or all dictionaries of a file together.
 MAX_UNPACKED_BYTES: Final = 512 * 1024 * 1024
-# ... unless the file itself is large: pictures hardly shrink, and texts to a fifth or so.
+# A large file may unpack to this many times its size: pictures hardly shrink, texts to about a fifth.
 _MAX_RATIO: Final = 8
-# Sizes so far apart are read in one go with what lies between them; pictures do not.
+# Sizes at most this far apart are read in one request with what lies between them; those of pictures lie farther.
 _NEAR_BYTES: Final = 16 * 1024
 _MAX_METADATA_BYTES: Final = 64 * 1024 * 1024
 _MAGIC: Final = b"ARROW1"
@@ -32,7 +32,7 @@ _DAMAGE: Final = (struct.error, IndexError, ValueError, TypeError, OverflowError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpcBlock:
-    """Where a message lies in the file: its metadata, and behind them its buffers."""
+    """Where a message lies in the file: its metadata, then its buffers."""
 
     offset: int
     metadata_bytes: int
@@ -79,16 +79,16 @@ def _unpacked_bytes(file: IO[bytes], block: IpcBlock) -> int:
     try:
         buffers = _packed_buffers(file, block)
         starts = [offset for offset, length in buffers if length > _SIZE.size]
-        return sum(max(0, size) for size in _read_sizes(file, block, starts))  # -1: not packed
+        return sum(max(0, size) for size in _read_sizes(file, block, starts))  # -1: stored unpacked
     except _DAMAGE as error:
         raise pa.ArrowInvalid(f"the metadata of a batch are damaged: {error}") from error
 
 
 def _packed_buffers(file: IO[bytes], block: IpcBlock) -> list[tuple[int, int]]:
-    """(offset in the body, bytes) of each buffer of a packed message; nothing of others."""
+    """(offset in the body, bytes) of each buffer of a packed message; none for others."""
     file.seek(block.offset)
     data = file.read(block.metadata_bytes)
-    # Before version 0.15 of the library the mark of four bytes was not there.
+    # Arrow before 0.15 wrote no marker of four bytes here.
     message = _root(data[8:] if data[:4] == b"\xff\xff\xff\xff" else data[4:])
     header = _child(message, 2)
     kind = message.Get(number_types.Uint8Flags, message.Offset(_slot(1)) + message.Pos)
@@ -99,7 +99,7 @@ def _packed_buffers(file: IO[bytes], block: IpcBlock) -> list[tuple[int, int]]:
 
 
 def _read_sizes(file: IO[bytes], block: IpcBlock, starts: list[int]) -> Iterator[int]:
-    """The sizes at these places of the body; what lies near each other is read in one go."""
+    """The sizes at these offsets in the body; those near each other are read in one request."""
     body = block.offset + block.metadata_bytes
     stretches: list[list[int]] = []
     for start in sorted(starts):

@@ -1,4 +1,4 @@
-"""What every source needs to make an item: ids, text that tables can hold, rows for what went wrong."""
+"""What every source needs to make an item: ids, text that tables can hold, error rows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from moderation.storage import mask_signatures
 from moderation.types import ErrorCode, Item
 
-# More pictures in one item than this are an error row: an item can't be split, so it would sink its worker.
+# An item with more pictures is an error row: it can't be split, so it would take its worker down.
 MAX_OBJECTS = 100_000
 _MAX_SHOWN = 1000  # characters of a stranger's text that an error row repeats
-# An attribute is cut behind so many characters, and marked as cut; of an item that has more in all, the last are left
-# out, and `attributes_cut` counts them. A cell of a table costs its writer nothing: 7 kB of Parquet may hold 6 GB.
+# A longer attribute is cut and marked as cut; where an item's are longer in all, the last are left out, and
+# `attributes_cut` counts them. A cell of a table costs its writer nothing: 7 kB of Parquet may hold 6 GB.
 MAX_ATTRIBUTE = 8 * 1024
-_MAX_MARK = 64  # so that what was cut is not cut again
+_MAX_MARK = 64  # room for the mark, so that a cut text is not cut again
 MAX_ATTRIBUTES = 32 * 1024
 # Ids are keys of tables and parts of names; a longer one is replaced by its beginning and a hash.
 MAX_ID = 1024
@@ -31,7 +31,7 @@ def make_id(*parts: object) -> str:
 def clean_text(text: str) -> str:
     """A stranger's text fit for a table or a key: what UTF-8 can't hold (lone surrogates) is written `\\udcff`.
 
-    For file names, URIs and attributes on their way into items. Says nothing of how text is shown: pages escape it.
+    For file names, URIs and attributes that go into items. Does not make text safe to show: pages escape it.
     """
     if text.isascii():
         return text
@@ -52,7 +52,7 @@ def cut_text(text: str, length: int | None = None) -> str:
 def bound_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
     """Attributes that a table can carry: bounded in size, one by one and in all, and without signatures."""
     if sum(map(len, attributes.values())) + sum(map(len, attributes)) <= MAX_ATTRIBUTE:
-        # Nearly always; then only a signature could be wrong with them.
+        # Nearly always; then only signatures need masking.
         return {name: mask_signatures(value) for name, value in attributes.items()}
     bounded: dict[str, str] = {}
     left = MAX_ATTRIBUTES
@@ -98,7 +98,7 @@ def flatten(value: Mapping[str, object]) -> dict[str, str]:
 def error_item(
     item_id: str, uri: str, code: ErrorCode, detail: str, attributes: Mapping[str, str] | None = None
 ) -> Item:
-    """An item of which nothing is read: it becomes a row with this code."""
+    """An item that is not read and becomes a row with this code."""
     return Item(
         item_id=item_id,
         uri=shorten(uri),
@@ -110,7 +110,7 @@ def error_item(
 
 
 def base_name(uri: str) -> str:
-    """The last part of a URI: what it says of the type. A web address may go on behind it with a query."""
+    """The last part of a URI, which hints at the type, without the query of a web address."""
     if uri[:8].lower().startswith(("http://", "https://")):
         uri = uri.partition("?")[0]
     return clean_text(uri.rstrip("/").rsplit("/", 1)[-1])

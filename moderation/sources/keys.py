@@ -49,7 +49,7 @@ def by_key(members: list[TarMember]) -> dict[str, Parts]:
 
 
 def key_items(info: ObjectInfo, key: str, parts: Parts) -> Iterator[Item]:
-    """The item of a key; several where a video is among several media, for an album holds pictures only."""
+    """The item of a key; one per member where a video is among several, because an album holds pictures only."""
     media = _select_media(parts)
     attributes = attributes_of(parts)
     key_id = make_id(info.uri, "key", key)
@@ -66,9 +66,9 @@ def key_items(info: ObjectInfo, key: str, parts: Parts) -> Iterator[Item]:
 
 
 def _select_media(parts: Parts) -> list[TarMember]:
-    """The members that are named as pictures or videos; where there is none, the first that is no sidecar.
+    """The members that are named as pictures or videos; where there are none, the first that is no sidecar.
 
-    A sidecar by name alone that is no text may be a picture all the same: its content decides, later.
+    Where all are named as sidecars, the first that is not text: it may be a picture, which its content decides later.
     """
     named = [member for suffix, member in parts if suffix in PICTURES | VIDEOS]
     if named or _is_of_macos(parts):
@@ -88,7 +88,7 @@ def _no_media(parts: Parts) -> str:
 
 
 def is_apple_double(member: TarMember) -> bool:
-    """Whether a member is what macOS keeps of a file beside it: `._photo.jpg`, by name and content."""
+    """Whether a member is an AppleDouble file, macOS' data about another: `._photo.jpg`, by name and content."""
     named = member.name.rpartition("/")[2].startswith("._")
     return named and member.content is not None and member.content.startswith(APPLE_DOUBLE)
 
@@ -106,7 +106,7 @@ def _is_text(member: TarMember) -> bool:
 def media_item(
     info: ObjectInfo, item_id: str, media: list[TarMember], kind: Kind | None, attributes: dict[str, str]
 ) -> Item:
-    """An item of these members; an error row when one of them can't be read, for what was not seen is never passed."""
+    """An item of these members; an error row when one can't be read, because unseen content is never passed."""
     broken = next((m for m in media if m.error is not None), None)
     where = f"{info.uri}#{media[0].name}"
     if broken is not None and broken.error is not None:

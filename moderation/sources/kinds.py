@@ -1,4 +1,4 @@
-"""What a source is, by its name and by the names of what lies in it."""
+"""The kind of a source, by its name and by the names of what lies in it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from moderation.errors import UsageError
 from moderation.sources import columnar, rows, webdataset
 from moderation.sources.listed import list_entries
 
-# Names looked at before a folder is said to hold only tars or tables; a folder of pictures is known by its first.
+# Names looked at to decide that a folder holds only tars or tables; one of pictures shows at its first name.
 _MAX_NAMES = 10_000
-# What lies beside tars and tables and is none of them: marks, indexes, checksums, descriptions.
+# Files beside tars and tables that do not count: markers, indexes, checksums, descriptions.
 _ASIDE_SUFFIXES = (".json", ".crc", ".idx", ".index", ".md", ".yaml", ".yml", ".md5", ".sha256", ".lock")
 _ASIDE_NAMES = frozenset({"readme", "license", "manifest", ".ds_store", "readme.txt", "license.txt", "size.txt"})
 
@@ -27,10 +27,10 @@ def kind_by_name(source: str) -> str:
 
 
 def kind_by_content(source: str, config: SourceConfig) -> str:
-    """`webdataset` or `table` where a folder or a pattern shows nothing else, besides what lies beside such; `prefix`.
+    """`webdataset` or `table` for a folder or pattern of only tars or only tables (and files that do not count).
 
-    Raises UsageError where that is so of the first names, but there are too many to look at all: what is not said by
-    the names then has to be said by the configuration.
+    Otherwise `prefix`. Raises UsageError where the first _MAX_NAMES names are of one kind and there are more: the
+    configuration then has to state the type.
     """
     kind = "prefix"
     names = islice(list_entries(source, config), _MAX_NAMES + 1)

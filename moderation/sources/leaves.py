@@ -37,7 +37,7 @@ def is_binary(kind: pa.DataType) -> bool:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds lists; a map is none."""
+    """Whether a column of this type holds lists; a map does not count."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
@@ -59,7 +59,7 @@ def _bytes_below(kind: pa.DataType, name: str, depth: int) -> list[str]:
 
 
 def attribute_leaves(schema: pa.Schema, without: Sequence[str] = ()) -> list[str]:
-    """The columns that become attributes: all but bytes; a struct counts as its children, a list of pictures not."""
+    """The columns that become attributes: all but bytes and lists of pictures; a struct counts as its children."""
     leaves = [leaf for field in schema for leaf in _attributes_below(field.type, field.name, 0)]
     return [name for name in leaves if name not in without]
 
@@ -77,7 +77,7 @@ def top_of(schema: pa.Schema, leaf: str) -> str:
 
 
 def _steps(fields: list[pa.Field], leaf: str) -> list[int]:
-    """The index of each field on the way to a leaf, within that above it. Names may hold dots."""
+    """The index of each field on the path to a leaf, within its parent. Names may hold dots."""
     for index, field in enumerate(fields):
         if leaf == field.name:
             return [index]
@@ -91,7 +91,7 @@ def _steps(fields: list[pa.Field], leaf: str) -> list[int]:
 
 
 def leaf_column(batch: pa.RecordBatch, leaf: str) -> pa.Array:
-    """A column of a batch by the name of its leaf; of `images[]`, the lists."""
+    """A column of a batch by the name of its leaf; for `images[]`, the lists."""
     first, *rest = _steps(list(batch.schema), leaf.partition(LIST)[0])
     column = batch.column(first)
     return pc.struct_field(column, rest) if rest else column

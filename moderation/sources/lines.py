@@ -1,4 +1,4 @@
-"""Lines of a text file in storage, and CSV records from them: what can't be read is named by its line, never lost."""
+"""Lines of a text file in storage, and CSV records from them: an unreadable line is reported by number, never lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from moderation.sources.unpack import DamagedTextError, read_chunks
 
 MAX_LINE = 1024 * 1024
-# Lines that one quoted cell may span; beyond it, the quote is taken for a mistake of its first line.
+# A quoted cell may span this many lines; beyond that, the quote is taken for a mistake in its first line.
 MAX_CELL_LINES = 100
 
 UNREADABLE = "not UTF-8, longer than 1 MiB, or where a packed file is damaged or ends early"
@@ -36,7 +36,7 @@ def read_lines(uri: str) -> Iterator[Line]:
 
 def _raw_lines(uri: str) -> Iterator[bytes | None]:
     rest = b""
-    cut = False  # the current line is already too long: its bytes are dropped up to its end
+    cut = False  # the current line is too long: its bytes are dropped up to its end
     for chunk in _chunks_and_damage(uri):
         if chunk is None:
             cut = True
@@ -57,7 +57,7 @@ def _line(piece: bytes) -> bytes | None:
 
 
 def _chunks_and_damage(uri: str) -> Iterator[bytes | None]:
-    """The content of a file; None at its end where it is packed and damaged there."""
+    """The content of a file; None in place of the rest where a packed file is damaged."""
     try:
         yield from read_chunks(uri)
     except DamagedTextError:
@@ -67,12 +67,12 @@ def _chunks_and_damage(uri: str) -> Iterator[bytes | None]:
 def csv_records(
     lines: Iterator[Line], width: int | None = None, delimiter: str = ","
 ) -> Iterator[tuple[int, list[str] | str]]:
-    """CSV records with the number of their first line, or in place of a record, what is wrong with that line.
+    """CSV records with the number of their first line; in place of a bad record, the error of that line.
 
-    Cells come without the spaces round them: people and spreadsheets write `a.jpg, cat`.
+    Cells are stripped of spaces: people and spreadsheets write `a.jpg, cat`.
 
     Cells may be quoted and hold line breaks. A record that does not have `width` cells, or whose quotes don't end, is
-    one bad line: the lines after it are read afresh, so that a stray quote can't swallow them. Blank lines are none.
+    one bad line: the lines after it are read afresh, so that a stray quote can't swallow them. Blank lines are skipped.
     """
     ahead: deque[Line] = deque()
 
@@ -87,7 +87,7 @@ def csv_records(
         if not text.strip(" \r"):
             continue
         taken: list[Line] = []
-        # The csv module is only asked where it makes a difference.
+        # The csv module is used only where it makes a difference.
         quoted = '"' in text or "\r" in text
         record = _quoted(text, take, taken, delimiter) if quoted else text.split(delimiter)
         if record is not None and (width is None or len(record) == width):

@@ -1,4 +1,4 @@
-"""What a source lists: its entries, links that lead out of it marked, and the container files among them."""
+"""What a source lists: its entries, with links that lead out of it marked, and the container files among them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _WILDCARDS = "*?["
 
 
 def list_entries(source: str, config: SourceConfig) -> Iterator[ObjectInfo]:
-    """Every object of a prefix or a glob. A link to a file elsewhere is FORBIDDEN, unless `source.allow` names that.
+    """Every object of a prefix or a glob. A link to a file elsewhere is FORBIDDEN, unless `source.allow` permits it.
 
-    Whoever may put a link into a folder may not read all that the job may. Raises what `storage.list_objects` raises.
+    Who may put a link into a folder need not be allowed to read all that the job may. Raises what
+    `storage.list_objects` raises.
     """
     if storage.scheme_of(source) != "file":
         yield from storage.list_objects(source)
@@ -32,7 +33,7 @@ def list_entries(source: str, config: SourceConfig) -> Iterator[ObjectInfo]:
 
 
 def _top_of(path: str) -> str:
-    """The folder of a source: itself, or of a pattern what lies before the first wildcard."""
+    """The folder of a source: itself, or for a pattern the part before the first wildcard."""
     if storage.is_glob(path):
         path = path[: min(path.index(c) for c in _WILDCARDS if c in path)].rpartition("/")[0] or "/"
     return _real_folder(path)
@@ -46,8 +47,8 @@ def _real_folder(uri: str) -> str:
 def list_files(source: str, suffixes: tuple[str, ...], config: SourceConfig) -> Iterator[tuple[ObjectInfo, bool]]:
     """The container files (manifests, tars, tables) that a source names, each with whether it is the first.
 
-    A file and a glob are taken as named; below a prefix only names that end in one of `suffixes` count, and what could
-    not be listed at all. Entries with an `error` are never the first.
+    A file and a glob are taken as named; below a prefix only names that end in one of `suffixes` count, and entries
+    that could not be listed. Entries with an `error` are never the first.
     """
     named = storage.is_glob(source)
     first = True
@@ -62,7 +63,7 @@ def _is_container(info: ObjectInfo, suffixes: tuple[str, ...]) -> bool:
     name = info.uri.rpartition("/")[2].lower()
     if not name:
         return info.error is not None
-    # `._x.tar` is what macOS keeps of x.tar beside it.
+    # `._x.tar` is macOS' data about x.tar.
     return name.endswith(suffixes) and not name.startswith("._")
 
 

@@ -3,12 +3,12 @@
 - A row alone is an item; its id is `item_id`, else made from its canonical URI.
 - Rows of one `group` are one album, wherever they stand. Its id is the rows' common `item_id`, else the group's name.
 - Rows of one `item_id` with a `frame` or a `time_s` are one item's pre-cut keyframes.
-- An id that comes again (the same `item_id` or URI twice, and none of the above) keeps its row: the later item's id
-  is `<id>~<hash of its URI>`, and the attribute `item_id` tells the id that the manifest gave.
+- A repeated id (the same `item_id` or URI twice, and none of the above) keeps its row: the later item's id is
+  `<id>~<hash of its URI>`, and the attribute `item_id` holds the id that the manifest gave.
 - Any other column is an attribute, as text, nulls left out. Where rows of one item differ, it is a JSON list.
 - A URI may name a part of a tar or a table as a run's own tables do: `x.tar#a/b.jpg`, `x.parquet#row=7`.
-- A row that can't be used (no URI, not readable, outside of `source.allow`) is an error row, and so is the album or
-  the keyframes that it belongs to: what was not seen is never passed.
+- A row that can't be used (no URI, not readable, outside of `source.allow`) is an error row, and so are the album or
+  the keyframes that it belongs to: unseen content is never passed.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _HELD = pa.schema(
     ]
 )
 
-Numbered = tuple[int, SourceRow]  # with the number of its manifest
+Numbered = tuple[int, SourceRow]  # (index of the manifest, row)
 
 
 def manifest_items(source: str, config: SourceConfig) -> Iterator[Item]:
-    """The items of a manifest, or of several (a glob, a folder): streamed, unless rows have to be brought together.
+    """The items of a manifest, or of several (a glob, a folder): streamed, unless rows have to be grouped.
 
     Raises UsageError for a manifest without the column `uri`, with `frame` or `time_s` but no `item_id`, of an
     unknown type, or with more rows than `max_manifest_rows`; FileNotFoundError, PermissionError, StorageError.
@@ -89,7 +89,7 @@ def _rows(files: list[str], config: SourceConfig) -> Iterator[Numbered]:
 
 
 def _size_of(row: SourceRow) -> int:
-    """About what a row takes as text."""
+    """The approximate size of a row as text."""
     return 64 + len(row.uri) + sum(len(name) + len(value) for name, value in row.attributes.items())
 
 
@@ -102,7 +102,7 @@ def _grouped_rows(files: list[str], config: SourceConfig) -> Iterator[list[Numbe
     table = pa.Table.from_batches(_held_batches(files, config), schema=_HELD).combine_chunks()
     if not table.num_rows:
         return
-    # Codes are given in the order in which keys first appear, so a stable sort by code is the order we want.
+    # Codes follow the first appearance of keys, so a stable sort by code gives the order we want.
     codes = table["key"].combine_chunks().dictionary_encode().indices.to_numpy()
     order = np.argsort(codes, kind="stable")
     table = table.drop_columns(["key"])
@@ -163,7 +163,7 @@ def _unpack(held: dict[str, object]) -> Numbered:
 
 
 class _ManifestItems:
-    """Rows of one item -> the item. Keeps which ids are taken."""
+    """Rows of one item -> the item. Remembers which ids are taken."""
 
     def __init__(self, files: list[str], config: SourceConfig) -> None:
         self._files = files
@@ -172,7 +172,7 @@ class _ManifestItems:
         self._ids = UniqueIds()
 
     def make(self, numbered: list[Numbered]) -> Item:
-        """One item of its rows: all of one group, or keyframes of one item, or a single row."""
+        """The item of these rows: a group, keyframes of one item, or a single row."""
         rows = [row for _, row in numbered]
         try:
             if len(rows) > MAX_OBJECTS:
@@ -186,12 +186,12 @@ class _ManifestItems:
         kind = _kind_of(rows[0]) or parts[0].kind
         if kind is Kind.KEYFRAMES:
             objects.sort(key=_moment)
-        # What a signed address grants stays in the plan, which alone has to fetch with it.
+        # Only the plan keeps the signature of a signed address: only fetching needs it.
         shown = storage.mask_signatures(parts[0].uri)
         return Item(item_id=item_id, uri=shown, objects=tuple(objects), kind=kind, attributes=attributes)
 
     def _part(self, number: int, row: SourceRow) -> Item:
-        """What a row names, as an item: one object, or what a packed source would make of it."""
+        """What a row names, as an item: one object, or the item that a packed source would make of it."""
         try:
             if row.error is not None:
                 raise ItemError(row.error, row.detail)
@@ -202,7 +202,7 @@ class _ManifestItems:
         except ItemError as error:
             where = f"line {row.line} of {self._files[number]}"
             raise _RowError(ItemError(error.code, f"{where}: {error.detail}"), row.uri) from error
-        # Sizes stay unknown: a million requests before the first shard would cost more than they tell.
+        # Sizes stay unknown: they are not worth a million requests before the first shard.
         source = MediaObject(uri=uri, name=base_name(uri), frame=row.frame, time_s=row.time_s)
         return Item(item_id=make_id(uri), uri=uri, objects=(source,))
 
@@ -221,7 +221,7 @@ class _ManifestItems:
         return error_item(item_id, where, error.reason.code, error.reason.detail, attributes)
 
     def _identify(self, number: int, rows: list[SourceRow], own_id: str, uri: str) -> tuple[str, dict[str, str]]:
-        """The item's id, unique in the source, and its attributes. own_id: where the manifest gives none."""
+        """The item's id, unique in the source, and its attributes. own_id: used where the manifest gives none."""
         given = _common([row.item_id for row in rows]) or rows[0].group
         item_id = self._ids.claim(given or own_id, uri, (self._files[number], rows[0].line))
         attributes = _attributes(rows)
@@ -231,7 +231,7 @@ class _ManifestItems:
 
 
 class _RowError(Exception):
-    """Why rows make no item. written: the URI of the row, as it stands there."""
+    """Why rows make no item. written: the URI as the row has it."""
 
     def __init__(self, reason: ItemError, written: str) -> None:
         super().__init__(str(reason))

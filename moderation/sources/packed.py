@@ -1,6 +1,6 @@
 """Items inside of tars and tables, by the URIs that the tables of a run give them: `x.tar#a/b.jpg`, `x.parquet#row=7`.
 
-So that a manifest may name them, and the reviews of a run over packed data can be judged again.
+With these a manifest may name them, and the reviews of a run over packed data can be judged again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAX_OPEN = 4
 
 
 def split_packed(uri: str) -> tuple[str, str] | None:
-    """The container and what is meant in it; None of a URI that names no part of one."""
+    """The container and the fragment; None where a URI names no part of a container."""
     match = _PACKED.fullmatch(uri) if "#" in uri else None
     return None if match is None else (match["container"], match["inside"])
 
@@ -44,7 +44,7 @@ class _Index(Protocol):
 
 
 class PackedItems:
-    """Finds items in containers, each of which is indexed once while its neighbours are asked for."""
+    """Finds items in containers. A container is indexed once for requests that follow each other."""
 
     def __init__(self, config: SourceConfig) -> None:
         self._config = config
@@ -108,7 +108,7 @@ def _index_tar(container: str, config: SourceConfig) -> _TarIndex:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _TableIndex:
-    """ends: rows up to the end of each row group. counts: pictures of each row, of a column of lists alone."""
+    """ends: rows up to the end of each row group. counts: pictures of each row, only for a column of lists."""
 
     container: str
     etag: str | None

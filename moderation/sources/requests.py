@@ -5,7 +5,7 @@
 - A line is an item, its id the `custom_id`; the images of its `input` are its objects, several of them an album.
 - `data:` URIs are read from the file again when the item is judged, by the range of their line.
 - Any other URI is read only where `source.allow` permits it, as in a manifest.
-- The texts of the `input` are the attribute `text`. They are not judged: what is, is in the votes.
+- The texts of the `input` are the attribute `text`. They are not judged: the votes show what is.
 - A line without an image is an error row.
 """
 
@@ -37,11 +37,11 @@ from moderation.types import ErrorCode, Item, Kind, MediaObject
 
 SUFFIXES: Final = (".jsonl", ".ndjson")
 URL: Final = "/v1/moderations"
-# That API takes images of 20 MB, which are 27 in base64. The line is read again for each image of it.
+# That API takes images of 20 MB, 27 MB in base64. The line is read again for each of its images.
 MAX_LINE: Final = 64 * 1024 * 1024
 MAX_IMAGES: Final = 32
 _CHUNK: Final = 8 * 1024 * 1024
-_COLUMN: Final = "input:"  # of a `MediaObject`: which image of the line
+_COLUMN: Final = "input:"  # prefix of `MediaObject.column`; the index of the image in the line follows
 _HEAD: Final = 64 * 1024
 
 
@@ -55,7 +55,7 @@ class _RawLine(NamedTuple):
 
 
 def is_requests(uri: str) -> bool:
-    """Whether a file of JSON lines is a Batch: by the beginning of its first line."""
+    """Whether a file of JSON lines is a Batch, by the beginning of its first line."""
     if not uri.lower().endswith(SUFFIXES):
         return False
     head = storage.read_bytes(uri, offset=0, length=_HEAD).lstrip()
@@ -158,7 +158,7 @@ def _attributes_of(inputs: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _image_urls(inputs: list[dict[str, Any]]) -> list[str]:
-    """The addresses of the images, in order. Raises ItemError for one that is none."""
+    """The addresses of the images, in order. Raises ItemError for an invalid one."""
     urls = []
     for part in inputs:
         if part.get("type") != "image_url":
@@ -213,7 +213,7 @@ def read_inline(media: MediaObject, max_bytes: int) -> bytes:
 
 
 def decode_data_uri(uri: str, max_bytes: int) -> bytes:
-    """The bytes of a base64 `data:` URI; its type is a claim that nobody needs. Raises ItemError."""
+    """The bytes of a base64 `data:` URI; the type that it claims is ignored. Raises ItemError."""
     head, comma, text = uri.partition(",")
     if not comma or not head.lower().endswith(";base64"):
         raise ItemError(ErrorCode.CORRUPT, "a data: URI that is not base64")

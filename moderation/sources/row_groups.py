@@ -1,7 +1,7 @@
-"""How much of a Parquet row group is read at once: what a file of 7 kB claims may be 6 GB.
+"""How much of a Parquet row group is read at once: a file of 7 kB may hold 6 GB.
 
-A cell may be written once, in a dictionary, and named by a million rows. So the footer's sizes do not tell what a batch
-takes; the size of the dictionary does.
+A cell may be written once, in a dictionary, and used by a million rows. So the memory of a batch follows not from the
+footer's sizes but from the size of the dictionary.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import IO, Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-# Aimed at for one batch of all columns that are read.
+# Target for one batch of all columns that are read.
 BATCH_BYTES = 64 * 1024 * 1024
-# Of all columns that are read as dictionaries: the reader keeps what it has seen of a row group.
+# Limit for all columns that are read as dictionaries: the reader keeps those of a row group.
 DICTIONARY_BYTES = 256 * 1024 * 1024
-# Where cells are small in the mean, a few may not be.
+# A few cells may be larger than the mean.
 _SKEW = 4
-# Reading as a dictionary pays for lists of rows, not for pictures a few at a time.
+# Reading as a dictionary pays only where many rows are read at a time, not for a few pictures.
 _MANY_ROWS = 1000
 
 
 class GroupReading(NamedTuple):
-    """rows: of a batch. as_dictionary: columns read as indices, so that a long cell is held once."""
+    """rows: per batch. as_dictionary: columns read as indices, so that a long cell is held once."""
 
     rows: int
     as_dictionary: list[str]
@@ -33,7 +33,7 @@ def plan_reading(
 ) -> GroupReading:
     """How to read these stored columns of a row group in batches of at most about BATCH_BYTES.
 
-    file: where the header of a dictionary is looked up, in the rare case that the footer does not settle it.
+    file: read for the header of a dictionary, in the rare case that the footer is not enough.
     """
     as_dictionary: list[str] = []
     row_bytes = dictionary_bytes = 0
@@ -63,7 +63,7 @@ def _may_repeat(chunk: Any) -> bool:  # noqa: ANN401 - pyarrow is untyped
 def _dictionary_bytes(chunk: Any, file: IO[bytes]) -> int:  # noqa: ANN401 - pyarrow is untyped
     """The unpacked size of a column's dictionary, by the header of its page: Thrift's compact protocol, field 2.
 
-    All of the column where that cannot be read. A header that lies makes a page that cannot be read either.
+    The size of the whole column where the header cannot be read. A page with a false header cannot be read either.
     """
     file.seek(chunk.dictionary_page_offset)
     head = file.read(16)

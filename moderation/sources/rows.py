@@ -1,4 +1,4 @@
-"""Rows of a manifest, one form for every kind of file; an unreadable line is a row with `error`."""
+"""Rows of a manifest, in one form for every kind of file; an unreadable line is a row with `error`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUFFIXES = (*_TEXT, *(text + packed for text in _TEXT for packed in PACKED), *co
 
 
 def read_columns(uri: str) -> frozenset[str]:
-    """The columns of a manifest; of JSON lines, those of its first row and the special ones that it may name anywhere.
+    """The columns of a manifest; for JSON lines, those of the first row, and special ones that any row names.
 
     Raises UsageError for an unknown type of file, an unreadable header, or no column `uri`; FileNotFoundError,
     PermissionError, StorageError.

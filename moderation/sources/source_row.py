@@ -1,4 +1,4 @@
-"""One row of a manifest: what it names, and what is wrong with it."""
+"""One row of a manifest: what it names, and its error."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from moderation.sources.items import MAX_ATTRIBUTE, attribute_text, bound_attrib
 from moderation.types import ErrorCode
 
 SPECIAL = ("uri", "item_id", "group", "frame", "time_s")
-# Object stores end keys at 1 KiB, Linux paths at 4; a signed address may be longer. A cell that was cut on its way here
-# is longer than this.
+# Object stores limit keys to 1 KiB, Linux paths to 4 KiB; a signed address may be longer. A cell that was cut before
+# exceeds this, because of its mark.
 MAX_URI = MAX_ATTRIBUTE
 
 _Fault = tuple[ErrorCode, str]
 
 
 class SourceRow(NamedTuple):
-    """One row of a manifest. `line`: in the file, from 1: that of its first line of text, or of the table's row."""
+    """One row of a manifest. `line`: its first line in the file, or the row of the table, from 1."""
 
     line: int
     uri: str = ""
@@ -34,7 +34,7 @@ class SourceRow(NamedTuple):
 def make_row(line: int, cells: Mapping[str, Any], attributes: Mapping[str, str]) -> SourceRow:
     """A row from its special cells (text, or JSON values) and its attributes.
 
-    No uri is NOT_FOUND; a uri, frame or time that is none is CORRUPT. Of several faults the last is told.
+    A missing uri is NOT_FOUND; an invalid uri, frame or time is CORRUPT. Of several faults the last is reported.
     """
     uri, uri_fault = _read_uri(cells.get("uri"))
     frame, frame_fault = _read_frame(cells.get("frame"))
@@ -73,7 +73,7 @@ def _read_frame(cell: object) -> tuple[int | None, _Fault | None]:
     if number is None:
         return None, None
     if not 0 <= number < 2**31 or number != number // 1:
-        # 0, not None: the row still belongs to its item, which is an error row then.
+        # 0, not None: the row still belongs to its item, which becomes an error row.
         return 0, (ErrorCode.CORRUPT, "`frame` is not a whole number from 0")
     return int(number), None
 
@@ -86,7 +86,7 @@ def _read_time(cell: object) -> tuple[float | None, _Fault | None]:
 
 
 def _number(cell: object) -> float | None:
-    """A cell as a number, NaN where it is none, None where there is nothing."""
+    """A cell as a number; NaN where it is not one, None where it is empty."""
     if cell is None or cell == "":
         return None
     if isinstance(cell, bool) or not isinstance(cell, str | int | float):

@@ -1,7 +1,7 @@
 """Parquet and Arrow files with a column of encoded bytes: one item per row; the bytes are read by the worker.
 
-Listing reads the footer, `item_id` and the columns that become attributes. An Arrow file whose only column is the
-bytes is the exception: the format says nowhere else how many rows a batch has.
+Listing reads the footer, `item_id` and the columns that become attributes. For an Arrow file whose only column is the
+bytes it reads these: the format states nowhere else how many rows a batch has.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from moderation.sources.texts import text_values
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item, Kind, MediaObject
 
-# Columns that say what a cell's bytes are called, the first that is there.
+# Columns that may hold the name of a cell's bytes; the first that exists is used.
 _NAMES = ("name", "filename", "file_name", "path", "key")
 
 
@@ -64,7 +64,7 @@ def table_items(source: str, config: SourceConfig) -> Iterator[Item]:
 
 
 class _TooManyRowsError(Exception):
-    """More rows than a source may have; no fault of one file."""
+    """More rows than a source may have; not the fault of one file."""
 
 
 def bytes_column(table: Columnar, named: str | None) -> str:
@@ -104,7 +104,7 @@ def _file_items(table: Columnar, column: str, info: ObjectInfo, ids: UniqueIds) 
 
 
 def _rows_in(table: Columnar, group: int, done: int) -> int:
-    """Rows of a row group; a damaged batch of an Arrow file does not tell: one more than were read."""
+    """Rows of a row group; for a damaged batch of an Arrow file, which has no count, one more than were read."""
     try:
         return columnar.group_rows(table, group)
     except columnar.DAMAGE as error:
@@ -168,7 +168,7 @@ def has_uri_and_bytes(uri: str) -> tuple[bool, bool]:
         names = table.schema.names
         has_uri = "uri" in names and is_text(table.schema.field("uri").type)
         leaves = all_bytes_leaves(table)
-        # Lists of bytes beside a URI are hashes, or whatever else a manifest brings along.
+        # Lists of bytes beside a URI are hashes or other extras of a manifest.
         return has_uri, any(not has_uri or LIST not in leaf for leaf in leaves)
 
 

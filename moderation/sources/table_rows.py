@@ -44,7 +44,7 @@ def table_rows(uri: str) -> Iterator[SourceRow]:
 
 
 def _rows_in(table: columnar.Columnar, group: int) -> int:
-    """Rows of a row group, as its footer says; of a damaged batch of an Arrow file not known, and then 1."""
+    """Rows of a row group by the footer; 1 for a damaged batch of an Arrow file, where it is not known."""
     try:
         return columnar.group_rows(table, group)
     except columnar.DAMAGE as error:

@@ -19,10 +19,10 @@ _BLOCK = 512
 # A header may claim any size for a long name or PAX record; Linux paths end at 4 KiB.
 _MAX_HEADER = 1024 * 1024
 _MAX_MEMBERS = 5_000_000
-# What an indexed member takes beside its name and content.
+# Memory of an indexed member beside its name and content.
 _MEMBER_BYTES = 300
 # A request to object storage costs about 30 ms, in which 3 to 4 MB arrive: shorter gaps are read through, longer
-# ones jumped over. Local reads have no such cost.
+# ones skipped. Local reads have no such cost.
 _FAR = 4 * 1024 * 1024
 _NEAR_WINDOW = 4 * 1024 * 1024
 _FAR_WINDOW = 64 * 1024
@@ -47,10 +47,10 @@ def read_members(info: ObjectInfo, sidecars: frozenset[str], max_index_bytes: in
     their content.
 
     The last member has no name when the archive itself is at fault: TRUNCATED (it ends without its end mark, or
-    inside a member), CORRUPT (a header is not one, or something stands after the end mark), EMPTY (no bytes). What
-    was indexed before stays. Hard links are ranges of the member they name; other links are FORBIDDEN.
-    max_index_bytes: of names and contents of small files, which are held until all is indexed; what is behind that is
-    not read (TOO_LARGE).
+    inside a member), CORRUPT (an invalid header, or data after the end mark), EMPTY (no bytes). What was indexed
+    before stays. Hard links are ranges of the member they name; other links are FORBIDDEN.
+    max_index_bytes: limit for names and contents of small files, which are held until all is indexed; what comes after
+    is not read (TOO_LARGE).
     Raises UsageError for a compressed tar; FileNotFoundError, PermissionError, StorageError.
     """
     source = _RangeReader(info)
@@ -83,18 +83,18 @@ class _TooManyMembersError(Exception):
 
 
 class _IndexTooLargeError(Exception):
-    """A tar whose names and small files are more than is held."""
+    """A tar whose names and small files exceed `max_index_bytes`."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _IndexBounds:
-    """Of the tar, and of what is held of it."""
+    """Limits on the members of a tar and on what is held of them."""
 
     archive_bytes: int
     left_bytes: int
 
     def take(self, member: TarMember) -> None:
-        """Raises _IndexTooLargeError where a member is one too many."""
+        """Count a member. Raises _IndexTooLargeError where it is one too many."""
         self.left_bytes -= _MEMBER_BYTES + 2 * len(member.name) + len(member.content or b"")
         if self.left_bytes < 0:
             raise _IndexTooLargeError
@@ -112,7 +112,7 @@ def _index_members(
     tar: tarfile.TarFile, source: _RangeReader, sidecars: frozenset[str], bounds: _IndexBounds
 ) -> Iterator[TarMember]:
     seen: dict[str, TarMember] = {}
-    # tarfile keeps all members otherwise; the caller knows better which to keep.
+    # Otherwise tarfile keeps all members; the caller keeps those that it needs.
     while (entry := tar.next()) is not None:
         tar.members = []  # type: ignore[attr-defined]  # not in typeshed; a list since Python 2
         if len(seen) >= _MAX_MEMBERS:
@@ -129,7 +129,7 @@ def _index_members(
 
 
 def _member(entry: tarfile.TarInfo, seen: dict[str, TarMember], archive_bytes: int) -> TarMember | None:
-    """The file of a header; None for what is no file (folders, devices). seen: the members before it, by name."""
+    """The file of a header; None for other entries (folders, devices). seen: the members before it, by name."""
     name, offset, length = clean_text(entry.name), entry.offset_data, entry.size
     if entry.islnk():
         return _linked(name, offset, seen.get(entry.linkname))
@@ -169,7 +169,7 @@ def _suffix(name: str) -> str:
 
 
 def _check_end(source: _RangeReader, end: int, size_bytes: int) -> TarMember | None:
-    """What tarfile passes over in silence: a header that is none ends its loop just as the end mark does."""
+    """A fault that tarfile passes over in silence: an invalid header ends its loop just as the end mark does."""
     if end + _BLOCK > size_bytes:
         return _fault(ErrorCode.TRUNCATED, "the tar ends without its end mark")
     source.seek(end)
@@ -186,7 +186,7 @@ def _fault(code: ErrorCode, detail: str) -> TarMember:
 
 
 class _RangeReader(io.RawIOBase):
-    """A seekable view of an object that fetches ranges: stretches of small members, of large ones only headers."""
+    """A seekable view of an object that fetches ranges: small members in one stretch, of large ones only headers."""
 
     def __init__(self, info: ObjectInfo) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class _RangeReader(io.RawIOBase):
         self._at = 0
         self._start = 0
         self._buffer = b""
-        self.met_end = False  # whether a read has passed the end: then a broken header is a missing one
+        self.met_end = False  # whether a read went past the end: then a broken header is a missing one
 
     def tell(self) -> int:
         return self._at

@@ -14,9 +14,9 @@ from moderation.sources.source_row import SPECIAL, SourceRow, make_row
 from moderation.sources.unpack import DamagedTextError, read_chunks
 from moderation.types import ErrorCode
 
-# One JSON list is parsed whole, and takes about ten times its size as Python's objects.
+# A JSON list is parsed whole, and takes about ten times its size as Python objects.
 MAX_JSON_BYTES = 64 * 1024 * 1024
-# What a URI is called in the manifests of SageMaker Ground Truth and of Rekognition's bulk analysis.
+# The key of the URI in manifests of SageMaker Ground Truth and of Rekognition's bulk analysis.
 SOURCE_REF = "source-ref"
 
 
@@ -31,7 +31,7 @@ def csv_header(uri: str, delimiter: str) -> list[str]:
 
 
 def _column_name(written: str) -> str:
-    """The name of a column as text; those that mean something here in lower case: spreadsheets write `URI`."""
+    """The name of a column as text; special ones in lower case, because spreadsheets write `URI`."""
     name = clean_text(written.strip())
     return name.lower() if name.lower() in SPECIAL else name
 
@@ -45,13 +45,13 @@ def csv_rows(uri: str, delimiter: str) -> Iterator[SourceRow]:
         if isinstance(record, str):
             yield SourceRow(line, error=ErrorCode.CORRUPT, detail=record)
         else:
-            # CSV has no null: an empty cell is one.
+            # CSV has no null: an empty cell counts as null.
             cells = {name: cell for name, cell in zip(columns, record, strict=True) if cell}
             yield make_row(line, cells, {k: v for k, v in cells.items() if k not in SPECIAL})
 
 
 def json_columns(uri: str) -> list[str]:
-    """The columns of JSON lines: of the first row, and the special ones that a later row names."""
+    """The columns of JSON lines: those of the first row, and special ones that a later row names."""
     columns: list[str] | None = None
     for _, text in read_lines(uri):
         value = _parse_object(text) if text is None or text.strip() else None
@@ -62,7 +62,7 @@ def json_columns(uri: str) -> list[str]:
         raise UsageError(f"{uri}: the manifest is empty: no line of it is a JSON object")
     if SOURCE_REF in columns and "uri" not in columns:
         columns[columns.index(SOURCE_REF)] = "uri"
-    # A later row may be the first to name a group, and then all have to be held: look, without parsing.
+    # All rows have to be held if any names a group, even a late one: search without parsing.
     return columns + [name for name in _named_anywhere(uri, SPECIAL[2:]) if name not in columns]
 
 
@@ -89,7 +89,7 @@ def json_rows(uri: str) -> Iterator[SourceRow]:
 
 
 def _json_row(line: int, value: dict[str, Any] | str) -> SourceRow:
-    """value: an object, or what is wrong with this line."""
+    """value: an object, or the error of this line."""
     if isinstance(value, str):
         return SourceRow(line, error=ErrorCode.CORRUPT, detail=value)
     if SOURCE_REF in value and "uri" not in value:
@@ -132,7 +132,7 @@ def read_json_list(uri: str) -> list[Any] | None:
 
 
 def _read_whole(uri: str) -> bytes:
-    """The content, or a little more than MAX_JSON_BYTES of it."""
+    """The content, or of a longer one little more than MAX_JSON_BYTES."""
     pieces: list[bytes] = []
     total = 0
     try:

@@ -1,4 +1,4 @@
-"""Columns of tables as attributes: text, cut where it is long, without ever holding all of a column of long cells."""
+"""Columns of tables as attributes: long text is cut, and a column of long cells is never held whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from moderation.sources.items import MAX_ATTRIBUTE, attribute_text, clean_text, cut_text
 from moderation.sources.leaves import is_text
 
-# Bytes of UTF-8 that hold MAX_ATTRIBUTE characters, whatever they are.
+# The most bytes that MAX_ATTRIBUTE characters take in UTF-8.
 _MAX_BYTES = 4 * MAX_ATTRIBUTE
 
 
@@ -38,7 +38,7 @@ def _short_texts(column: pa.Array) -> list[str | None]:
     if (pc.max(lengths).as_py() or 0) <= MAX_ATTRIBUTE:
         return [None if t is None else clean_text(_decode(t)) for t in raw.to_pylist()]
     texts: list[str | None] = []
-    # Cells with more are looked at one by one, and only their beginnings.
+    # Where any cell is longer, cells are decoded one by one, and only their beginnings.
     for cell, length in zip(raw, lengths.to_pylist(), strict=True):
         text = None if length is None else _decode(bytes(cell.as_buffer()[:_MAX_BYTES]))
         texts.append(None if text is None else clean_text(cut_text(text, length if length > _MAX_BYTES else None)))
@@ -46,7 +46,7 @@ def _short_texts(column: pa.Array) -> list[str | None]:
 
 
 def _decode(raw: bytes) -> str:
-    """Text of a foreign writer, which may not be UTF-8, or cut within a character."""
+    """Text that may not be valid UTF-8, or may be cut within a character."""
     return raw.decode("utf-8", "backslashreplace")
 
 
@@ -57,9 +57,9 @@ def _nested_text(cell: pa.Scalar) -> str | None:
 
 
 def _bounded_value(cell: pa.Scalar, budget: list[int]) -> object:
-    """A nested cell as Python's values, as far as the budget of characters goes: a list may hold millions.
+    """A nested cell as Python values, until the budget of characters is spent: a list may hold millions.
 
-    budget: what is left, as the only element; counted down.
+    budget: one element, the characters left; counted down in place.
     """
     budget[0] -= 2
     if pa.types.is_dictionary(cell.type):

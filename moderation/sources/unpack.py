@@ -11,9 +11,9 @@ from typing import Protocol
 from moderation import storage
 from moderation.errors import UsageError
 
-# A range of storage at a time: large enough that the wait for a request does not count.
+# Bytes of one range request: large enough that its latency does not count.
 CHUNK = 8 * 1024 * 1024
-# Lists of URIs pack to a tenth or a fiftieth. What grows beyond both of these is a bomb: 1 MB may hold 1 GB.
+# Lists of URIs pack to a tenth or a fiftieth. A file that exceeds both limits is a bomb: 1 MB may hold 1 GB.
 _MAX_RATIO = 300
 _FREE_BYTES = 256 * 1024 * 1024
 
@@ -36,7 +36,7 @@ class _Unpacker(Protocol):
 
 
 def without_packing(name: str) -> str:
-    """A name in lower case without its `.gz`. Raises UsageError for a packing that can't be read here."""
+    """A name in lower case without `.gz`, `.bz2` or `.xz`. Raises UsageError for a packing that can't be read here."""
     name = name.lower()
     if name.endswith(_UNREADABLE):
         raise UsageError(f"{name}: unpack it first, or pack it as .gz")
@@ -46,7 +46,7 @@ def without_packing(name: str) -> str:
 def read_chunks(uri: str) -> Iterator[bytes]:
     """The content of a file in pieces of at most CHUNK bytes, unpacked.
 
-    Raises DamagedTextError behind the last good piece; UsageError for a bomb; FileNotFoundError, PermissionError,
+    Raises DamagedTextError after the last good piece; UsageError for a bomb; FileNotFoundError, PermissionError,
     StorageError.
     """
     name = uri.lower()
@@ -78,7 +78,7 @@ def _bounded(uri: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class _Gzip:
-    """zlib with the interface of bz2 and lzma: what is not unpacked yet is kept inside."""
+    """zlib with the interface of bz2 and lzma: it keeps the input that is not unpacked yet."""
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(wbits=31)
@@ -96,8 +96,8 @@ class _Gzip:
 
 
 def _unpack(chunks: Iterator[bytes], make: Callable[[], _Unpacker]) -> Iterator[bytes]:
-    """Streams put behind each other are one file; zeros behind the last are padding."""
-    unpacker: _Unpacker | None = None  # of the stream that has begun
+    """Unpack concatenated streams as one file; zeros after the last are padding."""
+    unpacker: _Unpacker | None = None  # of the current stream
     for data in chunks:
         while True:
             if unpacker is None:

@@ -2,12 +2,12 @@
 
 - One picture or video in a key: that is the item. Several pictures: an album. A video among several: one item each.
 - `.json` beside it: attributes, flattened one level. `.txt` and `.cls`: an attribute of that name.
-- A key of which no name says media: its first member that is no sidecar, by content; only sidecars: `not_media`.
+- A key without a name of media: its first member that is no sidecar, by content; only sidecars: `not_media`.
 - With `source.keyframes` the pictures of one folder are one item's keyframes, `frame` from the number in the name and
   `time_s` from a `.json` beside the picture; other `.json` in the folder, or of its name, give attributes.
 - A fault of the archive is an error row of the tar itself, beside the items that could be indexed.
 
-A whole tar is indexed before its first item: tars that were not sorted have the members of a key apart.
+A whole tar is indexed before its first item: in a tar that was not sorted, the members of a key lie apart.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-# Tars indexed at the same time: indexing waits for storage. Their indexes are what is held in memory.
+# Tars indexed at the same time, because indexing waits for storage. Their indexes are held in memory.
 _AHEAD = 4
 
 
@@ -52,7 +52,7 @@ def webdataset_items(source: str, config: SourceConfig) -> Iterator[Item]:
 
 
 def _index_nothing(info: ObjectInfo, config: SourceConfig, first: bool) -> list[Item]:
-    """The row of what could not be listed."""
+    """The row of a tar that could not be listed."""
     del config, first
     return [entry_error(info)]
 
@@ -72,7 +72,7 @@ def _index(info: ObjectInfo, config: SourceConfig, first: bool) -> list[Item]:
         items = list(clip_items(info, keys))
     else:
         items = [item for key, parts in keys.items() for item in key_items(info, key, parts)]
-    # An id of its own, apart from those of keys.
+    # An id that no key has.
     items += [
         error_item(make_id(info.uri, "archive"), info.uri, f.error or ErrorCode.CORRUPT, f.detail) for f in faults
     ]

@@ -2,7 +2,7 @@
 
 Every other module names objects by URI and calls these functions. Errors: FileNotFoundError, DeniedError (a
 PermissionError), or StorageError for what retries did not cure. For the whole run: BucketError where there is no such
-bucket, CredentialsError where the caller is not known, StoreDownError where the store answers nobody.
+bucket, CredentialsError where the caller is not known, StoreDownError where the store answers no request.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ _PASSWORD = re.compile(r"[^/@]*:[^/@]*@|s3a?://[^/]*@", re.IGNORECASE)
 class ObjectInfo:
     """One object of a listing. etag: the store's own, or size and mtime of a local file; None where unknown.
 
-    error: why there is nothing to read (a folder that may not be listed, a pipe); the listing goes on behind it.
+    error: why there is nothing to read (a folder that may not be listed, a pipe); the listing continues.
     """
 
     uri: str
@@ -58,7 +58,7 @@ def canonical(uri: str) -> str:
         except UnicodeDecodeError as error:
             raise UsageError(f"{uri}: a file URI whose name is not valid UTF-8") from error
     if _PASSWORD.match(path.partition("/")[0]) or _PASSWORD.match(uri):
-        # Not repeated here: URIs go into tables and logs, which is why this is refused.
+        # Refused because URIs go into tables and logs; so the message does not repeat it.
         raise UsageError(f"a {scheme}:// URI with credentials: take them out, the environment holds them")
     if scheme not in fsspec.available_protocols():
         raise UsageError(f"{uri}: unknown scheme {scheme!r}; known: a local path, s3://, gs://, az://, memory://")
@@ -141,7 +141,7 @@ def is_folder(uri: str) -> bool:
 
 
 def read_bytes(uri: str, *, offset: int | None = None, length: int | None = None, etag: str | None = None) -> bytes:
-    """An object, or `length` bytes of it from `offset`. etag: the version that is meant, as a listing has it.
+    """An object, or `length` bytes of it from `offset`. etag: the expected version, as a listing has it.
 
     A body shorter than the object is an error and is read again.
     Raises FileNotFoundError, PermissionError, StorageError; ChangedError where the object is another version.
@@ -178,11 +178,11 @@ def read_typed(uri: str, length: int, *, etag: str | None = None) -> bytes:
 
 
 def _or_nothing(get: Callable[[], _T], nothing: _T, uri: str, etag: str | None) -> _T:
-    """What a request gives, or `nothing` of an empty object, of which not even the first byte can be asked for."""
+    """The result of a request, or `nothing` for an empty object, of which a store refuses every range."""
     try:
         return get()
     except Exception as error:
-        # The base of botocore's errors.
+        # Botocore's errors have no narrower base.
         if is_out_of_range(error):
             s3.check_version(split_uri(uri)[1], etag, None if etag is None else info(uri).etag)
             return nothing
@@ -193,7 +193,7 @@ def _cat_range(uri: str, path: str, start: int, length: int | None, etag: str | 
     fs = filesystem(uri)
     data = _cat(fs, path, start, length)
     if etag is not None:
-        # Asked after reading, and not of a cache: what is the version now was it when the bytes came.
+        # Checked after reading, and not from a cache: a version that matches now matched while the bytes came.
         fs.invalidate_cache(path)
         s3.check_version(path, etag, object_info(uri, fs.info(path)).etag)
     return data
@@ -216,7 +216,7 @@ def _cat(
 def open_input(uri: str, *, etag: str | None = None) -> IO[bytes]:
     """A seekable binary file, for readers that jump (Parquet footers). The caller closes it.
 
-    etag: the version that is meant; each read then checks it. Its reads are retried like any other.
+    etag: the expected version; each read then checks it. Its reads are retried like any other.
     Raises, also while reading: FileNotFoundError, PermissionError, StorageError, ChangedError.
     """
     uri = canonical(uri)
@@ -249,7 +249,7 @@ def publish(uri: str, data: bytes) -> None:
     try:
         retrying(write, what=uri)
     except (OSError, BucketError) as error:
-        # Not allowed, no such bucket, a file in the way, a full or read-only disk: no next shard would fare better.
+        # Not allowed, no such bucket, a file in the way, a full or read-only disk: every later shard would fail, too.
         raise FatalError(f"cannot write {uri}: {error}") from error
 
 
@@ -282,7 +282,7 @@ def local_info(path: str) -> ObjectInfo:
 
 
 def described(path: str, status: os.stat_result, *, is_link: bool = False) -> ObjectInfo:
-    """A regular file, by what the system says of it."""
+    """A regular file from its `stat`."""
     return ObjectInfo(uri=path, size_bytes=status.st_size, etag=local_etag(status), is_link=is_link)
 
 
@@ -292,6 +292,6 @@ def object_info(uri: str, details: dict[str, Any]) -> ObjectInfo:
     if etag is None:
         stamp = details.get("mtime") or details.get("LastModified") or details.get("created")
         if isinstance(stamp, datetime):
-            stamp = stamp.timestamp()  # fsspec's memory says it one way in a listing and the other when asked
+            stamp = stamp.timestamp()  # fsspec's memory store: a number in a listing, a datetime for one object
         etag = f"{size}-{stamp}" if stamp is not None else None
     return ObjectInfo(uri=uri, size_bytes=size, etag=str(etag).strip('"') if etag is not None else None)

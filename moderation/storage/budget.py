@@ -1,4 +1,4 @@
-"""How much a process may retry: a share of what succeeds, store by store, so that a store that is down is not stormed.
+"""How much a process may retry: per store, a share of its answers, so that retries do not flood a store that is down.
 
 The idea is the retry quota of the AWS SDKs (https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html):
 a bucket of tokens that each retry draws on and each answer refills a little.
@@ -10,17 +10,17 @@ import math
 import threading
 from dataclasses import dataclass
 
-# Enough for sixteen threads that meet an outage of ten seconds twice; a longer one is for a person to wait out.
+# Enough for sixteen threads that meet an outage of ten seconds twice; a longer one ends the run.
 MAX_SAVED_RETRIES = 256.0
-# Where a tenth of the requests fail, retries are a ninth of the answers; a quarter is more than a bad night.
+# If a tenth of the requests fail, there is one retry per nine answers; one per four covers more than a bad night.
 RETRIES_PER_ANSWER = 0.25
-# So many failures of other requests, and no answer, while one request used up its attempts: the store is at fault.
+# The store is at fault if this many other requests failed, and none was answered, while one used up its attempts.
 MIN_OTHER_FAILURES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """What a store had answered when a request began."""
+    """A store's counts when a request began."""
 
     answered: int
     failed: int
@@ -32,7 +32,7 @@ class _Store:
     answered: int = 0
     failed: int = 0
     retried: int = 0
-    said: int = 0  # of the retries
+    said: int = 0  # retries that the log has told
     said_s: float = -math.inf
 
 
@@ -40,13 +40,13 @@ class RetryBudget:
     """Tokens for retries, by store (`s3://bucket`); thread-safe."""
 
     def __init__(self, *, burst: float = MAX_SAVED_RETRIES, share: float = RETRIES_PER_ANSWER) -> None:
-        """burst: retries before any answer, and the most that are saved up. share: of a retry, for each answer."""
+        """burst: retries allowed before any answer, and the most saved up. share: retries gained per answer."""
         self._burst, self._share = burst, share
         self._stores: dict[str, _Store] = {}
         self._lock = threading.Lock()
 
     def mark(self, store: str) -> Mark:
-        """Where a request begins."""
+        """The store's counts now, as a request begins."""
         with self._lock:
             counts = self._store(store)
             return Mark(answered=counts.answered, failed=counts.failed)
@@ -74,13 +74,13 @@ class RetryBudget:
             return True
 
     def is_down(self, store: str, since: Mark, own: int) -> bool:
-        """Whether nobody got an answer since then, and others than this request (of `own` failures) tried."""
+        """Whether no request got an answer since then, though others tried. own: failures of this request."""
         with self._lock:
             counts = self._store(store)
             return counts.answered == since.answered and counts.failed - since.failed - own >= MIN_OTHER_FAILURES
 
     def unsaid(self, store: str, now_s: float, every_s: float) -> int | None:
-        """Retries that the log does not know of; None where it was told less than `every_s` seconds ago."""
+        """Retries not logged yet; None where the last log line is less than `every_s` seconds old."""
         with self._lock:
             counts = self._store(store)
             if now_s - counts.said_s < every_s:

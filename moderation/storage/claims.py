@@ -1,7 +1,7 @@
 """Claims on a lease: one small file each, written by whoever wants or holds it, read by all.
 
-The files may be anybody's: what is not a claim of our own form counts as none, and so does one that would last longer
-than any lease does. A claim whose process is known to have ended (on this machine) is over.
+Anybody may write such files: one that is not a well-formed claim is ignored, and so is one that would last longer than
+any lease does. A claim ends when its process is known to have ended (on this machine).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from moderation import storage
 MAX_LEASE_S: Final = 3600.0
 CLAIMS_FOLDER: Final = "lease"
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_START_TICKS = 19  # of /proc/PID/stat, counted behind the name in brackets
+_START_TICKS = 19  # field of /proc/PID/stat, counted after the name in brackets
 _LOG = logging.getLogger(__name__)
 
 
@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 class LeaseClaim:
     """Who wants or holds (`holding`) a lease. started, expires: unix seconds of its host's clock.
 
-    process: the machine since its start, and the process on it by its start; empty where nothing tells it.
+    process: the machine's boot and the process's start; empty where unknown.
     """
 
     token: str
@@ -80,7 +80,7 @@ def describe(claim: LeaseClaim) -> str:
 
 
 def this_process() -> str:
-    """This machine since its start, this process by its start; empty where the kernel does not tell."""
+    """This boot of this machine, and the start of this process; empty where the kernel does not tell."""
     machine, start = _machine(), _process_start(os.getpid())
     return f"{machine}/{start}" if machine and start else ""
 
@@ -91,7 +91,7 @@ def _has_ended(claim: LeaseClaim) -> bool:
 
 
 def _machine() -> str:
-    """One start of one machine, and of it the processes that see each other."""
+    """The machine's boot, and the PID namespace: processes in it see each other."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = Path("/proc/self/ns/pid").readlink()
@@ -110,7 +110,7 @@ def _process_start(pid: int) -> str:
 def _read_claim(uri: str, token: str) -> LeaseClaim | None:
     data = storage.read_optional(uri)
     claim = None if data is None else _parse(data)
-    # The name is what a claim is deleted by: one that tells another name could have any file deleted.
+    # A claim is deleted by its token: one that states another than its file's name could have any file deleted.
     if claim is None or claim.token != token:
         if data is not None:
             _LOG.warning("%s: not readable as a claim on a lease; it counts as none", uri)
@@ -135,7 +135,7 @@ def _is_sound(claim: LeaseClaim) -> bool:
     times = (claim.started, claim.expires)
     if not texts or type(claim.pid) is not int or not isinstance(claim.holding, bool):
         return False
-    # Seconds of years that a calendar has.
+    # Unix times that `datetime` can hold.
     return all(type(t) in (int, float) and math.isfinite(t) and 0 <= t < 2**36 for t in times)
 
 

@@ -2,7 +2,7 @@
 
 Endpoint, region, profile and credentials are the client's business: it reads the environment, or the usual files
 (`~/.aws/config`, `~/.aws/credentials`, a machine's role). Nothing here takes them as an argument, so that none can
-come from a manifest or end in a table. What s3fs takes beside them is in `$FSSPEC_S3`, as JSON: `requester_pays`,
+come from a manifest or end in a table. Other settings of s3fs come from `$FSSPEC_S3`, as JSON: `requester_pays`,
 `s3_additional_kwargs` (encryption), `config_kwargs` (how a bucket is addressed).
 """
 
@@ -18,11 +18,11 @@ from fsspec.config import conf
 
 from moderation.errors import UsageError
 
-# One request that hangs is cut here and tried again; it bounds the wait for the next bytes, not for all of them.
+# A request that hangs this long is aborted and retried. Bounds the wait for the next bytes, not for all of them.
 REQUEST_TIMEOUT_S = 60.0
 TIMEOUT_VARIABLE = "MODERATION_REQUEST_TIMEOUT_S"
 _CONNECT_TIMEOUT_S = 10.0
-# As many as threads may fetch at once (runtime.fetch_threads ends at 256), and then some wait.
+# Of one client; where more threads fetch at once (runtime.fetch_threads is at most 256), some wait.
 _CONNECTIONS = 128
 _S3 = frozenset({"s3", "s3a"})
 _CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
@@ -46,7 +46,7 @@ def request_timeout_s() -> float:
 
 
 def is_s3(scheme: str) -> bool:
-    """Whether a scheme is spoken by s3fs."""
+    """Whether s3fs serves a scheme."""
     return scheme in _S3
 
 
@@ -79,13 +79,13 @@ def _make(scheme: str) -> Any:  # noqa: ANN401 - fsspec is untyped
     except ImportError as error:
         raise UsageError(f"{scheme}://: {error}; install the package for it") from error
     if hasattr(fs, "retries"):
-        fs.retries = 1  # s3fs' loop: retries live in retry.py, in one place, with one budget
+        fs.retries = 1  # s3fs retries nothing itself: retries are in retry.py, with one budget
     return fs
 
 
 def _s3_options() -> dict[str, Any]:
     timeout_s = request_timeout_s()
-    # fsspec itself would drop all that a user says of the client for what stands here.
+    # Merged here: fsspec would replace all of the user's `config_kwargs` by ours.
     of_user = conf.get("s3", {}).get("config_kwargs", {})
     return {
         "use_listings_cache": False,
@@ -96,7 +96,7 @@ def _s3_options() -> dict[str, Any]:
             "connect_timeout": min(_CONNECT_TIMEOUT_S, timeout_s),
             "read_timeout": timeout_s,
             "max_pool_connections": _CONNECTIONS,
-            # `max_attempts` would mean one retry more, from a quota of its own.
+            # `max_attempts` would allow one retry more, from botocore's own quota.
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             **_checksum_options(),
             **of_user,
@@ -105,7 +105,7 @@ def _s3_options() -> dict[str, Any]:
 
 
 def _checksum_options() -> dict[str, str]:
-    """Checksums only where a request cannot do without, unless the environment or a profile says otherwise.
+    """Checksums only where a request requires them, unless the environment or a profile says otherwise.
 
     Since botocore 1.36 the default is to ask for them always: some servers then answer a range with the checksum of the
     whole object, and others refuse the uploads (https://github.com/boto/boto3/issues/4392).
@@ -116,6 +116,6 @@ def _checksum_options() -> dict[str, str]:
     try:
         profile = botocore.session.Session().get_scoped_config()
     except botocore.exceptions.BotoCoreError:
-        profile = {}  # a file that cannot be read, a profile that is not there: the client says so itself
+        profile = {}  # an unreadable file or a missing profile: the client reports it itself
     said = {*profile, *(name.removeprefix("AWS_").lower() for name in os.environ)}
     return {name: "when_required" for name in _CHECKSUMS if name not in said}

@@ -3,10 +3,10 @@
     HOME/lease/<token>.json   who wants or holds the lease, and until when
 
 Each job writes a claim of its own, then lists all claims. A job that sees no other live claim holds the lease; one
-that sees another withdraws. Of two at the same moment, the one that lists last sees both claims: never do both hold the
-lease, however long a write takes. A store need not refuse to overwrite (few do), but a listing has to show what was
-written before it (local files, S3, GCS and Azure do). A holder renews its claim every third of the lease, and gives up
-when it finds another holder. Hosts' clocks have to agree to a fraction of the lease.
+that sees another withdraws. Of two that start at once, the one that lists last sees both claims, so they never both
+hold the lease, however long a write takes. A store need not refuse to overwrite (few do), but its listings have to show
+what was written before (local files, S3, GCS and Azure do). A holder renews its claim every third of the lease, and
+gives up when it finds another holder. Hosts' clocks have to agree to a fraction of the lease.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
 
 LEASE_S = 120.0
 MIN_LEASE_S = 1.0
-# Jobs that start in the same moment all withdraw, and come back after waits of different lengths.
+# Jobs that start at the same moment all withdraw, and try again after waits of different lengths.
 _MAX_ATTEMPTS = 6
 _WAIT_S = 0.5
 
@@ -98,12 +98,12 @@ class Lease:
             return claim, f"it can't be renewed: {one_line(error)}" if time.time() >= claim.expires else ""
 
     def _extend(self, claim: LeaseClaim) -> tuple[LeaseClaim, str]:
-        # A process that was stopped for long, or starved, asks again as if it came anew.
+        # A process that was suspended or starved past its lease asks again like a new one.
         ended = time.time() >= claim.expires
         renewed = replace(claim, holding=not ended, expires=time.time() + self._lease_s)
         write_claim(self._home, renewed)
         others = [c for c in live_claims(read_claims(self._home)) if c.token != claim.token]
-        # A job that only asks will see our claim; one that came while our lease was over may not have seen it.
+        # A job that does not hold yet will see our claim, unless it came while our lease was over.
         taken = [c for c in others if c.holding or ended]
         if taken:
             return renewed, f"taken by {describe(taken[0])}"
@@ -133,7 +133,7 @@ def hold_lease(
         yield lease
     finally:
         lease.release()
-        # A job that is refused leaves nothing where nothing was.
+        # A refused job leaves no folder where there was none.
         for folder in () if was_there else (storage.join(home, CLAIMS_FOLDER), home):
             storage.delete_empty_folder(folder)
 

@@ -30,7 +30,7 @@ _GLOB = frozenset("*?[")
 
 
 def is_glob(uri: str) -> bool:
-    """Whether a URI is a pattern. A local file or folder of just this name is none: `photos [2024]`."""
+    """Whether a URI is a pattern; not where a local file or folder has exactly this name: `photos [2024]`."""
     if not _GLOB & set(uri):
         return False
     scheme, path = split_uri(canonical(uri))
@@ -38,7 +38,7 @@ def is_glob(uri: str) -> bool:
 
 
 def list_objects(uri: str) -> Iterator[ObjectInfo]:
-    """Every object below a prefix, or that a glob matches, recursively, in a stable order, as the store pages.
+    """Every object below a prefix, or that a glob matches, recursively, in a stable order, page by page.
 
     What can't be listed or read (a folder without permission, a loop of links, a pipe) comes with its `error`.
 
@@ -72,7 +72,7 @@ def _list_s3(uri: str) -> Iterator[ObjectInfo]:
         except FileNotFoundError:
             pass
         except DeniedError as error:
-            # The answer to a HEAD has no body that would say why; that to a listing has.
+            # The answer to a HEAD has no body that says why; the answer to a listing has one.
             denied = error
         else:
             empty = False
@@ -90,9 +90,9 @@ def _list_s3(uri: str) -> Iterator[ObjectInfo]:
 
 
 def _s3_entries(uri: str, bucket: str, prefix: str, *, may_be_denied: bool) -> Iterator[dict[str, Any]]:
-    """Entries of all pages but folders' own: those are empty, an object whose key ends in `/` need not be.
+    """Entries of all pages, without folder markers: a key that ends in `/` is one if its object is empty.
 
-    may_be_denied: a caller that may read one object and list nothing has all that it named.
+    may_be_denied: a refused listing is no error, because the caller named one object and may read it.
     """
     token: str | None = None
     while True:
@@ -112,7 +112,7 @@ def _list_fsspec(uri: str) -> Iterator[ObjectInfo]:
     fs = filesystem(uri)
     scheme, path = split_uri(uri)
     details = dict(retrying(lambda: fs.find(path, detail=True), what=uri))
-    # `find` says nothing of an object that has the folder's own name.
+    # `find` leaves out an object that has the folder's own name.
     if not path.endswith("/"):
         with contextlib.suppress(FileNotFoundError):
             own = retrying(lambda: fs.info(path), what=uri)

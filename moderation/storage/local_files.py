@@ -1,4 +1,4 @@
-"""Local files: regular ones alone are read, and writes are seen whole or not at all."""
+"""Local files: only regular ones are read, and readers see a write whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moderation.storage.s3 import check_version
 
 
 def what_it_is(mode: int) -> str:
-    """What a file that is no regular one is, in a word."""
+    """The kind of a file that is not regular, in a word."""
     kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
     return kinds.get(stat.S_IFMT(mode), "a device")
 
@@ -45,11 +45,11 @@ def local_etag(status: os.stat_result) -> str:
 def read_local(path: str, offset: int, length: int | None, etag: str | None) -> bytes:
     """Bytes of a regular file, as many as it has now. etag: the version that is wanted. Raises ChangedError."""
     with open_local(path) as file:
-        # As long as it is now: `read(n)` sets aside n bytes before it reads, and a file that grows has no end.
+        # The size as of now: `read(n)` allocates n bytes before it reads, and a growing file has no end.
         left = max(0, os.fstat(file.fileno()).st_size - offset)
         file.seek(offset)
         data = file.read(left if length is None else min(length, left))
-        # Of the open file, after reading: one that was replaced meanwhile is another, its bytes are still the old ones.
+        # By the open file, after reading: the bytes are its own even if another file has taken its name.
         check_version(path, etag, local_etag(os.fstat(file.fileno())))
         return data
 
@@ -65,7 +65,7 @@ def _open_new(path: Path) -> IO[bytes]:
 
 @contextlib.contextmanager
 def writing_local(path: Path) -> Iterator[IO[bytes]]:
-    """A file that is written beside its place, and put there when the block ends without an error."""
+    """A file that is written under a scratch name, and renamed when the block ends without an error."""
     # The process id keeps two workers that publish the same part apart; the bytes are the same.
     scratch = path.with_name(f".{path.name}.{os.getpid()}.{random.getrandbits(32):08x}")
     try:

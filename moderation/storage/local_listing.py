@@ -1,4 +1,4 @@
-"""Local folders: regular files in a stable order; what can't be listed or read costs its own entry only."""
+"""Local folders: regular files in a stable order; what can't be listed or read affects its own entry only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 def list_local(root: str, depth: int | None) -> Iterator[ObjectInfo]:
     """The file of this name, or all files below the folder.
 
-    depth: levels of folders that are looked into; None: all. Raises what the system says of the root itself:
+    depth: levels of folders that are looked into; None: all. Raises the system's error about the root itself:
     FileNotFoundError, PermissionError, OSError; UsageError where it is neither a file nor a folder.
     """
     try:
@@ -61,14 +61,14 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir(follow_symlinks=False)
-    except OSError:  # a file system that does not tell the type with the name, and fails to when asked
+    except OSError:  # a file system that lists names without types, and fails on `stat`
         return False
 
 
 def _describe(entry: os.DirEntry[str], top: str) -> Iterator[ObjectInfo]:
     """One entry; links to files are read like files, links to folders are not followed (they may loop).
 
-    What such a link shows is listed under its own name where it is below `top`; where not, the link is a row.
+    A folder below `top` is listed under its own name; a link to one elsewhere is an entry with `error`.
     """
     try:
         status, is_link = entry.stat(), entry.is_symlink()
@@ -85,7 +85,7 @@ def _describe(entry: os.DirEntry[str], top: str) -> Iterator[ObjectInfo]:
 
 
 def _unusable(path: str, error: OSError) -> ObjectInfo:
-    """What the system could not open: a link that dangles or loops, a folder that may not be read, too long a path."""
+    """An entry that could not be opened: a link that dangles or loops, an unreadable folder, too long a path."""
     code = ErrorCode.FETCH_FAILED
     if error.errno in _GONE:
         code = ErrorCode.NOT_FOUND

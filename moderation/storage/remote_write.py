@@ -1,4 +1,4 @@
-"""One write of an object, with an end: a client waits for ever for a server that does not take the bytes."""
+"""One write of an object, with a deadline: a client waits forever for a server that does not take the bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fsspec.asyn import AsyncFileSystem, sync
 
 from moderation.storage.clients import request_timeout_s
 
-# How long a write may take: twice the wait for an answer, and its bytes at the rate of a bad home line.
+# A write may take twice the request timeout, plus the time for its bytes at the rate of a bad home line.
 ANSWERS = 2.0
 MIN_BYTES_PER_S = 256 * 1024
 
@@ -18,9 +18,9 @@ def put_remote(
     path: str,
     data: bytes,
 ) -> None:
-    """Write an object whole; a filesystem without a loop of its own has only the deadlines of its client.
+    """Write an object whole. A filesystem without an event loop has only the deadlines of its client.
 
-    Raises fsspec's FSTimeoutError where it took too long (the client's own deadline is for its answers), and what the
+    Raises fsspec's FSTimeoutError where it took too long (the client's own deadline covers only answers), and what the
     client raises.
     """
     if not isinstance(fs, AsyncFileSystem):

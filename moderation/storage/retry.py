@@ -17,13 +17,13 @@ from moderation.storage.masking import mask_signatures
 _T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
 
-# Six waits, together 10 to 20 s: so long may a store be away without that a single item shows it.
+# Six waits, together 10 to 20 s: a store may be away that long without an error row.
 ATTEMPTS = 7
 FIRST_WAIT_S = 0.2
 MAX_WAIT_S = 8.0
-# Of this process: it is the process that storms a store, whichever of its threads asks.
+# One per process: a store sees the requests of all its threads together.
 PROCESS_BUDGET = RetryBudget()
-# The log says of a store's retries once in so many seconds: a storm of them is one fact.
+# A store's retries are logged once in this time, as one count.
 LOG_EVERY_S = 10.0
 # S3 codes that a retry can cure (the rest are the caller's mistake or final).
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -38,15 +38,15 @@ class StorageError(ShardError):
 
 
 class ChangedError(ModerationError):
-    """An object is not the one that was listed: its etag, or a local file's size and time, is another now."""
+    """An object is not the one that was listed: its etag, or a local file's size or time, has changed."""
 
 
 class StoreDownError(FatalError):
-    """Storage answers nobody, or the retries are spent: to go on would make error rows of good items."""
+    """Storage answers no request, or the retries are spent: going on would make error rows of good items."""
 
 
 class DeniedError(ModerationError, PermissionError):
-    """Storage knows who asks and refuses: an item's row, or the end of the call, as whoever asked decides."""
+    """Storage knows the caller and refuses. Whoever catches it makes an error row or ends the call."""
 
 
 class NotRegularError(ModerationError, OSError):
@@ -58,12 +58,12 @@ class BucketError(UsageError):
 
 
 class CredentialsError(FatalError, PermissionError):
-    """The credentials are missing, wrong or expired: the run stops, rather than that every item gets an error row."""
+    """The credentials are missing, wrong or expired: the run stops, or every item would get an error row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Fault:
-    """What an error is raised as for good, and the signs of it: any of them is enough."""
+    """The exception for a final error, and its signs: any one of them is enough."""
 
     raised: type[Exception]
     codes: frozenset[str]
@@ -72,7 +72,7 @@ class _Fault:
     classes: tuple[type[Exception], ...] = ()
 
 
-# In the order in which they are asked for.
+# The first that matches counts.
 _FAULTS = (
     # A name that no bucket has, or can have.
     _Fault(
@@ -86,8 +86,7 @@ _FAULTS = (
         status=404,
         classes=(FileNotFoundError, NotADirectoryError),
     ),
-    # Nothing is wrong with the object: whoever asks is not known, or no longer, and every next request would end the
-    # same.
+    # The object is not at fault: the caller is unknown, or no longer known, and every later request would fail, too.
     _Fault(
         raised=CredentialsError,
         codes=frozenset(
@@ -176,7 +175,7 @@ def _store_of(uri: str) -> str:
 
 
 def _classify(error: BaseException) -> type[Exception] | None:
-    """What an error is for good; None where a retry may cure it, or nothing is known of it."""
+    """The exception for a final error; None where a retry may cure it, or the error is unknown."""
     code, status = _code_and_status(error)
     if code in _TRANSIENT_CODES:
         # Before the class: s3fs turns some of these (a clock that is off) into PermissionError.
@@ -204,7 +203,7 @@ def _is_transient(error: BaseException) -> bool:
     transient = {"aiohttp.ClientError", "botocore.HTTPClientError", "botocore.ConnectionError",
              "botocore.ResponseStreamingError", "fsspec.FSTimeoutError", "aiobotocore.AioResponseStreamingError",
              "botocore.IncompleteReadError", "httpx.TransportError",
-             # Bytes that are not those of their checksum: damaged on the way, so that the next answer may be right.
+             # Bytes that do not match their checksum: damaged on the way, so that the next answer may be right.
              "botocore.FlexibleChecksumError"}  # fmt: skip
     if _class_names(error) & transient:
         return True
@@ -240,5 +239,5 @@ def _said(final: type[Exception] | None) -> str:
 
 
 def _short(error: BaseException) -> str:
-    text = one_line(error).replace(" (reached max retries: 0)", "")  # botocore's own, which are off
+    text = one_line(error).replace(" (reached max retries: 0)", "")  # botocore's own retries are off
     return f"{type(error).__name__}: {mask_signatures(text)[:200]}"

@@ -1,6 +1,7 @@
-"""What s3fs is not asked for: one GET per object, one HEAD, and pages of a listing.
+"""S3 requests by the client of s3fs but not its methods: one GET per object, one HEAD, and pages of a listing.
 
-s3fs asks for the size before each whole read (two requests where one does), and reads `?versionId=` out of a key.
+s3fs asks for the size before each whole read (two requests instead of one), and takes `?versionId=` in a key for a
+version.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from moderation.storage.retry import ChangedError
 
 # "bytes 0-99/1000"
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-# The answer may come in slowly (its next bytes are what the client's own deadline is for), a page never does.
+# In request timeouts, for a whole page. An object's bytes have no such deadline, only the client's for the next ones.
 _PAGE_DEADLINES = 2.0
 
 
@@ -49,7 +50,7 @@ def get_typed(path: str, start: int, length: int | None, etag: str | None = None
         answer = await client.get_object(
             Bucket=bucket, Key=key, Range=wanted, **condition, **_extras(client, "GetObject")
         )
-        # A server need not know the condition: its answer says what it sent.
+        # A server may ignore the condition; the etag of its answer tells which version it sent.
         check_version(path, etag, answer.get("ETag"))
         described = _CONTENT_RANGE.fullmatch(answer.get("ContentRange") or "")
         async with answer["Body"] as body:
@@ -70,8 +71,8 @@ def get_typed(path: str, start: int, length: int | None, etag: str | None = None
 async def _read_body(body: Any, described: re.Match[str] | None) -> bytes:  # noqa: ANN401 - botocore is untyped
     """An answer's bytes. described: its Content-Range; None where it is the whole object.
 
-    The client compares a checksum when it meets the end. Of a part it must not: some servers send the checksum of the
-    whole object with it. Its length is checked instead, by whoever calls.
+    The client compares a checksum when it meets the end. For a range it must not: some servers send the checksum of
+    the whole object. The caller checks the length instead.
     """
     if described is None:
         return bytes(await body.read())
@@ -87,7 +88,7 @@ async def _read_body(body: Any, described: re.Match[str] | None) -> bytes:  # no
 
 
 def _extras(client: Any, operation: str) -> dict[str, Any]:  # noqa: ANN401 - botocore is untyped
-    """What the user has told s3fs to say with every request, as far as this one takes it: who pays, which key."""
+    """The user's settings of s3fs for every request (who pays, which key), as far as this operation takes them."""
     fs = filesystem("s3")
     takes = client.meta.service_model.operation_model(operation).input_shape.members
     return {name: value for name, value in {**fs.s3_additional_kwargs, **fs.req_kw}.items() if name in takes}

@@ -16,7 +16,7 @@ from moderation.storage.retry import BucketError, retrying
 
 @contextlib.contextmanager
 def open_output(uri: str) -> Iterator[IO[bytes]]:
-    """An object to write to; it is there, whole, when the block ends without an error, and not at all otherwise.
+    """An object to write to. It appears, whole, when the block ends without an error, otherwise not at all.
 
     A local file is renamed at the end. For a store the bytes wait in a temporary file, and are sent at the end.
     Raises FatalError where it cannot be written, StorageError where storage kept failing.
@@ -35,6 +35,6 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
     except BucketError as error:
         raise FatalError(f"cannot write {uri}: {error}") from error
     except ModerationError:
-        raise  # some of ours are OSErrors, too: of what is read meanwhile
+        raise  # some of our errors are OSErrors: from what is read meanwhile
     except OSError as error:
         raise FatalError(f"cannot write {uri}: {error}") from error

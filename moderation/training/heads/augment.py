@@ -10,14 +10,14 @@ import numpy as np
 from moderation.types import U8
 
 _SMALLEST: Final = 0.6  # of each side that a view keeps: a smaller part often lacks what the label says
-_COLOUR: Final = 0.25  # brightness, contrast and the balance of colours move by up to so much
+_COLOUR: Final = 0.25  # largest change of brightness, contrast and the balance of colours
 
 
 def augment_frame(pixels: U8, name: str, view: int, seed: int) -> U8:
     """View number `view` of a picture, uint8 [h,w,3]; view 0 is the picture itself.
 
-    A part of it, perhaps mirrored, in other light. name: what the picture is called; the same name, view and seed give
-    the same pixels, whatever was asked before.
+    A crop of it, perhaps mirrored, with other brightness and colours. The same name, view and seed give the same
+    pixels, whatever was asked before.
     """
     if view == 0:
         return pixels

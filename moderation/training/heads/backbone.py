@@ -21,13 +21,13 @@ from moderation.detectors.weights.locator import resolve
 from moderation.errors import UsageError
 from moderation.scoring.devices import pick_device, pick_dtype
 
-# Those that every installation has; a configuration need not name them.
+# Every installation has these; a configuration need not name them.
 _PACKAGED: Final = ("imagenet", "image_safety")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundBackbone:
-    """A backbone as the configuration has it, not loaded. title: what the stack calls it."""
+    """A backbone as configured, not loaded. title: its name in the stack."""
 
     title: str
     entry: DetectorConfig
@@ -36,7 +36,7 @@ class FoundBackbone:
 
     @property
     def normalised(self) -> bool:
-        """Whether heads read its embedding at length 1: CLIP's says something by its direction only."""
+        """Whether heads read its embedding at length 1: only the direction of CLIP's means something."""
         return isinstance(self.detector, Clip)
 
 
@@ -67,7 +67,7 @@ def _able(entries: Mapping[str, DetectorConfig]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedBackbone:
-    """A backbone on its device. depth: layers below those that are to be trained; None: its embedding alone is read."""
+    """A backbone on its device. depth: number of layers that stay frozen; None: only its embedding is read."""
 
     found: FoundBackbone
     device: torch.device
@@ -77,7 +77,7 @@ class LoadedBackbone:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All that can move what it computes."""
+        """All that can change what it computes."""
         detector = self.found.detector
         return {
             "weights": self.found.weights.sha256 or self.found.weights.locator,
@@ -88,7 +88,7 @@ class LoadedBackbone:
         }
 
     def feature_bytes(self) -> int:
-        """Of one view of a picture: its float16 features at `depth`."""
+        """Size of the float16 features at `depth` of one view of a picture."""
         view = self.found.detector.view
         blank = np.zeros((view.crop, view.crop, 3), dtype=np.uint8)
         _, features = self.look(TensorFrames([blank], [(view.crop, view.crop)], self.device))
@@ -99,7 +99,7 @@ class LoadedBackbone:
         half = torch.autocast(self.device.type, torch.bfloat16) if self.dtype == torch.bfloat16 else nullcontext()
         with torch.inference_mode(), half:
             scored = self.found.detector.score(frames, {})
-        assert scored.embedding is not None  # find_backbone() asked for it
+        assert scored.embedding is not None  # find_backbone() requested it
         embedding = scored.embedding.float()
         if self.found.normalised:
             embedding = nn.functional.normalize(embedding, dim=1)
@@ -108,7 +108,7 @@ class LoadedBackbone:
 
 
 def load_backbone(found: FoundBackbone, config: Config, *, blocks: int) -> LoadedBackbone:
-    """Load it, ready to hand on what comes before its last `blocks` layers (0: nothing).
+    """Load a backbone so that it also returns the input of its last `blocks` layers (0: only the embedding).
 
     Raises UsageError, FatalError.
     """
@@ -138,7 +138,7 @@ def _depth(found: FoundBackbone, blocks: int) -> int:
 def tail_layers(backbone: LoadedBackbone) -> nn.Sequential:
     """A copy of the layers from `depth` on, float32, ready to be trained."""
     detector = backbone.found.detector
-    assert isinstance(detector, Backbone) and backbone.depth is not None  # load_backbone() saw to it
+    assert isinstance(detector, Backbone) and backbone.depth is not None  # load_backbone() ensures it
     tail = detector.build_trunk()[backbone.depth :]
     loaded = detector.trunk()[backbone.depth :]
     tail.load_state_dict({name: tensor.detach().float().cpu() for name, tensor in loaded.state_dict().items()})

@@ -1,9 +1,9 @@
-"""What training leaves: the head, its card, its figures, a page of them, and a configuration that uses it.
+"""The output of training: the head, its card, its figures, a page of them, and a configuration that uses it.
 
 OUT/head.safetensors     the detector `head` reads it
 OUT/card.json            data, settings, licences, figures
 OUT/evaluation.json      figures on pictures that were not learned from
-OUT/index.html           the same for people
+OUT/index.html           the same as a page
 OUT/config.yaml          the configuration with the head in its stack
 """
 
@@ -39,7 +39,7 @@ CHECKPOINT: Final = "checkpoint.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadOutcome:
-    """What was written, and how good it is on pictures that were not learned from: `held`, and `test` by method."""
+    """What was written, and its quality on pictures that were not learned from: `held`, and `test` by method."""
 
     out: str
     uri: str
@@ -67,7 +67,7 @@ def write_bundle(
     held: HeadQuality,
     test: Mapping[str, HeadQuality] | None,
 ) -> HeadOutcome:
-    """Write all of it; the head last of what others read. Raises FatalError where OUT can't be written."""
+    """Write all files; of those that others read, the head last. Raises FatalError where OUT can't be written."""
     trial = head.trial
     method = "probe" if head.tuned is None else "tuned"
     card = {
@@ -119,7 +119,7 @@ def write_bundle(
 
 
 def locator_of(uri: str) -> str:
-    """A URI as `weights:` names it."""
+    """A URI as a locator for `weights:`."""
     return uri if "://" in uri else f"file://{Path(uri).absolute()}"
 
 
@@ -146,7 +146,7 @@ def _configuration(config: Config, found: FoundBackbone, outcome: HeadOutcome) -
     whole["stack"] = {**whole.get("stack", {}), "detectors": [*kept, stack_entry(outcome)]}
     policy = Path(config.policy)
     packaged = packaged_configs()
-    # Packaged ones by their name: an absolute path is one machine's.
+    # A packaged policy by its name: its absolute path holds on one machine only.
     whole["policy"] = policy.relative_to(packaged).as_posix() if policy.is_relative_to(packaged) else config.policy
     text: str = yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
     return text

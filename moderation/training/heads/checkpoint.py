@@ -1,4 +1,4 @@
-"""Training that was interrupted: where it stood, as safetensors, for the same call to go on from."""
+"""Checkpoints of interrupted training, as safetensors; the same call goes on from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEY = "moderation"
 
 
 def save_progress(uri: str, progress: LayerProgress, key: str) -> None:
-    """Write it. key: hash of all that the training depends on."""
+    """Write a checkpoint. key: hash of all that the training depends on."""
     from safetensors.torch import save
 
     tensors = {
@@ -28,14 +28,14 @@ def save_progress(uri: str, progress: LayerProgress, key: str) -> None:
         )
         for name, tensor in own.items()
     }
-    # One tensor under two names is refused: `best` may be `network`.
+    # Clones, because safetensors refuses one tensor under two names: `best` may be `network`.
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     record = {"key": key, "epoch": progress.epoch, "losses": list(progress.losses), "best_epoch": progress.best_epoch}
     storage.publish(uri, save(tensors, metadata={_KEY: canonical_json(record)}))
 
 
 def load_progress(uri: str, key: str) -> LayerProgress | None:
-    """Where a call with the same key stood; None where none did, or the file is damaged: then training begins anew."""
+    """The checkpoint of a call with the same key; None where there is none or it is damaged: training begins anew."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 

@@ -1,6 +1,6 @@
-"""What a detector's network makes of labelled pictures and of augmented views of them; each computed once.
+"""Embeddings and features of labelled pictures and of augmented views of them; each computed once.
 
-Kept in the cache folder as safetensors files of up to 256 pictures, so that a run that was killed goes on where it was.
+Kept in the cache folder as safetensors files of up to 256 pictures, so that a killed run goes on where it was.
 Shape suffixes: N pictures, V views, C channels, D embedding.
 """
 
@@ -27,16 +27,17 @@ from moderation.training.heads.backbone import LoadedBackbone
 from moderation.training.reading import READ_THREADS, read_items
 from moderation.types import Frame, Item
 
-_CHUNK: Final = 256  # pictures a file: what an interruption loses
+_CHUNK: Final = 256  # pictures per file, and the most that an interruption loses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """Of the pictures that could be read, each content once.
+    """Features of the readable pictures, each content once.
 
     kept: indices of those items, int64 [N]. names: sha256 of their bytes. embeddings: float32 [N,V,D]; view 0 is the
-    picture as the detector sees it. features: float16 [N,V,C,h,w] at the depth asked for, None where none was.
-    failed: uri -> why. repeated: (kept, left out) indices of items of the same bytes. computed: not from the cache.
+    picture as the detector sees it. features: float16 [N,V,C,h,w] at the requested depth, None where none was.
+    failed: uri -> why. repeated: (kept, left out) indices of items with the same bytes. computed: how many were not in
+    the cache.
     """
 
     kept: np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -51,7 +52,7 @@ class Features:
 def compute_features(
     items: Sequence[Item], backbone: LoadedBackbone, config: Config, folder: Path, *, views: int, seed: int
 ) -> Features:
-    """Embeddings, and the features of `backbone.depth`, of `views` views of each item.
+    """Embeddings, and features at `backbone.depth`, of `views` views of each item.
 
     Raises FatalError where the cache folder can't be written.
     """
@@ -108,7 +109,7 @@ class FeatureStore:
         return name in self._rows
 
     def add(self, names: Sequence[str], embeddings: torch.Tensor, features: torch.Tensor | None) -> None:
-        """Keep those of a batch: float32 [B,V,D] and float16 [B,V,C,h,w]."""
+        """Add those of a batch: float32 [B,V,D] and float16 [B,V,C,h,w]."""
         for row, name in enumerate(names):
             self._fresh.append((name, embeddings[row], None if features is None else features[row]))
         if len(self._fresh) >= _CHUNK:
@@ -141,7 +142,7 @@ class FeatureStore:
         for path, wanted in rows.items():
             places, chosen = (torch.tensor(side) for side in zip(*wanted, strict=True))
             with safe_open(str(path), framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118 - an opened file is no mapping
+                for key in file.keys():  # noqa: SIM118 - an open file is not a mapping
                     part = file.get_tensor(key)
                     if key not in whole:
                         whole[key] = torch.empty((len(names), *part.shape[1:]), dtype=part.dtype)
@@ -190,5 +191,5 @@ def _names_of(path: Path) -> list[str]:
             names = (file.metadata() or {}).get("names", "").split()
             rows = file.get_slice("embeddings").get_shape()[0]
     except (SafetensorError, OSError):
-        return []  # damaged, or not of ours: its pictures are computed anew
+        return []  # damaged or foreign: its pictures are computed anew
     return names if len(names) == rows else []

@@ -1,9 +1,9 @@
-"""The last layers of a backbone trained with a head, from features of the layers below, which stay as they are.
+"""Trains the last layers of a backbone with a head, from features of the layers below, which stay frozen.
 
-Staged: the head is the linear probe first; then head and layers move together, the layers at a smaller rate, down the
-very loss that the probe has the least of, its penalty included: so the first step is no jump. What is kept is an
-average of the latest steps. Every epoch sees each picture in one of its views, drawn by seed and epoch alone, so that a
-run that was killed goes on as it would have gone.
+In two stages: the head starts as the linear probe; then head and layers are trained together, the layers at a smaller
+rate. The loss is the one that the probe minimises, with its penalty, so the first step does not jump. An average of the
+latest weights is kept. Each epoch sees one view of each picture, drawn by seed and epoch alone, so that a killed run
+continues as if it had not been killed.
 
 Shape suffixes: N pictures, V views, B of a batch, C channels, A classes.
 """
@@ -26,17 +26,17 @@ from moderation.training.heads.probe import Probe, class_weights, head_loss
 from moderation.training.heads.quality import calibrated_loss
 
 _CLIPPED: Final = 1.0  # largest norm of a gradient
-_MIXED: Final = 0.3  # of the Beta distribution: mostly little of the other picture
-_WARM_SHARE: Final = 0.1  # of the steps, in which rates rise
+_MIXED: Final = 0.3  # parameter of the Beta distribution: mostly little of the other picture
+_WARM_SHARE: Final = 0.1  # share of the steps in which rates rise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneSettings:
-    """How to train. rate: of the head; layer_rate: of the layers. decay: of the layers' weights, a step at rate 1.
+    """How to train. rate: of the head; layer_rate: of the layers. decay: of the layers' weights, per step at rate 1.
 
-    average: how much of the average of weights stays at each step.
+    average: share of the averaged weights that stays at each step.
 
-    patience: epochs without a smaller loss on held-back pictures before it ends.
+    patience: epochs without a smaller loss on held-back pictures before training ends.
     """
 
     epochs: int = 15
@@ -69,25 +69,25 @@ class TunedNetwork(nn.Module):
             self.head.bias.copy_(probe.bias_A + probe.weight_AD @ probe.mean_D)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        # Layers may write over their input.
+        # A clone, because layers may overwrite their input.
         embedding = self.tail(features.clone())
         with torch.autocast(embedding.device.type, enabled=False):
             logits: torch.Tensor = self.head((embedding.float() - self.mean) / self.deviation)
         return logits
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(weight [A,D], bias [A]) on embeddings as they are."""
+        """(weight [A,D], bias [A]) for embeddings that are not standardised."""
         weight = self.head.weight.detach() / self.deviation
         return weight, self.head.bias.detach() - weight @ self.mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerProgress:
-    """Where training stands after so many whole epochs: enough to go on from.
+    """Where training stands after some whole epochs: enough to go on from.
 
-    losses: on held-back pictures, each at its own temperature: before the first epoch, and after each. Empty where none
-    are held back.
-    best: the averaged state at the least of them (without held-back pictures: the latest); best_epoch: when.
+    losses: on held-back pictures, each at its own temperature: before the first epoch, and after each epoch. Empty
+    where none are held back.
+    best: the averaged state with the least loss (without held-back pictures: the latest); best_epoch: its epoch.
     """
 
     epoch: int
@@ -101,7 +101,7 @@ class LayerProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """What is learned from: features [N,V,C,h,w], targets float32 [N,A]; and held back, view 0 of each."""
+    """Training pictures: features [N,V,C,h,w], targets float32 [N,A]; and held-back pictures, view 0 of each."""
 
     features: torch.Tensor
     targets: torch.Tensor
@@ -122,7 +122,7 @@ def finetune(
 ) -> LayerProgress:
     """Train, and stop early where held-back pictures say so; `network` ends in the best state.
 
-    planned_epochs: by which rates fall to nothing (default: all); training ends at `settings.epochs`. save: called
+    planned_epochs: epochs after which rates reach 0 (default: all); training ends at `settings.epochs`. save: called
     after each epoch.
     """
     network.to(device)
@@ -225,7 +225,7 @@ def _mix(
     step: int,
     device: torch.device,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch, each picture with some of another and as much of its classes (https://arxiv.org/abs/1806.05236)."""
+    """A batch in which each picture has a share of another, features and classes (https://arxiv.org/abs/1806.05236)."""
     rng = np.random.default_rng([settings.seed, step, 5])
     share = torch.from_numpy(rng.beta(_MIXED, _MIXED, len(rows)).astype(np.float32))
     share = torch.maximum(share, 1 - share).to(device)
@@ -250,7 +250,7 @@ def _make_optimizer(network: TunedNetwork, settings: FinetuneSettings) -> torch.
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """share: of all steps that are done. Rates rise, then fall as a cosine."""
+    """Set rates, which rise, then fall as a cosine. share: steps done, of all."""
     for group in optimizer.param_groups:
         rising = min(1.0, share / _WARM_SHARE + 0.05)
         group["lr"] = group["initial_lr"] * rising * (0.5 + 0.5 * math.cos(math.pi * min(1.0, share)))

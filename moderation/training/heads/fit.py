@@ -1,8 +1,8 @@
-"""The head that is kept: the probe, or the probe with the last layers trained, by groups that neither has seen.
+"""Chooses a head by groups that it has not seen: the probe, or the probe with the last layers trained.
 
-The layers are kept only where their loss on held-back groups is the smaller, each at its own temperature; so what comes
-out is not worse than the probe by anything that was known when it was chosen. Then they learn from all pictures, for as
-many epochs as were best. Shape suffixes: N pictures, A classes.
+The layers are kept only where their loss on held-back groups is smaller than the probe's, each at its own temperature:
+so on these groups the result is not worse than the probe. Then the layers learn from all pictures, for the best number
+of epochs. Shape suffixes: N pictures, A classes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from moderation.training.heads.finetune import (
 from moderation.training.heads.probe import Probe, choose_probe, fit_probe
 from moderation.training.heads.quality import calibrated_loss, fit_temperature
 
-# stage -> where it stood, and how to keep where it stands; "held" is trained without the held-back groups.
+# stage -> its checkpoint, and how to save one; the stage "held" is trained without the held-back groups.
 Resume = Callable[[str], LayerProgress | None]
 Save = Callable[[str, LayerProgress], None]
 
@@ -57,9 +57,9 @@ class LayerTrial:
 class FittedHead:
     """A head with its answers to pictures that it has not learned from.
 
-    tuned: None where the probe was kept, or nothing else was asked for. outside: logits float32 [M,A] to the pictures
-    `outside_rows`, by a head that has not seen their groups. temperature: fitted on those. trial: where layers were
-    trained.
+    tuned: None where the probe was kept, or only a probe was requested. outside: logits float32 [M,A] of the pictures
+    `outside_rows`, by a head that has not seen their groups. temperature: fitted on those. trial: None where no layers
+    were trained.
     """
 
     probe: Probe
@@ -72,7 +72,7 @@ class FittedHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadData:
-    """What a head is fitted on. targets float32 [N,A]; fold_of int64 [N], of which fold 0 is held back from layers."""
+    """What a head is fitted on. targets float32 [N,A]; fold_of int64 [N]: fold 0 is held back from layers."""
 
     features: Features
     targets: torch.Tensor
@@ -80,7 +80,7 @@ class HeadData:
 
     @property
     def held(self) -> torch.Tensor:
-        """bool [N]: what layers do not learn from while they are tried."""
+        """bool [N]: pictures that layers do not learn from in their trial."""
         return torch.from_numpy(self.fold_of == 0)
 
 
@@ -134,7 +134,7 @@ def _try_layers(
     data: HeadData, penalty: float, backbone: LoadedBackbone, settings: FinetuneSettings, resume: Resume, save: Save
 ) -> LayerTrial:
     features, held, targets = data.features, data.held, data.targets
-    assert features.features is not None  # the caller has looked
+    assert features.features is not None  # the caller has checked
     start = fit_probe(
         features.embeddings[~held], targets[~held], penalty, several=settings.several, balance=settings.balance
     )
@@ -166,7 +166,7 @@ def _try_layers(
 
 
 def answer(head: FittedHead, features: Features, backbone: LoadedBackbone) -> torch.Tensor:
-    """Logits float32 [N,A] of pictures as they are, before the temperature."""
+    """Logits float32 [N,A] of view 0 of pictures, before the temperature."""
     if head.tuned is None:
         return head.probe.logits(features.embeddings[:, 0])
     assert features.features is not None  # computed with the same backbone
@@ -174,5 +174,5 @@ def answer(head: FittedHead, features: Features, backbone: LoadedBackbone) -> to
 
 
 def count_folds(share: float) -> int:
-    """Folds of which one is about this share, at least two."""
+    """The number of folds such that one is about this share; at least two."""
     return max(2, math.floor(1 / share + 0.5))

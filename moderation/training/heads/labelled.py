@@ -17,7 +17,7 @@ from moderation.errors import UsageError
 from moderation.training.prompts.labelled import NAMES, names_of_item, read_label_rows
 from moderation.types import Item
 
-NONE: Final = "none"  # a label of a picture that is of no class; only where a picture may be of several
+NONE: Final = "none"  # label of a picture of no class; only where a picture may have several classes
 _SEPARATOR: Final = "|"
 
 
@@ -25,8 +25,8 @@ _SEPARATOR: Final = "|"
 class ClassifiedItems:
     """Items with their classes.
 
-    targets: float32 [N,A], 1 where the picture is of the class. classes: labels of columns, sorted. groups: what must
-    stay on one side of a split; "" where nobody said. unlabelled: items without a label.
+    targets: float32 [N,A], 1 where the picture is of the class. classes: labels of columns, sorted. groups: pictures
+    of one group stay on one side of a split; "" where none is given. unlabelled: items without a label.
     """
 
     items: tuple[Item, ...]
@@ -52,9 +52,9 @@ class LabelReading:
 def classify_items(
     items: Sequence[Item], source: str, reading: LabelReading, *, classes: Sequence[str] | None = None
 ) -> ClassifiedItems:
-    """The items that have a label. classes: those that there may be (None: those that there are).
+    """The items that have a label. classes: the allowed ones (None: all that occur).
 
-    Raises UsageError where no picture has a label, there is one class only, or a label's name means several pictures.
+    Raises UsageError where no picture has a label, there is one class only, or a label's name fits several pictures.
     """
     said = _from_file(items, source, reading) if reading.labels else _from_items(items, source, reading)
     chosen = [(item, answer) for item, answer in zip(items, said, strict=True) if answer is not None]
@@ -103,7 +103,7 @@ def _folder_of(item: Item, source: str) -> str:
 
 
 def _from_file(items: Sequence[Item], source: str, reading: LabelReading) -> list[_Said | None]:
-    assert reading.labels is not None  # who calls has looked
+    assert reading.labels is not None  # the caller has checked
     labels = _read_file(reading.labels, reading)
     names = [names_of_item(item, source) for item in items]
     bearers = Counter(name for own in names for name in set(own))
@@ -155,7 +155,7 @@ def _refuse_classes(names: Sequence[str], sets: Sequence[frozenset[str]], source
 
 
 def refuse_small_classes(counts: Mapping[str, int], failed: Mapping[str, str]) -> None:
-    """Raises UsageError for a class of fewer than two readable pictures: it can't be held back and learned."""
+    """Raises UsageError for a class of fewer than two readable pictures: it can't be both held back and learned."""
     for name, count in counts.items():
         if count < 2:
             why = f" ({len(failed)} failed, the first: {' '.join(next(iter(failed.items())))})" if failed else ""

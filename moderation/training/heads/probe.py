@@ -17,18 +17,18 @@ import torch.nn.functional as F
 
 from moderation.detectors.nn.prepare import one_thread
 
-# Weight of half the squared norm beside the mean loss, on standardised embeddings.
+# Weight of half the squared norm, relative to the mean loss, on standardised embeddings.
 PENALTIES: Final = (0.3, 0.1, 0.03, 0.01, 0.003)  # the largest first: each fit starts from the one before
 _STEPS: Final = 60
 _GRADIENT: Final = 1e-4
-_MANY_NUMBERS: Final = 50_000_000  # of embeddings
+_MANY_NUMBERS: Final = 50_000_000  # in all embeddings; with more, several threads pay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """logits = weight_AD @ embedding + bias_A, float32.
 
-    penalty: what it was fitted with, on embeddings less mean_D, over deviation_D.
+    penalty: the one it was fitted with, on embeddings standardised as (embedding - mean_D) / deviation_D.
     """
 
     weight_AD: torch.Tensor  # noqa: N815 - shape suffix
@@ -43,13 +43,13 @@ class Probe:
 
 
 def class_weights(targets: torch.Tensor, *, balance: bool) -> torch.Tensor:
-    """float32 [A]: what a picture of each class counts. Balanced: every class as much as any other, in all."""
+    """float32 [A]: weight of a picture of each class. balance: all classes get the same weight in total."""
     counts = targets.sum(dim=0).clamp_min(1)
     return len(targets) / (len(counts) * counts) if balance else torch.ones_like(counts)
 
 
 def head_loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, *, several: bool) -> torch.Tensor:
-    """Mean over pictures. targets float32 [N,A]; weights [A], of a class; several: each class by itself."""
+    """Mean loss over pictures. targets float32 [N,A]; weights [A], by class; several: each class by itself."""
     if several:
         each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return (each * (targets * (weights - 1) + 1)).mean(dim=1).mean()
@@ -67,12 +67,12 @@ def fit_probe(
     balance: bool,
     start: Probe | None = None,
 ) -> Probe:
-    """Fit on float32 [N,V,D], every view an example; targets float32 [N,A]. start: where to begin, to be quick."""
+    """Fit on float32 [N,V,D], each view one example; targets float32 [N,A]. start: initial probe, which saves time."""
     views = embeddings.shape[1]
     x = embeddings.flatten(0, 1).float()
     y = targets.repeat_interleave(views, dim=0)
     mean, deviation = x.mean(dim=0), x.std(dim=0, correction=0).clamp_min(1e-6)
-    # As a whole, or else directions that hardly vary would count as much as any other.
+    # One deviation for all dimensions: otherwise dimensions that hardly vary would count as much as others.
     x = (x - mean) / deviation
     weights = class_weights(targets, balance=balance)
     weight = torch.zeros((y.shape[1], x.shape[1]))
@@ -90,7 +90,7 @@ def fit_probe(
         total.backward()  # type: ignore[no-untyped-call] # torch leaves it so
         return total
 
-    # Hundreds of small products a second.
+    # Small products, hundreds per second, are faster on one thread.
     with one_thread() if x.numel() < _MANY_NUMBERS else nullcontext():
         optimizer.step(loss)  # type: ignore[no-untyped-call] # torch leaves it so
     folded = weight.detach() / deviation
@@ -112,10 +112,10 @@ def choose_probe(
     balance: bool,
     penalties: Sequence[float] = PENALTIES,
 ) -> tuple[Probe, torch.Tensor]:
-    """(the probe fitted on all, logits [N,A] of each picture by one that has not seen its group).
+    """(probe fitted on all pictures, logits [N,A] of each picture by a probe that has not seen its group).
 
-    The penalty with the least loss on unseen groups is taken; the logits are by it. It is sought on the pictures as
-    they are; the probe that is returned has learned from all views.
+    Both use the penalty with the least loss on unseen groups, found with view 0 only; the returned probe has learned
+    from all views.
     """
     plain = embeddings[:, :1]
     outside = {penalty: torch.zeros_like(targets) for penalty in penalties}

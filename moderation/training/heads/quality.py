@@ -1,4 +1,4 @@
-"""How good a head's answers are, and how sure it may be: temperature, confusion, calibration. Pure.
+"""Quality and confidence of a head's answers: temperature, confusion, calibration. Pure.
 
 Shape suffixes: N pictures, A classes.
 """
@@ -23,9 +23,9 @@ _MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.05, 20.0
 
 
 def fit_temperature(logits: torch.Tensor, targets: torch.Tensor, *, several: bool) -> float:
-    """What to divide logits [N,A] by, so that the loss on these pictures is least; not learned from.
+    """The divisor of logits [N,A] with the least loss on these pictures, which must not have been learned from.
 
-    After Guo et al. 2017, https://arxiv.org/abs/1706.04599. Order of the classes and of the pictures stay as they are.
+    After Guo et al. 2017, https://arxiv.org/abs/1706.04599. Keeps the order of classes and of pictures.
     """
     low, high = np.log(_MIN_TEMPERATURE), np.log(_MAX_TEMPERATURE)
     ones = torch.ones(targets.shape[1])
@@ -64,7 +64,7 @@ def fit_line(logits: torch.Tensor, yes: torch.Tensor) -> tuple[float, float]:
 
 
 def calibrated_loss(logits: torch.Tensor, targets: torch.Tensor, *, several: bool) -> float:
-    """The loss at the temperature that suits these pictures best: how good answers are, not how loud."""
+    """The loss at the best temperature for these pictures: measures answers, not confidence."""
     temperature = fit_temperature(logits, targets, several=several)
     return float(head_loss(logits / temperature, targets, torch.ones(targets.shape[1]), several=several))
 
@@ -73,9 +73,9 @@ def calibrated_loss(logits: torch.Tensor, targets: torch.Tensor, *, several: boo
 class HeadQuality:
     """Figures over pictures that were not learned from.
 
-    accuracy: share whose likeliest class is right; where a picture may be of several, share of right answers a class.
-    precision, recall, auc, pictures: by class; None where nothing was called so, or nothing is so. calibration_error:
-    expected, 15 bins. confusion: pictures by [class, answer]; empty where a picture may be of several.
+    accuracy: share whose likeliest class is right; with several classes per picture, share of right yes-or-no answers.
+    precision, recall, auc, pictures: by class; None where no picture is called so, or none is so. calibration_error:
+    expected, 15 bins. confusion: pictures by [class, answer]; empty with several classes per picture.
     """
 
     pictures: int
@@ -126,7 +126,7 @@ def measure_head(
 
 
 def calibration_error(sure: _F, right: npt.NDArray[np.bool_]) -> float:
-    """Mean distance between how sure answers are and how often they are right, over 15 equal bins, by pictures."""
+    """Mean distance between confidence and share of right answers, over 15 equal bins, weighted by pictures."""
     bins = np.minimum((sure * _BINS).astype(int), _BINS - 1)
     gaps = [abs(right[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
     return float(sum(gaps))

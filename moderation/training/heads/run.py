@@ -1,4 +1,4 @@
-"""`moderation train-head`: labelled pictures -> a head over a detector's network, and how good it is."""
+"""`moderation train-head`: labelled pictures -> a head over a detector's network, and its quality."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from moderation.training.heads.quality import HeadQuality, measure_head
 from moderation.training.heads.split import group_folds
 from moderation.types import Item
 
-_MAX_PICTURES: Final = 200_000  # embeddings of so many are 1 GB
-_MAX_FEATURE_BYTES: Final = 6 << 30  # in memory; a view of a picture is 44 KB for six layers of `imagenet`
+_MAX_PICTURES: Final = 200_000  # their embeddings take 1 GB
+_MAX_FEATURE_BYTES: Final = 6 << 30  # in memory; one view of a picture takes 44 KB for six layers of `imagenet`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadRequest:
-    """What to train. blocks: last layers that are trained, too; 0: a linear probe. views: augmented ones of a picture
-    and itself. held_share: of the groups, held back. test: other labelled pictures, for the report alone.
+    """What to train. blocks: how many of the last layers are trained, too; 0: a linear probe. views: the picture and
+    its augmented views. held_share: share of groups held back. test: other labelled pictures, only for the report.
     """
 
     images: str
@@ -66,7 +66,7 @@ class _Dataset:
 
     @property
     def groups(self) -> list[str]:
-        """A picture without a group is one by itself."""
+        """The group of each picture; a picture without one is a group by itself."""
         named = [self.labelled.groups[row] for row in self.features.kept]
         return [f"group {g}" if g else name for g, name in zip(named, self.features.names, strict=True)]
 
@@ -133,7 +133,7 @@ def _read_test(config: Config, request: HeadRequest, labelled: ClassifiedItems) 
 
 
 def _refuse_too_many(pictures: int, backbone: LoadedBackbone, request: HeadRequest) -> None:
-    """Features are held in memory. Raises UsageError naming what would fit."""
+    """Raises UsageError, naming what would fit, where features exceed the memory for them."""
     if backbone.depth is None:
         return
     size = backbone.feature_bytes()
@@ -205,7 +205,7 @@ def _data_hash(data: _Dataset) -> str:
 
 
 def _key(data: _Dataset, backbone: LoadedBackbone, request: HeadRequest, settings: FinetuneSettings) -> str:
-    """Of all that training depends on: a checkpoint of another is not gone on from."""
+    """Hash of all that training depends on: a checkpoint with another key is ignored."""
     facts = {
         "data": _data_hash(data),
         "groups": data.groups,

@@ -1,4 +1,4 @@
-"""Folds of labelled pictures such that no group is on two sides, every class spread as evenly as that allows. Pure."""
+"""Folds of labelled pictures: no group is in two folds, and classes are spread as evenly as that allows. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def group_folds(
 ) -> npt.NDArray[np.int64]:
     """The fold of each picture, int64 [N] in 0..folds-1.
 
-    targets: float32 [N,A], 1 where a picture is of a class. Groups, by a hash keyed with the seed, go to the fold that
-    has fewest pictures of their commonest class; so the order of the pictures makes no difference.
+    targets: float32 [N,A], 1 where a picture is of a class. Groups, in the order of a hash keyed with the seed, go to
+    the fold with the fewest pictures of their commonest class; so the order of the pictures makes no difference.
     """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):

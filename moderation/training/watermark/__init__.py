@@ -1,1 +1,1 @@
-"""The watermark detector's training: marks, and what is mistaken for them, drawn and pasted on photographs."""
+"""The watermark detector's training, on marks and look-alikes that are drawn and pasted on photographs."""

@@ -1,4 +1,4 @@
-"""What marks are pasted on: photographs of a source, and plain drawn grounds."""
+"""Backgrounds for marks: photographs of a source, and plain drawn grounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SIDE_PX: Final = 448
 
 
 def read_backgrounds(sources: Sequence[str], config: Config, *, seed: int) -> list[U8]:
-    """Pictures of the sources as decoded, and drawn grounds behind them.
+    """Pictures of the sources as decoded, then drawn grounds.
 
     Raises UsageError where a source has no picture that can be read.
     """
@@ -42,7 +42,7 @@ def read_backgrounds(sources: Sequence[str], config: Config, *, seed: int) -> li
 
 
 def draw_ground(rng: np.random.Generator) -> U8:
-    """A slope from one colour to another with some shapes on it and a little noise, uint8 [448,448,3]."""
+    """A gradient between two colours with some shapes and a little noise, uint8 [448,448,3]."""
     y, x = np.mgrid[0:_SIDE_PX, 0:_SIDE_PX].astype(np.float32) / _SIDE_PX
     angle = rng.uniform(0, 2 * np.pi)
     slope = (np.cos(angle) * x + np.sin(angle) * y)[..., None] * rng.uniform(0, 0.8)

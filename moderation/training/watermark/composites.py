@@ -1,4 +1,4 @@
-"""Composites: a background, perhaps with what is mistaken for a mark, perhaps with marks; then scaled and recompressed.
+"""Composites: a background, perhaps with a look-alike of a mark, perhaps with marks; then scaled and recompressed.
 
 A composite follows from its seed alone. Boxes are x0, y0, x1, y1 in 0..1 of the picture.
 """
@@ -21,24 +21,24 @@ from moderation.types import U8
 _F = npt.NDArray[np.float32]
 SIDE_PX: Final = 384  # of a background, before it is scaled
 _MAX_TILES: Final = 60
-_MIN_CONTRAST: Final = 60.0  # of 255, to the mean of what lies under it, before it shines through
-_MIN_VISIBLE: Final = 0.35  # of a mark's ink within the picture, or else nobody could call it a mark
+_MIN_CONTRAST: Final = 60.0  # of 255, before blending, to the mean of the pixels under the mark
+_MIN_VISIBLE: Final = 0.35  # share of a mark's ink within the picture; with less nobody could call it a mark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Composite:
-    """pixels: uint8 [H,W,3]. boxes: float32 [n,4] of its marks; none: a clean picture. family: "" where clean."""
+    """pixels: uint8 [H,W,3]. boxes: float32 [n,4] of its marks, n = 0 in a clean picture. family: "" where clean."""
 
     pixels: U8
     boxes: _F
     family: str
-    confusing: str  # what is mistaken for a mark in it; "" where nothing was added
+    confusing: str  # the kind of look-alike; "" where none was added
 
 
 def make_composite(
     background: U8, families: Sequence[Family], seed: Sequence[int], *, marked: bool, confusing: bool
 ) -> Composite:
-    """One composite. families: of which one puts its mark on it."""
+    """One composite. families: one of them is drawn for its marks."""
     rng = np.random.default_rng(list(seed))
     pixels = _crop(background, rng).astype(np.float32)
     kind = ""
@@ -58,7 +58,7 @@ def make_composite(
 
 
 def _crop(background: U8, rng: np.random.Generator) -> U8:
-    """Most of a background, its short side brought to `SIDE_PX`; perhaps mirrored."""
+    """Most of a background, its short side scaled to `SIDE_PX`; perhaps mirrored."""
     height, width = background.shape[:2]
     h, w = (max(1, int(side * rng.uniform(0.7, 1))) for side in (height, width))
     top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
@@ -93,7 +93,7 @@ def _add_marks(
 
 
 def _colour(pixels: _F, mask: U8, place: tuple[int, int], rng: np.random.Generator) -> _F:
-    """White more often than not; another where it could hardly be seen, as whoever puts a mark on would choose."""
+    """The colour of a mark: mostly white; another where white would hardly show, as a person would choose."""
     left, top = max(0, place[0]), max(0, place[1])
     under = pixels[top : place[1] + mask.shape[0], left : place[0] + mask.shape[1]]
     behind = under.mean(axis=(0, 1)) if under.size else pixels.mean(axis=(0, 1))
@@ -112,7 +112,7 @@ def _colour(pixels: _F, mask: U8, place: tuple[int, int], rng: np.random.Generat
 
 
 def _single(mask: U8, size: tuple[int, int], rng: np.random.Generator) -> list[tuple[int, int]]:
-    """In a corner, along an edge, in the middle, anywhere, or cut off by an edge."""
+    """The place of one mark: in a corner, along an edge, in the middle, anywhere, or cut off by an edge."""
     h, w = mask.shape
     free_x, free_y = max(1, size[0] - w), max(1, size[1] - h)
     margin = float(rng.uniform(0.01, 0.06))
@@ -143,7 +143,7 @@ def _tile(mask: U8, size: tuple[int, int], rng: np.random.Generator) -> list[tup
 def _paste(
     pixels: _F, mask: U8, left: int, top: int, *, colour: _F, opacity: float, raised: bool
 ) -> tuple[int, int, int, int] | None:
-    """Blend a mark into float32 [H,W,3] in place; its box, None where too little of it is within the picture."""
+    """Blend a mark into float32 [H,W,3] in place; returns its box, None where too little of it is in the picture."""
     height, width = pixels.shape[:2]
     h, w = mask.shape
     x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + w), min(height, top + h)
@@ -167,7 +167,7 @@ def _paste(
 
 
 def _degrade(pixels: U8, rng: np.random.Generator) -> U8:
-    """Rescaled by 0.5 to 1 and recompressed with quality 50 to 95, as a picture that was saved and sent on."""
+    """Scale by 0.5 to 1 and recompress with quality 50 to 95, as if the picture had been saved and sent on."""
     scale = float(rng.uniform(0.5, 1))
     size = (max(32, round(pixels.shape[1] * scale)), max(32, round(pixels.shape[0] * scale)))
     return recompress(scale_array(pixels, size), int(rng.integers(50, 96)), subsampled=bool(rng.random() < 0.7))

@@ -1,6 +1,6 @@
-"""What is mistaken for a mark and is none: signs, shop names, subtitles, print on clothes, screens, drawn words.
+"""Look-alikes of marks: signs, shop names, subtitles, print on clothes, screens, drawn words.
 
-It belongs to what the picture shows, or is opaque and plain to read; a mark shines through and lies over the picture.
+A look-alike belongs to what the picture shows, or is opaque and easy to read; a mark is translucent and lies over it.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _DRAWN: Final = ("Hello", "Sale -20%", "Happy Birthday!", "Menu", "Lesson 4", "1
 
 
 def add_confusing(pixels: _F, rng: np.random.Generator) -> tuple[_F, str]:
-    """float32 [H,W,3] with one of the kinds in it, and which; drawn into a copy."""
+    """(copy of float32 [H,W,3] with a look-alike drawn into it, its kind)."""
     kind = str(rng.choice(list(_KINDS)))
     return _KINDS[kind](pixels.copy(), rng), kind
 
 
 def _plate(pixels: _F, words: tuple[str, ...], rng: np.random.Generator, *, wide: bool) -> _F:
-    """Words on a plate of one colour that stands in the picture."""
+    """Words on a plate of one colour in the picture."""
     height, width = pixels.shape[:2]
     mask = _words(words, int(rng.uniform(0.05, 0.14) * height), rng)
     pad = max(3, mask.shape[0] // 3)
@@ -80,7 +80,7 @@ def _shop(pixels: _F, rng: np.random.Generator) -> _F:
 
 
 def _subtitle(pixels: _F, rng: np.random.Generator) -> _F:
-    """White or yellow, opaque, edged with black, at the foot."""
+    """White or yellow words, opaque, edged with black, at the foot."""
     height, width = pixels.shape[:2]
     size = max(9, int(rng.uniform(0.04, 0.075) * height))
     words, font = _choose(_LINES, rng)
@@ -98,7 +98,7 @@ def _subtitle(pixels: _F, rng: np.random.Generator) -> _F:
 
 
 def _print(pixels: _F, rng: np.random.Generator) -> _F:
-    """Ink on cloth: opaque, but the folds' light and shade go through it."""
+    """Ink on cloth: opaque, but shaded by the folds of the cloth."""
     height, width = pixels.shape[:2]
     mask = fit_mask(_words(_PRINTS, int(rng.uniform(0.08, 0.2) * height), rng), (int(width * 0.6), int(height * 0.4)))
     mask = turn_mask(mask, float(rng.uniform(-10, 10)))

@@ -1,4 +1,4 @@
-"""Composites turned into features of the frozen trunk, in files of 256, so that a killed run goes on where it was."""
+"""Features of composites by the frozen trunk, kept in files of 256, so that a killed run goes on where it was."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def compute_mark_features(
     dtype: torch.dtype,
     told: Callable[[int], None] = lambda _done: None,
 ) -> MarkFeatures:
-    """Features of `count` composites; half are marked, half of either have what is mistaken for marks.
+    """Features of `count` composites: half are marked, and half of the marked and of the clean have look-alikes.
 
-    trunk: with its weights, not prepared. told: how many are done.
+    trunk: with its weights, not prepared. told: called with the number that is done.
     """
     digest = hashlib.sha256(b"".join(hashlib.sha256(b.tobytes()).digest() for b in backgrounds)).hexdigest()
     place = folder / hashlib.sha256(canonical_json([digest, seed, str(dtype), 3]).encode()).hexdigest()[:32]

@@ -1,7 +1,7 @@
 """Training of the watermark network's head on cells drawn from kept features.
 
-Every composite gives cells of its marks and cells without one, first at random, then those that the head is most wrong
-about (as SSD's hard negatives). Shape suffixes: N composites, S cells drawn, G cells a side.
+Each composite gives cells of its marks and cells without a mark: random ones in round 1, and in round 2 also those that
+the head gets most wrong (hard negatives, as in SSD). Shape suffixes: N composites, S cells drawn, G cells per side.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from moderation.training.watermark.dataset import MarkFeatures
 from moderation.training.watermark.targets import box_overlap
 
 _WARM_SHARE: Final = 0.05
-_POSITIVES, _RANDOM, _HARD = 20, 14, 26  # cells of one composite, at most
+_POSITIVES, _RANDOM, _HARD = 20, 14, 26  # most cells of each sort from one composite
 _CHUNK: Final = 64  # composites at once
 _PRECISION: Final = 0.95  # at the threshold that the card names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkSettings:
-    """How to train the head. epochs: over the cells of each round. held_share: of the composites, only watched."""
+    """How to train the head. epochs: per round, over its cells. held_share: share of composites held back."""
 
     epochs: int = 8
     batch_size: int = 1024
@@ -46,9 +46,9 @@ class MarkSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkRound:
-    """After a round: the mean loss of its last epoch, and figures of the held-back composites.
+    """After a round: the mean loss of its last epoch, and figures on the held-back composites.
 
-    held_right: share of them that 0.5 tells apart. threshold, recall: of `pick_threshold` on them.
+    held_right: share of them that a threshold of 0.5 gets right. threshold, recall: from `pick_threshold` on them.
     """
 
     number: int
@@ -75,7 +75,7 @@ class _Cells:
 def train_marks(
     head: MarkHead, features: MarkFeatures, settings: MarkSettings, device: torch.device
 ) -> Iterator[MarkRound]:
-    """Train in place, in two rounds; after each, 0.5 is made an even chance for a picture."""
+    """Train in place, in two rounds; after each, scores are calibrated so that 0.5 is an even chance for a picture."""
     count = len(features.marked)
     held = max(1, round(count * settings.held_share))
     learned = torch.arange(count - held)
@@ -86,7 +86,7 @@ def train_marks(
         if number == 1:
             _standardise(head, cells)
         loss = _descend(head, cells, settings, number, device)
-        # Cells were drawn, not as many of either kind as there are: what is an even chance for a picture is fitted.
+        # The drawn cells do not have the true share of marks, so the even chance for a picture is fitted afterwards.
         _even(head, _answer(head, features, learned, device), features.marked[: len(learned)])
         logits = _answer(head, features, torch.arange(count - held, count), device)
         right = ((logits > 0) == (features.marked[-held:] > 0)).float().mean().item()
@@ -104,14 +104,14 @@ def train_marks(
 def pick_threshold(
     scores: torch.Tensor, marked: torch.Tensor, precision: float = _PRECISION
 ) -> tuple[float | None, float]:
-    """(the least score from which on at least this share of pictures is marked, the share of the marked that it finds).
+    """(least threshold with at least this precision, its recall); scores, marked: float32 [N].
 
-    scores, marked: float32 [N]. (None, 0.0) where no score has such a share.
+    (None, 0.0) where no threshold has this precision.
     """
     order = scores.argsort(descending=True, stable=True)
     ranked, yes = scores[order], marked[order] > 0
     hits = yes.cumsum(dim=0)
-    # Equal scores are over a threshold together: only the last of them can be one.
+    # Equal scores pass a threshold together, so only the last of them can be a threshold.
     last = torch.cat([ranked[1:] < ranked[:-1], torch.ones(1, dtype=torch.bool)])
     good = (last & (hits / torch.arange(1, len(hits) + 1) >= precision)).nonzero()
     if not len(good):
@@ -155,7 +155,7 @@ def _pick(
     sure: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None,
     rng: np.random.Generator,
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Indices of the cells of one composite. sure: what the head says of each."""
+    """Indices of the drawn cells of one composite. sure: the head's score of each cell."""
     yes, no = np.flatnonzero(kinds == 1), np.flatnonzero(kinds == 0)
     drawn = [rng.permutation(yes)[:_POSITIVES], rng.permutation(no)[:_RANDOM]]
     if sure is not None:
@@ -165,7 +165,7 @@ def _pick(
 
 @torch.no_grad()
 def _standardise(head: MarkHead, cells: _Cells) -> None:
-    """The first layer as it would be on features of mean 0 and deviation 1."""
+    """Change the first layer as if features had mean 0 and deviation 1."""
     mean, deviation = cells.x.float().mean(dim=0), cells.x.float().std(dim=0).clamp_min(1e-3)
     first = head.first
     first.weight.div_(deviation.view(1, -1, 1, 1))
@@ -177,7 +177,7 @@ def _descend(head: MarkHead, cells: _Cells, settings: MarkSettings, number: int,
     deviation = cells.x.float().std(dim=0).clamp_min(1e-3).to(device)
     first = head.first
     assert first.bias is not None  # built with one
-    # Steps are alike in all features: the first layer is trained as it stands before their deviation.
+    # Trains the first layer in terms of features of deviation 1, so that steps have the same size in all features.
     scaled = torch.nn.Parameter(first.weight.detach().flatten(1) * deviation)
     others = [first.bias, *head.middle.parameters(), *head.last.parameters()]
     optimizer = torch.optim.AdamW([scaled, *others], lr=settings.rate, weight_decay=settings.decay)
@@ -233,7 +233,7 @@ def _answer(head: MarkHead, features: MarkFeatures, rows: torch.Tensor, device: 
 
 @torch.no_grad()
 def _even(head: MarkHead, logits: torch.Tensor, marked: torch.Tensor) -> None:
-    """Scale and shift what the head says of a cell, so that a picture's answer is its chance among these."""
+    """Scale and shift the head's logits of cells, so that a picture's score is its chance to be marked among these."""
     slope, shift = fit_line(logits, marked)
     last = head.last
     assert last.bias is not None  # built with one

@@ -1,4 +1,4 @@
-"""Fonts that marks are drawn with: files of installed packages. The extra `marks` installs those that are not there."""
+"""Fonts that marks are drawn with: files of installed packages. The extra `marks` installs those that are missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from moderation.errors import UsageError
 
-# Package -> its folder of fonts. All under the SIL Open Font License or Apache-2.0; only what is drawn is learned from.
+# Package -> its folder of fonts. All under the SIL Open Font License or Apache-2.0; training uses only drawn text.
 _LATIN: Final = {
     "matplotlib": "mpl-data/fonts/ttf",
     "font_lato": "files",
@@ -21,7 +21,7 @@ _LATIN: Final = {
     "font_intuitive": "files",
 }
 _CHINESE: Final = {"manimgx_fonts_cjk": ""}
-# Mathematical signs, and one that draws the names of blocks: no words can be written with them.
+# Fonts without letters for words: mathematical signs, and one that draws the names of Unicode blocks.
 _NOT_FOR_WORDS: Final = ("cmex", "cmsy", "cmmi", "STIX", "LastResort", "cmr", "cmtt", "cmss", "cmb", "Display")
 
 

@@ -1,7 +1,7 @@
-"""Families of marks: what a site, an agency or a person puts over pictures. Thirty; five of them are never learned.
+"""Thirty families of marks, as a site, an agency or a person puts them over pictures; five are never trained on.
 
-A family has its words, its script, a font and perhaps a sign; within it styles vary: filled, outlined or raised, one or
-tiled, turned, coloured, and how much shines through. All names are made up.
+A family has its words, its script, a font and perhaps a sign; within it styles vary: filled, outlined or raised, single
+or tiled, turned, coloured, more or less opaque. All names are made up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STYLES: Final = ("filled", "outline", "raised")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """words: what its marks say, one of them a picture. sign: drawn beside or above them; "" none. font: a path."""
+    """words: texts of its marks, one per picture. sign: drawn beside or above the text; "": none. font: a path."""
 
     name: str
     words: tuple[str, ...]
@@ -78,7 +78,7 @@ def known_families() -> tuple[Family, ...]:
 
 
 def unseen_families() -> tuple[Family, ...]:
-    """The five that are never trained on; other words, other signs beside them, other Latin fonts."""
+    """The five that are never trained on, with other words, signs and Latin fonts."""
     return (*_make(_UNSEEN_LATIN, latin_fonts()[::5]), *_make(_UNSEEN_CHINESE, chinese_fonts()))
 
 
@@ -91,7 +91,7 @@ def _make(rows: Sequence[tuple[str, tuple[str, ...], str, bool, bool]], fonts: S
 
 
 def draw_mark(family: Family, height_px: int, rng: np.random.Generator, *, outline: bool) -> U8:
-    """A mark of the family as a mask, uint8 [h,w]; height_px: of its letters, about."""
+    """A mark of the family as a mask, uint8 [h,w]. height_px: approximate height of its letters."""
     size = max(7, height_px)
     words = draw_words(
         str(rng.choice(family.words)), family.font, size, outline_px=max(1, size // 16) if outline else 0
@@ -103,7 +103,7 @@ def draw_mark(family: Family, height_px: int, rng: np.random.Generator, *, outli
 
 
 def place_turned(mask: U8, rng: np.random.Generator, *, steep: bool) -> U8:
-    """The mask turned: seldom and a little, or by a slant that tiles and big marks have."""
+    """The mask turned: seldom and slightly, or steeply, as tiles and big marks are."""
     degrees = float(rng.choice([0, 30, 45, -30, 20])) + rng.uniform(-5, 5) if steep else 0.0
     if not steep and rng.random() < 0.25:
         degrees = rng.uniform(-20, 20)
@@ -118,7 +118,7 @@ def fit_mask(mask: U8, most: tuple[int, int]) -> U8:
 
 
 def _stack(upper: U8, lower: U8) -> U8:
-    """Two masks, one above the other, their middles in line."""
+    """Two masks, one above the other, centred."""
     gap = max(2, min(upper.shape[0], lower.shape[0]) // 6)
     width = max(upper.shape[1], lower.shape[1])
     whole = np.zeros((upper.shape[0] + gap + lower.shape[0], width), dtype=np.uint8)

@@ -28,12 +28,12 @@ from moderation.version import __version__
 _LOG = logging.getLogger(__name__)
 MARK_FILE: Final = "watermark.safetensors"
 MARK_CARD: Final = "card.json"
-_MAX_COMPOSITES: Final = 40_000  # features of so many are 15 GB
+_MAX_COMPOSITES: Final = 40_000  # their features take 15 GB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkOutcome:
-    """What was written. rounds: losses, and accuracy on composites that were held back."""
+    """What was written. rounds: losses, and accuracy on held-back composites."""
 
     uri: str
     sha256: str

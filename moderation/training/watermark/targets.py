@@ -1,4 +1,4 @@
-"""What the watermark network should say of a composite's cells. Pure. Shape suffixes: G cells a side."""
+"""Targets of the watermark network for a composite's cells. Pure. Shape suffixes: G cells per side."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 from moderation.detectors.general.watermark_network import GRID
 
-IGNORED: Final = -1  # a cell at a mark's rim: it may say either
-_CORE: Final = 0.6  # of a box's sides: cells there must say yes
+IGNORED: Final = -1  # a cell at a mark's rim: either answer is right
+_CORE: Final = 0.6  # share of a box's sides around its middle: cells in it must answer yes
 
 
 def cell_targets(boxes: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
@@ -19,7 +19,7 @@ def cell_targets(boxes: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], 
     kinds = np.zeros((GRID, GRID), dtype=np.int8)
     owners = np.zeros((4, GRID, GRID), dtype=np.float16)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    # The largest first: where marks overlap the smaller has the cell.
+    # The largest first: where marks overlap, the smaller gets the cell.
     for x0, y0, x1, y1 in boxes[np.argsort(-areas, kind="stable")].tolist():
         rim = _cells(x0, y0, x1, y1)
         kinds[rim] = np.where(kinds[rim] == 0, IGNORED, kinds[rim])
@@ -32,7 +32,7 @@ def cell_targets(boxes: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], 
 
 
 def _cells(x0: float, y0: float, x1: float, y1: float) -> tuple[slice, slice]:
-    """Cells whose middles lie in a box; at least the one that its middle lies in."""
+    """Cells whose centres lie in a box; at least the one that holds the centre of the box."""
     spans = []
     for low, high in ((y0, y1), (x0, x1)):
         first, end = int(np.ceil(low * GRID - 0.5)), int(np.floor(high * GRID - 0.5)) + 1
@@ -45,7 +45,7 @@ def _cells(x0: float, y0: float, x1: float, y1: float) -> tuple[slice, slice]:
 
 
 def box_overlap(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of boxes [n,4], one by one."""
+    """Intersection over union of boxes [n,4], pair by pair."""
     low, high = torch.maximum(left[:, :2], right[:, :2]), torch.minimum(left[:, 2:], right[:, 2:])
     shared = (high - low).clamp_min(0).prod(dim=1)
     areas = [(box[:, 2:] - box[:, :2]).clamp_min(1e-6).prod(dim=1) for box in (left, right)]
