@@ -38,7 +38,7 @@ test-long: $(STAMP)  ## the tests on clusters, on S3 and with trained models (ab
 
 test-pythons: $(STAMP)  ## some unit tests on the other Pythons of the lock, where this machine has them
 	@for version in $(filter-out $(shell $(RUN) -c 'import sys; print("%d.%d" % sys.version_info[:2])'),$(LOCK_PYTHONS)); do \
-		python=$$(PATH="$(OTHER_PATH)" $(UV) python find --quiet --no-python-downloads --system $$version) \
+		python=$$(PATH="$(OTHER_PATH)" $(UV) python find --no-python-downloads --system $$version) \
 			|| { echo "no Python $$version on this machine"; continue; }; \
 		$(MAKE) --no-print-directory PYTHON=$$python VENV=$(VENV)-$$version where \
 			&& $(VENV)-$$version/bin/python -m pytest -q $(OTHER_TESTS) || exit 1; \
