@@ -39,7 +39,7 @@ class BoundCheck:
     order: int | None
     stops_at: float | None  # from this score on, no check of a higher order is asked
     stops_by_block: bool  # a check of a higher order can block, so only a block may stop it
-    watched: bool = False  # an attribute that a positive rule reads
+    watched: bool = False  # an attribute that a positive rule reads, or whose nulls send to review
     isolated: bool = False  # review an item with a frame over `block` but a pooled score below it
     severe: bool = False  # no allow list passes over it
     severity: str | None = None
@@ -169,11 +169,11 @@ def _bind_check(
         block=as_float32(check.block),
         review=as_float32(check.review),
         pass_=as_float32(check.pass_),
-        null_is_review=check.side != "attribute" and check.null == "review",
+        null_is_review=check.null_is_review,
         order=check.order,
         stops_at=as_float32(policy.stops_at(name)),
         stops_by_block=any(later.block is not None for later in policy.checks_after(check)),
-        watched=check.side == "attribute" and name in policy.vouched_for(),
+        watched=check.side == "attribute" and (name in policy.vouched_for() or check.null_is_review),
         isolated=_may_be_isolated(check, pool),
         severe=policy.is_severe(check),
         severity=check.severity,

@@ -16,7 +16,7 @@ from moderation.types import ErrorCode, ItemFacts, ItemVotes, Seen, Verdict
 class Case:
     """One item as the rules see it.
 
-    scores: of the deciding checks, and of the attributes that positive rules read. error: why it could not be judged
+    scores: of the deciding checks, and of the attributes that rules read. error: why it could not be judged
     whole. seen: how much of it was looked at; None: not told, and no pass is withheld for it. facts: what else is
     known of it; None: nothing, so that it is on no list. votes, rows: None and empty where nothing of it was scored.
     """

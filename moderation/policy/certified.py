@@ -144,8 +144,8 @@ def _why_ended(action: str, ended: Mapping[str, str]) -> str:
 def withdraw(policy: Policy, actions: Collection[str]) -> Policy:
     """The policy without these actions: what they decided goes to review.
 
-    A check that blocked reviews from its lowest threshold on; a positive check becomes an attribute; the default
-    becomes review.
+    A check that blocked reviews from its lowest threshold on; a positive check becomes an attribute whose
+    nulls still mean what they meant; the default becomes review.
     """
     if not actions:
         return policy
@@ -186,7 +186,10 @@ def _stop_blocking_by(values: dict[str, Any], value: str, other: dict[str, Any])
 
 def _stop_passing(check: dict[str, Any], *, pooled: bool) -> None:
     check["side"] = "attribute"
-    for key in ("pass", "null", "by", "order"):
+    for key in ("pass", "by", "order"):
         check.pop(key, None)
+    # What its nulls sent to review is not to pass by another check.
+    if check.pop("null", "review") == "review":
+        check["null"] = "review"
     if not pooled:
         check["pool"] = "all"  # the default of a positive check, so that its scores stay the same

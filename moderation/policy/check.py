@@ -105,7 +105,8 @@ class Check(PolicySection):
     null: Literal["review", "ignore"] = Field(
         default="review",
         description="what it means that the score of a frame was not computed. review: a person looks, unless "
-        "something blocks; ignore: judged by the other frames and checks. A positive check never passes on a null.",
+        "something blocks; ignore: judged by the other frames and checks. A positive check never passes on a null. "
+        "Of an attribute it is `review` only where that is said.",
     )
     order: int | None = Field(default=None, ge=0, description="its place in the cascade; none: always asked")
     stop: bool = Field(
@@ -162,10 +163,15 @@ class Check(PolicySection):
             raise ValueError(f"a {self.side} check needs {' or '.join(f'`{name}`' for name in sorted(allowed))}")
         return self
 
+    @property
+    def null_is_review(self) -> bool:
+        """Whether an item without this score, or without that of a frame, goes to review."""
+        return self.null == "review" and (self.side != "attribute" or "null" in self.model_fields_set)
+
     @model_validator(mode="after")
     def _rules_are_consistent(self) -> Check:
-        if self.side == "attribute" and "null" in self.model_fields_set:
-            raise ValueError("an attribute decides nothing, so its `null` means nothing")
+        if self.side == "attribute" and self.null == "ignore":
+            raise ValueError("an attribute decides nothing, so its `null: ignore` means nothing")
         if self.block is not None and self.review is not None and self.review > self.block:
             raise ValueError(f"`review` ({self.review}) must not be over `block` ({self.block})")
         return self

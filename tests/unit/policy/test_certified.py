@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,8 +131,6 @@ def test_a_monitor_ends_one_certificate_and_leaves_the_others(tmp_path: Path) ->
 def test_without_an_action_its_items_go_to_review_and_no_verdict_is_milder_or_new(
     tmp_path_factory: pytest.TempPathFactory, scores: list[float | None], actions: set[str]
 ) -> None:
-    import numpy as np
-
     policy = policy_in(tmp_path_factory.getbasetemp())
     votes = ItemVotes(
         labels=LABELS,
@@ -172,6 +171,20 @@ def test_a_run_without_certificates_is_told_so_and_decides_all_the_same(tmp_path
     write_certificates(certification.file, certificates(policy, ("block", "bad"), ("block", "worse"), ("pass", "bad")))
     _, certified = certify_policy(policy, str(tmp_path / "policy.yaml"), "stack", today=TODAY)
     assert describe_certification(certified.as_json()) == []
+
+
+def test_nulls_of_a_check_that_may_no_longer_pass_still_send_items_to_review(tmp_path: Path) -> None:
+    policy = policy_in(
+        tmp_path,
+        """
+checks:
+  sure: {side: positive, votes: [a.fine, a.worse], pass: 0.5}
+  fine: {side: positive, votes: [a.fine], pass: 0.5}
+""",
+    )
+    votes = ItemVotes(labels=LABELS, frames=(0,), times_s=(None,), scores=np.array([[0, np.nan, 0.9]], np.float32))
+    reasons = [judge(bind(p, LABELS), votes).reason for p in (policy, withdraw(policy, ["pass:sure"]))]
+    assert reasons == ["null:sure:review"] * 2
 
 
 @settings(max_examples=150, deadline=None)

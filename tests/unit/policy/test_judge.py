@@ -245,7 +245,7 @@ def test_a_bound_policy_crosses_processes(load):
         (("block: 0.9", "pass: 0.9"), r"a negative check takes no `pass`"),
         ((", block: 0.9, review: 0.5", ""), r"a negative check needs `block` or `review`"),
         (("pass: 0.7", "pass: 0.7, pool: any"), r"a positive check pools by all or bottom_k_mean or mean"),
-        (("[q.light]", "[q.light], null: review"), r"an attribute decides nothing"),
+        (("[q.light]", "[q.light], null: ignore"), r"an attribute decides nothing"),
         (("fuse: max", "fuse: k_of_n"), r"`k_of_n` needs `k`"),
         (("fuse: max", "fuse: {method: k_of_n, k: 3}"), r"`k_of_n` of 3 needs as many votes; there are 2"),
         (("fuse: max", "fuse: {method: max, k: 2}"), r"`max` takes no `k`"),
