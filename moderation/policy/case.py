@@ -31,7 +31,7 @@ class Case:
     rows: Sequence[Sequence[float]] = ()
 
 
-class Decision(NamedTuple):
+class CaseDecision(NamedTuple):
     """What a rule says. by: the check that decided, if one did. shown: rows that its evidence may use; empty: any.
 
     threshold: the one of that check that decided. note: the reason of a list's entry. severity: of a list.
@@ -73,7 +73,7 @@ def furthest(candidates: Iterable[tuple[CheckScore, float | None, float | None]]
     return best
 
 
-def decide_by_check(verdict: Verdict, stage: str, top: Exceeding, confidence: float) -> Decision:
+def decide_by_check(verdict: Verdict, stage: str, top: Exceeding, confidence: float) -> CaseDecision:
     """A decision that a check makes."""
     reason = f"{stage}:{top.score.check.name}:{verdict}"
-    return Decision(verdict, reason, top.score, confidence, threshold=top.threshold)
+    return CaseDecision(verdict, reason, top.score, confidence, threshold=top.threshold)

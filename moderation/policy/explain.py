@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moderation.policy.case import Decision
+from moderation.policy.case import CaseDecision
 from moderation.policy.texts import ReasonTexts
 from moderation.types import Segment
 
 
-def explain(decision: Decision, texts: ReasonTexts, segments: Sequence[Segment] = ()) -> str:
+def explain(decision: CaseDecision, texts: ReasonTexts, segments: Sequence[Segment] = ()) -> str:
     """The reason of a decision as a sentence. segments: of the item; the highest of the deciding check is named."""
     stage, *middle = decision.reason.split(":")
     action = middle[-1]

@@ -21,7 +21,7 @@ from moderation.errors import UsageError
 from moderation.policy import aggregate, context
 from moderation.policy.audit import is_drawn
 from moderation.policy.bind import BoundPolicy
-from moderation.policy.case import Case, Decision
+from moderation.policy.case import Case, CaseDecision
 from moderation.policy.evidence import gather_evidence
 from moderation.policy.explain import explain
 from moderation.policy.list_rules import block_by_list
@@ -95,12 +95,12 @@ def judge_item(
     if votes is not None:
         return judge(bound, votes, error, seen, facts)
     case = Case(bound=bound, scores=(), error=error, seen=seen, facts=facts)
-    denied = block_by_list(case) or Decision(Verdict.REVIEW, f"error:{error}")
+    denied = block_by_list(case) or CaseDecision(Verdict.REVIEW, f"error:{error}")
     return _judgement(denied, case, (), {})
 
 
 def _judgement(
-    decision: Decision, case: Case, evidence: tuple[Evidence, ...], scores: Mapping[str, float | None]
+    decision: CaseDecision, case: Case, evidence: tuple[Evidence, ...], scores: Mapping[str, float | None]
 ) -> Judgement:
     bound, by = case.bound, decision.by
     against = by.check if by is not None and by.check.side == "negative" else None

@@ -17,7 +17,7 @@ import numpy as np
 from moderation.policy.aggregate import is_null
 from moderation.policy.audit import is_drawn
 from moderation.policy.bind import BoundCheck, BoundPolicy
-from moderation.policy.case import Case, Decision
+from moderation.policy.case import Case, CaseDecision
 from moderation.policy.explain import explain
 from moderation.policy.part_evidence import PartEvidence, gather_part_evidence, has_twin_columns
 from moderation.policy.part_rules import NO_CHECK, PartCase, PartRuling, rulings
@@ -50,7 +50,7 @@ class PartJudgement:
 
     checks: tuple[BoundCheck, ...]
     left: Flags
-    decisions: Sequence[Decision]
+    decisions: Sequence[CaseDecision]
     scores: F64
     evidence: PartEvidence
     reason_texts: Sequence[str]
@@ -118,7 +118,7 @@ def _stopped(bound: BoundPolicy, scores: PartScores) -> Flags:
     return stopped
 
 
-def _decisions(case: PartCase, place: I64, asked: Sequence[PartRuling]) -> list[Decision]:
+def _decisions(case: PartCase, place: I64, asked: Sequence[PartRuling]) -> list[CaseDecision]:
     scores = case.scores
     numbers: list[list[float]] = scores.scores.tolist()
     confidences = [_or_none(ruling.confidence) for ruling in asked]
@@ -129,13 +129,13 @@ def _decisions(case: PartCase, place: I64, asked: Sequence[PartRuling]) -> list[
         ruling, k = asked[nth], checks[nth][item]
         confidence, threshold = confidences[nth][item], thresholds[nth][item]
         if k == NO_CHECK:
-            decisions.append(Decision(ruling.verdict, ruling.reason, None, confidence, (), threshold))
+            decisions.append(CaseDecision(ruling.verdict, ruling.reason, None, confidence, (), threshold))
             continue
         check, number = scores.checks[k], numbers[item][k]
         score = None if is_null(number) else number
         by = CheckScore(check, [], score, True, score)
         reason = f"{ruling.reason}:{check.name}:{ruling.verdict}"
-        decisions.append(Decision(ruling.verdict, reason, by, confidence, (), threshold))
+        decisions.append(CaseDecision(ruling.verdict, reason, by, confidence, (), threshold))
     return decisions
 
 
@@ -146,7 +146,7 @@ def _or_none(numbers: F64) -> list[float | None]:
     return listed
 
 
-def _withheld(bound: BoundPolicy, decisions: Sequence[Decision], items: PartItems) -> list[Decision]:
+def _withheld(bound: BoundPolicy, decisions: Sequence[CaseDecision], items: PartItems) -> list[CaseDecision]:
     kept = []
     for decision, error, seen in zip(decisions, items.errors, items.seen, strict=True):
         if error is None and seen.widest_gap_s is None and not seen.unseen:
@@ -182,7 +182,7 @@ def _segments_of(scores: PartScores, item: int, checks: Sequence[int], times_s: 
 def _rank(
     bound: BoundPolicy,
     scores: PartScores,
-    decisions: Sequence[Decision],
+    decisions: Sequence[CaseDecision],
     evidence: PartEvidence,
     facts: Sequence[ItemFacts],
 ) -> list[float | None]:

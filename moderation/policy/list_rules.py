@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from moderation.policy.case import Case, Decision
+from moderation.policy.case import Case, CaseDecision
 from moderation.policy.entries import ListEntry
 from moderation.policy.matching import BoundList, match_list
 from moderation.policy.scores import CheckScore
 from moderation.types import Verdict
 
 
-def block_by_list(case: Case) -> Decision | None:
+def block_by_list(case: Case) -> CaseDecision | None:
     """The item is on a deny-list that blocks."""
     return _by_list(case, "deny", Verdict.BLOCK)
 
 
-def review_by_list(case: Case) -> Decision | None:
+def review_by_list(case: Case) -> CaseDecision | None:
     """The item is on a deny-list that asks for a person."""
     return _by_list(case, "deny", Verdict.REVIEW)
 
 
-def allow_by_list(case: Case) -> Decision | None:
+def allow_by_list(case: Case) -> CaseDecision | None:
     """The item is on an allow-list, on no deny-list, and no severe check objects.
 
     A severe check without a score objects, too. An error, or something not looked at, still withholds the pass.
@@ -45,14 +45,14 @@ def _objects(score: CheckScore) -> bool:
     return highest is not None and lowest is not None and highest >= lowest
 
 
-def _by_list(case: Case, action: str, verdict: Verdict) -> Decision | None:
+def _by_list(case: Case, action: str, verdict: Verdict) -> CaseDecision | None:
     for bound in case.bound.lists:
         if bound.action != action or (action == "deny" and bound.verdict != verdict):
             continue
         entry = _match(bound, case)
         if entry is not None:
             reason = f"list:{bound.name}:{verdict}"
-            return Decision(verdict, reason, note=entry.reason, severity=bound.severity)
+            return CaseDecision(verdict, reason, note=entry.reason, severity=bound.severity)
     return None
 
 

@@ -31,20 +31,20 @@ from collections.abc import Callable, Iterable
 
 from moderation.policy import context
 from moderation.policy.aggregate import is_null
-from moderation.policy.case import Case, Decision, Exceeding, decide_by_check, furthest
+from moderation.policy.case import Case, CaseDecision, Exceeding, decide_by_check, furthest
 from moderation.policy.list_rules import allow_by_list, block_by_list, review_by_list
 from moderation.policy.scores import CheckScore
 from moderation.policy.vouch_rule import pass_by_vouch
 from moderation.types import Kind, Verdict
 
 
-def block_by_negative(case: Case) -> Decision | None:
+def block_by_negative(case: Case) -> CaseDecision | None:
     """A negative check is over its `block`."""
     top = furthest((s, s.blocking, s.check.block) for s in case.scores)
     return top and decide_by_check(Verdict.BLOCK, "negative", top, top.excess)
 
 
-def review_in_context(case: Case) -> Decision | None:
+def review_in_context(case: Case) -> CaseDecision | None:
     """Only a part of a picture is over `block`; the picture around it does not agree."""
     if case.kinship is None:
         return None
@@ -55,74 +55,74 @@ def review_in_context(case: Case) -> Decision | None:
     return decide_by_check(Verdict.REVIEW, "context", top, top.excess)._replace(shown=shown)
 
 
-def review_isolated(case: Case) -> Decision | None:
+def review_isolated(case: Case) -> CaseDecision | None:
     """A frame is over `block`, but the pooled score is not."""
     top = furthest((s, s.highest(), s.check.block) for s in case.scores if s.check.isolated)
     return top and decide_by_check(Verdict.REVIEW, "isolated", top, top.excess)
 
 
-def review_by_negative(case: Case) -> Decision | None:
+def review_by_negative(case: Case) -> CaseDecision | None:
     """A negative check is over its `review`."""
     top = furthest((s, s.score, s.check.review) for s in case.scores)
     return top and decide_by_check(Verdict.REVIEW, "negative", top, _band_confidence(top))
 
 
-def review_nulls(case: Case) -> Decision | None:
+def review_nulls(case: Case) -> CaseDecision | None:
     """A check that says `null: review` has no score of some frame."""
     for score in case.scores:
         if score.check.null_is_review and not score.complete:
-            return Decision(Verdict.REVIEW, f"null:{score.check.name}:review", score)
+            return CaseDecision(Verdict.REVIEW, f"null:{score.check.name}:review", score)
     return None
 
 
-def pass_by_positive(case: Case) -> Decision | None:
+def pass_by_positive(case: Case) -> CaseDecision | None:
     """A positive check with a score of every frame is over its `pass`."""
     top = furthest((s, s.score, s.check.pass_) for s in case.scores if s.complete)
     return top and decide_by_check(Verdict.PASS, "positive", top, top.excess)
 
 
-def review_unasked(case: Case) -> Decision | None:
+def review_unasked(case: Case) -> CaseDecision | None:
     """`default: pass` does not pass an item of which nothing was asked."""
     if case.bound.policy.default != "pass" or any(
         _was_asked(s, case.kinship) for s in case.scores if s.check.side != "attribute"
     ):
         return None
-    return Decision(Verdict.REVIEW, "null:all:review")
+    return CaseDecision(Verdict.REVIEW, "null:all:review")
 
 
-def by_default(case: Case) -> Decision:
+def by_default(case: Case) -> CaseDecision:
     """No check decided."""
     verdict = Verdict(case.bound.policy.default)
-    return Decision(verdict, f"default:{verdict}", confidence=_closest_call(case.scores, verdict))
+    return CaseDecision(verdict, f"default:{verdict}", confidence=_closest_call(case.scores, verdict))
 
 
-def withhold_errors(case: Case, decision: Decision) -> Decision:
+def withhold_errors(case: Case, decision: CaseDecision) -> CaseDecision:
     """An item with an error is never passed; what was scored of it may still block it."""
     if case.error is None or not (decision.verdict is Verdict.PASS or _is_in_album(case, decision)):
         return decision
-    return Decision(Verdict.REVIEW, f"error:{case.error}")
+    return CaseDecision(Verdict.REVIEW, f"error:{case.error}")
 
 
-def _is_in_album(case: Case, decision: Decision) -> bool:
+def _is_in_album(case: Case, decision: CaseDecision) -> bool:
     # An album's verdict is the first of block, error, review, pass: a picture that could not be read is named before
     # one that is unsure.
     return decision.verdict is Verdict.REVIEW and case.seen is not None and case.seen.kind is Kind.ALBUM
 
 
-def withhold_unseen(case: Case, decision: Decision) -> Decision:
+def withhold_unseen(case: Case, decision: CaseDecision) -> CaseDecision:
     """A pass claims that all that a viewer can be shown was looked at; where it was not, a person looks."""
     if case.seen is None or decision.verdict is not Verdict.PASS:
         return decision
     if case.seen.unseen:
-        return Decision(Verdict.REVIEW, f"unseen:{case.seen.unseen[0]}")
+        return CaseDecision(Verdict.REVIEW, f"unseen:{case.seen.unseen[0]}")
     allowed_s = case.bound.policy.unseen.allowed_gap_s(case.seen.duration_s)
     gap_s = case.seen.widest_gap_s
     if allowed_s is not None and gap_s is not None and gap_s > allowed_s:
-        return Decision(Verdict.REVIEW, "unseen:gap")
+        return CaseDecision(Verdict.REVIEW, "unseen:gap")
     return decision
 
 
-Rule = Callable[[Case], Decision | None]
+Rule = Callable[[Case], CaseDecision | None]
 RULES: tuple[Rule, ...] = (
     block_by_list,
     allow_by_list,
@@ -136,10 +136,10 @@ RULES: tuple[Rule, ...] = (
     pass_by_vouch,
     review_unasked,
 )
-WITHHOLDING: tuple[Callable[[Case, Decision], Decision], ...] = (withhold_errors, withhold_unseen)
+WITHHOLDING: tuple[Callable[[Case, CaseDecision], CaseDecision], ...] = (withhold_errors, withhold_unseen)
 
 
-def decide(case: Case) -> Decision:
+def decide(case: Case) -> CaseDecision:
     """The decision of the first rule that decides, else the default."""
     for rule in RULES:
         decision = rule(case)
@@ -148,7 +148,7 @@ def decide(case: Case) -> Decision:
     return by_default(case)
 
 
-def withhold(case: Case, decision: Decision) -> Decision:
+def withhold(case: Case, decision: CaseDecision) -> CaseDecision:
     """The decision, or the review that it becomes where a pass is not warranted."""
     for rule in WITHHOLDING:
         decision = rule(case, decision)

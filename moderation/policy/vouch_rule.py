@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from moderation.policy.case import Case, Decision, excess_over
+from moderation.policy.case import Case, CaseDecision, excess_over
 from moderation.policy.scores import CheckScore
 from moderation.policy.vouched import BoundVouch, is_as_declared
 from moderation.types import Verdict
 
 
-def pass_by_vouch(case: Case) -> Decision | None:
+def pass_by_vouch(case: Case) -> CaseDecision | None:
     """All that a positive rule asks holds, on every frame; of several rules the first by name."""
     if not case.bound.vouch:
         return None
@@ -18,7 +18,7 @@ def pass_by_vouch(case: Case) -> Decision | None:
     for rule in case.bound.vouch:
         if _holds(rule, case, scores):
             margins = [excess_over(scores[name].score or 0.0, least) for name, least in rule.at_least.items()]
-            return Decision(Verdict.PASS, f"vouch:{rule.name}:pass", confidence=min(margins, default=None))
+            return CaseDecision(Verdict.PASS, f"vouch:{rule.name}:pass", confidence=min(margins, default=None))
     return None
 
 

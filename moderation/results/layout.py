@@ -14,6 +14,7 @@ OUT/duplicates.parquet  OUT/known.parquet  OUT/verdicts_grouped/  OUT/checks/  O
 OUT/evaluation/  OUT/promotion/              measures by labels, and a comparison with the incumbent
 OUT/monitor/                                 in the folder of all nights: what new labels said of certificates
 OUT/export/                                  what `moderation export` writes by default
+OUT/decisions/                               what reviewers decided, appended only: see `labels.decision_store`
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ EVALUATION_FILE: Final = "evaluation.json"
 INVENTORY_FILE: Final = "inventory.json"
 PAGE_FILE: Final = "index.html"  # of a folder of pages
 EXPORT_FOLDER: Final = "export"
+# Not among RUN_FOLDERS: starting over must not remove what people have decided.
+DECISIONS_FOLDER: Final = "decisions"
+DECISIONS_HEAD_FILE: Final = "head.json"
 EXPORT_MANIFEST_FILE: Final = "manifest.jsonl"  # of copies
 EXPORT_ERRORS_FILE: Final = "errors.jsonl"  # of objects that were left out of an export
 FIGURE_FORMATS: Final = ("png", "svg")
@@ -200,3 +204,18 @@ def export_uri(out: str, name: str) -> str:
 def night_uri(out: str, file: str) -> str:
     """A file of what the listing of a night found."""
     return storage.join(out, NIGHT_FOLDER, file)
+
+
+def decisions_folder(out: str) -> str:
+    """What reviewers decided."""
+    return storage.join(out, DECISIONS_FOLDER)
+
+
+def decisions_head_uri(out: str) -> str:
+    """Which part of the decisions was the last to be acknowledged."""
+    return storage.join(out, DECISIONS_FOLDER, DECISIONS_HEAD_FILE)
+
+
+def decisions_part_uri(out: str, name: str) -> str:
+    """A part of the decisions; its name is of `labels.decision_parts`."""
+    return storage.join(out, DECISIONS_FOLDER, name)
