@@ -15,6 +15,10 @@ OTHER_PATH := $(subst $(eval ) ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin)):$(P
 # Rooms without torch: seconds each.
 OTHER_TESTS := tests/unit/config tests/unit/policy tests/unit/results tests/unit/planning
 
+# Two processes with one thread each; tests of a file stay together, as their fixtures do. Clusters are apart: each takes
+# all cores.
+SIDE_BY_SIDE := -n 2 --dist loadfile
+
 # A crash in native code names the thread, at the interpreter's exit too, where pytest has switched its own handler off.
 export PYTHONFAULTHANDLER := 1
 
@@ -31,7 +35,8 @@ where: $(STAMP)
 	@$(RUN) -c 'import platform as p; print(p.python_implementation(), p.python_version(), "on", p.system(), p.machine())'
 
 test: where check  ## check, then the tests (about 14 minutes on two cores)
-	$(RUN) -m pytest -m "not long" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest $(SIDE_BY_SIDE) -m "not long" tests/unit tests/contract $(PYTEST_ARGS)
+	$(RUN) -m pytest -m "not long" tests/golden tests/gpu tests/integration $(PYTEST_ARGS)
 
 test-long: $(STAMP)  ## the tests on clusters, on S3 and with trained models (about 11)
 	$(RUN) -m pytest -m long $(PYTEST_ARGS)
@@ -52,7 +57,7 @@ check: $(STAMP)  ## lint, format, types, layers, the limits of the house
 	$(RUN) tools/check_house.py
 
 cover: $(STAMP)  ## lines and branches that unit and contract tests run: the total, and the ten files with the least
-	$(RUN) -m pytest -q tests/unit tests/contract -m "not long" \
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q $(SIDE_BY_SIDE) tests/unit tests/contract -m "not long" \
 		--cov --cov-report=json:build/coverage.json $(PYTEST_ARGS)
 	$(RUN) tools/least_covered.py build/coverage.json
 

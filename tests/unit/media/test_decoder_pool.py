@@ -117,7 +117,7 @@ def test_a_killed_decoder_is_told_from_a_crashed_one() -> None:
 
 def test_a_decoder_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moderation.media.decoder_pool._LATE_S", 0.5)
-    made = DecoderPool(MediaConfig(decode_timeout_s=1), MEMORY)
+    made = DecoderPool(MediaConfig(decode_timeout_s=6), MEMORY)
     made.decode(item_of("a.jpg"), [encode((30, 20), 1)])
     (process,) = made._processes
     os.kill(process._process.pid, signal.SIGSTOP)
