@@ -138,6 +138,7 @@ class Frame:
     width, height: of the picture as stored (upright), before scaling.
     parent: index of the frame of which this one is a part, and which is therefore its context; box: where it lies in
     that, x0, y0, x1, y1 in 0..1.
+    readings: what its whole file says of itself, on the first frame of the file: `c2pa.present`; NaN = cannot be said.
     """
 
     index: int
@@ -148,6 +149,7 @@ class Frame:
     role: Role = Role.FRAME
     parent: int | None = None
     box: tuple[float, float, float, float] | None = None
+    readings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

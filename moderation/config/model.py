@@ -102,6 +102,9 @@ class MediaConfig(ConfigSection):
     wholes: Literal["off", "auto"] = Field(
         default="off", description="auto: an album of 4, 6 or 9 pictures cut from one is also judged as that one"
     )
+    credentials: bool = Field(
+        default=False, description="read each file's Content Credentials; on where the stack has the detector `c2pa`"
+    )
 
 
 class DetectorConfig(ConfigSection):
@@ -247,3 +250,10 @@ class Config(ConfigSection):
     output: OutputConfig = OutputConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     monitor: MonitorConfig = MonitorConfig()
+
+    @model_validator(mode="after")
+    def _credentials_where_a_detector_reads_them(self) -> Config:
+        if any(detector.name == "c2pa" for detector in self.stack.detectors) and not self.media.credentials:
+            # Sections are frozen; a validator that runs afterwards has no other way to derive one key from another.
+            object.__setattr__(self, "media", self.media.model_copy(update={"credentials": True}))
+        return self

@@ -77,6 +77,10 @@ class FrameBatch(Protocol):
         """(width, height) of each picture as stored, before scaling to the canvas."""
 
     @property
+    def readings(self) -> Sequence[Mapping[str, float]]:
+        """Of each frame, what its whole file says of itself; see `types.Frame`."""
+
+    @property
     def device(self) -> torch.device:
         """The device that the frames are on."""
 

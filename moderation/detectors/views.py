@@ -6,7 +6,7 @@ uploaded as one padded tensor and resampled together, in float32, rounded like t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -24,11 +24,19 @@ class TensorFrames:
 
     frames: uint8 [H,W,3] RGB each; sizes: (width, height) of each picture as stored. Pixels are uploaded once, in one
     copy per group of similar shapes; on the CPU they are not copied at all and must not change while the batch lives.
+    readings: see `types.Frame`; none: of no frame.
     """
 
-    def __init__(self, frames: Sequence[U8], sizes: Sequence[tuple[int, int]], device: torch.device) -> None:
+    def __init__(
+        self,
+        frames: Sequence[U8],
+        sizes: Sequence[tuple[int, int]],
+        device: torch.device,
+        readings: Sequence[Mapping[str, float]] = (),
+    ) -> None:
         if len(frames) != len(sizes):
             raise ValueError(f"{len(frames)} frames and {len(sizes)} sizes")
+        self._readings = tuple(readings) or ({},) * len(frames)
         for frame in frames:
             _check_frame(frame)
         self._padded = [] if device.type == "cpu" else _upload(frames, device)
@@ -47,6 +55,11 @@ class TensorFrames:
     def sizes(self) -> Sequence[tuple[int, int]]:
         """(width, height) of each picture as stored, before scaling to the canvas."""
         return self._sizes
+
+    @property
+    def readings(self) -> Sequence[Mapping[str, float]]:
+        """What the file of each frame says of itself."""
+        return self._readings
 
     @property
     def device(self) -> torch.device:
@@ -75,6 +88,7 @@ class TensorFrames:
         chosen = TensorFrames([], [], self._device)
         chosen._frames = [self._frames[i] for i in indices]
         chosen._sizes = tuple(self._sizes[i] for i in indices)
+        chosen._readings = tuple(self._readings[i] for i in indices)
         chosen._padded = [group for padded in self._padded if (group := padded.select(indices)) is not None]
         chosen._parent = (self, tuple(indices))
         return chosen

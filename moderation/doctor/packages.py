@@ -21,6 +21,9 @@ _EXTRAS = {
     "text": "text in pictures",
     "codes": "codes in pictures",
     "nudenet": "body parts (AGPL-3.0)",
+    "provenance": "Content Credentials",
+    "explain": "explanations by gradients",
+    "train": "training on several workers",
     "review": "the reviewers' page",
     "plots": "figures of checks",
 }

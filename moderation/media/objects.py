@@ -11,6 +11,7 @@ from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.animation import decode_picture
 from moderation.media.behind import Behind, find_behind
+from moderation.media.credentials import add_credentials
 from moderation.media.joining import Numbering
 from moderation.media.jpeg import decode_jpeg_image
 from moderation.media.likeness import is_smaller_version
@@ -45,7 +46,8 @@ def decode_object(claimed: bool, payload: Payload, config: MediaConfig, deadline
     try:
         if isinstance(payload, ItemError):
             raise payload
-        return _decode_bytes(claimed, payload, media_type, config, deadline)
+        media = _decode_bytes(claimed, payload, media_type, config, deadline)
+        return add_credentials(media, payload) if config.credentials else media
     except Exception as error:  # noqa: BLE001 - decoders of strangers' bytes raise anything; only this item is lost
         code, detail = _name_failure(error)
     return Media(kind=_kind_of(media_type), error=code, error_detail=detail)

@@ -58,6 +58,7 @@ def send_media(sock: socket.socket, media: Media) -> None:
     frames = [
         {"shape": frame.pixels.shape, "index": frame.index, "width": frame.width, "height": frame.height}
         | {"time_s": frame.time_s, "role": str(frame.role), "parent": frame.parent, "box": frame.box}
+        | {"readings": dict(frame.readings)}
         for frame in media.frames
     ]
     fields = {name: getattr(media, name) for name in _MEDIA_FIELDS}
@@ -142,6 +143,7 @@ def _read_frames(described: Sequence[Mapping[str, Any]], descriptors: Sequence[i
                 role=Role(frame["role"]),
                 parent=frame["parent"],
                 box=None if frame["box"] is None else tuple(frame["box"]),
+                readings={str(name): float(value) for name, value in frame["readings"].items()},
             )
         )
     return tuple(frames)

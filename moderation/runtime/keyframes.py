@@ -47,7 +47,7 @@ def _prepare(source: str, out: str, config: Config, limit: int | None) -> Run:
         "limit": limit,
         "source_config": config.source.model_dump(mode="json"),
         "shards": config.shards.model_dump(mode="json"),
-        "media": config.media.model_dump(mode="json"),
+        "media": config.media.model_dump(mode="json", exclude={"credentials"}),
         "keyframes": CUT_VERSION,
         "decode": DECODE_VERSION,
     }

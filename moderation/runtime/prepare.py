@@ -48,7 +48,7 @@ def prepare_run(
         "limit": limit,
         "source_config": config.source.model_dump(mode="json"),
         "shards": config.shards.model_dump(mode="json"),
-        "media": config.media.model_dump(mode="json"),
+        "media": config.media.model_dump(mode="json", exclude={"credentials"}),
         "output": config.output.model_dump(mode="json"),
         "stack": stack.fingerprint,
         "policy": policy_hash(policy),

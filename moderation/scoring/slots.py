@@ -48,7 +48,7 @@ def fingerprint(slots: Sequence[Slot], config: Config) -> str:
             for s in slots
         ],
         "dtype": config.stack.dtype,
-        "media": config.media.model_dump(exclude={"decode_timeout_s", "max_bytes"}),
+        "media": config.media.model_dump(exclude={"decode_timeout_s", "max_bytes", "credentials"}),
         "decoding": DECODE_VERSION,
         # It changes no vote but the columns: all parts of one table have one schema.
         "keep_embeddings": config.stack.keep_embeddings,

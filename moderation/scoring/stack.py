@@ -69,7 +69,8 @@ class Stack:
         return join_votes(parts) if parts else self._score_chunk([])
 
     def _score_chunk(self, frames: Sequence[Frame]) -> BatchVotes:
-        batch = TensorFrames([f.pixels for f in frames], [(f.width, f.height) for f in frames], self.device)
+        sizes, readings = [(f.width, f.height) for f in frames], [f.readings for f in frames]
+        batch = TensorFrames([f.pixels for f in frames], sizes, self.device, readings)
         collected = VoteCollector(len(frames), len(self.labels), self.blob_sizes, self.embedding_dims)
         handed_on = HandedOn(len(frames))
         for slot in self.slots:

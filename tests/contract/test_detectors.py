@@ -86,6 +86,15 @@ class TestText(DetectorSuite):
         return super().load()
 
 
+class TestContentCredentials(DetectorSuite):
+    name = "c2pa"
+
+    @classmethod
+    def load(cls) -> Detector:
+        pytest.importorskip("c2pa")
+        return super().load()
+
+
 class TestCodes(DetectorSuite):
     name = "codes"
 
