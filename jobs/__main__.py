@@ -33,6 +33,7 @@ from .nightly import nightly
 from .policy import policy_diff, policy_show, policy_test
 from .promote import promote
 from .rejudge import rejudge
+from .report import report
 from .smoke import smoke
 from .status import status
 from .train_head import train_head
@@ -83,6 +84,7 @@ app.command("train-watermark")(train_watermark)
 app.command("checks")(checks)
 app.command("document")(document)
 app.command("rejudge")(rejudge)
+app.command("report")(report)
 app.command("evaluate")(evaluate)
 app.command("certify")(certify)
 app.command("drift")(drift)

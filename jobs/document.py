@@ -29,7 +29,7 @@ def document(
     """Take the inventory of OUT: share by concept, terms that stand out among what was flagged, blurred examples."""
     path = None if policy is None else str(resolve_config_path(policy, kind="policies"))
 
-    from moderation.analysis.document import write_document  # torch only once the call is right
+    from moderation.analysis.document import write_document
     from moderation.analysis.inventory import take_inventory
 
     inventory = take_inventory(out, policy=path, taxonomy=taxonomy, examples=examples, terms=terms)

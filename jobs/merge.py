@@ -20,9 +20,10 @@ def merge(
     """Check that all slices of OUT are done, and write the plan, summary and report of the whole."""
     from moderation.results.merge import merge_slices  # Arrow only once the call is right
     from moderation.results.occupancy import occupy
+    from moderation.runtime.reporting import report_extras
 
     with occupy(out) if prune else nullcontext():
-        summary = merge_slices(out, prune=prune)
+        summary = merge_slices(out, prune=prune, extras=report_extras())
     if as_json:
         print_json(summary)
         return

@@ -111,7 +111,7 @@ def exit_on_no_media(summary: Mapping[str, Any], *, partial: bool = False) -> No
 
 def print_doubts(summary: Mapping[str, Any]) -> None:
     """Print a run's warnings on standard error: what no certificate covers, what drifted."""
-    from moderation.results.finish import describe_doubts  # only once there is a run
+    from moderation.results.report import describe_doubts  # only once there is a run
 
     print_warnings(describe_doubts(summary))
 

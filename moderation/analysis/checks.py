@@ -83,7 +83,9 @@ def describe_checks(out: str, policy: str | None = None, only: Sequence[str] = (
     if unknown:
         raise UsageError(f"no check {unknown[0]!r}; there are: {', '.join(rules.checks)}")
     described = [tally.result() for tally in _tally_parts(run, rules, only or tuple(rules.checks))]
-    return tuple(check for check in described if not any(d.outside for d in check.votes))
+    shown = (check for check in described if not any(d.outside for d in check.votes))
+    # Those that decide come first; else in the policy's order.
+    return tuple(sorted(shown, key=lambda check: not check.thresholds))
 
 
 def _tally_parts(run: StoredRun, policy: Policy, names: Sequence[str]) -> list[_CheckTally]:

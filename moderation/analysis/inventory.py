@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +18,14 @@ from moderation.analysis.terms import Term, TermCounts, over_represented, terms_
 from moderation.policy.check import Check
 from moderation.policy.model import Policy
 from moderation.policy.taxonomy import load_taxonomy
-from moderation.results.reader import load_policy_of_run, open_run
+from moderation.results.reader import StoredRun, load_policy_of_run, open_run
 from moderation.results.schema import score_column
 from moderation.types import Verdict
 
 _COLUMNS = ("item_id", "uri", "kind", "verdict", "status", "attributes")
 _EVEN = 0.5  # the threshold of a check that has none
+# Detectors that measure pictures: how bright one is, or how many gradients it has, is no concept that it shows.
+_MEASURING = frozenset({"quality", "pdq"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +96,24 @@ def take_inventory(
     """
     run = open_run(out)
     rules = load_policy_of_run(run, policy)
-    tally = _InventoryTally(rules, load_taxonomy(taxonomy), examples)
+    names = {entry.title: entry.name for entry in run.load_config().stack.detectors}
+    measured = {name for name, check in rules.checks.items() if _is_measurement(check, names)}
+    tally = _InventoryTally(rules, load_taxonomy(taxonomy), examples, measured)
     for shard_id in run.shard_ids:
         tally.add(run.read_verdicts(shard_id), shard_id)
-    return tally.result(run.run_id, str(run.record.get("source", "")), terms)
+    return tally.result(run.run_id, _source_of(run), terms)
+
+
+def _source_of(run: StoredRun) -> str:
+    identity = run.record.get("identity")
+    known = identity.get("source") if isinstance(identity, Mapping) else None
+    return str(run.record.get("source") or known or run.out)
+
+
+def _is_measurement(check: Check, names: Mapping[str, str]) -> bool:
+    """Whether an attribute only measures. names: how the stack calls a detector -> its name."""
+    detectors = {vote.partition(".")[0] for vote in check.votes}
+    return check.side == "attribute" and all(names.get(d, d) in _MEASURING for d in detectors)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,9 +164,13 @@ class _ConceptTally:
 class _InventoryTally:
     """Counts of a run, part after part."""
 
-    def __init__(self, policy: Policy, taxonomy: Mapping[str, tuple[str, ...]], examples: int) -> None:
+    def __init__(
+        self, policy: Policy, taxonomy: Mapping[str, tuple[str, ...]], examples: int, measured: Set[str]
+    ) -> None:
         self._concepts = {
-            name: _ConceptTally(check=check, threshold=_threshold(check)) for name, check in policy.checks.items()
+            name: _ConceptTally(check=check, threshold=_threshold(check))
+            for name, check in policy.checks.items()
+            if name not in measured
         }
         self._taxonomy = taxonomy
         self._examples = examples

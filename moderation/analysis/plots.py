@@ -12,8 +12,10 @@ import numpy.typing as npt
 from moderation.analysis.checks import BINS, CheckDescription, Disagreement
 from moderation.config.installing import install_command
 from moderation.errors import UsageError
+from moderation.pages.figures import label_thresholds
 
-_COLOURS = {"block": "#b3261e", "review": "#b26a00", "pass": "#1f7a4d"}
+# Told apart without red and green, too; every line has its name beside it.
+_COLOURS = {"block": "#a3202a", "review": "#c98a1b", "pass": "#1d5f9e"}
 _MAX_ROWS = 60  # checks in the figure of disagreement: nobody reads more
 _DPI = 110
 
@@ -28,21 +30,18 @@ def plot_check(check: CheckDescription, *, format_: str = "png") -> bytes:
         axes.stairs(_shares(vote.counts), edges, label=vote.name, linewidth=1.2)
     if several:
         axes.stairs(_shares(check.fused.counts), edges, label="fused", color="black", linewidth=2.2)
-    for name, threshold in check.thresholds.items():
-        over = check.at_least.get(name, 0.0)
-        axes.axvline(threshold, color=_COLOURS[name], linestyle="--", linewidth=1.4)
-        label = f" {name} ≥ {threshold:g}: {over:.1%}"
-        axes.text(
-            threshold, 0.97, label, color=_COLOURS[name], transform=axes.get_xaxis_transform(), va="top", fontsize=8
-        )
+    words = {name: f": {share:.1%}" for name, share in check.at_least.items()}
+    label_thresholds(axes, check.thresholds, _COLOURS, words)
     axes.set_yscale("symlog", linthresh=0.01)
-    axes.set_ylim(bottom=0)
+    # Up to 4, so that labels have a place above the highest bar.
+    axes.set_ylim(0, 4 if check.thresholds else 1)
     axes.set_xlim(0, 1)
     axes.set_xlabel("score")
     axes.set_ylabel("share of frames")
     asked = check.fused.total - check.fused.nulls
     axes.set_title(f"{check.name}: {asked:,} frames, {check.fused.nulls:,} not asked", fontsize=10, loc="left")
-    axes.legend(fontsize=8, frameon=False)
+    # Below the axes, where it covers neither bars nor labels.
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=3)
     return _encode(figure, format_)
 
 

@@ -239,6 +239,26 @@ class MonitorConfig(ConfigSection):
     )
 
 
+class ReportConfig(ConfigSection):
+    """What `report.html` shows besides the numbers; see docs/report.md."""
+
+    thumbnails: int | None = Field(
+        default=None,
+        ge=0,
+        le=200,
+        description="pictures of the head of the review queue, blurred until chosen; null: 24 where SOURCE and OUT are "
+        "local folders, else 0. They are read again, and made small by the decoder",
+    )
+    price_per_gpu_hour: float | None = Field(
+        default=None, ge=0, description="in any currency: `cost` in summary.json, of the run and of a million items"
+    )
+    object_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="page of an object in a bucket, with {bucket} and {key}; local files and http(s) need none",
+    )
+
+
 class Config(ConfigSection):
     """All that a job needs besides SOURCE and OUT."""
 
@@ -250,6 +270,7 @@ class Config(ConfigSection):
     output: OutputConfig = OutputConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     monitor: MonitorConfig = MonitorConfig()
+    report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")
     def _credentials_where_a_detector_reads_them(self) -> Config:

@@ -37,6 +37,8 @@ class NightStatus:
     counts: Mapping[str, int] | None = None
     error: str | None = None
     ledger: str | None = None
+    items_per_s: float | None = None
+    cost_per_million: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,17 @@ def _read_night(root: str, night: str, quiet: Mapping[str, Any] | None) -> Night
         counts=_counts(summary.get("nightly") or {}) or None,
         ledger=_ledger_of(summary.get("nightly") or {}),
         error=None if error is None else str(error),
+        items_per_s=_number(summary.get("items_per_s")),
+        cost_per_million=_number(_as_table(summary.get("cost")).get("per_million_items")),
     )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _as_table(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 _COUNTS: Final = ("looked_at", "new", "changed", "retried", "rejudged", "returned", "unchanged", "deleted")

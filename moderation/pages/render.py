@@ -6,15 +6,15 @@ import base64
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from moderation.pages.text import count, number, percent, plain, printable, size, span
+from moderation.pages.text import count, number, percent, plain, printable, sentence, size, span
 
 
 def render(template: str, /, **values: Any) -> str:  # noqa: ANN401 - whatever the template shows
     """Render a page from `moderation/pages/templates`.
 
-    Filters: plain, count, number, percent, size, span (see `text`); png, jpeg, svg (bytes to a data URI).
+    Filters: plain, count, number, percent, size, span (see `text`), prose; png, jpeg, svg (bytes to a data URI).
     """
     environment = Environment(
         loader=PackageLoader("moderation.pages"),
@@ -24,9 +24,18 @@ def render(template: str, /, **values: Any) -> str:  # noqa: ANN401 - whatever t
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(plain=plain, count=count, number=number, percent=percent, size=size, span=span)
-    environment.filters.update(png=png, jpeg=jpeg, svg=svg)
+    environment.filters.update(plain=plain, prose=prose, count=count, number=number, percent=percent)
+    environment.filters.update(size=size, span=span, png=png, jpeg=jpeg, svg=svg)
     return environment.get_template(template).render(**values)
+
+
+def prose(text: str) -> Markup:
+    """A sentence of ours, its `words in backticks` as code; strangers' names in it are made safe."""
+    pieces = sentence(text).split("`")
+    if len(pieces) % 2 == 0:
+        return escape("`".join(pieces))
+    code = (Markup("<code>{}</code>").format(piece) if odd % 2 else escape(piece) for odd, piece in enumerate(pieces))
+    return Markup("").join(code)
 
 
 def _without_steering(value: object) -> object:

@@ -1,35 +1,89 @@
-"""The page of a run, `report.html`: its numbers, what went wrong, and the rows to look at first."""
+"""The page of a run, `report.html`: story, figures, the head of the queue, what went wrong, where the time went."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from markupsafe import Markup
 
 from moderation.pages.render import render
-from moderation.types import Status, Verdict
+from moderation.types import Verdict
 
-# Nobody reads a page of more rows; the tables hold them all.
-MAX_ROWS_PER_GROUP: Final = 40
-_MAX_ROWS: Final = 10_000
 _ORIGIN: Final = (
     "run_id", "source", "out", "state", "stopped_by", "startup_s", "stack_fingerprint", "policy_hash", "shards",
     "shards_this_call", "items_this_call",
 )  # fmt: skip
-_GROUPS: Final = {
-    "blocked": ("Blocked", "The highest scores first. A mistake here costs the most: check a few."),
-    "review": ("Sent to review by a check", "The highest scores first."),
-    "errors": ("Errors", "Items that could not be fetched, fully decoded, or scored. Never passed."),
-    "unsure": ("Not recognised as fine", "No check objected, but none recognised it as fine."),
-}
-
-# What became of the objects that a night looked at; the first four are told even when there are none.
-_NIGHT_COUNTS: Final = ("new", "changed", "deleted", "unchanged", "retried", "rejudged", "returned", "same_content")
 
 Cells = Mapping[str, Any]
 
 
-class Bar(NamedTuple):
+class ShownRows(Protocol):
+    """See `results.report_rows.ReportRows`."""
+
+    @property
+    def parts(self) -> int:
+        """Parts that were read."""
+        ...
+
+    @property
+    def parts_total(self) -> int:
+        """Parts of the run."""
+        ...
+
+    @property
+    def items(self) -> int:
+        """Items of the parts that were read."""
+        ...
+
+    @property
+    def queue(self) -> Sequence[Cells]:
+        """Rows for review, in their order."""
+        ...
+
+    @property
+    def blocked(self) -> Sequence[Cells]:
+        """Blocked rows, in their order."""
+        ...
+
+    @property
+    def answers(self) -> Mapping[str, Any]:
+        """By reason, `verdict, decided, block, passed, overturned` of what reviewers said."""
+        ...
+
+    @property
+    def counted(self) -> Mapping[str, int]:
+        """Rows by `queue`, `blocked`, `audit` in the parts that were read."""
+        ...
+
+
+class ToldStory(Protocol):
+    """See `results.story.Story`."""
+
+    @property
+    def headline(self) -> str:
+        """The run in a line."""
+        ...
+
+    @property
+    def happened(self) -> Sequence[str]:
+        """What was judged."""
+        ...
+
+    @property
+    def changed(self) -> Sequence[str]:
+        """What is not as it was before."""
+        ...
+
+    @property
+    def todo(self) -> Sequence[str]:
+        """What to do."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
     """A number beside its bar; `share` is 0..1 of the whole."""
 
     name: str
@@ -37,82 +91,96 @@ class Bar(NamedTuple):
     share: float
 
 
-def render_report(
-    summary: Mapping[str, Any],
-    rows: Iterable[Cells],
-    problems: Sequence[Mapping[str, Any]],
-    doubts: Sequence[str] = (),
-) -> str:
-    """One self-contained HTML page: no script, no pictures, no references.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreFigure:
+    """The scores of a check: its figure, and of how many items. nulls: items without a score."""
 
-    rows: cells of the verdicts table (`uri, verdict, status, reason, score, error_code, error_detail`), in order; at
-    most 40 of each group are shown. problems: for each error code `code, items, share, meaning, action`. doubts:
-    sentences above everything else. All text is escaped: names and details come from strangers.
+    check: str
+    svg: Markup
+    items: int
+    nulls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFigures:
+    """SVG elements, each None where there is nothing to draw. note: why there are none, in a sentence."""
+
+    flow: Markup | None = None
+    checks: Markup | None = None
+    course: Markup | None = None
+    steps: Markup | None = None
+    scores: Sequence[ScoreFigure] = ()
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportPage:
+    """All that the page shows.
+
+    problems: `code, items, share, meaning, action, examples` of each error code. doubts: sentences above everything
+    else. links: URI -> address. previews: item id -> JPEG. slowest: (URI, seconds). before: the earlier run, its `out`
+    and `summary`; changes: scores that are not as in it; changes_note: why none is told. decisions: of reviewers.
+    days_left: until the certificates end.
     """
+
+    summary: Mapping[str, Any]
+    story: ToldStory
+    rows: ShownRows
+    problems: Sequence[Mapping[str, Any]] = ()
+    doubts: Sequence[str] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    previews: Mapping[str, bytes] = field(default_factory=dict)
+    figures: ReportFigures = ReportFigures()
+    slowest: Sequence[tuple[str, float]] = ()
+    before: Any = None
+    changes: Sequence[Any] = ()
+    changes_note: str | None = None
+    decisions: Mapping[str, int] = field(default_factory=dict)
+    days_left: int | None = None
+
+
+def render_report(page: ReportPage) -> str:
+    """One self-contained HTML page: no script, nothing from elsewhere. Strangers' names and details are escaped."""
+    s = page.summary
     return render(
         "report.html",
-        s=summary,
-        verdicts=[(v.value, summary["verdicts"].get(v.value, 0)) for v in Verdict],
-        tables=[("Kinds", "Kind", _bars(summary["kinds"])), ("Status", "Status", _bars(summary["status"]))],
-        detectors=_bars(summary["frames_asked"], whole=summary["frames"]),
-        checks=summary["checks"],
-        problems=problems,
-        doubts=doubts,
-        steps=_bars(summary["seconds"], keep_zero=True),
-        slowest=_slowest(summary["seconds"]),
-        groups=_group_rows(islice(rows, _MAX_ROWS)),
-        facts=[(k, str(summary[k])) for k in _ORIGIN if summary.get(k) not in (None, "")],
-        versions=sorted((summary.get("versions") or {}).items()),
-        decoders=summary.get("decoders") or [],
-        decoder_warning=summary.get("decoder_warning"),
-        max_error_rate=summary.get("max_error_rate"),
-        wall_s=summary.get("wall_s"),
-        state=str(summary.get("state") or "done"),
-        night=_night_counts(summary.get("nightly") or {}),
+        page=page,
+        s=s,
+        rows=page.rows,
+        story=page.story,
+        figures=page.figures,
+        verdicts=[(v.value, s["verdicts"].get(v.value, 0)) for v in Verdict],
+        tables=[("Kinds", "Kind", bars_of(s["kinds"])), ("Status", "Status", bars_of(s["status"]))],
+        detectors=bars_of(s["frames_asked"], whole=s["frames"]),
+        steps=bars_of(s["seconds"], keep_zero=True),
+        facts=[(k, str(s[k])) for k in _ORIGIN if s.get(k) not in (None, "")],
+        versions=sorted((s.get("versions") or {}).items()),
+        cost=s.get("cost") or {},
+        state=str(s.get("state") or "done"),
+        certificates=s.get("certificates") or {},
+        shares=[] if page.before is None else shares_beside(s, page.before.summary),
     )
 
 
-def _bars(numbers: Mapping[str, float], *, whole: float | None = None, keep_zero: bool = False) -> list[Bar]:
+def bars_of(numbers: Mapping[str, float], *, whole: float | None = None, keep_zero: bool = False) -> list[Bar]:
+    """Each number with its share of their sum, or of `whole`."""
     total = whole if whole is not None else sum(numbers.values())
-    return [Bar(k, n, min(1.0, n / total) if total else 0.0) for k, n in numbers.items() if n or keep_zero]
-
-
-def _slowest(seconds: Mapping[str, float]) -> str | None:
-    return max(seconds, key=lambda step: seconds[step]) if any(seconds.values()) else None
-
-
-def _group_rows(rows: Iterable[Cells]) -> list[tuple[str, str, list[Cells], int]]:
-    """(title, explanation, rows shown, rows given) of each group that has rows."""
-    groups: dict[str, list[Cells]] = {name: [] for name in _GROUPS}
-    for row in rows:
-        group = _group_of(row)
-        if group is not None:
-            groups[group].append(row)
     return [
-        (*_GROUPS[name], _by_score(members)[:MAX_ROWS_PER_GROUP], len(members))
-        for name, members in groups.items()
-        if members
+        Bar(name=k, value=n, share=min(1.0, n / total) if total else 0.0) for k, n in numbers.items() if n or keep_zero
     ]
 
 
-def _group_of(row: Cells) -> str | None:
-    """The group of a row: blocked, errors, sent to review by a check, or the rest of the reviews."""
-    if row.get("verdict") == Verdict.BLOCK:
-        return "blocked"
-    if row.get("status") == Status.ERROR or row.get("error_code"):
-        return "errors"
-    if row.get("verdict") == Verdict.REVIEW:
-        return "review" if row.get("check") else "unsure"
-    return None
+def shares_beside(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:
+    """(what, share before, share now) of verdicts and errors; None where a run has no items."""
+    shares = [(v.value, _share(before, v.value), _share(now, v.value)) for v in Verdict]
+    return [*shares, ("error", _error_rate(before), _error_rate(now))]
 
 
-def _by_score(rows: Sequence[Cells]) -> list[Cells]:
-    return sorted(rows, key=lambda r: -r["score"] if r.get("score") is not None else 0.0)
+def _share(summary: Mapping[str, Any], verdict: str) -> float | None:
+    verdicts = summary.get("verdicts") or {}
+    total = sum(verdicts.values())
+    return verdicts.get(verdict, 0) / total if total else None
 
 
-def _night_counts(counts: Cells) -> list[tuple[str, int]]:
-    """(what, how many) of a night whose listing has told; empty of other runs."""
-    if "looked_at" not in counts:
-        return []
-    names = (name for name in _NIGHT_COUNTS if counts.get(name) or name in _NIGHT_COUNTS[:4])
-    return [(name.replace("_", " "), int(counts.get(name) or 0)) for name in names]
+def _error_rate(summary: Mapping[str, Any]) -> float | None:
+    return summary.get("error_rate") if summary.get("items") else None

@@ -6,6 +6,7 @@ import json
 from typing import Final
 
 _SHOWN_CHARS: Final = 240
+_SENTENCE_CHARS: Final = 1_000
 UNKNOWN: Final = "–"
 
 
@@ -53,6 +54,12 @@ def plain(value: object) -> str:
     half = _SHOWN_CHARS // 2
     # Names differ at their end as often as at their start: cut in the middle.
     return text if len(text) <= _SHOWN_CHARS else f"{text[:half]} … {text[-half:]}"
+
+
+def sentence(text: str) -> str:
+    """A sentence of ours with strangers' names in it: printable and bounded."""
+    shown = printable(text, instead="\N{REPLACEMENT CHARACTER}")
+    return shown if len(shown) <= _SENTENCE_CHARS else f"{shown[:_SENTENCE_CHARS]} …"
 
 
 def count(value: float | None) -> str:

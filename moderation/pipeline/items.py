@@ -56,7 +56,7 @@ def moderate_items(
         if poison_error is not None:
             return item, [poison_error for _ in item.objects]
         try:
-            payloads = clock.timed("fetch", lambda: read(item))
+            payloads = clock.timed("fetch", lambda: read(item), item_id=item.item_id)
         except ItemError as error:
             payloads = [error for _ in item.objects]
         clock.count_read(_read_bytes(payloads))
@@ -65,7 +65,7 @@ def moderate_items(
     def decode_one(fetched: tuple[Item, Sequence[bytes | ItemError]]) -> Decoded:
         # Before the item's deadline begins: waiting for memory is no fault of its own.
         with pools.decode_budget.take(estimate_need(*fetched, config.media)):
-            return clock.timed("decode", lambda: _decode(*fetched, decode))
+            return clock.timed("decode", lambda: _decode(*fetched, decode), item_id=fetched[0].item_id)
 
     fetched = map_ahead(
         fetch_one,

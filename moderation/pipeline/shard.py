@@ -69,6 +69,7 @@ def moderate_shard(
             "counts": count_rows(rows),
             "seconds": {step: round(s, 4) for step, s in clock.seconds.items()},
             "waits": {wait: round(s, 4) for wait, s in clock.waits.items()},
+            "slowest": clock.slowest(),
             "bytes_read": clock.bytes_read,
             "peak_memory_bytes": peak_memory_bytes(),
         },

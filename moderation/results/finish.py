@@ -5,26 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from moderation import storage
 from moderation.errors import FatalError
-from moderation.pages.report import render_report
-from moderation.results.advice import describe_problems
-from moderation.results.certificates import describe_certification
+from moderation.results.cost import tell_cost
 from moderation.results.ffmpeg import decoder_versions, describe_below_floor
-from moderation.results.intact import read_intact
-from moderation.results.layout import VERDICTS, report_uri, success_uri, summary_uri
-from moderation.results.receipts import committed_ids, read_receipts
+from moderation.results.layout import report_uri, success_uri, summary_uri
+from moderation.results.receipts import Receipt, committed_ids, read_receipts
 from moderation.results.record import Output, package_versions, write_record
+from moderation.results.report import ReportExtras, make_report
 from moderation.results.summary import summarise
-
-# The columns that a person is likely to look at first; the tables have the rest.
-_REPORT_ROWS: Final = 200
-_REPORT_PARTS: Final = 200
-_REPORT_COLUMNS: Final = (
-    "item_id", "uri", "kind", "verdict", "status", "reason", "check", "score", "error_code", "error_detail",
-)  # fmt: skip
 
 
 def finish_run(
@@ -35,10 +26,12 @@ def finish_run(
     partial: bool,
     facts: Mapping[str, Any],
     judged: bool = True,
+    extras: ReportExtras | None = None,
 ) -> dict[str, Any]:
     """Sum up all receipts of the plan, this call's and earlier ones': `summary.json`, `report.html`, `_SUCCESS`.
 
-    wall_s: of this call; None where there was no single one. judged: whether there are verdicts to show.
+    wall_s: of this call; None where there was no single one. judged: whether there are verdicts to show. extras: what
+    the page shows besides.
     Raises FatalError where the run ended and its receipts are not those of its plan; its state is `partial` then.
     """
     began_s = time.perf_counter()
@@ -49,26 +42,8 @@ def finish_run(
     # A slice leaves other slices' receipts alone.
     mismatch = None if partial else _describe_mismatch(planned, committed, present if run.home == run.out else set())
     state = "partial" if partial or mismatch else "done"
-    summary = summarise(
-        receipts,
-        {
-            "run_id": run.facts.run_id,
-            "source": storage.mask_signatures(run.source),
-            "out": run.out,
-            "stack_fingerprint": run.facts.stack_fingerprint,
-            "policy_hash": run.facts.policy_hash,
-            "state": state,
-            "wall_s": None if wall_s is None else round(wall_s, 3),
-            "max_error_rate": run.config.runtime.max_error_rate,
-            "versions": package_versions(),
-            "certificates": run.certification,
-            "decoders": decoder_versions(run.config.media),
-            "decoder_warning": describe_below_floor(run.config.media),
-            **facts,
-        },
-    )
-    rows = rows_to_show(run, [i for i in shard_ids if i in committed]) if judged else []
-    page = render_report(summary, rows, describe_problems(summary), describe_doubts(summary))
+    summary = _sum_up(run, receipts, {"state": state, "wall_s": None if wall_s is None else round(wall_s, 3), **facts})
+    page = make_report(run, summary, receipts, sorted(committed), extras, judged=judged)
     storage.publish(summary_uri(run.home), json.dumps(summary, indent=1, ensure_ascii=False).encode())
     storage.publish(report_uri(run.home), page.encode())
     write_record(run, state, finish_s=round(time.perf_counter() - began_s, 3))
@@ -82,10 +57,27 @@ def finish_run(
     return summary
 
 
-def describe_doubts(summary: Mapping[str, Any]) -> list[str]:
-    """Why a person should not take this run's verdicts as they are: no certificate, an alarm, scores that drifted."""
-    monitoring = summary.get("monitoring") or {}
-    return [*describe_certification(summary.get("certificates")), *monitoring.get("reasons", ())]
+def _sum_up(run: Output, receipts: Sequence[Receipt], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of `summary.json`."""
+    summary = summarise(
+        receipts,
+        {
+            "run_id": run.facts.run_id,
+            "source": storage.mask_signatures(run.source),
+            "out": run.out,
+            "stack_fingerprint": run.facts.stack_fingerprint,
+            "policy_hash": run.facts.policy_hash,
+            "state": facts["state"],
+            "wall_s": facts["wall_s"],
+            "max_error_rate": run.config.runtime.max_error_rate,
+            "versions": package_versions(),
+            "certificates": run.certification,
+            "decoders": decoder_versions(run.config.media),
+            "decoder_warning": describe_below_floor(run.config.media),
+            **facts,
+        },
+    )
+    return summary | {"cost": tell_cost(summary, run.config.report.price_per_gpu_hour)}
 
 
 def _describe_mismatch(planned: set[str], committed: set[str], present: set[str]) -> str | None:
@@ -99,15 +91,3 @@ def _describe_mismatch(planned: set[str], committed: set[str], present: set[str]
             " `moderation verify OUT --repair` deletes them"
         )
     return None
-
-
-def rows_to_show(run: Output, shard_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows that were not passed, for the report: from the first parts, until there are enough."""
-    format_ = run.config.output.format
-    rows: list[dict[str, Any]] = []
-    for shard_id in shard_ids[:_REPORT_PARTS]:
-        table = read_intact(run.out, VERDICTS, shard_id, format_, _REPORT_COLUMNS)
-        rows += [row for row in table.to_pylist() if row["verdict"] not in ("pass", None)]
-        if len(rows) >= _REPORT_ROWS:
-            break
-    return rows[:_REPORT_ROWS]

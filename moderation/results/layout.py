@@ -10,9 +10,11 @@ OUT/lease/                                   which job writes there now: see `re
 OUT/asks/<question>/                         columns of questions that were asked afterwards
 OUT/night/                                   what the listing of a night found
 OUT/summary.json  OUT/report.html  OUT/_SUCCESS
+OUT/comparison.html                          the run beside another
 OUT/duplicates.parquet  OUT/known.parquet  OUT/verdicts_grouped/  OUT/checks/  OUT/document/   derived from the run
 OUT/evaluation/  OUT/promotion/              measures by labels, and a comparison with the incumbent
 OUT/monitor/                                 in the folder of all nights: what new labels said of certificates
+OUT/index.html                               in the folder of all nights: their trend
 OUT/export/                                  what `moderation export` writes by default
 OUT/decisions/                               what reviewers decided, appended only: see `labels.decision_store`
 """
@@ -27,6 +29,7 @@ from moderation.planning.names import PLAN_FILE, PLAN_FOLDER, SLICES_FOLDER
 RUN_FILE: Final = "run.json"
 SUMMARY_FILE: Final = "summary.json"
 REPORT_FILE: Final = "report.html"
+COMPARISON_FILE: Final = "comparison.html"  # with another run
 SUCCESS_FILE: Final = "_SUCCESS"
 POISON_FILE: Final = "poison.json"
 
@@ -68,7 +71,8 @@ REJUDGE_FILE: Final = "rejudge.json"  # in the folder of a rejudge, which is nev
 
 # What starting over removes, with all its content. Receipts first: without a receipt a part does not count.
 RUN_FILES: Final = (
-    RUN_FILE, PLAN_FILE, SUMMARY_FILE, REPORT_FILE, SUCCESS_FILE, POISON_FILE, DUPLICATES_FILE, KNOWN_FILE,
+    RUN_FILE, PLAN_FILE, SUMMARY_FILE, REPORT_FILE, COMPARISON_FILE, SUCCESS_FILE, POISON_FILE, DUPLICATES_FILE,
+    KNOWN_FILE,
 )  # fmt: skip
 RUN_FOLDERS: Final = (
     RECEIPTS_FOLDER, PLAN_FOLDER, VERDICTS, VOTES, TARS, SLICES_FOLDER, ASKS_FOLDER, NIGHT_FOLDER, GROUPED_FOLDER,
@@ -104,6 +108,11 @@ def receipts_folder(out: str) -> str:
 def receipt_uri(out: str, shard_id: str) -> str:
     """A shard's receipt."""
     return storage.join(out, RECEIPTS_FOLDER, f"{shard_id}.json")
+
+
+def nights_page_uri(root: str) -> str:
+    """The page of a nightly job: the trend of its nights. root: the folder that holds them."""
+    return storage.join(root, PAGE_FILE)
 
 
 def asks_folder(out: str) -> str:
@@ -144,6 +153,11 @@ def summary_uri(home: str) -> str:
 def report_uri(home: str) -> str:
     """The page of a run or a slice."""
     return storage.join(home, REPORT_FILE)
+
+
+def comparison_uri(out: str) -> str:
+    """The page that holds a run beside another."""
+    return storage.join(out, COMPARISON_FILE)
 
 
 def success_uri(home: str) -> str:

@@ -18,11 +18,13 @@ from moderation.errors import UsageError
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import decode_shards, encode_shards
 from moderation.planning.slices import Slice, SliceListing, find_slices, read_listing, slice_home
+from moderation.results.cost import count_gpu_hours
 from moderation.results.finish import finish_run
 from moderation.results.layout import VERDICTS, VOTES, part_uri, receipt_uri, summary_uri
 from moderation.results.output import read_identity
 from moderation.results.receipts import committed_ids, readable_ids
 from moderation.results.record import Output, RunFacts, day_of, describe_difference, read_record, run_id_of
+from moderation.results.report import ReportExtras
 from moderation.types import Shard
 
 _MEMORY: Final = "worker_memory_beyond_models_bytes"
@@ -45,11 +47,12 @@ class _FinishedSlice:
         return zip(self.listing.positions, decode_shards(self.plan), strict=True)
 
 
-def merge_slices(out: str, *, prune: bool = False) -> dict[str, Any]:
+def merge_slices(out: str, *, prune: bool = False, extras: ReportExtras | None = None) -> dict[str, Any]:
     """Write OUT's plan.parquet, run.json, summary.json, report.html and _SUCCESS; returns the summary.
 
     prune: delete parts and receipts of shards that no slice plans (a listing was interrupted, and the source changed
     before it began anew); without it they raise a UsageError, because readers would count their rows.
+    extras: what other rooms lend to the page.
     Raises UsageError when a slice is missing, not done, of another run, or listed another state of the source.
     """
     out = storage.canonical(out).rstrip("/")
@@ -83,7 +86,7 @@ def merge_slices(out: str, *, prune: bool = False) -> dict[str, Any]:
         )
     _delete_shards(out, unplanned, run.config.output.format)
     storage.publish(plan_uri(out), plan)
-    return finish_run(run, ids, wall_s=None, partial=False, facts=_merged_facts(slices))
+    return finish_run(run, ids, wall_s=None, partial=False, facts=_merged_facts(slices), extras=extras)
 
 
 def _counted(shards: Iterator[Shard], ids: list[str]) -> Iterator[Shard]:
@@ -188,8 +191,18 @@ def _merged_facts(slices: Sequence[_FinishedSlice]) -> dict[str, Any]:
         "workers": [worker for summary in summaries for worker in summary.get("workers") or []],
         _MEMORY: max(s.get(_MEMORY) or 0 for s in summaries),
         "stopped_by": None,
+        **_merged_cost(summaries),
         "slices": {str(s.part): {name: s.summary.get(name) for name in shown} for s in slices},
     }
+
+
+def _merged_cost(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """GPU hours of the slices' last calls, and the items of these; empty where one does not tell."""
+    hours = [count_gpu_hours(summary) for summary in summaries]
+    items = [summary.get("items_this_call") for summary in summaries]
+    if any(value is None for value in (*hours, *items)):
+        return {}
+    return {"gpu_hours": sum(h for h in hours if h), "items_this_call": sum(n for n in items if n)}
 
 
 def _sum_retries(summaries: Sequence[Mapping[str, Any]]) -> dict[str, int]:

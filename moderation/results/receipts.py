@@ -34,7 +34,8 @@ class Receipt:
 
     counts: rows by `verdict:pass`, `status:error`, `kind:image`, `error:corrupt`, `check:explicit:block`.
     seconds: busy time by step (fetch and decode summed over threads). waits: idle time, by who waits for what
-    (`device:starved`). bytes_read: encoded bytes.
+    (`device:starved`). slowest: the items that took longest to fetch and decode, with their seconds. bytes_read:
+    encoded bytes.
     committed_at: Unix seconds by the worker's clock, 0 in receipts from before this field; not compared, so that
     receipts of the same rows are equal.
     """
@@ -46,6 +47,7 @@ class Receipt:
     counts: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     waits: Mapping[str, float] = field(default_factory=dict)
+    slowest: Mapping[str, float] = field(default_factory=dict, compare=False)
     bytes_read: int = 0
     peak_memory_bytes: int = 0
     worker: str = ""
@@ -150,12 +152,12 @@ def parse_receipt(shard_id: str, data: bytes) -> Receipt | None:
 
 def _is_sound(receipt: Receipt) -> bool:
     """Whether every field has its type, so that no reader fails on one later."""
-    tables = (receipt.rows, receipt.sha256, receipt.counts, receipt.seconds, receipt.waits)
+    tables = (receipt.rows, receipt.sha256, receipt.counts, receipt.seconds, receipt.waits, receipt.slowest)
     if not all(isinstance(table, dict) for table in tables):
         return False
     whole = [receipt.rows_in, receipt.bytes_read, receipt.peak_memory_bytes]
     whole += [*receipt.rows.values(), *receipt.counts.values()]
-    numbers = (receipt.committed_at, *receipt.seconds.values(), *receipt.waits.values())
+    numbers = (receipt.committed_at, *receipt.seconds.values(), *receipt.waits.values(), *receipt.slowest.values())
     texts = (receipt.worker, *receipt.sha256.values())
     return (
         all(type(value) is int for value in whole)

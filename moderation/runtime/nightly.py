@@ -33,6 +33,7 @@ from moderation.runtime.backfill import judging_task
 from moderation.runtime.night_run import NightRun, begin_night
 from moderation.runtime.plan_run import PlanOutcome, run_plan
 from moderation.runtime.prepare import prepare_run
+from moderation.runtime.reporting import keep_nights_page, night_extras
 from moderation.runtime.run import Run
 from moderation.runtime.state import Progress, Stop
 from moderation.scoring.build import build_stack
@@ -100,6 +101,7 @@ def nightly(
             job = _NightJob(base=base, ledger=ledger, choice=choice, night=night, lease=lease, stop=stop, watch=watch)
             outcome = job.run(limits.hours_left(), limits.items_left())
             limits.outcomes.append(outcome)
+            keep_nights_page(out)
             if outcome.partial or not night.resumed or limits.reached():
                 return limits.outcomes
 
@@ -162,12 +164,15 @@ class _NightJob:
             "nightly": self._summary_facts(listing),
         }
         if judged.partial or listing is None:
-            summary = finish_run(run, judged.shard_ids, wall_s=judged.wall_s, partial=True, facts=facts)
+            ids = judged.shard_ids
+            extras = night_extras(self.base.out, self.night.night_id, ids)
+            summary = finish_run(run, ids, wall_s=judged.wall_s, partial=True, facts=facts, extras=extras)
             return self._outcome(run, summary)
         keep_inputs(run.out, run.policy, run.config)
         copies = write_copies(self._target(run), listing, _planned(run), readable_ids(run.out))
         ids = [*(read_shard_sizes(plan_uri(run.home)) or ()), *(shard.shard_id for shard in copies)]
-        summary = finish_run(run, ids, wall_s=judged.wall_s, partial=False, facts=facts)
+        extras = night_extras(self.base.out, self.night.night_id, ids)
+        summary = finish_run(run, ids, wall_s=judged.wall_s, partial=False, facts=facts, extras=extras)
         if ids:
             remember_night(self.base.out, self.night.night_id, run.out, run.config, run.policy)
         self._enter(run, copies)

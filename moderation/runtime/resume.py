@@ -15,6 +15,7 @@ from moderation.results.layout import summary_uri
 from moderation.results.occupancy import occupy
 from moderation.results.output import check_output, check_owner, nothing_left, start_over
 from moderation.runtime.plan_run import run_plan
+from moderation.runtime.reporting import report_extras
 from moderation.runtime.run import Run
 from moderation.runtime.state import Stop
 from moderation.runtime.task import WorkerTask
@@ -68,7 +69,13 @@ def resume_run(
         ended = run_plan(run, task, shards, committed, max_hours=max_hours, max_items=max_items, stop=stop)
         lease.check()
         summary = finish_run(
-            run, ended.shard_ids, wall_s=ended.wall_s, partial=ended.partial, facts=ended.facts, judged=judged
+            run,
+            ended.shard_ids,
+            wall_s=ended.wall_s,
+            partial=ended.partial,
+            facts=ended.facts,
+            judged=judged,
+            extras=report_extras(),
         )
         return _outcome(run, summary, nothing_left=False)
 
@@ -95,7 +102,9 @@ def _read_or_write_summary(run: Run, committed: set[str], *, judged: bool) -> di
     summary = _read_summary(run.home)
     if summary.get("state") == "done" and not _find_unplanned(run, committed):
         return summary
-    return finish_run(run, list(shard_sizes), wall_s=0.0, partial=False, facts={}, judged=judged)
+    return finish_run(
+        run, list(shard_sizes), wall_s=0.0, partial=False, facts={}, judged=judged, extras=report_extras()
+    )
 
 
 def _read_summary(home: str) -> dict[str, Any]:

@@ -8,7 +8,10 @@ import pytest
 
 from moderation.analysis.check_pages import write_check_pages
 from moderation.analysis.checks import describe_checks
+from moderation.analysis.plots import plot_check
 from moderation.errors import UsageError
+from moderation.pages.drawing import drawing
+from moderation.pages.figures import label_thresholds
 from tests.finished_run import Made, write_run
 
 LABELS = ("a.mask", "b.mask", "a.face", "quality.sharpness")
@@ -114,3 +117,22 @@ def test_wrong_names_are_refused(tmp_path: Path) -> None:
     other.write_text(POLICY)
     with pytest.raises(UsageError, match="no check 'hat'"):
         describe_checks(out, str(other), only=["hat"])
+
+
+def test_checks_that_decide_come_first(tmp_path: Path) -> None:
+    policy = "default: pass\nchecks:\n  seen: {side: attribute, votes: [b.mask]}\n" + POLICY.partition("checks:\n")[2]
+    described = describe_checks(write_run(tmp_path, LABELS, ITEMS, policy))
+    assert [c.name for c in described] == ["mask", "no_face", "seen"]
+
+
+def test_labels_of_thresholds_stay_inside_the_figure(tmp_path: Path) -> None:
+    policy = POLICY.replace("review: 0.5, block: 0.9", "review: 0.97, block: 0.98")
+    (check,) = describe_checks(write_run(tmp_path, LABELS, ITEMS, policy), only=["mask"])
+    assert plot_check(check).startswith(b"\x89PNG")
+    # The label of a threshold at the right end stands left of its line.
+    with drawing(7.2, 3.6) as figure:
+        axes = figure.add_subplot()
+        label_thresholds(axes, {"block": 0.98, "review": 0.1}, {"block": "k", "review": "k"}, {"block": ": 12.3%"})
+        figure.canvas.draw()
+        ends = [text.get_window_extent() for text in axes.texts]
+        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in ends)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moderation.analysis.document import make_previews, shrink, write_document
+from moderation.analysis.document import write_document
 from moderation.analysis.inventory import take_inventory
+from moderation.analysis.previews import make_previews
+from moderation.media import encode_thumbnail
 from tests.finished_run import Made, write_run
 
 LABELS = ("a.weapon", "quality.sharpness")
@@ -85,6 +88,23 @@ def test_another_policy_says_what_is_found(tmp_path: Path) -> None:
 
 
 def test_previews_keep_the_shape_of_a_picture() -> None:
-    assert shrink(np.zeros((300, 400, 3), np.uint8)).shape == (120, 160, 3)
-    assert shrink(np.zeros((3, 4000, 3), np.uint8)).shape == (1, 160, 3)
-    assert shrink(np.zeros((10, 20, 3), np.uint8)).shape == (10, 20, 3)
+    for shape, size in (((300, 400, 3), (160, 120)), ((3, 4000, 3), (160, 1)), ((10, 20, 3), (20, 10))):
+        assert Image.open(io.BytesIO(encode_thumbnail(np.zeros(shape, np.uint8), 160))).size == size
+
+
+def test_what_only_measures_is_no_concept(tmp_path: Path) -> None:
+    policy = POLICY + "  bright: {side: attribute, votes: [quality.sharpness], pool: mean}\n"
+    made = [Made(name=f"{n}.png", votes=[(0.1, n / 4)]) for n in range(4)]
+    found = take_inventory(write_run(tmp_path, LABELS, made, policy))
+    assert {c.name for c in found.concepts} == {"weapon", "portrait"}
+
+
+def test_the_page_of_one_item_says_item_and_has_no_empty_subtitle(tmp_path: Path) -> None:
+    out = write_run(tmp_path, LABELS, [Made(name="gun.png", votes=[(0.7, 50)])], POLICY)
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    record["identity"] = {"source": record.pop("source")}  # as a run writes it
+    (tmp_path / "out" / "run.json").write_text(json.dumps(record))
+    html = Path(write_document(take_inventory(out), out, str(tmp_path / "doc"), previews=False)).read_text()
+    assert "What 1 item holds" in html and "1 items" not in html
+    assert f'<bdi class="uri">{tmp_path}/in</bdi>, moderated in run' in html
+    assert "Examples are blurred" not in html

@@ -170,6 +170,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "merge": ("merge", "OUT"),
     "checks": ("checks", "OUT"),
     "document": ("document", "OUT"),
+    "report": ("report", "OUT"),
     "diff": ("policy", "diff", "MADE/policy.yaml", "MADE/policy.yaml", "--on", "OUT"),
     "rejudge": ("rejudge", "OUT", "--policy", "MADE/policy.yaml", "--to", "OUT/again"),
     "duplicates": ("duplicates", "OUT", "--write"),
@@ -301,6 +302,9 @@ READING_FILES: dict[str, tuple[str, ...]] = {
     "cases": ("policy", "test", "policies/default.yaml", "FILE"),
     "policies": ("policy", "diff", "MADE/policy.yaml", "FILE", "--on", "MADE/out"),
     "run of policies": ("policy", "diff", "MADE/policy.yaml", "MADE/policy.yaml", "--on", "FILE"),
+    "reports": ("report", "MADE/out", "FILE"),
+    "report against": ("report", "MADE/out", "--against", "FILE"),
+    "place of a report": ("report", "MADE/out", "--to", "FILE/x/y.html"),
     "policy of rejudge": ("rejudge", "MADE/out", "--policy", "FILE", "--to", "MADE/again"),
     "policy of checks": ("checks", "MADE/out", "--policy", "FILE"),
     "policy of document": ("document", "MADE/out", "--policy", "FILE"),
@@ -386,6 +390,13 @@ checks x
 checks x --format gif
 document x
 document x --examples 1000
+report x
+report x y
+report x y z
+report x --json
+report x y --against z
+report x --thumbnails 999
+report x --object-url javascript:x
 rejudge x
 rejudge x --policy default
 rejudge x --policy policies/default.yaml --to y
@@ -434,7 +445,7 @@ def test_a_wrong_call_ends_with_2_and_starts_nothing(
 @pytest.mark.parametrize(
     "call",
     [
-        "status OUT", "verify OUT", "verify OUT --repair", "merge OUT", "checks OUT",
+        "status OUT", "report OUT", "report OUT OUT", "verify OUT", "verify OUT --repair", "merge OUT", "checks OUT",
         "rejudge OUT --policy policies/default.yaml --to OUT/y",
         "duplicates OUT", "document OUT", "backfill OUT --out x --dry-run", "backfill OUT/x.csv --out x --dry-run",
         "backfill OUT/x.parquet --out x --dry-run", "backfill OUT/x.tar --out x --dry-run", "backfill x --out OUT",

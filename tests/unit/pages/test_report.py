@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moderation.pages.report import MAX_ROWS_PER_GROUP, render_report
+from moderation.pages.report import ReportPage, render_report
 from moderation.results.advice import ADVICE, describe_problems
 from moderation.results.receipts import Receipt
+from moderation.results.report_rows import ReportRows
+from moderation.results.story import tell_story
 from moderation.results.summary import summarise
 from moderation.types import ErrorCode
 
@@ -28,7 +30,7 @@ FACTS = {
 }
 ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202egpj.exe"
 # Tags that need no closing tag.
-VOID = {"meta", "link", "br", "img", "hr"}
+VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
 def receipt(**changes: Any) -> Receipt:
@@ -58,8 +60,11 @@ def receipt(**changes: Any) -> Receipt:
     return Receipt(**(whole | changes))
 
 
-def page_of(summary: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    return render_report(summary, rows, describe_problems(summary))
+def page_of(summary: dict[str, Any], rows: ReportRows | None = None, **changes: Any) -> str:
+    problems = describe_problems(summary)
+    rows = rows or ReportRows()
+    shown = [{**p, "examples": rows.errors.get(p["code"], ())} for p in problems]
+    return render_report(ReportPage(summary=summary, story=tell_story(summary), rows=rows, problems=shown, **changes))
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -127,7 +132,7 @@ def test_rates_of_a_resumed_run_are_those_of_the_call_that_the_clock_timed() -> 
 def test_run_without_receipts_has_zeros_and_a_page() -> None:
     found = summarise([], FACTS)
     assert (found["items"], found["error_rate"], found["peak_memory_bytes"]) == (0, 0.0, None)
-    assert "0 items" in Page(page_of(found, [])).text
+    assert "0 items" in Page(page_of(found)).text
 
 
 @given(
@@ -152,60 +157,86 @@ def test_every_error_code_has_words_and_a_way_out() -> None:
 
 
 def test_page_says_what_went_wrong_and_what_to_do() -> None:
-    page = Page(page_of(summarise([receipt()], FACTS), [row(uri="s3://b/broken.jpg", error_code="corrupt")]))
+    rows = ReportRows(errors={"corrupt": [row(uri="s3://b/broken.jpg", error_code="corrupt", error_detail="cut")]})
+    page = Page(page_of(summarise([receipt()], FACTS), rows))
     assert ADVICE[ErrorCode.CORRUPT].meaning in page.text
     assert ADVICE[ErrorCode.CORRUPT].action in page.text
-    assert "s3://b/broken.jpg" in page.text
+    assert "s3://b/broken.jpg" in page.text and "cut" in page.text
 
 
 def test_page_tells_a_code_of_another_version_apart() -> None:
     counts = {"error:of_tomorrow": 1, "status:error": 1}
-    assert "of_tomorrow" in page_of(summarise([receipt(counts=counts)], FACTS), [])
+    assert "of_tomorrow" in page_of(summarise([receipt(counts=counts)], FACTS))
 
 
 def test_strangers_text_stays_text() -> None:
-    rows = [row(uri=ATTACK, error_code="corrupt", error_detail=ATTACK), row(verdict="block", reason=ATTACK)]
-    page = Page(page_of(summarise([receipt()], FACTS | {"source": ATTACK, "run_id": ATTACK}), rows))
+    rows = ReportRows(
+        queue=[row(item_id="1", uri=ATTACK, reason_text=ATTACK)],
+        blocked=[row(item_id="2", verdict="block", reason=ATTACK)],
+        errors={"corrupt": [row(uri=ATTACK, error_code="corrupt", error_detail=ATTACK)]},
+    )
+    summary = summarise([receipt()], FACTS | {"source": ATTACK, "run_id": ATTACK, "decoder_warning": ATTACK})
+    page = Page(page_of(summary, rows, slowest=[(ATTACK, 1.0)]))
     tags = {tag for tag, _ in page.tags}
-    assert not tags & {"script", "img", "a", "link", "iframe", "object", "svg"}
+    assert not tags & {"script", "img", "a", "link", "iframe", "object"}
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert "<script>alert(1)</script>" in page.text  # shown, not run
     assert "\u202e" not in page.text  # would reverse the rest of the line
 
 
 def test_page_needs_nothing_from_elsewhere() -> None:
-    page = Page(page_of(summarise([receipt()], FACTS), [row()]))
-    named = {"src", "href", "srcset", "action", "data", "poster"}
-    assert not [attributes for _, attributes in page.tags if named & set(attributes)]
+    rows = ReportRows(queue=[row(item_id="1")])
+    page = Page(page_of(summarise([receipt()], FACTS), rows, previews={"1": b"jpeg"}))
+    loaded = [a.get("src") or "" for tag, a in page.tags if tag in ("img", "script", "iframe", "source", "link")]
+    assert loaded and all(source.startswith("data:image/jpeg;base64,") for source in loaded)
+    assert not [attributes for _, attributes in page.tags if {"srcset", "action", "data", "poster"} & set(attributes)]
     policies = [a["content"] for tag, a in page.tags if tag == "meta" and a.get("http-equiv")]
-    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
     assert not page.open
 
 
+def test_a_picture_of_the_queue_is_blurred_and_has_a_box_to_show_it() -> None:
+    rows = ReportRows(queue=[row(item_id="1"), row(item_id="2", uri="s3://b/other.jpg")])
+    page = Page(page_of(summarise([receipt()], FACTS), rows, previews={"1": b"jpeg"}))
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert [p["alt"] for p in pictures] == ["Item 1 of the queue, blurred until chosen"]
+    assert [a["aria-label"] for tag, a in page.tags if tag == "input"] == ["show this picture"]
+    assert "s3://b/other.jpg" in page.text
+
+
+def test_an_object_is_a_link_only_where_there_is_an_address() -> None:
+    rows = ReportRows(queue=[row(item_id="1", uri="/a.jpg"), row(item_id="2", uri="s3://b/c.jpg")])
+    page = Page(page_of(summarise([receipt()], FACTS), rows, links={"/a.jpg": "file:///a.jpg"}))
+    links = [attributes for tag, attributes in page.tags if tag == "a"]
+    assert [a["href"] for a in links] == ["file:///a.jpg"]
+    assert links[0]["rel"] == "noopener noreferrer nofollow"
+
+
 def test_tables_of_the_page_name_their_columns_and_rows_for_readers_who_do_not_see_them() -> None:
-    page = Page(page_of(summarise([receipt()], FACTS), [row()]))
+    rows = ReportRows(queue=[row(item_id="1")], blocked=[row(item_id="2")])
+    page = Page(page_of(summarise([receipt()], FACTS), rows, slowest=[("a", 1.0)]))
     headers = [attributes for tag, attributes in page.tags if tag == "th"]
     assert headers and all(a.get("scope") in ("col", "row") for a in headers)
 
 
-def test_groups_show_the_highest_scores_and_say_how_many_there_are() -> None:
-    rows = [row(uri=f"item-{i}", verdict="block", score=i / 1000) for i in range(MAX_ROWS_PER_GROUP + 5)]
+def test_the_queue_says_how_many_there_are_and_how_much_of_the_run_was_read() -> None:
+    rows = ReportRows(queue=[row(item_id="1")], counted={"queue": 45, "audit": 2}, parts=400, parts_total=4000)
     text = Page(page_of(summarise([receipt()], FACTS), rows)).text
-    assert f"item-{MAX_ROWS_PER_GROUP + 4} " in text
-    assert "item-3 " not in text
-    assert f"{MAX_ROWS_PER_GROUP} of the {MAX_ROWS_PER_GROUP + 5}" in text
+    assert "1 of 45 in the 400 of 4,000 parts" in text
+    assert "Items of the audit are not shown" in text
 
 
 def test_incomplete_run_and_too_many_errors_are_said_at_the_top() -> None:
     facts = FACTS | {"state": "partial", "max_error_rate": 0.05}
-    text = Page(page_of(summarise([receipt()], facts), [])).text
+    text = Page(page_of(summarise([receipt()], facts))).text
     assert "This run is not complete" in text
     assert "33.3% of the items are errors" in text
 
 
 def test_same_summary_gives_the_same_page() -> None:
     found = summarise([receipt()], FACTS)
-    assert page_of(found, [row()]) == page_of(found, [row()])
+    rows = ReportRows(queue=[row(item_id="1")])
+    assert page_of(found, rows) == page_of(found, rows)
 
 
 def test_the_page_of_a_night_tells_what_was_new_and_what_was_not() -> None:
@@ -217,6 +248,6 @@ def test_the_page_of_a_night_tells_what_was_new_and_what_was_not() -> None:
         "unchanged": 7,
         "same_content": 1,
     }
-    page = render_report(summarise([receipt()], FACTS | {"nightly": night}), [], [])
+    page = page_of(summarise([receipt()], FACTS | {"nightly": night}))
     assert "2 new, 0 changed, 1 deleted, 7 unchanged, 1 same content" in page
-    assert "Night " not in render_report(summarise([receipt()], FACTS), [], [])
+    assert "listing of night" not in page_of(summarise([receipt()], FACTS))

@@ -348,6 +348,8 @@ def test_a_shard_is_judged_and_committed(tmp_path: Path, format_: Any) -> None:
     assert receipt.counts["status:skipped"] == 1
     assert receipt.bytes_read == sum(p.stat().st_size for p in (tmp_path / "source").iterdir())
     assert receipt.seconds["write"] > 0
+    assert len(receipt.slowest) == 5 and set(receipt.slowest) < {i.item_id for i in shard.items}
+    assert list(receipt.slowest.values()) == sorted(receipt.slowest.values(), reverse=True)
     name = f"part-{shard.shard_id}.{format_}"
     verdicts = decode_table(storage.read_bytes(storage.join(out, "verdicts", name)), format_)
     votes = decode_table(storage.read_bytes(storage.join(out, "votes", name)), format_)

@@ -91,3 +91,16 @@ def test_a_receipt_is_plain_json(out: str) -> None:
     commit(out, shard)
     text = storage.read_bytes(storage.join(out, "receipts", f"{shard.shard_id}.json"))
     assert json.loads(text)["shard_id"] == shard.shard_id
+
+
+@pytest.mark.parametrize("slowest", [{"a": "long"}, ["a"], {"a": None}])
+def test_a_receipt_whose_slowest_items_are_no_numbers_counts_as_none(out: str, slowest: object) -> None:
+    shard = shard_of("a")
+    commit(out, shard)
+    uri = storage.join(out, "receipts", f"{shard.shard_id}.json")
+    record = json.loads(storage.read_bytes(uri))
+    del record["slowest"]  # as of an earlier version
+    storage.publish(uri, json.dumps(record).encode())
+    assert [receipt.slowest for receipt in read_receipts(out, {shard.shard_id})] == [{}]
+    storage.publish(uri, json.dumps({**record, "slowest": slowest}).encode())
+    assert list(read_receipts(out, {shard.shard_id})) == []
