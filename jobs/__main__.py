@@ -28,12 +28,15 @@ from .export import export
 from .hashes import hashes_build, hashes_match
 from .init import init
 from .keyframes import keyframes
+from .labels import labels
 from .merge import merge
+from .mine import mine
 from .nightly import nightly
 from .policy import policy_diff, policy_show, policy_test
 from .promote import promote
 from .rejudge import rejudge
 from .report import report
+from .review import review_appeals, review_export, review_import, review_stats, review_verify
 from .smoke import smoke
 from .status import status
 from .train_head import train_head
@@ -85,6 +88,8 @@ app.command("checks")(checks)
 app.command("document")(document)
 app.command("rejudge")(rejudge)
 app.command("report")(report)
+app.command("labels")(labels)
+app.command("mine")(mine)
 app.command("evaluate")(evaluate)
 app.command("certify")(certify)
 app.command("drift")(drift)
@@ -111,6 +116,13 @@ bundle_app = typer.Typer(help="Bundles: what is promoted or rolled back.", no_ar
 bundle_app.command("make")(bundle_make)
 bundle_app.command("list")(bundle_list)
 app.add_typer(bundle_app, name="bundle")
+review_app = typer.Typer(help="Review by people.", no_args_is_help=True, rich_markup_mode=None)
+review_app.command("verify", epilog="Exit codes: 0 as they were made. 1 changed, lost or moved.")(review_verify)
+review_app.command("stats")(review_stats)
+review_app.command("export")(review_export)
+review_app.command("import")(review_import)
+review_app.command("appeals")(review_appeals)
+app.add_typer(review_app, name="review")
 hashes_app = typer.Typer(help="Lists of known pictures.", no_args_is_help=True, rich_markup_mode=None)
 hashes_app.command("build")(hashes_build)
 hashes_app.command("match")(hashes_match)

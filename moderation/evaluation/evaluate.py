@@ -26,9 +26,9 @@ from moderation.evaluation.population import (
 )
 from moderation.evaluation.slices import LEAST_ITEMS, SliceMeasures, measure_slices
 from moderation.evaluation.walks import F64, Bools
+from moderation.labels.label_files import read_labels
 from moderation.labels.meaning import Meaning, make_meaning
 from moderation.labels.resolve import LabelTable, resolve_labels
-from moderation.labels.rows import read_label_rows
 from moderation.policy.check import Check
 from moderation.policy.model import Policy
 from moderation.results.reader import open_run
@@ -79,7 +79,7 @@ def evaluate(
     precision: float = 0.99,
 ) -> tuple[Evaluation, ...]:
     """Measures of each run, in order; together: of all runs as one. Raises UsageError."""
-    labels = resolve_labels(read_label_rows(labels_uri))
+    labels = resolve_labels(read_labels(labels_uri))
     parts = [tuple(outs)] if together else [(out,) for out in outs]
     return tuple(
         _evaluate_population(

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from moderation import storage
 from moderation.errors import UsageError
 from moderation.evaluation.audit import AuditRegion, audit_of, drawn_for, regions_of
 from moderation.evaluation.calibrate import LEAST, Calibration, CalibrationKind, calibrate_scores
@@ -19,9 +18,9 @@ from moderation.evaluation.certify import AuditLabels, Certified, certify
 from moderation.evaluation.evaluate import LabelWords, meaning_of
 from moderation.evaluation.population import JudgedItem, Population, group_numbers, read_population, score_array
 from moderation.evaluation.walks import STARTS, labels_without_error
+from moderation.labels.label_files import hash_labels, read_labels
 from moderation.labels.meaning import Meaning
 from moderation.labels.resolve import Label, resolve_labels
-from moderation.labels.rows import read_label_rows
 from moderation.policy.certified import Certificate, CertificateSet, certified_hash, not_covered, withdraw
 from moderation.policy.model import Policy, load_policy
 
@@ -102,7 +101,7 @@ def issue(
     Raises UsageError where the policy has no audit, tables do not say what was drawn, or labels cannot be read.
     """
     claim = claim or Claim()
-    labels = resolve_labels(read_label_rows(labels_uri))
+    labels = resolve_labels(read_labels(labels_uri))
     population = read_population(outs, labels, policy)
     audit, regions = audit_of(population.policy), regions_of(population.policy)
     if not population.says_audit:
@@ -123,7 +122,7 @@ def issue(
             rates={region.action: region.rate for region in regions},
             issued=today,
             expires=today + timedelta(days=claim.days),
-            labels_sha256=hashlib.sha256(storage.read_bytes(labels_uri)).hexdigest(),
+            labels_sha256=hash_labels(labels_uri),
             rule=claim.rule,
             agreement=_agreement(drawn.values()),
             certificates=_certificates(sides),

@@ -25,9 +25,9 @@ from moderation.evaluation.audit import audit_of, group_of
 from moderation.evaluation.evaluate import LabelWords, meaning_of
 from moderation.evaluation.population import JudgedItem, read_population
 from moderation.evaluation.wealth import ALARM, MonitorWealth, bet_on
+from moderation.labels.label_files import read_labels
 from moderation.labels.meaning import Meaning
 from moderation.labels.resolve import Label, find_label, resolve_labels
-from moderation.labels.rows import read_label_rows
 from moderation.policy.certified import Certificate, CertificateSet
 from moderation.policy.model import Policy
 from moderation.results.layout import monitor_uri
@@ -160,7 +160,7 @@ def hold_labels(
     Raises UsageError.
     """
     state = read_state(home)
-    labels = resolve_labels(read_label_rows(labels_uri))
+    labels = resolve_labels(read_labels(labels_uri))
     meaning = meaning_of(policy, labels, words or LabelWords())
     drawn = list(_read_drawn(home, state.nights))
     monitors, ended, reports = dict(state.monitors), dict(state.ended), []

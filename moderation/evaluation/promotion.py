@@ -23,9 +23,9 @@ from moderation.evaluation.bundle_store import (
 from moderation.evaluation.evaluate import LabelWords
 from moderation.evaluation.gate import GateLimits, GateOutcome, Pair, compare
 from moderation.evaluation.population import JudgedItem, Population, read_population
+from moderation.labels.label_files import read_labels
 from moderation.labels.meaning import make_meaning
 from moderation.labels.resolve import LabelTable, resolve_labels
-from moderation.labels.rows import read_label_rows
 from moderation.pages.render import render
 from moderation.policy.certified import certified_hash
 from moderation.results.certificates import certify_policy
@@ -55,7 +55,7 @@ def judge_candidate(
 ) -> Judged:
     """Hold the run of a candidate against that of the incumbent, over the same items. Raises UsageError."""
     limits = limits or GateLimits()
-    labels = resolve_labels(read_label_rows(labels_uri))
+    labels = resolve_labels(read_labels(labels_uri))
     new, old = read_population([candidate], labels), read_population([incumbent], labels)
     pairs = _pair_up(new, old, labels, words or LabelWords())
     _, certification = certify_policy(new.policy, new.policy_path, new.stack_fingerprint, today=today)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,10 +56,8 @@ def read_chain(out: str) -> ReadChain:
     read = _read_parts(out, names)
     parts = [part for part in read if isinstance(part, DecisionPart)]
     faults = [str(part) for part in read if not isinstance(part, DecisionPart)]
-    faults += head if isinstance(head, list) else []
     faults += [*_gaps(names), *_broken_links(parts), *_repeated_ids(parts)]
-    if isinstance(head, ChainHead):
-        faults += _check_head(head, names, parts)
+    faults += _head_faults(out, head, names, parts)
     return ReadChain(parts=tuple(parts), faults=tuple(faults))
 
 
@@ -133,6 +131,19 @@ def _repeated_ids(parts: Sequence[DecisionPart]) -> Iterator[str]:
     if repeated:
         more = f" (and {len(repeated) - 1:,} more)" if len(repeated) > 1 else ""
         yield f"decision {short_line(repeated[0], 60)!r} is there {counted[repeated[0]]} times{more}"
+
+
+def _head_faults(
+    out: str, head: ChainHead | list[str] | None, names: Sequence[PartName], parts: Sequence[DecisionPart]
+) -> Iterable[str]:
+    if isinstance(head, list):
+        return head
+    if head is not None:
+        return _check_head(head, names, parts)
+    # A writer that was killed leaves at most the first part without a head; one that writes now has written it by now.
+    if any(name.number > 0 for name in names) and read_head(out) is None:
+        return [f"{decisions_head_uri(out)}: is missing"]
+    return []
 
 
 def _check_head(head: ChainHead, names: Sequence[PartName], parts: Sequence[DecisionPart]) -> Iterator[str]:

@@ -129,6 +129,8 @@ def hash_rows(decisions: Sequence[Decision]) -> str:
 
 def _known_columns(table: pa.Table) -> pa.Table:
     """The columns of the schema that the table has, by its types. Raises KeyError, pa.ArrowException (ValueError)."""
+    if table.schema.equals(DECISION_SCHEMA):
+        return table
     names = table.column_names
     for name in _NEEDED:
         if name not in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -87,7 +87,7 @@ def parse_answer(text: str) -> Answer:
         return Answer(text.strip().lower())
     except ValueError as error:
         shown = short_line(text, 40)
-        raise UsageError(f"no decision {shown!r}{did_you_mean(shown, list(Answer))}") from error
+        raise UsageError(f"no decision {shown!r}{did_you_mean(shown, [str(answer) for answer in Answer])}") from error
 
 
 def parse_source(text: str) -> DecisionSource:
@@ -96,7 +96,9 @@ def parse_source(text: str) -> DecisionSource:
         return DecisionSource(text.strip().lower())
     except ValueError as error:
         shown = short_line(text, 40)
-        raise UsageError(f"no source {shown!r} of a decision{did_you_mean(shown, list(DecisionSource))}") from error
+        raise UsageError(
+            f"no source {shown!r} of a decision{did_you_mean(shown, [str(source) for source in DecisionSource])}"
+        ) from error
 
 
 def standing_decisions(decisions: Iterable[Decision]) -> list[Decision]:
@@ -105,18 +107,30 @@ def standing_decisions(decisions: Iterable[Decision]) -> list[Decision]:
     Only its own reviewer can take a decision back. An undo that is itself undone has no effect.
     """
     listed = list(decisions)
-    by_id = {decision.decision_id: decision for decision in listed}
+    undone = _undone_ids(listed)
+    standing = [decision for decision in listed if decision.decision_id not in undone]
+    return [decision for decision in standing if not (decision.undoes and decision.decision is Answer.SKIP)]
+
+
+def counted_answers(standing: Iterable[Decision]) -> list[Decision]:
+    """The latest answer of each reviewer, without skips and hidden items, in order."""
+    latest: dict[str, Decision] = {}
+    for decision in standing:
+        if decision.source is not DecisionSource.HIDDEN and decision.decision is not Answer.SKIP:
+            latest.pop(decision.reviewer, None)
+            latest[decision.reviewer] = decision
+    return list(latest.values())
+
+
+def _undone_ids(decisions: Sequence[Decision]) -> set[str]:
+    by_id = {decision.decision_id: decision for decision in decisions}
     undone: set[str] = set()
     # The last first: an undo is in force unless a later one takes it back.
-    for decision in reversed(listed):
-        target = by_id.get(decision.undoes) if decision.undoes is not None else None
-        if decision.decision_id not in undone and target is not None and target.reviewer == decision.reviewer:
+    for decision in reversed(decisions):
+        target = by_id.get(decision.undoes or "")
+        if target is not None and target.reviewer == decision.reviewer and decision.decision_id not in undone:
             undone.add(target.decision_id)
-    return [
-        decision
-        for decision in listed
-        if decision.decision_id not in undone and not (decision.undoes and decision.decision is Answer.SKIP)
-    ]
+    return undone
 
 
 def _problems(decision: Decision) -> Iterable[str | None]:

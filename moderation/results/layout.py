@@ -17,6 +17,7 @@ OUT/monitor/                                 in the folder of all nights: what n
 OUT/index.html                               in the folder of all nights: their trend
 OUT/export/                                  what `moderation export` writes by default
 OUT/decisions/                               what reviewers decided, appended only: see `labels.decision_store`
+OUT/review/                                  claims and appeals: see `review.claims`, `review.appeals`
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ EXPORT_FOLDER: Final = "export"
 # Not among RUN_FOLDERS: starting over must not remove what people have decided.
 DECISIONS_FOLDER: Final = "decisions"
 DECISIONS_HEAD_FILE: Final = "head.json"
+REVIEW_FOLDER: Final = "review"
+CLAIMS_FILE: Final = "claims.json"
+APPEALS_FILE: Final = "appeals.jsonl"
 EXPORT_MANIFEST_FILE: Final = "manifest.jsonl"  # of copies
 EXPORT_ERRORS_FILE: Final = "errors.jsonl"  # of objects that were left out of an export
 FIGURE_FORMATS: Final = ("png", "svg")
@@ -233,3 +237,13 @@ def decisions_head_uri(out: str) -> str:
 def decisions_part_uri(out: str, name: str) -> str:
     """A part of the decisions; its name is of `labels.decision_parts`."""
     return storage.join(out, DECISIONS_FOLDER, name)
+
+
+def claims_uri(out: str) -> str:
+    """Which reviewer holds which items."""
+    return storage.join(out, REVIEW_FOLDER, CLAIMS_FILE)
+
+
+def appeals_uri(out: str) -> str:
+    """Requests to look again at decided items."""
+    return storage.join(out, REVIEW_FOLDER, APPEALS_FILE)

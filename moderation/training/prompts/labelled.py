@@ -13,12 +13,14 @@ from moderation import storage
 from moderation.config.canonical import parse_json
 from moderation.config.hints import closest, did_you_mean
 from moderation.errors import UsageError
+from moderation.labels.label_files import read_training_rows
 from moderation.types import Item
 
 _MAX_BYTES = 256 << 20
 # Columns that may name the picture; the first one present counts.
 NAMES = ("uri", "item_id", "path", "file", "filename", "file_name", "image", "img_name", "name")
-_YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
+# `pass`: what reviewers say of an item with nothing amiss.
+_YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no", "pass"})
 _RULE = re.compile(r"^\s*(?P<name>\w+)\s*:\s*(?P<column>[^<>=]+?)\s*(?P<compare><=|>=|<|>)\s*(?P<number>-?[\d.]+)\s*$")
 
 
@@ -64,7 +66,8 @@ def read_labels(
 ) -> dict[str, int]:
     """Name of a picture -> class, from CSV, TSV or JSON lines with a name (`NAMES`) and a label.
 
-    classes: their names, in order. Where one of two is `against`, the other may be written as 1 and `against` as 0.
+    classes: their names, in order. Where one of two is `against`, the other may be written as 1, and `against` as 0
+    or `pass`.
     rules: replace the column `label`; rows that meet no rule are left out.
     Raises UsageError that names the line and the nearest right word.
     """
@@ -118,7 +121,14 @@ def _refuse_small_classes(counts: Mapping[int, int], classes: Sequence[str]) -> 
 
 
 def read_label_rows(uri: str) -> Iterator[Mapping[str, str]]:
-    """The rows of a file of labels: CSV, TSV or JSON lines. Raises UsageError."""
+    """The rows of a file of labels: CSV, TSV or JSON lines; or of an OUT, one per item that somebody decided there.
+
+    Raises UsageError.
+    """
+    decided = read_training_rows(uri)
+    if decided is not None:
+        yield from decided
+        return
     text = _read_text(uri)
     if uri.lower().endswith((".jsonl", ".ndjson")):
         yield from _json_rows(uri, text)
@@ -185,7 +195,7 @@ def _class_of(text: str, classes: Sequence[str], where: str) -> int:
         return classes.index(text)
     if "against" in classes and text.lower() in _YES | _NO:
         other = classes.index("against")
-        return other if text.lower() in _NO else 1 - other
+        return 1 - other if text.lower() in _YES else other
     near = closest(text, classes)
     hint = f"; did you mean {near!r}?" if near is not None else ""
     raise UsageError(f"{where}: no class {text!r}{hint}; there are: {', '.join(classes)}")

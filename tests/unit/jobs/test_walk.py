@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import shlex
@@ -16,6 +17,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
 
@@ -24,6 +26,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from moderation import storage
+from moderation.labels.decision_store import append_decisions
+from moderation.labels.decisions import Answer, Decision
+from moderation.review.filters import QueueFilter
+from moderation.review.session import open_session
 from tests.finished_run import Made, write_run
 from tests.job_runs import make_tiny_config, run_job
 
@@ -51,6 +57,19 @@ def as_nobody() -> Iterator[None]:
         os.setegid(0)
 
 
+def decide(out: str) -> None:
+    """Decisions and claims as a review leaves them."""
+    with open_session(out) as session:
+        session.next_items("ann", filters=QueueFilter(verdict=("pass",)))
+    noon = datetime(2026, 11, 26, 12, tzinfo=UTC)
+    said = [
+        Decision(decision_id=str(n), item_id=f"i{n}.png", decision=Answer.PASS, reviewer="ann", decided_at=noon)
+        for n in range(4)
+    ]
+    for decision in said:
+        append_decisions(out, [decision])
+
+
 @pytest.fixture(scope="module")
 def made() -> Iterator[Path]:
     """A folder that nobody may pass through; pytest's own are for their owner."""
@@ -58,6 +77,9 @@ def made() -> Iterator[Path]:
     folder.chmod(0o755)
     write_run(folder, ("a.weapon",), [Made(name=f"i{n}.png", votes=[(0.1,)]) for n in range(9)], POLICY)
     make_tiny_config(folder / "config")
+    (folder / "decisions.csv").write_text("item_id,decision\ni1.png,pass\n")
+    (folder / "appeals.csv").write_text("item_id,text,time\ni1.png,no,2026-11-26\n")
+    decide(str(folder / "out"))
     yield folder
     for path, _, _ in os.walk(folder):
         Path(path).chmod(0o755)
@@ -73,7 +95,7 @@ def out(made: Path) -> Path:
 
 
 def first(out: Path, folder: str) -> Path:
-    return sorted((out / folder).iterdir())[0]
+    return sorted(path for path in (out / folder).iterdir() if path.name != "head.json")[0]
 
 
 def replace(path: Path, data: bytes | None = None) -> None:
@@ -180,6 +202,38 @@ READERS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+# Jobs that read what reviewers decided, and what happens to that.
+REVIEWING: dict[str, tuple[str, ...]] = {
+    "review verify": ("review", "verify", "OUT"),
+    "review stats": ("review", "stats", "OUT"),
+    "review export": ("review", "export", "OUT", "--to", "OUT/x.csv", "--format", "csv", "--todo"),
+    "review import": ("review", "import", "OUT", "MADE/decisions.csv"),
+    "review appeals": ("review", "appeals", "OUT", "MADE/appeals.csv"),
+    "labels": ("labels", "OUT", "--to", "OUT/labels.csv"),
+    "mine": ("mine", "OUT", "--to", "OUT/hard.jsonl"),
+}  # fmt: skip
+# Of what happens to a run, what these jobs may meet in another way than those above.
+HARM_OF_RUN = (
+    "nothing", "out is a loop", "out is denied", "record is cut", "record of other types", "record names no policy",
+    "receipts are gone", "receipt is cut", "part is gone", "part is cut and signed", "part without columns, signed",
+    "part of other types, signed", "votes without columns, signed",
+)  # fmt: skip
+HARM_TO_REVIEW: dict[str, Callable[[Path], object]] = {
+    "decisions are a file": lambda out: replace(out / "decisions", b"x"),
+    "decisions are denied": lambda out: (out / "decisions").chmod(0),
+    "decisions are a loop": lambda out: loop(out / "decisions"),
+    "head of decisions is a folder": lambda out: replace(out / "decisions" / "head.json"),
+    "head of decisions is deep": lambda out: replace(out / "decisions" / "head.json", DEEP),
+    "decision part is cut": lambda out: replace(first(out, "decisions"), cut(first(out, "decisions"))),
+    "decision part is a folder": lambda out: replace(first(out, "decisions")),
+    "decision part is denied": lambda out: first(out, "decisions").chmod(0),
+    "decision part is gone": lambda out: first(out, "decisions").unlink(),
+    "review is a file": lambda out: replace(out / "review", b"x"),
+    "claims are a folder": lambda out: replace(out / "review" / "claims.json"),
+    "appeals are a folder": lambda out: (out / "review" / "appeals.jsonl").mkdir(),
+}
+
+
 def assert_ends_well(ended: subprocess.CompletedProcess[str]) -> None:
     said = ended.stderr + ended.stdout
     assert "Traceback" not in said and "a fault of this program" not in said, said
@@ -192,10 +246,27 @@ def assert_ends_well(ended: subprocess.CompletedProcess[str]) -> None:
 @pytest.mark.parametrize("harm", HARM)
 @pytest.mark.parametrize("job", READERS)
 def test_a_job_over_a_harmed_output_says_what_is_wrong(made: Path, out: Path, harm: str, job: str) -> None:
-    HARM[harm](out)
+    walk(made, out, harm, HARM[harm], READERS[job])
+
+
+@pytest.mark.parametrize(
+    ("job", "harm"),
+    [
+        *itertools.product(("review export", "mine"), HARM_OF_RUN),
+        *itertools.product(("review verify", "review stats", "review import", "labels"), HARM_TO_REVIEW),
+        ("review appeals", "appeals are a folder"),
+        ("review appeals", "decision part is cut"),
+        ("review appeals", "receipts are gone"),
+    ],
+)
+def test_a_job_of_a_review_over_a_harmed_output_says_what_is_wrong(made: Path, out: Path, harm: str, job: str) -> None:
+    walk(made, out, harm, {**HARM, **HARM_TO_REVIEW}[harm], REVIEWING[job])
+
+
+def walk(made: Path, out: Path, harm: str, do_harm: Callable[[Path], object], job: tuple[str, ...]) -> None:
+    do_harm(out)
     arguments = [
-        a.replace("OUT", str(out)).replace("TINY", "MADE/config/config.yaml").replace("MADE", str(made))
-        for a in READERS[job]
+        a.replace("OUT", str(out)).replace("TINY", "MADE/config/config.yaml").replace("MADE", str(made)) for a in job
     ]
     with as_nobody() if "denied" in harm else contextlib.nullcontext():
         ended = run_job(*arguments)
@@ -309,6 +380,10 @@ READING_FILES: dict[str, tuple[str, ...]] = {
     "policy of checks": ("checks", "MADE/out", "--policy", "FILE"),
     "policy of document": ("document", "MADE/out", "--policy", "FILE"),
     "taxonomy": ("document", "MADE/out", "--taxonomy", "FILE", "--to", "MADE/doc"),
+    "labels of mine": ("mine", "MADE/out", "--labels", "FILE", "--to", "MADE/hard.jsonl"),
+    "decisions as csv": ("review", "import", "MADE/out", "FILE", "--format", "csv"),
+    "decisions of label studio": ("review", "import", "MADE/out", "FILE", "--format", "label-studio"),
+    "appeals": ("review", "appeals", "MADE/out", "FILE"),
     "list": ("hashes", "build", "FILE", "--out", "MADE/list"),
     "list of videos": ("hashes", "build", "FILE", "--exchange", "vpdq", "--out", "MADE/list"),
     "list of an exchange": ("hashes", "build", "FILE", "--exchange", "threatexchange", "--out", "MADE/list"),
@@ -428,6 +503,32 @@ tune-prompts --images x --labels y --check z --out w --shots 0
 tune-prompts --images x --labels y --check z --out w --shots 1,2
 tune-prompts --images x --labels y --check z --out w --curve x
 tune-prompts --images x --labels y --check z --out w --rule x
+review
+review verify
+review verify x
+review stats x
+review export x
+review export x --to y --format xml
+review export x --to y.csv --format jsonl
+review export x --to y.jsonl --filter a
+review export x --to y.jsonl --filter verdct=pass
+review export x --to y.jsonl --filter kind=film
+review export x --to y.jsonl --url a=b
+review import x y
+review import x y.csv
+review import x y.csv --format xml
+review appeals x
+review appeals x y
+labels
+labels x
+labels x --for testing
+labels x --check y
+labels x --to y.txt
+mine x
+mine x --to y.csv
+mine x --to y.jsonl
+mine x --to y.jsonl --count 0
+mine x --to y.jsonl --near 2
 """
 
 
@@ -450,6 +551,8 @@ def test_a_wrong_call_ends_with_2_and_starts_nothing(
         "duplicates OUT", "document OUT", "backfill OUT --out x --dry-run", "backfill OUT/x.csv --out x --dry-run",
         "backfill OUT/x.parquet --out x --dry-run", "backfill OUT/x.tar --out x --dry-run", "backfill x --out OUT",
         "nightly x --ledger OUT --out y", "nightly OUT --ledger x --out y", "enroll OUT --out x",
+        "review verify OUT", "review stats OUT", "review export OUT --to x.jsonl", "review import OUT x.csv",
+        "review appeals OUT", "labels OUT", "mine OUT --to x.jsonl",
         "hashes build OUT --out x", "hashes match x --list OUT --sha256 0", "doctor OUT",
     ],
 )  # fmt: skip

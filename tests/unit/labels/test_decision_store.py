@@ -184,6 +184,16 @@ def test_a_head_that_is_not_readable_is_a_fault(tmp_path: Path) -> None:
     assert any("head.json: is not readable" in fault for fault in verify_decisions(out))
 
 
+def test_a_missing_head_is_found_but_not_after_a_kill_at_the_first_part(tmp_path: Path) -> None:
+    out = filled(tmp_path, parts=1)
+    head = Path(out) / "decisions" / "head.json"
+    head.unlink()
+    assert verify_decisions(out) == ()
+    append_decisions(out, [said(9)])
+    head.unlink()
+    assert verify_decisions(out) == (f"{head}: is missing",)
+
+
 def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     with open_decisions(out) as log:

@@ -1,0 +1,142 @@
+"""Decisions to labels, by one rule: an expert's answer, else what two agree on, else the latest single one. Pure.
+
+Undone decisions, skips, escalations and hidden items do not count; an appeal counts as an expert's. Of an item of the
+audit every answer is kept, because certificates ask for more: two answers that agree, or an expert
+(`resolve_labels`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from moderation.labels.decisions import Answer, Decision, DecisionSource, counted_answers, standing_decisions
+from moderation.labels.rows import KEYS, LabelRow
+
+_GIVEN = frozenset({Answer.BLOCK, Answer.PASS})
+
+
+class LabelRule(StrEnum):
+    """Why a label holds."""
+
+    EXPERT = "expert"
+    AGREED = "two agree"
+    LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecidedLabel:
+    """The label of an item. holds: the decision whose words are the label. answers: that count, one a reviewer.
+
+    is_audit: its answers may certify. is_disputed: not all answers are the same.
+    """
+
+    item_id: str
+    holds: Decision
+    rule: LabelRule
+    answers: tuple[Decision, ...]
+
+    @property
+    def label(self) -> str:
+        """`pass`, `block`, or with the reviewer's words `block|explicit`."""
+        return label_text(self.holds)
+
+    @property
+    def is_audit(self) -> bool:
+        """Whether an answer is of the audit."""
+        return any(answer.source is DecisionSource.AUDIT for answer in self.answers)
+
+    @property
+    def is_disputed(self) -> bool:
+        """Whether reviewers said block and pass."""
+        return len({answer.decision for answer in self.answers}) > 1
+
+
+def decide_labels(decisions: Iterable[Decision]) -> list[DecidedLabel]:
+    """One label per item that has an answer, in the order of first decisions.
+
+    Decisions come in the order in which they were made.
+    """
+    by_item: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        by_item.setdefault(decision.item_id, []).append(decision)
+    labels = []
+    for item_id, own in by_item.items():
+        answers = [answer for answer in counted_answers(standing_decisions(own)) if answer.decision in _GIVEN]
+        if answers:
+            holds, rule = _settle(answers)
+            labels.append(DecidedLabel(item_id=item_id, holds=holds, rule=rule, answers=tuple(answers)))
+    return labels
+
+
+def label_rows(
+    labels: Iterable[DecidedLabel], *, keys: Collection[str] = ("item_id", "content_hash")
+) -> list[LabelRow]:
+    """Rows of a labels file.
+
+    Of an item of the audit a row per answer; of others a row per answer that agrees with the label. keys: by which
+    items are found. Not by URI unless asked: another picture may lie there by now.
+    """
+    return [_row(label, answer, keys) for label in labels for answer in _kept(label)]
+
+
+def training_rows(labels: Iterable[DecidedLabel]) -> list[Mapping[str, str]]:
+    """One row per item to learn from: `uri`, `item_id`, `group`, `rule`, and `label`: words, else `block` or `pass`.
+
+    Without the audit: its labels can't certify what has learned from them.
+    """
+    return [
+        {
+            "uri": label.holds.uri,
+            "item_id": label.item_id,
+            "label": "|".join(label.holds.labels) or str(label.holds.decision),
+            "group": label.holds.group_id or "",
+            "rule": str(label.rule),
+        }
+        for label in labels
+        if not label.is_audit
+    ]
+
+
+def label_text(decision: Decision) -> str:
+    """The answer and its words; the answer first, so that a word that a policy does not know cannot make it fine."""
+    return "|".join((str(decision.decision), *decision.labels))
+
+
+def is_ruling(answer: Decision) -> bool:
+    """Whether an answer settles an item: an expert's, or that of an appeal."""
+    return answer.expert or answer.source is DecisionSource.APPEAL
+
+
+def _settle(answers: Sequence[Decision]) -> tuple[Decision, LabelRule]:
+    rulings = [answer for answer in answers if is_ruling(answer)]
+    if rulings:
+        return rulings[-1], LabelRule.EXPERT
+    ranked = Counter(answer.decision for answer in answers).most_common()
+    decision, count = ranked[0]
+    if count > 1 and (len(ranked) == 1 or ranked[1][1] < count):
+        return [answer for answer in answers if answer.decision is decision][-1], LabelRule.AGREED
+    return answers[-1], LabelRule.LATEST
+
+
+def _kept(label: DecidedLabel) -> Sequence[Decision]:
+    if label.is_audit:
+        return label.answers
+    if label.rule is LabelRule.LATEST:
+        return [label.holds]
+    agreeing = [answer for answer in label.answers if answer.decision is label.holds.decision]
+    # The one that holds comes last: of two experts the later one is right.
+    return [*[answer for answer in agreeing if answer is not label.holds], label.holds]
+
+
+def _row(label: DecidedLabel, answer: Decision, keys: Collection[str]) -> LabelRow:
+    values = {"item_id": answer.item_id, "uri": answer.uri, "content_hash": answer.content_hash or ""}
+    return LabelRow(
+        keys={name: values[name] for name in KEYS if name in keys and values[name]},
+        label=label_text(answer) if label.is_audit else label.label,
+        reviewer=answer.reviewer,
+        source=str(answer.source),
+        expert=is_ruling(answer),
+    )
