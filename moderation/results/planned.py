@@ -57,18 +57,26 @@ def iterate_planned(homes: Sequence[str]) -> Iterator[Shard]:
 
     Where the whole plan is there, the slices' are parts of it. Raises StorageError.
     """
+    seen: set[str] = set()
+    for data in iterate_plan_files(homes):
+        for shard in decode_shards(data):
+            if shard.shard_id not in seen:
+                seen.add(shard.shard_id)
+                yield shard
+
+
+def iterate_plan_files(homes: Sequence[str]) -> Iterator[bytes]:
+    """The files of these plans, Parquet of `PLAN_SCHEMA`: the whole plan of OUT alone where it is there.
+
+    homes: OUT first. A shard may stand in two files. Raises StorageError.
+    """
     out, *slices = homes
     whole = storage.read_optional(plan_uri(out))
     if whole is not None:
-        yield from decode_shards(whole)
+        yield whole
         return
-    seen: set[str] = set()
     for home in (out, *slices):
-        for data in _planned_files(home):
-            for shard in decode_shards(data):
-                if shard.shard_id not in seen:
-                    seen.add(shard.shard_id)
-                    yield shard
+        yield from _planned_files(home)
 
 
 def _planned_files(home: str) -> Iterator[bytes]:

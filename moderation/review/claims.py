@@ -19,6 +19,8 @@ from moderation.results.layout import claims_uri
 from moderation.review.items import Stage
 
 _MAX_BYTES: Final = 64 << 20
+# Lengths of a claim for which an ended one is remembered: what a page sends late still counts if nobody took the item.
+_KEPT: Final = 10
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class ClaimBook:
     def __init__(self, out: str, claim_s: float, now_s: float) -> None:
         self._uri = claims_uri(out)
         self._claim_s = claim_s
-        self._claims = {claim.claim: claim for claim in _read(self._uri, now_s, now_s + claim_s)}
+        self._claims = {claim.claim: claim for claim in _read(self._uri, now_s - _KEPT * claim_s, now_s + claim_s)}
         self._holder = {item: claim.claim for claim in self._claims.values() for item in claim.items}
         self._saved_s = now_s
 
@@ -112,7 +114,7 @@ class ClaimBook:
     def expire(self, now_s: float) -> None:
         """Forget claims that ended long ago; one that ended lately may still be answered if nobody took its items."""
         for claim in list(self._claims.values()):
-            if claim.expires_s + 10 * self._claim_s < now_s:
+            if claim.expires_s + _KEPT * self._claim_s < now_s:
                 for item in list(claim.items):
                     self.drop(item)
 
@@ -129,15 +131,15 @@ class ClaimBook:
         self._saved_s = now_s
 
 
-def _read(uri: str, now_s: float, latest_s: float) -> Iterator[ItemClaim]:
-    """Claims that have not ended; a file that is not readable counts as none."""
+def _read(uri: str, since_s: float, latest_s: float) -> Iterator[ItemClaim]:
+    """Claims that ended after `since_s` or go on; a file that is not readable counts as none."""
     try:
         data = storage.read_optional(uri)
         record: Any = {} if data is None or len(data) > _MAX_BYTES else parse_json(data)
         entries = [_parse(entry, latest_s) for entry in record.get("claims", ())]
     except (ValueError, TypeError, KeyError, AttributeError, IsADirectoryError, NotADirectoryError):
         return
-    yield from (claim for claim in entries if claim.expires_s > now_s)
+    yield from (claim for claim in entries if claim.expires_s > since_s)
 
 
 def _parse(entry: Any, latest_s: float) -> ItemClaim:  # noqa: ANN401 - JSON that anybody may have written

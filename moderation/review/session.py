@@ -9,20 +9,17 @@ Calls may come from several threads. A decision that `decide` reports as taken i
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Final
 
 from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
 from moderation.labels.decision_store import DecisionLog, open_decisions
-from moderation.labels.decisions import Answer, Decision, standing_decisions
+from moderation.labels.decisions import Decision, standing_decisions
 from moderation.policy.model import SEVERITIES
 from moderation.results.reader import StoredRun, load_policy_of_run, open_run
 from moderation.review.appeals import read_appeals
@@ -33,7 +30,7 @@ from moderation.review.outcomes import DecideOutcome, ReviewerProgress, ReviewPr
 from moderation.review.picking import Picked, Picking
 from moderation.review.queue import ReviewQueue
 from moderation.review.settings import MAX_BATCH, MAX_UNDO, ReviewSettings, check_reviewer
-from moderation.review.taking import Taking
+from moderation.review.taking import Taking, undo_of
 from moderation.review.verdict_rows import read_verdict_rows
 
 _LOG = logging.getLogger(__name__)
@@ -121,22 +118,25 @@ class ReviewSession:
             raise UsageError(f"undo of {n}: 1 to {MAX_UNDO}")
         with self._lock:
             targets = standing_decisions(self._own.get(reviewer, ()))[-n:][::-1]
-            rows = [_undo_of(target, self._clock()) for target in targets]
+            rows = [undo_of(target, self._clock()) for target in targets]
         self._log_and_apply(rows)
+        return self._hold(reviewer, targets)
+
+    def hold_again(self, reviewer: str, item_ids: Sequence[str]) -> tuple[Offer, ...]:
+        """Items whose decisions a reviewer has undone are theirs again, unless somebody else holds them by now.
+
+        In the order of `item_ids`; items that this reviewer never decided are left out. Raises FatalError,
+        StorageError.
+        """
         with self._lock:
-            now_s = self._clock()
-            free = {
-                target.item_id: self._taking.stage_again(target)
-                for target in targets
-                if self._claims.held_by(target.item_id, now_s) in (None, reviewer)
-                and target.item_id in self._queue.rows.row_of
-            }
-            if not free:
-                return ()
-            claim = self._claims.make(reviewer, free, now_s)
-            return self._offers(
-                reviewer, [(self._queue.rows.row_of[item], claim.claim, stage) for item, stage in free.items()]
-            )
+            latest = {d.item_id: d for d in self._own.get(reviewer, ()) if d.undoes is None}
+        return self._hold(reviewer, [latest[item_id] for item_id in item_ids if item_id in latest])
+
+    def claim_of(self, reviewer: str, item_id: str) -> str | None:
+        """The claim by which a reviewer holds an item now."""
+        with self._lock:
+            held = self._claims.own(reviewer, self._clock()).get(item_id)
+            return None if held is None else held[0].claim
 
     def item(self, reviewer: str, item_id: str) -> QueueItem:
         """An item as this reviewer may see it now. Raises UsageError where there is no such item."""
@@ -163,6 +163,21 @@ class ReviewSession:
                 appeals=self._queue.open_appeals(),
                 reviewers=tuple(self._progress_of(name, now_s) for name in names),
             )
+
+    def _hold(self, reviewer: str, targets: Sequence[Decision]) -> tuple[Offer, ...]:
+        """The items of these undone decisions, for their reviewer, without those that somebody else holds by now."""
+        with self._lock:
+            now_s = self._clock()
+            rows = self._queue.rows.row_of
+            free = {
+                target.item_id: self._taking.stage_again(target)
+                for target in targets
+                if self._claims.held_by(target.item_id, now_s) in (None, reviewer) and target.item_id in rows
+            }
+            if not free:
+                return ()
+            claim = self._claims.make(reviewer, free, now_s)
+            return self._offers(reviewer, [(rows[item_id], claim.claim, stage) for item_id, stage in free.items()])
 
     def _progress_of(self, reviewer: str, now_s: float) -> ReviewerProgress:
         standing = standing_decisions(self._own.get(reviewer, ()))
@@ -270,18 +285,3 @@ def severe_of(run: StoredRun, settings: ReviewSettings) -> tuple[tuple[str, ...]
             )
         levels = policy.severities[policy.severities.index(settings.severe_from) :]
     return levels, frozenset(name for name, check in policy.checks.items() if check.severity in levels)
-
-
-def _undo_of(target: Decision, now_s: float) -> Decision:
-    return replace(
-        target,
-        decision_id=f"undo:{hashlib.sha256(target.decision_id.encode()).hexdigest()[:32]}",
-        decision=Answer.SKIP,
-        decided_at=datetime.fromtimestamp(now_s, UTC),
-        labels=(),
-        reason="",
-        comment="",
-        exposure_s=None,
-        shown={},
-        undoes=target.decision_id,
-    )

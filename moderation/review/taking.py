@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from moderation.errors import UsageError, one_line
-from moderation.labels.decisions import Decision, DecisionSource, check_decision
+from moderation.labels.decisions import Answer, Decision, DecisionSource, check_decision
 from moderation.pages.text import short_line
 from moderation.review.appeals import APPEAL
 from moderation.review.claims import ClaimBook
@@ -117,6 +119,22 @@ class Taking:
     def _complete(self, decision: Decision, row: int, source: DecisionSource) -> Decision:
         cells = self._queue.rows.keys_of(row)
         return replace(decision, **cells, source=source, expert=decision.reviewer in self._experts)
+
+
+def undo_of(target: Decision, now_s: float) -> Decision:
+    """The decision that takes another one back. now_s: Unix seconds."""
+    return replace(
+        target,
+        decision_id=f"undo:{hashlib.sha256(target.decision_id.encode()).hexdigest()[:32]}",
+        decision=Answer.SKIP,
+        decided_at=datetime.fromtimestamp(now_s, UTC),
+        labels=(),
+        reason="",
+        comment="",
+        exposure_s=None,
+        shown={},
+        undoes=target.decision_id,
+    )
 
 
 def _refuse(decision: Decision, code: Refusal, message: str) -> RefusedDecision:
