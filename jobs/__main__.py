@@ -37,6 +37,7 @@ from .promote import promote
 from .rejudge import rejudge
 from .report import report
 from .review import review_appeals, review_export, review_import, review_stats, review_verify
+from .review_serve import review_serve
 from .smoke import smoke
 from .status import status
 from .train_head import train_head
@@ -122,6 +123,7 @@ review_app.command("stats")(review_stats)
 review_app.command("export")(review_export)
 review_app.command("import")(review_import)
 review_app.command("appeals")(review_appeals)
+review_app.command("serve")(review_serve)
 app.add_typer(review_app, name="review")
 hashes_app = typer.Typer(help="Lists of known pictures.", no_args_is_help=True, rich_markup_mode=None)
 hashes_app.command("build")(hashes_build)

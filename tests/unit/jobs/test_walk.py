@@ -204,6 +204,7 @@ READERS: dict[str, tuple[str, ...]] = {
 
 # Jobs that read what reviewers decided, and what happens to that.
 REVIEWING: dict[str, tuple[str, ...]] = {
+    "review serve": ("review", "serve", "OUT", "--dry-run"),
     "review verify": ("review", "verify", "OUT"),
     "review stats": ("review", "stats", "OUT"),
     "review export": ("review", "export", "OUT", "--to", "OUT/x.csv", "--format", "csv", "--todo"),
@@ -252,8 +253,10 @@ def test_a_job_over_a_harmed_output_says_what_is_wrong(made: Path, out: Path, ha
 @pytest.mark.parametrize(
     ("job", "harm"),
     [
-        *itertools.product(("review export", "mine"), HARM_OF_RUN),
-        *itertools.product(("review verify", "review stats", "review import", "labels"), HARM_TO_REVIEW),
+        *itertools.product(("review serve", "review export", "mine"), HARM_OF_RUN),
+        *itertools.product(
+            ("review serve", "review verify", "review stats", "review import", "labels"), HARM_TO_REVIEW
+        ),
         ("review appeals", "appeals are a folder"),
         ("review appeals", "decision part is cut"),
         ("review appeals", "receipts are gone"),
@@ -498,6 +501,15 @@ config show x
 config show --set stack.detectors=3
 doctor --config x
 doctor nosuch://x
+review
+review serve
+review serve x
+review serve x --dry-run
+review serve x --port 99999
+review serve x --reviewer 'a b'
+review serve x --reviewer a --reviewer a
+review serve x --reviewer a --expert a
+review serve x --second-share 2
 tune-prompts
 tune-prompts --images x --labels y --check z --out w --shots 0
 tune-prompts --images x --labels y --check z --out w --shots 1,2
@@ -546,7 +558,8 @@ def test_a_wrong_call_ends_with_2_and_starts_nothing(
 @pytest.mark.parametrize(
     "call",
     [
-        "status OUT", "report OUT", "report OUT OUT", "verify OUT", "verify OUT --repair", "merge OUT", "checks OUT",
+        "review serve OUT --dry-run", "status OUT", "report OUT", "report OUT OUT", "verify OUT", "verify OUT --repair",
+        "merge OUT", "checks OUT",
         "rejudge OUT --policy policies/default.yaml --to OUT/y",
         "duplicates OUT", "document OUT", "backfill OUT --out x --dry-run", "backfill OUT/x.csv --out x --dry-run",
         "backfill OUT/x.parquet --out x --dry-run", "backfill OUT/x.tar --out x --dry-run", "backfill x --out OUT",
