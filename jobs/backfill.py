@@ -13,6 +13,7 @@ from moderation.errors import UsageError
 from moderation.pages.text import json_text, size
 from moderation.planning.slices import parse_slice
 
+from .extending import print_extended, print_scored, show_extension, warn_of_errors
 from .options import (
     AllowPartialOption,
     BundleOption,
@@ -41,7 +42,10 @@ from .printing import (
 )
 
 if TYPE_CHECKING:
+    from moderation.config.model import Config
+    from moderation.planning.slices import Slice
     from moderation.runtime.backfill import Preview
+    from moderation.runtime.resume import RunOutcome
 
 
 def backfill(
@@ -65,6 +69,10 @@ def backfill(
         str | None, typer.Option("--slice", metavar="K/N", help="Only this part of the shards; see `merge`.")
     ] = None,
     allow_partial: AllowPartialOption = False,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="Score only the detectors that OUT lacks; judge again in place."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, do nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the tables in OUT and start over.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -72,35 +80,64 @@ def backfill(
     """Judge every item of SOURCE. Running the same command again goes on where the last one ended."""
     settings = load_bundle_settings(bundle, bundles, config, set_, workers=workers, policy=policy)
     part = parse_slice(slice_) if slice_ is not None else None
-    if max_items is not None and limit is not None and max_items > limit:
-        raise UsageError(f"--max-items {max_items} is more than --limit {limit}")
+    _check_options(limit, max_items, extend=extend, fresh=fresh)
     announce(source, out, settings, config)
 
     from moderation.results.paths import check_paths, holds_more
 
     check_paths(source, out, settings.source)
 
-    from moderation.runtime.backfill import backfill as run_backfill  # heavy imports only once the call is right
-    from moderation.runtime.backfill import preview
-
-    if dry_run:
-        _show_plan(preview(source, out, settings, limit=limit, fresh=fresh, part=part), as_json=as_json)
+    if dry_run and extend:
+        show_extension(source, out, settings, limit, as_json=as_json)
         return
-    outcome = run_backfill(
-        source, out, settings, limit=limit, fresh=fresh, max_hours=max_hours, max_items=max_items, part=part
-    )
-    if as_json:
-        print_json(outcome.summary)
-    else:
-        _print_summary(outcome.summary, nothing_left=outcome.nothing_left, partial=outcome.partial)
-    print_doubts(outcome.summary)
+    if dry_run:
+        _show_plan(source, out, settings, limit, fresh, part, as_json=as_json)
+        return
+    outcome = _run(extend, source, out, settings, limit, fresh, max_hours, max_items, part)
+    _print_outcome(outcome, extend=extend, as_json=as_json)
     exit_on_too_many_errors(outcome)
     exit_on_no_media(outcome.summary, partial=outcome.partial)
     if not allow_partial:
         exit_on_partial(outcome.partial or holds_more(source, settings.source, limit))
 
 
-def _show_plan(plan: Preview, *, as_json: bool) -> None:
+def _check_options(limit: int | None, max_items: int | None, *, extend: bool, fresh: bool) -> None:
+    """Raises UsageError for options that contradict each other."""
+    if max_items is not None and limit is not None and max_items > limit:
+        raise UsageError(f"--max-items {max_items} is more than --limit {limit}")
+    if extend and fresh:
+        raise UsageError("--fresh with --extend: one deletes the votes that the other adds to; choose one of them")
+
+
+def _run(
+    extend: bool,
+    source: str,
+    out: str,
+    settings: Config,
+    limit: int | None,
+    fresh: bool,
+    max_hours: float | None,
+    max_items: int | None,
+    part: Slice | None,
+) -> RunOutcome:
+    if extend:
+        from moderation.runtime.extend import extend as run_extend
+
+        return run_extend(source, out, settings, limit=limit, max_hours=max_hours, max_items=max_items, part=part)
+
+    from moderation.runtime.backfill import backfill as run_backfill  # heavy imports only once the call is right
+
+    return run_backfill(
+        source, out, settings, limit=limit, fresh=fresh, max_hours=max_hours, max_items=max_items, part=part
+    )
+
+
+def _show_plan(
+    source: str, out: str, settings: Config, limit: int | None, fresh: bool, part: Slice | None, *, as_json: bool
+) -> None:
+    from moderation.runtime.backfill import preview
+
+    plan = preview(source, out, settings, limit=limit, fresh=fresh, part=part)
     if as_json:
         print_json(asdict(plan))
     else:
@@ -123,8 +160,22 @@ def _print_plan(plan: Preview) -> None:
         print_error(problem)
 
 
+def _print_outcome(outcome: RunOutcome, *, extend: bool, as_json: bool) -> None:
+    if as_json:
+        print_json(outcome.summary)
+    elif extend and "extended" not in outcome.summary and not outcome.nothing_left:
+        print_scored(outcome)
+    else:
+        _print_summary(outcome.summary, nothing_left=outcome.nothing_left, partial=outcome.partial)
+    print_doubts(outcome.summary)
+    if extend:
+        warn_of_errors(outcome)
+
+
 def _print_summary(summary: Mapping[str, Any], *, nothing_left: bool, partial: bool) -> None:
     console = plain_console()
+    if not nothing_left:
+        print_extended(summary)
     if nothing_left:
         console.print(f"Nothing left to do: all shards of run {summary['run_id']} are committed.")
     elif partial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,7 +18,8 @@ from .printing import plain_console, print_json
 
 if TYPE_CHECKING:
     from moderation.evaluation.calibrate import CalibrationKind
-    from moderation.evaluation.issue import Issued, LabelPlan, SideOutcome
+    from moderation.evaluation.certified_side import SideOutcome
+    from moderation.evaluation.issue import Issued, LabelPlan
 
 
 def certify(
@@ -37,6 +39,9 @@ def certify(
     leak: Annotated[float, typer.Option(help="Share of what is passed that may be bad.")] = 0.005,
     risk: Annotated[float, typer.Option(help="Probability of a wrong certificate, both sides together.")] = 0.05,
     days: Annotated[int, typer.Option(min=1, max=3660, help="For how long certificates hold.")] = 90,
+    whole_groups: Annotated[
+        bool, typer.Option("--whole-groups", help="All items of drawn groups are labelled and count, not one of each.")
+    ] = False,
     answers: Annotated[int, typer.Option(min=1, max=2, help="That an item needs: 2 that agree, or 1.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
@@ -44,11 +49,14 @@ def certify(
     kind = _kind_of(calibrate)
     _check_call(labels, to, dry_run, {"--block-errors": block_errors, "--leak": leak, "--risk": risk})
 
-    from moderation.evaluation.issue import Claim, issue, plan_labels  # heavy imports only once the call is right
+    from moderation.evaluation.claim import Claim  # heavy imports only once the call is right
+    from moderation.evaluation.issue import issue, plan_labels
     from moderation.evaluation.issued_files import check_target, write_issued
 
     path = None if policy is None else str(resolve_policy_path(policy))
-    claim = Claim(block_errors=block_errors, leak=leak, risk=risk, days=days, answers=answers)
+    claim = Claim(
+        block_errors=block_errors, leak=leak, risk=risk, days=days, answers=answers, whole_groups=whole_groups
+    )
     if labels is None:
         _print_plan(plan_labels(outs, claim, path))
         return
@@ -87,7 +95,7 @@ def _kind_of(calibrate: str | None) -> CalibrationKind | None:
 def _print_plan(plans: Sequence[LabelPlan]) -> None:
     for plan in plans:
         plain_console(soft_wrap=True).print(
-            f"{plan.region.action}: {plan.needed:,} labels without an error certify a rate of {plan.allowed:.2%};"
+            f"{plan.region.name}: {plan.needed:,} labels without an error certify a rate of {plan.allowed:.2%};"
             f" {plan.drawn:,} groups of its region are drawn so far"
         )
 
@@ -96,6 +104,8 @@ def _print(issued: Issued, written: str) -> None:
     console = plain_console(soft_wrap=True)
     for side in issued.sides:
         console.print(_describe(side))
+    for line in _shared_risks(issued):
+        console.print(line)
     for calibration in issued.calibrations:
         console.print(calibration.sentence)
     if issued.withdrawn:
@@ -106,21 +116,38 @@ def _print(issued: Issued, written: str) -> None:
         console.print(written)
 
 
+def _shared_risks(issued: Issued) -> list[str]:
+    """How the certificates of a side share its risk, where there are several."""
+    counts = Counter(side.region.side for side in issued.sides)
+    risks = {side.region.side: side.risk for side in issued.sides}
+    return [
+        f"{n} thresholds of {side} share its risk: each is wrong with a probability of at most {risks[side]:.2%}, so"
+        " all hold together. Each claim is of what its check decides, not of all checks taken together"
+        for side, n in counts.items()
+        if n > 1
+    ]
+
+
 def _describe(side: SideOutcome) -> str:
     result, region = side.result, side.region
     kind = "errors" if region.side == "block" else "bad"
     seen = f"{result.errors:,} {kind} of {result.labels:,} audit labels"
     if side.threshold is not None:
         return (
-            f"certified: {region.action} at {side.threshold:g}: {seen}, at most {result.bound:.2%} of all;"
+            f"certified: {region.name} at {side.threshold:g}: {seen}, at most {result.bound:.2%} of all;"
             f" {percent(side.decided)} of the {side.drawn:,} drawn groups of the region"
+        )
+    if side.held_back is not None:
+        return (
+            f"not certified: {region.name}: {seen} would allow {side.held_back:g}, but another threshold of"
+            f" {region.action} is not certified"
         )
     if result.more is None:
         return (
-            f"not certified: {region.action}: {seen}, more than the {side.allowed:.2%} that are allowed: no number of"
+            f"not certified: {region.name}: {seen}, more than the {side.allowed:.2%} that are allowed: no number of"
             " labels helps, only better scores or another region"
         )
-    return f"not certified: {region.action} needs {result.more:,} more labels of its region at the rate seen ({seen})"
+    return f"not certified: {region.name} needs {result.more:,} more labels of its region at the rate seen ({seen})"
 
 
 def _as_json(side: SideOutcome) -> dict[str, object]:

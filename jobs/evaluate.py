@@ -18,7 +18,7 @@ from .printing import plain_console, print_json
 
 if TYPE_CHECKING:
     from moderation.evaluation.evaluate import Evaluation
-    from moderation.evaluation.measures import Rate
+    from moderation.evaluation.measures import Rate, Share
 
 
 def evaluate(
@@ -75,6 +75,14 @@ def _print(evaluations: Sequence[Evaluation]) -> None:
                 f" bad that is blocked {_share(v.block_recall)}",
                 soft_wrap=True,
             )
+        if evaluation.weighted is not None:
+            w = evaluation.weighted
+            console.print(
+                f"  weighted by 1/probability ({w.items:,} labels say as much as {w.effective:,.0f} of one weight):"
+                f" precision of block {_estimate(w.block_precision)}, leak {_estimate(w.leak)},"
+                f" bad that is blocked {_estimate(w.block_recall)}",
+                soft_wrap=True,
+            )
         table = Table()
         for name in ("score", "items", "positives", "nulls", "AP", "AUC", "coverage", "calibration error"):
             table.add_column(name, justify="left" if name == "score" else "right")
@@ -87,6 +95,13 @@ def _print(evaluations: Sequence[Evaluation]) -> None:
 
 def _share(rate: Rate) -> str:
     return f"{percent(rate.share)} ({percent(rate.low)} to {percent(rate.high)})" if rate.n else "–"
+
+
+def _estimate(share: Share) -> str:
+    if share.share is None:
+        return "–"
+    ends = "" if share.low is None else f" ({percent(share.low)} to {percent(share.high)})"
+    return f"{percent(share.share)}{ends}"
 
 
 def _number(value: float | None) -> str:

@@ -112,10 +112,11 @@ def nightly(
 
 
 # What became of the objects that were looked at; `new` is printed even when it is 0.
-_DIFFERENCES = ("new", "changed", "retried", "rejudged", "unchanged", "returned", "deleted")
+_DIFFERENCES = ("new", "changed", "retried", "rejudged", "reattributed", "unchanged", "returned", "deleted")
 # Counter -> what to print for it, if it is not 0.
 _REMARKS = {
     "same_content": "{:,} of them took over the verdict of the same content under another name",
+    "reattributed": "{:,} have other attributes that the policy reads: judged again from their stored votes",
     "older": "{:,} known objects were judged by another stack or policy: --rejudge-older judges them again",
     "unversioned": "{:,} are known by name alone: the source tells no version of them",
 }

@@ -85,6 +85,11 @@ def _print_status(run_status: RunStatus) -> None:
             " goes on with it.",
             console,
         )
+    if run_status.extension is not None:
+        done = run_status.extension
+        console.print(
+            f"Detectors are being added (--extend): {done.state}, {_progress(done.items_done, done.items_total)} items"
+        )
     if _ready_to_merge(run_status):
         console.print(f"All slices are done: moderation merge {escaped(run_status.out)}")
 

@@ -101,7 +101,7 @@ def ask(out: str, question: Question, *, limit: int = 100, keep: bool = False, o
     variants = load_variants(config, question, only)
     labels = tuple(v.label for v in variants)
     if keep:
-        refuse_taken(out, run.run_id, asdict(question), labels, run.shard_ids[0], run.format)
+        refuse_taken(out, asdict(question), labels, run.read_votes(run.shard_ids[0]).column_names)
     best: list[_BestFrame] = []
     frames = items = 0
     digests: dict[str, str] = {}

@@ -23,7 +23,8 @@ from moderation.ledger.rows import newest_by_key, table_keys
 from moderation.ledger.store import open_log, read_file
 from moderation.results.frame_hashes import NO_QUALITY, hash_rows, own_frames, percents
 from moderation.results.intact import PartMissingError, read_intact
-from moderation.results.layout import VERDICTS, VOTES
+from moderation.results.joined import read_joined
+from moderation.results.layout import VERDICTS
 from moderation.results.reader import AHEAD_BYTES, READERS, open_run
 from moderation.results.votes import adjacent_runs
 from moderation.types import U8, Status
@@ -164,7 +165,7 @@ def _read_tables(source: _Source, embedding: str | None) -> tuple[pa.Table, pa.T
     columns = ["item_id", "role", "pdq.quality", "pdq.hash", *vector]
     at = (source.part, source.format)
     verdicts = read_intact(source.run_out, VERDICTS, *at, _VERDICTS, strict=False)
-    return verdicts, own_frames(read_intact(source.run_out, VOTES, *at, columns, strict=False))
+    return verdicts, own_frames(read_joined(source.run_out, *at, columns, strict=False))
 
 
 def _read_embeddings(source: _Source, votes: pa.Table, embedding: str | None, rows: I64) -> F16 | None:

@@ -1,4 +1,7 @@
-"""Which items change verdict between two policies, from the votes that runs kept: counts, by rule, and examples."""
+"""Which items change verdict between two policies, from the votes that runs kept: counts, by rule, and examples.
+
+Parts are judged in columns, as a rejudge judges them; only the votes that one of the two policies names are read.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from moderation.lists.policy_file import load_whole_policy
+from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy
-from moderation.results.judged import JUDGED_BY, judge_rows
+from moderation.results.asked import read_digests
+from moderation.results.judged import JUDGED_BY, judge_columns
+from moderation.results.layout import VERDICTS
 from moderation.results.reader import StoredRun, open_run
-from moderation.results.votes import item_votes, read_bound_votes
-from moderation.types import Judgement
+from moderation.results.votes import disabled_votes, needed_asks, policy_votes, read_votes, vote_labels
 
-MAX_RULES = 10_000  # pairs of reasons that are counted apart; lists and codes are few
+MAX_RULES: Final = 10_000  # pairs of reasons that are counted apart; lists and codes are few
+_SIDES: Final = ("verdict_before", "verdict_after")
+_REASONS: Final = ("reason_before", "reason_after")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,25 +83,71 @@ def diff_policies(
     old, new = load_whole_policy(Path(old_path)), load_whole_policy(Path(new_path))
     tally = _Tally(most_examples=examples)
     for run in [open_run(out) for out in outs]:
-        for item, before, after in _judge_both(run, old, new, as_of):
-            tally.add(item, before, after)
+        for judged in _judge_both(run, (old, new), as_of):
+            tally.add(run.out, judged)
     return tally.result()
 
 
-def _judge_both(
-    run: StoredRun, old: Policy, new: Policy, as_of: date | None
-) -> Iterator[tuple[ChangedItem, Judgement | None, Judgement | None]]:
-    parts = zip(read_bound_votes(run, old, as_of=as_of), read_bound_votes(run, new, as_of=as_of), strict=True)
-    for one, other in parts:
-        rows = run.read_verdicts(one.shard_id)
-        rows = rows.select([name for name in (*JUDGED_BY, "uri") if name in rows.column_names])
-        before = judge_rows(rows, dict(item_votes(one.votes, one.policy.labels)), one.policy)
-        after = judge_rows(rows, dict(item_votes(other.votes, other.policy.labels)), other.policy)
-        for item_id, uri, was, now in zip(
-            rows["item_id"].to_pylist(), rows["uri"].to_pylist(), before, after, strict=True
-        ):
-            text, score = (now.reason_text, now.score) if now is not None else ("", None)
-            yield ChangedItem(out=run.out, item_id=item_id, uri=uri, reason_text=text, score=score), was, now
+def _judge_both(run: StoredRun, policies: tuple[Policy, Policy], as_of: date | None) -> Iterator[pa.Table]:
+    """A part after another: item_id, uri, verdict and reason by both policies, reason_text and score by the new one."""
+    read = _BothPolicies.of(run, policies, as_of)
+    for shard_id in run.shard_ids:
+        rows = run.read_present(VERDICTS, shard_id, (*JUDGED_BY, "uri"))
+        votes = read_votes(run, shard_id, read.asks, read.digests, labels=read.wanted)
+        before, after = (judge_columns(rows, votes, bound) for bound in read.bind(vote_labels(votes)))
+        yield pa.table(
+            {
+                "item_id": rows["item_id"],
+                "uri": rows["uri"],
+                "verdict_before": before["verdict"],
+                "verdict_after": after["verdict"],
+                "reason_before": before["reason"],
+                "reason_after": after["reason"],
+                "reason_text": after["reason_text"],
+                "score": after["score"],
+            }
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _BothPolicies:
+    """Two policies over one run: the votes that they read, and how they are bound to a part's columns."""
+
+    run: StoredRun
+    policies: tuple[Policy, Policy]
+    as_of: date | None
+    wanted: tuple[str, ...]
+    asks: tuple[str, ...]
+    digests: Mapping[str, Mapping[str, str]]
+    bound: dict[tuple[str, ...], tuple[BoundPolicy, BoundPolicy]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(run: StoredRun, policies: tuple[Policy, Policy], as_of: date | None) -> _BothPolicies:
+        """Raises UsageError naming a vote that the run did not cast, and the nearest right one."""
+        wanted = tuple(sorted({vote for policy in policies for vote in policy_votes(policy)}))
+        asks = needed_asks(run.votes_out, wanted, vote_labels(run.read_votes(run.shard_ids[0])))
+        both = _BothPolicies(
+            run=run,
+            policies=policies,
+            as_of=as_of,
+            wanted=wanted,
+            asks=asks,
+            digests=read_digests(run.votes_out, asks),
+        )
+        # Against all votes of the run, so that the nearest right one is among them.
+        both.bind(vote_labels(read_votes(run, run.shard_ids[0], asks)))
+        return both
+
+    def bind(self, labels: tuple[str, ...]) -> tuple[BoundPolicy, BoundPolicy]:
+        """Both policies bound to a part's columns."""
+        if labels not in self.bound:
+            disabled = disabled_votes(self.run.load_config(), self.wanted)
+            old, new = (
+                bind(policy, labels, disabled=disabled, as_of=self.run.day(policy, self.as_of))
+                for policy in self.policies
+            )
+            self.bound[labels] = (old, new)
+        return self.bound[labels]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,22 +162,48 @@ class _Tally:
     sides: dict[tuple[str, str], bool] = field(default_factory=dict)
     examples: defaultdict[tuple[str, str], list[ChangedItem]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, item: ChangedItem, before: Judgement | None, after: Judgement | None) -> None:
-        if before is None or after is None:
-            self.skipped += 1
+    def add(self, out: str, judged: pa.Table) -> None:
+        """Count a part. judged: of `_judge_both`."""
+        kept = judged.filter(pc.and_(judged["verdict_before"].is_valid(), judged["verdict_after"].is_valid()))
+        self.skipped += len(judged) - len(kept)
+        self.items += len(kept)
+        keys = [*_SIDES, *_REASONS]
+        for row in kept.select(keys).group_by(keys).aggregate([([], "count_all")]).to_pylist():
+            self._count(row["verdict_before"], row["verdict_after"], (row["reason_before"], row["reason_after"]), row)
+        changed = kept.filter(pc.not_equal(kept["reason_before"], kept["reason_after"]))
+        for rule in self._lacking(changed):
+            self._add_examples(out, changed, rule)
+
+    def _count(self, before: str, after: str, rule: tuple[str, str], row: Mapping[str, int]) -> None:
+        items = row["count_all"]
+        self.before[before] += items
+        self.after[after] += items
+        if before != after:
+            self.moved[before, after] += items
+        if rule[0] == rule[1] or (rule not in self.rules and len(self.rules) >= MAX_RULES):
             return
-        self.items += 1
-        self.before[before.verdict] += 1
-        self.after[after.verdict] += 1
-        if before.verdict != after.verdict:
-            self.moved[str(before.verdict), str(after.verdict)] += 1
-        rule = (before.reason, after.reason)
-        if before.reason == after.reason or (rule not in self.rules and len(self.rules) >= MAX_RULES):
-            return
-        self.rules[rule] += 1
-        self.sides[rule] = before.verdict != after.verdict
-        if len(self.examples[rule]) < self.most_examples:
-            self.examples[rule].append(item)
+        self.rules[rule] += items
+        self.sides[rule] = before != after
+
+    def _lacking(self, changed: pa.Table) -> list[tuple[str, str]]:
+        """The changes of rule in a part of which there are not enough examples yet."""
+        pairs = changed.select(_REASONS).group_by(_REASONS).aggregate([]).to_pylist()
+        rules = [(pair["reason_before"], pair["reason_after"]) for pair in pairs]
+        return [rule for rule in rules if rule in self.rules and len(self.examples[rule]) < self.most_examples]
+
+    def _add_examples(self, out: str, changed: pa.Table, rule: tuple[str, str]) -> None:
+        of_rule = pc.and_(pc.equal(changed["reason_before"], rule[0]), pc.equal(changed["reason_after"], rule[1]))
+        left = self.most_examples - len(self.examples[rule])
+        for row in changed.filter(of_rule).slice(0, left).to_pylist():
+            self.examples[rule].append(
+                ChangedItem(
+                    out=out,
+                    item_id=row["item_id"],
+                    uri=row["uri"],
+                    reason_text=row["reason_text"] or "",
+                    score=row["score"],
+                )
+            )
 
     def result(self) -> PolicyDifference:
         rules = [

@@ -93,7 +93,7 @@ def rejudge(
     write_record(plan.output, "running")
     _copy_plan(plan.run, plan.settings.to)
     if plan.pending:
-        (judge_parts or partial(_judge_here, workers))(plan.settings, plan.pending)
+        (judge_parts or partial(judge_here, workers))(plan.settings, plan.pending)
     return _finish(plan, time.perf_counter() - began_s)
 
 
@@ -135,6 +135,7 @@ def _prepare(out: str, policy_path: str | None, to: str, as_of: date | None) -> 
         identity=identity,
         certification=certification.as_json(),
         votes_of=run.votes_out,
+        extensions=run.extensions,
     )
     done = _committed(output, run.format)
     settings = RejudgeSettings(
@@ -149,6 +150,7 @@ def _prepare(out: str, policy_path: str | None, to: str, as_of: date | None) -> 
         asks=asks,
         disabled=disabled,
         as_of=facts.as_of,
+        extensions=run.extensions,
     )
     pending = tuple(shard_id for shard_id in run.shard_ids if shard_id not in done)
     return _Plan(run=run, output=output, policy=policy, settings=settings, pending=pending)
@@ -185,7 +187,7 @@ def _copy_plan(run: StoredRun, to: str) -> None:
     storage.publish(plan_uri(to), whole)
 
 
-def _judge_here(workers: int | None, settings: RejudgeSettings, shard_ids: Sequence[str]) -> None:
+def judge_here(workers: int | None, settings: RejudgeSettings, shard_ids: Sequence[str]) -> None:
     """Judge parts by processes of this machine, or by this process where there is little to do."""
     processes = min(workers or usable_cores(), -(-len(shard_ids) // _PARTS_PER_PROCESS))
     told = settings.to_json()

@@ -23,9 +23,11 @@ from moderation.errors import FatalError
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy, policy_hash
 from moderation.results.asked import read_digests
+from moderation.results.extended_rows import extend_counts, extend_verdicts
+from moderation.results.intact import read_intact
 from moderation.results.judged import judge_columns
 from moderation.results.judged_columns import JUDGED_COLUMNS
-from moderation.results.layout import VERDICTS
+from moderation.results.layout import EXTENSION_ITEMS, VERDICTS, extension_home
 from moderation.results.reader import StoredRun
 from moderation.results.receipts import Receipt, commit_parts, read_receipt
 from moderation.results.schema import verdicts_schema
@@ -43,7 +45,11 @@ _REMOTE_THREADS: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejudgeSettings:
-    """The settings of a process, as plain data. policy: as JSON, with the entries of its lists."""
+    """The settings of a process, as plain data. policy: as JSON, with the entries of its lists.
+
+    extensions: whose votes are joined to the run's. added: those of them of which the verdicts do not know yet what
+    became of their items. stack_fingerprint: of the verdicts; None: that of the run.
+    """
 
     out: str
     votes_out: str
@@ -56,6 +62,9 @@ class RejudgeSettings:
     asks: tuple[str, ...] = ()
     disabled: tuple[str, ...] = ()
     as_of: str | None = None
+    extensions: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    stack_fingerprint: str | None = None
 
     def to_json(self) -> str:
         """The settings as text, for another process."""
@@ -65,7 +74,9 @@ class RejudgeSettings:
     def from_json(text: str) -> RejudgeSettings:
         """The inverse of `to_json`."""
         record: dict[str, Any] = json.loads(text)
-        return RejudgeSettings(**{**record, "asks": tuple(record["asks"]), "disabled": tuple(record["disabled"])})
+        return RejudgeSettings(
+            **{**record, **{name: tuple(record[name]) for name in ("asks", "disabled", "extensions", "added")}}
+        )
 
 
 class PartJudge:
@@ -78,7 +89,7 @@ class PartJudge:
         if self._hash != settings.policy_hash:
             raise FatalError("the policy is another one once it is told to a process")
         self._output = OutputConfig.model_validate({"format": settings.format, "compression": settings.compression})
-        self._run = _run_at(settings.out, settings.votes_out, settings.format)
+        self._run = _run_at(settings)
         # Columns that a policy decides are not read, except the verdict, to count the items whose verdict changes.
         self._kept = ("verdict", *(n for n in verdicts_schema((), {}).names if n not in JUDGED_COLUMNS))
         self._digests = read_digests(settings.votes_out, settings.asks)
@@ -90,11 +101,14 @@ class PartJudge:
         settings = self._settings
         before = self._run.read_present(VERDICTS, shard_id, self._kept)
         votes = read_votes(self._run, shard_id, settings.asks, self._digests, labels=self._policy.votes())
-        bound = self._bind(vote_labels(votes))
-        table = self._judged(before, votes, bound)
-        told = read_receipt(settings.out, shard_id)
+        counted = {} if (told := read_receipt(settings.out, shard_id)) is None else told.counts
+        for name in settings.added:
+            home = extension_home(settings.votes_out, name)
+            before = extend_verdicts(before, read_intact(home, EXTENSION_ITEMS, shard_id, settings.format), votes)
+            counted = extend_counts(counted, before, read_receipt(home, shard_id))
+        table = self._judged(before, votes, self._bind(vote_labels(votes)))
         facts = {
-            "counts": count_judged(before, table, told.counts if told is not None else {}),
+            "counts": count_judged(before, table, counted),
             "worker": told.worker if told is not None else "",
         }
         return commit_parts(
@@ -128,6 +142,8 @@ class PartJudge:
         of_run = {key: value for key, value in kept.items() if key not in (*_OF_TABLE, "as_of")}
         day = {} if self._settings.as_of is None else {"as_of": self._settings.as_of}
         own = {"run_id": self._settings.run_id, "policy_hash": self._hash, "rejudged_by": __version__}
+        if self._settings.stack_fingerprint is not None:
+            own["stack_fingerprint"] = self._settings.stack_fingerprint
         return {**of_run, **day, **own}
 
 
@@ -167,5 +183,6 @@ def _column_of(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
     return column if column.type == field.type else pc.cast(column, field.type)
 
 
-def _run_at(out: str, votes_out: str, format_: str) -> StoredRun:
-    return StoredRun(out=out, record={"votes_of": votes_out}, format=format_, shard_ids=())
+def _run_at(settings: RejudgeSettings) -> StoredRun:
+    record = {"votes_of": settings.votes_out, "extensions": list(settings.extensions)}
+    return StoredRun(out=settings.out, record=record, format=settings.format, shard_ids=())

@@ -117,9 +117,11 @@ def _nearest_key(wrong: str, siblings: Sequence[str], model: type[BaseModel]) ->
 
 def _keys_at(model: type[BaseModel], steps: Sequence[str]) -> list[str]:
     for step in steps:
-        if step.isdigit() or step not in model.model_fields:
+        # A key may be spelt otherwise than its field: `pass`.
+        info = next((i for name, i in model.model_fields.items() if step in (name, i.alias)), None)
+        if step.isdigit() or info is None:
             continue
-        inner = _model_in(model.model_fields[step].annotation)
+        inner = _model_in(info.annotation)
         if inner is None:
             return []
         model = inner

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moderation.errors import UsageError
 from moderation.evaluation.population import JudgedItem
 from moderation.policy.audit import Audit, AuditSide, audit_value
-from moderation.policy.certified import CertifiedSide
+from moderation.policy.certified import CertifiedSide, region_name
+from moderation.policy.check import Check
+from moderation.policy.matching import attribute_values
 from moderation.policy.model import Policy
 from moderation.policy.thresholds import as_float32
 
@@ -20,7 +22,12 @@ _BY_SCORE = ("negative", "context", "isolated")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRegion:
-    """One side of an audit: the check whose threshold may be certified, and where its items are drawn."""
+    """One side of an audit: the check whose threshold may be certified, and where its items are drawn.
+
+    attribute, value: of a threshold by attribute: only items that have the value. others: (attribute, value) of the
+    thresholds by attribute of the check that are certified, too; without an attribute of its own, the region has the
+    items that have none of them.
+    """
 
     side: CertifiedSide
     check: str
@@ -28,11 +35,32 @@ class AuditRegion:
     negative: bool
     start: float | None
     stop: float | None
+    attribute: str | None = None
+    value: str | None = None
+    others: tuple[tuple[str, str], ...] = ()
 
     @property
     def action(self) -> str:
         """The action's name in certificates."""
         return f"{self.side}:{self.check}"
+
+    @property
+    def name(self) -> str:
+        """The region's name: its action, and the value of the attribute that it is of."""
+        return region_name(self.action, self.attribute, self.value)
+
+    @property
+    def threshold(self) -> str:
+        """The key of the threshold that it certifies: `block`, `pass`, or the `review` that a pass ends at."""
+        return "review" if self.falls else self.side
+
+    def fits(self, item: JudgedItem) -> list[tuple[str, str]]:
+        """The certified thresholds by attribute that an item selects."""
+        return [(a, v) for a, v in self.others if v in attribute_values(item.attributes.get(a))]
+
+    def _is_of(self, item: JudgedItem) -> bool:
+        fits = self.fits(item)
+        return not fits if self.attribute is None else (self.attribute, self.value) in fits
 
     @property
     def falls(self) -> bool:
@@ -46,7 +74,7 @@ class AuditRegion:
     def holds(self, item: JudgedItem) -> bool:
         """Whether an item lies in the region, and would be decided were its score on the right side of a threshold."""
         score = item.scores[self.check]
-        if score is None:
+        if score is None or not self._is_of(item):
             return False
         start, stop = as_float32(self.start), as_float32(self.stop)
         inside = (start is None or score >= start) and (stop is None or score <= stop)
@@ -69,15 +97,42 @@ def audit_of(policy: Policy) -> Audit:
 
 
 def regions_of(policy: Policy) -> tuple[AuditRegion, ...]:
-    """The sides of a policy's audit. Raises UsageError where there are none, or a check's thresholds are not one."""
-    regions = tuple(_region(policy, side, given) for side, given in audit_of(policy).sides().items())
-    for region in regions:
-        if policy.checks[region.check].by:
-            raise UsageError(
-                f"check {region.check!r} has thresholds by attribute (`by:`), and a certificate is of one threshold;"
-                " give each of them a check of its own"
-            )
-    return regions
+    """The sides of a policy's audit, whatever the attributes of items. Raises UsageError where there are none."""
+    return tuple(_region(policy, side, given) for side, given in audit_of(policy).sides())
+
+
+def values_with(check: Check, threshold: str) -> tuple[tuple[str, str], ...]:
+    """(attribute, value) of the thresholds by attribute of a check that have this key: `block`, `review`, `pass`."""
+    return tuple(
+        (attribute, value)
+        for attribute, by_value in check.by.items()
+        for value, other in by_value.items()
+        if other.model_dump(by_alias=True)[threshold] is not None
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strata:
+    """A side's regions by attribute. pooled: (region, groups drawn) of values that have too few, which the check's own
+    threshold decides."""
+
+    regions: tuple[AuditRegion, ...]
+    pooled: tuple[tuple[AuditRegion, int], ...] = ()
+
+
+def split_region(policy: Policy, region: AuditRegion, items: Sequence[JudgedItem], least: int) -> Strata:
+    """A region cut by the thresholds by attribute of its check, where at least `least` groups of a value are drawn.
+
+    Only groups are counted and no label is looked at, so that the choice of regions costs no certainty.
+    """
+    values = values_with(policy.checks[region.check], region.threshold)
+    cut = [replace(region, attribute=attribute, value=value, others=values) for attribute, value in values]
+    counts = [len(drawn_for(audit_of(policy), one, items)) for one in cut]
+    kept = tuple(value for value, count in zip(values, counts, strict=True) if count >= least)
+    regions = [replace(region, others=kept)]
+    regions += [replace(region, attribute=attribute, value=value, others=kept) for attribute, value in kept]
+    pooled = [(one, count) for one, count in zip(cut, counts, strict=True) if count < least]
+    return Strata(regions=tuple(regions), pooled=tuple(pooled))
 
 
 def _region(policy: Policy, side: CertifiedSide, given: AuditSide) -> AuditRegion:
@@ -96,17 +151,16 @@ def group_of(audit: Audit, item: JudgedItem) -> str:
     return item.attributes.get(audit.group) or item.content_hash or item.item_id
 
 
-def drawn_for(audit: Audit, region: AuditRegion, items: Sequence[JudgedItem]) -> list[JudgedItem]:
-    """The items of a region that were drawn for it, one per group: the one with the smallest hash of its id."""
-    smallest: dict[str, tuple[str, JudgedItem]] = {}
+def drawn_for(audit: Audit, region: AuditRegion, items: Sequence[JudgedItem], most: int | None = 1) -> list[JudgedItem]:
+    """The items of a region that were drawn for it, at most `most` per group: those with the smallest hashes of their
+    ids. They stand group by group, in the order of each group's first item."""
+    by_group: dict[str, list[tuple[str, str, JudgedItem]]] = {}
     for item in items:
         if not item.audit or not region.holds(item):
             continue
         group = group_of(audit, item)
         # Items that only the other side's higher rate has drawn are no sample for this side.
-        if audit_value(audit.salt, group) >= region.rate:
-            continue
-        digest = hashlib.sha256(item.item_id.encode("utf-8", "surrogatepass")).hexdigest()
-        if group not in smallest or (digest, item.item_id) < (smallest[group][0], smallest[group][1].item_id):
-            smallest[group] = (digest, item)
-    return [item for _, item in smallest.values()]
+        if audit_value(audit.salt, group) < region.rate:
+            digest = hashlib.sha256(item.item_id.encode("utf-8", "surrogatepass")).hexdigest()
+            by_group.setdefault(group, []).append((digest, item.item_id, item))
+    return [item for own in by_group.values() for _, _, item in sorted(own, key=lambda o: o[:2])[:most]]

@@ -18,7 +18,7 @@ from moderation.errors import UsageError
 from moderation.evaluation.packages import scipy_stats
 from moderation.evaluation.walks import F64
 from moderation.results.intact import read_intact
-from moderation.results.layout import VERDICTS, VOTES
+from moderation.results.layout import VERDICTS
 from moderation.results.reader import StoredRun, open_run
 from moderation.results.votes import adjacent_runs, vote_labels
 
@@ -160,7 +160,7 @@ def read_window(run: StoredRun) -> dict[str, F64]:
     items = 0
     for shard_id in run.shard_ids:
         verdicts = read_intact(run.out, VERDICTS, shard_id, run.format)
-        votes = read_intact(run.out, VOTES, shard_id, run.format)
+        votes = run.read_votes(shard_id)
         for name, scores in (*_check_scores(verdicts), *_vote_scores(votes)):
             pieces.setdefault(name, []).append(scores)
         items += len(verdicts)

@@ -13,8 +13,10 @@ from moderation.evaluation.measures import (
     Rate,
     ScoreMeasures,
     VerdictMeasures,
+    WeightedMeasures,
     measure_score,
     measure_verdicts,
+    measure_weighted,
     rate,
 )
 from moderation.evaluation.population import (
@@ -23,6 +25,7 @@ from moderation.evaluation.population import (
     group_numbers,
     read_population,
     score_array,
+    weights_of,
 )
 from moderation.evaluation.slices import LEAST_ITEMS, SliceMeasures, measure_slices
 from moderation.evaluation.walks import F64, Bools
@@ -51,7 +54,8 @@ class Evaluation:
     """A run, or several together, by labels.
 
     rows: of all items. automation, review: of all rows, labelled or not. verdicts: over all labels, and, where there
-    are any, over those of the audit alone: only these are a random sample.
+    are any, over those of the audit alone: only these are a random sample. weighted: where the labels say with which
+    probability their items were drawn; the areas of `scores` are weighted then, too.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Evaluation:
     scores: tuple[ScoreMeasures, ...]
     verdicts: tuple[VerdictMeasures, ...]
     slices: tuple[SliceMeasures, ...]
+    weighted: WeightedMeasures | None = None
 
 
 def evaluate(
@@ -105,6 +110,7 @@ def _evaluate_population(
     if audited.any():
         own = [item for item, audit in zip(items, audited.tolist(), strict=True) if audit]
         verdicts.append(measure_verdicts("the audit", [i.verdict for i in own], bad[audited]))
+    weights, (groups, _) = weights_of(items), group_numbers(items)
     automatic = population.verdicts["block"] + population.verdicts["pass"]
     judged = automatic + population.verdicts["review"]
     return Evaluation(
@@ -116,9 +122,10 @@ def _evaluate_population(
         stack_fingerprint=population.stack_fingerprint,
         automation=rate(automatic, judged),
         review=rate(population.verdicts["review"], judged),
-        scores=tuple(_measure_scores(population, items, meaning, bad, precision)),
+        scores=tuple(_measure_scores(population, items, meaning, bad, precision, weights)),
         verdicts=tuple(verdicts),
         slices=measure_slices(items, bad, slice_by, least),
+        weighted=None if weights is None else measure_weighted([i.verdict for i in items], bad, weights, groups),
     )
 
 
@@ -140,7 +147,12 @@ def _words_of(item: JudgedItem) -> frozenset[str]:
 
 
 def _measure_scores(
-    population: Population, items: Sequence[JudgedItem], meaning: Meaning, bad: Bools, precision: float
+    population: Population,
+    items: Sequence[JudgedItem],
+    meaning: Meaning,
+    bad: Bools,
+    precision: float,
+    weights: F64 | None,
 ) -> Iterator[ScoreMeasures]:
     groups, _ = group_numbers(items)
     for name, check in population.policy.checks.items():
@@ -155,9 +167,19 @@ def _measure_scores(
             groups,
             thresholds=thresholds_of(check),
             precision=precision,
+            weights=weights,
         )
     for label, scores in _baseline_scores(population, items).items():
-        yield measure_score(f"{label} (baseline)", "baseline", scores, bad, groups, thresholds={}, precision=precision)
+        yield measure_score(
+            f"{label} (baseline)",
+            "baseline",
+            scores,
+            bad,
+            groups,
+            thresholds={},
+            precision=precision,
+            weights=weights,
+        )
 
 
 def thresholds_of(check: Check) -> dict[str, float]:

@@ -7,69 +7,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from moderation.errors import UsageError
-from moderation.evaluation.audit import AuditRegion, audit_of, drawn_for, regions_of
+from moderation.evaluation.audit import AuditRegion, audit_of, drawn_for, regions_of, split_region
 from moderation.evaluation.calibrate import LEAST, Calibration, CalibrationKind, calibrate_scores
-from moderation.evaluation.certify import AuditLabels, Certified, certify
+from moderation.evaluation.certified_policy import apply_certified
+from moderation.evaluation.certified_side import SideOutcome, all_or_none, certify_side
+from moderation.evaluation.claim import Claim
 from moderation.evaluation.evaluate import LabelWords, meaning_of
 from moderation.evaluation.population import JudgedItem, Population, group_numbers, read_population, score_array
 from moderation.evaluation.walks import STARTS, labels_without_error
+from moderation.evaluation.wealth import MAX_GROUP
 from moderation.labels.label_files import hash_labels, read_labels
 from moderation.labels.meaning import Meaning
-from moderation.labels.resolve import Label, resolve_labels
-from moderation.policy.certified import Certificate, CertificateSet, certified_hash, not_covered, withdraw
+from moderation.labels.resolve import resolve_labels
+from moderation.policy.certified import Certificate, CertificateSet, certified_hash
 from moderation.policy.model import Policy, load_policy
-
-RULE = "two answers that agree, or an expert; what has neither counts as an error"
-RULE_ONE = "one answer is enough; what has none, or is in dispute, counts as an error"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What is to be certified. block_errors: allowed share of wrong blocks. leak: allowed share of bad items among the
-    passed. risk: shared by both sides. days: how long certificates hold. answers: how many an item needs, 2 or 1."""
-
-    block_errors: float = 0.01
-    leak: float = 0.005
-    risk: float = 0.05
-    days: int = 90
-    answers: int = 2
-
-    @property
-    def rule(self) -> str:
-        """How items have to be labelled, in the words of a certificate."""
-        return RULE if self.answers > 1 else RULE_ONE
-
-    def is_settled(self, label: Label) -> bool:
-        """Whether an item has the answers that it needs."""
-        return label.settled if self.answers > 1 else label.words is not None
-
-    def allowed(self, region: AuditRegion) -> float:
-        """The allowed rate of errors of a side."""
-        return self.block_errors if region.side == "block" else self.leak
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SideOutcome:
-    """The outcome of one side. drawn: groups; unlabelled: those without a label; unsettled: those not agreed on.
-
-    threshold: as in the policy file; None: not certified. decided: the share of the region's drawn groups that it
-    decides.
-    """
-
-    region: AuditRegion
-    allowed: float
-    drawn: int
-    unlabelled: int
-    unsettled: int
-    errors: int
-    result: Certified
-    threshold: float | None
-    decided: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +58,20 @@ def issue(
     claim = claim or Claim()
     labels = resolve_labels(read_labels(labels_uri))
     population = read_population(outs, labels, policy)
-    audit, regions = audit_of(population.policy), regions_of(population.policy)
+    audit = audit_of(population.policy)
+    regions, pooled = _cut_regions(population, claim)
     if not population.says_audit:
         raise UsageError(f"{outs[0]}: its tables do not say which items were drawn: run it again with this version")
     meaning = meaning_of(population.policy, labels, words or LabelWords())
-    drawn = {region: drawn_for(audit, region, population.items) for region in regions}
-    sides = tuple(_certify_side(region, items, meaning, claim) for region, items in drawn.items())
+    most = MAX_GROUP if claim.whole_groups else 1
+    drawn = {region: drawn_for(audit, region, population.items, most) for region in regions}
+    sides = tuple(
+        certify_side(audit, region, items, meaning, claim, claim.risk_of(region, regions))
+        for region, items in drawn.items()
+    )
+    sides = all_or_none(sides)
     # As in the file: without the entries of lists that it names by `from`.
-    certified, withdrawn = _apply(load_policy(Path(population.policy_path)), sides)
+    certified, withdrawn = apply_certified(load_policy(Path(population.policy_path)), sides, [one for one, _ in pooled])
     calibrations, remarks = _calibrate_checks(population, regions, meaning, calibrate)
     return Issued(
         sides=sides,
@@ -129,9 +90,36 @@ def issue(
         ),
         withdrawn=withdrawn,
         policy_path=population.policy_path,
-        notes=(*_notes(population, sides, claim), *remarks),
+        notes=(*_notes(population, sides, claim), *_pooled_notes(pooled, claim, regions), *remarks),
         calibrations=calibrations,
     )
+
+
+Pooled = Sequence[tuple[AuditRegion, int]]
+
+
+def _cut_regions(population: Population, claim: Claim) -> tuple[tuple[AuditRegion, ...], Pooled]:
+    """(the regions to certify, thresholds by attribute of which too few groups are drawn, with their number)."""
+    policy, whole = population.policy, regions_of(population.policy)
+    regions: list[AuditRegion] = []
+    pooled: list[tuple[AuditRegion, int]] = []
+    # As many certificates a side as there could be: the number decides how many labels each needs.
+    possible = [one for region in whole for one in split_region(policy, region, (), 0).regions]
+    for region in whole:
+        least = labels_without_error(claim.allowed(region), claim.risk_of(region, possible) / STARTS)
+        strata = split_region(policy, region, population.items, least)
+        regions += strata.regions
+        pooled += strata.pooled
+    return tuple(regions), pooled
+
+
+def _pooled_notes(pooled: Pooled, claim: Claim, regions: Sequence[AuditRegion]) -> list[str]:
+    return [
+        f"{region.name}: {count:,} groups are drawn, too few for a threshold of its own (at least"
+        f" {labels_without_error(claim.allowed(region), claim.risk_of(region, regions) / STARTS):,}): the check's own"
+        " threshold decides them, and is certified over them, too"
+        for region, count in pooled
+    ]
 
 
 def _calibrate_checks(
@@ -171,54 +159,16 @@ def plan_labels(outs: Sequence[str], claim: Claim, policy: str | None = None) ->
     """How many labels each side of a policy's audit needs, and how many groups were drawn. Raises UsageError."""
     population = read_population(outs, resolve_labels([]), policy, check_labels=False)
     audit = audit_of(population.policy)
-    level = claim.risk / 2 / STARTS
+    regions, _ = _cut_regions(population, claim)
     return tuple(
         LabelPlan(
             region=region,
             allowed=claim.allowed(region),
             drawn=len(drawn_for(audit, region, population.items)),
-            needed=labels_without_error(claim.allowed(region), level),
+            needed=labels_without_error(claim.allowed(region), claim.risk_of(region, regions) / STARTS),
         )
-        for region in regions_of(population.policy)
+        for region in regions
     )
-
-
-def _certify_side(region: AuditRegion, drawn: Sequence[JudgedItem], meaning: Meaning, claim: Claim) -> SideOutcome:
-    labels = [item.audit_label for item in drawn]
-    errors = np.array([_is_error(region, label, meaning, claim) for label in labels], np.bool_)
-    strictness = np.array([region.strictness(item.scores[region.check] or 0.0) for item in drawn], np.float64)
-    # Each side has half of the risk, whether or not the other one has an audit.
-    audit = AuditLabels(strictness=strictness, errors=errors)
-    result = certify(audit, claim.allowed(region), claim.risk / 2)
-    threshold = None if result.threshold is None else _policy_threshold(region, result.threshold)
-    return SideOutcome(
-        region=region,
-        allowed=claim.allowed(region),
-        drawn=len(drawn),
-        unlabelled=labels.count(None),
-        unsettled=sum(label is not None and not claim.is_settled(label) for label in labels),
-        errors=int(errors.sum()),
-        result=result,
-        threshold=threshold,
-        decided=0.0 if threshold is None else result.labels / len(drawn),
-    )
-
-
-def _is_error(region: AuditRegion, label: Label | None, meaning: Meaning, claim: Claim) -> bool:
-    # An item without a settled label counts as an error: leaving it out would select the easy ones.
-    if label is None or label.words is None or not claim.is_settled(label):
-        return True
-    return meaning.is_bad(label.words) is (region.side == "pass")
-
-
-def _policy_threshold(region: AuditRegion, strictness: float) -> float:
-    """A threshold for the policy file, such that its float32 decides exactly the certified items.
-
-    A negative check reviews from its threshold on, so a certified pass ends just below: the next float32.
-    """
-    score = np.float32(-strictness if region.falls else strictness)
-    exact = np.nextafter(score, np.float32(2)) if region.falls else score
-    return float(str(exact))  # the shortest decimal that is this float32
 
 
 def _certificates(sides: Sequence[SideOutcome]) -> tuple[Certificate, ...]:
@@ -228,43 +178,17 @@ def _certificates(sides: Sequence[SideOutcome]) -> tuple[Certificate, ...]:
             check=side.region.check,
             threshold=side.threshold,
             allowed=side.allowed,
-            risk=side.result.level * STARTS,
+            risk=side.risk,
             labels=side.result.labels,
             errors=side.result.errors,
             bound=side.result.bound,
             method=side.result.method,
+            attribute=side.region.attribute,
+            value=side.region.value,
         )
         for side in sides
         if side.threshold is not None
     )
-
-
-def _apply(policy: Policy, sides: Sequence[SideOutcome]) -> tuple[Policy, tuple[str, ...]]:
-    """(the policy with the certified thresholds and without uncertified actions, these actions)."""
-    certified = [side for side in sides if side.threshold is not None]
-    tree: dict[str, Any] = policy.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    for side in certified:
-        _set_threshold(tree["checks"][side.region.check], side)
-    with_thresholds = Policy.model_validate(tree)
-    withdrawn = not_covered(with_thresholds, {side.region.action for side in certified})
-    return withdraw(with_thresholds, withdrawn), withdrawn
-
-
-def _set_threshold(check: dict[str, Any], side: SideOutcome) -> None:
-    threshold = side.threshold
-    assert threshold is not None
-    if side.region.side == "block":
-        check["block"] = threshold
-        if check.get("review") is not None:
-            check["review"] = min(check["review"], threshold)
-    elif side.region.falls:
-        check["review"] = threshold
-        if check.get("block") is not None:
-            # Items over `block` belong to the block side; they never pass.
-            check["review"] = min(threshold, check["block"])
-    else:
-        check["pass"] = threshold
-        check["side"] = "positive"  # perhaps an attribute so far, because it was not certified
 
 
 def _agreement(drawn: Iterable[Sequence[JudgedItem]]) -> float | None:

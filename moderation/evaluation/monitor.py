@@ -15,13 +15,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from moderation import storage
 from moderation.errors import UsageError, one_line
-from moderation.evaluation.audit import audit_of, group_of
+from moderation.evaluation.audit import audit_of, group_of, values_with
 from moderation.evaluation.evaluate import LabelWords, meaning_of
 from moderation.evaluation.population import JudgedItem, read_population
 from moderation.evaluation.wealth import ALARM, MonitorWealth, bet_on
@@ -29,6 +30,7 @@ from moderation.labels.label_files import read_labels
 from moderation.labels.meaning import Meaning
 from moderation.labels.resolve import Label, find_label, resolve_labels
 from moderation.policy.certified import Certificate, CertificateSet
+from moderation.policy.matching import attribute_values
 from moderation.policy.model import Policy
 from moderation.results.layout import monitor_uri
 
@@ -71,7 +73,7 @@ _STATE = TypeAdapter(MonitorState)
 
 
 def certificate_key(certificates: CertificateSet, action: str) -> str:
-    """A certificate's key: its action, the day of its issue, and the hash of its labels."""
+    """A certificate's key: its name, the day of its issue, and the hash of its labels."""
     return f"{action}@{certificates.issued}/{certificates.labels_sha256[:12]}"
 
 
@@ -80,7 +82,7 @@ def ended_actions(home: str, certificates: CertificateSet | None) -> dict[str, s
     if certificates is None:
         return {}
     ended = read_state(home).ended
-    actions = {c.action: certificate_key(certificates, c.action) for c in certificates.certificates}
+    actions = {c.name: certificate_key(certificates, c.name) for c in certificates.certificates}
     return {action: ended[key] for action, key in actions.items() if key in ended}
 
 
@@ -121,12 +123,14 @@ def _drawn_rows(out: str, policy: Policy, certificates: CertificateSet) -> Itera
                     "uri": item.uri,
                     "content_hash": item.content_hash,
                     "group": group_of(audit_of(policy), item),
-                    "action": certificate.action,
+                    "action": certificate.name,
                 }
 
 
 def decides(policy: Policy, certificate: Certificate, item: JudgedItem) -> bool:
     """Whether a certificate covers the decision on an item."""
+    if not _is_of(policy, certificate, item):
+        return False
     stage, _, rest = item.reason.partition(":")
     by = rest.partition(":")[0]
     if certificate.side == "block":
@@ -134,6 +138,18 @@ def decides(policy: Policy, certificate: Certificate, item: JudgedItem) -> bool:
     if policy.checks[certificate.check].side == "negative":
         return item.verdict == "pass" and stage != "list"
     return item.verdict == "pass" and stage == "positive" and by == certificate.check
+
+
+def _is_of(policy: Policy, certificate: Certificate, item: JudgedItem) -> bool:
+    """Whether an item's attributes select the threshold that a certificate is of, and its score is beyond it."""
+    check = policy.checks[certificate.check]
+    key = "review" if certificate.side == "pass" and check.side == "negative" else certificate.side
+    fits = [(a, v) for a, v in values_with(check, key) if v in attribute_values(item.attributes.get(a))]
+    if certificate.attribute is None:
+        return not fits
+    score = item.scores[certificate.check]
+    over = score is not None and bool(np.float32(score) >= np.float32(certificate.threshold))
+    return (certificate.attribute, certificate.value) in fits and (over or key == "review")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,11 +181,9 @@ def hold_labels(
     drawn = list(_read_drawn(home, state.nights))
     monitors, ended, reports = dict(state.monitors), dict(state.ended), []
     for certificate in certificates.certificates:
-        key = certificate_key(certificates, certificate.action)
+        key = certificate_key(certificates, certificate.name)
         before = monitors.get(key, CertificateMonitor(wealth=MonitorWealth()))
-        settled = (
-            (row["group"], find_label(labels.audit, row)) for row in drawn if row["action"] == certificate.action
-        )
+        settled = ((row["group"], find_label(labels.audit, row)) for row in drawn if row["action"] == certificate.name)
         monitors[key] = _bet_on_labels(before, settled, certificate, meaning)
         wealth = monitors[key].wealth
         if wealth.alarmed and key not in ended:
@@ -203,7 +217,7 @@ def _alarm_text(certificate: Certificate, wealth: MonitorWealth) -> str:
 
 def _report(certificate: Certificate, wealth: MonitorWealth, new: int, ended: str | None) -> MonitorReport:
     return MonitorReport(
-        action=certificate.action,
+        action=certificate.name,
         labels=wealth.labels,
         errors=wealth.errors,
         new=new,

@@ -205,6 +205,20 @@ def score_array(items: Sequence[JudgedItem], check: str) -> F64:
     return np.array([np.nan if (s := item.scores[check]) is None else s for item in items], np.float64)
 
 
+def weights_of(items: Sequence[JudgedItem]) -> F64 | None:
+    """float64 [N], 1/probability with which each item was drawn to be labelled; None where no label says one.
+
+    Raises UsageError where only some labels say it: the others' weights are not known.
+    """
+    said = [None if item.label is None else item.label.probability for item in items]
+    missing = said.count(None)
+    if missing == len(said):
+        return None
+    if missing:
+        raise UsageError(f"{missing:,} labels have no `probability`, {len(said) - missing:,} have one: all or none")
+    return 1.0 / np.array(said, np.float64)
+
+
 def group_numbers(items: Sequence[JudgedItem]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
     """(int64 [N] from 0, how many): the group of each item."""
     numbers: dict[str, int] = {}

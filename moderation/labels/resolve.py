@@ -15,7 +15,7 @@ class Label:
     """What an item is. words: None where reviewers disagree and no expert settled it.
 
     answers: from different reviewers. agreed: whether all of them were the same. settled: by an expert, or by two
-    answers or more that agree; certificates ask for it.
+    answers or more that agree; certificates ask for it. probability: with which the item was drawn to be labelled.
     """
 
     words: Words | None
@@ -23,6 +23,7 @@ class Label:
     agreed: bool
     settled: bool
     group: str = ""
+    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +86,15 @@ def _settle(rows: list[LabelRow]) -> Label:
     latest = {row.reviewer or f"\0{index}": row for index, row in enumerate(rows)}
     answers, rulings = _words(latest.values(), expert=False), _words(latest.values(), expert=True)
     group = next((row.group for row in rows if row.group), "")
+    probability = min((row.probability for row in rows if row.probability is not None), default=None)
     agreed = len(set(answers)) <= 1
     if rulings:
-        return Label(words=rulings[-1], answers=len(latest), agreed=agreed, settled=True, group=group)
+        return Label(
+            words=rulings[-1], answers=len(latest), agreed=agreed, settled=True, group=group, probability=probability
+        )
     words = answers[0] if agreed else None
-    return Label(words=words, answers=len(latest), agreed=agreed, settled=agreed and len(answers) > 1, group=group)
+    settled = agreed and len(answers) > 1
+    return Label(words=words, answers=len(latest), agreed=agreed, settled=settled, group=group, probability=probability)
 
 
 def _words(rows: Iterable[LabelRow], *, expert: bool) -> list[Words]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +16,7 @@ from moderation.sources import columnar
 from moderation.sources.lines import csv_records, read_lines
 
 KEYS: Final = ("item_id", "uri", "content_hash")
-COLUMNS: Final = (*KEYS, "label", "reviewer", "source", "group", "expert")
+COLUMNS: Final = (*KEYS, "label", "reviewer", "source", "group", "expert", "probability")
 AUDIT: Final = "audit"
 MAX_ROWS: Final = 2_000_000
 MAX_BYTES: Final = 1 << 30
@@ -32,6 +33,7 @@ class LabelRow:
 
     keys: those of `item_id`, `uri`, `content_hash` that the row has. label: a word, or several with `|` between them.
     source: `audit`, or why else the item was looked at. expert: the answer settles what reviewers disagree on.
+    probability: with which the item was drawn to be labelled; None: not said, all alike.
     """
 
     keys: Mapping[str, str]
@@ -40,6 +42,7 @@ class LabelRow:
     source: str = ""
     group: str = ""
     expert: bool = False
+    probability: float | None = None
 
 
 def read_label_rows(uri: str) -> list[LabelRow]:
@@ -160,6 +163,32 @@ def _check_columns(uri: str, names: Iterable[str]) -> None:
 
 def _make_row(cells: Mapping[str, Any]) -> LabelRow | str:
     """A row, or what is wrong with it."""
+    texts = _texts_of(cells)
+    if isinstance(texts, str):
+        return texts
+    keys = {name: texts[name] for name in KEYS if texts[name]}
+    if not keys:
+        return "names no item"
+    if not texts["label"].strip("| "):
+        return "has no label"
+    expert, probability = _expert(texts["expert"].lower()), _probability(texts["probability"])
+    if isinstance(expert, str):
+        return expert
+    if isinstance(probability, str):
+        return probability
+    return LabelRow(
+        keys=keys,
+        label=texts["label"],
+        reviewer=texts["reviewer"],
+        source=texts["source"].lower(),
+        group=texts["group"],
+        expert=expert,
+        probability=probability,
+    )
+
+
+def _texts_of(cells: Mapping[str, Any]) -> dict[str, str] | str:
+    """The cells as text, by column; or what is wrong with one."""
     texts: dict[str, str] = {}
     for name in COLUMNS:
         value = cells.get(name)
@@ -168,19 +197,22 @@ def _make_row(cells: Mapping[str, Any]) -> LabelRow | str:
         texts[name] = "" if value is None else str(value).strip()
         if len(texts[name]) > _MAX_CHARS:
             return f"`{name}` has more than {_MAX_CHARS:,} characters"
-    keys = {name: texts[name] for name in KEYS if texts[name]}
-    if not keys:
-        return "names no item"
-    if not texts["label"].strip("| "):
-        return "has no label"
-    expert = texts["expert"].lower()
-    if expert not in (*_TRUE, *_FALSE):
-        return f"`expert` is {short_line(expert, 40)!r}, neither true nor false"
-    return LabelRow(
-        keys=keys,
-        label=texts["label"],
-        reviewer=texts["reviewer"],
-        source=texts["source"].lower(),
-        group=texts["group"],
-        expert=expert in _TRUE,
-    )
+    return texts
+
+
+def _expert(text: str) -> bool | str:
+    """Whether an answer is an expert's; or what is wrong with the cell."""
+    if text in (*_TRUE, *_FALSE):
+        return text in _TRUE
+    return f"`expert` is {short_line(text, 40)!r}, neither true nor false"
+
+
+def _probability(text: str) -> float | str | None:
+    """A probability over 0 and at most 1, None where the cell is empty; or what is wrong with it."""
+    try:
+        number = float(text) if text else None
+    except ValueError:
+        number = math.nan
+    if number is None or 0 < number <= 1:
+        return number
+    return f"`probability` is {short_line(text, 40)!r}, not a number over 0 and at most 1"

@@ -17,16 +17,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from moderation.config.model import Config
-from moderation.ledger.difference import TONIGHT, Origin, row_contents, tonight_key
+from moderation.ledger.difference import TONIGHT, Origin
 from moderation.ledger.index import locate
 from moderation.ledger.listing import NightListing, read_copies
-from moderation.ledger.rows import U64, content_id, item_key, split_keys
+from moderation.ledger.rows import U64, content_id, item_key, row_contents, split_keys, tonight_key
 from moderation.planning.shards import make_shards
+from moderation.policy.bind import BoundPolicy
 from moderation.results.intact import PartChangedError, PartMissingError, read_intact
+from moderation.results.joined import read_joined
+from moderation.results.judged import judge_row
 from moderation.results.layout import VERDICTS, VOTES
 from moderation.results.receipts import COPIES_WORKER, commit_shard
 from moderation.results.schema import verdicts_schema
-from moderation.results.tables import ItemRow, encode_table, verdicts_table
+from moderation.results.tables import ItemRow, encode_table, judgement_cells, verdicts_table
+from moderation.results.votes import item_votes
 from moderation.types import ErrorCode, Item, Judgement, Kind, Shard, Status, Verdict
 
 _MAX_PARTS = 8  # parts of other runs, held as tables
@@ -43,6 +47,7 @@ class Target:
     checks: tuple[str, ...]
     votes_schema: pa.Schema
     metadata: Mapping[str, str]
+    policy: BoundPolicy | None = None  # judges items with other attributes again; None: there are none
 
 
 def write_copies(target: Target, listing: NightListing, plan: Iterable[Shard], committed: set[str]) -> list[Shard]:
@@ -121,7 +126,7 @@ _ReadPart = Callable[[str, str, str], _Part | None]
 def _read_part(run_out: str, part: str, format_: str) -> _Part | None:
     try:
         verdicts = read_intact(run_out, VERDICTS, part, format_)
-        votes = read_intact(run_out, VOTES, part, format_)
+        votes = read_joined(run_out, part, format_)
     except (PartMissingError, PartChangedError) as error:
         _LOG.warning("a verdict is not taken over: %s", error)
         return None
@@ -136,9 +141,12 @@ def _write(target: Target, shard: Shard, origins: list[Origin | None], read_part
         if rows is None:
             verdicts.append(verdicts_table([_lost_row(item)], target.checks, target.metadata))
             continue
-        verdict, item_votes = rows
-        verdicts.append(_rename(conform(verdict, schema), item, origin_id=str(verdict["item_id"][0])))
-        votes.append(_set(conform(item_votes, target.votes_schema), "item_id", item.item_id))
+        verdict, own_votes = rows
+        if origin is not None and origin.judge:
+            verdicts.append(_judge_again(target, conform(verdict, schema), own_votes, item))
+        else:
+            verdicts.append(_rename(conform(verdict, schema), item, origin_id=str(verdict["item_id"][0])))
+        votes.append(_set(conform(own_votes, target.votes_schema), "item_id", item.item_id))
     tables = {VOTES: pa.concat_tables(votes), VERDICTS: pa.concat_tables(verdicts)}
     commit_shard(
         target.out,
@@ -159,9 +167,24 @@ def _find_rows(item: Item, origin: Origin | None, read_part: _ReadPart) -> tuple
         return None
     verdict = part.verdicts.slice(row, 1)
     (cells,) = verdict.select(["etag", "size_bytes", "content_hash", "item_id"]).to_pylist()
-    if content_id(item) not in row_contents(cells):
+    # An item's own row is of the same version, by its key.
+    if not origin.judge and content_id(item) not in row_contents(cells):
         return None
     return verdict, part.votes.filter(pc.equal(part.votes["item_id"], cells["item_id"]))
+
+
+def _judge_again(target: Target, verdict: pa.Table, votes: pa.Table, item: Item) -> pa.Table:
+    """An item's row with its attributes of tonight, judged by its stored votes."""
+    assert target.policy is not None
+    (cells,) = verdict.to_pylist()
+    cells |= {
+        "uri": item.uri,
+        "group_id": item.attributes.get("group"),
+        "attributes": sorted(item.attributes.items()),
+    }
+    own = dict(item_votes(votes, target.policy.labels)) if len(votes) else {}
+    judgement = judge_row(cells, own.get(item.item_id), target.policy)
+    return pa.Table.from_pylist([cells | judgement_cells(judgement, target.checks)], schema=verdict.schema)
 
 
 def _lost_row(item: Item) -> ItemRow:

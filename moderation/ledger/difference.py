@@ -9,19 +9,35 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from moderation.ledger.index import DELETED, OLDER, RETRY, ContentSet, LedgerIndex, Provenance
-from moderation.ledger.rows import KEY_BYTES, U64, content_id, content_key, item_key, item_version, split_keys
+from moderation.ledger.index import DELETED, OLDER, RETRY, ContentSet, LedgerIndex, Positions, Provenance, locate
+from moderation.ledger.rows import (
+    KEY_BYTES,
+    U64,
+    UNKNOWN,
+    attributes_key,
+    content_id,
+    content_key,
+    item_key,
+    item_version,
+    row_contents,
+    split_keys,
+    table_keys,
+    tonight_key,
+)
 from moderation.ledger.store import Log, find_rows
 from moderation.results.receipts import committed_ids
 from moderation.types import Item, Status
+
+Flags = npt.NDArray[np.bool_]
 
 _BATCH_ITEMS = 4096  # listed items per lookup, which costs the same for one as for thousands
 # Copies that wait until their origin is looked up, which scans one column of the ledger.
@@ -33,12 +49,16 @@ MARKS_SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("deleted", pa.bool_())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where the verdict lies that a copy takes over; `run_out` is empty for an item judged tonight."""
+    """Where the verdict lies that a copy takes over; `run_out` is empty for an item judged tonight.
+
+    judge: the verdict is the item's own, and its votes are judged again: its attributes have changed.
+    """
 
     run_out: str
     part: str
     format: str
     item_id: str
+    judge: bool = False
 
 
 TONIGHT = Origin(run_out="", part="", format="", item_id="")
@@ -73,9 +93,10 @@ def difference(
 ) -> Iterator[Item]:
     """The items to judge, in the order of the listing (a copy whose origin is unreadable comes later).
 
-    Counts: looked_at = unchanged + returned + new + changed + retried + rejudged; of the last four, `same_content` take
-    over a verdict. older: unchanged items that another stack or policy judged. unversioned: items of unknown version,
-    unchanged by name alone. Raises what the listing raises; `aside` is not closed then.
+    Counts: looked_at = unchanged + returned + reattributed + new + changed + retried + rejudged; of the last four,
+    `same_content` take over a verdict. reattributed: only attributes that the policy reads have changed, so the stored
+    votes are judged again. older: unchanged items that another stack or policy judged. unversioned: items of unknown
+    version, unchanged by name alone. Raises what the listing raises; `aside` is not closed then.
     """
     tonight = _ListingDifference(index=index, log=log, provenance=provenance, choice=choice, aside=aside)
     items = iter(listing)
@@ -84,7 +105,10 @@ def difference(
         yield from tonight.select_first_of_content(tonight.select_unknown_content(wanted))
         if len(tonight.waiting) >= _MAX_WAITING:
             yield from tonight.settle_copies()
+        if len(tonight.reattributed) >= _MAX_WAITING:
+            yield from tonight.settle_reattributed()
     yield from tonight.settle_copies()
+    yield from tonight.settle_reattributed()
     tonight.close()
 
 
@@ -92,7 +116,8 @@ def difference(
 class _ListingDifference:
     """The state of one pass over a listing.
 
-    waiting: items whose content the index seems to have. judged: content keys of items judged tonight. returned:
+    waiting: items whose content the index seems to have. reattributed: items with other
+    attributes. judged: content keys of items judged tonight. returned:
     positions in the index. receipts: run -> its committed shards.
     """
 
@@ -103,6 +128,7 @@ class _ListingDifference:
     aside: SetAside
     counts: Counter[str] = field(default_factory=Counter)
     waiting: list[Item] = field(default_factory=list)
+    reattributed: list[Item] = field(default_factory=list)
     retried: frozenset[str] = frozenset()  # ids of this batch
     judged: ContentSet = field(default_factory=ContentSet)
     returned: list[U64] = field(default_factory=list)
@@ -115,16 +141,15 @@ class _ListingDifference:
         listed_errors = np.array([item.error is not None for item in batch])
         there = at >= 0
         self.index.seen[at[there]] = True
-        if len(self.index):
-            before, flags = self.index.version[at], self.index.flags[at]
-        else:
-            before, flags = np.zeros(len(batch), np.uint64), np.zeros(len(batch), np.uint8)
+        before, flags = self._known_of(at)
         changed = there & (versions != before) & (versions != 0) & (before != 0)
         retried = there & ~changed & (flags & RETRY > 0) & ~listed_errors
         older = there & ~changed & ~retried & (flags & OLDER > 0)
         rejudged = older & self.choice.rejudge_older
         judged = ~there | changed | retried | rejudged
-        returned = ~judged & (flags & DELETED > 0)
+        reattributed = there & ~judged & ~older & self._have_other_attributes(batch, at)
+        self.reattributed += [item for item, other in zip(batch, reattributed.tolist(), strict=True) if other]
+        returned = ~judged & ~reattributed & (flags & DELETED > 0)
         self.retried = frozenset(item.item_id for item, again in zip(batch, retried.tolist(), strict=True) if again)
         self.returned.append(at[returned].astype(np.uint64))
         self.counts.update(
@@ -134,11 +159,57 @@ class _ListingDifference:
             retried=int(retried.sum()),
             rejudged=int(rejudged.sum()),
             returned=int(returned.sum()),
-            unchanged=int((~judged & ~returned).sum()),
+            reattributed=int(reattributed.sum()),
+            unchanged=int((~judged & ~returned & ~reattributed).sum()),
             older=int((older & ~rejudged).sum()),
-            unversioned=int((~judged & (versions == 0)).sum()),
+            unversioned=int((~judged & ~reattributed & (versions == 0)).sum()),
         )
         return [item for item, wanted in zip(batch, judged.tolist(), strict=True) if wanted]
+
+    def _known_of(self, at: Positions) -> tuple[U64, npt.NDArray[np.uint8]]:
+        """(version, flags) of rows of the ledger; zeros where it is empty."""
+        if len(self.index):
+            return self.index.version[at], self.index.flags[at]
+        return np.zeros(len(at), np.uint64), np.zeros(len(at), np.uint8)
+
+    def _have_other_attributes(self, batch: list[Item], at: Positions) -> Flags:
+        """bool [N]: items of which attributes that the policy reads are not those of the ledger's row."""
+        names = self.provenance.attributes
+        if not names or not len(self.index):
+            return np.zeros(len(batch), np.bool_)
+        now = np.array([attributes_key(item, names) for item in batch], np.uint64)
+        before = self.index.attributes[at]
+        # A row of an older version does not say which attributes it had.
+        other: Flags = (now != before) & (before != UNKNOWN)
+        return other
+
+    def settle_reattributed(self) -> list[Item]:
+        """Set aside the items with other attributes, whose votes are judged again; return those that have none left."""
+        items, self.reattributed = self.reattributed, []
+        if not items:
+            return []
+        origins = self._find_own({item_key(item) for item in items})
+        settled = [(item, origins.get(item_key(item))) for item in items]
+        kept = [(item, origin) for item, origin in settled if origin is not None]
+        if kept:
+            self.aside.copies(kept)
+        lost = [item for item, origin in settled if origin is None]
+        self.counts.update(reattributed=-len(lost), changed=len(lost))
+        return lost
+
+    def _find_own(self, wanted: set[bytes]) -> dict[bytes, Origin]:
+        """Key -> where the newest row of that item lies, if it is still there."""
+        high, low = split_keys(sorted(wanted))
+        rows: dict[bytes, Mapping[str, Any]] = {}
+        # Newest files come first, and so does the newest row of a key.
+        for table in find_rows(self.log, "key", lambda t: locate(high, low, *table_keys(t))[1]):
+            for row in table.to_pylist():
+                rows.setdefault(row["key"], row)
+        return {
+            key: replace(_origin_of(row), judge=True)
+            for key, row in rows.items()
+            if row["part"] in self.receipts(row["run_out"])
+        }
 
     def select_unknown_content(self, items: list[Item]) -> list[Item]:
         """The items whose content the ledger does not have; the others wait to be looked up.
@@ -210,23 +281,6 @@ class _ListingDifference:
 
 def _origin_of(row: Mapping[str, Any]) -> Origin:
     return Origin(run_out=row["run_out"], part=row["part"], format=row["format"], item_id=row["item_id"])
-
-
-def tonight_key(item: Item) -> int:
-    """What two items of one night must share to need one verdict: content, and the type that their names claim.
-
-    (The name decides whether a file that is not media is skipped or an error.) 0: content unknown.
-    """
-    identity = content_id(item)
-    if identity is None:
-        return 0
-    name = item.objects[0].name
-    return content_key(f"{identity}\0{name.rpartition('.')[2].lower() if '.' in name else ''}")
-
-
-def row_contents(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The content ids of a row of the ledger, as `rows.content_id` names them."""
-    return (f"md5:{row['etag']}|{row['size_bytes']}", f"sha256:{row['content_hash']}")
 
 
 def _key_bytes(high: U64, low: U64) -> pa.Array:

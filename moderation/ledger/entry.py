@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +17,7 @@ from moderation.ledger.index import Provenance, locate
 from moderation.ledger.rows import (
     KEY_BYTES,
     LEDGER_SCHEMA,
+    attributes_key,
     content_key,
     item_key,
     item_version,
@@ -73,6 +74,7 @@ def _shard_rows(shard: Shard, judged: pa.Table, night: FinishedNight) -> pa.Tabl
         **{name: judged[name] for name in _JUDGED},
         "key": pa.array([item_key(item) for item in shard.items], pa.binary(KEY_BYTES)),
         "version": pa.array(np.array([item_version(item) for item in shard.items], np.uint64)),
+        "attributes_key": _attribute_keys(shard, night.provenance.attributes),
         "content_key": pa.array(np.array([content_key(next(iter(ids), None)) for ids in contents], np.uint64)),
     }
     shared = {
@@ -88,6 +90,10 @@ def _shard_rows(shard: Shard, judged: pa.Table, night: FinishedNight) -> pa.Tabl
     for name, value in shared.items():
         columns[name] = pa.array([value] * count, LEDGER_SCHEMA.field(name).type)
     return pa.table([columns[name] for name in LEDGER_SCHEMA.names], schema=LEDGER_SCHEMA)
+
+
+def _attribute_keys(shard: Shard, names: Sequence[str]) -> pa.Array:
+    return pa.array(np.array([attributes_key(item, names) for item in shard.items], np.uint64))
 
 
 def marked_rows(log: Log, marks: pa.Table, at: datetime) -> Iterator[pa.Table]:

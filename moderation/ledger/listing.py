@@ -27,7 +27,13 @@ from moderation.types import Item, Shard
 
 _CHUNK_ROWS = 20_000  # a few MB; one chunk is held as items
 _ORIGIN = pa.schema(
-    [("run_out", pa.string()), ("part", pa.string()), ("format", pa.string()), ("item_id", pa.string())]
+    [
+        ("run_out", pa.string()),
+        ("part", pa.string()),
+        ("format", pa.string()),
+        ("item_id", pa.string()),
+        ("judge", pa.bool_()),
+    ]
 )
 
 
@@ -119,7 +125,9 @@ def decode_copies(data: bytes) -> list[tuple[Item, Origin]]:
     """Decode what `encode_copies` wrote."""
     table = pq.read_table(pa.BufferReader(data))
     items = [item for shard in shards_from_table(table.select(PLAN_SCHEMA.names)) for item in shard.items]
-    origins = table.select([f"origin.{name}" for name in _ORIGIN.names]).rename_columns(_ORIGIN.names).to_pylist()
+    # A night that an older version began has no `judge`.
+    names = [name for name in _ORIGIN.names if f"origin.{name}" in table.column_names]
+    origins = table.select([f"origin.{name}" for name in names]).rename_columns(names).to_pylist()
     return [(item, Origin(**origin)) for item, origin in zip(items, origins, strict=True)]
 
 

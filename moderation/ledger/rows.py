@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ LEDGER_SCHEMA = pa.schema(
         ("key", pa.binary(KEY_BYTES)),
         ("version", pa.uint64()),
         ("content_key", pa.uint64()),
+        ("attributes_key", pa.uint64()),  # of the attributes that the policy reads; missing in version 1
         ("uri", pa.string()),
         ("item_id", pa.string()),
         ("etag", pa.string()),
@@ -44,8 +46,10 @@ LEDGER_SCHEMA = pa.schema(
         ("judged_at", pa.timestamp("s", tz="UTC")),
         ("deleted_at", pa.timestamp("s", tz="UTC")),
     ],
-    metadata={"moderation.table": "ledger", "moderation.schema_version": "1"},
+    metadata={"moderation.table": "ledger", "moderation.schema_version": "2"},
 )
+
+LATER_COLUMNS = ("attributes_key",)  # that an older ledger lacks: UNKNOWN
 
 # Errors whose cause lies outside the object: the next night may succeed.
 RETRIED = (ErrorCode.FETCH_FAILED, ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.CHANGED)
@@ -76,6 +80,13 @@ def item_version(item: Item) -> int:
         if media.etag is not None and media.offset is None and media.column is None:
             return _hash64(f"{media.etag}\0{media.size_bytes}")
     return _hash_facts(item)
+
+
+def attributes_key(item: Item, names: Sequence[str]) -> int:
+    """64 bits of the values that an item has of some attributes; UNKNOWN = 0 where there are no such attributes."""
+    if not names:
+        return UNKNOWN
+    return _hash64(json.dumps([[name, item.attributes.get(name)] for name in names], separators=(",", ":")))
 
 
 def _hash_facts(item: Item) -> int:
@@ -111,6 +122,23 @@ def measured_ids(item: Item, content_hash: str | None) -> tuple[str, ...]:
         return ()
     ids = (_etag_id(item.objects[0]), f"sha256:{content_hash}" if content_hash else None)
     return tuple(identity for identity in ids if identity is not None)
+
+
+def tonight_key(item: Item) -> int:
+    """What two items of one night must share to need one verdict: content, and the type that their names claim.
+
+    (The name decides whether a file that is not media is skipped or an error.) 0: content unknown.
+    """
+    identity = content_id(item)
+    if identity is None:
+        return 0
+    name = item.objects[0].name
+    return content_key(f"{identity}\0{name.rpartition('.')[2].lower() if '.' in name else ''}")
+
+
+def row_contents(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The content ids of a row of the ledger, as `rows.content_id` names them."""
+    return (f"md5:{row['etag']}|{row['size_bytes']}", f"sha256:{row['content_hash']}")
 
 
 def content_key(identity: str | None) -> int:

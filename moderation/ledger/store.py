@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from moderation import storage
 from moderation.errors import FatalError
 from moderation.ledger.records import LogFile, LogHead, parse_entry, parse_head
-from moderation.ledger.rows import KEY_BYTES, LEDGER_SCHEMA, newest, table_keys
+from moderation.ledger.rows import KEY_BYTES, LATER_COLUMNS, LEDGER_SCHEMA, UNKNOWN, newest, table_keys
 
 FILE_ROWS = 200_000  # per file: about 60 MB as Arrow
 GROUP_ROWS = 50_000
@@ -35,7 +35,7 @@ GROUP_ROWS = 50_000
 MAX_BATCHES = 16
 SMALL_ROWS = 100_000
 _ZSTD_LEVEL = 3
-_NEVER_NULL = ("key", "version", "content_key")
+_NEVER_NULL = ("key", "version", "content_key", "attributes_key")
 # String columns with few different values: read as dictionaries, so that ten million rows take no memory.
 _DICTIONARY_COLUMNS = (
     "verdict",
@@ -218,15 +218,20 @@ class LogFileReader:
         self._stream.close()
 
     def read_group(self, index: int, columns: Sequence[str]) -> pa.Table:
+        there = self._file.schema_arrow.names
         try:
-            table = self._file.read_row_group(index, columns=list(columns))
+            table = self._file.read_row_group(index, columns=[name for name in columns if name in there])
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, PermissionError):
                 raise
             raise self._unreadable(error) from error
-        if any(table[name].null_count for name in _NEVER_NULL if name in columns):
+        if any(table[name].null_count for name in _NEVER_NULL if name in table.column_names):
             raise self._unreadable("a row without a key, a version or a content")
-        return table
+        for name in columns:
+            if name not in there:
+                unknown = pa.array(np.full(table.num_rows, UNKNOWN, np.uint64))
+                table = table.append_column(LEDGER_SCHEMA.field(name), unknown)
+        return table.select(list(columns))
 
     def select_range(self, low: int, high: int) -> pa.Table:
         """Rows whose key has its high half in [low, high)."""
@@ -275,7 +280,8 @@ def _batch_names(ledger: str) -> set[str]:
 def _is_ours(schema: pa.Schema) -> bool:
     """Whether a file has a ledger's columns; strings may be read as dictionaries."""
     types = {f.name: f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in schema}
-    return all(_is_alike(types.get(f.name), f.type) for f in LEDGER_SCHEMA)
+    wanted = [f for f in LEDGER_SCHEMA if f.name in types or f.name not in LATER_COLUMNS]
+    return all(_is_alike(types.get(f.name), f.type) for f in wanted)
 
 
 def _is_alike(stored: pa.DataType | None, wanted: pa.DataType) -> bool:

@@ -45,7 +45,7 @@ def describe_policy(policy: Policy, path: Path) -> Iterator[str]:
 
 
 def _audit_in_words(audit: Audit) -> Iterator[str]:
-    for name, side in audit.sides().items():
+    for name, side in audit.sides():
         end = f">= {side.from_}" if side.from_ is not None else f"<= {side.to}"
         yield f"audit, {name}: {side.rate:.2%} of the groups with {side.check} {end}, by `{audit.group}`"
 

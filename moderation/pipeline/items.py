@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ from moderation.policy.bind import BoundPolicy
 from moderation.results.tables import ItemRow
 from moderation.scoring.batching import Decoded, score_items
 from moderation.scoring.stack import Stack
+from moderation.scoring.votes import BatchVotes
 from moderation.sources.content import content_hash
 from moderation.sources.fetch import Fetcher
 from moderation.types import (
@@ -47,12 +48,34 @@ def moderate_items(
     fetch: reads the encoded bytes; by default from storage.
     """
     clock = clock or Clock()
+    scored = score_fetched(
+        items, config=config, stack=stack, pools=pools, clock=clock, poison=poison or {}, fetch=fetch
+    )
+    with closing(scored):
+        for item, votes in scored:
+            yield clock.timed("judge", partial(judge_decoded, item, votes, policy))
+
+
+def score_fetched(
+    items: Sequence[Item],
+    *,
+    config: Config,
+    stack: Stack,
+    pools: Pools,
+    clock: Clock,
+    poison: Mapping[str, ItemError],
+    fetch: Callable[[Item], Sequence[bytes | ItemError]] | None = None,
+    changed: Callable[[Decoded], Decoded] = lambda decoded: decoded,
+) -> Generator[tuple[Decoded, BatchVotes | ItemError | None], None, None]:
+    """Items with what was decoded of them and their frames' votes, in order; see `batching.score_items`.
+
+    changed: what is scored instead of what was decoded; called by the threads that decode.
+    """
     read = fetch or Fetcher(items, config.media)
-    poisoned = poison or {}
     decode = pools.decode_item or partial(decode_item, config=config.media)
 
     def fetch_one(item: Item) -> tuple[Item, Sequence[bytes | ItemError]]:
-        poison_error = poisoned.get(item.item_id)
+        poison_error = poison.get(item.item_id)
         if poison_error is not None:
             return item, [poison_error for _ in item.objects]
         try:
@@ -65,7 +88,8 @@ def moderate_items(
     def decode_one(fetched: tuple[Item, Sequence[bytes | ItemError]]) -> Decoded:
         # Before the item's deadline begins: waiting for memory is no fault of its own.
         with pools.decode_budget.take(estimate_need(*fetched, config.media)):
-            return clock.timed("decode", lambda: _decode(*fetched, decode), item_id=fetched[0].item_id)
+            decoded_item = clock.timed("decode", lambda: _decode(*fetched, decode), item_id=fetched[0].item_id)
+            return changed(decoded_item)
 
     fetched = map_ahead(
         fetch_one,
@@ -91,8 +115,7 @@ def moderate_items(
     )
     # Closed in this order when a shard fails, so that none of its work goes on in the pools.
     with closing(fetched), closing(decoded):
-        for item, votes in score_items(decoded, stack, clock, pools.device):
-            yield clock.timed("judge", partial(judge_decoded, item, votes, policy))
+        yield from score_items(decoded, stack, clock, pools.device)
 
 
 def _read_bytes(payloads: Sequence[bytes | ItemError]) -> int:

@@ -11,9 +11,9 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, SerializationInfo, model_validator
 
 from moderation.policy.section import PolicySection
 from moderation.types import ItemFacts
@@ -36,6 +36,27 @@ class AuditSide(PolicySection):
         return self
 
 
+def _as_list(value: object) -> object:
+    """One side, or several: a single one is written without a list."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, Mapping | AuditSide) else value
+
+
+def _as_written(sides: tuple[AuditSide, ...], info: SerializationInfo) -> object:
+    """The inverse of `_as_list`, so that the hash of a policy with one check a side is what it was."""
+    dumped = [side.model_dump(**_options_of(info)) for side in sides]
+    return None if not dumped else dumped[0] if len(dumped) == 1 else dumped
+
+
+def _options_of(info: SerializationInfo) -> dict[str, Any]:
+    names = ("by_alias", "exclude_unset", "exclude_defaults", "exclude_none")
+    return {"mode": info.mode, **{name: bool(getattr(info, name)) for name in names}}
+
+
+AuditSides = Annotated[tuple[AuditSide, ...], BeforeValidator(_as_list), PlainSerializer(_as_written)]
+
+
 class Audit(PolicySection):
     """The sample to label, drawn whatever the verdict, so that its labels may certify."""
 
@@ -45,25 +66,38 @@ class Audit(PolicySection):
         min_length=1,
         description="the attribute that names an item's group; without it, the content is the group",
     )
-    block: AuditSide | None = Field(default=None, description="what may be blocked: `from` a score of a negative check")
-    pass_: AuditSide | None = Field(
-        default=None,
+    block: AuditSides = Field(
+        default=(), description="what may be blocked: `from` a score of a negative check; or a list of such sides"
+    )
+    pass_: AuditSides = Field(
+        default=(),
         alias="pass",
-        description="what may be passed: `to` a negative check's score, or `from` a positive",
+        description="what may be passed: `to` a negative check's score, or `from` a positive; or a list",
     )
 
     @model_validator(mode="after")
     def _has_a_side(self) -> Audit:
-        if self.block is None and self.pass_ is None:
+        if not self.sides():
             raise ValueError("needs `block`, `pass`, or both")
-        if self.block is not None and self.block.from_ is None:
+        if any(side.from_ is None for side in self.block):
             raise ValueError("block: the region is `from` a score on")
+        if sum(side.to is not None for side in self.pass_) > 1:
+            # Nothing passes over a negative check's threshold, so one of them covers every pass.
+            raise ValueError("pass: of negative checks (`to`) one is enough, its certificate covers every pass")
         return self
 
-    def sides(self) -> dict[Literal["block", "pass"], AuditSide]:
-        """The sides that the audit has."""
-        given: dict[Literal["block", "pass"], AuditSide | None] = {"block": self.block, "pass": self.pass_}
-        return {name: side for name, side in given.items() if side is not None}
+    @model_validator(mode="after")
+    def _names_a_check_once(self) -> Audit:
+        named = [(name, side.check) for name, side in self.sides()]
+        twice = next((pair for pair in named if named.count(pair) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice[0]}: {twice[1]!r} stands twice; a check has one region a side")
+        return self
+
+    def sides(self) -> tuple[tuple[Literal["block", "pass"], AuditSide], ...]:
+        """The regions that the audit has, those of `block` first."""
+        blocks: tuple[tuple[Literal["block", "pass"], AuditSide], ...] = tuple(("block", side) for side in self.block)
+        return (*blocks, *(("pass", side) for side in self.pass_))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,7 +138,7 @@ def _bind_vouches(policy: Policy, columns: Mapping[str, int]) -> tuple[BoundVouc
 def _bind_audit(policy: Policy) -> tuple[BoundSide, ...]:
     return tuple(
         BoundSide(check=side.check, rate=side.rate, from_=as_float32(side.from_), to=as_float32(side.to))
-        for side in (policy.audit.sides().values() if policy.audit else ())
+        for _, side in (policy.audit.sides() if policy.audit else ())
     )
 
 

@@ -24,7 +24,8 @@ class Certificate:
 
     Of the items that `side` decides by `check` at `threshold`, a share of at most `allowed` is wrong; the statement
     fails with a probability of at most `risk`. labels, errors: groups in the zone, and the wrong ones among them.
-    bound: exact upper bound.
+    bound: exact upper bound. attribute, value: of a threshold by attribute; without them, the check's own, of items
+    that none of these is for. An action holds while all of its certificates do.
     """
 
     side: CertifiedSide
@@ -36,11 +37,23 @@ class Certificate:
     errors: int
     bound: float
     method: str
+    attribute: str | None = None
+    value: str | None = None
 
     @property
     def action(self) -> str:
         """What it covers: `block:explicit`."""
         return f"{self.side}:{self.check}"
+
+    @property
+    def name(self) -> str:
+        """Its name among those of its action: `block:explicit`, `block:explicit (region = strict)`."""
+        return region_name(self.action, self.attribute, self.value)
+
+
+def region_name(action: str, attribute: str | None, value: str | None) -> str:
+    """An action by one threshold of several."""
+    return action if attribute is None else f"{action} ({attribute} = {value})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +120,7 @@ def find_uncertified(
     if broken is not None:
         return dict.fromkeys(actions, broken)
     over = {**certificates.ended, **(ended or {})}
+    over |= {c.action: over[c.name] for c in certificates.certificates if c.name in over}
     held = {c.action for c in certificates.certificates if c.action not in over}
     return {action: _why_ended(action, over) for action in not_covered(policy, held)}
 

@@ -128,7 +128,7 @@ class Policy(PolicySection):
 
     @model_validator(mode="after")
     def _audit_names_checks(self) -> Policy:
-        for name, side in self.audit.sides().items() if self.audit else ():
+        for name, side in self.audit.sides() if self.audit else ():
             where = f"audit, {name}"
             wanted = "negative" if name == "block" or side.to is not None else "positive"
             found = self._side_of(side.check, where)
@@ -170,6 +170,17 @@ class Policy(PolicySection):
             or self.audit is not None
             or (self.review_order is not None and (self.review_order.reach or self.review_order.age) is not None)
         )
+
+    @property
+    def attributes_read(self) -> tuple[str, ...]:
+        """The attributes of items that may change a verdict or its order, sorted."""
+        named = [attribute for check in self.checks.values() for attribute in check.by]
+        named += [rule.matched_attribute for rule in self.lists.values() if rule.matched_attribute is not None]
+        named += [rule.declared.attribute for rule in self.vouch.values() if rule.declared is not None]
+        named += [self.audit.group] if self.audit is not None else []
+        order = self.review_order
+        named += [term.attribute for term in (order.reach, order.age) if term is not None] if order is not None else []
+        return tuple(sorted(set(named)))
 
     def vouched_for(self) -> frozenset[str]:
         """The checks that positive rules of more than one check name."""

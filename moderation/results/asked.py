@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 
 from moderation import storage
 from moderation.config.canonical import canonical_json, parse_json
 from moderation.config.model import OutputConfig
 from moderation.errors import UsageError
-from moderation.results.layout import ASK_FILE, VOTES, ask_part_uri, ask_uri, asks_folder, part_uri
-from moderation.results.reader import read_column_names
+from moderation.results.layout import ASK_FILE, ask_part_uri, ask_uri, asks_folder
 from moderation.results.tables import decode_table, encode_table
 from moderation.types import F32
 from moderation.version import SCHEMA_VERSION
@@ -76,6 +76,9 @@ def with_asked(
         if _run_id(asked) != _run_id(votes):
             # With the same items and another stack, rows would match and scores would not.
             raise UsageError(f"{out}: asks/{name} is of run {_run_id(asked)}, the votes of another; ask it again")
+        if len(asked) > len(votes):
+            # Items whose content has changed since have no votes any more.
+            asked = asked.filter(pc.is_in(asked["item_id"], value_set=votes["item_id"].combine_chunks()))
         if not (asked["item_id"].equals(votes["item_id"]) and asked["frame"].equals(votes["frame"])):
             raise UsageError(f"{out}: the rows of asks/{name} are not those of the votes; ask it again")
         for field in asked.schema:
@@ -95,16 +98,17 @@ def _read_asked(out: str, name: str, shard_id: str, format_: str, digests: Mappi
     return decode_table(data, format_, where=uri)
 
 
-def refuse_taken(
-    out: str, run_id: str, question: Mapping[str, Any], labels: Sequence[str], shard_id: str, format_: str
-) -> None:
-    """Raises UsageError when a vote or another question has this name already."""
-    names = read_column_names(part_uri(out, VOTES, shard_id, format_), format_)
+def refuse_taken(out: str, question: Mapping[str, Any], labels: Sequence[str], names: Sequence[str]) -> None:
+    """Raises UsageError when a vote or another question has this name already. names: columns of the votes."""
     taken = [label for label in labels if label in names]
     if taken:
         raise UsageError(f"{out}: its votes have {taken[0]} already; choose another name")
     uri = ask_uri(out, question["name"])
-    if storage.read_optional(uri) is not None and _read_record(uri)["asked"] != _identity(run_id, question, labels):
+    if storage.read_optional(uri) is None:
+        return
+    record = _read_record(uri)
+    kept = [record.get("question"), record["labels"]]
+    if canonical_json(kept) != canonical_json([dict(question), list(labels)]):
         raise UsageError(f"{out}: asks/{question['name']} was another question; choose another name")
 
 

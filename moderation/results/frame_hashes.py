@@ -12,8 +12,7 @@ import pyarrow.ipc
 
 from moderation.errors import UsageError
 from moderation.hashes.search import HASH_BYTES, I16, I64
-from moderation.results.intact import read_intact
-from moderation.results.layout import VOTES
+from moderation.results.joined import read_joined
 from moderation.types import U8
 
 NO_QUALITY = -1
@@ -42,7 +41,7 @@ def own_frames(votes: pa.Table) -> pa.Table:
 def read_hashes(out: str, shard_id: str, format_: str) -> Hashed:
     """The hashes of a shard's votes. Raises UsageError when the run had no detector `pdq`, and as `read_intact`."""
     columns = ["item_id", "role", "pdq.quality", "pdq.hash"]
-    votes = own_frames(read_intact(out, VOTES, shard_id, format_, columns, strict=False))
+    votes = own_frames(read_joined(out, shard_id, format_, columns, strict=False))
     if "pdq.hash" not in votes.column_names or "pdq.quality" not in votes.column_names:
         raise UsageError(f"{out}: the run kept no hashes; its stack lacks the detector `pdq`")
     encoded = votes["item_id"].combine_chunks().dictionary_encode()

@@ -8,6 +8,7 @@ OUT/receipts/                                one per committed shard
 OUT/poison.json                              items that kill or stall a worker, and why they are not judged
 OUT/lease/                                   which job writes there now: see `results.occupancy`
 OUT/asks/<question>/                         columns of questions that were asked afterwards
+OUT/extensions/<id>/                         votes of detectors that were added afterwards: see `results.joined`
 OUT/night/                                   what the listing of a night found
 OUT/summary.json  OUT/report.html  OUT/_SUCCESS
 OUT/comparison.html                          the run beside another
@@ -43,6 +44,10 @@ TARS: Final = "tars"
 RECEIPTS_FOLDER: Final = "receipts"
 ASKS_FOLDER: Final = "asks"
 ASK_FILE: Final = "ask.json"
+EXTENSIONS_FOLDER: Final = "extensions"
+EXTENSION_ITEMS: Final = "items"  # of an extension: one row per item, what became of it
+NEWEST_FILE: Final = "newest.json"  # beside extensions: the one that was begun last
+STAGED_FOLDER: Final = "judged"  # beside extensions: verdicts until all are there and replace those of OUT
 NIGHT_FOLDER: Final = "night"
 
 DUPLICATES_FILE: Final = "duplicates.parquet"
@@ -80,7 +85,7 @@ RUN_FILES: Final = (
 )  # fmt: skip
 RUN_FOLDERS: Final = (
     RECEIPTS_FOLDER, PLAN_FOLDER, VERDICTS, VOTES, TARS, SLICES_FOLDER, ASKS_FOLDER, NIGHT_FOLDER, GROUPED_FOLDER,
-    DECIDED_FOLDER, EXPORT_FOLDER,
+    DECIDED_FOLDER, EXPORT_FOLDER, EXTENSIONS_FOLDER,
 )  # fmt: skip
 
 
@@ -132,6 +137,26 @@ def ask_uri(out: str, name: str) -> str:
 def ask_part_uri(out: str, name: str, shard_id: str, format_: str) -> str:
     """The columns of a question for one shard."""
     return storage.join(out, ASKS_FOLDER, name, part_name(shard_id, format_))
+
+
+def extensions_folder(out: str) -> str:
+    """All extensions of a run."""
+    return storage.join(out, EXTENSIONS_FOLDER)
+
+
+def extension_home(out: str, name: str) -> str:
+    """The folder of an extension: its plan, run record, receipts and parts. name: its id."""
+    return storage.join(out, EXTENSIONS_FOLDER, name)
+
+
+def newest_extension_uri(out: str) -> str:
+    """Which extension was begun last."""
+    return storage.join(out, EXTENSIONS_FOLDER, NEWEST_FILE)
+
+
+def staged_folder(out: str, run_id: str) -> str:
+    """Where the verdicts of an extended run wait until all are there. run_id: of the extended run."""
+    return storage.join(out, EXTENSIONS_FOLDER, STAGED_FOLDER, run_id)
 
 
 def run_uri(home: str) -> str:

@@ -41,6 +41,7 @@ class _FinishedSlice:
     summary: Mapping[str, Any]
     plan: bytes
     as_of: str | None
+    detectors: Mapping[str, Any] | None
 
     def shards(self) -> Iterator[tuple[int, Shard]]:
         """The slice's shards, each with its place among all."""
@@ -72,10 +73,9 @@ def merge_slices(out: str, *, prune: bool = False, extras: ReportExtras | None =
         ),
         identity=identity,
         certification=first.summary.get("certificates"),
+        detectors=first.detectors,
     )
-    before = read_identity(out)
-    if before is not None and before != identity:
-        raise UsageError(f"{out}: holds another run beside the slices: {describe_difference(before, identity)}")
+    _check_whole(out, identity)
     ids: list[str] = []
     plan = encode_shards(_counted((shard for _, shard in heapq.merge(*(s.shards() for s in slices))), ids))
     unplanned = _check_receipts(out, slices, ids)
@@ -87,6 +87,16 @@ def merge_slices(out: str, *, prune: bool = False, extras: ReportExtras | None =
     _delete_shards(out, unplanned, run.config.output.format)
     storage.publish(plan_uri(out), plan)
     return finish_run(run, ids, wall_s=None, partial=False, facts=_merged_facts(slices), extras=extras)
+
+
+def _check_whole(out: str, identity: Mapping[str, Any]) -> None:
+    """Raises UsageError where OUT holds another run than its slices."""
+    before = read_identity(out)
+    if before is None or before == identity:
+        return
+    if (read_record(out) or {}).get("extensions"):
+        raise UsageError(f"{out}: is merged, and was extended since; there is nothing to merge")
+    raise UsageError(f"{out}: holds another run beside the slices: {describe_difference(before, identity)}")
 
 
 def _counted(shards: Iterator[Shard], ids: list[str]) -> Iterator[Shard]:
@@ -157,6 +167,7 @@ def _read_slice(out: str, part: Slice) -> _FinishedSlice | str:
         listing=listing,
         summary=parse_json(summary),
         plan=plan,
+        detectors=record.get("detectors"),
         as_of=None if (day := day_of(record, home)) is None else day.isoformat(),
     )
 

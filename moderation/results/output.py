@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from moderation import storage
 from moderation.errors import UsageError
@@ -41,15 +42,37 @@ def check_output(run: Output) -> set[str]:
 
 def check_owner(run: Output) -> bool:
     """Whether this run has begun in its OUT. Raises UsageError when another run's tables are there."""
-    homes = [run.out, *(slice_home(run.out, part) for part in find_slices(run.out))]
+    # Slices were merged before the run was extended; their records are of the run that it was then.
+    slices = () if _is_extended(run.out) else find_slices(run.out)
+    homes = [run.out, *(slice_home(run.out, part) for part in slices)]
     identities = [(home, identity) for home in homes if (identity := read_identity(home)) is not None]
     for home, identity in identities:
         if identity != run.identity:
             raise UsageError(
                 f"{home}: belongs to another run: {describe_difference(identity, dict(run.identity))}."
-                " Choose another OUT, or --fresh to delete these tables and start over"
+                f" Choose another OUT, or --fresh to delete these tables and start over{_or_extend(identity, run)}"
             )
     return bool(identities)
+
+
+def _is_extended(out: str) -> bool:
+    """Whether detectors were added to the run in OUT. Raises UsageError where that has not come to its end."""
+    record = (read_record(out) or {}) if read_identity(out) is not None else {}
+    if record.get("extending"):
+        raise UsageError(f"{out}: is being extended, and that has not come to its end: run it with --extend")
+    return bool(record.get("extensions"))
+
+
+# The parts of an identity that --extend may change.
+EXTENDABLE: Final = ("stack", "policy", "withdrawn")
+
+
+def _or_extend(identity: Mapping[str, Any], run: Output) -> str:
+    """What else can be done where only the detectors or the policy are others."""
+    others = {key for key in {*identity, *run.identity} if identity.get(key) != run.identity.get(key)}
+    if not others or others.difference(EXTENDABLE):
+        return ""
+    return ", or --extend to score only the detectors that it lacks and judge again"
 
 
 def read_identity(home: str) -> dict[str, Any] | None:

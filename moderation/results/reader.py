@@ -21,14 +21,16 @@ from moderation.lists.policy_file import load_whole_policy
 from moderation.policy.model import Policy, policy_hash
 from moderation.results.decided import describe_drift, read_kept_policy
 from moderation.results.intact import read_intact
+from moderation.results.joined import read_joined
 from moderation.results.layout import RUN_FILE, VERDICTS, VOTES
 from moderation.results.receipts import committed_ids
-from moderation.results.record import day_of, format_of, read_record
+from moderation.results.record import day_of, extensions_of, format_of, read_record
 from moderation.results.tables import decode_table, reading_table
 
 _LOG = logging.getLogger(__name__)
 
 READERS: Final = 4  # threads that read parts ahead
+EXTENDING_ADVICE: Final = "the command with --extend brings that to its end"
 AHEAD_BYTES: Final = 256 << 20  # of parts read ahead
 
 
@@ -57,6 +59,11 @@ class StoredRun:
         """The OUT that has the votes: another one for a rejudge, which has none of its own."""
         return str(self.record.get("votes_of") or self.out)
 
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """The extensions whose votes count, in order: of detectors that were added after the run."""
+        return extensions_of(self.record, self.out)
+
     def load_config(self) -> Config:
         """The configuration that the run had. Raises UsageError where this version does not accept it."""
         return validate(Config, self.record["config"], where=f"{self.out}/{RUN_FILE}")
@@ -81,13 +88,15 @@ class StoredRun:
         return read_intact(self.out, VERDICTS, shard_id, self.format, columns)
 
     def read_votes(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A shard's votes, or some of their columns; like `read_verdicts`."""
-        return read_intact(self.votes_out, VOTES, shard_id, self.format, columns)
+        """A shard's votes with those of all extensions, or some of their columns; like `read_verdicts`."""
+        return read_joined(self.votes_out, shard_id, self.format, columns, extensions=self.extensions)
 
     def read_present(self, table: str, shard_id: str, columns: Sequence[str]) -> pa.Table:
         """A shard's part with those of the columns that it has. Raises PartMissingError, PartChangedError."""
-        out = self.votes_out if table == VOTES else self.out
-        return read_intact(out, table, shard_id, self.format, columns, strict=False)
+        if table == VOTES:
+            extensions = self.extensions
+            return read_joined(self.votes_out, shard_id, self.format, columns, strict=False, extensions=extensions)
+        return read_intact(self.out, table, shard_id, self.format, columns, strict=False)
 
 
 def _day_of_text(stamp: object) -> date | None:
@@ -106,6 +115,9 @@ def open_run(out: str) -> StoredRun:
     shard_ids = tuple(sorted(committed_ids(out)))
     if not shard_ids:
         raise UsageError(f"{out}: no shard is committed there")
+    extensions_of(record, out)
+    if record.get("extending"):
+        _LOG.warning("%s: new verdicts were being put in place; %s", out, EXTENDING_ADVICE)
     return StoredRun(out=out, record=record, format=format_, shard_ids=shard_ids)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from hashlib import sha256
@@ -18,6 +19,7 @@ from moderation.results.ffmpeg import decoder_versions, installed_version
 from moderation.results.layout import RUN_FILE, run_uri
 from moderation.version import __version__
 
+_RUN_ID = re.compile(r"[0-9a-f]{16}")
 _PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "decord2", "av", "fsspec", "s3fs", "numpy")
 
 
@@ -58,6 +60,9 @@ class Output:
     identity: Mapping[str, Any]  # what must be the same for a call to resume another's output
     certification: Mapping[str, Any] | None = None  # what it may decide by itself; see `certificates`
     votes_of: str | None = None  # of a rejudge: the OUT that has its votes
+    extensions: Sequence[str] = ()  # whose votes are joined to those of the run, in this order; see `joined`
+    detectors: Mapping[str, Any] | None = None  # what each vote is of; see `scoring.slots.describe_detectors`
+    extending: str | None = None  # the extension whose verdicts are being put in the place of the run's
 
 
 def run_id_of(identity: Mapping[str, Any]) -> str:
@@ -99,6 +104,9 @@ def write_record(run: Output, state: str, **facts: object) -> None:
         "identity": run.identity,
         **({} if run.facts.as_of is None else {"as_of": run.facts.as_of}),
         **({} if run.votes_of is None else {"votes_of": run.votes_of}),
+        **({"extensions": list(run.extensions)} if run.extensions else {}),
+        **({} if run.detectors is None else {"detectors": run.detectors}),
+        **({} if run.extending is None else {"extending": run.extending}),
         "config": run.config.model_dump(mode="json"),
         "versions": package_versions(),
         "decoders": decoder_versions(run.config.media),
@@ -106,6 +114,14 @@ def write_record(run: Output, state: str, **facts: object) -> None:
     }
     text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
     storage.publish(run_uri(run.home), text.encode())
+
+
+def extensions_of(record: Mapping[str, Any] | None, where: str) -> tuple[str, ...]:
+    """The extensions that a run record names, whose votes count. Raises UsageError naming `where`."""
+    names = (record or {}).get("extensions") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) and _RUN_ID.fullmatch(name) for name in names):
+        raise UsageError(f"{where}/{RUN_FILE}: `extensions` are not ids of runs; choose another OUT")
+    return tuple(names)
 
 
 def read_day(homes: Iterable[str]) -> date | None:

@@ -116,6 +116,45 @@ def votes_schema(
     )
 
 
+def extension_votes_schema(
+    labels: Sequence[str],
+    blob_sizes: Mapping[str, int],
+    embedding_dims: Mapping[str, int],
+    metadata: Mapping[str, str],
+) -> pa.Schema:
+    """votes/ of an extension: the rows of the run's part, with columns of some detectors. changed: see `joined`."""
+    return pa.schema(
+        [
+            ("item_id", pa.string()),
+            ("frame", pa.int32()),
+            ("time_s", pa.float64()),
+            ("changed", pa.bool_()),
+            *((label, pa.float32()) for label in labels),
+            *((name, pa.binary(size)) for name, size in blob_sizes.items()),
+            *((f"{name}.embedding", pa.list_(pa.float16(), dim)) for name, dim in embedding_dims.items()),
+            ("regions", pa.list_(REGION_TYPE)),
+        ],
+        metadata=_metadata("votes", metadata),
+    )
+
+
+def extension_items_schema(metadata: Mapping[str, str]) -> pa.Schema:
+    """items/ of an extension: one row per item of the shard. error_code: null where its votes were added.
+
+    frames: how many were scored. content_hash: of what was read now; null where nothing was to be read.
+    """
+    return pa.schema(
+        [
+            ("item_id", pa.string()),
+            ("frames", pa.int32()),
+            ("content_hash", pa.string()),
+            ("error_code", pa.string()),
+            ("error_detail", pa.string()),
+        ],
+        metadata=_metadata("extension_items", metadata),
+    )
+
+
 def _metadata(table: str, facts: Mapping[str, str]) -> dict[str, str]:
     return {
         "moderation.table": table,

@@ -20,9 +20,11 @@ from moderation.errors import UsageError
 from moderation.planning.names import chunk_uri, plan_uri
 from moderation.planning.plan import read_shard_sizes
 from moderation.planning.slices import Slice, SliceListing, find_slices, read_listing, slice_home
+from moderation.results.joined import read_newest
+from moderation.results.layout import extension_home
 from moderation.results.pace import measure_pace
 from moderation.results.receipts import Receipt, committed_ids, read_receipts
-from moderation.results.record import read_record
+from moderation.results.record import extensions_of, read_record
 
 # Two seconds: an object store takes 30 ms per receipt, and 32 are read at once.
 MAX_READ = 2000
@@ -52,7 +54,8 @@ class RunStatus:
 
     items_per_s, left_s: by the newest receipts; None where not known, left_s also when nothing runs.
     receipts_read: the number of receipts behind `verdicts` and `errors`, which are `exact` when all were read, else
-    scaled up. items_copied: rows of a night that took over the verdict of the same content; no other figure counts
+    scaled up. extension: of detectors that are being added and do not count yet.
+    items_copied: rows of a night that took over the verdict of the same content; no other figure counts
     them. seems_stuck: its state is running, but there was no commit for 15 minutes.
     """
 
@@ -75,6 +78,7 @@ class RunStatus:
     receipts_read: int
     verdicts: Mapping[str, int]
     errors: Mapping[str, int]
+    extension: RunStatus | None = None
 
 
 def read_status(out: str, *, now_s: float, max_read: int = MAX_READ) -> RunStatus:
@@ -117,7 +121,19 @@ def read_status(out: str, *, now_s: float, max_read: int = MAX_READ) -> RunStatu
         receipts_read=len(receipts),
         verdicts=_scaled(receipts, "verdict:", len(committed)),
         errors=_scaled(receipts, "error:", len(committed)),
+        extension=_extension_status(out, now_s, max_read),
     )
+
+
+def _extension_status(out: str, now_s: float, max_read: int) -> RunStatus | None:
+    """How far the detectors are that are being added; None where there are none, or their votes count already."""
+    name = read_newest(out)
+    if name is None or name in extensions_of(read_record(out), out):
+        return None
+    try:
+        return read_status(extension_home(out, name), now_s=now_s, max_read=max_read)
+    except UsageError:
+        return None  # only just begun
 
 
 class _Total(NamedTuple):

@@ -175,7 +175,7 @@ def _verdict_cells(row: ItemRow, checks: Sequence[str]) -> dict[str, object]:
         "pdq": row.pdq,
         "group_id": row.item.attributes.get("group"),
         "error_code": str(row.error_code) if row.error_code else None,
-        "error_detail": _detail(row.error_detail),
+        "error_detail": detail_cell(row.error_detail),
         "attributes": sorted(row.item.attributes.items()),
     }
 
@@ -196,7 +196,8 @@ def segment_cells(segment: Segment) -> dict[str, object]:
     return {"start_s": segment.start_s, "end_s": segment.end_s, "check": segment.check, "score": segment.score}
 
 
-def _region_cells(region: Region) -> dict[str, object]:
+def region_cells(region: Region) -> dict[str, object]:
+    """The cells of a region."""
     return {
         "detector": region.detector,
         "label": region.label,
@@ -213,7 +214,8 @@ def _null_if_nan(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def _detail(text: str) -> str | None:
+def detail_cell(text: str) -> str | None:
+    """An error's detail as a row keeps it; None where it is empty."""
     # Details quote decoders, which quote the untrusted file.
     return printable(text)[:DETAIL_LIMIT].strip() or None
 
@@ -236,7 +238,7 @@ def _frame_cells(row: ItemRow, votes: ItemVotes, blobs: Sequence[str]) -> dict[s
         "role": votes.roles or (Role.FRAME,) * count,
         "parent": votes.parents or nulls,
         "box": votes.boxes or nulls,
-        "regions": [[_region_cells(region) for region in regions] for regions in votes.regions or ((),) * count],
+        "regions": [[region_cells(region) for region in regions] for regions in votes.regions or ((),) * count],
         **{name: votes.blobs.get(name, nulls) for name in blobs},
     }
 

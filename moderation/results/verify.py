@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -23,14 +23,25 @@ from moderation.errors import UsageError
 from moderation.planning.slices import find_slices, slice_home
 from moderation.results.decided import describe_damage, describe_drift
 from moderation.results.intact import describe_difference_of_part
-from moderation.results.layout import RUN_FILE, TARS, VERDICTS, VOTES, list_part_ids, part_uri, receipt_uri, success_uri
+from moderation.results.layout import (
+    EXTENSION_ITEMS,
+    RUN_FILE,
+    TARS,
+    VERDICTS,
+    VOTES,
+    extension_home,
+    list_part_ids,
+    part_uri,
+    receipt_uri,
+    success_uri,
+)
 from moderation.results.planned import PlannedShards, read_planned
 from moderation.results.receipts import COPIES_WORKER, Receipt, committed_ids, read_receipts
-from moderation.results.record import format_of, read_record
+from moderation.results.record import extensions_of, format_of, read_record
 
 _READERS: Final = 8
 _AHEAD_BYTES: Final = 256 << 20
-_TABLES: Final = (VERDICTS, VOTES, TARS)
+_TABLES: Final = (VERDICTS, VOTES, TARS, EXTENSION_ITEMS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +97,36 @@ def verify_output(out: str, *, repair: bool = False) -> Verification:
     damage = map(_finding, describe_damage(out))
     drift = describe_drift(out, next(iter(records.values())))
     repaired = _repair(out, homes, planned, findings, formats) if repair else ()
-    return Verification(
+    own = Verification(
         out=out,
         shards_planned=len(planned.items),
         shards_committed=len(receipts),
         parts=sum(len(receipt.sha256) for receipt in receipts.values()),
-        findings=(*findings, *damage),
+        findings=(*findings, *damage, *_unfinished(out, records.get(out, {}))),
         repaired=repaired,
         notes=() if drift is None else (drift,),
+    )
+    names = extensions_of(records.get(out), out)
+    for name in names:
+        # A shard that is judged again may have other frames: the votes that were added to it go with it.
+        _take_back(extension_home(out, name), repaired, formats)
+    return _with_extensions(own, [verify_output(extension_home(out, name), repair=repair) for name in names])
+
+
+def _unfinished(out: str, record: Mapping[str, Any]) -> Iterator[OutputFinding]:
+    if record.get("extending"):
+        yield OutputFinding(
+            sentence=f"{out}: new verdicts were being put in place; the command with --extend brings that to its end"
+        )
+
+
+def _with_extensions(own: Verification, extensions: Sequence[Verification]) -> Verification:
+    """What is wrong with a run, and with the votes that were added to it."""
+    return replace(
+        own,
+        parts=own.parts + sum(extension.parts for extension in extensions),
+        findings=(*own.findings, *(finding for extension in extensions for finding in extension.findings)),
+        repaired=(*own.repaired, *(shard_id for extension in extensions for shard_id in extension.repaired)),
     )
 
 
@@ -106,7 +139,7 @@ def _formats(out: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, st
     format_, *others = {format_of(record, f"{home}/{RUN_FILE}") for home, record in records.items()}
     if others:
         raise UsageError(f"{out}: its slices have parts of several formats")
-    return {VERDICTS: format_, VOTES: format_, TARS: "tar"}
+    return {VERDICTS: format_, VOTES: format_, TARS: "tar", EXTENSION_ITEMS: format_}
 
 
 def _missing_receipts(out: str, planned: PlannedShards, present: set[str]) -> Iterator[OutputFinding]:
@@ -218,9 +251,13 @@ def _repair(
     for uri in planned.unreadable:
         storage.delete_tree(uri)
     shard_ids = sorted({finding.shard_id for finding in findings if finding.shard_id is not None})
+    _take_back(out, shard_ids, formats)
+    return tuple(shard_ids)
+
+
+def _take_back(out: str, shard_ids: Sequence[str], formats: Mapping[str, str]) -> None:
     for shard_id in shard_ids:
         # The receipt first: without it the parts do not count.
         storage.delete_tree(receipt_uri(out, shard_id))
         for table in _TABLES:
             storage.delete_tree(part_uri(out, table, shard_id, formats[table]))
-    return tuple(shard_ids)

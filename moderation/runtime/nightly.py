@@ -32,7 +32,7 @@ from moderation.results.schema import votes_schema
 from moderation.runtime.backfill import judging_task
 from moderation.runtime.night_run import NightRun, begin_night
 from moderation.runtime.plan_run import PlanOutcome, run_plan
-from moderation.runtime.prepare import prepare_run
+from moderation.runtime.prepare import bind_policy, prepare_run
 from moderation.runtime.reporting import keep_nights_page, night_extras
 from moderation.runtime.run import Run
 from moderation.runtime.state import Progress, Stop
@@ -231,6 +231,7 @@ class _NightJob:
             checks=tuple(run.policy.checks),
             votes_schema=votes_schema(stack.labels, stack.blob_sizes, stack.embedding_dims, metadata),
             metadata=metadata,
+            policy=bind_policy(run.policy, stack, run.facts.day),
         )
 
     def _summary_facts(self, listing: NightListing | None) -> dict[str, Any]:
@@ -288,7 +289,10 @@ def _run_of(base: Run, ledger: str, night: NightRun) -> Run:
 
 def _provenance(run: Run) -> Provenance:
     return Provenance(
-        source=run.source, stack_fingerprint=run.facts.stack_fingerprint, policy_hash=run.facts.policy_hash
+        source=run.source,
+        stack_fingerprint=run.facts.stack_fingerprint,
+        policy_hash=run.facts.policy_hash,
+        attributes=run.policy.attributes_read,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from moderation import storage
@@ -13,9 +13,10 @@ from moderation.planning.slices import Slice, find_slices, slice_home
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy, policy_hash
 from moderation.results.certificates import certify_policy
-from moderation.results.record import RunFacts, read_day, run_id_of
+from moderation.results.record import RunFacts, extensions_of, read_day, read_record, run_id_of
 from moderation.runtime.run import Run, load_policy_of
 from moderation.scoring.build import build_stack
+from moderation.scoring.slots import describe_detectors
 from moderation.scoring.stack import Stack
 
 
@@ -72,7 +73,15 @@ def prepare_run(
         identity=identity,
         part=part,
         certification=certification.as_json(),
+        extensions=() if fresh else _extensions_in(out, identity),
+        detectors=describe_detectors(stack.slots, config),
     )
+
+
+def _extensions_in(out: str, identity: Mapping[str, Any]) -> tuple[str, ...]:
+    """The extensions of this very run, which a call that goes on with it keeps."""
+    record = read_record(out)
+    return extensions_of(record, out) if record is not None and record.get("identity") == identity else ()
 
 
 def _day_of_run(out: str, *, fresh: bool) -> str:
@@ -84,6 +93,9 @@ def _day_of_run(out: str, *, fresh: bool) -> str:
     return (read_day(homes) or datetime.now(UTC).date()).isoformat()
 
 
-def bind_policy(policy: Policy, stack: Stack) -> BoundPolicy:
-    """A policy with its votes resolved to the stack's columns. Raises UsageError naming what is missing."""
-    return bind(policy, stack.labels, gated=stack.gated, disabled=stack.disabled)
+def bind_policy(policy: Policy, stack: Stack, as_of: date | None = None) -> BoundPolicy:
+    """A policy with its votes resolved to the stack's columns. Raises UsageError naming what is missing.
+
+    as_of: the day by which lists have ended; None: no day.
+    """
+    return bind(policy, stack.labels, gated=stack.gated, disabled=stack.disabled, as_of=as_of)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.job_runs import SHARED_CLUSTER
 from tests.ray_cluster import Cluster, running_cluster
+from tests.real_runs import ClothesRun, PhotographRuns, run_clothes, run_photographs
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +19,15 @@ def ray_cluster() -> Iterator[Cluster]:
         os.environ[SHARED_CLUSTER] = cluster.address
         yield cluster
         del os.environ[SHARED_CLUSTER]
+
+
+@pytest.fixture(scope="session")
+def clothes_run(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> ClothesRun:
+    """Real votes on all photographs of clothes, judged once for all tests."""
+    return run_clothes(tmp_path_factory.mktemp("clothes"))
+
+
+@pytest.fixture(scope="session")
+def photograph_runs(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> PhotographRuns:
+    """Real votes on photographs by two policies, and by a small stack."""
+    return run_photographs(tmp_path_factory.mktemp("photographs"))

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.job_runs import SHARED, run_job, summary
 from tests.ray_cluster import Cluster
-
-CLOTHES = SHARED.parent / "clothes"
-POLICY = """
-default: review
-checks:
-  shoes: {side: negative, votes: [imagenet.shoes], block: 0.9, review: 0.3}
-  plain: {side: positive, votes: [imagenet.shoes], invert: true, pass: 0.98}
-audit:
-  salt: test
-  block: {check: shoes, rate: 1.0, from: 0.3}
-  pass: {check: plain, rate: 1.0, from: 0.5}
-"""
-SHOES = ["running shoe", "Loafer", "clog", "sandal", "cowboy boot"]
+from tests.real_runs import CLOTHES, ClothesRun, done, imagenet, is_bird, photographs, write_config, write_labels
 
 pytestmark = [
     pytest.mark.long,
@@ -34,43 +20,14 @@ pytestmark = [
 ]
 
 
-def done(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """A job that ends with 0."""
-    ended = run_job(*arguments)
-    assert ended.returncode == 0, ended.stderr
-    return ended
-
-
-def write_config(folder: Path, policy: str, concepts: dict[str, list[str]]) -> Path:
-    (folder / "policy.yaml").write_text(policy, encoding="utf-8")
-    detectors = [{"name": "imagenet", "options": {"concepts": concepts}}, {"name": "skin"}]
-    path = folder / "config.yaml"
-    path.write_text(json.dumps({"policy": "policy.yaml", "stack": {"detectors": detectors}}), encoding="utf-8")
-    return path
-
-
-def write_labels(path: Path, labels: dict[Path, str]) -> Path:
-    """Two answers each, of the audit."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["uri", "label", "source", "reviewer"])
-        writer.writerows([picture, label, "audit", who] for picture, label in labels.items() for who in "ab")
-    return path
-
-
 def test_clothes_are_evaluated_certified_and_promoted(
-    tmp_path: Path, ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clothes_run: ClothesRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODERATION_CACHE", str(tmp_path / "cache"))
-    config = write_config(tmp_path, POLICY, {"shoes": SHOES})
-    labels = write_labels(tmp_path / "labels.csv", {p: p.parent.name for p in sorted(CLOTHES.glob("*/*/*.jpg"))})
-    out, store = str(tmp_path / "out"), str(tmp_path / "store")
-    words = ["--labels", str(labels), "--bad", "shoes"]
-    first = done("backfill", str(CLOTHES), "--out", out, "--config", str(config))
-    assert "warning: not certified: block:shoes, pass:plain" in first.stderr
-
+    config, out, store = clothes_run.config, clothes_run.out, str(tmp_path / "store")
+    words = ["--labels", clothes_run.labels, "--bad", "shoes"]
     done("evaluate", out, *words)
-    evaluation = json.loads((tmp_path / "out" / "evaluation" / "evaluation.json").read_text())["evaluations"][0]
+    evaluation = json.loads((Path(out) / "evaluation" / "evaluation.json").read_text())["evaluations"][0]
     scores = {measures["name"]: measures for measures in evaluation["scores"]}
     assert evaluation["labelled"] == 1050
     assert scores["shoes"]["roc_auc"] > 0.98
@@ -112,12 +69,10 @@ def test_clothes_are_evaluated_certified_and_promoted(
 
 
 def test_photographs_are_labelled_by_their_names(tmp_path: Path, ray_cluster: Cluster) -> None:
-    pictures = sorted((SHARED / "images").glob("n*.JPEG"))
-    # Synsets n01514668 to n01622779 are birds.
-    birds = [p for p in pictures if "n01514668" <= p.name.partition("_")[0] <= "n01622779"]
-    concepts = {"bird": sorted({p.name.partition("_")[0] for p in birds})}
+    pictures, birds = photographs(), [p for p in photographs() if is_bird(p)]
     policy = "checks: {bird: {side: negative, votes: [imagenet.bird], block: 0.9, review: 0.2}}\n"
-    config = write_config(tmp_path, policy, concepts)
+    concepts = {"bird": sorted({p.name.partition("_")[0] for p in birds})}
+    config = write_config(tmp_path, policy, [imagenet(concepts), {"name": "skin"}])
     labels = write_labels(tmp_path / "labels.csv", {p: "bird" if p in birds else "ok" for p in pictures})
     out = str(tmp_path / "out")
     done("backfill", str(SHARED / "images"), "--out", out, "--config", str(config))

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from jobs.__main__ import app
 from moderation.analysis.policy_diff import diff_policies
 from moderation.errors import UsageError
+from moderation.lists.policy_file import load_whole_policy
+from moderation.results.judged import judge_rows
+from moderation.results.reader import open_run
+from moderation.results.votes import item_votes, read_bound_votes
+from moderation.types import Kind
 from tests.finished_run import Made, write_run
 
 LABELS = ("a.mask", "a.fine")
@@ -111,3 +118,41 @@ def test_the_command_shows_a_packaged_policy_by_its_name() -> None:
     assert "breastfeeding" in shown.output
     assert "frames: image, animation, album: any; video, keyframes: top_k_mean, k 3" in shown.output
     assert json.loads(CliRunner().invoke(app, ["policy", "show", "default.yaml", "--json"]).output)["definitions"]
+
+
+def drawn_items(count: int) -> list[Made]:
+    """Items of every kind of row: plain, many frames, unseen, denied, not decoded, with nulls."""
+    rng = np.random.default_rng(3)
+
+    def made(n: int) -> Made:
+        frames = [[None if rng.random() < 0.1 else float(s) for s in row] for row in rng.random((1 + n % 3, 2))]
+        return Made(
+            name=f"i{n}",
+            votes=None if n % 11 == 0 else frames,
+            kind=Kind.VIDEO if n % 3 else Kind.IMAGE,
+            times_s=[float(t) for t in range(len(frames))] if n % 3 else (),
+            unseen=("track",) if n % 13 == 0 else (),
+            attributes={"owner": "ann"} if n % 7 == 0 else {},
+        )
+
+    return [made(n) for n in range(count)]
+
+
+def test_parts_judged_in_columns_count_what_items_judged_one_by_one_do(tmp_path: Path) -> None:
+    (tmp_path / "new.yaml").write_text(NEW)
+    out = write_run(tmp_path, LABELS, drawn_items(120), OLD, shard_items=50)
+    paths = [str(tmp_path / name) for name in ("policy.yaml", "new.yaml")]
+    found = diff_policies(paths[0], paths[1], [out], examples=1000)
+    run, rules = open_run(out), Counter[tuple[str, str]]()
+    both = zip(*(read_bound_votes(run, load_whole_policy(Path(path))) for path in paths), strict=True)
+    for parts in both:
+        rows = run.read_verdicts(parts[0].shard_id)
+        judged = [judge_rows(rows, dict(item_votes(p.votes, p.policy.labels)), p.policy) for p in parts]
+        for before, after in zip(*judged, strict=True):
+            assert before is not None and after is not None
+            if before.reason != after.reason:
+                rules[before.reason, after.reason] += 1
+    assert {(rule.before, rule.after): rule.items for rule in found.rules} == dict(rules)
+    assert all(len(rule.examples) == rule.items for rule in found.rules)
+    assert len(rules) > 4
+    assert found.items == 120

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from moderation.errors import UsageError
-from moderation.evaluation.issue import Claim, issue
+from moderation.evaluation.claim import Claim
+from moderation.evaluation.issue import issue
 from moderation.evaluation.issued_files import check_target, write_issued
 from moderation.policy.bind import bind
 from moderation.policy.certified import automatic_actions, find_uncertified
@@ -162,13 +163,6 @@ def test_an_item_drawn_by_another_sides_rate_is_no_sample_of_this_one(tmp_path: 
 def test_a_policy_without_an_audit_cannot_be_certified(tmp_path: Path) -> None:
     run = make_run(tmp_path, POLICY.partition("audit:")[0], count=20)
     with pytest.raises(UsageError, match="the policy has no `audit:`"):
-        issue([run.out], str(run.labels), TODAY)
-
-
-def test_thresholds_by_attribute_are_refused(tmp_path: Path) -> None:
-    policy = POLICY.replace("review: 0.4}", "review: 0.4, by: {region: {de: {block: 0.9}}}}")
-    run = make_run(tmp_path, policy, count=20)
-    with pytest.raises(UsageError, match="has thresholds by attribute"):
         issue([run.out], str(run.labels), TODAY)
 
 

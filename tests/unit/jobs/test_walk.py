@@ -156,6 +156,8 @@ HARM: dict[str, Callable[[Path], object]] = {
     "record is empty": lambda out: replace(out / "run.json", b"{}"),
     "record is deep": lambda out: replace(out / "run.json", DEEP),
     "record of other types": lambda out: rewrite(out, run_id=[], config=7, state={}, updated_at=[], identity=1),
+    "record of wrong extensions": lambda out: rewrite(out, extensions=["../x"], detectors={"detectors": {"tiny": 1}}),
+    "record of lost extensions": lambda out: rewrite(out, extensions=["0" * 16], extending="1" * 16),
     "record of another configuration": lambda out: rewrite(out, config={"output": {"format": []}, "policy": 3}),
     "record names no policy": lambda out: rewrite(out, config={"output": {"format": "parquet"}, "policy": "/none"}),
     "plan is cut": lambda out: replace(out / "plan.parquet", cut(out / "plan.parquet")),
@@ -199,6 +201,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "ask": ("ask", "OUT", "a weapon"),
     "hashes": ("hashes", "match", "OUT", "--list", "MADE/policy.yaml", "--sha256", "0" * 64),
     "backfill": ("backfill", "MADE/in", "--out", "OUT", "--config", "TINY", "--dry-run"),
+    "extend": ("backfill", "MADE/in", "--out", "OUT", "--config", "TINY", "--extend", "--dry-run"),
 }  # fmt: skip
 
 
@@ -425,6 +428,9 @@ backfill
 backfill x
 backfill x --out y --limit 0
 backfill x --out y --limit x
+backfill x --out y --extend
+backfill x --out y --extend --dry-run
+backfill x --out y --extend --fresh
 backfill x --out y --slice 3
 backfill x --out y --slice 3/2
 backfill x --out y --set a

@@ -28,6 +28,8 @@ from moderation.ledger.rows import content_id, item_key, item_version, split_key
 from moderation.ledger.store import Log, append, compact, is_entered, open_log, should_compact
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import decode_shards, plan_shards
+from moderation.policy.bind import BoundPolicy, bind
+from moderation.policy.model import Policy
 from moderation.results.receipts import commit_shard, committed_ids, read_receipts
 from moderation.results.schema import votes_schema
 from moderation.results.tables import ItemRow, decode_table, encode_table, verdicts_table, votes_table
@@ -59,6 +61,7 @@ class World:
     errors: dict[str, ErrorCode] = field(default_factory=dict)  # file name -> what goes wrong with it
     hashes: dict[str, str] = field(default_factory=dict)  # file name -> sha256
     facts: Provenance = FACTS
+    policy: BoundPolicy | None = None
     nights: int = 0
     started: datetime = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -133,6 +136,7 @@ class World:
             checks=("red",),
             votes_schema=votes_schema(LABELS, {}, {}, {}),
             metadata={"run_id": "r"},
+            policy=self.policy,
         )
 
     def enter(self, copies: Sequence[Shard]) -> None:
@@ -632,3 +636,63 @@ def test_content_is_known_only_of_whole_single_objects() -> None:
     assert content_id(member) is None
     assert content_id(replace(whole, kind=Kind.ALBUM)) is None
     assert content_id(replace(whole, objects=whole.objects * 2)) is None
+
+
+def by_region(world: World) -> None:
+    """A policy that reviews at 0.5, in one region at 0.1; the ledger notes `region`."""
+    check = {"side": "negative", "votes": ["tiny.red"], "review": 0.5, "by": {"region": {"strict": {"review": 0.1}}}}
+    policy = Policy.model_validate({"default": "pass", "checks": {"red": check}})
+    assert policy.attributes_read == ("region",)
+    world.policy = bind(policy, LABELS)
+    world.facts = replace(FACTS, attributes=policy.attributes_read)
+
+
+def test_other_attributes_are_judged_again_from_stored_votes(world: World) -> None:
+    by_region(world)
+    # Scores are functions of the etag: "2" is 0.5, "x" 0.2.
+    world.night([item("a", "x", region="mild"), item("b", "x", region="mild"), item("c", "x", region="mild")])
+    second = world.night([item("a", "x", region="strict"), item("b", "x", region="mild"), item("c", "x", views="9")])
+    assert second.judged == []  # no picture is read
+    assert (second["reattributed"], second["unchanged"], second["looked_at"]) == (2, 1, 3)
+    rows = {str(row["uri"]).rsplit("/", 1)[-1]: row for row in second.rows}
+    assert {name: (row["verdict"], row["reason"]) for name, row in rows.items()} == {
+        "a": ("review", "negative:red:review"),
+        "c": ("pass", "default:pass"),
+    }
+    assert rows["a"]["attributes"] == [("region", "strict")]
+    assert world.current()["a"]["verdict"] == "review"
+    third = world.night([item("a", "x", region="strict"), item("b", "x", region="mild"), item("c", "x")])
+    assert (third["unchanged"], third.rows) == (3, [])  # `views` is nothing that the policy reads
+
+
+def test_other_attributes_of_an_item_whose_votes_are_gone_are_judged_anew(world: World) -> None:
+    by_region(world)
+    world.night([item("a", "x", region="mild")])
+    storage.delete_tree(f"{world.out()}/receipts")
+    second = world.night([item("a", "x", region="strict")])
+    assert (second["reattributed"], second["changed"], second.judged) == (0, 1, ["a"])
+
+
+def test_a_ledger_of_before_says_nothing_of_attributes(world: World) -> None:
+    by_region(world)
+    facts = world.facts
+    world.facts = FACTS
+    world.night([item("a", "x", region="mild")])
+    world.facts = facts
+    second = world.night([item("a", "x", region="strict")])
+    assert (second["unchanged"], second["reattributed"]) == (1, 0)
+
+
+def test_files_of_the_first_version_are_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = pa.schema([f for f in store.LEDGER_SCHEMA if f.name != "attributes_key"])
+    encode = store.encode
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "encode", lambda table: encode(table.select(old.names)))
+        world.night(listed("a", "b"))
+    by_region(world)
+    second = world.night([*listed("a", "b"), item("c", region="mild")])
+    assert (second["unchanged"], second["new"]) == (2, 1)
+    store.compact(open_log(world.ledger))
+    assert world.current()["a"]["attributes_key"] == 0
+    assert world.current()["c"]["attributes_key"] != 0
+    assert world.night([*listed("a", "b"), item("c", region="strict")])["reattributed"] == 1

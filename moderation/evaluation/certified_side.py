@@ -1,0 +1,131 @@
+"""One certificate from an audit's labels: which of them are errors, what they weigh, and the threshold. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from moderation.errors import UsageError
+from moderation.evaluation.audit import AuditRegion, group_of
+from moderation.evaluation.certify import AuditLabels, Certified, certify
+from moderation.evaluation.claim import Claim
+from moderation.evaluation.population import JudgedItem
+from moderation.evaluation.walks import F64, I64
+from moderation.labels.meaning import Meaning
+from moderation.labels.resolve import Label
+from moderation.policy.audit import Audit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideOutcome:
+    """The outcome of one side. drawn: groups; unlabelled: those without a label; unsettled: those not agreed on.
+
+    threshold: as in the policy file; None: not certified. held_back: what would be, were the action's other thresholds
+    certified, too. decided: the share of the region's drawn groups that it
+    decides.
+    """
+
+    region: AuditRegion
+    allowed: float
+    risk: float
+    drawn: int
+    unlabelled: int
+    unsettled: int
+    errors: int
+    result: Certified
+    threshold: float | None
+    decided: float
+    held_back: float | None = None
+
+
+def certify_side(
+    audit: Audit, region: AuditRegion, drawn: Sequence[JudgedItem], meaning: Meaning, claim: Claim, risk: float
+) -> SideOutcome:
+    labels = [item.audit_label for item in drawn]
+    pairs = zip(drawn, labels, strict=True)
+    errors = np.array([_is_error(region, item, label, meaning, claim) for item, label in pairs], np.bool_)
+    strictness = np.array([region.strictness(item.scores[region.check] or 0.0) for item in drawn], np.float64)
+    groups = _group_numbers(audit, drawn) if claim.whole_groups else None
+    certified = AuditLabels(
+        strictness=strictness, errors=errors, groups=groups, weights=_weights(region, labels, groups)
+    )
+    result = certify(certified, claim.allowed(region), risk)
+    threshold = None if result.threshold is None else _policy_threshold(region, result.threshold)
+    return SideOutcome(
+        region=region,
+        allowed=claim.allowed(region),
+        risk=risk,
+        drawn=len(drawn),
+        unlabelled=labels.count(None),
+        unsettled=sum(label is not None and not claim.is_settled(label) for label in labels),
+        errors=int(errors.sum()),
+        result=result,
+        threshold=threshold,
+        decided=0.0 if threshold is None else result.labels / len(drawn),
+    )
+
+
+def _group_numbers(audit: Audit, items: Sequence[JudgedItem]) -> I64:
+    """int64 [N] from 0: the group of each item."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(group_of(audit, item), len(numbers)) for item in items], np.int64)
+
+
+def _weights(region: AuditRegion, labels: Sequence[Label | None], groups: I64 | None) -> F64 | None:
+    """Smallest probability over that of each label: float64 [N]; None where no label says one.
+
+    Raises UsageError where only some labels say it. A missing label is an error with the largest weight.
+    """
+    probabilities = [None if label is None else label.probability for label in labels]
+    known = [probability for probability in probabilities if probability is not None]
+    if not known:
+        return None
+    unsaid = len(labels) - labels.count(None) - len(known)
+    if unsaid:
+        raise UsageError(f"{region.name}: {unsaid:,} audit labels have no `probability`, others have one: all or none")
+    least = min(known)
+    weights = np.array([least / (probability or least) for probability in probabilities], np.float64)
+    return weights if groups is None else _alike_in_groups(weights, groups)
+
+
+def _alike_in_groups(weights: F64, groups: I64) -> F64:
+    """The weights, the same within a group: of unequal ones the largest."""
+    highest = np.zeros(int(groups.max()) + 1)
+    np.maximum.at(highest, groups, weights)
+    return np.asarray(highest[groups], np.float64)
+
+
+def _is_error(region: AuditRegion, item: JudgedItem, label: Label | None, meaning: Meaning, claim: Claim) -> bool:
+    # An item without a settled label counts as an error: leaving it out would select the easy ones.
+    if label is None or label.words is None or not claim.is_settled(label):
+        return True
+    # One that passes only beyond several thresholds is an error of each, which is on the safe side.
+    if region.side == "pass" and len(region.fits(item)) > 1:
+        return True
+    return meaning.is_bad(label.words) is (region.side == "pass")
+
+
+def _policy_threshold(region: AuditRegion, strictness: float) -> float:
+    """A threshold for the policy file, such that its float32 decides exactly the certified items.
+
+    A negative check reviews from its threshold on, so a certified pass ends just below: the next float32.
+    """
+    score = np.float32(-strictness if region.falls else strictness)
+    exact = np.nextafter(score, np.float32(2)) if region.falls else score
+    return float(str(exact))  # the shortest decimal that is this float32
+
+
+def all_or_none(sides: Sequence[SideOutcome]) -> tuple[SideOutcome, ...]:
+    """The sides without thresholds of actions of which another threshold, for other items, is not certified.
+
+    A policy cannot say that a check decides for some attributes alone.
+    """
+    failed = {side.region.action for side in sides if side.threshold is None}
+    return tuple(
+        side
+        if side.region.action not in failed
+        else replace(side, threshold=None, decided=0.0, held_back=side.threshold)
+        for side in sides
+    )
