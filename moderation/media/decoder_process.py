@@ -17,6 +17,7 @@ from pathlib import Path
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.decode import decode_item
+from moderation.media.decoders import load_decoders
 from moderation.media.wire import receive_request, send_media
 from moderation.types import ErrorCode, Item, Kind, Media
 
@@ -30,6 +31,8 @@ def main() -> None:
     settings = json.loads(sys.argv[2])
     config = MediaConfig.model_validate(settings["media"])
     leave_network()
+    # FFmpeg alone maps over a gigabyte of address space.
+    load_decoders()
     _limit(settings["memory_bytes"])
     while True:
         request = receive_request(sock)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 
-from PIL import features
+from PIL import Image, features
+
+# Imported where they are needed; FFmpeg is in two of them.
+_LATE = ("simplejpeg", "pillow_heif", "av", "decord")
 
 
 def decoders() -> Mapping[str, bool]:
@@ -20,3 +25,11 @@ def decoders() -> Mapping[str, bool]:
         **{kind: bool(features.check(name)) for kind, name in built.items()},
         **{kind: find_spec(module) is not None for kind, module in installed.items()},
     }
+
+
+def load_decoders() -> None:
+    """Import every decoder that is installed: a process whose memory is bounded afterwards has their code by then."""
+    Image.init()
+    for name in _LATE:
+        with contextlib.suppress(ImportError, OSError):  # absent, or without its libraries: `doctor` says so
+            import_module(name)

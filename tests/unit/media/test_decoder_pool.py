@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from moderation.media import decode_item
 from moderation.media.decoder_pool import DecoderPool, DecoderProcess
 from moderation.media.decoder_process import leave_network
 from moderation.types import ErrorCode, Item, Kind, Media, MediaObject
+from tests.drawn_media import jpegs, mp4
 
 MEMORY = 1 << 30
 
@@ -125,6 +127,18 @@ def test_a_decoder_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lost.error is ErrorCode.TIMEOUT
     assert process._process.poll() is not None
     made.close()
+
+
+@pytest.mark.parametrize("reader", ["auto", "pyav"])
+def test_a_video_is_read_in_a_quarter_of_the_memory_that_is_the_default(reader: Literal["auto", "pyav"]) -> None:
+    """Libraries that were mapped after the limit was set left no room: every video was `corrupt`."""
+    config = MediaConfig(video_decoder=reader)
+    made = DecoderPool(config, 512 << 20)
+    video = mp4(jpegs(4))
+    ours = made.decode(item_of("a.mp4"), [video])
+    made.close()
+    assert ours.error is None
+    assert_same(ours, decode_item(item_of("a.mp4"), [video], config))
 
 
 def test_a_picture_that_needs_more_memory_than_there_may_be_is_an_error_of_its_own() -> None:
