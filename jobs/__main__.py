@@ -24,6 +24,7 @@ from .duplicates import duplicates
 from .ending import EXIT_CODES, run_to_end
 from .enroll import enroll
 from .evaluate import evaluate
+from .explain import explain
 from .export import export
 from .hashes import hashes_build, hashes_match
 from .init import init
@@ -81,6 +82,11 @@ app.command("verify", epilog=EXIT_CODES)(verify)
 app.command("merge")(merge)
 app.command("nightly", epilog=EXIT_CODES)(nightly)
 app.command("why")(why)
+app.command(
+    "explain",
+    epilog="Exit codes: 0 done. 2 wrong usage, nothing was started. 3 no item could be explained: their rows say why. 4"
+    " stopped by an error.",
+)(explain)
 app.command("ask")(ask)
 app.command("tune-prompts")(tune_prompts)
 app.command("train-head")(train_head)

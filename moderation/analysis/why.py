@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moderation.analysis.find_item import find_item
 from moderation.analysis.what_if import WhatIf, find_changes, thresholds_of
 from moderation.policy.bind import BoundPolicy
 from moderation.policy.model import Policy
 from moderation.results.advice import ADVICE
+from moderation.results.find_item import find_item
 from moderation.results.judged import judge_row
 from moderation.results.reader import load_policy_of_run, open_run
 from moderation.results.votes import disabled_votes, item_votes, policy_votes, read_bound_shard

@@ -15,7 +15,15 @@ from moderation.config.layers import LayeredTree, read_layers
 from moderation.config.model import Config
 from moderation.errors import UsageError
 
-__all__ = ["load_config", "load_layers", "packaged_configs", "read_yaml", "resolve_config_path", "validate"]
+__all__ = [
+    "load_config",
+    "load_layers",
+    "override_config",
+    "packaged_configs",
+    "read_yaml",
+    "resolve_config_path",
+    "validate",
+]
 
 _T = TypeVar("_T", bound=BaseModel)
 
@@ -41,6 +49,22 @@ def load_layers(path: str | None = None, overrides: Sequence[str] = ()) -> tuple
     beside = file.parent
     policy = Path(config.policy) if named_here else resolve_config_path(config.policy, beside=beside, kind="policies")
     return config.model_copy(update={"policy": str(policy.absolute())}), layered
+
+
+def override_config(config: Config, overrides: Sequence[str], *, allowed: Sequence[str]) -> Config:
+    """A configuration that a run had, with some keys changed. allowed: keys and sections that may be.
+
+    Raises UsageError naming the key, and the nearest right one.
+    """
+    tree = config.model_dump(mode="json")
+    for override in overrides:
+        key = override.partition("=")[0]
+        if "=" in override and not any(key == one or key.startswith(f"{one}.") for one in allowed):
+            raise UsageError(
+                f"--set {key}: not for a run that is done{did_you_mean(key, allowed, otherwise='possible are')}"
+            )
+        _apply_override(tree, override)
+    return validate(Config, tree, where="--set")
 
 
 def _with_shared_options(config: Config, beside: Path) -> Config:

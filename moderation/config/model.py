@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from moderation.config.explain import ExplainConfig
+from moderation.config.section import ConfigSection
 
 MIB = 1024 * 1024
-
-
-class ConfigSection(BaseModel):
-    """A part of a configuration: frozen, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SourceConfig(ConfigSection):
@@ -271,6 +268,7 @@ class Config(ConfigSection):
     runtime: RuntimeConfig = RuntimeConfig()
     monitor: MonitorConfig = MonitorConfig()
     report: ReportConfig = ReportConfig()
+    explain: ExplainConfig = ExplainConfig()
 
     @model_validator(mode="after")
     def _credentials_where_a_detector_reads_them(self) -> Config:

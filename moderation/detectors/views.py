@@ -100,7 +100,7 @@ class TensorFrames:
             if view in parent._views:
                 return parent._views[view][list(indices)]
         boxes = [
-            _fit_box(size, view.crop) if view.mode == "fit" else (0, 0, view.crop, view.crop) for size in self._sizes
+            fit_box(size, view.crop) if view.mode == "fit" else (0, 0, view.crop, view.crop) for size in self._sizes
         ]
         if self._device.type == "cpu":
             return _resample_each(self._frames, boxes, view)
@@ -233,11 +233,11 @@ def _scaled(pixels: torch.Tensor, view: View, box: tuple[int, int], resample: Re
 def _boxes(sizes: Sequence[tuple[int, int]], view: View) -> list[Box]:
     """The box of each picture in the view's square."""
     if view.mode == "fit":
-        return [_fit_box(size, view.crop) for size in sizes]
+        return [fit_box(size, view.crop) for size in sizes]
     return [(0, 0, view.crop, view.crop)] * len(sizes)
 
 
-def _fit_box(size: tuple[int, int], side: int) -> Box:
+def fit_box(size: tuple[int, int], side: int) -> Box:
     """x, y, width, height of a whole picture of this (width, height) in the middle of a square."""
     width, height = size
     scale = min(side / width, side / height)

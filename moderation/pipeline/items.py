@@ -88,7 +88,7 @@ def score_fetched(
     def decode_one(fetched: tuple[Item, Sequence[bytes | ItemError]]) -> Decoded:
         # Before the item's deadline begins: waiting for memory is no fault of its own.
         with pools.decode_budget.take(estimate_need(*fetched, config.media)):
-            decoded_item = clock.timed("decode", lambda: _decode(*fetched, decode), item_id=fetched[0].item_id)
+            decoded_item = clock.timed("decode", lambda: decode_fetched(*fetched, decode), item_id=fetched[0].item_id)
             return changed(decoded_item)
 
     fetched = map_ahead(
@@ -122,9 +122,10 @@ def _read_bytes(payloads: Sequence[bytes | ItemError]) -> int:
     return sum(len(p) for p in payloads if isinstance(p, bytes))
 
 
-def _decode(
+def decode_fetched(
     item: Item, payloads: Sequence[bytes | ItemError], decode: Callable[[Item, Sequence[Payload]], Media]
 ) -> Decoded:
+    """An item with what was decoded of the bytes that were read, and their hash; never raises for an item."""
     if len(payloads) != len(item.objects):
         # A mistake of `fetch`; it must not cost the shard its other rows.
         wrong = f"{len(payloads)} payloads for {len(item.objects)} objects"

@@ -19,6 +19,7 @@ OUT/index.html                               in the folder of all nights: their 
 OUT/export/                                  what `moderation export` writes by default
 OUT/decisions/                               what reviewers decided, appended only: see `labels.decision_store`
 OUT/review/                                  claims and appeals: see `review.claims`, `review.appeals`
+OUT/explanations/                            which part of a picture a score rests on: rows, maps, overlays, a page
 """
 
 from __future__ import annotations
@@ -70,6 +71,12 @@ DECISIONS_HEAD_FILE: Final = "head.json"
 REVIEW_FOLDER: Final = "review"
 CLAIMS_FILE: Final = "claims.json"
 APPEALS_FILE: Final = "appeals.jsonl"
+EXPLANATIONS_FOLDER: Final = "explanations"
+EXPLANATION_MAPS: Final = "maps"  # in the folder of explanations
+EXPLANATION_OVERLAYS: Final = "overlays"
+EXPLANATION_STRIPS: Final = "strips"
+EXPLANATION_SUMMARY_PAGE: Final = "summary.html"
+EXPLANATION_SUMMARY_FILE: Final = "summary.json"
 EXPORT_MANIFEST_FILE: Final = "manifest.jsonl"  # of copies
 EXPORT_ERRORS_FILE: Final = "errors.jsonl"  # of objects that were left out of an export
 FIGURE_FORMATS: Final = ("png", "svg")
@@ -85,7 +92,7 @@ RUN_FILES: Final = (
 )  # fmt: skip
 RUN_FOLDERS: Final = (
     RECEIPTS_FOLDER, PLAN_FOLDER, VERDICTS, VOTES, TARS, SLICES_FOLDER, ASKS_FOLDER, NIGHT_FOLDER, GROUPED_FOLDER,
-    DECIDED_FOLDER, EXPORT_FOLDER, EXTENSIONS_FOLDER,
+    DECIDED_FOLDER, EXPORT_FOLDER, EXTENSIONS_FOLDER, EXPLANATIONS_FOLDER,
 )  # fmt: skip
 
 
@@ -242,6 +249,16 @@ def monitor_uri(home: str, file: str) -> str:
 def export_uri(out: str, name: str) -> str:
     """An export, by default."""
     return storage.join(out, EXPORT_FOLDER, name)
+
+
+def explanations_folder(out: str) -> str:
+    """Explanations, by default."""
+    return storage.join(out, EXPLANATIONS_FOLDER)
+
+
+def explanation_name(key: str) -> str:
+    """The row of an explanation, in the folder of explanations."""
+    return part_name(key, "arrow")
 
 
 def night_uri(out: str, file: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,13 @@ from moderation.scoring.handover import HandedOn, check_scored
 from moderation.scoring.slots import Slot, fingerprint
 from moderation.scoring.votes import BatchVotes, VoteCollector, join_votes
 from moderation.types import Frame
+
+
+class SelectableFrames(FrameBatch, Protocol):
+    """Frames of which some can be taken, for detectors that run on these only."""
+
+    def select(self, indices: Sequence[int]) -> FrameBatch:
+        """The frames at these indices, in this order."""
 
 
 class Stack:
@@ -70,12 +78,15 @@ class Stack:
 
     def _score_chunk(self, frames: Sequence[Frame]) -> BatchVotes:
         sizes, readings = [(f.width, f.height) for f in frames], [f.readings for f in frames]
-        batch = TensorFrames([f.pixels for f in frames], sizes, self.device, readings)
-        collected = VoteCollector(len(frames), len(self.labels), self.blob_sizes, self.embedding_dims)
-        handed_on = HandedOn(len(frames))
+        return self.score_batch(TensorFrames([f.pixels for f in frames], sizes, self.device, readings))
+
+    def score_batch(self, batch: SelectableFrames) -> BatchVotes:
+        """Votes on frames that are on the device already, in order, all at once: the caller bounds their number."""
+        collected = VoteCollector(len(batch), len(self.labels), self.blob_sizes, self.embedding_dims)
+        handed_on = HandedOn(len(batch))
         for slot in self.slots:
             name = slot.detector.name
-            asked = self._asked(slot, collected, len(frames))
+            asked = self._asked(slot, collected, len(batch))
             scored = None
             if len(asked):
                 began = time.perf_counter()
@@ -91,7 +102,7 @@ class Stack:
         column = self.labels.index(slot.condition.vote)
         return np.flatnonzero(slot.condition.met(collected.scores()[:, column]))
 
-    def _run(self, slot: Slot, batch: TensorFrames, asked: npt.NDArray[np.intp], handed_on: HandedOn) -> Scored:
+    def _run(self, slot: Slot, batch: SelectableFrames, asked: npt.NDArray[np.intp], handed_on: HandedOn) -> Scored:
         whole = len(asked) == len(batch)
         frames: FrameBatch = batch if whole else batch.select(asked.tolist())
         with torch.inference_mode(), self._autocast():

@@ -81,6 +81,8 @@ def run_all(*arguments: object) -> subprocess.CompletedProcess[str]:
         ("checks", "OUT", "--plot"),
         ("checks", "HARMED"),
         ("document", "OUT"),
+        ("explain", "OUT", "--verdict", "review", "--top", "2", "--to", "OUT/../explained"),
+        ("explain", "HARMED", "--item", EVIL),
         ("duplicates", "HARMED"),
         ("rejudge", "OUT", "--policy", f"no such {EVIL}", "--to", "x"),
         ("rejudge", "HARMED", "--policy", "OUT/../policy.yaml", "--to", "OUT/../again"),
@@ -108,8 +110,9 @@ def test_a_job_escapes_names_attributes_and_paths(out: Path, harmed: Path, argum
 def test_pages_have_no_character_that_turns_text(out: Path) -> None:
     run_job("document", out)
     run_job("checks", out, "--plot")
+    run_job("explain", out, "--verdict", "review")
     pages = [page.read_text(encoding="utf-8") for page in out.rglob("*.html")]
-    assert len(pages) == 2
+    assert len(pages) == 3
     assert all(line.isprintable() for page in pages for line in page.split("\n"))
 
 

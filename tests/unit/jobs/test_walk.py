@@ -199,6 +199,8 @@ READERS: dict[str, tuple[str, ...]] = {
     "rejudge": ("rejudge", "OUT", "--policy", "MADE/policy.yaml", "--to", "OUT/again"),
     "duplicates": ("duplicates", "OUT", "--write"),
     "ask": ("ask", "OUT", "a weapon"),
+    "explain": ("explain", "OUT", "--item", "i0.png"),
+    "why": ("why", "OUT", "i0.png"),
     "hashes": ("hashes", "match", "OUT", "--list", "MADE/policy.yaml", "--sha256", "0" * 64),
     "backfill": ("backfill", "MADE/in", "--out", "OUT", "--config", "TINY", "--dry-run"),
     "extend": ("backfill", "MADE/in", "--out", "OUT", "--config", "TINY", "--extend", "--dry-run"),
@@ -402,6 +404,8 @@ READING_FILES: dict[str, tuple[str, ...]] = {
     "night": ("nightly", "MADE/missing", "--ledger", "MADE/ledger", "--out", "FILE", "--config", "TINY"),
     "figures": ("checks", "MADE/out", "--plot", "--to", "FILE/x"),
     "mirror": ("weights", "pull", "TINY", "--to", "FILE/x"),
+    "explanations": ("explain", "MADE/out", "--item", "i0.png", "--to", "FILE/x"),
+    "run of explanations": ("explain", "FILE", "--verdict", "pass"),
     "report": ("hashes", "build", "MADE/list.csv", "--out", "FILE/x"),
 }  # fmt: skip
 
@@ -499,6 +503,11 @@ hashes build x --out y --exchange xml
 hashes build x --out y --label ''
 hashes match x --list y
 hashes match x --list y --sha256 z
+explain
+explain x
+explain x --item y
+explain x --verdict pass --top 0
+explain x --verdict pas
 weights
 weights pull x
 weights pull defalt --to y
@@ -572,7 +581,7 @@ def test_a_wrong_call_ends_with_2_and_starts_nothing(
         "nightly x --ledger OUT --out y", "nightly OUT --ledger x --out y", "enroll OUT --out x",
         "review verify OUT", "review stats OUT", "review export OUT --to x.jsonl", "review import OUT x.csv",
         "review appeals OUT", "labels OUT", "mine OUT --to x.jsonl",
-        "hashes build OUT --out x", "hashes match x --list OUT --sha256 0", "doctor OUT",
+        "hashes build OUT --out x", "explain OUT --item x", "hashes match x --list OUT --sha256 0", "doctor OUT",
     ],
 )  # fmt: skip
 def test_a_store_that_nobody_answers_for_is_a_sentence(

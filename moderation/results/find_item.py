@@ -79,4 +79,12 @@ def _last_names(uris: Sequence[str]) -> Iterator[str]:
 
 
 def _read_names(run: StoredRun, shard_id: str) -> pa.Table:
-    return read_present(part_uri(run.out, VERDICTS, shard_id, run.format), run.format, _COLUMNS)
+    """The two columns of a part. Raises UsageError where it lacks one, or has it as another type."""
+    uri = part_uri(run.out, VERDICTS, shard_id, run.format)
+    names = read_present(uri, run.format, _COLUMNS)
+    for column in _COLUMNS:
+        if column not in names.column_names:
+            raise UsageError(f"{uri}: has no column {column}")
+        if names.schema.field(column).type != pa.string():
+            raise UsageError(f"{uri}: column {column} is {names.schema.field(column).type}, not string")
+    return names
