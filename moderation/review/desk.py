@@ -21,7 +21,7 @@ from moderation.review.access import Reviewer
 from moderation.review.definitions import list_reasons, read_definitions
 from moderation.review.filters import QueueFilter, parse_filter
 from moderation.review.items import Offer, QueueItem, Stage
-from moderation.review.overlays import Overlays
+from moderation.review.overlays import Overlays, find_overlays
 from moderation.review.page_filters import PageFilter, list_filters
 from moderation.review.pictures import PictureDesk
 from moderation.review.planned_items import PlannedItem, PlannedItems
@@ -228,7 +228,7 @@ def _id_of(sent: Mapping[str, JsonValue]) -> str:
 
 
 @contextmanager
-def open_desk(out: str, settings: ReviewSettings, overlays: Overlays | None = None) -> Iterator[ReviewDesk]:
+def open_desk(out: str, settings: ReviewSettings) -> Iterator[ReviewDesk]:
     """Open a finished run for review; no other process may decide there meanwhile.
 
     Raises UsageError where OUT is no run, LeaseHeldError, DamagedDecisionsError, StorageError.
@@ -237,6 +237,6 @@ def open_desk(out: str, settings: ReviewSettings, overlays: Overlays | None = No
     policy = load_policy_of_run(run)
     with (
         open_session(out, settings) as session,
-        closing(ReviewDesk(run, policy, session, overlays or Overlays({}))) as desk,
+        closing(ReviewDesk(run, policy, session, find_overlays(out))) as desk,
     ):
         yield desk

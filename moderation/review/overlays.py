@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from moderation import storage
 from moderation.config.model import MediaConfig
 from moderation.errors import ModerationError, one_line
 from moderation.media import decode_image
 from moderation.media.preview import encode_preview
+from moderation.results.explanations import read_explanations, read_overlay
 from moderation.review.pictures import LARGE_PX
 
 _LOG = logging.getLogger(__name__)
+
+
+def find_overlays(out: str) -> Overlays:
+    """Those of OUT/explanations/; of several for one item the last. Raises UsageError where a row is unreadable."""
+    explained = [one for one in read_explanations(out) if one.overlay is not None]
+    return Overlays({one.item_id: partial(read_overlay, one, out) for one in explained})
 
 
 class Overlays:

@@ -16,7 +16,6 @@ import uvicorn
 from moderation.errors import UsageError
 from moderation.review.access import Gate, Reviewer, is_pseudonym
 from moderation.review.desk import ReviewDesk, open_desk
-from moderation.review.overlays import Overlays
 from moderation.review.settings import ReviewSettings
 from moderation.review.web import make_app
 
@@ -34,7 +33,6 @@ def serve_review(
     host: str,
     port: int,
     announce: Callable[[Reviewer, str], None],
-    overlays: Overlays | None = None,
 ) -> None:
     """Serve the page until SIGINT or SIGTERM. announce: is told each reviewer's link once the port answers.
 
@@ -43,7 +41,7 @@ def serve_review(
     """
     check_reviewers(reviewers)
     secret = read_secret()
-    with closing(bind(host, port)) as sock, open_desk(out, settings, overlays) as desk:
+    with closing(bind(host, port)) as sock, open_desk(out, settings) as desk:
         bound = int(sock.getsockname()[1])
         gate = Gate(reviewers, secret, bound)
         for reviewer in reviewers:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from moderation.errors import UsageError
+from moderation.results.explanations import Explanation, overlay_name, write_explanation
+from moderation.results.layout import explanations_folder
 from moderation.results.reader import open_run
 from moderation.review.access import Reviewer, is_pseudonym
 from moderation.review.items import QueueItem
-from moderation.review.overlays import Overlays
+from moderation.review.overlays import Overlays, find_overlays
 from moderation.review.planned_items import PlannedItems
 from moderation.review.serve import SECRET_VARIABLE, bind, check_reviewers, read_secret
 from moderation.storage.lease import LeaseHeldError
@@ -90,3 +92,20 @@ def test_a_signal_ends_the_server_and_frees_the_run(tmp_path: Path, number: sign
         assert "ended" in job.stdout
     with serving(out):
         pass
+
+
+def test_what_explain_has_written_is_shown_for_its_item(tmp_path: Path) -> None:
+    out = make_run(tmp_path, 2)
+    draw_picture(tmp_path / "a.jpg", 1)
+    found = Explanation(
+        item_id="picture-000.jpg", uri="u", kind="image", verdict="review", reason=None, check=None, threshold=None,
+        method="occlusion", detector="a", label="weapon", overlay="overlays/x.png",
+    )  # fmt: skip
+    picture = (tmp_path / "a.jpg").read_bytes()
+    write_explanation(explanations_folder(out), found, {overlay_name(found.key): picture}, {})
+    overlays = find_overlays(out)
+    assert overlays.has("picture-000.jpg")
+    assert not overlays.has("picture-001.jpg")
+    made = overlays.read("picture-000.jpg")
+    assert made is not None
+    assert made[:2] == b"\xff\xd8"
