@@ -23,7 +23,7 @@ SIDE_BY_SIDE := -n 2 --dist loadfile
 export PYTHONFAULTHANDLER := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo where test test-long test-pythons check cover bench docs golden fmt lock clean
+.PHONY: help demo where test test-long test-pythons check roles cover bench docs golden fmt lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ check: $(STAMP)  ## lint, format, types, layers, the limits of the house
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(RUN) tools/check_house.py
+
+roles: $(STAMP)  ## play the five roles that use it; transcripts and pages in build/roles/ (about 10 minutes)
+	$(RUN) -m tools.roles
 
 cover: $(STAMP)  ## lines and branches that unit and contract tests run: the total, and the ten files with the least
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q $(SIDE_BY_SIDE) tests/unit tests/contract -m "not long" \

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from moderation.pages.text import escaped
+
 from .options import BundlesOption, ConfigOption, PolicyOption, SetOption, load_settings
 from .printing import plain_console, print_line
 
@@ -26,4 +28,4 @@ def bundle_list(store: BundlesOption) -> None:
     for bundle_hash in list_bundles(store):
         console.print(f"{bundle_hash}{'  current' if pointer and pointer.bundle == bundle_hash else ''}")
     for change in pointer.history if pointer else ():
-        console.print(f"{change.at:%Y-%m-%d %H:%M} {change.bundle[:12]} {change.reason}")
+        console.print(f"{change.at:%Y-%m-%d %H:%M} {change.bundle[:12]} {escaped(change.reason)}")

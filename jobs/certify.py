@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moderation.errors import UsageError
-from moderation.pages.text import percent
+from moderation.pages.text import escaped, percent
 
 from .options import BadOption, MeansOption, label_words, resolve_policy_path
 from .printing import plain_console, print_json
@@ -95,25 +95,25 @@ def _kind_of(calibrate: str | None) -> CalibrationKind | None:
 def _print_plan(plans: Sequence[LabelPlan]) -> None:
     for plan in plans:
         plain_console(soft_wrap=True).print(
-            f"{plan.region.name}: {plan.needed:,} labels without an error certify a rate of {plan.allowed:.2%};"
-            f" {plan.drawn:,} groups of its region are drawn so far"
+            f"{escaped(plan.region.name)}: {plan.needed:,} labels without an error certify a rate of"
+            f" {plan.allowed:.2%}; {plan.drawn:,} groups of its region are drawn so far"
         )
 
 
 def _print(issued: Issued, written: str) -> None:
     console = plain_console(soft_wrap=True)
     for side in issued.sides:
-        console.print(_describe(side))
+        console.print(escaped(_describe(side)))
     for line in _shared_risks(issued):
-        console.print(line)
+        console.print(escaped(line))
     for calibration in issued.calibrations:
-        console.print(calibration.sentence)
+        console.print(escaped(calibration.sentence))
     if issued.withdrawn:
-        console.print(f"go to review, because they are not certified: {', '.join(issued.withdrawn)}")
+        console.print(f"go to review, because they are not certified: {escaped(', '.join(issued.withdrawn))}")
     for note in issued.notes:
-        console.print(f"note: {note}", style="yellow")
+        console.print(f"note: {escaped(note)}", style="yellow")
     if written:
-        console.print(written)
+        console.print(escaped(written))
 
 
 def _shared_risks(issued: Issued) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from moderation.pages.text import UNKNOWN, percent
+from moderation.pages.text import UNKNOWN, escaped, percent
 
 from .printing import plain_console, print_json
 
@@ -43,7 +43,7 @@ def drift(
 
 def _cells(one: ScoreDrift) -> tuple[str, ...]:
     numbers = (_number(value) for value in (one.stability, one.p, one.reference_mean, one.mean))
-    return (one.name, one.state, *numbers, percent(one.reference_nulls), percent(one.nulls))
+    return (escaped(one.name), one.state, *numbers, percent(one.reference_nulls), percent(one.nulls))
 
 
 def _number(value: float | None) -> str:

@@ -32,20 +32,26 @@ def duplicates(
     members: Annotated[
         str, typer.Option(help="With --write. alone: verdicts as they are; inherit: the head's where it is harsher.")
     ] = "alone",
+    previews: Annotated[
+        bool,
+        typer.Option("--previews", help="Small pictures on the page, blurred until chosen; reads the items again."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Group the copies of OUT round the largest picture of each. Writes OUT/duplicates.parquet."""
+    """Group the copies of OUT round the largest picture of each. Writes OUT/duplicates.parquet and OUT/duplicates/."""
     from moderation.analysis.duplicates import Nearness, find_duplicates  # imports torch: only once the call is right
+    from moderation.analysis.duplicates_page import write_duplicates_page
     from moderation.analysis.grouped import MEMBERS, write_grouped
 
     _check_members(members, MEMBERS, write=write)
     nearness = Nearness(distance=distance, quality=quality, embedding=embedding, similarity=similarity, confirm=confirm)
     report = find_duplicates(out, nearness, ledger=ledger)
+    page = write_duplicates_page(report, out, previews=previews)
     written = write_grouped(out, members="inherit" if members == "inherit" else "alone") if write else None
     if as_json:
-        print_json({**asdict(report), "written": asdict(written) if written else None})
+        print_json({**asdict(report), "page": page, "written": asdict(written) if written else None})
     else:
-        _print(report, written)
+        _print(report, page, written)
 
 
 def _check_members(members: str, choices: Sequence[str], *, write: bool) -> None:
@@ -56,11 +62,12 @@ def _check_members(members: str, choices: Sequence[str], *, write: bool) -> None
         raise UsageError("--members says what --write writes: add --write")
 
 
-def _print(report: Report, written: Written | None) -> None:
+def _print(report: Report, page: str, written: Written | None) -> None:
     counts = ", ".join(f"{count:,} by {relation}" for relation, count in report.relations.items()) or "none"
     print_line(f"{report.groups:,} groups among {report.items + report.earlier:,} items: {counts}")
     if report.unread:
         print_line(f"{report.unread:,} earlier items were compared by content alone: their parts are gone")
     print_line(report.uri)
+    print_line(page)
     if written:
         print_line(f"{written.uri}: {written.grouped:,} rows in groups, {written.inherited:,} verdicts inherited")

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from moderation.config.load import resolve_config_path
-from moderation.pages.text import percent
+from moderation.pages.text import escaped, percent
 from moderation.results.layout import evaluation_folder
 
 from .options import BadOption, LabelsOption, MeansOption, label_words
@@ -57,21 +57,23 @@ def evaluate(
         print_json([asdict(evaluation) for evaluation in evaluations])
     else:
         _print(evaluations)
-    plain_console(stderr=as_json, soft_wrap=True).print(page)
+    plain_console(stderr=as_json, soft_wrap=True).print(escaped(page))
 
 
 def _print(evaluations: Sequence[Evaluation]) -> None:
     console = plain_console()
     for evaluation in evaluations:
         disputed = f", {evaluation.disputed:,} in dispute" if evaluation.disputed else ""
-        console.print(f"{evaluation.name}: {evaluation.rows:,} rows, {evaluation.labelled:,} labelled{disputed}")
+        console.print(
+            f"{escaped(evaluation.name)}: {evaluation.rows:,} rows, {evaluation.labelled:,} labelled{disputed}"
+        )
         console.print(
             f"  of all rows: automation {_share(evaluation.automation)}, review {_share(evaluation.review)}",
             soft_wrap=True,
         )
         for v in evaluation.verdicts:
             console.print(
-                f"  {v.name}: precision of block {_share(v.block_precision)}, leak {_share(v.leak)},"
+                f"  {escaped(v.name)}: precision of block {_share(v.block_precision)}, leak {_share(v.leak)},"
                 f" bad that is blocked {_share(v.block_recall)}",
                 soft_wrap=True,
             )
@@ -89,7 +91,7 @@ def _print(evaluations: Sequence[Evaluation]) -> None:
         for s in evaluation.scores:
             areas = [_number(value) for value in (s.average_precision, s.roc_auc)]
             counts = (f"{s.items:,}", f"{s.true:,}", f"{s.nulls:,}")
-            table.add_row(s.name, *counts, *areas, percent(s.coverage), _number(s.calibration_error))
+            table.add_row(escaped(s.name), *counts, *areas, percent(s.coverage), _number(s.calibration_error))
         console.print(table)
 
 

@@ -10,6 +10,7 @@ import typer
 from moderation.config.hints import did_you_mean
 from moderation.config.load import resolve_config_path
 from moderation.errors import UsageError
+from moderation.pages.text import escaped
 from moderation.types import Verdict
 
 from .printing import plain_console, print_error
@@ -63,7 +64,7 @@ def _print(report: ExportReport) -> None:
     console = plain_console(soft_wrap=True)
     copies = f", {report.copies:,} copies left out" if report.copies else ""
     console.print(f"{report.items:,} of {report.rows:,} items{copies}")
-    console.print(report.to)
+    console.print(escaped(report.to))
     if not report.folders:
         return
     if len(report.folders) <= _SHOWN_FOLDERS:

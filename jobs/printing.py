@@ -119,7 +119,7 @@ def print_doubts(summary: Mapping[str, Any]) -> None:
 def print_warnings(warnings: Iterable[str]) -> None:
     """Print sentences on standard error."""
     for warning in warnings:
-        plain_console(stderr=True, soft_wrap=True).print(f"warning: {warning}", style="yellow")
+        plain_console(stderr=True, soft_wrap=True).print(f"warning: {escaped(warning)}", style="yellow")
 
 
 def verdicts_text(counts: Mapping[str, int]) -> Text:

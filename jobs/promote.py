@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moderation.errors import UsageError
+from moderation.pages.text import escaped
 from moderation.results.layout import promotion_folder
 
 from .options import BadOption, BundlesOption, MeansOption, label_words
@@ -55,7 +56,7 @@ def promote(
     else:
         _print(judged)
     console = plain_console(stderr=as_json, soft_wrap=True)
-    console.print(page)
+    console.print(escaped(page))
     if not judged.outcome.passed:
         raise typer.Exit(1)
     if not dry_run:
@@ -74,4 +75,6 @@ def _print(judged: Judged) -> None:
     console = plain_console(soft_wrap=True)
     for check in judged.outcome.checks:
         style = None if check.passed else "bold red"
-        console.print(f"{'kept    ' if check.passed else 'NOT KEPT'} {check.name}: {check.reason}", style=style)
+        console.print(
+            f"{'kept    ' if check.passed else 'NOT KEPT'} {escaped(check.name)}: {escaped(check.reason)}", style=style
+        )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from moderation.pages.text import escaped
+
 from .options import SetOption, load_settings
 from .printing import plain_console
 
@@ -88,10 +90,10 @@ def _print(outcome: HeadOutcome) -> None:
 
     console = plain_console()  # names come from strangers
     data = outcome.card["data"]
-    counted = ", ".join(f"{n:,} {name}" for name, n in data["classes"].items())
+    counted = ", ".join(f"{n:,} {escaped(name)}" for name, n in data["classes"].items())
     console.print(f"{data['pictures']:,} labelled pictures ({counted}), {data['groups']:,} groups")
     for uri, why in data["first_failed"]:
-        console.print(f"{data['failed']:,} could not be read; one: {uri}: {why}")
+        console.print(f"{data['failed']:,} could not be read; one: {escaped(uri)}: {escaped(why)}")
     if outcome.losses:
         console.print(_say_tuning(outcome))
     table = Table("pictures", "method", "number", "accuracy", "mean recall", "calibration error")
@@ -101,10 +103,13 @@ def _print(outcome: HeadOutcome) -> None:
         figures = (quality.accuracy, quality.mean_recall, quality.calibration_error)
         table.add_row(which, method, f"{quality.pictures:,}", *(f"{figure:.3f}" for figure in figures))
     console.print(table)
-    console.print(f"written to {outcome.out}; in the configuration, after {outcome.card['backbone']['detector']}:")
+    console.print(
+        f"written to {escaped(outcome.out)}; in the configuration, after {outcome.card['backbone']['detector']}:"
+    )
     entry = stack_entry(outcome)
     console.print(
-        "\n".join(f"  {'- ' if i == 0 else '  '}{k}: {v}" for i, (k, v) in enumerate(entry.items())), soft_wrap=True
+        "\n".join(f"  {'- ' if i == 0 else '  '}{k}: {escaped(str(v))}" for i, (k, v) in enumerate(entry.items())),
+        soft_wrap=True,
     )
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from moderation.pages.text import escaped
+
 from .options import SetOption, load_settings
 from .printing import plain_console
 
@@ -49,4 +51,6 @@ def train_watermark(
         console.print("no threshold has a precision of 0.95 on them")
     else:
         console.print(f"precision of 0.95 on them from {last.threshold:.3f} on, where recall is {last.recall:.3f}")
-    console.print(f"written to {outcome.uri} ({outcome.size_bytes:,} bytes)\nsha256: {outcome.sha256}", soft_wrap=True)
+    console.print(
+        f"written to {escaped(outcome.uri)} ({outcome.size_bytes:,} bytes)\nsha256: {outcome.sha256}", soft_wrap=True
+    )

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -58,6 +58,7 @@ def map_ahead(
             result = waiting.popleft().future.result()
             began_s = time.perf_counter()
             yield result
+            del result
             if not exhausted:
                 waited("blocked", _idle_s(waiting, began_s))
     finally:
@@ -70,13 +71,13 @@ def map_ahead(
 class _Ahead(Generic[_Out]):
     future: Future[_Out]
     expected: int
-    ended_s: float | None = None
+    ended_s: list[float] = field(default_factory=list)  # when it was done
 
     def __post_init__(self) -> None:
-        self.future.add_done_callback(self._end)
-
-    def _end(self, _: Future[_Out]) -> None:
-        self.ended_s = time.perf_counter()
+        # The callback must not refer to this object: a future keeps its callbacks, and in a cycle with it what it
+        # returned would stay in memory until the collector runs, hundreds of large pictures later.
+        ended_s = self.ended_s
+        self.future.add_done_callback(lambda _: ended_s.append(time.perf_counter()))
 
     def weight(self, held_bytes: Callable[[_Out], int]) -> int:
         if self.future.done() and self.future.exception() is None:
@@ -91,7 +92,7 @@ def _idle_s(ahead: Iterable[_Ahead[_Out]], since_s: float) -> float:
         if not one.future.done():
             return 0.0
         # Done, but its callback has not run yet: it ended just now.
-        since_s = max(since_s, now_s if one.ended_s is None else one.ended_s)
+        since_s = max(since_s, one.ended_s[0] if one.ended_s else now_s)
     return max(0.0, now_s - since_s)
 
 

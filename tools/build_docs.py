@@ -23,6 +23,9 @@ MOVED: Final = {
     "CHANGELOG.md": "changes.md",
     "cluster/README.md": "kubernetes.md",
 }
+# A diagram that a forge draws from its text; the site, which runs nothing from elsewhere, shows it drawn.
+_DIAGRAM = re.compile(r"```mermaid\n.*?\n```", re.DOTALL)
+DRAWN: Final = {"ARCHITECTURE.md": "![The path of an item](path-of-an-item.svg)"}
 _LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?!https?://|#|mailto:)(?P<file>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 
 
@@ -31,7 +34,8 @@ def main() -> None:
     shutil.rmtree(PAGES, ignore_errors=True)
     shutil.copytree(ROOT / "docs", PAGES)
     for source, page in MOVED.items():
-        (PAGES / page).write_text((ROOT / source).read_text(encoding="utf-8"), encoding="utf-8")
+        text = (ROOT / source).read_text(encoding="utf-8")
+        (PAGES / page).write_text(with_pictures(text, DRAWN.get(source, "")), encoding="utf-8")
     origins = {PAGES / page: (ROOT / source).parent for source, page in MOVED.items()}
     for path in sorted(PAGES.rglob("*.md")):
         origin = origins.get(path, ROOT / "docs" / path.relative_to(PAGES).parent)
@@ -41,6 +45,13 @@ def main() -> None:
         target.parent.mkdir(exist_ok=True)
         target.write_text(make(), encoding="utf-8")
     sys.stdout.write(f"{len(list(PAGES.rglob('*.md')))} pages in {PAGES.relative_to(ROOT)}\n")
+
+
+def with_pictures(text: str, drawn: str) -> str:
+    """A page with `drawn` in place of its diagram. Raises ValueError where it has a diagram and there is no picture."""
+    if _DIAGRAM.search(text) and not drawn:
+        raise ValueError("a diagram without a picture for the site: draw it, and name it in DRAWN")
+    return _DIAGRAM.sub(drawn, text)
 
 
 def with_links(text: str, origin: Path, folder: Path) -> str:

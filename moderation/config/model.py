@@ -83,7 +83,12 @@ class MediaConfig(ConfigSection):
     )
     fps: float = Field(default=1.0, gt=0, le=120, description="frames per second, for uniform and hybrid")
     max_gap_s: float = Field(default=5.0, gt=0, description="widest gap between scored frames, frame_budget permitting")
-    decode_timeout_s: float = Field(default=60.0, gt=0, description="for one item; a slower one is `timeout`")
+    decode_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="for one item; a slower one is `timeout`. An album or a set of keyframes has 4 s more for each "
+        "further object",
+    )
     unknown: Literal["review", "skip"] = Field(
         default="review",
         description="bytes that are neither known media nor clearly something else (a text, a program): "

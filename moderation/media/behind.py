@@ -18,6 +18,7 @@ from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 MAX_BEHIND = 64  # pieces that are located and reported; media.max_frames bounds how many are scored
 _MAX_MARKERS = 200_000  # of a JPEG: one with 30,000 scans has 60,000
 _MAX_BOXES = 20_000
+_MAX_BLOCKS = 200_000  # of a GIF: two for each frame
 _MIN_PIECE_BYTES = 32  # no picture is shorter
 
 _EOI, _SOI, _SOS, _TEM = 0xD9, 0xD8, 0xDA, 0x01
@@ -26,7 +27,7 @@ _SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOFn
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _STARTS = (b"\xff\xd8\xff", b"ftyp", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"RIFF", b"\x1aE\xdf\xa3")
 _START = re.compile(b"|".join(map(re.escape, _STARTS)))
-_IN_BOXES = frozenset({MediaType.HEIC, MediaType.AVIF})
+IN_BOXES = frozenset({MediaType.HEIC, MediaType.AVIF})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class Behind:
 
 def find_behind(data: bytes, media_type: MediaType) -> list[Behind]:
     """Pieces behind the first picture, at most MAX_BEHIND; none where the first one's end is missing or unknown."""
-    if media_type in _IN_BOXES:
+    if media_type in IN_BOXES:
         return _find_in_boxes(data)
     if media_type is MediaType.JPEG and not _may_go_on(data):
         return []  # the usual case, told in a tenth of the time
@@ -79,7 +80,32 @@ def _end_of_first(data: bytes, media_type: MediaType) -> int | None:
         return end_of_png(data)
     if media_type is MediaType.WEBP:
         return 8 + int.from_bytes(data[4:8], "little")
+    return end_of_gif(data) if media_type is MediaType.GIF else None
+
+
+def end_of_gif(data: bytes, start: int = 0) -> int | None:
+    """Where the GIF that begins at `start` ends; None: its end mark is missing. Layout: GIF89a, appendix B."""
+    position = start + 13 + _colours_bytes(data, start + 10)
+    for _ in range(_MAX_BLOCKS):
+        mark = data[position : position + 1]
+        if mark == b";":
+            return position + 1
+        if mark == b",":
+            position += 11 + _colours_bytes(data, position + 9)
+        elif mark == b"!":
+            position += 2
+        else:
+            return None
+        while (size := int.from_bytes(data[position : position + 1], "big")) > 0:
+            position += 1 + size
+        position += 1
     return None
+
+
+def _colours_bytes(data: bytes, flags_at: int) -> int:
+    """Bytes of the table of colours that these flags announce."""
+    flags = int.from_bytes(data[flags_at : flags_at + 1], "big")
+    return 3 * (2 << (flags & 7)) if flags & 0x80 else 0
 
 
 def end_of_jpeg(data: bytes, start: int = 0) -> int | None:
@@ -122,13 +148,15 @@ def _end_of_piece(data: bytes, start: int, media_type: MediaType) -> int | None:
         if end is not None:
             return end
         return None if _find_scan(data, start) is None else len(data)
-    if media_type is MediaType.MP4 or media_type in _IN_BOXES:
+    if media_type is MediaType.MP4 or media_type in IN_BOXES:
         return _end_of_boxes(data, start)
     if media_type is MediaType.WEBP:
         return min(len(data), start + 8 + int.from_bytes(data[start + 4 : start + 8], "little"))
     if media_type is MediaType.PNG:
         end = end_of_png(data[start:])
         return len(data) if end is None else start + end
+    if media_type is MediaType.GIF:
+        return end_of_gif(data, start) or len(data)
     return len(data)
 
 

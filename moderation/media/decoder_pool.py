@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
+from moderation.media.limits import MemberLimits
 from moderation.media.objects import Payload
 from moderation.media.wire import receive_media, send_request
 from moderation.types import ErrorCode, Item, Kind, Media
@@ -37,14 +38,14 @@ class DecoderPool:
         self._own = threading.local()
         self._processes: weakref.WeakSet[DecoderProcess] = weakref.WeakSet()
 
-    def decode(self, item: Item, payloads: Sequence[Payload]) -> Media:
+    def decode(self, item: Item, payloads: Sequence[Payload], limits: MemberLimits | None = None) -> Media:
         """The frames of an item, or why there are none; a lost process costs this item only."""
         process: DecoderProcess | None = getattr(self._own, "process", None)
         if process is None or not process.alive:
             process = self._own.process = DecoderProcess(self._config, self._memory_bytes)
             self._processes.add(process)
         try:
-            return process.decode(item, payloads)
+            return process.decode(item, payloads, limits)
         except ItemError as error:
             process.close()
             return Media(kind=item.kind or Kind.UNKNOWN, error=error.code, error_detail=error.detail)
@@ -79,12 +80,13 @@ class DecoderProcess:
         """Whether it can decode."""
         return self._finalizer.alive and self._process.poll() is None
 
-    def decode(self, item: Item, payloads: Sequence[Payload]) -> Media:
+    def decode(self, item: Item, payloads: Sequence[Payload], limits: MemberLimits | None = None) -> Media:
         """Raises ItemError when the process is lost: TIMEOUT, OUT_OF_MEMORY, DECODER_CRASHED."""
         began_s = time.monotonic()
-        self._socket.settimeout(self._timeout_s + _LATE_S + (0.0 if self._answered else _START_S))
+        start_s = 0.0 if self._answered else _START_S
+        self._socket.settimeout(self._timeout_s + _LATE_S + start_s)
         try:
-            send_request(self._socket, item, payloads)
+            send_request(self._socket, item, payloads, limits)
             media = receive_media(self._socket)
         except TimeoutError as error:
             raise ItemError(ErrorCode.TIMEOUT, f"decoding took more than {self._timeout_s:g} s") from error
@@ -93,7 +95,7 @@ class DecoderProcess:
         if media is None:
             raise self._lost()
         self._answered = True
-        if media.error is ErrorCode.TIMEOUT or time.monotonic() - began_s > self._timeout_s:
+        if media.error is ErrorCode.TIMEOUT or time.monotonic() - began_s > self._timeout_s + start_s:
             # A native call may still run in an abandoned thread: do not use this process again.
             self.close()
         return media

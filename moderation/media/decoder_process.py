@@ -38,9 +38,9 @@ def main() -> None:
         request = receive_request(sock)
         if request is None:
             return
-        item, payloads = request
+        item, payloads, limits = request
         try:
-            media = decode_item(item, payloads, config)
+            media = decode_item(item, payloads, config, limits)
             send_media(sock, media)
         except MemoryError:
             send_media(sock, _failed(item, ErrorCode.OUT_OF_MEMORY, "decoding needs more memory than it may have"))

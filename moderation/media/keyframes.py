@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
-from moderation.media.album import with_max_tiles
+from moderation.media.album import UNSEEN_PICTURE
 from moderation.media.joining import gather_members
-from moderation.media.limits import Deadline, spread, with_max_frames
+from moderation.media.limits import Deadline, MemberLimits, spread
 from moderation.media.objects import Payload, claims_media, decode_object
 from moderation.media.pixels import describe
 from moderation.media.sampling import widest_gap
@@ -18,6 +18,7 @@ from moderation.types import ErrorCode, Frame, Item, Kind, Media, Role
 
 # Prefix of attributes of keyframes that `moderation keyframes` cut.
 CUT_FROM = "cut_from."
+KEYFRAME_LIMITS = MemberLimits(max_frames=1, max_tiles=0)
 # The row's `reader`: anybody can write a tar with such attributes, so size, length and times are only claims.
 _CLAIMED = "keyframes (claimed: times)"
 _CLAIMED_AS_CUT = "keyframes (claimed: times, size, length, cut_from)"
@@ -25,24 +26,38 @@ _CLAIMED_AS_CUT = "keyframes (claimed: times, size, length, cut_from)"
 
 def decode_keyframes(item: Item, payloads: Sequence[Payload], config: MediaConfig, deadline: Deadline) -> Media:
     """One frame per object, with the source's index and time; at most max_frames, evenly spread."""
+    still_config = KEYFRAME_LIMITS.apply(config)
+    members: dict[int, Media] = {}
+    for position in _select_positions(payloads, config):
+        claimed = claims_media(item.objects[position])
+        members[position] = as_keyframe(decode_object(claimed, payloads[position], still_config, deadline))
+    return gather_keyframes(item, members)
+
+
+def gather_keyframes(item: Item, members: Mapping[int, Media]) -> Media:
+    """The keyframes of an item: its members by their positions, each as `as_keyframe` leaves it.
+
+    Backdrops follow after all frames. Frames may come without pixels.
+    """
     indices = _given_indices(item)
-    still_config = with_max_tiles(with_max_frames(config, 1), 0)
-    members: list[Media] = []
     frames: list[Frame] = []
     backdrops: list[Frame] = []
-    for position in _select_positions(payloads, config.max_frames):
-        source = item.objects[position]
-        member = _refuse_moving(decode_object(claims_media(source), payloads[position], still_config, deadline))
-        placed = [replace(f, index=indices[position], time_s=source.time_s) for f in member.frames]
+    for position, member in members.items():
+        placed = [replace(f, index=indices[position], time_s=item.objects[position].time_s) for f in member.frames]
         frames.extend(placed[:1])
-        backdrops.extend([f for f in placed if f.role is Role.BACKDROP][:1])
-        members.append(_without_frames(member))
-    beyond = max([len(payloads), *(index + 1 for index in indices)])
+        backdrops.extend(placed[1:])
+    beyond = max([len(item.objects), *(index + 1 for index in indices)])
     frames.extend(replace(f, index=beyond + k) for k, f in enumerate(backdrops))
-    media = gather_members(Kind.KEYFRAMES, members, frames, len(payloads))
+    bare = [replace(member, frames=()) for member in members.values()]
+    media = gather_members(Kind.KEYFRAMES, bare, frames, len(item.objects))
     if any(name.startswith(CUT_FROM) for name in item.attributes):
         return replace(_as_cut(media, item.attributes), reader=_CLAIMED_AS_CUT)
     return replace(_with_own_gap(media), reader=_CLAIMED if any(f.time_s is not None for f in media.frames) else None)
+
+
+def chosen_positions(count: int, config: MediaConfig) -> frozenset[int]:
+    """Which of so many objects are decoded: evenly spread. Those that could not be read are reported besides."""
+    return frozenset(spread(count, config.max_frames))
 
 
 def _given_indices(item: Item) -> list[int]:
@@ -53,12 +68,21 @@ def _given_indices(item: Item) -> list[int]:
     return list(range(len(item.objects)))
 
 
-def _select_positions(payloads: Sequence[Payload], max_frames: int) -> Iterator[int]:
-    """Evenly spread positions, and those of all unreadable frames, which are reported."""
-    chosen = frozenset(spread(len(payloads), max_frames))
+def _select_positions(payloads: Sequence[Payload], config: MediaConfig) -> Iterator[int]:
+    chosen = chosen_positions(len(payloads), config)
     for position, payload in enumerate(payloads):
         if position in chosen or isinstance(payload, ItemError):
             yield position
+
+
+def as_keyframe(member: Media) -> Media:
+    """A decoded object as a keyframe: its first frame, perhaps with its backdrop; whatever else it has is unseen."""
+    member = _refuse_moving(member)
+    unseen = member.unseen
+    if member.frames_total > 1 and UNSEEN_PICTURE not in unseen:
+        unseen = (*unseen, UNSEEN_PICTURE)
+    backdrop = [f for f in member.frames if f.role is Role.BACKDROP][:1]
+    return replace(member, frames=(*member.frames[:1], *backdrop), unseen=unseen)
 
 
 def _refuse_moving(member: Media) -> Media:
@@ -67,14 +91,6 @@ def _refuse_moving(member: Media) -> Media:
         return member
     detail = f"{'a video' if member.kind is Kind.VIDEO else 'an animation'} among keyframes"
     return Media(kind=member.kind, error=ErrorCode.UNSUPPORTED_TYPE, error_detail=detail)
-
-
-def _without_frames(member: Media) -> Media:
-    """A member's facts without its frames; only the first of them is scored."""
-    unseen = member.unseen
-    if member.frames_total > 1 and "picture" not in unseen:
-        unseen = (*unseen, "picture")
-    return replace(member, frames=(), unseen=unseen)
 
 
 def _with_own_gap(media: Media) -> Media:

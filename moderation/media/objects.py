@@ -10,7 +10,7 @@ from PIL.Image import DecompressionBombError
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.animation import decode_picture
-from moderation.media.behind import Behind, find_behind
+from moderation.media.behind import IN_BOXES, Behind, find_behind
 from moderation.media.credentials import add_credentials
 from moderation.media.joining import Numbering
 from moderation.media.jpeg import decode_jpeg_image
@@ -94,10 +94,12 @@ def _decode_bytes(
         raise _name_unknown(claimed, data, config)
     deadline.check()
     pieces = [] if media_type.is_video else find_behind(data, media_type)
-    # Where the first picture's end marker is missing, libjpeg would read on into the next one.
-    own = data[: pieces[0].start] if pieces and media_type is MediaType.JPEG else data
+    # libjpeg would read on into the next picture where the end marker is missing, and libwebp refuses what follows.
+    own = data[: pieces[0].start] if pieces and media_type not in IN_BOXES else data
     first = _decode_one(own, media_type, config, deadline)
-    if not pieces or first.kind is not Kind.IMAGE:
+    # The boxes of a still beside a sequence are the sequence itself.
+    is_picture = first.kind is Kind.IMAGE or (first.kind is Kind.ANIMATION and media_type not in IN_BOXES)
+    if not pieces or not is_picture:
         return first
     return _add_what_lies_behind(first, data, pieces, config, deadline)
 

@@ -55,7 +55,23 @@ def keep_what_shows(data: bytes) -> KeptPng:
         elif kind in _SHOWING:
             broken = kind.decode()
     rest = b"" if pieces[-1][4:8] == b"IEND" else data[end:]  # truncated: the decoder tells where
+    pieces = _announce_frames(pieces)
     return KeptPng(data=b"".join([*pieces, rest]), icc=icc, note=_say_ignored(broken))
+
+
+def _announce_frames(pieces: list[bytes]) -> list[bytes]:
+    """The chunks with an acTL of as many frames as there are: some viewers count, others believe what it says."""
+    kinds = [piece[4:8] for piece in pieces[1:]]
+    frames = kinds.count(b"fcTL")
+    if not frames or b"fdAT" not in kinds or b"IDAT" not in kinds:
+        return pieces
+    told = next((piece for piece in pieces[1 : kinds.index(b"IDAT") + 1] if piece[4:8] == b"acTL"), b"")
+    if int.from_bytes(told[8:12], "big") >= frames:
+        return pieces
+    body = b"acTL" + frames.to_bytes(4, "big") + bytes(4)
+    right = (8).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    others = [piece for piece in pieces[2:] if piece[4:8] != b"acTL"]
+    return [*pieces[:2], right, *others]
 
 
 def _say_ignored(chunk: str) -> str:

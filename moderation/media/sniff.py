@@ -104,6 +104,7 @@ _EXTENSIONS = frozenset(
     }
 )
 # fmt: on
+_STILL_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "bmp", "dib", "jp2", "j2k", "jpx", "jpf", "jpm"})
 
 
 def sniff(head: bytes) -> MediaType | None:
@@ -125,6 +126,11 @@ def sniff(head: bytes) -> MediaType | None:
 def names_media(name: str) -> bool:
     """Whether the extension of `name` is one of pictures or videos."""
     return name.rpartition("/")[2].rpartition(".")[2].lower() in _EXTENSIONS and "." in name
+
+
+def names_moving(name: str) -> bool:
+    """Whether the extension of `name` is one of files that may hold more than one picture."""
+    return names_media(name) and name.rpartition(".")[2].lower() not in _STILL_EXTENSIONS
 
 
 def _sniff_stream(head: bytes) -> MediaType | None:

@@ -2,7 +2,7 @@
 
 Nothing is unpickled: a decoder that a stranger's file has taken over must not be able to run code in the worker.
 
-    to the decoder    uint32 length, JSON {item, payloads: a size or an error each}, then the payloads' bytes
+    to the decoder    uint32 length, JSON {item, limits, payloads: a size or an error each}, then the payloads' bytes
     from the decoder  uint32 length, JSON {media, frames} with a descriptor of the memory that holds the pixels
 """
 
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from moderation.errors import ItemError
+from moderation.media.limits import MemberLimits
 from moderation.media.objects import Payload
 from moderation.types import ErrorCode, Frame, Item, Kind, Media, MediaObject, Role
 
@@ -29,17 +30,20 @@ _CHUNK_BYTES = 1 << 20
 _FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 
 
-def send_request(sock: socket.socket, item: Item, payloads: Sequence[Payload]) -> None:
+def send_request(
+    sock: socket.socket, item: Item, payloads: Sequence[Payload], limits: MemberLimits | None = None
+) -> None:
     """Send an item and the payloads of its objects. Raises OSError when the other end is gone."""
     described = [len(p) if isinstance(p, bytes) else {"code": str(p.code), "detail": p.detail} for p in payloads]
-    _send_json(sock, {"item": _describe_item(item), "payloads": described})
+    bounds = None if limits is None else [limits.max_frames, limits.max_tiles]
+    _send_json(sock, {"item": _describe_item(item), "payloads": described, "limits": bounds})
     for payload in payloads:
         if isinstance(payload, bytes):
             sock.sendall(payload)
 
 
-def receive_request(sock: socket.socket) -> tuple[Item, list[Payload]] | None:
-    """The next item; None when the worker has gone."""
+def receive_request(sock: socket.socket) -> tuple[Item, list[Payload], MemberLimits | None] | None:
+    """The next item with the limits of its own; None when the worker has gone."""
     header = _receive_json(sock)
     if header is None:
         return None
@@ -49,7 +53,9 @@ def receive_request(sock: socket.socket) -> tuple[Item, list[Payload]] | None:
             payloads.append(_receive_exactly(sock, entry))
         else:
             payloads.append(ItemError(ErrorCode(entry["code"]), entry["detail"]))
-    return _read_item(header["item"]), payloads
+    bounds = header["limits"]
+    limits = None if bounds is None else MemberLimits(max_frames=bounds[0], max_tiles=bounds[1])
+    return _read_item(header["item"]), payloads, limits
 
 
 def send_media(sock: socket.socket, media: Media) -> None:

@@ -152,6 +152,7 @@ def render_report(page: ReportPage) -> str:
         verdicts=[(v.value, s["verdicts"].get(v.value, 0)) for v in Verdict],
         tables=[("Kinds", "Kind", bars_of(s["kinds"])), ("Status", "Status", bars_of(s["status"]))],
         detectors=bars_of(s["frames_asked"], whole=s["frames"]),
+        memory_wait_s=_memory_wait_s(s),
         steps=bars_of(s["seconds"], keep_zero=True),
         facts=[(k, str(s[k])) for k in _ORIGIN if s.get(k) not in (None, "")],
         versions=sorted((s.get("versions") or {}).items()),
@@ -160,6 +161,12 @@ def render_report(page: ReportPage) -> str:
         certificates=s.get("certificates") or {},
         shares=[] if page.before is None else shares_beside(s, page.before.summary),
     )
+
+
+def _memory_wait_s(summary: Mapping[str, Any]) -> float | None:
+    """Seconds that decoders waited for memory, all threads together; None below what anybody would look at."""
+    waited_s = float(summary.get("waits", {}).get("decode", {}).get("memory", 0.0))
+    return waited_s if waited_s >= 1.0 else None
 
 
 def bars_of(numbers: Mapping[str, float], *, whole: float | None = None, keep_zero: bool = False) -> list[Bar]:

@@ -11,8 +11,17 @@ from typing import TypeVar
 _Out = TypeVar("_Out")
 
 
-# Who waits for what: `starved` for input, `blocked` by the next step, `lock` for another shard on the device.
-WAITS = ("fetch:starved", "fetch:blocked", "decode:starved", "decode:blocked", "device:starved", "device:lock")
+# Who waits for what: `starved` for input, `blocked` by the next step, `memory` for what other decoders hold (summed
+# over the threads), `lock` for another shard on the device.
+WAITS = (
+    "fetch:starved",
+    "fetch:blocked",
+    "decode:starved",
+    "decode:blocked",
+    "decode:memory",
+    "device:starved",
+    "device:lock",
+)
 STEPS = ("fetch", "decode", "score", "judge", "write")
 # Of each shard, for the report: it shows ten of the run.
 _SLOWEST = 5

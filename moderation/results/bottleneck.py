@@ -2,7 +2,8 @@
 
 A shard's thread scores, waits for the device while another shard scores (`device:lock`), waits for frames
 (`device:starved`), judges or writes. The step with most of that time is the bottleneck; where it is waiting for frames,
-the decoders' waits tell whether they in turn waited for bytes (`decode:starved`).
+the decoders' waits tell whether they in turn waited for bytes (`decode:starved`) or for memory (`decode:memory`, summed
+over threads like their busy time).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ _ADVICE = {
     " nearer to the workers, more runtime.fetch_threads or a larger runtime.fetch_budget_bytes would help.",
     "decode": "decoding: the device waited for frames {share} of the shards' time, while the decoders were at work."
     " More CPU cores a worker, or videos cut beforehand by `moderation keyframes`, would help.",
+    "memory": "memory for decoding: the device waited for frames {share} of the shards' time, and decoders for memory"
+    " that others held. A larger runtime.decode_budget_bytes, on workers with that much memory, would help.",
     "judge": "judging: the policy took {share} of the shards' time.",
     "write": "writing: encoding the tables took {share} of the shards' time. Fewer embeddings kept, or a quicker"
     " output.compression, would help.",
@@ -37,7 +40,7 @@ def find_bottleneck(seconds: Mapping[str, float], waits: Mapping[str, float]) ->
     seconds: busy, by step. waits: idle, by `who:kind`. Both are summed over the shards of a run.
     """
     starved = waits.get("device:starved", 0.0)
-    supply = "fetch" if waits.get("decode:starved", 0.0) > starved / 2 else "decode"
+    supply = _find_supply(seconds, waits)
     spent = {
         "score": seconds.get("score", 0.0) + waits.get("device:lock", 0.0),
         supply: starved,
@@ -49,6 +52,13 @@ def find_bottleneck(seconds: Mapping[str, float], waits: Mapping[str, float]) ->
         return None
     step = max(spent, key=lambda name: spent[name])
     return step, spent[step] / total
+
+
+def _find_supply(seconds: Mapping[str, float], waits: Mapping[str, float]) -> str:
+    """What held up the frames: bytes, memory to decode them in, or decoding itself."""
+    if waits.get("decode:starved", 0.0) > waits.get("device:starved", 0.0) / 2:
+        return "fetch"
+    return "memory" if waits.get("decode:memory", 0.0) > seconds.get("decode", 0.0) else "decode"
 
 
 def tell_bottleneck(seconds: Mapping[str, float], waits: Mapping[str, float]) -> str | None:

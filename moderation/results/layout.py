@@ -13,6 +13,7 @@ OUT/night/                                   what the listing of a night found
 OUT/summary.json  OUT/report.html  OUT/_SUCCESS
 OUT/comparison.html                          the run beside another
 OUT/duplicates.parquet  OUT/known.parquet  OUT/verdicts_grouped/  OUT/checks/  OUT/document/   derived from the run
+OUT/duplicates/                              the page of the groups of copies
 OUT/evaluation/  OUT/promotion/              measures by labels, and a comparison with the incumbent
 OUT/monitor/                                 in the folder of all nights: what new labels said of certificates
 OUT/index.html                               in the folder of all nights: their trend
@@ -52,6 +53,7 @@ STAGED_FOLDER: Final = "judged"  # beside extensions: verdicts until all are the
 NIGHT_FOLDER: Final = "night"
 
 DUPLICATES_FILE: Final = "duplicates.parquet"
+DUPLICATES_FOLDER: Final = "duplicates"
 KNOWN_FILE: Final = "known.parquet"
 GROUPED_FOLDER: Final = "verdicts_grouped"
 GROUPED_FILE: Final = "grouped.json"
@@ -209,6 +211,11 @@ def poison_uri(home: str) -> str:
 def duplicates_uri(out: str) -> str:
     """Groups of copies."""
     return storage.join(out, DUPLICATES_FILE)
+
+
+def duplicates_folder(out: str) -> str:
+    """The page of the groups of copies."""
+    return storage.join(out, DUPLICATES_FOLDER)
 
 
 def known_uri(out: str) -> str:

@@ -14,6 +14,7 @@ from moderation.errors import FatalError
 from moderation.media import encode_jpeg
 from moderation.results.verify import verify_output
 from moderation.runtime.backfill import backfill
+from moderation.runtime.exporters import describe_metrics
 from moderation.types import U8
 
 PICTURES: Final = 25
@@ -22,7 +23,7 @@ SIDE_PX: Final = 320
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmokeReport:
-    """The result. sentence: all of it in one line."""
+    """The result. metrics: where they are exported, or why not. sentence: all of it in one line."""
 
     items: int
     errors: int
@@ -30,6 +31,7 @@ class SmokeReport:
     items_per_s: float | None
     startup_s: float | None
     out: str
+    metrics: str
     sentence: str
 
 
@@ -49,7 +51,7 @@ def smoke(out: str, config: Config) -> SmokeReport:
     verification = verify_output(run)
     if not verification.well:
         raise FatalError(f"smoke: {verification.findings[0].sentence}")
-    return _report(summary, run, verification.parts)
+    return _report(summary, run, verification.parts, describe_metrics(str(summary["run_id"])))
 
 
 def draw_pictures() -> Iterator[tuple[str, bytes]]:
@@ -76,7 +78,7 @@ def _check_rows(summary: Mapping[str, Any]) -> None:
         )
 
 
-def _report(summary: Mapping[str, Any], run: str, parts: int) -> SmokeReport:
+def _report(summary: Mapping[str, Any], run: str, parts: int, metrics: str) -> SmokeReport:
     workers = summary.get("workers") or []
     devices = tuple(sorted({f"{worker['device']} in {worker['dtype']}" for worker in workers if "dtype" in worker}))
     rate, startup_s = summary.get("items_per_s"), summary.get("startup_s")
@@ -84,7 +86,7 @@ def _report(summary: Mapping[str, Any], run: str, parts: int) -> SmokeReport:
     count = f"{len(workers)} worker{'' if len(workers) == 1 else 's'}"
     sentence = (
         f"smoke: well: {PICTURES} of {PICTURES} pictures judged on {' and '.join(devices)} by {count}{pace};"
-        f" weights loaded; storage listed, read and written; {parts} parts verified in {run}"
+        f" weights loaded; storage listed, read and written; {parts} parts verified in {run}; {metrics}"
     )
     return SmokeReport(
         items=summary["items"],
@@ -93,5 +95,6 @@ def _report(summary: Mapping[str, Any], run: str, parts: int) -> SmokeReport:
         items_per_s=rate,
         startup_s=startup_s,
         out=run,
+        metrics=metrics,
         sentence=sentence,
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from moderation.media.limits import OBJECT_S
 from moderation.runtime.shard_queue import PlanCounts
 from moderation.runtime.worker_pool import Assignment, WorkerHandle
 from moderation.types import Shard
@@ -132,9 +133,10 @@ class RunTally:
 def shard_timeout_s(shard: Shard, configured: float | str) -> float:
     """How long a shard may take: as configured, or from its plan.
 
-    auto: five minutes, plus four seconds per item (a slow CPU scores five images a second), plus one second per 256 KiB
-    (so much video holds a few frames): ten times what was measured.
+    auto: five minutes, plus four seconds per object (a slow CPU scores five images a second; an album has several),
+    plus one second per 256 KiB (so much video holds a few frames): ten times what was measured.
     """
     if isinstance(configured, float | int):
         return float(configured)
-    return 300.0 + 4.0 * len(shard.items) + shard.size_bytes / (256 * 1024)
+    objects = sum(max(1, len(item.objects)) for item in shard.items)
+    return 300.0 + OBJECT_S * objects + shard.size_bytes / (256 * 1024)

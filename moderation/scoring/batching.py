@@ -31,12 +31,16 @@ class ScoringClock(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """An item with what was decoded of it."""
+    """An item with what was decoded of it.
+
+    position: where this is one object of an item of several, its number; the rest is of that object alone.
+    """
 
     item: Item
     media: Media
     size_bytes: int | None
     content_hash: str | None
+    position: int | None = None
 
     @property
     def held_bytes(self) -> int:

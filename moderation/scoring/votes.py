@@ -93,6 +93,17 @@ def slice_votes(votes: BatchVotes, start: int, stop: int) -> BatchVotes:
     )
 
 
+def take_votes(votes: BatchVotes, rows: Sequence[int]) -> BatchVotes:
+    """The votes on these frames of a batch, in this order."""
+    return BatchVotes(
+        scores=votes.scores[list(rows)],
+        regions=tuple(votes.regions[row] for row in rows),
+        blobs={name: tuple(values[row] for row in rows) for name, values in votes.blobs.items()},
+        embeddings={name: values[list(rows)] for name, values in votes.embeddings.items()},
+        ran={},
+    )
+
+
 def join_votes(slices: Sequence[BatchVotes]) -> BatchVotes:
     """Join votes on consecutive frames. Raises IndexError where there are none."""
     first = slices[0]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from moderation import storage
@@ -18,6 +19,10 @@ MAX_SIDECAR = 64 * 1024
 _BLOCK = 512
 # A header may claim any size for a long name or PAX record; Linux paths end at 4 KiB.
 _MAX_HEADER = 1024 * 1024
+# tarfile holds all headers before a member at once, however many there are.
+_MAX_HEADERS = 4 * _MAX_HEADER
+# Records that apply to all later members; archives have a handful.
+_MAX_GLOBAL_RECORDS = 1000
 _MAX_MEMBERS = 5_000_000
 # Memory of an indexed member beside its name and content.
 _MEMBER_BYTES = 300
@@ -95,7 +100,8 @@ class _IndexBounds:
 
     def take(self, member: TarMember) -> None:
         """Count a member. Raises _IndexTooLargeError where it is one too many."""
-        self.left_bytes -= _MEMBER_BYTES + 2 * len(member.name) + len(member.content or b"")
+        # Twice: it is also kept by the name as it stands in the tar.
+        self.left_bytes -= _MEMBER_BYTES + 2 * sys.getsizeof(member.name) + len(member.content or b"")
         if self.left_bytes < 0:
             raise _IndexTooLargeError
 
@@ -115,6 +121,8 @@ def _index_members(
     # Otherwise tarfile keeps all members; the caller keeps those that it needs.
     while (entry := tar.next()) is not None:
         tar.members = []  # type: ignore[attr-defined]  # not in typeshed; a list since Python 2
+        source.left_bytes = _MAX_HEADERS
+        _check_global_records(tar.pax_headers)
         if len(seen) >= _MAX_MEMBERS:
             raise _TooManyMembersError
         member = _member(entry, seen, bounds.archive_bytes)
@@ -126,6 +134,12 @@ def _index_members(
         bounds.take(member)
         seen[entry.name] = member
         yield member
+
+
+def _check_global_records(records: Mapping[str, str]) -> None:
+    """Raises ReadError where the records for all members grow without end: tarfile keeps and copies them."""
+    if len(records) > _MAX_GLOBAL_RECORDS or sum(map(len, records.values())) > _MAX_HEADER:
+        raise tarfile.ReadError(f"more than {_MAX_GLOBAL_RECORDS} global records, or {_MAX_HEADER} bytes of them")
 
 
 def _member(entry: tarfile.TarInfo, seen: dict[str, TarMember], archive_bytes: int) -> TarMember | None:
@@ -195,6 +209,7 @@ class _RangeReader(io.RawIOBase):
         self._at = 0
         self._start = 0
         self._buffer = b""
+        self.left_bytes = _MAX_HEADERS  # that may be read before the next member
         self.met_end = False  # whether a read went past the end: then a broken header is a missing one
 
     def tell(self) -> int:
@@ -208,6 +223,9 @@ class _RangeReader(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _MAX_HEADER:
             raise tarfile.ReadError(f"a header of {size} bytes")
+        self.left_bytes -= size
+        if self.left_bytes < 0:
+            raise tarfile.ReadError(f"headers of more than {_MAX_HEADERS} bytes before one member")
         if self._at + size > self._info.size_bytes:
             self.met_end = True
             size = max(0, self._info.size_bytes - self._at)

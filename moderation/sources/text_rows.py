@@ -24,7 +24,7 @@ def csv_header(uri: str, delimiter: str) -> list[str]:
     """The columns of a CSV file. Raises UsageError where it has no header."""
     for _, header in csv_records(read_lines(uri), delimiter=delimiter):
         if isinstance(header, str):
-            raise UsageError(f"{uri}: the header is {header}")
+            raise UsageError(f"{uri}: its header line: {header}")
         # An unnamed column (pandas' index) still needs a name as an attribute.
         return [_column_name(name) or f"column_{i}" for i, name in enumerate(header)]
     raise UsageError(f"{uri}: the manifest is empty")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -281,3 +283,29 @@ def test_a_budget_is_given_back_by_who_fails() -> None:
             raise ValueError
     with budget.take(10):
         pass
+
+
+class Large:
+    """Something that a weak reference tells the end of."""
+
+
+def test_what_was_handed_out_is_let_go_at_once_and_not_when_the_collector_runs() -> None:
+    handed: list[weakref.ref[Large]] = []
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            outputs = map_ahead(
+                lambda _: Large(),
+                range(8),
+                pool,
+                max_ahead=3,
+                budget_bytes=100,
+                expected_bytes=lambda _: 1,
+                held_bytes=lambda _: 1,
+            )
+            for output in outputs:
+                handed.append(weakref.ref(output))
+                del output
+        assert [ref() for ref in handed] == [None] * 8
+    finally:
+        gc.enable()

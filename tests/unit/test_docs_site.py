@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from jobs.__main__ import app
 from moderation.policy.model import Check
 from moderation.results.schema import verdicts_schema
 from moderation.types import ErrorCode
-from tools.build_docs import PAGES, ROOT, with_links
+from tools.build_docs import DRAWN, PAGES, ROOT, with_links, with_pictures
 from tools.reference import REFERENCE_PAGES
 
 
@@ -42,6 +43,18 @@ def test_every_column_key_and_code_is_there(pages: dict[str, str]) -> None:
 
 def test_no_path_of_this_machine_is_in_a_page(pages: dict[str, str]) -> None:
     assert not [name for name, text in pages.items() if str(ROOT) in text]
+
+
+def test_a_diagram_is_drawn_with_the_words_of_its_text() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    page = with_pictures(text, DRAWN["ARCHITECTURE.md"])
+    assert "mermaid" in text and "mermaid" not in page and DRAWN["ARCHITECTURE.md"] in page
+    drawn = (ROOT / "docs" / "path-of-an-item.svg").read_text(encoding="utf-8")
+    diagram = text.partition("```mermaid")[2].partition("```")[0]
+    words = [word for label in re.findall(r'\["?([^"\]]+)"?\]', diagram) for word in re.findall(r"[a-z]+", label)]
+    assert len(words) > 20 and not [word for word in words if word not in drawn and word != "br"]
+    with pytest.raises(ValueError, match="without a picture"):
+        with_pictures(text, "")
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_the_matrices_of_lanczos_are_torch_s_own_lanczos() -> None:
 def test_lanczos_fit_is_what_libvips_makes(size: tuple[int, int]) -> None:
     vips = pytest.importorskip("pyvips")
     frame = smooth(*size)
-    x, y, width, height = views._fit_box(size, 64)
+    x, y, width, height = views.fit_box(size, 64)
     source = vips.Image.new_from_memory(frame.tobytes(), *size, 3, "uchar")
     expected = source.resize(width / size[0], vscale=height / size[1], kernel="lanczos3").numpy()
     inside = pixels(batch(frame).view(LANCZOS))[y : y + height, x : x + width]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import shutil
@@ -45,6 +46,13 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     written = Path(write_run(folder, ("a.weapon",), made, POLICY))
     record = json.loads((written / "run.json").read_text())
     (written / "run.json").write_text(json.dumps({**record, "state": "failed", "error": EVIL}))
+    with (folder / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["uri", "label"])
+        rows.writerows([f"{folder}/in/{EVIL}{i}.png", EVIL if i % 2 else "fine"] for i in range(10))
+    (folder / "store").mkdir()
+    change = {"bundle": "0" * 64, "at": "2026-01-01T00:00:00Z", "reason": EVIL, "report": EVIL}
+    (folder / "store" / "current.json").write_text(json.dumps({"bundle": "0" * 64, "history": [change]}))
     (folder / "in").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "in" / f"{EVIL}9.png")
     return written
@@ -98,6 +106,21 @@ def run_all(*arguments: object) -> subprocess.CompletedProcess[str]:
         ("config", "show", "--set", f"stack.device={EVIL}"),
         ("config", "show", "--json", "--set", f"stack.device={EVIL}"),
         ("weights", "pull", EVIL, "--to", "x"),
+        ("evaluate", "OUT", "--labels", "OUT/../labels.csv", "--bad", EVIL, "--slice", EVIL, "--least-n", "1"),
+        ("evaluate", "HARMED", "--labels", f"no such {EVIL}"),
+        ("certify", f"no such {EVIL}", "--dry-run"),
+        ("certify", "OUT", "--dry-run", "--calibrate", EVIL),
+        ("drift", "HARMED", "--against", "OUT"),
+        ("promote", "OUT", "--against", "HARMED", "--labels", "OUT/../labels.csv", "--bundles", "OUT/../store"),
+        ("promote", "OUT", "--against", "OUT", "--labels", "x", "--bundles", "x", "--limits", EVIL),
+        ("bundle", "make", "--bundles", "x", "--policy", EVIL),
+        ("bundle", "list", "--bundles", "OUT/../store"),
+        ("export", "OUT", "--format", "csv"),
+        ("export", "OUT", "--format", "copies", "--to", f"OUT/../{EVIL}"),
+        ("export", "HARMED", "--format", "jsonl"),
+        ("export", "OUT", "--format", EVIL),
+        ("train-head", "--images", EVIL, "--out", "x", "--backbone", EVIL),
+        ("train-watermark", "--backgrounds", EVIL, "--out", "x"),
     ],
     ids=lambda a: " ".join(a[:2]).replace(EVIL, "name"),
 )
@@ -111,9 +134,10 @@ def test_pages_have_no_character_that_turns_text(out: Path) -> None:
     run_job("document", out)
     run_job("checks", out, "--plot")
     run_job("explain", out, "--verdict", "review")
-    pages = [page.read_text(encoding="utf-8") for page in out.rglob("*.html")]
-    assert len(pages) == 3
-    assert all(line.isprintable() for page in pages for line in page.split("\n"))
+    pages = {page: page.read_text(encoding="utf-8") for page in out.rglob("*.html")}
+    assert len(pages) >= 3  # and those that the jobs above have left
+    wrong = [(page, line) for page, text in pages.items() for line in text.split("\n") if not line.isprintable()]
+    assert not wrong
 
 
 class _Terminal(io.StringIO):

@@ -26,8 +26,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from moderation import storage
+from moderation.evaluation.bundle_store import Bundle, write_bundle
 from moderation.labels.decision_store import append_decisions
 from moderation.labels.decisions import Answer, Decision
+from moderation.lists.policy_file import load_whole_policy
+from moderation.policy.certified import certified_hash
 from moderation.review.filters import QueueFilter
 from moderation.review.session import open_session
 from tests.finished_run import Made, write_run
@@ -80,6 +83,12 @@ def made() -> Iterator[Path]:
     (folder / "decisions.csv").write_text("item_id,decision\ni1.png,pass\n")
     (folder / "appeals.csv").write_text("item_id,text,time\ni1.png,no,2026-11-26\n")
     decide(str(folder / "out"))
+    words = ["weapon" if n % 2 else "fine" for n in range(9)]
+    labels = [f"{folder}/in/i{n}.png,{word}" for n, word in enumerate(words)]
+    (folder / "labels.csv").write_text("\n".join(["uri,label", *labels]) + "\n")
+    policy = certified_hash(load_whole_policy(folder / "policy.yaml"))
+    bundle = Bundle(stack_fingerprint="stack", policy=policy, weights=(), files={}, code_version="1")
+    write_bundle(str(folder / "store"), bundle, {})
     yield folder
     for path, _, _ in os.walk(folder):
         Path(path).chmod(0o755)
@@ -186,6 +195,7 @@ HARM: dict[str, Callable[[Path], object]] = {
     "votes are a loop": lambda out: loop(out / "votes"),
     "pages are a file": lambda out: [(out / name).write_bytes(b"x") for name in ("checks", "document", "again")],
 }
+PROMOTED = ("--labels", "MADE/labels.csv", "--bad", "weapon", "--bundles", "MADE/store", "--dry-run")
 # Every job that reads an OUT.
 READERS: dict[str, tuple[str, ...]] = {
     "status": ("status", "OUT"),
@@ -205,6 +215,24 @@ READERS: dict[str, tuple[str, ...]] = {
     "backfill": ("backfill", "MADE/in", "--out", "OUT", "--config", "TINY", "--dry-run"),
     "extend": ("backfill", "MADE/in", "--out", "OUT", "--config", "TINY", "--extend", "--dry-run"),
 }  # fmt: skip
+# Jobs over finished runs that take longer: with a part of the harm, one of each kind.
+LEARNERS: dict[str, tuple[str, ...]] = {
+    "evaluate": ("evaluate", "OUT", "--labels", "MADE/labels.csv", "--bad", "weapon", "--to", "OUT/page"),
+    "certify": ("certify", "OUT", "--dry-run"),
+    "certify labelled": ("certify", "OUT", "--labels", "MADE/labels.csv", "--bad", "weapon", "--to", "OUT/p.yaml"),
+    "drift": ("drift", "OUT", "--against", "MADE/out"),
+    "drift from": ("drift", "MADE/out", "--against", "OUT", "--all"),
+    "promote": ("promote", "OUT", "--against", "MADE/out", *PROMOTED, "--to", "OUT/page"),
+    "promote against": ("promote", "MADE/out", "--against", "OUT", *PROMOTED, "--to", "OUT/page"),
+    "export": ("export", "OUT", "--format", "csv", "--to", "OUT/x.csv"),
+    "export copies": ("export", "OUT", "--format", "copies", "--minus-duplicates", "--to", "OUT/copies"),
+    "export scores": ("export", "OUT", "--format", "openai", "--verdict", "pass"),
+}  # fmt: skip
+
+TELLING_HARM = (
+    "receipt is deep", "record is denied", "part is cut and signed", "votes without columns, signed",
+)  # fmt: skip
+HARMED = [*itertools.product(READERS, HARM), *itertools.product(LEARNERS, TELLING_HARM)]
 
 
 # Jobs that read what reviewers decided, and what happens to that.
@@ -249,10 +277,9 @@ def assert_ends_well(ended: subprocess.CompletedProcess[str]) -> None:
         assert len(ended.stderr.strip().split("\n")) <= MAX_SENTENCES, said
 
 
-@pytest.mark.parametrize("harm", HARM)
-@pytest.mark.parametrize("job", READERS)
+@pytest.mark.parametrize(("job", "harm"), HARMED)
 def test_a_job_over_a_harmed_output_says_what_is_wrong(made: Path, out: Path, harm: str, job: str) -> None:
-    walk(made, out, harm, HARM[harm], READERS[job])
+    walk(made, out, harm, HARM[harm], (READERS | LEARNERS)[job])
 
 
 @pytest.mark.parametrize(
@@ -408,10 +435,36 @@ READING_FILES: dict[str, tuple[str, ...]] = {
     "run of explanations": ("explain", "FILE", "--verdict", "pass"),
     "report": ("hashes", "build", "MADE/list.csv", "--out", "FILE/x"),
 }  # fmt: skip
+LEARNING_FILES: dict[str, tuple[str, ...]] = {
+    "labels of evaluate": ("evaluate", "MADE/out", "--labels", "FILE", "--to", "MADE/page"),
+    "labels of certify": ("certify", "MADE/out", "--labels", "FILE", "--to", "MADE/p.yaml"),
+    "labels of promote": ("promote", "MADE/out", "--against", "MADE/out", *PROMOTED, "--labels", "FILE"),
+    "policy of evaluate": ("evaluate", "MADE/out", "--labels", "MADE/labels.csv", "--policy", "FILE", "--to", "MADE/e"),
+    "policy of certify": ("certify", "MADE/out", "--policy", "FILE", "--dry-run"),
+    "target of certify": ("certify", "MADE/out", "--labels", "MADE/labels.csv", "--bad", "weapon", "--to", "FILE"),
+    "run of drift": ("drift", "FILE", "--against", "MADE/out"),
+    "limits": ("promote", "MADE/out", "--against", "MADE/out", *PROMOTED, "--limits", "FILE", "--to", "MADE/page"),
+    "bundles": ("promote", "--rollback", "--bundles", "FILE"),
+    "bundles listed": ("bundle", "list", "--bundles", "FILE"),
+    "bundle of a configuration": ("bundle", "make", "--bundles", "MADE/store", "--config", "FILE"),
+    "bundle of a policy": ("bundle", "make", "--bundles", "MADE/store", "--config", "TINY", "--policy", "FILE"),
+    "store of bundles": ("bundle", "make", "--bundles", "FILE", "--config", "TINY"),
+    "export": ("export", "MADE/out", "--format", "jsonl", "--to", "FILE/x"),
+    "export of copies": ("export", "MADE/out", "--format", "copies", "--to", "FILE"),
+    "policy of export": ("export", "MADE/out", "--format", "openai", "--policy", "FILE", "--to", "MADE/x"),
+    "taxonomy of export": ("export", "MADE/out", "--format", "rekognition", "--taxonomy", "FILE", "--to", "MADE/x"),
+    "labels of a head": ("train-head", "--images", "MADE", "--labels", "FILE", "--out", "MADE/head"),
+    "pictures of a head": ("train-head", "--images", "FILE", "--out", "MADE/head"),
+    "stack of a head": ("train-head", "--images", "MADE", "--out", "MADE/head", "--config", "FILE"),
+    "backgrounds": ("train-watermark", "--backgrounds", "FILE", "--out", "MADE/marks", "--composites", "64"),
+    "stack of marks": ("train-watermark", "--backgrounds", "MADE", "--out", "MADE/marks", "--config", "FILE"),
+}  # fmt: skip
+
+TELLING_FILES = ("missing", "folder", "noise")
+GIVEN = [*itertools.product(READING_FILES, FILES), *itertools.product(LEARNING_FILES, TELLING_FILES)]
 
 
-@pytest.mark.parametrize("kind", FILES)
-@pytest.mark.parametrize("job", READING_FILES)
+@pytest.mark.parametrize(("job", "kind"), GIVEN)
 def test_a_job_with_a_wrong_file_says_what_is_wrong(made: Path, job: str, kind: str) -> None:
     folder = Path(tempfile.mkdtemp(dir=made))
     folder.chmod(0o755)
@@ -420,7 +473,10 @@ def test_a_job_with_a_wrong_file_says_what_is_wrong(made: Path, job: str, kind: 
     (made / "list.csv").write_text("hash,quality\n" + "0f" * 32 + ",100\n")
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "0" * 64
     words = {"FILE": str(path), "TINY": "MADE/config/config.yaml", "MADE": str(made), "SHA256": sha256}
-    arguments = [reduce(lambda text, word: text.replace(word, words[word]), words, a) for a in READING_FILES[job]]
+    arguments = [
+        reduce(lambda text, word: text.replace(word, words[word]), words, a)
+        for a in (READING_FILES | LEARNING_FILES)[job]
+    ]
     with as_nobody() if "denied" in kind else contextlib.nullcontext():
         ended = run_job(*arguments)
     assert_ends_well(ended)
@@ -525,6 +581,39 @@ review serve x --reviewer 'a b'
 review serve x --reviewer a --reviewer a
 review serve x --reviewer a --expert a
 review serve x --second-share 2
+evaluate x --labels y
+evaluate x --labels y --precision 2
+evaluate x --labels y --means gun
+certify x
+certify x --to y
+certify x --labels y
+certify x --dry-run
+certify x --labels y --to z --leak 2
+certify x --labels y --to z --calibrate magic
+drift x
+drift x --against y
+promote x --bundles y
+promote x --bundles y --against z
+promote x --bundles y --against z --labels w
+promote x --bundles y --against z --labels w --limits v
+promote --bundles y --rollback
+bundle make
+bundle make --bundles y --config defalt
+bundle make --bundles y --set stack.devise=cpu
+export
+export x --format y
+export x --format jsonl
+export x --format jsonl --verdict passed
+export x --format openai --policy defalt
+train-head
+train-head --images x --out y --backbone z
+train-head --images x --out y
+train-head --images x --out y --name 9
+train-head --images x --out y --held-share 2
+train-head --images x --out y --config defalt
+train-watermark
+train-watermark --backgrounds x --out y
+train-watermark --backgrounds x --out y --config defalt
 tune-prompts
 tune-prompts --images x --labels y --check z --out w --shots 0
 tune-prompts --images x --labels y --check z --out w --shots 1,2
@@ -582,6 +671,10 @@ def test_a_wrong_call_ends_with_2_and_starts_nothing(
         "review verify OUT", "review stats OUT", "review export OUT --to x.jsonl", "review import OUT x.csv",
         "review appeals OUT", "labels OUT", "mine OUT --to x.jsonl",
         "hashes build OUT --out x", "explain OUT --item x", "hashes match x --list OUT --sha256 0", "doctor OUT",
+        "evaluate OUT --labels x", "evaluate OUT --labels OUT/l.csv", "certify OUT --dry-run", "drift OUT --against x",
+        "promote x --against OUT --labels l.csv --bundles OUT", "export OUT --format csv",
+        "promote --rollback --bundles OUT", "train-head --images OUT --out x",
+        "hashes build OUT --out x", "hashes match x --list OUT --sha256 0", "doctor OUT",
     ],
 )  # fmt: skip
 def test_a_store_that_nobody_answers_for_is_a_sentence(

@@ -233,6 +233,13 @@ def test_incomplete_run_and_too_many_errors_are_said_at_the_top() -> None:
     assert "33.3% of the items are errors" in text
 
 
+def test_the_page_says_how_long_decoders_waited_for_memory_where_they_did() -> None:
+    waited = summarise([receipt(waits={"decode:memory": 12.0}), receipt(waits={"decode:memory": 18.0})], FACTS)
+    assert waited["waits"]["decode"]["memory"] == 30.0
+    assert "Decoders waited 30" in Page(page_of(waited)).text
+    assert "for memory" not in Page(page_of(summarise([receipt()], FACTS))).text
+
+
 def test_same_summary_gives_the_same_page() -> None:
     found = summarise([receipt()], FACTS)
     rows = ReportRows(queue=[row(item_id="1")])

@@ -36,7 +36,7 @@ def test_as_many_are_decoded_at_once_as_the_budget_has_room_for(
     lock, running, seen = threading.Lock(), 0, 0
     together = threading.Barrier(most)
 
-    def decode(item: Item, payloads: Sequence[Payload]) -> Media:
+    def decode(item: Item, payloads: Sequence[Payload], *, limits: object = None) -> Media:
         nonlocal running, seen
         with lock:
             running += 1

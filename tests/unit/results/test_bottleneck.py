@@ -13,6 +13,9 @@ BUSY = {"fetch": 4.0, "decode": 9.0, "score": 10.0, "judge": 0.5, "write": 0.5}
         ({"device:starved": 1.0, "device:lock": 8.0, "decode:blocked": 6.0}, "score"),
         ({"device:starved": 30.0, "decode:starved": 2.0, "fetch:blocked": 20.0}, "decode"),
         ({"device:starved": 30.0, "decode:starved": 25.0}, "fetch"),
+        ({"device:starved": 30.0, "decode:starved": 25.0, "decode:memory": 99.0}, "fetch"),
+        ({"device:starved": 30.0, "decode:memory": 10.0}, "memory"),
+        ({"device:starved": 30.0, "decode:memory": 8.0}, "decode"),
     ],
 )
 def test_where_shards_spent_their_time_is_the_bottleneck(waits: dict[str, float], step: str) -> None:

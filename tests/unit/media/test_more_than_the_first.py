@@ -1,0 +1,123 @@
+"""What some viewer shows besides the first picture: frames that are not counted, and what lies behind an animation."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moderation.config.model import MediaConfig
+from moderation.media.behind import end_of_gif
+from moderation.media.limits import start_deadline
+from moderation.media.objects import decode_object
+from moderation.media.png import SIGNATURE, chunks, keep_what_shows
+from moderation.types import ErrorCode, Kind, Media
+from tests.drawn_media import encode, jpegs, mp4
+
+GREY, RED, BLUE = ((120, 130, 120), (230, 10, 10), (20, 20, 200))
+SIZE = (80, 60)
+
+
+def plain(colour: tuple[int, int, int]) -> Image.Image:
+    return Image.new("RGB", SIZE, colour)
+
+
+def decode(data: bytes, **limits: object) -> Media:
+    return decode_object(True, data, MediaConfig().model_copy(update=limits), start_deadline(60))
+
+
+def shows_red(media: Media) -> bool:
+    return any(f.pixels[..., 0].mean() > 200 and f.pixels[..., 1].mean() < 60 for f in media.frames)
+
+
+def idat(colour: tuple[int, int, int]) -> bytes:
+    data = encode(plain(colour), "PNG")
+    return b"".join(data[start + 8 : end - 4] for kind, start, end in chunks(data) if kind == b"IDAT")
+
+
+def png(*parts: tuple[bytes, bytes]) -> bytes:
+    head = (b"IHDR", struct.pack(">IIBBBBB", *SIZE, 8, 2, 0, 0, 0))
+    body = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in (head, *parts)]
+    return SIGNATURE + b"".join(body) + b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def control(number: int) -> tuple[bytes, bytes]:
+    return b"fcTL", struct.pack(">IIIIIHHBB", number, *SIZE, 0, 0, 1, 1, 0, 0)
+
+
+def told(frames: int) -> tuple[bytes, bytes]:
+    return b"acTL", struct.pack(">II", frames, 0)
+
+
+FIRST, SECOND = (b"IDAT", idat(GREY)), (b"fdAT", struct.pack(">I", 2) + idat(RED))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(told(1), control(0), FIRST, control(1), SECOND),
+        png(control(0), FIRST, control(1), SECOND),
+        png(control(0), FIRST, told(2), control(1), SECOND),
+        png(told(0), FIRST, control(0), (b"fdAT", struct.pack(">I", 1) + idat(RED))),
+    ],
+    ids=["fewer told", "not told", "told late", "none told"],
+)
+def test_frames_of_a_png_are_seen_whatever_it_says_of_their_number(data: bytes) -> None:
+    media = decode(data)
+    assert media.kind is Kind.ANIMATION and media.frames_total == 2 and shows_red(media)
+    assert media.error is None
+
+
+@pytest.mark.parametrize("frames", [2, 1_000_000])
+def test_a_png_that_says_enough_is_left_as_it_is(frames: int) -> None:
+    data = png(told(frames), control(0), FIRST, control(1), SECOND)
+    assert keep_what_shows(data).data == data
+
+
+def moving(format_: str, *colours: tuple[int, int, int]) -> bytes:
+    first, *rest = map(plain, colours)
+    return encode(first, format_, save_all=True, append_images=rest, duration=100)
+
+
+BEHIND = {
+    "jpeg": encode(plain(RED), "JPEG"),
+    "png": encode(plain(RED), "PNG"),
+    "gif": encode(plain(RED), "GIF"),
+    "moving gif": moving("GIF", GREY, RED),
+    "video": mp4([encode(plain(RED), "JPEG")] * 3, size=SIZE),
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize("format_", ["GIF", "PNG", "WEBP"])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_what_lies_behind_a_picture_or_an_animation_is_seen(format_: str, frames: int, behind: str) -> None:
+    front = encode(plain(GREY), format_) if frames == 1 else moving(format_, GREY, BLUE)
+    media = decode(front + BEHIND[behind])
+    assert shows_red(media) and media.error is None and not media.unseen
+    indices = [frame.index for frame in media.frames]
+    assert all(a < b for a, b in pairwise(indices)) and indices[-1] < media.frames_total
+
+
+def test_what_there_is_no_room_for_behind_an_animation_is_unseen() -> None:
+    media = decode(moving("GIF", GREY, BLUE) + BEHIND["video"], max_frames=2)
+    assert media.unseen == ("track",)
+
+
+def test_the_end_of_a_gif_is_where_its_blocks_end() -> None:
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (90, 120, 3), np.uint8))
+    for data in (encode(noise, "GIF"), moving("GIF", GREY, BLUE, RED), encode(noise, "GIF", comment=b"a;b" * 200)):
+        assert end_of_gif(data) == len(data)
+        assert end_of_gif(data + BEHIND["gif"]) == len(data)
+        assert end_of_gif(b"xy" + data, 2) == len(data) + 2
+        assert all(end_of_gif(data[:cut]) is None for cut in range(20, len(data) - 1, 97))
+
+
+def test_a_cut_gif_with_nothing_behind_is_truncated_as_before() -> None:
+    film = moving("GIF", GREY, *[(k, 0, 90) for k in range(0, 200, 20)])
+    assert decode(film[: len(film) // 2]).error in (ErrorCode.TRUNCATED, None)
+    assert decode(jpegs(1)[0]).kind is Kind.IMAGE
