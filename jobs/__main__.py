@@ -30,6 +30,7 @@ from .hashes import hashes_build, hashes_match
 from .init import init
 from .keyframes import keyframes
 from .labels import labels
+from .lists import lists_learn, lists_show
 from .merge import merge
 from .mine import mine
 from .nightly import nightly
@@ -41,6 +42,7 @@ from .review import review_appeals, review_export, review_import, review_stats, 
 from .review_serve import review_serve
 from .smoke import smoke
 from .status import status
+from .sweep import sweep
 from .train_head import train_head
 from .train_watermark import train_watermark
 from .tune_prompts import tune_prompts
@@ -97,6 +99,7 @@ app.command("rejudge")(rejudge)
 app.command("report")(report)
 app.command("labels")(labels)
 app.command("mine")(mine)
+app.command("sweep", epilog=EXIT_CODES)(sweep)
 app.command("evaluate")(evaluate)
 app.command("certify")(certify)
 app.command("drift")(drift)
@@ -135,6 +138,10 @@ hashes_app = typer.Typer(help="Lists of known pictures.", no_args_is_help=True, 
 hashes_app.command("build")(hashes_build)
 hashes_app.command("match")(hashes_match)
 app.add_typer(hashes_app, name="hashes")
+lists_app = typer.Typer(help="Lists that learn from decisions.", no_args_is_help=True, rich_markup_mode=None)
+lists_app.command("learn")(lists_learn)
+lists_app.command("show")(lists_show)
+app.add_typer(lists_app, name="lists")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
 
 from moderation import storage
 from moderation.config.model import Config
+from moderation.ledger.entry import FinishedNight, judged_rows
+from moderation.ledger.index import Provenance
+from moderation.ledger.store import append
 from moderation.lists.policy_file import load_whole_policy
 from moderation.planning.names import plan_uri
-from moderation.planning.plan import encode_shards
+from moderation.planning.plan import decode_shards, encode_shards
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.judge import judge_item
 from moderation.results.receipts import commit_shard
@@ -37,6 +40,7 @@ class Made:
     content_hash: str | None = None
     people: Sequence[str] = ()  # that the gallery knows in its first frame
     unseen: tuple[str, ...] = ()
+    embedding: Sequence[float] | None = None  # of every frame, by the detector `net`
 
 
 def write_run(
@@ -60,13 +64,15 @@ def write_run(
     out = str(folder / "out")
     metadata = {"run_id": RUN_ID, "stack_fingerprint": "stack", "policy_hash": "policy", "code_version": "test"}
     hashed = any(made.hashes for made in items)
+    width = next((len(made.embedding) for made in items if made.embedding), None)
+    dims = {} if width is None else {"net": width}
     shards: list[Shard] = []
     for start in range(0, len(items), shard_items):
         chunk = items[start : start + shard_items]
         rows = [_row(folder, made, tuple(labels), bound) for made in chunk]
         shard = Shard(shard_id=f"{start:032x}", items=tuple(row.item for row in rows))
         tables = {
-            "votes": votes_table(rows, labels, {"pdq.hash": 32} if hashed else {}, {}, metadata),
+            "votes": votes_table(rows, labels, {"pdq.hash": 32} if hashed else {}, dims, metadata),
             "verdicts": verdicts_table(rows, tuple(bound.policy.checks), metadata),
         }
         parts = {name: encode_table(table, config.output) for name, table in tables.items()}
@@ -81,6 +87,18 @@ def write_run(
     if not keep_policy:
         policy_path.unlink()
     return out
+
+
+def enter_run(ledger: str, night: str, out: str) -> None:
+    """Enter a run in a ledger, as a finished night does."""
+    shards = decode_shards(storage.read_bytes(plan_uri(out)), where=plan_uri(out))
+    facts = FinishedNight(
+        out=out,
+        format="parquet",
+        provenance=Provenance(source="in", stack_fingerprint="stack", policy_hash="policy"),
+        judged_at=datetime(2026, 11, 1, tzinfo=UTC),
+    )
+    append(ledger, night, judged_rows(shards, facts))
 
 
 def _row(folder: Path, made: Made, labels: tuple[str, ...], bound: BoundPolicy) -> ItemRow:
@@ -115,5 +133,6 @@ def _row(folder: Path, made: Made, labels: tuple[str, ...], bound: BoundPolicy) 
         pdq=pdq,
         judgement=judged,
         votes=votes,
+        embeddings={"net": np.array([made.embedding] * len(made.votes or ()), np.float16)} if made.embedding else None,
         error_code=code,
     )

@@ -1,8 +1,8 @@
 """Duplicates within a finished run and among the items of earlier runs: groups around their largest picture.
 
-Three keys, from sure to likely: the same bytes; PDQ hashes within `distance` bits; embeddings within a cosine,
-confirmed by hashes that agree more than those of unrelated pictures do. Each member is near the group's head itself
-(`hashes.grouping`), so that a chain of look-alikes joins no unrelated pictures.
+Four keys, from sure to likely: the same bytes; PDQ hashes within `distance` bits; of videos and animations most of
+their frames (`hashes.films`); embeddings within a cosine, confirmed by hashes that agree more than those of unrelated
+pictures do. Each member is near the group's head itself (`hashes.grouping`), so that a chain joins nothing unrelated.
 
     OUT/duplicates.parquet   one row per member of a group, heads included; without groups of one
 
@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from moderation import storage
+from moderation.analysis.picture_films import pairs_of_films, usable_films
 from moderation.analysis.pictures import Pictures, read_pictures
 from moderation.errors import UsageError
 from moderation.hashes.embedding_pairs import HashConfirmation, alike_pairs
@@ -31,10 +33,10 @@ from moderation.hashes.grouping import I8, Edges, group_by_heads
 from moderation.hashes.pairs import collapse, near_pairs
 from moderation.hashes.search import I64, MAX_DISTANCE
 from moderation.results.layout import duplicates_uri
-from moderation.types import F32
+from moderation.types import F32, U8
 
-RELATIONS: Final = ("pdq", "embedding", "exact", "head")
-_PDQ, _EMBEDDING, _EXACT, _HEAD = range(4)
+RELATIONS: Final = ("pdq", "video", "embedding", "exact", "head")
+_PDQ, _VIDEO, _EMBEDDING, _EXACT, _HEAD = range(5)
 _CHUNK: Final = 1 << 18  # rows that are written at once
 
 DUPLICATES_SCHEMA: Final = pa.schema(
@@ -45,8 +47,8 @@ DUPLICATES_SCHEMA: Final = pa.schema(
         ("head_item_id", pa.string()),
         ("head_run_out", pa.string()),
         ("head_verdict", pa.string()),
-        ("relation", pa.string()),  # head; exact, pdq, embedding: to the head
-        ("distance", pa.float32()),  # pdq: bits; embedding: 1 - cosine; else 0
+        ("relation", pa.string()),  # head; exact, pdq, video, embedding: to the head
+        ("distance", pa.float32()),  # pdq: bits; video: 1 - share of frames; embedding: 1 - cosine; else 0
     ],
     metadata={"moderation.table": "duplicates", "moderation.schema_version": "1"},
 )
@@ -128,27 +130,35 @@ def group_pictures(pictures: Pictures, nearness: Nearness) -> Grouping:
     content, hashes, quality = pictures.content[order], pictures.hashes[order], pictures.quality[order]
     # From here on pictures are numbered by rank: of a group, the picture with the lowest rank is the head.
     same = _same_content(content)
-    usable = np.flatnonzero(quality >= nearness.quality)
+    rank_of = np.empty(len(order), np.int64)
+    rank_of[order] = np.arange(len(order))
+    moves = np.zeros(len(order), np.bool_)
+    moves[rank_of[usable_films(pictures.films, nearness.quality)]] = True
+    usable = np.flatnonzero((quality >= nearness.quality) | moves)
     # One picture per content: the first with a usable hash, under the number of the content's first picture.
     node_of, first = np.unique(same[usable], return_index=True)
     shown = usable[first]
     # Contents with the same hash are one node: a million copies of a picture cost no more than one.
-    twin = collapse(hashes[shown])
+    twin = _twins(hashes[shown], moves[shown])
     distinct = np.flatnonzero(twin == np.arange(len(twin)))
     kept = shown[distinct]
-    pairs = near_pairs(hashes[kept], nearness.distance)
+    still = np.flatnonzero(~moves[kept])
+    pairs = near_pairs(hashes[kept[still]], nearness.distance)
     edges = [Edges(
-        left=pairs.left,
-        right=pairs.right,
+        left=still[pairs.left],
+        right=still[pairs.right],
         relation=np.full(len(pairs.left), _PDQ, np.int8),
         distance=pairs.distance.astype(np.float32),
     )]  # fmt: skip
+    if len(still) < len(kept):
+        edges.append(_film_edges(pictures, nearness, order[kept], moves[kept]))
     if pictures.embeddings is not None:
-        vectors = pictures.embeddings[order[kept]]  # float16
+        vectors = pictures.embeddings[order[kept[still]]]  # float16
         left, right, apart = alike_pairs(
-            vectors, nearness.similarity, HashConfirmation(hashes=hashes[kept], distance=nearness.confirm)
+            vectors, nearness.similarity, HashConfirmation(hashes=hashes[kept[still]], distance=nearness.confirm)
         )
-        edges.append(Edges(left=left, right=right, relation=np.full(len(left), _EMBEDDING, np.int8), distance=apart))
+        kinds = np.full(len(left), _EMBEDDING, np.int8)
+        edges.append(Edges(left=still[left], right=still[right], relation=kinds, distance=apart))
     groups = group_by_heads(
         len(kept),
         Edges(
@@ -159,6 +169,27 @@ def group_pictures(pictures: Pictures, nearness: Nearness) -> Grouping:
         ),
     )
     return _spread(order, same, node_of, twin, distinct, groups.head, groups.relation, groups.distance)
+
+
+def _twins(hashes: U8, moves: npt.NDArray[np.bool_]) -> I64:
+    """int64 [N]: the first picture with the same hash; a video is its own."""
+    twin = np.arange(len(hashes))
+    still = np.flatnonzero(~moves)
+    twin[still] = still[collapse(hashes[still])]
+    return twin
+
+
+def _film_edges(pictures: Pictures, nearness: Nearness, rows: I64, moves: npt.NDArray[np.bool_]) -> Edges:
+    """The pairs of videos that are copies. rows: of the nodes' pictures; moves: bool [N], which of them move."""
+    node_of = np.full(len(pictures), -1, np.int64)
+    node_of[rows[moves]] = np.flatnonzero(moves)
+    pairs = pairs_of_films(pictures.films, node_of, nearness.quality, nearness.distance)
+    return Edges(
+        left=pairs.left,
+        right=pairs.right,
+        relation=np.full(len(pairs.left), _VIDEO, np.int8),
+        distance=pairs.apart,
+    )
 
 
 def _spread(

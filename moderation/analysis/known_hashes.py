@@ -4,7 +4,8 @@ A new list needs no picture and no GPU where the run had the detector `pdq`: its
 here, over all frames of a video, are both of its shares known:
 
     OUT/known.parquet   item_id, label, group, distance (of the nearest frame), frames_matched, frames, share_of_item,
-                        listed_matched, listed, share_of_listed
+                        listed_matched, listed, share_of_listed, copy (videos by the rule of `hashes.films`), and the
+                        longest matching stretch in seconds: start_s, end_s; listed_start_s, listed_end_s
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,12 +29,14 @@ from moderation.detectors.base import Weights
 from moderation.detectors.weights.locator import resolve
 from moderation.errors import UsageError
 from moderation.hashes.exchange import MAX_JSON, read_exchange
+from moderation.hashes.films import FilmFrames, FilmMatch, FoundFrames, film_of, further, match_frames
 from moderation.hashes.lists import MAX_FILE_BYTES, HashList, KnownPicture, encode_list, read_list
 from moderation.hashes.search import I64
 from moderation.results.frame_hashes import Hashed, read_hashes
 from moderation.results.layout import known_uri
 from moderation.results.reader import READERS, open_run
 
+_AT = re.compile(r".* at ([0-9]{1,9}(?:\.[0-9]{1,9})?) s")
 _PIECE_BYTES = 4 << 20  # of a list: one request each
 _BUDGET_BYTES = 128 << 20  # of parts read ahead
 
@@ -48,6 +52,11 @@ KNOWN_SCHEMA = pa.schema(
         ("listed_matched", pa.int32()),
         ("listed", pa.int32()),
         ("share_of_listed", pa.float32()),
+        ("copy", pa.bool_()),  # null: a picture and a video, of which a hash tells too little
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("listed_start_s", pa.float64()),
+        ("listed_end_s", pa.float64()),
     ],
     metadata={"moderation.table": "known", "moderation.schema_version": "1"},
 )
@@ -174,8 +183,27 @@ class _Groups:
         alone = np.flatnonzero(hash_list.group < 0)
         self.of_entry: I64 = hash_list.group.astype(np.int64)
         self.of_entry[alone] = len(hash_list.groups) + np.arange(len(alone))
-        self.sizes = np.bincount(self.of_entry)
         self._alone = alone
+        self._order = np.argsort(self.of_entry, kind="stable")
+        self._ends = np.cumsum(np.bincount(self.of_entry))
+        self._films: dict[int, FilmFrames] = {}
+        self._rows: dict[int, I64] = {}
+
+    def rows(self, group: int) -> I64:
+        """The entries of a group, in the order of time where their names tell it (`12 at 3.5 s`)."""
+        self.film(group)
+        return self._rows[group]
+
+    def film(self, group: int) -> FilmFrames:
+        """The frames of a group; made when it first matches."""
+        if group not in self._films:
+            rows = self._order[self._ends[group - 1] if group else 0 : self._ends[group]]
+            names = self.hash_list.entries.take(pa.array(rows)).to_pylist() if len(rows) > 1 else [None] * len(rows)
+            times_s = np.array([_second_of(name) for name in names])
+            order = np.argsort(times_s, kind="stable")
+            self._rows[group] = rows[order]
+            self._films[group] = film_of(self.hash_list.hashes[rows[order]], times_s[order])
+        return self._films[group]
 
     def name(self, group: int) -> str:
         """A group's name in the list; for a picture without a group its hash."""
@@ -186,13 +214,19 @@ class _Groups:
         return alone.hex()
 
 
+def _second_of(name: str | None) -> float:
+    """The time in the name of a listed frame, as `hashes.exchange` writes it; NaN where there is none."""
+    told = _AT.fullmatch(name) if name is not None else None
+    return float(told.group(1)) if told else float("nan")
+
+
 def _match_part(part: Hashed, groups: _Groups, usable: np.ndarray, distance: int) -> pa.Table:
     """A row of KNOWN_SCHEMA for each item and group that match. usable: bool [F], frames with a hash good enough."""
     hash_list = groups.hash_list
     rows = np.flatnonzero(usable)
-    frames_of_item = np.bincount(part.item[rows], minlength=len(part.items))
-    matches = hash_list.index.pairs(part.hashes[rows], distance)
-    frame, item = rows[matches.query], part.item[rows][matches.query]
+    item_of_row = part.item[rows]
+    matches = hash_list.index.pairs(part.hashes[rows], further(distance))
+    frame, item = rows[matches.query], item_of_row[matches.query]
     group = groups.of_entry[matches.entry]
     order = np.lexsort((matches.entry, frame, group, item))
     starts = np.flatnonzero(np.diff(group[order], prepend=-1) | np.diff(item[order], prepend=-1))
@@ -200,20 +234,43 @@ def _match_part(part: Hashed, groups: _Groups, usable: np.ndarray, distance: int
     for of_pair in np.split(order, starts[1:]) if len(order) else ():
         item_index, group_index = int(item[of_pair[0]]), int(group[of_pair[0]])
         nearest = of_pair[np.argmin(matches.distance[of_pair])]
-        frames, frames_matched = int(frames_of_item[item_index]), len(np.unique(frame[of_pair]))
-        listed, listed_matched = int(groups.sizes[group_index]), len(np.unique(matches.entry[of_pair]))
+        if matches.distance[nearest] > distance:
+            continue
+        near = of_pair[matches.distance[of_pair] <= distance]
+        own = rows[item_of_row == item_index]
+        film = film_of(part.hashes[own], part.time_s[own])
+        listed = groups.film(group_index)
+        entries = groups.rows(group_index)
+        ours = FoundFrames(near=np.isin(own, frame[near]), far=np.isin(own, frame[of_pair]))
+        theirs = FoundFrames(near=np.isin(entries, matches.entry[near]), far=np.isin(entries, matches.entry[of_pair]))
+        match = match_frames(film, ours, listed, theirs)
         matched.append(
             {
                 "item_id": part.items[item_index],
                 "label": hash_list.labels[hash_list.label[matches.entry[nearest]]],
                 "group": groups.name(group_index),
                 "distance": int(matches.distance[nearest]),
-                "frames_matched": frames_matched,
-                "frames": frames,
-                "share_of_item": frames_matched / frames,
-                "listed_matched": listed_matched,
-                "listed": listed,
-                "share_of_listed": listed_matched / listed,
+                "frames_matched": int(ours.near.sum()),
+                "frames": len(film),
+                "share_of_item": match.share_left,
+                "listed_matched": int(theirs.near.sum()),
+                "listed": len(listed),
+                "share_of_listed": match.share_right,
+                "copy": _is_copy(len(film), len(listed), match),
+                **_times(match),
             }
         )
     return pa.Table.from_pylist(matched, schema=KNOWN_SCHEMA)
+
+
+def _is_copy(frames: int, listed: int, match: FilmMatch) -> bool | None:
+    """Pictures are copies, as they are near; videos by their rule; of a picture and a video nothing is said."""
+    if frames == listed == 1:
+        return True
+    return match.is_copy if frames > 1 and listed > 1 else None
+
+
+def _times(match: FilmMatch) -> dict[str, float | None]:
+    seconds = (*match.segment_left_s, *match.segment_right_s)
+    names = ("start_s", "end_s", "listed_start_s", "listed_end_s")
+    return {name: None if np.isnan(s) else s for name, s in zip(names, seconds, strict=True)}

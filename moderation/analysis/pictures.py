@@ -1,7 +1,4 @@
-"""The pictures among which duplicates are searched: the items of a run, and those of earlier runs in a ledger.
-
-Held in columns, about 170 bytes per item with its id: ten million take 1.7 GB.
-"""
+"""The items among which duplicates are searched, of a run and of earlier ones: about 170 bytes each, in columns."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from moderation import storage
+from moderation.analysis.picture_films import NO_FILMS, FilmHashes, concatenate_films, read_films
 from moderation.concurrency import map_ahead
 from moderation.errors import UsageError
 from moderation.hashes.search import HASH_BYTES, I16, I64, U64
@@ -29,11 +27,12 @@ from moderation.results.reader import AHEAD_BYTES, READERS, open_run
 from moderation.results.votes import adjacent_runs
 from moderation.types import U8, Status
 
-_VERDICTS = ["item_id", "verdict", "status", "width", "height", "size_bytes", "content_hash"]
+_VERDICTS = ["item_id", "kind", "verdict", "status", "width", "height", "size_bytes", "content_hash"]
 _OF_PART = ["item_id", "run_out", "part", "format", "verdict", "size_bytes", "content_hash"]
 _LEDGER = ("key", "status", "deleted_at", *_OF_PART)
 _NO_CONTENT = "0" * 32
-_MAX_EMBEDDED_BYTES = 6 << 30  # 2.4 million items with 1,280 numbers each; hashes alone have no such bound
+# 2.4 million items with 1,280 numbers each, or 100 million frames of videos; hashes of pictures have no such bound.
+_MAX_HELD_BYTES = 6 << 30
 
 F16 = npt.NDArray[np.float16]
 
@@ -45,7 +44,7 @@ class Pictures:
     items: item_id, run_out (null: this run), verdict. pixels, size_bytes: int64, 0 where unknown. content: uint64
     [N,2], the first half of the sha256; 0, 0 where unknown. hashes: uint8 [N,32]; quality: int16, -1 for an item that
     is not compared by hash: no hash, an error, or more than one frame. embeddings: float16 [N,D] or None; NaN in rows
-    without one. unread: earlier items whose parts are gone.
+    without one. films: the frames of items that move. unread: earlier items whose parts are gone.
     """
 
     items: pa.Table
@@ -55,6 +54,7 @@ class Pictures:
     hashes: U8
     quality: I16
     embeddings: F16 | None = None
+    films: FilmHashes = NO_FILMS
     unread: int = 0
 
     def __len__(self) -> int:
@@ -63,7 +63,11 @@ class Pictures:
     @property
     def nbytes(self) -> int:
         """The size of the hashes and embeddings."""
-        return int(self.hashes.nbytes) + (0 if self.embeddings is None else int(self.embeddings.nbytes))
+        return (
+            int(self.hashes.nbytes)
+            + self.films.nbytes
+            + (0 if self.embeddings is None else int(self.embeddings.nbytes))
+        )
 
 
 def read_pictures(out: str, *, ledger: str | None = None, embedding: str | None = None) -> Pictures:
@@ -90,9 +94,9 @@ def read_pictures(out: str, *, ledger: str | None = None, embedding: str | None 
         pictures, held_bytes = [], 0
         for part in parts:
             pictures.append(part)
-            held_bytes += 0 if part.embeddings is None else part.embeddings.nbytes
-            if held_bytes > _MAX_EMBEDDED_BYTES:
-                raise UsageError(f"{out}: too many embeddings of {embedding!r} to hold; group by hashes alone")
+            held_bytes += part.films.nbytes + (0 if part.embeddings is None else part.embeddings.nbytes)
+            if held_bytes > _MAX_HELD_BYTES:
+                raise UsageError(f"{out}: over {_MAX_HELD_BYTES >> 30} GiB of embeddings and frames of videos to hold")
         return _concatenate(pictures)
 
 
@@ -118,6 +122,7 @@ def _concatenate(parts: Sequence[Pictures]) -> Pictures:
         hashes=joined("hashes"),
         quality=joined("quality"),
         embeddings=_concatenate_embeddings(parts),
+        films=concatenate_films([p.films for p in parts], [len(p) for p in parts]),
         unread=sum(p.unread for p in parts),
     )
 
@@ -156,13 +161,14 @@ def _read_source(source: _Source, embedding: str | None) -> Pictures:
         hashes=hashes,
         quality=quality,
         embeddings=_read_embeddings(source, votes, embedding, rows),
+        films=read_films(verdicts, votes),
     )
 
 
 def _read_tables(source: _Source, embedding: str | None) -> tuple[pa.Table, pa.Table]:
     """Verdicts and votes of a part; of the votes the rows of frames."""
     vector = [f"{embedding}.embedding"] if embedding else []
-    columns = ["item_id", "role", "pdq.quality", "pdq.hash", *vector]
+    columns = ["item_id", "role", "time_s", "pdq.quality", "pdq.hash", *vector]
     at = (source.part, source.format)
     verdicts = read_intact(source.run_out, VERDICTS, *at, _VERDICTS, strict=False)
     return verdicts, own_frames(read_joined(source.run_out, *at, columns, strict=False))
@@ -184,7 +190,7 @@ def _read_embeddings(source: _Source, votes: pa.Table, embedding: str | None, ro
 def _of_single_frames(verdicts: pa.Table, votes: pa.Table) -> tuple[U8, I16, npt.NDArray[np.int64]]:
     """Hash and quality of each item, and its row of the votes (-1: not compared).
 
-    One hash identifies a picture, but not a film: films that share a title would be one. See `known_hashes`.
+    One hash identifies a picture, but not a film: films that share a title would be one. See `picture_films`.
     """
     counted = votes["item_id"].value_counts() if len(votes) else None
     single = counted.field("values").filter(pc.equal(counted.field("counts"), 1)) if counted is not None else None

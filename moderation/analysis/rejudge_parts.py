@@ -159,11 +159,6 @@ def rejudge_shards(settings_json: str, shard_ids: Sequence[str]) -> int:
         return sum(1 for _ in pool.map(judge.judge, shard_ids))
 
 
-def use_one_core() -> None:
-    """Limit Arrow's threads, which are as many as the machine's cores: each of several processes has one core."""
-    pa.set_cpu_count(1)
-
-
 def count_judged(before: pa.Table, after: pa.Table, counted: Mapping[str, int]) -> dict[str, int]:
     """A part's counters: those of its receipt that do not depend on the policy, and the new ones."""
     counts: Counter[str] = Counter({name: n for name, n in counted.items() if not name.startswith(_JUDGED)})

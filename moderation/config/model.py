@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from moderation.config.explain import ExplainConfig
+from moderation.config.nights import LearnConfig, MonitorConfig
 from moderation.config.section import ConfigSection
 
 MIB = 1024 * 1024
@@ -160,6 +161,12 @@ class StackConfig(ConfigSection):
     )
     keep_embeddings: bool = Field(default=False, description="write normalised float16 embeddings into votes/")
 
+    @property
+    def hashes_alone(self) -> bool:
+        """Whether nothing runs that does more than hash."""
+        running = {d.name for d in self.detectors if not self.only or d.title in self.only}
+        return bool(running) and running <= HASHING
+
     def frames_per_batch(self, *, on_gpu: bool) -> int:
         """`batch_size`, or the default: an H100 scores 690 pictures/s in batches of 16, 1,190 in batches of 256."""
         return self.batch_size or (256 if on_gpu else 16)
@@ -228,17 +235,12 @@ class RuntimeConfig(ConfigSection):
         return self.frame_budget_bytes or (2048 if on_gpu else 384) * MIB
 
 
-class MonitorConfig(ConfigSection):
-    """What a night holds against labels and against a reference; see docs/certificates.md."""
-
-    labels: str | None = Field(
-        default=None, description="file or object of labels; new ones of the audit are held against the certificates"
-    )
-    bad: tuple[str, ...] = Field(default=(), description="labels that are bad, as `--bad` of certify")
-    means: tuple[str, ...] = Field(default=(), description="CHECK=LABEL, as `--means` of certify")
-    reference: str | None = Field(
-        default=None, description="OUT of a finished run or night: every score's distribution is held against it"
-    )
+# Detectors that only hash: a pass of these alone is cheap.
+HASHING: frozenset[str] = frozenset({"pdq", "known"})
+# How such a pass samples videos, so that a copy which was trimmed has frames near those of the original: of videos in
+# motion half of the frames are within 31 bits of those 1/15 s later, and hardly any of those 1/4 s later. Eight frames
+# a second up to 112 s, one up to 15 minutes, as many spread over a longer video (1 GB of frames at 16:9).
+DENSE: Mapping[str, Any] = {"sampling": "uniform", "fps": 8.0, "max_gap_s": 0.125, "frame_budget": 900}
 
 
 class ReportConfig(ConfigSection):
@@ -274,10 +276,18 @@ class Config(ConfigSection):
     monitor: MonitorConfig = MonitorConfig()
     report: ReportConfig = ReportConfig()
     explain: ExplainConfig = ExplainConfig()
+    learn: LearnConfig = LearnConfig()
 
     @model_validator(mode="after")
     def _credentials_where_a_detector_reads_them(self) -> Config:
         if any(detector.name == "c2pa" for detector in self.stack.detectors) and not self.media.credentials:
             # Sections are frozen; a validator that runs afterwards has no other way to derive one key from another.
             object.__setattr__(self, "media", self.media.model_copy(update={"credentials": True}))
+        return self
+
+    @model_validator(mode="after")
+    def _hashes_alone_are_dense(self) -> Config:
+        if self.stack.hashes_alone:
+            unset = {name: value for name, value in DENSE.items() if name not in self.media.model_fields_set}
+            object.__setattr__(self, "media", self.media.model_copy(update=unset))
         return self

@@ -167,6 +167,13 @@ def _unfinished(ledger: str) -> str | None:
     return str(night) if isinstance(night, str) and NIGHT_ID.fullmatch(night) else None
 
 
+def unfinished_night(ledger: str) -> str | None:
+    """The night that an interrupted call left, and that is not in the ledger."""
+    night = _unfinished(ledger)
+    log = open_log(ledger)
+    return None if night is None or night in log.batches or night in log.compacted else night
+
+
 def _unfinished_out(ledger: str) -> str | None:
     record = _as_object(storage.read_optional(storage.join(ledger, UNFINISHED_FILE)))
     return f"{record['out']}/{record['night']}" if isinstance(record.get("out"), str) else None

@@ -56,7 +56,7 @@ def _with_entries(rule: ListRule, where: str, beside: Path) -> ListRule:
         raise UsageError(f"{where}: has `from` and `entries`; one of them")
     uri = rule.from_ if "://" in rule.from_ else str(beside / rule.from_)
     try:
-        entries = normalised(read_entries(storage.canonical(uri)), rule.by)
+        entries = normalised(read_entries(storage.canonical(uri), rule.action, rule.by), rule.by)
     except ValueError as error:
         raise UsageError(f"{where}: {uri}: {error}") from error
     # The path as it was written, so that the record does not depend on where the file lies.

@@ -4,8 +4,9 @@
     .txt             one value per line; lines that begin with # are comments
     .parquet .arrow  the same columns; `until` as a date, a time or a text
 
-Other columns are ignored. A line that is no entry refuses the whole list: reading part of it would silently drop the
-rest.
+A file of several lists in one, as `moderation lists learn` writes it, has the columns `action` (deny, allow) and `by`
+besides; each list takes the rows that are its own. Other columns are ignored. A line that is no entry refuses the whole
+list: reading part of it would silently drop the rest.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, get_args
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -22,21 +23,24 @@ import pyarrow.parquet as pq
 from moderation import storage
 from moderation.config.hints import closest, did_you_mean
 from moderation.errors import UsageError
-from moderation.policy.entries import MAX_ENTRIES, ListEntry, as_end
+from moderation.policy.entries import MAX_ENTRIES, By, ListEntry, as_end
 
 MAX_FILE_BYTES: Final = 256 << 20
 MAX_TABLE_BYTES: Final = 1 << 30  # unpacked
 _COLUMNS: Final = ("value", "reason", "until")
+_SORTS: Final = ("action", "by")  # of a file of several lists
+_ACTIONS: Final = ("deny", "allow")
 _SHOWN: Final = 10  # bad lines that an error names
 _TEXTS: Final = (".csv", ".tsv", ".txt")
 _TABLES: Final = (".parquet", ".arrow")
 
-_Row = tuple[str, Sequence[object]]  # its place in the file, and its cells in the order of _COLUMNS
+_Row = tuple[str, Sequence[object]]  # its place in the file, and its cells in the order of _COLUMNS, _SORTS
 
 
-def read_entries(uri: str) -> list[ListEntry]:
+def read_entries(uri: str, action: str | None = None, by: str | None = None) -> list[ListEntry]:
     """The entries of a list, in the order of the file.
 
+    action, by: of a file of several lists only those of this one; None: all entries.
     Raises UsageError when there is nothing at the URI, or it is no list, or it is too large.
     """
     suffix = next((s for s in (*_TEXTS, *_TABLES) if uri.lower().endswith(s)), None)
@@ -44,9 +48,18 @@ def read_entries(uri: str) -> list[ListEntry]:
         raise UsageError(f"{uri}: a list is a file that ends in {', '.join((*_TEXTS, *_TABLES))}")
     data = _read(uri)
     try:
-        return _entries(uri, _text_rows(uri, data, suffix) if suffix in _TEXTS else _table_rows(uri, data, suffix))
+        rows = _text_rows(uri, data, suffix) if suffix in _TEXTS else _table_rows(uri, data, suffix)
+        return _entries(uri, (row for row in rows if _is_of(row[1], action, by)))
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{uri}: not readable as a table: {error}") from error
+
+
+def _is_of(cells: Sequence[object], action: str | None, by: str | None) -> bool:
+    """Whether a row is one of the list. Other words under these columns are the file's own business."""
+    own_action, own_by = cells[3:5]
+    if action is None or own_action not in _ACTIONS or own_by not in get_args(By):
+        return True
+    return (own_action, own_by) == (action, by)
 
 
 def _read(uri: str) -> bytes:
@@ -64,7 +77,7 @@ def _read(uri: str) -> bytes:
 def _entries(uri: str, rows: Iterable[_Row]) -> list[ListEntry]:
     entries: list[ListEntry] = []
     bad: list[str] = []
-    for where, (value, reason, until) in rows:
+    for where, (value, reason, until, *_) in rows:
         if len(entries) >= MAX_ENTRIES:
             raise UsageError(f"{uri}: over {MAX_ENTRIES:,} entries, make several lists of it")
         try:
@@ -96,7 +109,7 @@ def _lines(text: str) -> Iterator[_Row]:
     for number, line in enumerate(text.splitlines(), start=1):
         value = line.strip()
         if value and not value.startswith("#"):
-            yield f"line {number}", (value, None, None)
+            yield f"line {number}", (value, None, None, None, None)
 
 
 def _csv_rows(uri: str, text: str, delimiter: str) -> Iterator[_Row]:
@@ -121,7 +134,7 @@ def _places(uri: str, header: Sequence[str]) -> list[int | None]:
         meant = closest(name, _COLUMNS, cutoff=0.7)
         if name not in _COLUMNS and meant is not None and meant not in header:
             raise UsageError(f"{uri}: unknown column {name!r}; did you mean {meant!r}?")
-    return [header.index(name) if name in header else None for name in _COLUMNS]
+    return [header.index(name) if name in header else None for name in (*_COLUMNS, *_SORTS)]
 
 
 def _table_rows(uri: str, data: bytes, suffix: str) -> Iterator[_Row]:
@@ -130,7 +143,8 @@ def _table_rows(uri: str, data: bytes, suffix: str) -> Iterator[_Row]:
         unpacked += batch.nbytes
         _check_unpacked(uri, unpacked, number + batch.num_rows)
         names = batch.schema.names
-        cells = [batch.column(name).to_pylist() if name in names else [None] * batch.num_rows for name in _COLUMNS]
+        wanted = (*_COLUMNS, *_SORTS)
+        cells = [batch.column(name).to_pylist() if name in names else [None] * batch.num_rows for name in wanted]
         for row in zip(*cells, strict=True):
             number += 1
             yield f"row {number}", row
@@ -143,7 +157,7 @@ def _parquet_batches(uri: str, data: bytes) -> Iterator[pa.RecordBatch]:
     _check_unpacked(uri, sum(group.total_byte_size for group in groups), file.metadata.num_rows)
     names = file.schema_arrow.names
     _places(uri, names)
-    yield from file.iter_batches(columns=[name for name in _COLUMNS if name in names])
+    yield from file.iter_batches(columns=[name for name in (*_COLUMNS, *_SORTS) if name in names])
 
 
 def _arrow_batches(uri: str, data: bytes) -> Iterator[pa.RecordBatch]:

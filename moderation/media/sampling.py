@@ -33,8 +33,9 @@ def choose_frames(
     limit = limit or config.max_frames
     chosen: set[int] = set()
     if config.sampling in ("uniform", "hybrid"):
-        count = min(total, max(1, math.ceil(duration_s * config.fps)))
-        chosen.update(_nearest(times_s, np.arange(count) / config.fps))
+        count = max(1, math.ceil(duration_s * config.fps))
+        # A video with fewer frames is taken whole; the first of these marks would cover its beginning alone.
+        chosen.update(range(total) if count >= total else _nearest(times_s, np.arange(count) / config.fps))
     if config.sampling in ("keyframes", "hybrid"):
         chosen.update(int(k) for k in keys if 0 <= k < total)
         chosen.add(0)  # the first frame, even where the index of keyframes is empty or begins late
@@ -105,13 +106,21 @@ def thin_out(times_s: F64, chosen: list[int], limit: int) -> list[int]:
     at = times_s[candidates]
     marks = np.linspace(at[0], at[-1], limit) if limit > 1 else np.array([(at[0] + at[-1]) / 2])
     kept = set(_nearest(at, marks))
-    distance = np.min(np.abs(at[:, None] - at[sorted(kept)][None, :]), axis=1)
+    distance = _to_nearest(at, at[sorted(kept)])
     while len(kept) < limit:
         furthest = int(distance.argmax())
         kept.add(furthest)
         distance = np.minimum(distance, np.abs(at - at[furthest]))
         distance[sorted(kept)] = -1.0
     return [int(i) for i in candidates[sorted(kept)]]
+
+
+def _to_nearest(at: F64, kept: F64) -> F64:
+    """float64 [N]: how far each time is from the nearest of `kept`; both ascending. No matrix: hours have 100,000."""
+    right = np.searchsorted(kept, at).clip(0, len(kept) - 1)
+    left = (right - 1).clip(0)
+    nearest: F64 = np.minimum(np.abs(at - kept[left]), np.abs(at - kept[right]))
+    return nearest
 
 
 def _nearest(times_s: F64, wanted_s: F64) -> list[int]:

@@ -59,10 +59,23 @@ class PartJudgement:
     review_ranks: Sequence[float | None]
 
 
-def judge_part(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartDecisions:
+    """What is decided of I items, and by what. left: items that are left to `judge_item`.
+
+    decided: int64 [I], place of the check that decided, NO_CHECK where none did.
+    """
+
+    scores: PartScores
+    left: Flags
+    decisions: Sequence[CaseDecision]
+    decided: I64
+
+
+def decide_part(
     bound: BoundPolicy, votes: PartVotes, checks: tuple[BoundCheck, ...], kind: Kind, items: PartItems
-) -> PartJudgement:
-    """Judge items of one kind. checks: by `variants.checks_for`, the same for all of them."""
+) -> PartDecisions:
+    """Decide items of one kind, without what explains it. checks: by `variants.checks_for`, the same for all."""
     scores = score_part(votes, checks, bound.policy.checks, kind)
     case = PartCase(bound=bound, scores=scores)
     place, ruling_list, unsure = _decide(case)
@@ -73,15 +86,24 @@ def judge_part(
     for nth, ruling in enumerate(ruling_list):
         own = place == nth
         decided[own] = ruling.check[own]
-    evidence = gather_part_evidence(bound, scores, decided)
-    segments = _find_segments(scores, items.times_s)
     decisions = _withheld(bound, _decisions(case, place, ruling_list), items)
+    return PartDecisions(scores=scores, left=left, decisions=decisions, decided=decided)
+
+
+def judge_part(
+    bound: BoundPolicy, votes: PartVotes, checks: tuple[BoundCheck, ...], kind: Kind, items: PartItems
+) -> PartJudgement:
+    """Judge items of one kind. checks: by `variants.checks_for`, the same for all of them."""
+    part = decide_part(bound, votes, checks, kind, items)
+    scores, decisions = part.scores, part.decisions
+    evidence = gather_part_evidence(bound, scores, part.decided)
+    segments = _find_segments(scores, items.times_s)
     texts = [
         explain(decision, bound.texts, segments.get(item, _NO_SEGMENTS)) for item, decision in enumerate(decisions)
     ]
     return PartJudgement(
         checks=checks,
-        left=left,
+        left=part.left,
         decisions=decisions,
         scores=scores.scores,
         evidence=evidence,

@@ -29,6 +29,7 @@ class Hashed:
     item: I64
     hashes: U8
     quality: I16
+    time_s: npt.NDArray[np.float64]
 
 
 def own_frames(votes: pa.Table) -> pa.Table:
@@ -40,7 +41,7 @@ def own_frames(votes: pa.Table) -> pa.Table:
 
 def read_hashes(out: str, shard_id: str, format_: str) -> Hashed:
     """The hashes of a shard's votes. Raises UsageError when the run had no detector `pdq`, and as `read_intact`."""
-    columns = ["item_id", "role", "pdq.quality", "pdq.hash"]
+    columns = ["item_id", "role", "time_s", "pdq.quality", "pdq.hash"]
     votes = own_frames(read_joined(out, shard_id, format_, columns, strict=False))
     if "pdq.hash" not in votes.column_names or "pdq.quality" not in votes.column_names:
         raise UsageError(f"{out}: the run kept no hashes; its stack lacks the detector `pdq`")
@@ -52,12 +53,14 @@ def read_hashes(out: str, shard_id: str, format_: str) -> Hashed:
             item=np.empty(0, np.int64),
             hashes=np.empty((0, HASH_BYTES), np.uint8),
             quality=np.empty(0, np.int16),
+            time_s=np.empty(0),
         )
     return Hashed(
         items=tuple(encoded.dictionary.to_pylist()),
         item=encoded.indices.to_numpy().astype(np.int64),
         hashes=hash_rows(votes["pdq.hash"]),
         quality=percents(votes["pdq.quality"], votes["pdq.hash"]),
+        time_s=votes["time_s"].to_numpy().astype(np.float64),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from moderation.policy.bind import BoundCheck, BoundPolicy
 from moderation.policy.judge import judge_item
-from moderation.policy.judge_part import PartItems, PartJudgement, judge_part
+from moderation.policy.judge_part import PartItems, decide_part, judge_part
 from moderation.policy.part_scores import I64, Flags, PartVotes
 from moderation.policy.variants import checks_for
 from moderation.results.judged_columns import JudgedColumns
@@ -100,20 +100,50 @@ def judge_columns(verdicts: pa.Table, votes: pa.Table, bound: BoundPolicy) -> di
 
     verdicts: as of `JUDGED_BY`. votes: of the part, bound to `bound`'s labels.
     """
+    rows, frames, left = _begin(verdicts, votes, bound)
+    columns = JudgedColumns(tuple(check.name for check in bound.checks), len(rows.seen))
+    for checks, own in _by_checks(bound, rows, np.flatnonzero(~left)):
+        group, places = _group_of(own, rows, frames, bound)
+        judged = judge_part(bound, group.votes, checks, group.items.seen[0].kind, group.items)
+        columns.fill(own, places, judged)
+        left[own[judged.left]] = True
+    for row, judgement in _judge_left(bound, rows, votes, frames, np.flatnonzero(left)):
+        columns.set(row, judgement)
+    return columns.arrays(votes, bound.labels)
+
+
+class Ruled(NamedTuple):  # a tuple: there are millions
+    """What a policy says of an item, without what explains it; None, None: it was skipped."""
+
+    verdict: str | None
+    reason: str | None
+
+
+def judge_verdicts(verdicts: pa.Table, votes: pa.Table, bound: BoundPolicy) -> list[Ruled]:
+    """The verdict and the reason of each item of a part, as `judge_columns` has them, in less time."""
+    rows, frames, left = _begin(verdicts, votes, bound)
+    ruled = [Ruled(None, None)] * len(rows.seen)
+    for checks, own in _by_checks(bound, rows, np.flatnonzero(~left)):
+        group, _ = _group_of(own, rows, frames, bound)
+        part = decide_part(bound, group.votes, checks, group.items.seen[0].kind, group.items)
+        for item, decision in zip(own.tolist(), part.decisions, strict=True):
+            ruled[item] = Ruled(decision.verdict.value, decision.reason)
+        left[own[part.left]] = True
+    for row, judgement in _judge_left(bound, rows, votes, frames, np.flatnonzero(left)):
+        ruled[row] = Ruled(None, None) if judgement is None else Ruled(judgement.verdict.value, judgement.reason)
+    return ruled
+
+
+def _begin(verdicts: pa.Table, votes: pa.Table, bound: BoundPolicy) -> tuple[PartRows, _Frames, Flags]:
+    """The rows and frames of a part, and bool [N], the items that columns cannot judge."""
     asks_facts = bool(bound.lists) or bound.by_attribute or bound.policy.goes_by_item
     rows = PartRows.of(verdicts, with_facts=asks_facts)
-    columns = JudgedColumns(tuple(check.name for check in bound.checks), len(rows.seen))
     frames = _Frames.of(votes, bound, rows.item_ids)
     left = np.array(rows.skipped, np.bool_) | (frames.run_of < 0)
     left |= _in_context(votes, frames)
     if bound.lists:
         left |= find_listed(bound, rows.facts, votes, frames.offsets, frames.run_of)
-    for checks, own in _by_checks(bound, rows, np.flatnonzero(~left)):
-        judged, places = _judge_group(bound, checks, own, rows, frames)
-        columns.fill(own, places, judged)
-        left[own[judged.left]] = True
-    _judge_left(columns, bound, rows, votes, frames, np.flatnonzero(left))
-    return columns.arrays(votes, bound.labels)
+    return rows, frames, left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,10 +193,16 @@ def _by_checks(bound: BoundPolicy, rows: PartRows, items: I64) -> Iterator[tuple
             yield checks, np.array(items_of_kind, np.int64)
 
 
-def _judge_group(
-    bound: BoundPolicy, checks: tuple[BoundCheck, ...], own: I64, rows: PartRows, frames: _Frames
-) -> tuple[PartJudgement, I64]:
-    """The judgement of some items, and int64 [f]: their frames' rows in the part."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    """Items that are judged by the same checks, and their votes."""
+
+    votes: PartVotes
+    items: PartItems
+
+
+def _group_of(own: I64, rows: PartRows, frames: _Frames, bound: BoundPolicy) -> tuple[_Group, I64]:
+    """Some items of a part, and int64 [f]: their frames' rows in it."""
     whole = PartVotes(labels=bound.labels, scores=frames.scores, offsets=frames.offsets)
     votes, places = whole.take(frames.run_of[own])
     items = PartItems(
@@ -175,19 +211,19 @@ def _judge_group(
         facts=[rows.facts[item] for item in own],
         times_s=frames.times_s[places],
     )
-    return judge_part(bound, votes, checks, items.seen[0].kind, items), places
+    return _Group(votes=votes, items=items), places
 
 
 def _judge_left(
-    columns: JudgedColumns, bound: BoundPolicy, rows: PartRows, votes: pa.Table, frames: _Frames, left: I64
-) -> None:
+    bound: BoundPolicy, rows: PartRows, votes: pa.Table, frames: _Frames, left: I64
+) -> Iterator[tuple[int, Judgement | None]]:
     """Judge the items that are left, one by one."""
     runs = frames.run_of[left]
     whole = PartVotes(labels=bound.labels, scores=frames.scores, offsets=frames.offsets)
     _, places = whole.take(runs[runs >= 0])
     own = dict(item_votes(votes.take(pa.array(places, pa.int64())), bound.labels)) if len(places) else {}
     for row in left.tolist():
-        columns.set(row, _judge_row(rows, row, own.get(rows.facts[row].item_id), bound))
+        yield row, _judge_row(rows, row, own.get(rows.facts[row].item_id), bound)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

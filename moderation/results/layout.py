@@ -18,6 +18,7 @@ OUT/evaluation/  OUT/promotion/              measures by labels, and a compariso
 OUT/monitor/                                 in the folder of all nights: what new labels said of certificates
 OUT/index.html                               in the folder of all nights: their trend
 OUT/export/                                  what `moderation export` writes by default
+OUT/sweeps/  OUT/lists/  TO/changes/         sweeps and learned lists: see `results.sweep_layout`
 OUT/decisions/                               what reviewers decided, appended only: see `labels.decision_store`
 OUT/review/                                  claims and appeals: see `review.claims`, `review.appeals`
 OUT/explanations/                            which part of a picture a score rests on: rows, maps, overlays, a page

@@ -6,16 +6,18 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from moderation import storage
 from moderation.config.canonical import canonical_json
+from moderation.config.model import Config
 from moderation.errors import FatalError
 from moderation.ledger.difference import Choice
 from moderation.ledger.store import is_entered
 from moderation.runtime.run import Run
+from moderation.sources import source_type
 
 _STAMP = "%Y%m%d-%H%M%S"
 _NIGHT_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9A-Za-z]{1,32}")
@@ -80,3 +82,17 @@ def _read_unfinished(uri: str, call: Mapping[str, Any]) -> _Unfinished | None:
         return _Unfinished(night=night, call=earlier_call)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FatalError(f"{uri} is not readable: {error}; delete it to begin a new night") from error
+
+
+def settle_choice(choice: Choice, source: str, config: Config) -> Choice:
+    """A choice without defaults: copies are judged unless the store itself vouches for the content.
+
+    For a prefix the etags of the listing do; what a manifest, a tar or a table says of content is its author's claim.
+    """
+    if choice.judge_copies is not None:
+        return choice
+    try:
+        claimed = source_type(source, config.source) != "prefix"
+    except OSError:
+        claimed = True  # missing or not readable: opening it will report that
+    return replace(choice, judge_copies=claimed)

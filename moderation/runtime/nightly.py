@@ -30,14 +30,15 @@ from moderation.results.receipts import readable_ids
 from moderation.results.record import run_id_of
 from moderation.results.schema import votes_schema
 from moderation.runtime.backfill import judging_task
-from moderation.runtime.night_run import NightRun, begin_night
+from moderation.runtime.night_learn import NightLearning, learn_before_night, sweep_after_night
+from moderation.runtime.night_run import NightRun, begin_night, settle_choice
 from moderation.runtime.plan_run import PlanOutcome, run_plan
 from moderation.runtime.prepare import bind_policy, prepare_run
 from moderation.runtime.reporting import keep_nights_page, night_extras
 from moderation.runtime.run import Run
 from moderation.runtime.state import Progress, Stop
 from moderation.scoring.build import build_stack
-from moderation.sources import open_source, source_type
+from moderation.sources import open_source
 from moderation.storage.lease import LEASE_S, Lease, hold_lease
 from moderation.types import Item, Shard
 
@@ -81,8 +82,9 @@ def nightly(
     Raises UsageError before any work starts, LeaseHeldError when another nightly job runs, FatalError (resumable).
     """
     ledger, out = storage.canonical(ledger).rstrip("/"), storage.canonical(out).rstrip("/")
+    learning = learn_before_night(out, ledger, config, note)
     base = prepare_run(source, out, config)
-    choice = _decided(choice or Choice(), storage.canonical(source), config)
+    choice = settle_choice(choice or Choice(), storage.canonical(source), config)
     if base.policy.goes_by_item and not choice.judge_copies:
         note("the policy goes by attributes or by the day, so copies of what is judged are judged, too")
         choice = replace(choice, judge_copies=True)
@@ -98,7 +100,10 @@ def nightly(
             base = prepare_run(source, out, config, ended=watch.ended)
         while True:
             night = begin_night(base, ledger, choice, note)
-            job = _NightJob(base=base, ledger=ledger, choice=choice, night=night, lease=lease, stop=stop, watch=watch)
+            job = _NightJob(
+                base=base, ledger=ledger, choice=choice, night=night, lease=lease, stop=stop, watch=watch,
+                learning=learning, note=note,
+            )  # fmt: skip
             outcome = job.run(limits.hours_left(), limits.items_left())
             limits.outcomes.append(outcome)
             keep_nights_page(out)
@@ -127,20 +132,6 @@ class _Limits:
         return sum(int(o.summary.get("items_this_call", 0)) for o in self.outcomes)
 
 
-def _decided(choice: Choice, source: str, config: Config) -> Choice:
-    """A choice without defaults: copies are judged unless the store itself vouches for the content.
-
-    For a prefix the etags of the listing do; what a manifest, a tar or a table says of content is its author's claim.
-    """
-    if choice.judge_copies is not None:
-        return choice
-    try:
-        claimed = source_type(source, config.source) != "prefix"
-    except OSError:
-        claimed = True  # missing or not readable: opening it will report that
-    return replace(choice, judge_copies=claimed)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NightJob:
     base: Run
@@ -150,6 +141,8 @@ class _NightJob:
     lease: Lease
     stop: Stop
     watch: NightWatch
+    learning: NightLearning
+    note: Callable[[str], None]
 
     def run(self, max_hours: float | None, max_items: int | None) -> NightOutcome:
         """Plan, judge, take over verdicts of copies, sum up, enter in the ledger."""
@@ -176,6 +169,7 @@ class _NightJob:
         if ids:
             remember_night(self.base.out, self.night.night_id, run.out, run.config, run.policy)
         self._enter(run, copies)
+        sweep_after_night(self.learning, self.base.out, self.ledger, self.night.night_id, run.config, self.note)
         if _is_quiet(summary):
             return self._outcome(run, self._leave_a_line(run, summary))
         return self._outcome(run, summary)
@@ -241,6 +235,7 @@ class _NightJob:
             "ledger": self.ledger,
             "listing_ended": listing is not None,
             "resumed": self.night.resumed,
+            **({} if (learned := self.learning.facts()) is None else {"learned": learned}),
             **asdict(self.choice),
             **counts,
         }

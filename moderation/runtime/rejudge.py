@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import ray
 
+from moderation.analysis.part_processes import use_one_core
 from moderation.analysis.rejudge import Rejudged, cut_chunks, rejudge
-from moderation.analysis.rejudge_parts import RejudgeSettings, rejudge_shards, use_one_core
+from moderation.analysis.rejudge_parts import RejudgeSettings, rejudge_shards
 from moderation.config.model import RuntimeConfig
 from moderation.errors import FatalError, ModerationError, one_line
 from moderation.runtime.cluster import connect, leave

@@ -140,3 +140,12 @@ def test_a_configuration_is_frozen() -> None:
 def test_a_configuration_survives_the_way_to_another_process() -> None:
     config = load_config(overrides=["stack.batch_size=3"])
     assert Config.model_validate_json(config.model_dump_json()) == config
+
+
+def test_a_pass_of_hashes_alone_samples_videos_densely_unless_told_otherwise() -> None:
+    alone = load_config(None, ["stack.only=[pdq]"]).media
+    assert (alone.sampling, alone.fps, alone.frame_budget) == ("uniform", 8.0, 900)
+    told = load_config(None, ["stack.only=[pdq]", "media.sampling=keyframes", "media.fps=1"]).media
+    assert (told.sampling, told.fps, told.frame_budget) == ("keyframes", 1.0, 900)
+    assert load_config(None, ["stack.only=[pdq, quality]"]).media.sampling == "keyframes"
+    assert load_config(None).media.sampling == "keyframes"

@@ -412,6 +412,15 @@ READING_FILES: dict[str, tuple[str, ...]] = {
     "report against": ("report", "MADE/out", "--against", "FILE"),
     "place of a report": ("report", "MADE/out", "--to", "FILE/x/y.html"),
     "policy of rejudge": ("rejudge", "MADE/out", "--policy", "FILE", "--to", "MADE/again"),
+    "learned lists": ("lists", "learn", "MADE/out", "--to", "FILE"),
+    "learned table": ("lists", "show", "FILE"),
+    "runs of learned lists": ("lists", "learn", "FILE", "--to", "MADE/learned.csv"),
+    "policy of sweep": ("sweep", "MADE/out", "--policy", "FILE", "--dry-run"),
+    "list of sweep": ("sweep", "MADE/out", "--list", "FILE", "--dry-run"),
+    "hashes of sweep": ("sweep", "MADE/out", "--list", "FILE", "--by", "pdq", "--dry-run"),
+    "runs of sweep": ("sweep", "FILE", "--policy", "MADE/policy.yaml", "--dry-run"),
+    "earlier sweep": ("sweep", "MADE/out", "--policy", "MADE/policy.yaml", "--after", "FILE", "--dry-run"),
+    "folder of sweep": ("sweep", "MADE/out", "--policy", "MADE/policy.yaml", "--to", "FILE/x"),
     "policy of checks": ("checks", "MADE/out", "--policy", "FILE"),
     "policy of document": ("document", "MADE/out", "--policy", "FILE"),
     "taxonomy": ("document", "MADE/out", "--taxonomy", "FILE", "--to", "MADE/doc"),
@@ -545,6 +554,20 @@ rejudge x
 rejudge x --policy default
 rejudge x --policy policies/default.yaml --to y
 duplicates x
+lists
+lists learn x
+lists learn x --to y.csv
+lists learn x --to y.csv --near 99
+lists learn x --to y.csv --sweep z
+lists show x.csv
+sweep x
+sweep x --policy policies/default.yaml
+sweep x --policy policies/default.yaml --list y --to z
+sweep x --decision y --as blok --to z
+sweep x --as block --policy policies/default.yaml --to z
+sweep x --list y.csv --action alow --dry-run
+sweep x --list y.csv --by owners --dry-run
+sweep x --decision y --distance 99 --dry-run
 duplicates x --distance 99
 duplicates x --members both
 duplicates x --members inherit
@@ -665,6 +688,8 @@ def test_a_wrong_call_ends_with_2_and_starts_nothing(
         "review serve OUT --dry-run", "status OUT", "report OUT", "report OUT OUT", "verify OUT", "verify OUT --repair",
         "merge OUT", "checks OUT",
         "rejudge OUT --policy policies/default.yaml --to OUT/y",
+        "lists learn OUT --to y.csv", "lists learn . --to OUT/y.csv", "lists show OUT/y.csv",
+        "sweep OUT --policy policies/default.yaml --to y",
         "duplicates OUT", "document OUT", "backfill OUT --out x --dry-run", "backfill OUT/x.csv --out x --dry-run",
         "backfill OUT/x.parquet --out x --dry-run", "backfill OUT/x.tar --out x --dry-run", "backfill x --out OUT",
         "nightly x --ledger OUT --out y", "nightly OUT --ledger x --out y", "enroll OUT --out x",

@@ -141,3 +141,9 @@ def test_a_frame_that_stays_leaves_no_gap_but_a_stretch_that_was_skipped_does() 
 )
 def test_bare_streams_are_told_from_what_looks_like_them(head: bytes, media_type: MediaType | None) -> None:
     assert sniff(head + bytes(64)) is media_type
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "hybrid"])
+def test_a_video_with_fewer_frames_a_second_than_asked_for_is_taken_whole(sampling: str) -> None:
+    times_s, config = np.arange(40) / 4, MediaConfig.model_validate({"sampling": sampling, "fps": 8.0})
+    assert choose_frames(times_s, 10.0, np.array([0]), config) == list(range(40))
