@@ -10,6 +10,8 @@ import argparse
 import json
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import machine_facts
+from benchmarks.watermark_baseline import HogBaseline, train_baseline
 from moderation.config.load import load_config
 from moderation.detectors.general.watermark import LEAD_THRESHOLD, Watermark
 from moderation.detectors.views import TensorFrames
@@ -31,6 +34,8 @@ _PARTS = {"clean": 2795, "known": 302, "unseen": 100}
 _SEED = 90_210  # of no training
 _BATCH = 16
 _THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
+_BASELINE_COMPOSITES = 1500
+Ask = Callable[[list[Any]], list[float]]
 _Answer = tuple[float, str]  # the score, and what in the picture is mistaken for a mark
 
 
@@ -42,17 +47,15 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the 3,197 pictures")
     parser.add_argument("--threshold", type=float, default=LEAD_THRESHOLD)
     parser.add_argument("--out", help="file for the figures")
+    parser.add_argument("--baseline", action="append", help="backgrounds to train the classical baseline on")
     options = parser.parse_args()
     detector = Watermark({})
     detector.load(_CPU, pick_dtype("auto", _CPU), [options.weights or str(resolve(detector.weights[0]))])
     grounds = read_backgrounds(options.backgrounds, load_config(None), seed=_SEED)
-    answers: dict[str, list[_Answer]] = {}
-    seconds = 0.0
-    for part, whole in _PARTS.items():
-        answers[part], part_s = _score(part, max(1, round(whole * options.share)), grounds, detector)
-        seconds += part_s
-    figures = _summarise(answers, options.threshold)
-    figures["ms_per_picture"] = round(1000 * seconds / sum(map(len, answers.values())), 1)
+    figures = _measure(partial(_ask_detector, detector), options.share, grounds, options.threshold)
+    if options.baseline:
+        baseline = _train_baseline(options.baseline)
+        figures["baseline"] = _measure(baseline.score, options.share, grounds, options.threshold)
     figures["machine"] = machine_facts()
     text = json.dumps(figures, indent=1)
     print(text)
@@ -60,17 +63,44 @@ def main() -> None:
         Path(options.out).write_text(text + "\n", encoding="utf-8")
 
 
-def _score(part: str, count: int, grounds: list[Any], detector: Watermark) -> tuple[list[_Answer], float]:
-    """The answers on `count` composites of a part, and the seconds that the detector took."""
+def _measure(ask: Ask, share: float, grounds: list[Any], threshold: float) -> dict[str, Any]:
+    """All figures of one detector."""
+    answers: dict[str, list[_Answer]] = {}
+    seconds = 0.0
+    for part, whole in _PARTS.items():
+        answers[part], part_s = _score(part, max(1, round(whole * share)), grounds, ask)
+        seconds += part_s
+    figures = _summarise(answers, threshold)
+    figures["ms_per_picture"] = round(1000 * seconds / sum(map(len, answers.values())), 1)
+    return figures
+
+
+def _ask_detector(detector: Watermark, frames: list[Any]) -> list[float]:
+    with torch.inference_mode():
+        given = TensorFrames(frames, [(f.shape[1], f.shape[0]) for f in frames], _CPU)
+        scores: list[float] = detector.score(given, {}).scores[:, 0].tolist()
+    return scores
+
+
+def _train_baseline(sources: list[str]) -> HogBaseline:
+    grounds = read_backgrounds(sources, load_config(None), seed=0)
+
+    def make(number: int) -> Composite:
+        ground = grounds[int(np.random.default_rng([0, 31, number]).integers(len(grounds)))]
+        marked, confusing = number % 2 == 0, number % 4 >= 2
+        return make_composite(ground, known_families(), (0, 31, number), marked=marked, confusing=confusing)
+
+    return train_baseline(make, _BASELINE_COMPOSITES)
+
+
+def _score(part: str, count: int, grounds: list[Any], ask: Ask) -> tuple[list[_Answer], float]:
+    """The answers on `count` composites of a part, and the seconds that they took."""
     answers: list[_Answer] = []
     seconds = 0.0
     for start in range(0, count, _BATCH):
         batch = [_make(part, number, grounds) for number in range(start, min(count, start + _BATCH))]
-        frames = [composite.pixels for composite in batch]
         began = time.perf_counter()
-        with torch.inference_mode():
-            given = TensorFrames(frames, [(f.shape[1], f.shape[0]) for f in frames], _CPU)
-            scores = detector.score(given, {}).scores[:, 0].tolist()
+        scores = ask([composite.pixels for composite in batch])
         seconds += time.perf_counter() - began
         answers += [(score, c.confusing or "nothing") for score, c in zip(scores, batch, strict=True)]
     return answers, seconds
@@ -105,7 +135,20 @@ def _summarise(answers: dict[str, list[_Answer]], threshold: float) -> dict[str,
         "false_alarms_by_kind": {
             kind: f"{sum(s >= threshold for s in own)} of {len(own)}" for kind, own in sorted(by_kind.items())
         },
+        "at_precision": {f"{p:g}": _at_precision(scores, p) for p in (0.5, 0.8, 0.9, 0.95)},
     }
+
+
+def _at_precision(scores: dict[str, list[float]], precision: float) -> dict[str, float] | None:
+    """Recall at the least threshold with this precision here; None where there is none: to compare detectors by."""
+    for threshold in sorted(scores["known"] + scores["unseen"]):
+        hits = sum(s >= threshold for part in ("known", "unseen") for s in scores[part])
+        if hits / (hits + sum(s >= threshold for s in scores["clean"])) >= precision:
+            share = {
+                part: sum(s >= threshold for s in scores[part]) / len(scores[part]) for part in ("known", "unseen")
+            }
+            return {"threshold": round(threshold, 4), **{f"recall_{k}": round(v, 3) for k, v in share.items()}}
+    return None
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from .report import report
 from .review import review_appeals, review_export, review_import, review_stats, review_verify
 from .review_serve import review_serve
 from .smoke import smoke
+from .sort import sort
 from .status import status
 from .sweep import sweep
 from .train_head import train_head
@@ -95,6 +96,7 @@ app.command("train-head")(train_head)
 app.command("train-watermark")(train_watermark)
 app.command("checks")(checks)
 app.command("document")(document)
+app.command("sort")(sort)
 app.command("rejudge")(rejudge)
 app.command("report")(report)
 app.command("labels")(labels)

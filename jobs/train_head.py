@@ -1,28 +1,41 @@
-"""`moderation train-head`: labelled pictures become a detector over the network of another."""
+"""`moderation train-head`: labelled pictures become a detector over the network of another, or go on with one."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Final
 
 import typer
-from rich.table import Table
 
-from moderation.pages.text import escaped
+from moderation.errors import UsageError
 
+from .head_tables import print_continued, print_trained
 from .options import SetOption, load_settings
-from .printing import plain_console
 
-if TYPE_CHECKING:
-    from moderation.training.heads.bundle import HeadOutcome
+# What a head that goes on has from the one before.
+_FRESH_ONLY: Final = (
+    "backbone",
+    "labels",
+    "label_column",
+    "group_column",
+    "several",
+    "blocks",
+    "views",
+    "epochs",
+    "balance",
+    "seed",
+    "workers",
+)
+_CONTINUED_ONLY: Final = ("add", "means", "new_class", "max_forgotten")
 
 
 def train_head(
-    images: Annotated[
-        str, typer.Option(help="Folder, prefix, manifest or tar of pictures: whatever `backfill` reads.")
-    ],
+    ctx: typer.Context,
     out: Annotated[str, typer.Option(help="Folder or prefix that gets the head, its card and its evaluation.")],
+    images: Annotated[
+        str | None, typer.Option(help="Folder, prefix, manifest or tar of pictures: whatever `backfill` reads.")
+    ] = None,
     backbone: Annotated[
         str, typer.Option(help="imagenet, image_safety, or clip:VARIANT of the configuration.")
     ] = "imagenet",
@@ -52,24 +65,87 @@ def train_head(
     ] = 0.2,
     balance: Annotated[bool, typer.Option("--balance/--as-is", help="Every class counts as much as any other.")] = True,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", metavar="BUNDLE", help="Go on with this head; what it remembers is mixed in."),
+    ] = None,
+    add: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABELS", help="With --from: labels to learn in addition: a file, or OUT of a reviewed run."
+        ),
+    ] = None,
+    means: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS=WORD", help="With --add: a word of the labels that means a class."),
+    ] = None,
+    new_class: Annotated[
+        list[str] | None, typer.Option(help="With --add: a class that the head does not have yet; may be repeated.")
+    ] = None,
+    max_forgotten: Annotated[
+        float, typer.Option(help="With --from: of a class's older pictures, the largest share that may be lost.")
+    ] = 0.05,
+    replay: Annotated[
+        int, typer.Option(min=0, max=50_000, help="Pictures that the head remembers, as embeddings, for --from later.")
+    ] = 2000,
     licence: Annotated[str, typer.Option(help="Of the labelled pictures, for the record.")] = "unknown",
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that train together, by Ray; 1: this one, without Ray.")
+    ] = 1,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS", help="With --workers: a running cluster, whose nodes reach --images and --cache."
+        ),
+    ] = None,
     config: Annotated[str, typer.Option(help="Configuration file, or the name of a packaged one.")] = "default.yaml",
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps features; default: the cache folder.")] = None,
     set_: SetOption = None,
 ) -> None:
-    """Train a head on labelled pictures: a linear probe, or the last layers too where held-back pictures say so."""
+    """Train a head on labelled pictures: a linear probe, or the last layers too where held-back pictures say so.
+
+    With --from and --add: go on with a head; exit code 1, and nothing replaced, where it would forget too much.
+    """
+    _check_call(ctx, from_, add, images, replay)
     title = name or re.sub(r"\W+", "_", out.rstrip("/").rsplit("/", 1)[-1].lower()).strip("_")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", title):
+    if (name or from_ is None) and not re.fullmatch(r"[a-z][a-z0-9_]*", title):
         raise typer.BadParameter(f"{title!r}: small letters, digits and _, a letter first", param_hint="--name")
     settings = load_settings(config, set_)
 
-    from moderation.training.heads.finetune import FinetuneSettings  # torch only once the call is right
+    if from_ is not None and add is not None:
+        from moderation.training.heads.additions import AdditionReading  # torch only once the call is right
+        from moderation.training.heads.incremental import ContinueRequest, continue_head
+
+        continued = continue_head(
+            settings,
+            ContinueRequest(
+                base=from_,
+                reading=AdditionReading(
+                    labels=add, images=images, means=tuple(means or ()), new_classes=tuple(new_class or ())
+                ),
+                out=out,
+                name=name,
+                max_forgotten=max_forgotten,
+                held_share=held_share,
+                replay=replay,
+                test=test,
+                test_labels=test_labels,
+                licence=licence,
+                cache=cache,
+            ),
+        )
+        print_continued(continued)
+        if continued.outcome is None:
+            raise typer.Exit(1)
+        return
+
+    from moderation.training.heads.batches import FinetuneSettings
     from moderation.training.heads.labelled import LabelReading
     from moderation.training.heads.run import HeadRequest
     from moderation.training.heads.run import train_head as train
 
     request = HeadRequest(
-        images=images,
+        images=images or "",
         out=out,
         name=title,
         backbone=backbone,
@@ -79,45 +155,32 @@ def train_head(
         blocks=blocks,
         views=views,
         held_share=held_share,
+        replay=replay,
         licence=licence,
         cache=cache,
     )
-    _print(train(settings, request, FinetuneSettings(epochs=epochs, several=several, balance=balance, seed=seed)))
-
-
-def _print(outcome: HeadOutcome) -> None:
-    from moderation.training.heads.bundle import stack_entry
-
-    console = plain_console()  # names come from strangers
-    data = outcome.card["data"]
-    counted = ", ".join(f"{n:,} {escaped(name)}" for name, n in data["classes"].items())
-    console.print(f"{data['pictures']:,} labelled pictures ({counted}), {data['groups']:,} groups")
-    for uri, why in data["first_failed"]:
-        console.print(f"{data['failed']:,} could not be read; one: {escaped(uri)}: {escaped(why)}")
-    if outcome.losses:
-        console.print(_say_tuning(outcome))
-    table = Table("pictures", "method", "number", "accuracy", "mean recall", "calibration error")
-    rows = [("held back", outcome.method, outcome.held)]
-    rows += [("test", method, quality) for method, quality in (outcome.test or {}).items()]
-    for which, method, quality in rows:
-        figures = (quality.accuracy, quality.mean_recall, quality.calibration_error)
-        table.add_row(which, method, f"{quality.pictures:,}", *(f"{figure:.3f}" for figure in figures))
-    console.print(table)
-    console.print(
-        f"written to {escaped(outcome.out)}; in the configuration, after {outcome.card['backbone']['detector']}:"
-    )
-    entry = stack_entry(outcome)
-    console.print(
-        "\n".join(f"  {'- ' if i == 0 else '  '}{k}: {escaped(str(v))}" for i, (k, v) in enumerate(entry.items())),
-        soft_wrap=True,
+    print_trained(
+        train(settings, request, FinetuneSettings(epochs=epochs, several=several, balance=balance, seed=seed))
     )
 
 
-def _say_tuning(outcome: HeadOutcome) -> str:
-    held, best, epochs = outcome.card["held_loss"], outcome.card["best_epoch"], len(outcome.losses) - 1
-    if best == 0:
-        return f"held-back loss: probe {held['probe']:.3f}, no less in {epochs} epochs of training layers; kept: probe"
-    return (
-        f"held-back loss: probe {held['probe']:.3f}, layers trained {held['tuned']:.3f} (epoch {best} of {epochs}); "
-        f"kept: {outcome.method}"
-    )
+def _check_call(ctx: typer.Context, from_: str | None, add: str | None, images: str | None, replay: int) -> None:
+    """Raises UsageError for options that do not go together."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    if from_ is None:
+        wrong = next(iter(given.intersection(_CONTINUED_ONLY)), None)
+        if wrong is not None:
+            raise UsageError(f"--{wrong.replace('_', '-')} goes with --from BUNDLE, the head to go on with")
+        if images is None:
+            raise UsageError("say --images PICTURES, or --from BUNDLE --add LABELS to go on with a head")
+        return
+    if add is None:
+        raise UsageError("--from BUNDLE needs --add LABELS, what is to be learned in addition")
+    wrong = next(iter(given.intersection(_FRESH_ONLY)), None)
+    if wrong is not None:
+        raise UsageError(
+            f"--{wrong.replace('_', '-')} does not go with --from: the head keeps what it was trained with"
+        )
+    if replay == 0:
+        raise UsageError("--replay 0 with --from: a head that goes on remembers at least one picture of each class")

@@ -22,6 +22,13 @@ def train_watermark(
     composites: Annotated[int, typer.Option(min=64, help="Pictures to make; half of them marked.")] = 4096,
     epochs: Annotated[int, typer.Option(min=1, max=1000, help="Of each of the two rounds.")] = 8,
     batch_size: Annotated[int, typer.Option(min=1, max=65536, help="Cells a step.")] = 1024,
+    tune: Annotated[
+        int,
+        typer.Option(min=0, max=1_000_000, help="Composites on which layers are trained, too; 0: the head alone."),
+    ] = 0,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="FILE", help="With --tune: weights to go on with; `packaged`: ours.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     licence: Annotated[str, typer.Option(help="Of the backgrounds, for the card.")] = "unknown",
     config: Annotated[str, typer.Option(help="Configuration file, or the name of a packaged one.")] = "default.yaml",
@@ -33,6 +40,7 @@ def train_watermark(
 
     from moderation.training.watermark.descent import MarkSettings  # torch only once the call is right
     from moderation.training.watermark.run import train_watermark as train
+    from moderation.training.watermark.tuning import MarkTuning
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     outcome = train(
@@ -43,6 +51,8 @@ def train_watermark(
         settings=MarkSettings(epochs=epochs, batch_size=batch_size, seed=seed),
         licence=licence,
         cache=cache,
+        tuning=MarkTuning(pictures=tune, seed=seed) if tune else None,
+        start=from_,
     )
     console = plain_console()
     last = outcome.rounds[-1]

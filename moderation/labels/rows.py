@@ -24,7 +24,7 @@ _MAX_CHARS: Final = 4096  # of a cell: a URI is the longest
 _SHOWN_FAULTS: Final = 5
 _TRUE: Final = ("1", "true", "yes")
 _FALSE: Final = ("", "0", "false", "no")
-_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".json", *columnar.SUFFIXES)
+LABEL_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".json", *columnar.SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +72,9 @@ def read_label_rows(uri: str) -> list[LabelRow]:
 
 def _checked_suffix(uri: str) -> str:
     """The suffix by which the file is read. Raises UsageError where the file is missing or too large."""
-    suffix = next((s for s in _SUFFIXES if uri.lower().endswith(s)), None)
+    suffix = next((s for s in LABEL_SUFFIXES if uri.lower().endswith(s)), None)
     if suffix is None:
-        raise UsageError(f"{uri}: labels are read from {', '.join(_SUFFIXES)}")
+        raise UsageError(f"{uri}: labels are read from {', '.join(LABEL_SUFFIXES)}")
     try:
         size_bytes = storage.info(uri).size_bytes
     except FileNotFoundError as error:

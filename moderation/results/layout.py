@@ -14,6 +14,7 @@ OUT/summary.json  OUT/report.html  OUT/_SUCCESS
 OUT/comparison.html                          the run beside another
 OUT/duplicates.parquet  OUT/known.parquet  OUT/verdicts_grouped/  OUT/checks/  OUT/document/   derived from the run
 OUT/duplicates/                              the page of the groups of copies
+OUT/sorted/<detector>/                       its pictures by the classes of a detector
 OUT/evaluation/  OUT/promotion/              measures by labels, and a comparison with the incumbent
 OUT/monitor/                                 in the folder of all nights: what new labels said of certificates
 OUT/index.html                               in the folder of all nights: their trend
@@ -60,6 +61,8 @@ GROUPED_FOLDER: Final = "verdicts_grouped"
 GROUPED_FILE: Final = "grouped.json"
 CHECKS_FOLDER: Final = "checks"
 DOCUMENT_FOLDER: Final = "document"
+SORTED_FOLDER: Final = "sorted"
+SORTED_FILE: Final = "sorted.parquet"
 MONITOR_FOLDER: Final = "monitor"
 PROMOTION_FOLDER: Final = "promotion"
 PROMOTION_FILE: Final = "promotion.json"
@@ -237,6 +240,11 @@ def checks_folder(out: str) -> str:
 def document_folder(out: str) -> str:
     """The inventory and its page, by default."""
     return storage.join(out, DOCUMENT_FOLDER)
+
+
+def sorted_folder(out: str, detector: str) -> str:
+    """Of the pictures sorted by a detector's classes."""
+    return storage.join(out, SORTED_FOLDER, detector)
 
 
 def evaluation_folder(out: str) -> str:

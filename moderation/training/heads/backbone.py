@@ -107,14 +107,14 @@ class LoadedBackbone:
         return embedding.cpu(), features
 
 
-def load_backbone(found: FoundBackbone, config: Config, *, blocks: int) -> LoadedBackbone:
+def load_backbone(found: FoundBackbone, config: Config, *, blocks: int = 0, depth: int | None = None) -> LoadedBackbone:
     """Load a backbone so that it also returns the input of its last `blocks` layers (0: only the embedding).
 
-    Raises UsageError, FatalError.
+    depth: the same by the number of layers below. Raises UsageError, FatalError.
     """
     device = pick_device(config.stack.device)
     dtype = pick_dtype(config.stack.dtype, device)
-    depth = _depth(found, blocks) if blocks else None
+    depth = _depth(found, blocks) if blocks else depth
     if depth is not None and isinstance(found.detector, Backbone):
         found.detector.offer_features(depth)
     paths = [str(resolve(weights)) for weights in weights_of(found.detector, found.entry)]

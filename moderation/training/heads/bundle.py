@@ -1,6 +1,7 @@
 """The output of training: the head, its card, its figures, a page of them, and a configuration that uses it.
 
 OUT/head.safetensors     the detector `head` reads it
+OUT/replay.arrow         what it has learned from, as embeddings; `train-head --from` mixes it with new labels
 OUT/card.json            data, settings, licences, figures
 OUT/evaluation.json      figures on pictures that were not learned from
 OUT/index.html           the same as a page
@@ -26,11 +27,15 @@ from moderation.detectors.heads.head_file import TAIL, encode_head
 from moderation.pages.render import render
 from moderation.training.heads.backbone import FoundBackbone
 from moderation.training.heads.fit import FittedHead
+from moderation.training.heads.forgetting import HeadChange
 from moderation.training.heads.quality import HeadQuality
+from moderation.training.heads.replay import ReplayMemory, encode_replay
 from moderation.version import __version__
 
 HEAD_FILE: Final = "head.safetensors"
 CARD_FILE: Final = "card.json"
+REPLAY_FILE: Final = "replay.arrow"
+CHANGE_FILE: Final = "change.json"
 EVALUATION_FILE: Final = "evaluation.json"
 EVALUATION_PAGE: Final = "index.html"
 CONFIG_FILE: Final = "config.yaml"
@@ -39,7 +44,10 @@ CHECKPOINT: Final = "checkpoint.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadOutcome:
-    """What was written, and its quality on pictures that were not learned from: `held`, and `test` by method."""
+    """What was written, and its quality on pictures that were not learned from: `held`, and `test` by method.
+
+    change: against the head that it continues; None where it continues none.
+    """
 
     out: str
     uri: str
@@ -51,6 +59,7 @@ class HeadOutcome:
     held: HeadQuality
     test: Mapping[str, HeadQuality] | None
     losses: tuple[float, ...]
+    change: HeadChange | None = None
 
 
 def write_bundle(
@@ -66,6 +75,8 @@ def write_bundle(
     record: Mapping[str, Any],
     held: HeadQuality,
     test: Mapping[str, HeadQuality] | None,
+    memory: ReplayMemory | None = None,
+    change: HeadChange | None = None,
 ) -> HeadOutcome:
     """Write all files; of those that others read, the head last. Raises FatalError where OUT can't be written."""
     trial = head.trial
@@ -104,6 +115,7 @@ def write_bundle(
         held=held,
         test=test,
         losses=() if trial is None else trial.losses,
+        change=change,
     )
     evaluation = {
         "held": asdict(held),
@@ -113,9 +125,21 @@ def write_bundle(
     storage.publish(storage.join(out, EVALUATION_FILE), _json(evaluation))
     storage.publish(storage.join(out, EVALUATION_PAGE), render("head.html", head=outcome).encode())
     storage.publish(storage.join(out, CARD_FILE), _json({**card, "sha256": sha256}))
+    if change is not None:
+        write_change(out, change)
+    if memory is not None:
+        own = {"head": sha256, "settings": record["settings"], "learned": record["data"]["pictures"]}
+        storage.publish(storage.join(out, REPLAY_FILE), encode_replay(memory, own))
     storage.publish(uri, content)
     storage.publish(storage.join(out, CONFIG_FILE), _configuration(config, found, outcome).encode())
     return outcome
+
+
+def write_change(out: str, change: HeadChange) -> str:
+    """Write what was gained and forgotten, also of a head that is refused; its URI."""
+    uri = storage.join(out, CHANGE_FILE)
+    storage.publish(uri, _json(asdict(change)))
+    return uri
 
 
 def locator_of(uri: str) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from moderation import storage
 from moderation.config.canonical import canonical_json
-from moderation.training.heads.finetune import LayerProgress
+from moderation.training.heads.progress import LayerProgress
 
 _KEY = "moderation"
 

@@ -10,27 +10,41 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from moderation.training.heads.backbone import LoadedBackbone, tail_layers
+from moderation.training.heads.batches import Examples, FinetuneSettings
 from moderation.training.heads.features import Features
-from moderation.training.heads.finetune import (
-    Examples,
-    FinetuneSettings,
-    LayerProgress,
-    TunedNetwork,
-    finetune,
-    predict,
-)
+from moderation.training.heads.finetune import TunedNetwork, finetune, predict
 from moderation.training.heads.probe import Probe, choose_probe, fit_probe
+from moderation.training.heads.progress import LayerProgress
 from moderation.training.heads.quality import calibrated_loss, fit_temperature
 
 # stage -> its checkpoint, and how to save one; the stage "held" is trained without the held-back groups.
 Resume = Callable[[str], LayerProgress | None]
 Save = Callable[[str, LayerProgress], None]
+
+
+class Tune(Protocol):
+    """As `finetune`, which trains in this process; `runtime.train` has one that trains in several."""
+
+    def __call__(
+        self,
+        network: TunedNetwork,
+        examples: Examples,
+        settings: FinetuneSettings,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        planned_epochs: int | None = None,
+        resume: LayerProgress | None = None,
+        save: Callable[[LayerProgress], None] = ...,
+    ) -> LayerProgress:
+        """Train in place; returns where it ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +105,7 @@ def fit_head(
     *,
     resume: Resume = lambda _stage: None,
     save: Save = lambda _stage, _progress: None,
+    tune: Tune = finetune,
 ) -> FittedHead:
     """Fit the probe, and the layers above `backbone.depth` where it has one; keep the better."""
     several, targets = settings.several, data.targets
@@ -106,11 +121,11 @@ def fit_head(
     )
     if data.features.features is None:
         return alone
-    trial = _try_layers(data, probe.penalty, backbone, settings, resume, save)
+    trial = _try_layers(data, probe.penalty, backbone, settings, resume, save, tune)
     if not trial.better:
         return replace(alone, trial=trial)
     tuned = TunedNetwork(tail_layers(backbone), probe)
-    finetune(
+    tune(
         tuned,
         Examples(features=data.features.features, targets=targets),
         replace(settings, epochs=trial.best_epoch),
@@ -131,7 +146,13 @@ def fit_head(
 
 
 def _try_layers(
-    data: HeadData, penalty: float, backbone: LoadedBackbone, settings: FinetuneSettings, resume: Resume, save: Save
+    data: HeadData,
+    penalty: float,
+    backbone: LoadedBackbone,
+    settings: FinetuneSettings,
+    resume: Resume,
+    save: Save,
+    tune: Tune,
 ) -> LayerTrial:
     features, held, targets = data.features, data.held, data.targets
     assert features.features is not None  # the caller has checked
@@ -145,7 +166,7 @@ def _try_layers(
         held_features=features.features[held, 0],
         held_targets=targets[held],
     )
-    progress = finetune(
+    progress = tune(
         network,
         examples,
         settings,

@@ -160,3 +160,14 @@ def refuse_small_classes(counts: Mapping[str, int], failed: Mapping[str, str]) -
         if count < 2:
             why = f" ({len(failed)} failed, the first: {' '.join(next(iter(failed.items())))})" if failed else ""
             raise UsageError(f"class {name!r} has {count} pictures that can be read; at least two are needed{why}")
+
+
+def refuse_two_labels(
+    items: Sequence[Item], targets: npt.NDArray[np.float32], repeated: Sequence[tuple[int, int]]
+) -> None:
+    """Raises UsageError where items of the same bytes, as pairs of their rows, are labelled as different classes."""
+    for first, other in repeated:
+        if (targets[first] != targets[other]).any():
+            raise UsageError(
+                f"{items[first].uri} and {items[other].uri} are the same picture, labelled as different classes"
+            )

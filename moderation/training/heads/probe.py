@@ -58,6 +58,13 @@ def head_loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
     return (each * own).sum() / own.sum()
 
 
+def head_losses(logits: torch.Tensor, targets: torch.Tensor, *, several: bool) -> torch.Tensor:
+    """float32 [N]: the loss of each picture by itself; NaN where its logits are."""
+    if several:
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
+    return -(targets * logits.log_softmax(dim=1)).sum(dim=1)
+
+
 def fit_probe(
     embeddings: torch.Tensor,
     targets: torch.Tensor,

@@ -74,8 +74,8 @@ class HeadQuality:
     """Figures over pictures that were not learned from.
 
     accuracy: share whose likeliest class is right; with several classes per picture, share of right yes-or-no answers.
-    precision, recall, auc, pictures: by class; None where no picture is called so, or none is so. calibration_error:
-    expected, 15 bins. confusion: pictures by [class, answer]; empty with several classes per picture.
+    precision, recall, auc, roc, pictures: by class; None where no picture is called so, or none is so.
+    calibration_error: expected, 15 bins. confusion: pictures by [class, answer]; empty with several classes a picture.
     """
 
     pictures: int
@@ -105,6 +105,7 @@ def measure_head(
                 "precision": _share(own, said),
                 "recall": _share(said, own),
                 "auc": area_under_curve(probabilities[:, column], own),
+                "roc": roc_points(probabilities[:, column], own),
             }
         )
     right = called == truth if several else (called & truth).any(axis=1)
@@ -130,6 +131,22 @@ def calibration_error(sure: _F, right: npt.NDArray[np.bool_]) -> float:
     bins = np.minimum((sure * _BINS).astype(int), _BINS - 1)
     gaps = [abs(right[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
     return float(sum(gaps))
+
+
+def roc_points(scores: _F, yes: npt.NDArray[np.bool_], most: int = 40) -> list[tuple[float, float]] | None:
+    """(share of other pictures at or over a threshold, share of the class's), from the strictest threshold on.
+
+    At most `most` + 2 points, from (0, 0) to (1, 1); None where one of the two kinds is missing.
+    """
+    if yes.all() or not yes.any():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    hits, alarms = np.cumsum(yes[order]), np.cumsum(~yes[order])
+    # Equal scores pass a threshold together.
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    chosen = last[np.unique(np.linspace(0, len(last) - 1, min(most, len(last))).round().astype(int))]
+    points = np.stack([alarms[chosen] / alarms[-1], hits[chosen] / hits[-1]], axis=1).round(4)
+    return [(0.0, 0.0), *((float(x), float(y)) for x, y in points)]
 
 
 def _share(right: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> float | None:

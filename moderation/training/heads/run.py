@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,18 +18,21 @@ from moderation.detectors.weights.locator import default_cache
 from moderation.errors import UsageError
 from moderation.sources import open_source
 from moderation.training.heads.backbone import FoundBackbone, LoadedBackbone, find_backbone, load_backbone
+from moderation.training.heads.batches import FinetuneSettings
 from moderation.training.heads.bundle import CHECKPOINT, HeadOutcome, write_bundle
 from moderation.training.heads.checkpoint import load_progress, save_progress
 from moderation.training.heads.features import Features, compute_features
-from moderation.training.heads.finetune import FinetuneSettings
-from moderation.training.heads.fit import FittedHead, HeadData, answer, count_folds, fit_head
+from moderation.training.heads.finetune import embed_views, finetune
+from moderation.training.heads.fit import FittedHead, HeadData, Tune, answer, count_folds, fit_head
 from moderation.training.heads.labelled import (
     ClassifiedItems,
     LabelReading,
     classify_items,
     refuse_small_classes,
+    refuse_two_labels,
 )
 from moderation.training.heads.quality import HeadQuality, measure_head
+from moderation.training.heads.replay import ReplayMemory, trim_replay
 from moderation.training.heads.split import group_folds
 from moderation.types import Item
 
@@ -40,6 +44,7 @@ _MAX_FEATURE_BYTES: Final = 6 << 30  # in memory; one view of a picture takes 44
 class HeadRequest:
     """What to train. blocks: how many of the last layers are trained, too; 0: a linear probe. views: the picture and
     its augmented views. held_share: share of groups held back. test: other labelled pictures, only for the report.
+    replay: most pictures that are kept as embeddings, so that the head can be continued; 0: none.
     """
 
     images: str
@@ -52,8 +57,13 @@ class HeadRequest:
     blocks: int = 0
     views: int = 4
     held_share: float = 0.2
+    replay: int = 2000
     licence: str = "unknown"
     cache: Path | None = None
+
+
+# Fills the cache of features for these items.
+Warm = Callable[[Sequence[Item], Config, HeadRequest, FinetuneSettings], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,18 +81,30 @@ class _Dataset:
         return [f"group {g}" if g else name for g, name in zip(named, self.features.names, strict=True)]
 
 
-def train_head(config: Config, request: HeadRequest, settings: FinetuneSettings) -> HeadOutcome:
+def train_head(
+    config: Config,
+    request: HeadRequest,
+    settings: FinetuneSettings,
+    *,
+    tune: Tune = finetune,
+    warm: Warm | None = None,
+) -> HeadOutcome:
     """Train a head and write it to `request.out`; the same call goes on where it was interrupted.
+
+    tune: trains the layers. warm: fills the cache of features before they are read from it; None: they are computed
+    here, one after another.
 
     Raises UsageError before any network is loaded where the call is wrong; FatalError for weights and storage.
     """
     if not 0 < request.held_share <= 0.5:
         raise UsageError(f"--held-share {request.held_share}: more than 0, at most 0.5")
     found = find_backbone(config, request.backbone)
-    labelled = classify_items(_list(request.images, config), request.images, request.reading)
+    labelled = classify_items(list_pictures(request.images, config), request.images, request.reading)
     test_items = _read_test(config, request, labelled)
     backbone = load_backbone(found, config, blocks=request.blocks)
     _refuse_too_many(len(labelled.items), backbone, request)
+    if warm is not None:
+        warm(labelled.items, config, request, settings)
     data = _prepare(labelled, backbone, config, request, views=request.views, seed=settings.seed)
     counts = dict(zip(labelled.classes, data.targets.sum(dim=0).int().tolist(), strict=True))
     refuse_small_classes(counts, data.features.failed)
@@ -95,6 +117,7 @@ def train_head(config: Config, request: HeadRequest, settings: FinetuneSettings)
         settings,
         resume=lambda stage: load_progress(f"{checkpoint}.{stage}", f"{key} {stage}"),
         save=lambda stage, progress: save_progress(f"{checkpoint}.{stage}", progress, f"{key} {stage}"),
+        tune=tune,
     )
     test = None
     if test_items is not None:
@@ -111,13 +134,15 @@ def train_head(config: Config, request: HeadRequest, settings: FinetuneSettings)
         record=_record(data, found, request, settings, counts),
         held=_measure_held(head, data, settings),
         test=test,
+        memory=_remember(head, data, backbone, request.replay, settings) if request.replay else None,
     )
     for stage in ("held", "whole"):
         storage.delete_tree(f"{checkpoint}.{stage}")
     return outcome
 
 
-def _list(images: str, config: Config) -> list[Item]:
+def list_pictures(images: str, config: Config) -> list[Item]:
+    """The items of a source. Raises UsageError where they are too many."""
     listed = list(islice(open_source(images, config.source), _MAX_PICTURES + 1))
     if len(listed) > _MAX_PICTURES:
         raise UsageError(f"{images}: over {_MAX_PICTURES:,} pictures")
@@ -129,7 +154,7 @@ def _read_test(config: Config, request: HeadRequest, labelled: ClassifiedItems) 
         return None
     old = request.reading
     reading = LabelReading(labels=request.test_labels, column=old.column, several=old.several)
-    return classify_items(_list(request.test, config), request.test, reading, classes=labelled.classes)
+    return classify_items(list_pictures(request.test, config), request.test, reading, classes=labelled.classes)
 
 
 def _refuse_too_many(pictures: int, backbone: LoadedBackbone, request: HeadRequest) -> None:
@@ -145,18 +170,43 @@ def _refuse_too_many(pictures: int, backbone: LoadedBackbone, request: HeadReque
         )
 
 
+def features_folder(cache: Path | None) -> Path:
+    """Where features are kept."""
+    return (cache or default_cache()) / "features"
+
+
 def _prepare(
     labelled: ClassifiedItems, backbone: LoadedBackbone, config: Config, request: HeadRequest, *, views: int, seed: int
 ) -> _Dataset:
-    folder = (request.cache or default_cache()) / "features"
+    folder = features_folder(request.cache)
     features = compute_features(labelled.items, backbone, config, folder, views=views, seed=seed)
-    for first, other in features.repeated:
-        if (labelled.targets[first] != labelled.targets[other]).any():
-            uris = f"{labelled.items[first].uri} and {labelled.items[other].uri}"
-            raise UsageError(f"{uris} are the same picture, labelled as different classes")
+    refuse_two_labels(labelled.items, labelled.targets, features.repeated)
     return _Dataset(
         labelled=labelled, features=features, targets=torch.from_numpy(labelled.targets[features.kept].copy())
     )
+
+
+def _remember(
+    head: FittedHead, data: _Dataset, backbone: LoadedBackbone, most: int, settings: FinetuneSettings
+) -> ReplayMemory:
+    """What is kept of the pictures: embeddings as the head reads them, after its own layers where it has some."""
+    rows = [int(row) for row in data.features.kept]
+    outside = torch.full_like(data.targets, float("nan"))
+    outside[torch.from_numpy(head.outside_rows)] = head.outside
+    embeddings = data.features.embeddings
+    if head.tuned is not None:
+        assert data.features.features is not None  # its layers have learned from them
+        embeddings = embed_views(head.tuned, data.features.features, device=backbone.device, dtype=backbone.dtype)
+    whole = ReplayMemory(
+        names=data.features.names,
+        uris=tuple(data.labelled.items[row].uri for row in rows),
+        groups=tuple(data.labelled.groups[row] for row in rows),
+        classes=data.labelled.classes,
+        embeddings=embeddings,
+        targets=data.targets,
+        outside=outside,
+    )
+    return trim_replay(whole, most, several=settings.several, seed=settings.seed)
 
 
 def _measure_held(head: FittedHead, data: _Dataset, settings: FinetuneSettings) -> HeadQuality:
@@ -195,11 +245,11 @@ def _measure_test(
     }
 
 
-def _data_hash(data: _Dataset) -> str:
-    names, classes = data.features.names, data.labelled.classes
+def hash_pictures(names: Sequence[str], targets: torch.Tensor, classes: Sequence[str]) -> str:
+    """sha256 of pictures, by the hashes of their bytes, with their classes; targets [N,A]."""
     rows = sorted(
         f"{name} {'|'.join(c for c, yes in zip(classes, own, strict=True) if yes)}"
-        for name, own in zip(names, data.targets.bool().tolist(), strict=True)
+        for name, own in zip(names, targets.bool().tolist(), strict=True)
     )
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
@@ -207,7 +257,7 @@ def _data_hash(data: _Dataset) -> str:
 def _key(data: _Dataset, backbone: LoadedBackbone, request: HeadRequest, settings: FinetuneSettings) -> str:
     """Hash of all that training depends on: a checkpoint with another key is ignored."""
     facts = {
-        "data": _data_hash(data),
+        "data": hash_pictures(data.features.names, data.targets, data.labelled.classes),
         "groups": data.groups,
         "backbone": backbone.facts,
         "depth": backbone.depth,
@@ -227,7 +277,7 @@ def _record(
 ) -> dict[str, Any]:
     return {
         "data": {
-            "hash": _data_hash(data),
+            "hash": hash_pictures(data.features.names, data.targets, data.labelled.classes),
             "pictures": len(data.targets),
             "classes": counts,
             "groups": len(set(data.groups)),

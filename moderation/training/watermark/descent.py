@@ -87,7 +87,7 @@ def train_marks(
             _standardise(head, cells)
         loss = _descend(head, cells, settings, number, device)
         # The drawn cells do not have the true share of marks, so the even chance for a picture is fitted afterwards.
-        _even(head, _answer(head, features, learned, device), features.marked[: len(learned)])
+        even_scores(head, _answer(head, features, learned, device), features.marked[: len(learned)])
         logits = _answer(head, features, torch.arange(count - held, count), device)
         right = ((logits > 0) == (features.marked[-held:] > 0)).float().mean().item()
         threshold, recall = pick_threshold(logits.sigmoid(), features.marked[-held:])
@@ -102,18 +102,19 @@ def train_marks(
 
 
 def pick_threshold(
-    scores: torch.Tensor, marked: torch.Tensor, precision: float = _PRECISION
+    scores: torch.Tensor, marked: torch.Tensor, precision: float = _PRECISION, *, rarer: float = 1.0
 ) -> tuple[float | None, float]:
     """(least threshold with at least this precision, its recall); scores, marked: float32 [N].
 
-    (None, 0.0) where no threshold has this precision.
+    rarer: how many clean pictures each clean one of these stands for. (None, 0.0) where no threshold is precise enough.
     """
     order = scores.argsort(descending=True, stable=True)
     ranked, yes = scores[order], marked[order] > 0
     hits = yes.cumsum(dim=0)
+    called = hits + rarer * (~yes).cumsum(dim=0)
     # Equal scores pass a threshold together, so only the last of them can be a threshold.
     last = torch.cat([ranked[1:] < ranked[:-1], torch.ones(1, dtype=torch.bool)])
-    good = (last & (hits / torch.arange(1, len(hits) + 1) >= precision)).nonzero()
+    good = (last & (hits / called >= precision)).nonzero()
     if not len(good):
         return None, 0.0
     place = int(good[-1])
@@ -232,10 +233,14 @@ def _answer(head: MarkHead, features: MarkFeatures, rows: torch.Tensor, device: 
 
 
 @torch.no_grad()
-def _even(head: MarkHead, logits: torch.Tensor, marked: torch.Tensor) -> None:
-    """Scale and shift the head's logits of cells, so that a picture's score is its chance to be marked among these."""
+def even_scores(head: MarkHead, logits: torch.Tensor, marked: torch.Tensor) -> torch.Tensor:
+    """Scale and shift the head's logits of cells, so that a picture's score is its chance to be marked among these.
+
+    Returns the picture logits as they are then.
+    """
     slope, shift = fit_line(logits, marked)
     last = head.last
     assert last.bias is not None  # built with one
     last.weight[0].mul_(slope)
     last.bias[0].mul_(slope).add_(shift)
+    return slope * logits + shift

@@ -205,6 +205,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "checks": ("checks", "OUT"),
     "document": ("document", "OUT"),
     "report": ("report", "OUT"),
+    "sort": ("sort", "OUT", "--by", "a", "--previews", "0"),
     "diff": ("policy", "diff", "MADE/policy.yaml", "MADE/policy.yaml", "--on", "OUT"),
     "rejudge": ("rejudge", "OUT", "--policy", "MADE/policy.yaml", "--to", "OUT/again"),
     "duplicates": ("duplicates", "OUT", "--write"),

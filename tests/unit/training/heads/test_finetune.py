@@ -12,16 +12,11 @@ from torch import nn
 
 from moderation.detectors.nn.conv import Conv
 from moderation.detectors.nn.prepare import one_thread
+from moderation.training.heads.batches import Examples, FinetuneSettings
 from moderation.training.heads.checkpoint import load_progress, save_progress
-from moderation.training.heads.finetune import (
-    Examples,
-    FinetuneSettings,
-    LayerProgress,
-    TunedNetwork,
-    finetune,
-    predict,
-)
+from moderation.training.heads.finetune import TunedNetwork, finetune, predict
 from moderation.training.heads.probe import Probe, fit_probe
+from moderation.training.heads.progress import LayerProgress
 
 CPU, FP32 = torch.device("cpu"), torch.float32
 SETTINGS = FinetuneSettings(epochs=4, batch_size=8, rate=1e-3, layer_rate=1e-3, patience=9)

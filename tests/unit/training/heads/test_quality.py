@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moderation.training.heads.quality import calibrated_loss, calibration_error, fit_temperature, measure_head
+from moderation.training.heads.quality import (
+    calibrated_loss,
+    calibration_error,
+    fit_temperature,
+    measure_head,
+    roc_points,
+)
+from moderation.training.prompts.measure import area_under_curve
 
 NAMES = ("a", "b", "c")
 
@@ -62,3 +71,17 @@ def test_pictures_of_several_classes_are_measured_class_by_class() -> None:
 
 def test_calibration_error_of_what_is_always_sure_and_half_right() -> None:
     assert calibration_error(np.ones(4), np.array([True, False, True, False])) == pytest.approx(0.5)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.4, 0.6, 0.9]), st.booleans()), min_size=2, max_size=200))
+def test_curve_rises_from_corner_to_corner_with_the_area_of_the_table(rows: list[tuple[float, bool]]) -> None:
+    scores, yes = np.array([score for score, _ in rows]), np.array([own for _, own in rows])
+    points = roc_points(scores, yes)
+    if yes.all() or not yes.any():
+        assert points is None
+        return
+    assert points is not None
+    assert points[0] == (0, 0) and points[-1] == (1, 1)
+    assert points == sorted(points)
+    area = sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in pairwise(points))
+    assert area == pytest.approx(area_under_curve(scores, yes), abs=0.01)
