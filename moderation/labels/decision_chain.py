@@ -25,7 +25,7 @@ from moderation.labels.decision_parts import (
     parse_part_name,
 )
 from moderation.pages.text import short_line
-from moderation.results.layout import decisions_folder, decisions_head_uri, decisions_part_uri
+from moderation.results.review_layout import decisions_folder, decisions_head_uri, decisions_part_uri
 
 # Parts are a few kilobytes each: latency, not bandwidth, limits reading them back.
 _READERS: Final = 16

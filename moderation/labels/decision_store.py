@@ -23,7 +23,7 @@ from moderation.labels.decision_chain import list_parts, read_chain, read_part, 
 from moderation.labels.decision_parts import DamagedDecisionsError, DecisionPart, encode_part
 from moderation.labels.decisions import Decision, check_decision
 from moderation.pages.text import short_line
-from moderation.results.layout import decisions_folder, decisions_part_uri
+from moderation.results.review_layout import decisions_folder, decisions_part_uri
 from moderation.storage.lease import LEASE_S, Lease, hold_lease
 
 MAX_PART_ROWS: Final = 10_000

@@ -20,7 +20,7 @@ from moderation.labels.decision_store import read_decisions
 from moderation.labels.decisions import Answer, Decision
 from moderation.labels.rows import KEYS, LabelRow, read_label_rows
 from moderation.results.export.plain import csv_cell
-from moderation.results.layout import decisions_head_uri
+from moderation.results.review_layout import decisions_head_uri
 
 SUFFIXES: Final = (".csv", ".jsonl", ".parquet")
 

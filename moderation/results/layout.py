@@ -1,4 +1,4 @@
-"""Every name in OUT, once; those of the plan and of slices are in `planning.names`.
+"""Every name in OUT, once; those of plan and slices are in `planning.names`, of reviews in `review_layout`.
 
 OUT/plan.parquet  OUT/plan/  OUT/slices/     the plan: see `planning.names`
 OUT/run.json                                 the run record
@@ -72,11 +72,6 @@ INVENTORY_FILE: Final = "inventory.json"
 PAGE_FILE: Final = "index.html"  # of a folder of pages
 EXPORT_FOLDER: Final = "export"
 # Not among RUN_FOLDERS: starting over must not remove what people have decided.
-DECISIONS_FOLDER: Final = "decisions"
-DECISIONS_HEAD_FILE: Final = "head.json"
-REVIEW_FOLDER: Final = "review"
-CLAIMS_FILE: Final = "claims.json"
-APPEALS_FILE: Final = "appeals.jsonl"
 EXPLANATIONS_FOLDER: Final = "explanations"
 EXPLANATION_MAPS: Final = "maps"  # in the folder of explanations
 EXPLANATION_OVERLAYS: Final = "overlays"
@@ -280,28 +275,3 @@ def explanation_name(key: str) -> str:
 def night_uri(out: str, file: str) -> str:
     """A file of what the listing of a night found."""
     return storage.join(out, NIGHT_FOLDER, file)
-
-
-def decisions_folder(out: str) -> str:
-    """What reviewers decided."""
-    return storage.join(out, DECISIONS_FOLDER)
-
-
-def decisions_head_uri(out: str) -> str:
-    """Which part of the decisions was the last to be acknowledged."""
-    return storage.join(out, DECISIONS_FOLDER, DECISIONS_HEAD_FILE)
-
-
-def decisions_part_uri(out: str, name: str) -> str:
-    """A part of the decisions; its name is of `labels.decision_parts`."""
-    return storage.join(out, DECISIONS_FOLDER, name)
-
-
-def claims_uri(out: str) -> str:
-    """Which reviewer holds which items."""
-    return storage.join(out, REVIEW_FOLDER, CLAIMS_FILE)
-
-
-def appeals_uri(out: str) -> str:
-    """Requests to look again at decided items."""
-    return storage.join(out, REVIEW_FOLDER, APPEALS_FILE)

@@ -17,7 +17,7 @@ from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
 from moderation.labels.decisions import Decision, DecisionSource
 from moderation.pages.text import short_line
-from moderation.results.layout import appeals_uri
+from moderation.results.review_layout import appeals_uri
 
 APPEAL: Final = "appeal"  # the key of `shown` that has the id of the appeal
 MAX_TEXT_CHARS: Final = 4096

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from moderation import storage
 from moderation.config.canonical import parse_json
-from moderation.results.layout import claims_uri
+from moderation.results.review_layout import claims_uri
 from moderation.review.items import Stage
 
 _MAX_BYTES: Final = 64 << 20
