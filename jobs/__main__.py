@@ -10,6 +10,7 @@ import typer
 
 from moderation.version import SCHEMA_VERSION, __version__
 
+from .act import ACT_CODES, act
 from .ask import ask
 from .backfill import backfill
 from .bundle import bundle_list, bundle_make
@@ -23,6 +24,7 @@ from .drift import drift
 from .duplicates import duplicates
 from .ending import EXIT_CODES, run_to_end
 from .enroll import enroll
+from .escalations import escalations
 from .evaluate import evaluate
 from .explain import explain
 from .export import export
@@ -46,6 +48,7 @@ from .status import status
 from .sweep import sweep
 from .train_head import train_head
 from .train_watermark import train_watermark
+from .transparency import transparency
 from .tune_prompts import tune_prompts
 from .verify import verify
 from .weights import weights_pull
@@ -107,6 +110,9 @@ app.command("certify")(certify)
 app.command("drift")(drift)
 app.command("promote", epilog="Exit codes: 0 it is live now. 1 a limit is not kept. 2 wrong usage.")(promote)
 app.command("export", epilog=EXIT_CODES)(export)
+app.command("act", epilog=ACT_CODES)(act)
+app.command("escalations")(escalations)
+app.command("transparency")(transparency)
 app.command("duplicates")(duplicates)
 app.command("enroll")(enroll)
 app.command("doctor")(doctor)

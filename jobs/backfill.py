@@ -13,6 +13,7 @@ from moderation.errors import UsageError
 from moderation.pages.text import json_text, size
 from moderation.planning.slices import parse_slice
 
+from .escalations import check_escalations, tell_escalations
 from .extending import print_extended, print_scored, show_extension, warn_of_errors
 from .options import (
     AllowPartialOption,
@@ -79,6 +80,7 @@ def backfill(
 ) -> None:
     """Judge every item of SOURCE. Running the same command again goes on where the last one ended."""
     settings = load_bundle_settings(bundle, bundles, config, set_, workers=workers, policy=policy)
+    check_escalations(settings.escalations)
     part = parse_slice(slice_) if slice_ is not None else None
     _check_options(limit, max_items, extend=extend, fresh=fresh)
     announce(source, out, settings, config)
@@ -94,6 +96,7 @@ def backfill(
         _show_plan(source, out, settings, limit, fresh, part, as_json=as_json)
         return
     outcome = _run(extend, source, out, settings, limit, fresh, max_hours, max_items, part)
+    tell_escalations(outcome.summary, settings.escalations)
     _print_outcome(outcome, extend=extend, as_json=as_json)
     exit_on_too_many_errors(outcome)
     exit_on_no_media(outcome.summary, partial=outcome.partial)

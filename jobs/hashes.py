@@ -19,12 +19,15 @@ def hashes_build(
         str, typer.Option(help="Their form: csv (with a header), hex, vpdq (one file per video), threatexchange.")
     ] = "csv",
     label: Annotated[str, typer.Option(help="What entries without a label of their own are called.")] = "known",
+    illegal: Annotated[
+        bool, typer.Option("--illegal", help="Matches are escalated and never shown; see docs/illegal.md.")
+    ] = False,
     as_json: Annotated[bool, _AS_JSON] = False,
 ) -> None:
     """Make the file that the detector `known` reads of lists of PDQ hashes. A bad line is refused by its number."""
     from moderation.analysis.known_hashes import build_list  # imports torch: only once the call is right
 
-    built = build_list(lists, out, exchange=exchange, label=label)
+    built = build_list(lists, out, exchange=exchange, label=label, is_illegal=illegal)
     if as_json:
         print_json(asdict(built))
         return
@@ -32,6 +35,8 @@ def hashes_build(
     remarks = ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count)
     remark = f" ({remarks} left out)" if remarks else ""
     print_line(f"{built.entries:,} hashes, {len(built.labels):,} labels{remark}")
+    if built.is_illegal:
+        print_line("an illegal list: matches are escalated, and nothing of them is kept or shown")
     print_line(f"options: {{list: {built.uri}, sha256: {built.sha256}}}")
 
 

@@ -12,6 +12,7 @@ from moderation.pages.text import escaped
 from moderation.storage.claims import MAX_LEASE_S
 from moderation.storage.lease import LEASE_S, MIN_LEASE_S
 
+from .escalations import check_escalations, tell_escalations
 from .options import (
     AllowPartialOption,
     BundleOption,
@@ -70,6 +71,7 @@ def nightly(
 ) -> None:
     """Judge what of SOURCE is new or changed since LEDGER, into OUT/<night>/. An unfinished night is finished first."""
     settings = load_bundle_settings(bundle, bundles, config, set_, workers=workers, policy=policy)
+    check_escalations(settings.escalations)
     announce(source, out, settings, config)
 
     from moderation.planning.apart import check_apart
@@ -94,6 +96,7 @@ def nightly(
         note=plain_console(stderr=True, soft_wrap=True).print,
     )
     for outcome in outcomes:
+        tell_escalations(outcome.summary, settings.escalations)
         if as_json:
             print_json(outcome.summary, indent=None)
         else:

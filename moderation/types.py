@@ -47,6 +47,7 @@ class Status(StrEnum):
     OK = "ok"
     ERROR = "error"
     SKIPPED = "skipped"
+    ESCALATED = "escalated"  # on an illegal list: blocked, and nothing else is kept or shown of it
 
 
 class ErrorCode(StrEnum):

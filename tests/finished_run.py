@@ -53,8 +53,12 @@ def write_run(
     format_: str = "parquet",
     keep_policy: bool = True,
     as_of: str | None = None,
+    prefix: str | None = None,
 ) -> str:
-    """The OUT of a run over these items; uris are `<folder>/in/<name>`, where a test may put pictures."""
+    """The OUT of a run over these items; uris are `<folder>/in/<name>`, where a test may put pictures.
+
+    prefix: of the uris instead.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     policy_path = folder / "policy.yaml"
     policy_path.write_text(policy, encoding="utf-8")
@@ -69,7 +73,7 @@ def write_run(
     shards: list[Shard] = []
     for start in range(0, len(items), shard_items):
         chunk = items[start : start + shard_items]
-        rows = [_row(folder, made, tuple(labels), bound) for made in chunk]
+        rows = [_row(prefix or str(folder / "in"), made, tuple(labels), bound) for made in chunk]
         shard = Shard(shard_id=f"{start:032x}", items=tuple(row.item for row in rows))
         tables = {
             "votes": votes_table(rows, labels, {"pdq.hash": 32} if hashed else {}, dims, metadata),
@@ -101,8 +105,8 @@ def enter_run(ledger: str, night: str, out: str) -> None:
     append(ledger, night, judged_rows(shards, facts))
 
 
-def _row(folder: Path, made: Made, labels: tuple[str, ...], bound: BoundPolicy) -> ItemRow:
-    uri = str(folder / "in" / made.name)
+def _row(prefix: str, made: Made, labels: tuple[str, ...], bound: BoundPolicy) -> ItemRow:
+    uri = f"{prefix}/{made.name}"
     item = Item(
         item_id=made.name, uri=uri, objects=(MediaObject(uri=uri, name=made.name),), attributes=dict(made.attributes)
     )

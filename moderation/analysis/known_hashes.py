@@ -72,6 +72,7 @@ class Built:
     labels: tuple[str, ...]
     skipped: int  # records of another type than PDQ
     repeated: int
+    is_illegal: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +86,13 @@ class Matched:
     without_hash: int  # frames without a hash or with one of low quality
 
 
-def build_list(lists: Sequence[str], out: str, *, exchange: str = "csv", label: str = "known") -> Built:
+def build_list(
+    lists: Sequence[str], out: str, *, exchange: str = "csv", label: str = "known", is_illegal: bool = False
+) -> Built:
     """Read lists and write them as one file, which must not be one of them.
 
-    exchange: their form, see `hashes.exchange`. label: of entries without one. Raises UsageError naming bad lines.
+    exchange: their form, see `hashes.exchange`. label: of entries without one. is_illegal: matches are
+    escalated and never shown; so they are where an entry says `bank: illegal`. Raises UsageError naming bad lines.
     """
     if not label or not label.isprintable():
         raise UsageError(f"--label {label!r}: must be one printable word or more")
@@ -100,7 +104,8 @@ def build_list(lists: Sequence[str], out: str, *, exchange: str = "csv", label: 
         exchanged = read_exchange(_lines(uri), exchange, name=Path(uri).name, label=label)
         entries += exchanged.entries
         skipped += exchanged.skipped
-    data, count = encode_list(entries)
+        is_illegal = is_illegal or exchanged.is_illegal
+    data, count = encode_list(entries, is_illegal=is_illegal)
     storage.publish(out, data)
     return Built(
         uri=storage.canonical(out),
@@ -109,6 +114,7 @@ def build_list(lists: Sequence[str], out: str, *, exchange: str = "csv", label: 
         labels=tuple(sorted({known.label for known in entries})),
         skipped=skipped,
         repeated=len(entries) - count,
+        is_illegal=is_illegal,
     )
 
 
@@ -143,6 +149,11 @@ def match_run(out: str, uri: str, sha256: str, *, distance: int = 31, quality: i
     locator = uri if "://" in uri else f"file://{Path(uri).absolute()}"
     weights = Weights(locator=locator, sha256=sha256, licence="the list's own", origin="`moderation hashes build`")
     hash_list = read_list(resolve(weights), quality=quality)
+    if hash_list.is_illegal:
+        raise UsageError(
+            f"{uri}: an illegal list; its matches are found by the detector `known` when items are judged, and what"
+            " an earlier run keeps of them would stay: judge the source again into a new OUT (docs/illegal.md)"
+        )
     groups = _Groups(hash_list)
     run = open_run(out)
     tables, items, without = [KNOWN_SCHEMA.empty_table()], 0, 0

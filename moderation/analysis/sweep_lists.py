@@ -13,7 +13,7 @@ import pyarrow.ipc
 from moderation import storage
 from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
-from moderation.hashes.lists import LIST_SCHEMA
+from moderation.hashes.lists import LIST_SCHEMA, is_illegal_schema
 from moderation.lists.learned import read_learned_rules
 from moderation.lists.read import MAX_FILE_BYTES, read_entries
 from moderation.policy.entries import MAX_ENTRIES, By, ListEntry, ListRule, normalised
@@ -83,6 +83,11 @@ def _read_hashes(uri: str, words: ListWords) -> list[ListEntry] | None:
         if storage.info(uri).size_bytes > MAX_FILE_BYTES:
             raise UsageError(f"{uri}: a list has at most {MAX_FILE_BYTES:,} bytes")
         reader = pa.ipc.open_file(pa.BufferReader(storage.read_bytes(uri)))
+        if is_illegal_schema(reader.schema):
+            raise UsageError(
+                f"{uri}: an illegal list; what older runs keep of its matches would stay, and a sweep would name them:"
+                " judge the source again into a new OUT (docs/illegal.md)"
+            )
         if not reader.schema.equals(LIST_SCHEMA):
             return None
         table = reader.read_all()

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from moderation.config.escalations import EscalationConfig
 from moderation.config.explain import ExplainConfig
 from moderation.config.nights import LearnConfig, MonitorConfig
 from moderation.config.section import ConfigSection
@@ -277,6 +278,7 @@ class Config(ConfigSection):
     report: ReportConfig = ReportConfig()
     explain: ExplainConfig = ExplainConfig()
     learn: LearnConfig = LearnConfig()
+    escalations: EscalationConfig = EscalationConfig()
 
     @model_validator(mode="after")
     def _credentials_where_a_detector_reads_them(self) -> Config:

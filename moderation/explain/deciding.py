@@ -12,13 +12,14 @@ import pyarrow.compute as pc
 from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
 from moderation.policy.model import Policy
+from moderation.results.escalations import is_escalated, without_escalated
 from moderation.results.find_item import find_item
 from moderation.results.layout import VERDICTS
 from moderation.results.reader import StoredRun, load_policy_of_run
 from moderation.results.votes import vote_labels
 from moderation.types import Role, Verdict
 
-_ORDER: Final = ("item_id", "verdict", "score", "review_rank")
+_ORDER: Final = ("item_id", "verdict", "status", "score", "review_rank")
 _OF_VOTE: Final = ("item_id", "frame", "time_s", "role")
 MAX_ITEMS: Final = 10_000  # of one call
 _Cell = tuple[int, float | None, float | None, str | None]  # frame, time_s, score, role
@@ -70,7 +71,7 @@ def choose_by_verdict(run: StoredRun, verdict: Verdict, top: int) -> list[tuple[
     """
     ranked: list[tuple[float, float, str, str]] = []
     for shard_id in run.shard_ids:
-        table = run.read_present(VERDICTS, shard_id, _ORDER)
+        table = without_escalated(run.read_present(VERDICTS, shard_id, _ORDER))
         rows = table.filter(pc.fill_null(pc.equal(table["verdict"], str(verdict)), False)).to_pylist()
         ranked += [(-_or_zero(r.get("review_rank")), -_or_zero(r.get("score")), r["item_id"], shard_id) for r in rows]
         # Of ten million items only the head is kept.
@@ -87,7 +88,7 @@ def _or_zero(value: object) -> float:
 def read_targets(run: StoredRun, chosen: Sequence[tuple[str, str]], vote: str | None = None) -> list[ExplainTarget]:
     """The chosen items with what decided them, in the same order. vote: explain this one instead.
 
-    Raises UsageError where the run did not cast `vote`.
+    Raises UsageError where the run did not cast `vote`, and for an escalated item, of which nothing is shown.
     """
     policy = _policy_of(run)
     targets: dict[tuple[str, str], ExplainTarget] = {}
@@ -95,6 +96,9 @@ def read_targets(run: StoredRun, chosen: Sequence[tuple[str, str]], vote: str | 
         wanted = [item_id for of, item_id in chosen if of == shard_id]
         verdicts = _rows_of(run.read_verdicts(shard_id), wanted)
         rows = {row["item_id"]: row for row in verdicts.to_pylist()}
+        for row in rows.values():
+            if is_escalated(row):
+                raise UsageError(f"{row['item_id']}: matches an illegal list; nothing of it is shown (docs/illegal.md)")
         votes = _rows_of(run.read_votes(shard_id), wanted)
         if vote is not None and vote not in vote_labels(votes):
             raise UsageError(f"--vote {vote!r}: the run has no such vote{did_you_mean(vote, vote_labels(votes))}")

@@ -1,6 +1,6 @@
 """Lists of known pictures in the formats of other tools: lines of text -> entries; an error names the bad line.
 
-    csv             a header with `hash`, optionally `quality`, `label`, `group`, `entry`
+    csv             a header with `hash`, optionally `quality`, `label`, `group`, `entry`, `bank`
     hex             no header: 64 hexadecimal digits, optionally quality and name: what PDQ's own tools print
     vpdq            no header: frame, quality, hash, seconds; one file per video: what vPDQ's own tools write
     threatexchange  records with `indicator` and `type` (only HASH_PDQ is read), optionally `id` and `tags`: CSV with a
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from moderation.config.hints import closest, did_you_mean
 from moderation.errors import UsageError
-from moderation.hashes.lists import MAX_ENTRIES, KnownPicture
+from moderation.hashes.lists import ILLEGAL, MAX_ENTRIES, KnownPicture
 
 FORMATS: Final = ("csv", "hex", "vpdq", "threatexchange")
 MAX_LINE: Final = 1 << 16  # characters; a record with all its tags has a few thousand
@@ -44,6 +44,7 @@ class _Reading:
     bad: list[str] = field(default_factory=list)
     refused: int = 0
     skipped: int = 0  # records of another type
+    is_illegal: bool = False  # an entry is of such a bank
 
     def refuse(self, line: int, why: str) -> None:
         self.refused += 1
@@ -53,10 +54,11 @@ class _Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchanged:
-    """What a list holds. skipped: records of another type than PDQ."""
+    """What a list holds. skipped: records of another type than PDQ. is_illegal: an entry is of the bank `illegal`."""
 
     entries: list[KnownPicture]
     skipped: int
+    is_illegal: bool = False
 
 
 def read_exchange(lines: Iterable[str], format_: str, *, name: str, label: str, group: str | None = None) -> Exchanged:
@@ -83,7 +85,7 @@ def read_exchange(lines: Iterable[str], format_: str, *, name: str, label: str, 
     if reading.refused:
         more = f"\nand {reading.refused - _SHOWN:,} more" if reading.refused > _SHOWN else ""
         raise UsageError("\n".join(reading.bad) + more)
-    return Exchanged(entries=entries, skipped=reading.skipped)
+    return Exchanged(entries=entries, skipped=reading.skipped, is_illegal=reading.is_illegal)
 
 
 def _bounded(lines: Iterable[str], name: str) -> Iterator[str]:
@@ -98,6 +100,8 @@ def _bounded(lines: Iterable[str], name: str) -> Iterator[str]:
 
 def _entry(reading: _Reading, line: int, cells: Mapping[str, str | None]) -> KnownPicture | None:
     """Make an entry of one line's cells; refuse the line and return None where they are wrong."""
+    # One such entry makes the list one: to show a picture by mistake is worse than not to show it.
+    reading.is_illegal = reading.is_illegal or (cells.get("bank") or "").strip().lower() == ILLEGAL
     texts = {key: (cells.get(key) or "").strip() for key in _COLUMNS}
     fault = _find_fault(texts)
     if fault:
@@ -202,6 +206,7 @@ def _read_threatexchange(lines: Iterator[str], reading: _Reading) -> Iterator[Kn
             "quality": None if told is None else str(told),
             "label": "+".join(_tags(tags)),
             "entry": str(record.get("id") or ""),
+            "bank": str(record.get("bank") or ""),
         }
         if (entry := _entry(reading, number, cells)) is not None:
             yield entry

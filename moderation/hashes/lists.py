@@ -23,6 +23,8 @@ from moderation.hashes.search import HASH_BYTES, HashIndex
 from moderation.types import U8
 
 FORMAT_VERSION: Final = "1"
+ILLEGAL: Final = "illegal"  # the bank of a list whose pictures nobody may look at
+_BANK: Final = "moderation.hashes_bank"
 # A loaded and indexed entry takes about 150 bytes: 20 million take 3 GB.
 MAX_ENTRIES: Final = 20_000_000
 MAX_FILE_BYTES: Final = 4 << 30
@@ -54,7 +56,7 @@ class HashList:
     """Known hashes, ready to be searched.
 
     hashes: uint8 [N,32]. label: int32 [N] into `labels`. group: int32 [N] into `groups`, -1 for a single picture.
-    entries: string [N], may hold nulls.
+    entries: string [N], may hold nulls. is_illegal: of a bank whose matches are escalated, and never shown.
     """
 
     index: HashIndex
@@ -64,12 +66,13 @@ class HashList:
     group: npt.NDArray[np.int32]
     groups: tuple[str, ...]
     entries: pa.ChunkedArray
+    is_illegal: bool = False
 
     def __len__(self) -> int:
         return len(self.hashes)
 
 
-def encode_list(entries: Sequence[KnownPicture]) -> tuple[bytes, int]:
+def encode_list(entries: Sequence[KnownPicture], *, is_illegal: bool = False) -> tuple[bytes, int]:
     """Encode entries as a file; also returns how many it holds: each once, sorted, so equal lists have equal bytes.
 
     Raises UsageError for no entries and for more than `MAX_ENTRIES`.
@@ -82,9 +85,12 @@ def encode_list(entries: Sequence[KnownPicture]) -> tuple[bytes, int]:
     columns = [
         pa.array([getattr(k, field.name) for k in unique], field.type, size=len(unique)) for field in LIST_SCHEMA
     ]
+    schema = LIST_SCHEMA
+    if is_illegal:
+        schema = schema.with_metadata({**(LIST_SCHEMA.metadata or {}), _BANK: ILLEGAL})
     sink = io.BytesIO()
-    with pa.ipc.new_file(sink, LIST_SCHEMA) as writer:
-        writer.write_table(pa.table(columns, schema=LIST_SCHEMA), max_chunksize=1 << 20)
+    with pa.ipc.new_file(sink, schema) as writer:
+        writer.write_table(pa.table(columns, schema=schema), max_chunksize=1 << 20)
     return sink.getvalue(), len(unique)
 
 
@@ -99,6 +105,7 @@ def read_list(path: Path, *, quality: int = 0) -> HashList:
     Raises UsageError when the file is not a list, is damaged, has another version, or no entry is left.
     """
     table = _read_table(path)
+    is_illegal = is_illegal_schema(table.schema)
     bad = pc.fill_null(pc.less(table["quality"], quality), False)
     table = table.filter(pc.invert(bad)).combine_chunks()
     if not table.num_rows:
@@ -118,7 +125,13 @@ def read_list(path: Path, *, quality: int = 0) -> HashList:
         group=group,
         groups=groups,
         entries=table["entry"],
+        is_illegal=is_illegal,
     )
+
+
+def is_illegal_schema(schema: pa.Schema) -> bool:
+    """Whether a list's schema says that its matches are escalated, and never shown."""
+    return bool((schema.metadata or {}).get(_BANK.encode()) == ILLEGAL.encode())
 
 
 def _read_table(path: Path) -> pa.Table:

@@ -28,7 +28,7 @@ from moderation.ledger.rows import (
 from moderation.ledger.store import Log, find_rows
 from moderation.results.intact import read_intact
 from moderation.results.layout import VERDICTS
-from moderation.types import Shard
+from moderation.types import Shard, Status
 
 _READERS = 16
 _AHEAD_BYTES = 64 * 1024 * 1024
@@ -69,7 +69,12 @@ def _shard_rows(shard: Shard, judged: pa.Table, night: FinishedNight) -> pa.Tabl
         raise FatalError(f"{night.out}: the part of shard {shard.shard_id} does not hold the shard's items")
     count = len(shard.items)
     hashes = judged["content_hash"].to_pylist()
-    contents = [measured_ids(item, content_hash) for item, content_hash in zip(shard.items, hashes, strict=True)]
+    # A copy of an escalated item is judged itself: it has to be reported, too.
+    escalated = [status == Status.ESCALATED for status in judged["status"].to_pylist()]
+    contents = [
+        () if taken else measured_ids(item, content_hash)
+        for item, content_hash, taken in zip(shard.items, hashes, escalated, strict=True)
+    ]
     columns = {
         **{name: judged[name] for name in _JUDGED},
         "key": pa.array([item_key(item) for item in shard.items], pa.binary(KEY_BYTES)),

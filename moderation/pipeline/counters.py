@@ -26,6 +26,8 @@ def count_rows(rows: Sequence[ItemRow]) -> dict[str, int]:
             counts[f"verdict:{row.judgement.verdict}"] += 1
             if row.judgement.check:
                 counts[f"check:{row.judgement.check}:{row.judgement.verdict}"] += 1
+        if row.escalation is not None:
+            counts["escalated"] += 1
         if row.error_code is not None:
             counts[f"error:{row.error_code}"] += 1
         if row.votes is not None:

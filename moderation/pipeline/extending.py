@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from moderation.config.model import Config
-from moderation.errors import ItemError
+from moderation.errors import ItemError, UsageError
 from moderation.pipeline.clock import Clock
 from moderation.pipeline.counters import peak_memory_bytes
 from moderation.pipeline.items import score_fetched
 from moderation.pipeline.pools import Pools
+from moderation.results.escalations import is_escalated
 from moderation.results.extension_tables import (
     ExtensionRow,
     ExtensionVotes,
@@ -54,11 +55,12 @@ class JudgedFrames:
     times_s: tuple[float | None, ...] = ()
     places: tuple[tuple[int, str, int | None], ...] = ()
     votes: tuple[Mapping[str, float], ...] = ()
+    is_escalated: bool = False
 
     @property
     def extendable(self) -> bool:
-        """Whether votes can be added: the run scored frames, and an earlier extension did not find another content."""
-        return bool(self.frames) and self.error_code != ErrorCode.CHANGED
+        """Whether votes can be added: the run scored frames, nothing was escalated, and its content is the same."""
+        return bool(self.frames) and not self.is_escalated and self.error_code != ErrorCode.CHANGED
 
 
 _NOT_JUDGED: Final = JudgedFrames(content_hash=None, error_code=None)
@@ -69,7 +71,7 @@ def read_judged_frames(run: StoredRun, shard_id: str, labels: Sequence[str]) -> 
 
     Raises UsageError where a part is not the committed one, StorageError.
     """
-    verdicts = run.read_verdicts(shard_id, ["item_id", "content_hash", "error_code"]).to_pylist()
+    verdicts = run.read_verdicts(shard_id, ["item_id", "status", "content_hash", "error_code"]).to_pylist()
     names = ("item_id", "time_s", *_PLACE, *labels)
     votes = read_joined(
         run.votes_out, shard_id, run.format, names, strict=False, extensions=run.extensions, with_changed=True
@@ -77,7 +79,10 @@ def read_judged_frames(run: StoredRun, shard_id: str, labels: Sequence[str]) -> 
     own = _by_item(votes, labels)
     return {
         row["item_id"]: replace(
-            own.get(row["item_id"], _NOT_JUDGED), content_hash=row["content_hash"], error_code=row["error_code"]
+            own.get(row["item_id"], _NOT_JUDGED),
+            content_hash=row["content_hash"],
+            error_code=row["error_code"],
+            is_escalated=is_escalated(row),
         )
         for row in verdicts
     }
@@ -112,7 +117,15 @@ def extend_items(
     clock: Clock | None = None,
     poison: Mapping[str, ItemError] | None = None,
 ) -> Iterator[ExtensionRow]:
-    """What becomes of each item, in their order, one row per item. judged: of the run. Writes nothing."""
+    """What becomes of each item, in their order, one row per item. judged: of the run. Writes nothing.
+
+    Raises UsageError for a stack with an illegal list.
+    """
+    if stack.illegal:
+        raise UsageError(
+            "an illegal list cannot be added to a run that was judged without it, because what that run keeps of its"
+            " matches would stay: judge the source again into a new OUT (docs/illegal.md)"
+        )
     owns = [judged.get(item.item_id, _NOT_JUDGED) for item in items]
     wanted = [_unversioned(item) for item, own in zip(items, owns, strict=True) if own.extendable]
     scored = score_fetched(
@@ -130,7 +143,7 @@ def extend_items(
                 yield _row_of(*next(scored), own, stack)
             else:
                 # What an earlier extension found to be changed stays so.
-                code = ErrorCode.CHANGED if own.frames else None
+                code = ErrorCode.CHANGED if own.frames and not own.is_escalated else None
                 yield ExtensionRow(item_id=item.item_id, frames=own.frames, times_s=own.times_s, error_code=code)
 
 

@@ -60,7 +60,7 @@ def moderate_items(
     )
     with closing(scored):
         for item, votes in scored:
-            yield clock.timed("judge", partial(judge_decoded, item, votes, policy))
+            yield clock.timed("judge", partial(judge_decoded, item, votes, policy, stack.illegal))
 
 
 def score_fetched(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from moderation.errors import ItemError
+from moderation.pipeline.escalating import escalate
 from moderation.policy.bind import BoundPolicy
 from moderation.policy.judge import judge_item
 from moderation.results.tables import ItemRow
@@ -11,8 +14,17 @@ from moderation.scoring.votes import BatchVotes
 from moderation.types import ErrorCode, ItemFacts, ItemVotes, Media, Role, Seen, Status
 
 
-def judge_decoded(decoded: Decoded, scored: BatchVotes | ItemError | None, policy: BoundPolicy) -> ItemRow:
-    """The row of an item. scored: its frames' votes, or why scoring failed; None where it has no frames."""
+def judge_decoded(
+    decoded: Decoded, scored: BatchVotes | ItemError | None, policy: BoundPolicy, illegal: Sequence[str] = ()
+) -> ItemRow:
+    """The row of an item. scored: its frames' votes, or why scoring failed; None where it has no frames.
+
+    illegal: detectors of illegal lists. A match with one of them leaves a row without any trace of the picture.
+    """
+    if illegal and isinstance(scored, BatchVotes):
+        escalated = escalate(decoded, scored, policy.labels, illegal)
+        if escalated is not None:
+            return escalated
     media = decoded.media
     batch = scored if isinstance(scored, BatchVotes) else None
     votes = None if batch is None else _votes_of(media, batch, policy.labels)

@@ -15,6 +15,7 @@ from moderation.pipeline.counters import count_rows, peak_memory_bytes
 from moderation.pipeline.items import moderate_items
 from moderation.pipeline.pools import Pools
 from moderation.policy.bind import BoundPolicy
+from moderation.results.escalations import publish_escalations
 from moderation.results.layout import VERDICTS, VOTES
 from moderation.results.receipts import Receipt, commit_shard
 from moderation.results.record import RunFacts
@@ -58,6 +59,8 @@ def moderate_shard(
         parts = {VOTES: encode_table(votes, config.output), VERDICTS: encode_table(verdicts, config.output)}
         return parts, {VOTES: votes.num_rows, VERDICTS: verdicts.num_rows}
 
+    # Before the receipt: what has to be reported is on disk when the shard counts as done.
+    publish_escalations(out, shard.shard_id, [row.escalation for row in rows if row.escalation is not None], facts)
     parts, counts = clock.timed("write", encode)
     return commit_shard(
         out,

@@ -18,6 +18,7 @@ from moderation.policy.judge import judge_item
 from moderation.policy.judge_part import PartItems, decide_part, judge_part
 from moderation.policy.part_scores import I64, Flags, PartVotes
 from moderation.policy.variants import checks_for
+from moderation.results.escalations import ESCALATED_JUDGEMENT, is_escalated
 from moderation.results.judged_columns import JudgedColumns
 from moderation.results.listed_items import find_listed
 from moderation.results.votes import item_votes, score_matrix
@@ -38,6 +39,7 @@ class PartRows:
 
     item_ids: pa.Array
     skipped: Sequence[bool]
+    escalated: Sequence[bool]
     errors: Sequence[ErrorCode | None]
     seen: Sequence[Seen]
     facts: Sequence[ItemFacts]
@@ -50,6 +52,7 @@ class PartRows:
         return PartRows(
             item_ids=_one_chunk(verdicts["item_id"]),
             skipped=[row["status"] == Status.SKIPPED for row in rows],
+            escalated=[is_escalated(row) for row in rows],
             errors=[None if row["error_code"] is None else ErrorCode(row["error_code"]) for row in rows],
             seen=[_seen_of(row) for row in rows],
             facts=[_facts_of(row) for row in rows],
@@ -85,6 +88,8 @@ def judge_row(row: Mapping[str, Any], votes: ItemVotes | None, bound: BoundPolic
     """A policy's judgement of one row of the verdicts by the item's votes; None where it was skipped."""
     if row["status"] == Status.SKIPPED:
         return None
+    if is_escalated(row):
+        return ESCALATED_JUDGEMENT
     error = None if row["error_code"] is None else ErrorCode(row["error_code"])
     return judge_item(votes, error, bound, _seen_of(row), _facts_of(row))
 
@@ -92,6 +97,8 @@ def judge_row(row: Mapping[str, Any], votes: ItemVotes | None, bound: BoundPolic
 def _judge_row(rows: PartRows, row: int, votes: ItemVotes | None, bound: BoundPolicy) -> Judgement | None:
     if rows.skipped[row]:
         return None
+    if rows.escalated[row]:
+        return ESCALATED_JUDGEMENT  # no policy takes it back: its votes are gone
     return judge_item(votes, rows.errors[row], bound, rows.seen[row], rows.facts[row])
 
 
@@ -139,7 +146,7 @@ def _begin(verdicts: pa.Table, votes: pa.Table, bound: BoundPolicy) -> tuple[Par
     asks_facts = bool(bound.lists) or bound.by_attribute or bound.policy.goes_by_item
     rows = PartRows.of(verdicts, with_facts=asks_facts)
     frames = _Frames.of(votes, bound, rows.item_ids)
-    left = np.array(rows.skipped, np.bool_) | (frames.run_of < 0)
+    left = np.array(rows.skipped, np.bool_) | np.array(rows.escalated, np.bool_) | (frames.run_of < 0)
     left |= _in_context(votes, frames)
     if bound.lists:
         left |= find_listed(bound, rows.facts, votes, frames.offsets, frames.run_of)

@@ -20,6 +20,7 @@ OUT/monitor/                                 in the folder of all nights: what n
 OUT/index.html                               in the folder of all nights: their trend
 OUT/export/                                  what `moderation export` writes by default
 OUT/sweeps/  OUT/lists/  TO/changes/         sweeps and learned lists: see `results.sweep_layout`
+OUT/actions/  OUT/escalations/               what was done, and what has to be reported: see `results.after_layout`
 OUT/decisions/                               what reviewers decided, appended only: see `labels.decision_store`
 OUT/review/                                  claims and appeals: see `review.claims`, `review.appeals`
 OUT/explanations/                            which part of a picture a score rests on: rows, maps, overlays, a page

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from moderation import storage
 from moderation.concurrency import map_ahead
+from moderation.results.escalations import without_escalated
 from moderation.results.intact import read_intact
 from moderation.results.layout import VERDICTS
 from moderation.results.reader import AHEAD_BYTES, READERS
@@ -154,13 +155,15 @@ class _RowsTally:
     def note_uris(self, part: pa.Table) -> None:
         """Keep the URIs of slow items."""
         if self.slow:
+            part = without_escalated(part)
             own = part.filter(pc.is_in(part["item_id"], value_set=pa.array(sorted(self.slow), pa.string())))
             self.uris.update(zip(own["item_id"].to_pylist(), own["uri"].to_pylist(), strict=True))
 
     def add(self, part: pa.Table) -> None:
-        """The items of a part."""
+        """The items of a part; an escalated one is in no list, and gets no picture."""
         self.parts += 1
         self.items += len(part)
+        part = without_escalated(part)
         for row in _told_apart(part).to_pylist():
             self._add_row(row)
         self._add_answers(part)

@@ -52,7 +52,9 @@ def summarise(receipts: Iterable[Receipt], facts: Mapping[str, Any]) -> dict[str
         "items": items,
         "frames": frames,
         "verdicts": _by_name(counts, "verdict", Verdict),
-        "status": _by_name(counts, "status", Status),
+        # The word of an escalation only where there is one.
+        "status": _by_name(counts, "status", [s for s in Status if s is not Status.ESCALATED]),
+        **({"escalated": counts["escalated"]} if counts["escalated"] else {}),
         "kinds": _by_name(counts, "kind", Kind),
         "errors": _by_name(counts, "error"),
         "error_rate": errors / items if items else 0.0,

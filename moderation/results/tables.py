@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from moderation.config.model import OutputConfig
 from moderation.errors import ModerationError, UsageError, one_line
 from moderation.pages.text import printable
+from moderation.results.escalations import Escalation
 from moderation.results.schema import score_column, verdicts_schema, votes_schema
 from moderation.types import ErrorCode, Evidence, Item, ItemVotes, Judgement, Kind, Region, Role, Segment, Status
 
@@ -53,6 +54,7 @@ class ItemRow:
     pdq: str | None = None
     error_code: ErrorCode | None = None
     error_detail: str = ""
+    escalation: Escalation | None = None  # on an illegal list
 
     @property
     def frames_scored(self) -> int:

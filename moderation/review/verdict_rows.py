@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from moderation import storage
 from moderation.errors import UsageError
 from moderation.hashes.search import I64
+from moderation.results.escalations import without_escalated
 from moderation.results.layout import duplicates_uri
 from moderation.results.reader import READERS, StoredRun
 from moderation.results.tables import reading_table
@@ -132,7 +133,7 @@ def read_verdict_rows(run: StoredRun, salt: str) -> VerdictRows:
     total = sum(len(part) for part in parts)
     if total > MAX_ROWS:
         raise UsageError(f"{run.out}: {total:,} items; a review holds at most {MAX_ROWS:,}: review the run by slices")
-    table = _as_texts(pa.concat_tables(parts, promote_options="default"))
+    table = without_escalated(_as_texts(pa.concat_tables(parts, promote_options="default")))
     table = table.filter(pc.not_equal(table["status"], Status.SKIPPED)).replace_schema_metadata(None).combine_chunks()
     item_ids = table["item_id"].to_pylist()
     copies = number_copies(

@@ -59,6 +59,11 @@ class Stack:
             if self._config.compile:
                 compile_networks(slot.detector.networks, self.device)
 
+    @property
+    def illegal(self) -> tuple[str, ...]:
+        """Detectors whose list is of an illegal bank: what matches it is escalated. Known once they are loaded."""
+        return tuple(slot.detector.name for slot in self.slots if getattr(slot.detector, "is_illegal", False))
+
     def score(self, frames: Sequence[Frame]) -> BatchVotes:
         """Votes of every detector on every frame, in order; a batch that does not fit is cut."""
         parts: list[BatchVotes] = []

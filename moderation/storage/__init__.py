@@ -30,6 +30,7 @@ from moderation.storage.clients import forget_clients
 from moderation.storage.folders import list_names
 from moderation.storage.listing import is_glob, list_objects
 from moderation.storage.masking import mask_signatures
+from moderation.storage.object_changes import copy_object, delete_object, has_tags, read_tags, write_tags
 from moderation.storage.retry import (
     PROCESS_BUDGET,
     BucketError,
@@ -60,10 +61,13 @@ __all__ = [
     "StorageError",
     "StoreDownError",
     "canonical",
+    "copy_object",
     "delete_empty_folder",
+    "delete_object",
     "delete_tree",
     "filesystem",
     "forget_clients",
+    "has_tags",
     "info",
     "is_folder",
     "is_glob",
@@ -77,9 +81,11 @@ __all__ = [
     "publish",
     "read_bytes",
     "read_optional",
+    "read_tags",
     "read_typed",
     "retries",
     "retrying",
     "scheme_of",
     "without_password",
+    "write_tags",
 ]

@@ -1,4 +1,4 @@
-"""S3 requests by the client of s3fs but not its methods: one GET per object, one HEAD, and pages of a listing.
+"""S3 requests by the client of s3fs but not its methods: one GET per object, one HEAD, listings, tags, copies.
 
 s3fs asks for the size before each whole read (two requests instead of one), and takes `?versionId=` in a key for a
 version.
@@ -7,7 +7,7 @@ version.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from fsspec.asyn import sync
@@ -112,6 +112,58 @@ def head(path: str) -> dict[str, Any]:
 
     answer = _call(ask)
     return {"size": answer["ContentLength"], "ETag": answer.get("ETag")}
+
+
+def get_tags(path: str) -> dict[str, str]:
+    """The tags of an object."""
+    bucket, key = _object_key(path)
+
+    async def ask(client: Any) -> dict[str, str]:  # noqa: ANN401 - botocore is untyped
+        answer = await client.get_object_tagging(Bucket=bucket, Key=key, **_extras(client, "GetObjectTagging"))
+        return {str(tag["Key"]): str(tag["Value"]) for tag in answer.get("TagSet", ())}
+
+    return _call(ask)
+
+
+def put_tags(path: str, tags: Mapping[str, str]) -> None:
+    """Replace all tags of an object."""
+    bucket, key = _object_key(path)
+    wanted = {"TagSet": [{"Key": name, "Value": tags[name]} for name in sorted(tags)]}
+
+    async def ask(client: Any) -> None:  # noqa: ANN401 - botocore is untyped
+        if not tags:
+            # An empty set is not taken by every server.
+            await client.delete_object_tagging(Bucket=bucket, Key=key)
+            return
+        extras = _extras(client, "PutObjectTagging")
+        await client.put_object_tagging(Bucket=bucket, Key=key, Tagging=wanted, **extras)
+
+    _call(ask)
+
+
+def copy(path: str, to: str, etag: str | None) -> None:
+    """Copy an object within the store, with its tags and metadata. etag: the version that is asked for."""
+    bucket, key = _object_key(path)
+    to_bucket, to_key = _object_key(to)
+    condition = {} if etag is None else {"CopySourceIfMatch": f'"{etag}"'}
+
+    async def ask(client: Any) -> None:  # noqa: ANN401 - botocore is untyped
+        source = {"Bucket": bucket, "Key": key}
+        extras = _extras(client, "CopyObject")
+        await client.copy_object(Bucket=to_bucket, Key=to_key, CopySource=source, **condition, **extras)
+
+    # The store answers when it has copied all bytes.
+    _call(ask)
+
+
+def delete(path: str) -> None:
+    """Remove an object; in a bucket with versions, its newest one gets a delete marker."""
+    bucket, key = _object_key(path)
+
+    async def ask(client: Any) -> None:  # noqa: ANN401 - botocore is untyped
+        await client.delete_object(Bucket=bucket, Key=key, **_extras(client, "DeleteObject"))
+
+    _call(ask)
 
 
 def list_level(bucket: str, prefix: str) -> set[str]:

@@ -24,6 +24,9 @@ _Cell = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
 _MIN_CELL_PX: Final = 64
 _MAX_CUT: Final = 8
 _WHOLE: Final = (1,)
+# Labels of regions of a match with an illegal list; they come into no table.
+ENTRY: Final = "entry:"
+LISTED: Final = "listed:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +96,24 @@ class KnownDetector(DetectorDefaults):
             similarity = 1.0 - float(bits[hit]) / BITS
             scores[frames[hit]] = (1.0, similarity, bits[hit])
             label = self._list.labels[self._list.label[entries[hit]]]
-            regions[frames[hit]] = [self._region(name, similarity, queries.boxes[hit]) for name in ("match", label)]
+            names = ("match", label, *self._told(int(entries[hit])))
+            regions[frames[hit]] = [self._region(name, similarity, queries.boxes[hit]) for name in names]
         return Scored(scores=torch.from_numpy(scores), regions=regions)
+
+    @property
+    def is_illegal(self) -> bool:
+        """Whether the list is of a bank whose matches are escalated; False before it is loaded."""
+        return self._list is not None and self._list.is_illegal
+
+    def _told(self, entry: int) -> tuple[str, ...]:
+        """Of an illegal list, the entry and its hash: for the escalation, which alone keeps them."""
+        assert self._list is not None
+        if not self._list.is_illegal:
+            return ()
+        return (
+            f"{ENTRY}{self._list.entries[entry].as_py() or ''}",
+            f"{LISTED}{self._list.hashes[entry].tobytes().hex()}",
+        )
 
     def _queries(self, batch: FrameBatch, hashed: Scored) -> _Queries:
         """Hashes to look up, each frame's own first."""

@@ -55,6 +55,7 @@ class ExportReport:
     items: int
     copies: int
     failed: int = 0
+    escalated: int = 0  # matches with an illegal list, which nobody hands on
     folders: tuple[str, ...] = ()  # of a manifest: its objects' folders, for `source.allow`
 
 
@@ -87,7 +88,9 @@ def export_run(
     with storage.open_output(where) as file:
         items = write(file)
     folders = _folders_of(run) if format_ == "manifest" else ()
-    return ExportReport(to=where, rows=taken.rows, items=items, copies=taken.copies, folders=folders)
+    return ExportReport(
+        to=where, rows=taken.rows, items=items, copies=taken.copies, folders=folders, escalated=taken.escalated
+    )
 
 
 def _refuse_within(out: str, to: str) -> None:
@@ -98,7 +101,14 @@ def _refuse_within(out: str, to: str) -> None:
 
 
 def _report(to: str, taken: PartSelection, written: ObjectsReport) -> ExportReport:
-    return ExportReport(to=to, rows=taken.rows, items=written.items, copies=taken.copies, failed=written.left_out)
+    return ExportReport(
+        to=to,
+        rows=taken.rows,
+        items=written.items,
+        copies=taken.copies,
+        failed=written.left_out,
+        escalated=taken.escalated,
+    )
 
 
 def _writer(

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from moderation import storage
 from moderation.errors import UsageError
 from moderation.planning.slices import find_slices, slice_home
+from moderation.results.escalations import without_escalated
 from moderation.results.layout import DUPLICATES_FILE, duplicates_uri
 from moderation.results.planned import iterate_planned
 from moderation.results.reader import StoredRun
@@ -21,10 +22,14 @@ from moderation.types import Item, Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowSelection:
-    """Which rows: of one verdict, or all; with or without the copies that `moderation duplicates` found."""
+    """Which rows: of one verdict, or all; with or without the copies that `moderation duplicates` found.
+
+    escalated: with the matches of illegal lists, for who counts them and hands nothing of them on.
+    """
 
     verdict: Verdict | None = None
     minus_duplicates: bool = False
+    escalated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +55,19 @@ class PartSelection:
 
     def __init__(self, out: str, selection: RowSelection) -> None:
         self._verdict = selection.verdict
+        self._with_escalated = selection.escalated
         self._copies = _read_copies(out) if selection.minus_duplicates else None
         self.rows = 0
         self.copies = 0
+        self.escalated = 0
 
     def take(self, verdicts: pa.Table) -> pa.Table:
         """The rows of a part that are exported."""
         self.rows += verdicts.num_rows
+        before = verdicts.num_rows
+        if not self._with_escalated:
+            verdicts = without_escalated(verdicts)
+        self.escalated += before - verdicts.num_rows
         if self._verdict is not None:
             verdicts = verdicts.filter(pc.fill_null(pc.equal(verdicts["verdict"], str(self._verdict)), False))
         if self._copies is not None:

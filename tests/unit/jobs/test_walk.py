@@ -43,6 +43,18 @@ default: pass
 checks:
   weapon: {side: negative, votes: [a.weapon], review: 0.6}
 """
+ACTIONS = """
+destinations: [MADE/away]
+actions:
+  - {name: list, do: manifest, when: {verdict: [pass]}, to: MADE/away/passed.jsonl}
+"""
+MAPPING = """
+platform: shop
+territory: EU
+content_date: uploaded
+default:
+  {ground: incompatible, reference: "Terms, 4", explanation: Not allowed., category: STATEMENT_CATEGORY_VIOLENCE}
+"""
 
 
 @contextlib.contextmanager
@@ -80,6 +92,8 @@ def made() -> Iterator[Path]:
     folder.chmod(0o755)
     write_run(folder, ("a.weapon",), [Made(name=f"i{n}.png", votes=[(0.1,)]) for n in range(9)], POLICY)
     make_tiny_config(folder / "config")
+    (folder / "actions.yaml").write_text(ACTIONS.replace("MADE", str(folder)))
+    (folder / "dsa.yaml").write_text(MAPPING)
     (folder / "decisions.csv").write_text("item_id,decision\ni1.png,pass\n")
     (folder / "appeals.csv").write_text("item_id,text,time\ni1.png,no,2026-11-26\n")
     decide(str(folder / "out"))
@@ -208,6 +222,11 @@ READERS: dict[str, tuple[str, ...]] = {
     "sort": ("sort", "OUT", "--by", "a", "--previews", "0"),
     "diff": ("policy", "diff", "MADE/policy.yaml", "MADE/policy.yaml", "--on", "OUT"),
     "rejudge": ("rejudge", "OUT", "--policy", "MADE/policy.yaml", "--to", "OUT/again"),
+    "act": ("act", "OUT", "--actions", "MADE/actions.yaml"),
+    "undo": ("act", "OUT", "--actions", "MADE/actions.yaml", "--undo", "0123456789abcdef"),
+    "escalations": ("escalations", "OUT", "--config", "TINY"),
+    "statements": ("export", "OUT", "--format", "dsa", "--mapping", "MADE/dsa.yaml"),
+    "transparency": ("transparency", "OUT"),
     "duplicates": ("duplicates", "OUT", "--write"),
     "ask": ("ask", "OUT", "a weapon"),
     "explain": ("explain", "OUT", "--item", "i0.png"),

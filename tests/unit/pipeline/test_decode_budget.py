@@ -49,9 +49,9 @@ def test_as_many_are_decoded_at_once_as_the_budget_has_room_for(
     pools = replace(make_pools(config, 4), decode_item=decode)
     data = large_picture()
     monkeypatch.setattr(items_module, "score_items", lambda decoded, *_: ((d, None) for d in decoded))
-    monkeypatch.setattr(items_module, "judge_decoded", lambda item, votes, policy: item)
+    monkeypatch.setattr(items_module, "judge_decoded", lambda item, *_: item)
 
-    stack = SimpleNamespace(batch_size=16, device=SimpleNamespace(type="cpu"))
+    stack = SimpleNamespace(batch_size=16, illegal=(), device=SimpleNamespace(type="cpu"))
 
     rows = list(
         items_module.moderate_items(

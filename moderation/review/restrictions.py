@@ -1,0 +1,89 @@
+"""What a run restricts in the end: by the machine, or by people; each with how it came about. Reads no picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from moderation.labels.decided_labels import DecidedLabel, decide_labels
+from moderation.labels.decision_store import read_decisions
+from moderation.labels.decisions import Answer
+from moderation.results.escalations import is_escalated
+from moderation.results.layout import VERDICTS
+from moderation.results.reader import StoredRun
+from moderation.types import Verdict
+
+_COLUMNS: Final = ("item_id", "uri", "kind", "verdict", "status", "reason", "reason_text", "check", "attributes")
+
+
+class Automation(StrEnum):
+    """How much of a decision was the machine's, in the words of the database."""
+
+    FULLY = "AUTOMATED_DECISION_FULLY"
+    PARTIALLY = "AUTOMATED_DECISION_PARTIALLY"
+    NOT = "AUTOMATED_DECISION_NOT_AUTOMATED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalVerdict:
+    """A row with what holds of it in the end. by_people: the label that reviewers gave, None where nobody looked.
+
+    decided_at: of the reviewer's answer, else of the run; None where the run does not tell.
+    """
+
+    row: Mapping[str, Any]
+    verdict: str | None
+    by_people: DecidedLabel | None
+    decided_at: datetime | None
+    escalated: bool
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether it is blocked."""
+        return self.verdict == Verdict.BLOCK
+
+    @property
+    def is_detected(self) -> bool:
+        """Whether the machine found it: it blocked it, or a check of its own sent it to people."""
+        return self.row["verdict"] == Verdict.BLOCK or (
+            self.row["verdict"] == Verdict.REVIEW and self.row.get("check") is not None
+        )
+
+    @property
+    def automation(self) -> Automation:
+        """How much of the decision was the machine's."""
+        if self.by_people is None:
+            return Automation.FULLY
+        return Automation.PARTIALLY if self.is_detected else Automation.NOT
+
+
+def run_time(run: StoredRun) -> datetime | None:
+    """When a run was last written to, from its record."""
+    try:
+        moment = datetime.fromisoformat(str(run.record.get("updated_at")))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def read_final_verdicts(run: StoredRun) -> Iterator[FinalVerdict]:
+    """Every row of a run with what holds of it in the end. Raises DamagedDecisionsError, StorageError."""
+    labels = {label.item_id: label for label in decide_labels(read_decisions(run.out))}
+    judged_at = run_time(run)
+    for shard_id in run.shard_ids:
+        for row in run.read_present(VERDICTS, shard_id, _COLUMNS).to_pylist():
+            escalated = is_escalated(row)
+            # What is on an illegal list, no reviewer sees and none takes back.
+            label = None if escalated else labels.get(row["item_id"])
+            given = None if label is None else label.holds.decision
+            verdict = {Answer.BLOCK: "block", Answer.PASS: "pass"}.get(given) if given is not None else row["verdict"]
+            yield FinalVerdict(
+                row=row,
+                verdict=verdict,
+                by_people=label,
+                decided_at=judged_at if label is None else label.holds.decided_at,
+                escalated=escalated,
+            )

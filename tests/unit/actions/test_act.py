@@ -1,0 +1,281 @@
+"""What is done to objects after a verdict: once each, only to the judged version, with a receipt, and taken back."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from moderation import storage
+from moderation.actions import act as act_module
+from moderation.actions.act import ActOptions
+from moderation.actions.journal import ActionJournal, ActionState
+from moderation.actions.of_run import act_on_run, undo_run
+from moderation.actions.steps import certified_today
+from moderation.errors import FatalError, UsageError
+from tests.finished_run import RUN_ID, Made, write_run
+from tests.s3_server import BUCKET, environment, find_moto, serve_moto
+from tests.webhook_receiver import Receiver, receiving
+
+SECRET = "0123456789abcdef0123456789"
+POLICY = """
+default: pass
+checks:
+  weapon: {side: negative, votes: [a.weapon], review: 0.5, block: 0.9}
+"""
+ITEMS = [("bad0.png", 0.95), ("bad1.png", 0.99), ("unsure.png", 0.6), ("fine.png", 0.1)]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> str:
+    """A run over four files that are there."""
+    (tmp_path / "in").mkdir()
+    made = []
+    for name, score in ITEMS:
+        (tmp_path / "in" / name).write_bytes(name.encode() * 10)
+        digest = hashlib.sha256(name.encode() * 10).hexdigest()
+        made.append(Made(name=name, votes=[(score,)], content_hash=digest))
+    return write_run(tmp_path, ("a.weapon",), made, POLICY)
+
+
+def actions_file(tmp_path: Path, *rules: Mapping[str, object], **keys: object) -> str:
+    path = tmp_path / "actions.yaml"
+    tree = {"objects": [str(tmp_path / "in")], "destinations": [str(tmp_path / "away")], "actions": rules, **keys}
+    path.write_text(json.dumps(tree))
+    return str(path)
+
+
+def rule(tmp_path: Path, do: str, **keys: object) -> dict[str, object]:
+    to = {"copy": "", "move": "", "manifest": "/blocked.jsonl"}.get(do)
+    given = {} if to is None else {"to": f"{tmp_path}/away{to}"}
+    return {"name": do, "do": do, "when": {"verdict": ["block"]}, **given, **keys}
+
+
+def away(tmp_path: Path) -> list[Path]:
+    return sorted(path for path in (tmp_path / "away").rglob("*") if path.is_file())
+
+
+def run(out: str, path: str, *, dry_run: bool = False, **options: bool) -> dict[str, dict[str, int]]:
+    report = act_on_run(out, path, ActOptions(**options), dry_run=dry_run).report
+    return {name: dict(counts) for name, counts in report.counts.items()}
+
+
+def test_blocked_objects_are_copied_once(tmp_path: Path, out: str) -> None:
+    path = actions_file(tmp_path, rule(tmp_path, "copy"))
+    assert run(out, path) == {"copy": {"done": 2}}
+    assert [file.read_bytes()[:8] for file in away(tmp_path)] == [b"bad0.png", b"bad1.png"]
+    parts = len(list((Path(out) / "actions").glob("*.arrow")))
+    assert run(out, path) == {}
+    assert len(list((Path(out) / "actions").glob("*.arrow"))) == parts
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, out: str) -> None:
+    path = actions_file(tmp_path, rule(tmp_path, "move"), rule(tmp_path, "manifest"))
+    assert run(out, path, dry_run=True) == {"move": {"intended": 2}, "manifest": {"intended": 2}}
+    assert not (tmp_path / "away").exists() and not (Path(out) / "actions").exists()
+
+
+def test_a_changed_object_is_left_alone(tmp_path: Path, out: str) -> None:
+    (tmp_path / "in" / "bad0.png").write_bytes(b"another picture")
+    assert run(out, actions_file(tmp_path, rule(tmp_path, "move"))) == {"move": {"refused (changed)": 1, "done": 1}}
+    assert (tmp_path / "in" / "bad0.png").read_bytes() == b"another picture"
+
+
+def test_an_object_that_is_gone_is_said(tmp_path: Path, out: str) -> None:
+    (tmp_path / "in" / "bad0.png").unlink()
+    assert run(out, actions_file(tmp_path, rule(tmp_path, "copy"))) == {"copy": {"refused (not_found)": 1, "done": 1}}
+
+
+def test_objects_outside_the_allowed_prefixes_are_not_touched(tmp_path: Path, out: str) -> None:
+    path = actions_file(tmp_path, rule(tmp_path, "move"), objects=[str(tmp_path / "other")])
+    assert run(out, path) == {"move": {"refused (not_allowed)": 2}}
+    assert (tmp_path / "in" / "bad0.png").exists()
+
+
+def test_moved_objects_go_back_on_undo(tmp_path: Path, out: str) -> None:
+    path = actions_file(tmp_path, rule(tmp_path, "move"))
+    run(out, path)
+    assert not (tmp_path / "in" / "bad0.png").exists()
+    report = undo_run(out, path, RUN_ID, items=["bad0.png"])
+    assert dict(report.counts["move"]) == {"undone": 1}
+    assert (tmp_path / "in" / "bad0.png").exists() and not (tmp_path / "in" / "bad1.png").exists()
+    assert run(out, path) == {}, "what was undone stays undone"
+    assert run(out, path, again=True) == {"move": {"done": 1}}
+
+
+def test_a_move_goes_not_back_over_another_object(tmp_path: Path, out: str) -> None:
+    path = actions_file(tmp_path, rule(tmp_path, "move"))
+    run(out, path)
+    (tmp_path / "in" / "bad0.png").write_bytes(b"new")
+    report = undo_run(out, path, RUN_ID)
+    assert dict(report.counts["move"]) == {"undone": 1, "refused (occupied)": 1}
+    assert (tmp_path / "in" / "bad0.png").read_bytes() == b"new"
+
+
+def test_an_unknown_run_or_item_is_named(tmp_path: Path, out: str) -> None:
+    path = actions_file(tmp_path, rule(tmp_path, "copy"))
+    run(out, path)
+    with pytest.raises(UsageError, match=f"did you mean '{RUN_ID}'"):
+        undo_run(out, path, RUN_ID[:-1])
+    with pytest.raises(UsageError, match=r"did you mean 'bad"):
+        undo_run(out, path, RUN_ID, items=["bad.png"])
+
+
+def test_a_manifest_has_a_line_per_row_and_loses_it_on_undo(tmp_path: Path, out: str) -> None:
+    path = actions_file(tmp_path, rule(tmp_path, "manifest"))
+    assert run(out, path) == {"manifest": {"done": 2}}
+    file = tmp_path / "away" / "blocked.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["item_id"], line["check"]) for line in lines] == [("bad0.png", "weapon"), ("bad1.png", "weapon")]
+    undo_run(out, path, RUN_ID, items=["bad1.png"])
+    assert [json.loads(line)["item_id"] for line in file.read_text().splitlines()] == ["bad0.png"]
+
+
+class KillError(BaseException):
+    """In place of a kill."""
+
+
+def test_a_killed_call_goes_on(tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = actions_file(tmp_path, rule(tmp_path, "move"))
+
+    def delete(uri: str) -> None:
+        Path(uri).unlink()
+        raise KillError
+
+    monkeypatch.setattr(storage, "delete_object", delete)
+    with pytest.raises(KillError):
+        run(out, path)
+    monkeypatch.undo()
+    states = {receipt.state for receipt in ActionJournal(out).all_newest()}
+    assert states == {ActionState.INTENDED}
+    assert run(out, path) == {"move": {"done": 2}}
+    undo_run(out, path, RUN_ID)
+    assert (tmp_path / "in" / "bad0.png").exists() and not away(tmp_path)
+
+
+def test_a_changed_receipt_stops_the_call(tmp_path: Path, out: str) -> None:
+    path = actions_file(tmp_path, rule(tmp_path, "copy"))
+    run(out, path)
+    part = sorted((Path(out) / "actions").glob("part-*"))[0]
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    with pytest.raises(FatalError, match="was changed"):
+        run(out, path)
+
+
+def test_what_an_ended_certificate_covered_is_left_alone(tmp_path: Path, out: str) -> None:
+    certificates = {"expires": "2020-01-01", "actions": ["block:weapon"], "uncertified": {}, "withdrawn": False}
+    (Path(out) / "summary.json").write_text(json.dumps({"certificates": certificates}))
+    path = actions_file(tmp_path, rule(tmp_path, "copy"))
+    assert run(out, path) == {"copy": {"refused (certificate)": 2}}
+    assert run(out, path, uncertified=True) == {"copy": {"done": 2}}
+
+
+def test_without_any_certificate_nothing_has_ended() -> None:
+    said = {"expires": None, "actions": ["block:weapon"], "uncertified": {"block:weapon": "there is no certificate"}}
+    assert not certified_today(said, date(2026, 1, 1)).refused
+
+
+def test_a_check_that_the_policy_lacks_is_named(tmp_path: Path, out: str) -> None:
+    when = {"verdict": ["block"], "check": ["weapons"]}
+    with pytest.raises(UsageError, match="did you mean 'weapon'"):
+        run(out, actions_file(tmp_path, rule(tmp_path, "copy", when=when)))
+
+
+def test_rows_are_chosen_by_reason(tmp_path: Path, out: str) -> None:
+    when = {"verdict": ["block", "review"], "reason": ["negative:*:review"]}
+    assert run(out, actions_file(tmp_path, rule(tmp_path, "copy", when=when))) == {"copy": {"done": 1}}
+    assert away(tmp_path)[0].read_bytes().startswith(b"unsure")
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    monkeypatch.setenv("HOOK_SECRET", SECRET)
+    monkeypatch.setattr("moderation.actions.webhook._FIRST_WAIT_S", 0.001)
+    with receiving() as server:
+        yield server
+
+
+def hook(tmp_path: Path, receiver: Receiver, **keys: object) -> str:
+    given = {"per_second": 1000, "timeout_s": 0.3, **keys}
+    return actions_file(tmp_path, rule(tmp_path, "webhook", url=receiver.url, secret_env="HOOK_SECRET", **given))
+
+
+def test_a_webhook_is_signed_and_sent_again_after_faults(tmp_path: Path, out: str, receiver: Receiver) -> None:
+    receiver.faults = [503, "cut", 429]
+    assert run(out, hook(tmp_path, receiver)) == {"webhook": {"done": 2}}
+    assert receiver.seen == 5
+    for headers, body in receiver.taken:
+        at, _, signature = headers["Moderation-Signature"].partition(",v1=")
+        expected = hmac.new(SECRET.encode(), f"{at[2:]}.".encode() + body, hashlib.sha256).hexdigest()
+        assert hmac.compare_digest(signature, expected)
+    assert sorted(json.loads(body)["item_id"] for _, body in receiver.taken) == ["bad0.png", "bad1.png"]
+    assert len({headers["Idempotency-Key"] for headers, _ in receiver.taken}) == 2
+    assert run(out, hook(tmp_path, receiver)) == {} and receiver.seen == 5
+
+
+def test_a_receiver_that_hangs_is_left_after_its_time(tmp_path: Path, out: str, receiver: Receiver) -> None:
+    receiver.faults = ["hang", "hang"]
+    assert run(out, hook(tmp_path, receiver, attempts=1)) == {"webhook": {"failed (unreachable)": 2}}
+    assert run(out, hook(tmp_path, receiver)) == {"webhook": {"done": 2}}, "what failed is tried again"
+
+
+def test_a_refusal_is_not_repeated(tmp_path: Path, out: str, receiver: Receiver) -> None:
+    receiver.faults = [400, 302]
+    assert run(out, hook(tmp_path, receiver)) == {"webhook": {"failed (http_400)": 1, "failed (http_302)": 1}}
+    assert receiver.seen == 2
+
+
+def test_the_receiver_is_told_of_an_undo(tmp_path: Path, out: str, receiver: Receiver) -> None:
+    path = hook(tmp_path, receiver)
+    run(out, path)
+    undo_run(out, path, RUN_ID, items=["bad0.png"])
+    assert json.loads(receiver.taken[-1][1])["event"] == "moderation.undone"
+
+
+def test_an_address_that_never_answers_is_given_up(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moderation.actions.hand_over._GIVEN_UP_AFTER", 1)
+    monkeypatch.setattr(act_module, "_THREADS", 1)
+    (tmp_path / "many").mkdir()
+    many = write_run(tmp_path / "many", ("a.weapon",), [Made(name=f"{n}", votes=[(0.99,)]) for n in range(6)], POLICY)
+    receiver.faults = [503] * 100
+    report = act_on_run(many, hook(tmp_path, receiver, attempts=2), ActOptions()).report
+    assert report.stopped == ("webhook",)
+    assert receiver.seen == 2
+    assert dict(report.counts["webhook"]) == {"failed (http_503)": 1, "failed (left)": 5}
+
+
+@pytest.mark.long
+@pytest.mark.skipif(find_moto() is None, reason="no moto_server beside this Python")
+def test_tags_in_a_bucket_are_set_once_and_restored(tmp_path: Path) -> None:
+    with serve_moto() as server, environment(server.env()):
+        for name, _ in ITEMS:
+            storage.publish(f"s3://{BUCKET}/in/{name}", name.encode())
+        made = [
+            Made(name=name, votes=[(score,)], content_hash=hashlib.sha256(name.encode()).hexdigest())
+            for name, score in ITEMS
+        ]
+        out = write_run(tmp_path, ("a.weapon",), made, POLICY, prefix=f"s3://{BUCKET}/in")
+        storage.write_tags(f"s3://{BUCKET}/in/bad0.png", {"owner": "a", "moderation": "unknown"})
+        tagging = {"name": "tag", "do": "tag", "when": {"verdict": ["block"]}, "tags": {"moderation": "{verdict}"}}
+        moving = {"name": "move", "do": "move", "when": {"verdict": ["block"]}, "to": f"s3://{BUCKET}/away"}
+        keys = {"objects": [f"s3://{BUCKET}/in"], "destinations": [f"s3://{BUCKET}/away"]}
+        path = actions_file(tmp_path, tagging, moving, **keys)
+        assert run(out, path) == {"tag": {"done": 2}, "move": {"done": 2}}
+        copies = [info.uri for info in storage.list_objects(f"s3://{BUCKET}/away")]
+        assert [storage.read_tags(uri)["moderation"] for uri in copies] == ["block", "block"]
+        assert run(out, path) == {}
+        report = undo_run(out, path, RUN_ID)
+        assert {name: dict(counts) for name, counts in report.counts.items()} == {
+            "move": {"undone": 2},
+            "tag": {"undone": 2},
+        }
+        assert storage.read_tags(f"s3://{BUCKET}/in/bad0.png") == {"owner": "a", "moderation": "unknown"}
+        assert storage.read_tags(f"s3://{BUCKET}/in/bad1.png") == {}
+        assert not storage.is_folder(f"s3://{BUCKET}/away")
