@@ -114,6 +114,16 @@ class ReportFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AppealFigures:
+    """What became of appeals. rules: (the rule that had decided, appeals decided, of these overturned)."""
+
+    open: int
+    upheld: int
+    overturned: int
+    rules: Sequence[tuple[str, int, int]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportPage:
     """All that the page shows.
 
@@ -136,6 +146,7 @@ class ReportPage:
     changes: Sequence[Any] = ()
     changes_note: str | None = None
     decisions: Mapping[str, int] = field(default_factory=dict)
+    appeals: AppealFigures | None = None
     days_left: int | None = None
 
 

@@ -17,7 +17,7 @@ from moderation.lists.policy_file import load_whole_policy
 from moderation.pages.figures import draw_checks, draw_course, draw_scores, draw_steps
 from moderation.pages.flow import draw_flow, flow_of
 from moderation.pages.links import object_link
-from moderation.pages.report import ReportFigures, ReportPage, ScoreFigure, render_report
+from moderation.pages.report import AppealFigures, ReportFigures, ReportPage, ScoreFigure, render_report
 from moderation.policy.model import SEVERITIES, Policy, policy_hash
 from moderation.results.advice import describe_problems
 from moderation.results.certificates import describe_certification
@@ -50,6 +50,7 @@ class ReportExtras:
     compare: Compare | None = None
     before: EarlierRun | None = None
     decisions: Mapping[str, str] = field(default_factory=dict)
+    appeals: AppealFigures | None = None
 
 
 def make_report(
@@ -96,6 +97,7 @@ def make_report(
             changes=changes,
             changes_note=note,
             decisions=Counter(extras.decisions.values()),
+            appeals=extras.appeals,
             days_left=days_left(summary.get("certificates") or {}, today),
         )
     )

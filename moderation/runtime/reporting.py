@@ -17,6 +17,7 @@ from moderation.labels.decisions import Answer, standing_decisions
 from moderation.ledger.nights import NIGHT_ID, NightStatus, read_nights
 from moderation.pages.compare import render_comparison
 from moderation.pages.nights import MAX_NIGHTS, NightLine, render_nights
+from moderation.pages.report import AppealFigures
 from moderation.results.comparison import RunComparison, compare_outputs
 from moderation.results.layout import REPORT_FILE, comparison_uri, nights_page_uri
 from moderation.results.reader import open_run
@@ -24,6 +25,8 @@ from moderation.results.record import read_record
 from moderation.results.report import ReportExtras
 from moderation.results.report_again import write_report_again
 from moderation.results.report_before import EarlierRun, compare_scores, read_earlier
+from moderation.review.appeal_outcomes import report_appeals
+from moderation.review.appeals import read_appeals
 
 _LOG = logging.getLogger(__name__)
 
@@ -80,7 +83,12 @@ def write_one_report(
             raise UsageError(f"{out}: holds nights; their page takes no options, name one night to use them")
         return write_nights_page(root)
     before = None if against is None else read_earlier(storage.canonical(against).rstrip("/"))
-    extras = replace(report_extras(), before=before or _before_of_night(root), decisions=read_answers(root))
+    extras = replace(
+        report_extras(),
+        before=before or _before_of_night(root),
+        decisions=read_answers(root),
+        appeals=read_appeal_figures(root),
+    )
     return write_report_again(root, extras, settings=settings, to=to)
 
 
@@ -93,6 +101,19 @@ def read_answers(out: str) -> dict[str, str]:
         return {}
     standing = (d for d in standing_decisions(decisions) if d.decision is not Answer.SKIP)
     return {decision.item_id: str(decision.decision) for decision in standing}
+
+
+def read_appeal_figures(out: str) -> AppealFigures | None:
+    """What became of the appeals of a run; None where there are none, or they are unreadable (logged)."""
+    try:
+        if not read_appeals(out):
+            return None  # known before any verdict is read
+        outcome = report_appeals(out)
+    except (ModerationError, OSError) as error:
+        _LOG.warning("the report leaves out appeals: %s", error)
+        return None
+    rules = [(each.rule, each.decided, each.overturned) for each in outcome.rules]
+    return AppealFigures(open=outcome.open, upheld=outcome.upheld, overturned=outcome.overturned, rules=rules)
 
 
 def _before_of_night(out: str) -> EarlierRun | None:

@@ -11,12 +11,14 @@ import pytest
 
 from moderation.errors import UsageError
 from moderation.labels.decision_store import append_decisions
-from moderation.labels.decisions import Answer, Decision
+from moderation.labels.decisions import Answer, Decision, DecisionSource
 from moderation.results.summary import summarise
+from moderation.review.appeals import Appeal, add_appeals, read_appeals
 from moderation.runtime.reporting import (
     keep_nights_page,
     night_before,
     read_answers,
+    read_appeal_figures,
     report_extras,
     write_nights_page,
 )
@@ -77,6 +79,27 @@ def test_the_report_counts_what_reviewers_decided(tmp_path: Path) -> None:
     )
     next(Path(out, "decisions").glob("*.arrow")).write_bytes(b"x")
     assert read_answers(out) == {}
+
+
+def test_the_report_says_what_became_of_appeals_by_rule(tmp_path: Path) -> None:
+    out = made_run(tmp_path)
+    assert read_appeal_figures(out) is None
+    appeals = [Appeal(item_id=f"000{n}.png", text="<b>mine", time="2026-11-26T10:00:00Z") for n in (0, 1)]
+    add_appeals(out, appeals)
+    kept = next(appeal for appeal in read_appeals(out) if appeal.item_id == "0000.png")
+    decided = Decision(
+        decision_id="d1", item_id="0000.png", decision=Answer.PASS, reviewer="fox", source=DecisionSource.APPEAL,
+        decided_at=datetime.now(UTC), shown={"appeal": kept.appeal},
+    )  # fmt: skip
+    append_decisions(out, [decided])
+    figures = read_appeal_figures(out)
+    assert figures is not None
+    assert (figures.open, figures.upheld, figures.overturned) == (1, 0, 1)
+    assert figures.rules == [("negative:mask:review", 1, 1)]
+    assert run_job("report", out, "--thumbnails", "0").returncode == 0
+    assert "1 overturned · 0 upheld · 1 open" in Path(out, "report.html").read_text()
+    Path(out, "review", "appeals.jsonl").write_bytes(b"{")
+    assert read_appeal_figures(out) is None
 
 
 def test_two_runs_are_held_side_by_side(tmp_path: Path) -> None:
