@@ -141,7 +141,7 @@ def test_both_nights_of_a_call_are_counted(ray_cluster: Cluster, tmp_path: Path)
     shutil.copy(tmp_path / "more" / "0030.png", tmp_path / "in" / "late.png")
     ended = run_job(*command, "--config", config, env=job_env())
     assert ended.returncode == 0, ended.stderr
-    first, second = sorted((tmp_path / "out").iterdir())
+    first, second = sorted(path for path in (tmp_path / "out").iterdir() if path.is_dir())
     found = scrape_all(ray_cluster, second)
     assert found["ray_moderation_items_total"] == {labelled(): 1}
     assert summary(first)["items"] == 30
