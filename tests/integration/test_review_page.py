@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,14 @@ pytestmark = [
 ]
 
 
+def wait_until(page: Page, expression: str, arg: object = None) -> None:
+    """Wait until a function of the page says so. Playwright's own `wait_for_function` did not see it on small pages."""
+    deadline_s = time.monotonic() + 30
+    while not page.evaluate(expression, arg):
+        assert time.monotonic() < deadline_s, expression
+        page.wait_for_timeout(50)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
@@ -51,8 +60,8 @@ def open_page(browser: Browser, link: str, width: int = 1280) -> Page:
 
 def wait_for_item(page: Page, unlike: str | None = None) -> str:
     """Wait until an item (another than `unlike`) is painted; returns its id."""
-    page.wait_for_function(
-        "unlike => document.body.dataset.state === 'ready' && document.body.dataset.shown !== unlike", arg=unlike
+    wait_until(
+        page, "unlike => document.body.dataset.state === 'ready' && document.body.dataset.shown !== unlike", arg=unlike
     )
     return str(page.get_attribute("body", "data-shown"))
 
@@ -66,7 +75,7 @@ def press(page: Page, *keys: str) -> str:
 
 
 def wait_until_sent(page: Page) -> None:
-    page.wait_for_function("() => !Object.keys(localStorage).some(key => key.startsWith('outbox:'))")
+    wait_until(page, "() => !Object.keys(localStorage).some(key => key.startsWith('outbox:'))")
 
 
 def answers(out: str) -> dict[str, Decision]:
@@ -161,7 +170,7 @@ def test_a_killed_server_loses_nothing_and_the_page_goes_on(browser: Browser, tm
         assert len(acknowledged) >= 3
         # The page has the next pictures already, and keeps what it cannot send.
         press(page, "b")
-        page.wait_for_function("() => document.getElementById('said').textContent.includes('kept here')")
+        wait_until(page, "() => document.getElementById('said').textContent.includes('kept here')")
     with JobProcess(*command, env=env) as second:
         wait_for_link(second)
         wait_until_sent(page)
@@ -193,8 +202,8 @@ def test_the_grid_passes_all_but_the_odd_ones(browser: Browser, tmp_path: Path) 
     with serving(out) as served:
         page = open_page(browser, served.link(ANNA))
         page.keyboard.press("g")
-        page.wait_for_function(
-            "() => document.querySelectorAll('.cell').length === 15 && document.body.dataset.state === 'ready'"
+        wait_until(
+            page, "() => document.querySelectorAll('.cell').length === 15 && document.body.dataset.state === 'ready'"
         )
         page.keyboard.press("p")
         assert "blurred" in said(page)
@@ -210,7 +219,7 @@ def test_the_grid_passes_all_but_the_odd_ones(browser: Browser, tmp_path: Path) 
         assert any("gone.jpg" in name for name in odd)
         page.keyboard.press("p")
         for _ in odd:
-            page.wait_for_function("() => document.querySelector('.item') && document.body.dataset.state === 'ready'")
+            wait_until(page, "() => document.querySelector('.item') && document.body.dataset.state === 'ready'")
             press_last(page)
         wait_until_sent(page)
         page.context.close()
@@ -225,9 +234,7 @@ def press_last(page: Page) -> None:
     """Block what is in sight; there may be nothing after it."""
     shown = page.get_attribute("body", "data-shown")
     page.keyboard.press("b")
-    page.wait_for_function(
-        "s => document.body.dataset.shown !== s || document.body.dataset.state === 'empty'", arg=shown
-    )
+    wait_until(page, "s => document.body.dataset.shown !== s || document.body.dataset.state === 'empty'", arg=shown)
 
 
 def serve_odd_items(folder: Path) -> str:
@@ -262,7 +269,7 @@ def test_it_works_without_a_mouse_for_screen_readers_and_on_small_screens(browse
             assert_no_serious_finding(Axe(), page)
             page.keyboard.press("Escape")
             page.keyboard.press("g")
-            page.wait_for_function("() => document.querySelector('.cell') && document.body.dataset.state === 'ready'")
+            wait_until(page, "() => document.querySelector('.cell') && document.body.dataset.state === 'ready'")
             assert_no_serious_finding(Axe(), page)
             assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
             if width < 800:
