@@ -71,7 +71,8 @@ def test_every_case_that_a_job_meets_is_in_the_set(demo: DemoSet) -> None:
     ):
         assert case in shown
     assert {item.kind for item in demo.items} == set(Kind)
-    assert {item.status for item in demo.items} == set(Status)
+    # A match with an illegal list needs such a list; the demo has none.
+    assert {item.status for item in demo.items} == set(Status) - {Status.ESCALATED}
 
 
 def test_the_manifest_lists_exactly_the_items_of_the_set(demo: DemoSet, listed: dict[str, Item]) -> None:
