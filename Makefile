@@ -38,7 +38,7 @@ test: where check  ## check, then the tests (about 14 minutes on two cores)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest $(SIDE_BY_SIDE) -m "not long" tests/unit tests/contract $(PYTEST_ARGS)
 	$(RUN) -m pytest -m "not long" tests/golden tests/gpu tests/integration $(PYTEST_ARGS)
 
-test-long: $(STAMP)  ## the tests on clusters, on S3 and with trained models (about 11)
+test-long: $(STAMP)  ## the tests on clusters, on S3 and with trained models (about 16)
 	$(RUN) -m pytest -m long $(PYTEST_ARGS)
 
 test-pythons: $(STAMP)  ## some unit tests on the other Pythons of the lock, where this machine has them
