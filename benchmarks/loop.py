@@ -1,4 +1,4 @@
-"""`python -m benchmarks.loop --pictures CLOTHES --out WORK`: the loop of review, learning and certification, closed.
+"""`python -m benchmarks.loop --pictures CLOTHES --work WORK`: the loop of review, learning and certification, closed.
 
 One class of labelled pictures stands for what is forbidden. A head of twenty labels judges all pictures; an oracle (the
 name of the folder) decides fifty of the review queue through the store of decisions; the head goes on with them; the

@@ -14,14 +14,13 @@ from datetime import UTC, datetime
 from itertools import groupby, islice
 from typing import Any, Final
 
-from moderation.actions.effects import StepOutcome, perform, prepare, refused
+from moderation.actions.effects import StepOutcome, perform, prepare, receipt_of, refused
 from moderation.actions.hand_over import HandOver
 from moderation.actions.journal import ActionJournal, ActionReceipt, ActionState
 from moderation.actions.manifests import write_manifests
 from moderation.actions.model import ActionsFile
 from moderation.actions.rows import JudgedRow
 from moderation.actions.steps import ON_OBJECTS, ActionStep, CertifiedToday, plan_steps
-from moderation.errors import one_line
 from moderation.results.after_layout import actions_folder
 from moderation.storage.lease import hold_lease
 
@@ -179,27 +178,6 @@ def _do_item(
     own: Sequence[tuple[ActionStep, StepOutcome]], hand_over: HandOver
 ) -> list[tuple[ActionStep, StepOutcome | None]]:
     return [(step, perform(step, found) if step.rule.do in ON_OBJECTS else hand_over.send(step)) for step, found in own]
-
-
-def receipt_of(step: ActionStep, outcome: StepOutcome, at: datetime) -> ActionReceipt:
-    """The receipt of a step."""
-    return ActionReceipt(
-        run_id=step.row.run_id,
-        item_id=step.row.item_id,
-        action=step.action,
-        uri=step.uri,
-        do=step.rule.do,
-        state=outcome.state,
-        at=at,
-        code=outcome.code,
-        detail=None if outcome.detail is None else one_line(ValueError(outcome.detail), 300),
-        target=step.target,
-        etag=outcome.etag,
-        target_etag=outcome.target_etag,
-        tags_before=dict(outcome.tags_before),
-        tags_set=dict(step.tags),
-        attempts=outcome.attempts,
-    )
 
 
 def read_certification(summary: bytes | None) -> Mapping[str, Any] | None:

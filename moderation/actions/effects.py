@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -138,3 +139,24 @@ def _move(step: ActionStep, prepared: StepOutcome) -> StepOutcome:
         return refused("changed", f"was judged as version {prepared.etag}, became {current} while it was copied")
     storage.delete_object(step.media.uri)
     return copied
+
+
+def receipt_of(step: ActionStep, outcome: StepOutcome, at: datetime) -> ActionReceipt:
+    """The receipt of a step."""
+    return ActionReceipt(
+        run_id=step.row.run_id,
+        item_id=step.row.item_id,
+        action=step.action,
+        uri=step.uri,
+        do=step.rule.do,
+        state=outcome.state,
+        at=at,
+        code=outcome.code,
+        detail=None if outcome.detail is None else one_line(ValueError(outcome.detail), 300),
+        target=step.target,
+        etag=outcome.etag,
+        target_etag=outcome.target_etag,
+        tags_before=dict(outcome.tags_before),
+        tags_set=dict(step.tags),
+        attempts=outcome.attempts,
+    )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 from moderation import storage
-from moderation.actions.effects import StepOutcome, refused
+from moderation.actions.effects import StepOutcome, receipt_of, refused
 from moderation.actions.hand_over import describe_row
 from moderation.actions.journal import ActionJournal, ActionReceipt, ActionState
 from moderation.actions.model import ActionRule, ActionsFile
@@ -70,7 +69,7 @@ def _write_manifest(
     now = datetime.now(UTC)
     for start in range(0, len(outcomes), _CHUNK):
         chunk = outcomes[start : start + _CHUNK]
-        journal.append(_manifest_receipt(step, outcome, now) for step, outcome in chunk)
+        journal.append(receipt_of(step, outcome, now) for step, outcome in chunk)
     for step, outcome in outcomes:
         count(step, outcome)
 
@@ -90,18 +89,3 @@ def rewrite_without(target: str, gone: set[str]) -> None:
         for line in lines:
             if json.loads(line)["item_id"] not in gone:
                 file.write(line)
-
-
-def _manifest_receipt(step: ActionStep, outcome: StepOutcome, at: datetime) -> ActionReceipt:
-    receipt = ActionReceipt(
-        run_id=step.row.run_id,
-        item_id=step.row.item_id,
-        action=step.action,
-        uri=step.uri,
-        do=step.rule.do,
-        state=outcome.state,
-        at=at,
-        target=step.target,
-        attempts=outcome.attempts,
-    )
-    return replace(receipt, code=outcome.code, detail=outcome.detail)

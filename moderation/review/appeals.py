@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from moderation import storage
-from moderation.config.canonical import parse_json
 from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
 from moderation.labels.decisions import Decision, DecisionSource
 from moderation.pages.text import short_line
 from moderation.results.review_layout import appeals_uri
+from moderation.review.plain_exchange import Row, decode_text, read_json_lines
 
 APPEAL: Final = "appeal"  # the key of `shown` that has the id of the appeal
 MAX_TEXT_CHARS: Final = 4096
@@ -48,7 +48,7 @@ class Appeal:
 def read_appeals(out: str) -> list[Appeal]:
     """The appeals of an OUT, in the order in which they came; none where there are none. Raises UsageError."""
     data = storage.read_optional(appeals_uri(out))
-    return [] if data is None else _parse_all(_json_rows(data, appeals_uri(out)), appeals_uri(out))
+    return [] if data is None else _parse_all(read_json_lines(data, appeals_uri(out)), appeals_uri(out))
 
 
 def add_appeals(out: str, new: Sequence[Appeal]) -> int:
@@ -78,14 +78,11 @@ def read_appeals_file(uri: str) -> list[Appeal]:
         data = storage.read_bytes(uri)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UsageError(f"{uri}: no such file of appeals") from error
-    rows = _csv_rows(data, uri) if suffix == "csv" else _json_rows(data, uri)
+    rows = _csv_rows(data, uri) if suffix == "csv" else read_json_lines(data, uri)
     return _parse_all(rows, uri)
 
 
-_Row = tuple[int, Mapping[str, Any] | str]  # line number; cells, or what is wrong
-
-
-def _parse_all(rows: Iterable[_Row], uri: str) -> list[Appeal]:
+def _parse_all(rows: Iterable[Row], uri: str) -> list[Appeal]:
     appeals: list[Appeal] = []
     faults: list[str] = []
     for line, cells in rows:
@@ -121,29 +118,11 @@ def _parse(cells: Mapping[str, Any]) -> Appeal | str:
     return Appeal(item_id=texts["item_id"], text=texts["text"], time=aware.isoformat())
 
 
-def _json_rows(data: bytes, uri: str) -> Iterator[_Row]:
-    for line, text in enumerate(_decode(data, uri).split("\n"), start=1):
-        if not text.strip():
-            continue
-        try:
-            value = parse_json(text)
-        except ValueError:
-            value = None
-        yield line, value if isinstance(value, dict) else "not a JSON object"
-
-
-def _csv_rows(data: bytes, uri: str) -> Iterator[_Row]:
-    reader = csv.DictReader(io.StringIO(_decode(data, uri), newline=""))
+def _csv_rows(data: bytes, uri: str) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(decode_text(data, uri), newline=""))
     try:
         for record in reader:
             cells = {key.strip().lower(): value for key, value in record.items() if isinstance(key, str)}
             yield reader.line_num, cells
     except csv.Error as error:
         yield reader.line_num, f"not readable as CSV: {error}"
-
-
-def _decode(data: bytes, uri: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{uri}: not UTF-8 text") from error
