@@ -17,42 +17,31 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import pyarrow.parquet as pq
 import yaml
 
+from benchmarks.loop_files import (
+    NAME,
+    LoopPlan,
+    audit_pictures,
+    config_path,
+    gate_limits,
+    read_verdicts,
+    source_settings,
+    write_audit,
+    write_config,
+    write_pictures,
+    write_policy,
+)
 from benchmarks.machine import machine_facts
 from jobs.__main__ import main as run_job
 from moderation.labels.decision_store import append_decisions
 from moderation.labels.decisions import Answer, Decision
-from moderation.policy.audit import audit_value
 from moderation.sources.items import make_id
 
 # A job with these arguments -> its exit code and what it printed.
 Run = Callable[..., tuple[int, str]]
-_NAME: Final = "goods"
-_SALT: Final = "loop"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopPlan:
-    """What to run. forbidden: the folder whose pictures must not pass. first: labels of the first head; each: decisions
-    a round. audit: share of the pictures that is drawn. block_errors, leak: rates to certify. per_class: pictures of
-    each folder; 0: all.
-    """
-
-    pictures: Path
-    work: Path
-    forbidden: str
-    rounds: int = 5
-    first: int = 20
-    each: int = 50
-    audit: float = 0.6
-    block_errors: float = 0.15
-    leak: float = 0.02
-    per_class: int = 0
-    max_forgotten: float = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +66,9 @@ class LoopRound:
 def run_loop(plan: LoopPlan, run: Run, told: Callable[[LoopRound], None] = lambda _round: None) -> list[LoopRound]:
     """Run all rounds; round 0 is the first head's."""
     plan.work.mkdir(parents=True, exist_ok=True)
-    truth = _write_pictures(plan)
-    _write_policy(plan)
-    (plan.work / "limits.yaml").write_text(yaml.safe_dump(_limits(plan)), encoding="utf-8")
+    truth = write_pictures(plan)
+    write_policy(plan)
+    (plan.work / "limits.yaml").write_text(yaml.safe_dump(gate_limits(plan)), encoding="utf-8")
     decided = _make_first_head(plan, truth, run)
     done: list[LoopRound] = []
     live: Path | None = None
@@ -87,8 +76,8 @@ def run_loop(plan: LoopPlan, run: Run, told: Callable[[LoopRound], None] = lambd
     labels = plan.first
     for number in range(plan.rounds + 1):
         out = plan.work / f"run{number}"
-        _run_well(run, "backfill", plan.work / "pictures.csv", "--out", out, "--config", _config(plan, number))
-        audit = _write_audit(plan, out, truth)
+        _run_well(run, "backfill", plan.work / "pictures.csv", "--out", out, "--config", config_path(plan, number))
+        audit = write_audit(plan, out, truth)
         judged = _judge_certified(plan, number, audit, run)
         promoted = _promote(plan, number, judged, live or out, audit, run)
         live = judged if promoted else live
@@ -102,52 +91,19 @@ def run_loop(plan: LoopPlan, run: Run, told: Callable[[LoopRound], None] = lambd
     return done
 
 
-def _limits(plan: LoopPlan) -> dict[str, float]:
-    """What the gate holds a head against: what is certified may not be exceeded, less may be used up."""
-    return {
-        "max_leak": plan.leak,
-        "max_leak_increase": plan.leak,
-        "max_precision_drop": plan.block_errors,
-        "max_cost_ratio": 100.0,  # the stack is the same, and a machine that others use makes it noise
-        "least_items": 100,
-    }
-
-
-def _write_pictures(plan: LoopPlan) -> dict[str, bool]:
-    """Write the manifest; picture -> whether it is forbidden."""
-    by_class: dict[str, list[Path]] = {}
-    for path in sorted(plan.pictures.rglob("*.jpg")):
-        by_class.setdefault(path.parent.name, []).append(path.resolve())
-    truth: dict[str, bool] = {}
-    for name, paths in sorted(by_class.items()):
-        for path in paths[: plan.per_class or None]:
-            truth[str(path)] = name == plan.forbidden
-    with (plan.work / "pictures.csv").open("w", encoding="utf-8", newline="") as file:
-        # Each picture is a group, by its URI, so that the audit is known before anything is judged.
-        csv.writer(file).writerows([("uri", "group"), *((uri, uri) for uri in truth)])
-    return truth
-
-
-def _write_policy(plan: LoopPlan) -> None:
-    check = {"side": "negative", "votes": [f"{_NAME}.forbidden"], "block": 0.99, "review": 0.01}
-    audit = {
-        "salt": _SALT,
-        "block": {"check": "forbidden", "from": 0.0, "rate": plan.audit},
-        "pass": {"check": "forbidden", "to": 1.0, "rate": plan.audit},
-    }
-    policy = {"default": "pass", "require_certificate": True, "checks": {"forbidden": check}, "audit": audit}
-    (plan.work / "policy.yaml").write_text(yaml.safe_dump(policy, sort_keys=False), encoding="utf-8")
-
-
 def _make_first_head(plan: LoopPlan, truth: dict[str, bool], run: Run) -> set[str]:
     """A head of a few labels of pictures outside the audit: half of them forbidden, the others one of each class.
 
     Returns these pictures: they are not decided again.
     """
     config = plan.work / "start.yaml"
-    settings = {"policy": "policy.yaml", "stack": {"detectors": [{"name": "imagenet"}]}, "source": _source(plan)}
+    settings = {
+        "policy": "policy.yaml",
+        "stack": {"detectors": [{"name": "imagenet"}]},
+        "source": source_settings(plan),
+    }
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    drawn = _audit_pictures(plan, truth)
+    drawn = audit_pictures(plan, truth)
     free = [uri for uri in truth if uri not in drawn]
     bad = [uri for uri in free if truth[uri]][: plan.first // 2]
     by_class: dict[str, list[str]] = {}
@@ -161,41 +117,11 @@ def _make_first_head(plan: LoopPlan, truth: dict[str, bool], run: Run) -> set[st
         csv.writer(file).writerows([("uri", "label"), *rows])
     _run_well(
         run,
-        *("train-head", "--images", plan.work / "first.csv", "--out", plan.work / "head0", "--name", _NAME),
+        *("train-head", "--images", plan.work / "first.csv", "--out", plan.work / "head0", "--name", NAME),
         *("--views", 2, "--cache", plan.work / "cache", "--config", config),
     )
-    _write_config(plan, 0)
+    write_config(plan, 0)
     return {uri for uri, _ in rows}
-
-
-def _audit_pictures(plan: LoopPlan, truth: dict[str, bool]) -> set[str]:
-    """Pictures that the audit draws, whatever a head says of them: the region of each side is every score."""
-    return {uri for uri in truth if audit_value(_SALT, uri) < plan.audit}
-
-
-def _source(plan: LoopPlan) -> dict[str, Any]:
-    return {"allow": [str(plan.pictures.resolve())]}
-
-
-def _config(plan: LoopPlan, number: int) -> Path:
-    return plan.work / f"config{number}.yaml"
-
-
-def _write_config(plan: LoopPlan, number: int) -> None:
-    """The configuration that `train-head` wrote, with the policy of the loop."""
-    config = yaml.safe_load((plan.work / f"head{number}" / "config.yaml").read_text(encoding="utf-8"))
-    _config(plan, number).write_text(yaml.safe_dump({**config, "policy": "policy.yaml"}), encoding="utf-8")
-
-
-def _write_audit(plan: LoopPlan, out: Path, truth: dict[str, bool]) -> Path:
-    """Labels of all that the audit drew, by two people who agree."""
-    path = plan.work / "audit.csv"
-    drawn = [row["uri"] for row in _rows(out, "uri", "audit") if row["audit"]]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("uri", "label", "source", "reviewer"))
-        writer.writerows((uri, "forbidden" if truth[uri] else "ok", "audit", who) for uri in drawn for who in "ab")
-    return path
 
 
 def _judge_certified(plan: LoopPlan, number: int, audit: Path, run: Run) -> Path:
@@ -213,7 +139,7 @@ def _judge_certified(plan: LoopPlan, number: int, audit: Path, run: Run) -> Path
 
 def _promote(plan: LoopPlan, number: int, judged: Path, against: Path, audit: Path, run: Run) -> bool:
     store, policy = plan.work / "store", plan.work / f"certified{number}.yaml"
-    _run_well(run, "bundle", "make", "--bundles", store, "--config", _config(plan, number), "--policy", policy)
+    _run_well(run, "bundle", "make", "--bundles", store, "--config", config_path(plan, number), "--policy", policy)
     code, said = run(
         *("promote", judged, "--against", against, "--labels", audit, "--bundles", store),
         *("--limits", plan.work / "limits.yaml"),
@@ -225,7 +151,7 @@ def _promote(plan: LoopPlan, number: int, judged: Path, against: Path, audit: Pa
 
 def _decide(plan: LoopPlan, out: Path, judged: Path, truth: dict[str, bool], decided: set[str]) -> int:
     """The oracle decides the head of the queue, in its order; returns how many."""
-    rows = _rows(judged, "item_id", "uri", "content_hash", "verdict", "review_rank", "audit")
+    rows = read_verdicts(judged, "item_id", "uri", "content_hash", "verdict", "review_rank", "audit")
     queue = [row for row in rows if not row["audit"] and row["uri"] not in decided]
     # What the machine decides by itself comes after the queue; where the queue is short, people look at that.
     queue.sort(key=lambda row: (row["verdict"] != "review", -(row["review_rank"] or 0), row["item_id"]))
@@ -260,13 +186,13 @@ def _continue(plan: LoopPlan, number: int, out: Path, run: Run) -> bool:
     if code == 1:
         for path in old.iterdir():
             (new / path.name).write_bytes(path.read_bytes())
-    _write_config(plan, number + 1)
+    write_config(plan, number + 1)
     return code == 0
 
 
 def _measure(plan: LoopPlan, judged: Path, truth: dict[str, bool]) -> dict[str, Any]:
     """What is decided of the audit's pictures, and how much of it wrongly."""
-    rows = [row for row in _rows(judged, "uri", "verdict", "audit") if row["audit"]]
+    rows = [row for row in read_verdicts(judged, "uri", "verdict", "audit") if row["audit"]]
     passed = [truth[row["uri"]] for row in rows if row["verdict"] == "pass"]
     blocked = [truth[row["uri"]] for row in rows if row["verdict"] == "block"]
     return {
@@ -282,11 +208,6 @@ def _bounds(plan: LoopPlan, number: int) -> dict[str, Any]:
     issued = json.loads(file.read_text(encoding="utf-8"))["certificates"] if file.exists() else []
     bounds = {each["side"]: each["bound"] for each in issued}
     return {"bound_block": bounds.get("block"), "bound_pass": bounds.get("pass")}
-
-
-def _rows(out: Path, *columns: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(out / "verdicts", columns=list(columns)).to_pylist()
-    return rows
 
 
 def _run_well(run: Run, *arguments: object) -> None:
