@@ -27,6 +27,8 @@ def apply_certified(
     # The check's own threshold first: the others are held against it.
     for side in sorted(certified, key=lambda side: side.region.attribute is not None):
         _set_threshold(tree["checks"][side.region.check], side)
+    for side in certified:
+        _keep_order(tree["checks"][side.region.check])
     with_thresholds = Policy.model_validate(tree)
     withdrawn = not_covered(with_thresholds, {side.region.action for side in certified})
     return withdraw(with_thresholds, withdrawn), withdrawn
@@ -64,3 +66,13 @@ def _set_threshold(check: dict[str, Any], side: SideOutcome) -> None:
     else:
         check["pass"] = threshold
         check["side"] = "positive"  # perhaps an attribute so far, because it was not certified
+
+
+def _keep_order(check: dict[str, Any]) -> None:
+    """Lower each `review` to the `block` beside it: a policy has none over it."""
+    for own in [own for values in check.get("by", {}).values() for own in values.values()]:
+        block = own.get("block", check.get("block"))
+        if block is not None and own.get("review") is not None:
+            own["review"] = min(own["review"], block)
+        elif block is not None and check.get("review") is not None:
+            check["review"] = min(check["review"], block)

@@ -48,9 +48,7 @@ def certify_side(
     errors = np.array([_is_error(region, item, label, meaning, claim) for item, label in pairs], np.bool_)
     strictness = np.array([region.strictness(item.scores[region.check] or 0.0) for item in drawn], np.float64)
     groups = _group_numbers(audit, drawn) if claim.whole_groups else None
-    certified = AuditLabels(
-        strictness=strictness, errors=errors, groups=groups, weights=_weights(region, labels, groups)
-    )
+    certified = AuditLabels(strictness=strictness, errors=errors, groups=groups, weights=_weights(region, labels))
     result = certify(certified, claim.allowed(region), risk)
     threshold = None if result.threshold is None else _policy_threshold(region, result.threshold)
     return SideOutcome(
@@ -73,7 +71,7 @@ def _group_numbers(audit: Audit, items: Sequence[JudgedItem]) -> I64:
     return np.array([numbers.setdefault(group_of(audit, item), len(numbers)) for item in items], np.int64)
 
 
-def _weights(region: AuditRegion, labels: Sequence[Label | None], groups: I64 | None) -> F64 | None:
+def _weights(region: AuditRegion, labels: Sequence[Label | None]) -> F64 | None:
     """Smallest probability over that of each label: float64 [N]; None where no label says one.
 
     Raises UsageError where only some labels say it. A missing label is an error with the largest weight.
@@ -87,14 +85,7 @@ def _weights(region: AuditRegion, labels: Sequence[Label | None], groups: I64 | 
         raise UsageError(f"{region.name}: {unsaid:,} audit labels have no `probability`, others have one: all or none")
     least = min(known)
     weights = np.array([least / (probability or least) for probability in probabilities], np.float64)
-    return weights if groups is None else _alike_in_groups(weights, groups)
-
-
-def _alike_in_groups(weights: F64, groups: I64) -> F64:
-    """The weights, the same within a group: of unequal ones the largest."""
-    highest = np.zeros(int(groups.max()) + 1)
-    np.maximum.at(highest, groups, weights)
-    return np.asarray(highest[groups], np.float64)
+    return weights
 
 
 def _is_error(region: AuditRegion, item: JudgedItem, label: Label | None, meaning: Meaning, claim: Claim) -> bool:

@@ -93,6 +93,7 @@ def training_rows(labels: Iterable[DecidedLabel]) -> list[Mapping[str, str]]:
             "item_id": label.item_id,
             "label": "|".join(label.holds.labels) or str(label.holds.decision),
             "group": label.holds.group_id or "",
+            "content_hash": label.holds.content_hash or "",
             "rule": str(label.rule),
         }
         for label in labels

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moderation.concurrency import map_ahead
 from moderation.config.model import Config
@@ -28,6 +28,19 @@ class ReadItem:
     name: str | None
     frame: Frame | None = None
     problem: str = ""
+
+
+def hold_to_contents(items: Iterable[Item], contents: Mapping[str, str]) -> list[Item]:
+    """The items with the `content_hash` of their labels, by item_id or URI: one that has changed since is not learned.
+
+    The fetcher compares it with what it reads, as it does for a manifest.
+    """
+    listed = list(items)
+    told = [contents.get(item.item_id) or contents.get(item.uri) for item in listed]
+    return [
+        item if content is None else replace(item, attributes={**item.attributes, "content_hash": content})
+        for item, content in zip(listed, told, strict=True)
+    ]
 
 
 def read_items(

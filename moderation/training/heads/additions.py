@@ -17,12 +17,13 @@ from moderation.detectors.heads.head_file import MAX_CLASSES, column_label
 from moderation.errors import UsageError
 from moderation.labels.label_files import read_training_rows
 from moderation.labels.resolve import Label, LabelTable, Words, find_label, resolve_labels
-from moderation.labels.rows import KEYS, LABEL_SUFFIXES, LabelRow, read_label_rows
+from moderation.labels.rows import AUDIT, KEYS, LABEL_SUFFIXES, LabelRow, read_label_rows
 from moderation.pages.text import short_line
 from moderation.results.record import read_record
 from moderation.sources import open_source
 from moderation.training.heads.labelled import NONE
 from moderation.training.prompts.labelled import names_of_item
+from moderation.training.reading import hold_to_contents
 from moderation.types import Item
 
 _MAX_PICTURES: Final = 200_000
@@ -82,13 +83,23 @@ def read_additions(config: Config, reading: AdditionReading, classes: Sequence[s
             f" of {short_line(example, 100)!r}"
         )
     return Additions(
-        items=tuple(item for item, _ in settled),
+        items=tuple(hold_to_contents([item for item, _ in settled], _contents_of(rows))),
         targets=_as_targets([label.words or frozenset() for _, label in settled], every, words, reading),
         classes=every,
         groups=tuple(label.group for _, label in settled),
         disputed=len(found) - len(settled),
         unused=_count_pictures(rows) - len(found),
     )
+
+
+def _contents_of(rows: Sequence[LabelRow]) -> dict[str, str]:
+    return {
+        row.keys[name]: row.keys["content_hash"]
+        for row in rows
+        if "content_hash" in row.keys
+        for name in ("item_id", "uri")
+        if name in row.keys
+    }
 
 
 def _all_classes(classes: Sequence[str], reading: AdditionReading) -> tuple[str, ...]:
@@ -117,7 +128,10 @@ def _word_table(classes: Sequence[str], reading: AdditionReading) -> Mapping[str
 def _read_rows(reading: AdditionReading, config: SourceConfig) -> tuple[str, list[LabelRow], SourceConfig]:
     """(source of the pictures, rows, how the source is read)."""
     if reading.labels.lower().endswith(LABEL_SUFFIXES):
-        return reading.images or reading.labels, read_label_rows(reading.labels), config
+        learned = [row for row in read_label_rows(reading.labels) if row.source != AUDIT]
+        if not learned:
+            raise UsageError(f"--add {reading.labels}: only labels of an audit, which nothing may learn from")
+        return reading.images or reading.labels, learned, config
     record = read_record(reading.labels)
     rows = _read_decided(reading.labels)
     if record is None and not rows:
@@ -140,7 +154,7 @@ def _read_rows(reading: AdditionReading, config: SourceConfig) -> tuple[str, lis
 def _read_decided(out: str) -> list[LabelRow]:
     """What the decisions of a run come to, one row an item; not of the audit, whose labels are there to certify."""
     return [
-        LabelRow(keys={"item_id": row["item_id"], "uri": row["uri"]}, label=row["label"], group=row["group"])
+        LabelRow(keys={name: row[name] for name in KEYS if row[name]}, label=row["label"], group=row["group"])
         for row in read_training_rows(out) or ()
     ]
 

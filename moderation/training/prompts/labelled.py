@@ -89,6 +89,11 @@ def read_labels(
     return labels
 
 
+def labelled_contents(uri: str) -> dict[str, str]:
+    """Item id -> hash of the content that the decisions of an OUT are of; nothing of a file of labels."""
+    return {row["item_id"]: row["content_hash"] for row in read_training_rows(uri) or () if row["content_hash"]}
+
+
 def join_labels(items: Iterable[Item], labels: Mapping[str, int], source: str, classes: Sequence[str]) -> Labelled:
     """The items that have a label: by URI, item_id, path below the source, file name, or file name without extension.
 
@@ -127,7 +132,8 @@ def read_label_rows(uri: str) -> Iterator[Mapping[str, str]]:
     """
     decided = read_training_rows(uri)
     if decided is not None:
-        yield from decided
+        # Of an object that was replaced and decided again, the newer content is the one that lies there.
+        yield from {row["item_id"]: row for row in decided}.values()
         return
     text = _read_text(uri)
     if uri.lower().endswith((".jsonl", ".ndjson")):

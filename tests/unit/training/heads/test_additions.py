@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from moderation.config.load import load_config
-from moderation.errors import UsageError
+from moderation.errors import ItemError, UsageError
 from moderation.labels.decision_store import append_decisions
 from moderation.labels.decisions import Answer, Decision, DecisionSource
+from moderation.sources.fetch import Fetcher
 from moderation.training.heads.additions import AdditionReading, Additions, read_additions
+from moderation.types import ErrorCode
 
 CLASSES = ("dress", "hat")
 
@@ -112,3 +115,20 @@ def test_what_can_not_be_learned_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         read(folder, text, **options)
+
+
+def test_labels_of_an_audit_in_a_file_are_not_learned(folder: Path) -> None:
+    found = read(folder, "uri,label,source\n1.jpg,hat,audit\n2.jpg,dress,queue\n")
+    assert names(found) == ["2.jpg"]
+    with pytest.raises(UsageError, match="only labels of an audit"):
+        read(folder, "uri,label,source\n1.jpg,hat,audit\n")
+
+
+def test_a_picture_that_was_replaced_since_its_label_is_not_learned(folder: Path) -> None:
+    held = hashlib.sha256(b"x").hexdigest()
+    found = read(folder, f"uri,label,content_hash\n1.jpg,hat,{held}\n2.jpg,dress,{held}\n")
+    (folder / "pictures" / "2.jpg").write_bytes(b"another picture")
+    fetch = Fetcher(found.items, load_config(None).media)
+    ((first,), (second,)) = [fetch(item) for item in found.items]
+    assert first == b"x"
+    assert isinstance(second, ItemError) and second.code is ErrorCode.CHANGED
