@@ -11,8 +11,8 @@ from moderation.errors import UsageError
 from moderation.evaluation.audit import AuditRegion, group_of
 from moderation.evaluation.certify import AuditLabels, Certified, certify
 from moderation.evaluation.claim import Claim
-from moderation.evaluation.population import JudgedItem
-from moderation.evaluation.walks import F64, I64
+from moderation.evaluation.population import JudgedItem, number_groups
+from moderation.evaluation.walks import F64
 from moderation.labels.meaning import Meaning
 from moderation.labels.resolve import Label
 from moderation.policy.audit import Audit
@@ -47,7 +47,7 @@ def certify_side(
     pairs = zip(drawn, labels, strict=True)
     errors = np.array([_is_error(region, item, label, meaning, claim) for item, label in pairs], np.bool_)
     strictness = np.array([region.strictness(item.scores[region.check] or 0.0) for item in drawn], np.float64)
-    groups = _group_numbers(audit, drawn) if claim.whole_groups else None
+    groups = number_groups(group_of(audit, item) for item in drawn)[0] if claim.whole_groups else None
     certified = AuditLabels(strictness=strictness, errors=errors, groups=groups, weights=_weights(region, labels))
     result = certify(certified, claim.allowed(region), risk)
     threshold = None if result.threshold is None else _policy_threshold(region, result.threshold)
@@ -63,12 +63,6 @@ def certify_side(
         threshold=threshold,
         decided=0.0 if threshold is None else result.labels / len(drawn),
     )
-
-
-def _group_numbers(audit: Audit, items: Sequence[JudgedItem]) -> I64:
-    """int64 [N] from 0: the group of each item."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(group_of(audit, item), len(numbers)) for item in items], np.int64)
 
 
 def _weights(region: AuditRegion, labels: Sequence[Label | None]) -> F64 | None:

@@ -22,7 +22,7 @@ from moderation.evaluation.walks import (
     upper_bound,
     walk,
 )
-from moderation.evaluation.wealth import MAX_GROUP, betting_p, grouped_p
+from moderation.evaluation.wealth import betting_p, grouped_p
 
 Method = Literal["binomial", "betting", "grouped betting"]
 
@@ -120,26 +120,3 @@ def _nearest(audit: AuditLabels, counts: list[int], errors: list[int], allowed: 
         return replace(nothing, labels=n, errors=k, bound=upper_bound(n, k, nothing.level))
     more, n, k = best
     return replace(nothing, labels=n, errors=k, bound=upper_bound(n, k, nothing.level), more=more)
-
-
-def keep_one_of_each_group(groups: list[str], hashes: list[str]) -> Bools:
-    """The item of each group with the smallest hash of its id: bool [N]."""
-    smallest: dict[str, tuple[str, int]] = {}
-    for index, (group, digest) in enumerate(zip(groups, hashes, strict=True)):
-        if group not in smallest or (digest, index) < smallest[group]:
-            smallest[group] = (digest, index)
-    kept = np.zeros(len(groups), np.bool_)
-    kept[[index for _, index in smallest.values()]] = True
-    return kept
-
-
-def cap_groups(groups: list[str], hashes: list[str]) -> Bools:
-    """At most MAX_GROUP items of each group, those with the smallest hashes: bool [N]."""
-    order = sorted(range(len(groups)), key=lambda i: (groups[i], hashes[i], i))
-    kept = np.zeros(len(groups), np.bool_)
-    position, last = 0, None
-    for index in order:
-        position = position + 1 if groups[index] == last else 0
-        last = groups[index]
-        kept[index] = position < MAX_GROUP
-    return kept

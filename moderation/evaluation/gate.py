@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from moderation.evaluation.curves import interval, resample
 from moderation.evaluation.packages import scipy_stats
+from moderation.evaluation.population import number_groups
 from moderation.evaluation.walks import F64, I64, Bools
 from moderation.pages.text import number, percent
 
@@ -96,7 +97,7 @@ def compare(
     bad = np.array([pair.bad for pair in pairs], np.bool_)
     candidate, incumbent = _side(pairs, bad, "candidate"), _side(pairs, bad, "incumbent")
     fixed, broken, p = _mcnemar(candidate.wrong, incumbent.wrong)
-    comparisons = _compare_shares(candidate, incumbent, _groups(pairs))
+    comparisons = _compare_shares(candidate, incumbent, number_groups(pair.group for pair in pairs))
     by_name = {comparison.name: comparison for comparison in comparisons}
     checks = [
         GateCheck(
@@ -160,11 +161,6 @@ def _side(pairs: Sequence[Pair], bad: Bools, who: str) -> _GateSide:
         blocked=np.array([v == "block" for v in verdicts], np.bool_),
         passed=np.array([v == "pass" for v in verdicts], np.bool_),
     )
-
-
-def _groups(pairs: Sequence[Pair]) -> tuple[I64, int]:
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(pair.group, len(numbers)) for pair in pairs], np.int64), len(numbers)
 
 
 def _compare_shares(candidate: _GateSide, incumbent: _GateSide, groups: tuple[I64, int]) -> tuple[Comparison, ...]:

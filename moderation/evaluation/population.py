@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -221,5 +221,10 @@ def weights_of(items: Sequence[JudgedItem]) -> F64 | None:
 
 def group_numbers(items: Sequence[JudgedItem]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
     """(int64 [N] from 0, how many): the group of each item."""
+    return number_groups(item.group for item in items)
+
+
+def number_groups(groups: Iterable[str]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
+    """(int64 [N] from 0, how many): groups numbered in the order in which they come first."""
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(item.group, len(numbers)) for item in items], np.int64), len(numbers)
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], np.int64), len(numbers)

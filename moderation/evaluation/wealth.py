@@ -33,7 +33,8 @@ def betting_p(zones: Zones, strictness: F64, errors: Bools, weights: F64, allowe
 def grouped_p(zones: Zones, strictness: F64, errors: Bools, groups: I64, weights: F64, allowed: float) -> F64:
     """p of each zone where groups are drawn whole: each bet is a group's sum divided by `MAX_GROUP`; float64 [T].
 
-    groups: int64 [N], numbers from 0; each group has at most MAX_GROUP items (see `cap_groups`). weights: of each item.
+    groups: int64 [N], numbers from 0; each group has at most MAX_GROUP items (see `audit.drawn_for`).
+    weights: of each item.
     """
     gains = weights * (allowed - errors.astype(np.float64)) / MAX_GROUP
     logs = np.empty((len(BETS), len(zones.thresholds)))

@@ -10,7 +10,9 @@ from scipy.stats import binomtest
 
 from benchmarks.certify import draw_groups, make_population, pool_all_labels, run_procedure
 from moderation.errors import UsageError
-from moderation.evaluation.certify import AuditLabels, cap_groups, certify, keep_one_of_each_group
+from moderation.evaluation.audit import AuditRegion, drawn_for
+from moderation.evaluation.certify import AuditLabels, certify
+from moderation.evaluation.population import JudgedItem
 from moderation.evaluation.walks import (
     binomial_p,
     count_errors,
@@ -22,6 +24,7 @@ from moderation.evaluation.walks import (
     walk,
 )
 from moderation.evaluation.wealth import MAX_GROUP, MonitorWealth, bet_on, betting_p
+from moderation.policy.audit import Audit
 
 SETS = 300
 LEVEL = 0.025 / 4
@@ -106,11 +109,23 @@ def test_a_certified_zone_always_passes_its_own_test(labels: int, seed: int, all
         assert found.bound <= allowed
 
 
-def test_one_item_of_a_group_counts_the_one_with_the_smallest_hash() -> None:
-    kept = keep_one_of_each_group(["a", "b", "a", "a"], ["3", "9", "1", "2"])
-    assert kept.tolist() == [False, True, True, False]
-    capped = cap_groups(["a"] * (MAX_GROUP + 5), [f"{i:03}" for i in range(MAX_GROUP + 5)])
-    assert int(capped.sum()) == MAX_GROUP
+def test_of_a_group_the_items_with_the_smallest_hashes_count() -> None:
+    audit = Audit.model_validate({"salt": "s", "group": "group", "block": {"check": "c", "from": 0.0, "rate": 1.0}})
+    region = AuditRegion(side="block", check="c", rate=1.0, negative=True, start=0.0, stop=None)
+    items = [
+        JudgedItem(
+            item_id=str(n), uri="", content_hash=None, kind="image", verdict="block", reason="", scores={"c": 0.9},
+            frames=1, may_pass=True, attributes={"group": f"g{n % 2}"}, group_id=None, audit=True, label=None,
+            audit_label=None,
+        )
+        for n in range(2 * MAX_GROUP + 10)
+    ]  # fmt: skip
+    for most, count in ((1, 2), (MAX_GROUP, 2 * MAX_GROUP)):
+        drawn = drawn_for(audit, region, items, most)
+        assert len(drawn) == count
+        # Whatever order they come in.
+        again = drawn_for(audit, region, items[::-1], most)
+        assert {item.item_id for item in again} == {item.item_id for item in drawn}
 
 
 def test_the_procedure_keeps_its_promise_and_most_of_the_automation() -> None:
