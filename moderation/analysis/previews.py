@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from moderation.config.model import MediaConfig
-from moderation.media import decode_item, encode_thumbnail
+from moderation.media import decode_item
+from moderation.media.preview import encode_preview
 from moderation.planning.slices import find_slices, slice_home
 from moderation.results.planned import iterate_planned
 from moderation.results.reader import open_run
@@ -47,7 +48,7 @@ def _preview(item: Item, fetch: Fetcher, limits: MediaConfig) -> bytes | None:
     if not any(isinstance(p, bytes) for p in payloads):
         return None
     frames = [f for f in decode_item(item, payloads, limits).frames if f.role is Role.FRAME]
-    return encode_thumbnail(frames[len(frames) // 2].pixels, PREVIEW_PX) if frames else None
+    return encode_preview(frames[len(frames) // 2].pixels, PREVIEW_PX) if frames else None
 
 
 def _is_over(ends_s: float | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 
@@ -23,6 +23,7 @@ from moderation.ledger.listing import NightListing, read_copies
 from moderation.ledger.rows import U64, content_id, item_key, row_contents, split_keys, tonight_key
 from moderation.planning.shards import make_shards
 from moderation.policy.bind import BoundPolicy
+from moderation.results.escalations import Escalation, is_escalated, publish_escalations, read_escalation
 from moderation.results.intact import PartChangedError, PartMissingError, read_intact
 from moderation.results.joined import read_joined
 from moderation.results.judged import judge_row
@@ -135,42 +136,61 @@ def _read_part(run_out: str, part: str, format_: str) -> _Part | None:
 
 def _write(target: Target, shard: Shard, origins: list[Origin | None], read_part: _ReadPart) -> None:
     schema = verdicts_schema(target.checks, target.metadata)
-    verdicts, votes = [], [target.votes_schema.empty_table()]
+    verdicts, votes, escalations = [], [target.votes_schema.empty_table()], list[Escalation]()
     for item, origin in zip(shard.items, origins, strict=True):
         rows = _find_rows(item, origin, read_part)
         if rows is None:
             verdicts.append(verdicts_table([_lost_row(item)], target.checks, target.metadata))
             continue
-        verdict, own_votes = rows
+        verdict, own_votes, escalation = rows
         if origin is not None and origin.judge:
             verdicts.append(_judge_again(target, conform(verdict, schema), own_votes, item))
         else:
-            verdicts.append(_rename(conform(verdict, schema), item, origin_id=str(verdict["item_id"][0])))
+            verdicts.append(_rename(conform(verdict, schema), item))
+        if escalation is not None:
+            escalations.append(replace(escalation, item_id=item.item_id, uri=item.uri, etag=item.objects[0].etag))
         votes.append(_set(conform(own_votes, target.votes_schema), "item_id", item.item_id))
     tables = {VOTES: pa.concat_tables(votes), VERDICTS: pa.concat_tables(verdicts)}
+    counts = count_table(tables[VERDICTS], tables[VOTES].num_rows)
+    # Before the receipt: what has to be reported is on disk when the shard counts as done.
+    publish_escalations(target.out, shard.shard_id, escalations, target.metadata["run_id"])
     commit_shard(
         target.out,
         shard,
         parts={name: encode_table(table.combine_chunks(), target.config.output) for name, table in tables.items()},
         rows={name: table.num_rows for name, table in tables.items()},
         format_=target.config.output.format,
-        facts={"counts": count_table(tables[VERDICTS], tables[VOTES].num_rows), "worker": REASON},
+        facts={
+            "counts": {**counts, "escalated": len(escalations)} if escalations else counts,
+            "worker": REASON,
+        },
     )
 
 
-def _find_rows(item: Item, origin: Origin | None, read_part: _ReadPart) -> tuple[pa.Table, pa.Table] | None:
-    """The row and the votes of an item's origin, if they exist and have this content (as measured, not as claimed)."""
+def _find_rows(
+    item: Item, origin: Origin | None, read_part: _ReadPart
+) -> tuple[pa.Table, pa.Table, Escalation | None] | None:
+    """The row and the votes of an item's origin, if they exist and have this content (as measured, not as claimed).
+
+    With the origin's match with an illegal list: another name of it is reported, too, and is no row without that.
+    """
     if origin is None or (part := read_part(origin.run_out, origin.part, origin.format)) is None:
         return None
     row = part.rows.get(origin.item_id)
     if row is None:
         return None
     verdict = part.verdicts.slice(row, 1)
-    (cells,) = verdict.select(["etag", "size_bytes", "content_hash", "item_id"]).to_pylist()
+    (cells,) = verdict.select(["etag", "size_bytes", "content_hash", "item_id", "status"]).to_pylist()
     # An item's own row is of the same version, by its key.
     if not origin.judge and content_id(item) not in row_contents(cells):
         return None
-    return verdict, part.votes.filter(pc.equal(part.votes["item_id"], cells["item_id"]))
+    escalation = None
+    if is_escalated(cells) and not origin.judge:
+        escalation = read_escalation(origin.run_out, origin.part, origin.item_id)
+        if escalation is None:
+            _LOG.warning("a verdict is not taken over: the escalation of %s is not readable", origin.item_id)
+            return None
+    return verdict, part.votes.filter(pc.equal(part.votes["item_id"], cells["item_id"])), escalation
 
 
 def _judge_again(target: Target, verdict: pa.Table, votes: pa.Table, item: Item) -> pa.Table:
@@ -208,11 +228,13 @@ def _lost_row(item: Item) -> ItemRow:
     )
 
 
-def _rename(verdict: pa.Table, item: Item, *, origin_id: str) -> pa.Table:
-    """A verdict's row under another item's name. origin_id: id of the judged item."""
+def _rename(verdict: pa.Table, item: Item) -> pa.Table:
+    """A verdict's row under another item's name; its reason names the judged item, unless it is escalated."""
+    (cells,) = verdict.select(["item_id", "status", "reason"]).to_pylist()
+    reason = cells["reason"] if is_escalated(cells) else f"{REASON}:{cells['item_id']}"
     verdict = _set(verdict, "item_id", item.item_id)
     verdict = _set(verdict, "uri", item.uri)
-    verdict = _set(verdict, "reason", f"{REASON}:{origin_id}")
+    verdict = _set(verdict, "reason", reason)
     verdict = _set(verdict, "etag", item.objects[0].etag)
     verdict = _set(verdict, "group_id", item.attributes.get("group"))
     return _set(verdict, "attributes", sorted(item.attributes.items()))

@@ -1,7 +1,7 @@
 """Bytes -> frames. The only importer of Pillow, decord, PyAV and torchvision.io."""
 
 from moderation.media.decode import decode_item
-from moderation.media.encode import encode_jpeg, encode_thumbnail
+from moderation.media.encode import encode_jpeg
 from moderation.media.image import decode_image
 from moderation.media.limits import DECODE_VERSION, abandoned_decodes, decode_with_deadline
 from moderation.media.sniff import MediaType, names_media, sniff
@@ -14,7 +14,6 @@ __all__ = [
     "decode_item",
     "decode_with_deadline",
     "encode_jpeg",
-    "encode_thumbnail",
     "names_media",
     "sniff",
 ]

@@ -18,7 +18,7 @@ from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 MAX_BEHIND = 64  # pieces that are located and reported; media.max_frames bounds how many are scored
 _MAX_MARKERS = 200_000  # of a JPEG: one with 30,000 scans has 60,000
 _MAX_BOXES = 20_000
-_MAX_BLOCKS = 200_000  # of a GIF: two for each frame
+_MAX_BLOCKS = 4_000_000  # of a GIF, with their parts of at most 255 bytes
 _MIN_PIECE_BYTES = 32  # no picture is shorter
 
 _EOI, _SOI, _SOS, _TEM = 0xD9, 0xD8, 0xDA, 0x01
@@ -84,9 +84,12 @@ def _end_of_first(data: bytes, media_type: MediaType) -> int | None:
 
 
 def end_of_gif(data: bytes, start: int = 0) -> int | None:
-    """Where the GIF that begins at `start` ends; None: its end mark is missing. Layout: GIF89a, appendix B."""
-    position = start + 13 + _colours_bytes(data, start + 10)
-    for _ in range(_MAX_BLOCKS):
+    """Where the GIF that begins at `start` ends, or where no more of it is understood; None: it is cut.
+
+    Layout: GIF89a, appendix B.
+    """
+    position, blocks = start + 13 + _colours_bytes(data, start + 10), 0
+    while blocks < _MAX_BLOCKS and position < len(data):
         mark = data[position : position + 1]
         if mark == b";":
             return position + 1
@@ -95,11 +98,11 @@ def end_of_gif(data: bytes, start: int = 0) -> int | None:
         elif mark == b"!":
             position += 2
         else:
-            return None
-        while (size := int.from_bytes(data[position : position + 1], "big")) > 0:
-            position += 1 + size
-        position += 1
-    return None
+            return position
+        while blocks < _MAX_BLOCKS and (size := int.from_bytes(data[position : position + 1], "big")) > 0:
+            position, blocks = position + 1 + size, blocks + 1
+        position, blocks = position + 1, blocks + 1
+    return position if position < len(data) else None
 
 
 def _colours_bytes(data: bytes, flags_at: int) -> int:

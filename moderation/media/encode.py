@@ -21,7 +21,6 @@ _FASTEST = 1  # zlib's level: the bytes live until they are decoded
 
 
 JPEG_QUALITY = 95
-THUMBNAIL_QUALITY = 85  # a page holds hundreds
 
 
 def is_pillow(value: object) -> TypeGuard[Image.Image]:
@@ -66,13 +65,4 @@ def encode_jpeg(pixels_HWC: U8) -> bytes:  # noqa: N803 - shape suffix
     """
     with io.BytesIO() as buffer:
         Image.fromarray(pixels_HWC).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-        return buffer.getvalue()
-
-
-def encode_thumbnail(pixels_HWC: U8, side_px: int) -> bytes:  # noqa: N803 - shape suffix
-    """uint8 [H,W,3] RGB as a JPEG whose longer side is at most `side_px`; nothing of the uploader's bytes is in it."""
-    image = Image.fromarray(pixels_HWC)
-    image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
-    with io.BytesIO() as buffer:
-        image.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY)
         return buffer.getvalue()

@@ -60,18 +60,24 @@ def keep_what_shows(data: bytes) -> KeptPng:
 
 
 def _announce_frames(pieces: list[bytes]) -> list[bytes]:
-    """The chunks with an acTL of as many frames as there are: some viewers count, others believe what it says."""
-    kinds = [piece[4:8] for piece in pieces[1:]]
+    """The chunks with one acTL of as many frames as there are: some viewers count, others believe what it says."""
+    kinds = [piece[4:8] for piece in pieces]
     frames = kinds.count(b"fcTL")
     if not frames or b"fdAT" not in kinds or b"IDAT" not in kinds:
         return pieces
-    told = next((piece for piece in pieces[1 : kinds.index(b"IDAT") + 1] if piece[4:8] == b"acTL"), b"")
-    if int.from_bytes(told[8:12], "big") >= frames:
+    # Pillow takes a file with two of them, or with 2^31 frames, for a still.
+    if kinds.count(b"acTL") == 1 and frames <= _frames_told(pieces[: kinds.index(b"IDAT")]) < 1 << 31:
         return pieces
     body = b"acTL" + frames.to_bytes(4, "big") + bytes(4)
     right = (8).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
-    others = [piece for piece in pieces[2:] if piece[4:8] != b"acTL"]
-    return [*pieces[:2], right, *others]
+    others = [piece for piece in pieces if piece[4:8] != b"acTL"]
+    return [*others[:2], right, *others[2:]]
+
+
+def _frames_told(pieces: list[bytes]) -> int:
+    """How many frames the first sound acTL announces; 0 where there is none."""
+    told = (piece for piece in pieces if piece[4:8] == b"acTL" and len(piece) == 20)
+    return next((int.from_bytes(piece[8:12], "big") for piece in told), 0)
 
 
 def _say_ignored(chunk: str) -> str:

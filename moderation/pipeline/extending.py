@@ -166,6 +166,9 @@ def _as_judged(decoded: Decoded, judged: JudgedFrames) -> Decoded:
         return replace(decoded, media=_without_frames(media.kind, problem))
     places = tuple((frame.index, str(frame.role), frame.parent) for frame in media.frames)
     if places != judged.places:
+        if media.error is not None:
+            # Some could not be decoded this time: that is no other content.
+            return replace(decoded, media=replace(media, frames=()))
         problem = f"its frames are others now: {len(places)}, judged were {len(judged.places)}"
         return replace(decoded, media=_without_frames(media.kind, problem))
     frames = tuple(with_known(frame, known) for frame, known in zip(media.frames, judged.votes, strict=True))

@@ -60,7 +60,8 @@ def moderate_shard(
         return parts, {VOTES: votes.num_rows, VERDICTS: verdicts.num_rows}
 
     # Before the receipt: what has to be reported is on disk when the shard counts as done.
-    publish_escalations(out, shard.shard_id, [row.escalation for row in rows if row.escalation is not None], facts)
+    found = [row.escalation for row in rows if row.escalation is not None]
+    publish_escalations(out, shard.shard_id, found, facts.run_id)
     parts, counts = clock.timed("write", encode)
     return commit_shard(
         out,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 
 from moderation import storage
+from moderation.errors import UsageError
 from moderation.results.after_layout import escalations_folder, escalations_part_uri
-from moderation.results.record import RunFacts
 from moderation.types import Judgement, Status, Verdict
 
 ESCALATED_REASON: Final = "escalated:illegal"
@@ -92,12 +92,12 @@ def escalations_part(shard_id: str) -> str:
     return f"part-{shard_id}.arrow"
 
 
-def publish_escalations(out: str, shard_id: str, found: Sequence[Escalation], facts: RunFacts) -> None:
+def publish_escalations(out: str, shard_id: str, found: Sequence[Escalation], run_id: str) -> None:
     """Write the escalations of a shard; nothing where there are none. Raises FatalError, StorageError."""
     if not found:
         return
     now = datetime.now(UTC)
-    rows = [{**asdict(one), "run_id": facts.run_id, "found_at": now} for one in found]
+    rows = [{**asdict(one), "run_id": run_id, "found_at": now} for one in found]
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, ESCALATIONS_SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(rows, schema=ESCALATIONS_SCHEMA))
@@ -116,6 +116,16 @@ def read_escalations(out: str, name: str) -> pa.Table:
 
     uri = escalations_part_uri(out, name)
     return decode_table(storage.read_bytes(uri), "arrow", where=uri)
+
+
+def read_escalation(out: str, shard_id: str, item_id: str) -> Escalation | None:
+    """The match of one item; None where it is not there, or its part is damaged. Raises StorageError."""
+    names = [field.name for field in fields(Escalation)]
+    try:
+        rows = read_escalations(out, escalations_part(shard_id)).to_pylist()
+        return next((Escalation(**{n: row[n] for n in names}) for row in rows if row["item_id"] == item_id), None)
+    except (FileNotFoundError, UsageError, KeyError):
+        return None
 
 
 def fingerprint_of(table: pa.Table) -> str:

@@ -20,6 +20,7 @@ from moderation import storage
 from moderation.analysis.rejudge import judge_here
 from moderation.analysis.rejudge_parts import RejudgeSettings
 from moderation.config.model import Config
+from moderation.errors import UsageError
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import decode_shards, encode_shards, read_shard_sizes
 from moderation.planning.slices import Slice, slice_home
@@ -64,9 +65,12 @@ def extend(
             error_rate=float(found.summary.get("error_rate", 0.0)),
             max_error_rate=config.runtime.max_error_rate,
         )
+    if part is not None and not found.pending:
+        raise UsageError(f"{found.out}: nothing is left to score; the command without --slice judges")
     began_s = time.monotonic()
     with occupy(found.out, part):
-        _end_replacing(found)
+        if part is None:
+            _end_replacing(found)  # with no slice at the same time
         scored = None
         for pending in found.pending:
             scored = _score(found, pending, part, max_hours, max_items)
@@ -135,9 +139,11 @@ def _copy_plan(found: ExtendableRun, run: Run) -> None:
 def _take_back_failures(run: Run) -> None:
     """Delete the receipts of shards that failed for reasons that may be gone, so that they are tried again.
 
-    Only where that kept an earlier call from judging: its error rate was over the limit.
+    Only where that kept an earlier call from judging: its error rate was over the limit. Those of other slices stay: a
+    job of their own may be at work.
     """
-    receipts = list(read_receipts(run.out, readable_ids(run.out)))
+    own = (read_shard_sizes(plan_uri(run.home)) or {}).keys()
+    receipts = list(read_receipts(run.out, readable_ids(run.out) & own))
     items = sum(receipt.rows_in for receipt in receipts)
     errors = sum(receipt.counts.get("status:error", 0) for receipt in receipts)
     if not items or errors / items <= run.config.runtime.max_error_rate:

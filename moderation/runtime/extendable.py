@@ -6,19 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moderation import storage
-from moderation.config.canonical import parse_json
 from moderation.config.load import validate
 from moderation.config.model import Config
 from moderation.doctor.rehearsal import find_obstacles
 from moderation.errors import UsageError
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import read_shard_sizes
-from moderation.results.layout import RUN_FILE, extension_home, summary_uri
+from moderation.results.layout import RUN_FILE, extension_home
 from moderation.results.output import EXTENDABLE, read_identity
 from moderation.results.receipts import readable_ids
 from moderation.results.record import describe_difference, extensions_of, read_record, run_id_of
 from moderation.runtime.prepare import prepare_run
+from moderation.runtime.resume import read_summary
 from moderation.runtime.run import Run
 from moderation.scoring.build import build_stack
 from moderation.scoring.extending import DetectorChanges, changes_of, compare_detectors
@@ -105,7 +104,7 @@ def read_extendable(source: str, out: str, config: Config, limit: int | None) ->
         detectors_before=before,
         replacing=record.get("extending"),
         same=identity == run.identity,
-        summary=_summary_of(out),
+        summary=read_summary(out),
     )
 
 
@@ -205,12 +204,3 @@ def _is_sound(noted: object) -> bool:
     return isinstance(detectors, dict) and all(
         isinstance(entry, dict) and isinstance(entry.get("hash"), str) for entry in detectors.values()
     )
-
-
-def _summary_of(out: str) -> dict[str, Any]:
-    data = storage.read_optional(summary_uri(out))
-    try:
-        summary = parse_json(data) if data is not None else None
-    except ValueError:
-        summary = None
-    return summary if isinstance(summary, dict) else {}

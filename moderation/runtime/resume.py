@@ -82,7 +82,7 @@ def resume_run(
 
 def _find_done(run: Run) -> RunOutcome | None:
     """How a run with nothing left ended; None where work is left. Takes no lease, because it writes nothing."""
-    summary = _read_summary(run.home)
+    summary = read_summary(run.home)
     if summary.get("state") != "done":
         return None
     committed = check_output(run)
@@ -99,7 +99,7 @@ def _find_unplanned(run: Run, committed: set[str]) -> set[str]:
 def _read_or_write_summary(run: Run, committed: set[str], *, judged: bool) -> dict[str, Any]:
     """`summary.json` of a run whose shards are all committed; written now if the call died before it could."""
     shard_sizes = read_shard_sizes(plan_uri(run.home)) or {}
-    summary = _read_summary(run.home)
+    summary = read_summary(run.home)
     if summary.get("state") == "done" and not _find_unplanned(run, committed):
         return summary
     return finish_run(
@@ -107,7 +107,8 @@ def _read_or_write_summary(run: Run, committed: set[str], *, judged: bool) -> di
     )
 
 
-def _read_summary(home: str) -> dict[str, Any]:
+def read_summary(home: str) -> dict[str, Any]:
+    """`summary.json` of a run; empty where there is none, or it is no JSON."""
     data = storage.read_optional(summary_uri(home))
     try:
         summary = parse_json(data) if data is not None else None

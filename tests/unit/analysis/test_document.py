@@ -13,7 +13,7 @@ from PIL import Image
 from moderation.analysis.document import write_document
 from moderation.analysis.inventory import take_inventory
 from moderation.analysis.previews import make_previews
-from moderation.media import encode_thumbnail
+from moderation.media.preview import encode_preview
 from tests.finished_run import Made, write_run
 
 LABELS = ("a.weapon", "quality.sharpness")
@@ -89,7 +89,7 @@ def test_another_policy_says_what_is_found(tmp_path: Path) -> None:
 
 def test_previews_keep_the_shape_of_a_picture() -> None:
     for shape, size in (((300, 400, 3), (160, 120)), ((3, 4000, 3), (160, 1)), ((10, 20, 3), (20, 10))):
-        assert Image.open(io.BytesIO(encode_thumbnail(np.zeros(shape, np.uint8), 160))).size == size
+        assert Image.open(io.BytesIO(encode_preview(np.zeros(shape, np.uint8), 160))).size == size
 
 
 def test_what_only_measures_is_no_concept(tmp_path: Path) -> None:

@@ -30,6 +30,15 @@ from moderation.planning.names import plan_uri
 from moderation.planning.plan import decode_shards, plan_shards
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy
+from moderation.results.after_layout import escalations_part_uri
+from moderation.results.escalations import (
+    ESCALATED_JUDGEMENT,
+    Escalation,
+    escalations_part,
+    list_escalations,
+    publish_escalations,
+    read_escalations,
+)
 from moderation.results.receipts import commit_shard, committed_ids, read_receipts
 from moderation.results.schema import votes_schema
 from moderation.results.tables import ItemRow, decode_table, encode_table, verdicts_table, votes_table
@@ -59,6 +68,7 @@ class World:
 
     base: str
     errors: dict[str, ErrorCode] = field(default_factory=dict)  # file name -> what goes wrong with it
+    listed: frozenset[str] = frozenset()  # file names that match an illegal list
     hashes: dict[str, str] = field(default_factory=dict)  # file name -> sha256
     facts: Provenance = FACTS
     policy: BoundPolicy | None = None
@@ -95,6 +105,7 @@ class World:
     def judge(self, shard: Shard) -> Shard:
         rows = [self.row(i) for i in shard.items]
         verdicts, votes = verdicts_table(rows, ("red",), {"run_id": "r"}), votes_table(rows, LABELS, {}, {}, {})
+        publish_escalations(self.out(), shard.shard_id, [r.escalation for r in rows if r.escalation is not None], "r")
         commit_shard(
             self.out(),
             shard,
@@ -115,6 +126,16 @@ class World:
             status = Status.SKIPPED if skipped else Status.ERROR
             return ItemRow(
                 item=found, status=status, kind=Kind.UNKNOWN, judgement=judged, error_code=code, size_bytes=size
+            )
+        if name in self.listed:
+            match = Escalation(item_id=found.item_id, uri=found.uri, rule="known", list_entry="entry 7", distance=3)
+            return ItemRow(
+                item=found,
+                status=Status.ESCALATED,
+                kind=Kind.IMAGE,
+                judgement=ESCALATED_JUDGEMENT,
+                size_bytes=size,
+                escalation=match,
             )
         score = sum((found.objects[0].etag or "").encode()) % 100 / 100
         scores: F32 = np.array([[score]], np.float32)
@@ -399,6 +420,51 @@ def test_judge_copies_judges_each_name(world: World) -> None:
 def test_a_name_that_says_another_type_is_judged_by_itself(world: World) -> None:
     world.errors = {"a.txt": ErrorCode.NOT_MEDIA, "a.jpg": ErrorCode.UNSUPPORTED_TYPE}
     assert world.night([item("a.txt", f"{MD5}1"), item("a.jpg", f"{MD5}1")]).judged == ["a.txt", "a.jpg"]
+
+
+def escalations_of(out: str) -> dict[str, dict[str, object]]:
+    """File name -> what a night reports of it."""
+    tables = [read_escalations(out, name) for name in list_escalations(out)]
+    return {str(row["uri"]).rsplit("/", 1)[-1]: row for table in tables for row in table.to_pylist()}
+
+
+def test_another_name_of_an_escalated_item_is_reported_too(world: World) -> None:
+    world.listed = frozenset({"a"})
+    items = [item(name, f"{MD5}1") for name in "abc"]
+    night = world.night([*items, item("d")])
+    assert night.judged == ["a", "d"]
+    rows = [row for row in night.rows if row["uri"] != items[0].uri and row["etag"] == f"{MD5}1"]
+    assert [(r["status"], r["reason"], r["verdict"]) for r in rows] == [("escalated", "escalated:illegal", "block")] * 2
+    reported = escalations_of(world.out())
+    assert {name: row["item_id"] for name, row in reported.items()} == {name_of(i): i.item_id for i in items}
+    assert reported["c"]["etag"] == f"{MD5}1" and reported["c"]["found_at"] is not None
+    assert {name: reported["c"][name] for name in ("rule", "list_entry", "distance", "run_id")} == {
+        "rule": "known", "list_entry": "entry 7", "distance": 3, "run_id": "r",
+    }  # fmt: skip
+    receipts = read_receipts(world.out(), committed_ids(world.out()))
+    assert sorted(r.counts["escalated"] for r in receipts if "escalated" in r.counts) == [2]  # of the copies' shard
+
+
+@pytest.mark.parametrize("damage", [b"no table", None])
+def test_a_copy_whose_escalation_cannot_be_read_is_an_error_and_judged_the_next_night(
+    world: World, damage: bytes | None
+) -> None:
+    world.listed = frozenset({"a", "b"})
+    items = [item("a", f"{MD5}1"), item("b", f"{MD5}1")]
+    world.night(items, enter=False)
+    out, listing = world.out(), read_listing(world.out())
+    judged = {shard.shard_id for shard in planned(out)}
+    storage.delete_tree(f"{out}/escalations")
+    if damage is not None:
+        storage.publish(escalations_part_uri(out, escalations_part(*judged)), damage)
+    assert listing is not None
+    (copies,) = write_copies(world.target(), listing, planned(out), judged)
+    world.enter([copies])
+    data = storage.read_bytes(f"{out}/verdicts/part-{copies.shard_id}.parquet")
+    (row,) = decode_table(data, "parquet").to_pylist()
+    assert (row["status"], row["verdict"], row["error_code"]) == ("error", "review", "fetch_failed")
+    assert world.night(items).judged == ["b"]
+    assert list(escalations_of(world.out())) == ["b"]
 
 
 def test_an_error_is_not_taken_over_from_an_earlier_night(world: World) -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from moderation.config.model import MediaConfig
+from moderation.media import behind
 from moderation.media.behind import end_of_gif
 from moderation.media.limits import start_deadline
 from moderation.media.objects import decode_object
@@ -63,8 +64,25 @@ FIRST, SECOND = (b"IDAT", idat(GREY)), (b"fdAT", struct.pack(">I", 2) + idat(RED
         png(control(0), FIRST, control(1), SECOND),
         png(control(0), FIRST, told(2), control(1), SECOND),
         png(told(0), FIRST, control(0), (b"fdAT", struct.pack(">I", 1) + idat(RED))),
+        png(told(2), told(2), control(0), FIRST, control(1), SECOND),
+        png(told(1), control(0), told(2), FIRST, told(2), control(1), SECOND),
+        png(told(2), control(0), FIRST, told(2), control(1), SECOND),
+        png(told(2**31), control(0), FIRST, control(1), SECOND),
+        png(told(2**32 - 1), control(0), FIRST, control(1), SECOND),
+        png((b"acTL", b""), control(0), FIRST, control(1), SECOND),
     ],
-    ids=["fewer told", "not told", "told late", "none told"],
+    ids=[
+        "fewer told",
+        "not told",
+        "told late",
+        "none told",
+        "told twice",
+        "told thrice",
+        "told before and behind",
+        "too many told",
+        "most told",
+        "told without a number",
+    ],
 )
 def test_frames_of_a_png_are_seen_whatever_it_says_of_their_number(data: bytes) -> None:
     media = decode(data)
@@ -115,6 +133,28 @@ def test_the_end_of_a_gif_is_where_its_blocks_end() -> None:
         assert end_of_gif(data + BEHIND["gif"]) == len(data)
         assert end_of_gif(b"xy" + data, 2) == len(data) + 2
         assert all(end_of_gif(data[:cut]) is None for cut in range(20, len(data) - 1, 97))
+
+
+COMMENT = b"!\xfe\0"
+
+
+def assert_red_is_seen_behind_a_gif(stuffing: bytes) -> None:
+    media = decode(encode(plain(GREY), "GIF").removesuffix(b";") + stuffing + b";" + BEHIND["jpeg"])
+    assert len(media.frames) == media.frames_total == 2 and shows_red(media)
+
+
+@pytest.mark.parametrize("stuffing", [COMMENT * 200_001, b"\0", b"garbage"], ids=["comments", "a zero", "garbage"])
+def test_no_stuffing_of_a_gif_hides_what_lies_behind(stuffing: bytes) -> None:
+    assert_red_is_seen_behind_a_gif(stuffing)
+
+
+@pytest.mark.parametrize("stuffing", [COMMENT * 50, b"!\xfe" + b"\1a" * 50 + b"\0"], ids=["comments", "parts"])
+def test_where_a_gif_has_too_many_blocks_the_rest_is_searched(stuffing: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behind, "_MAX_BLOCKS", 20)
+    assert_red_is_seen_behind_a_gif(stuffing)
+    data = encode(plain(GREY), "GIF").removesuffix(b";") + stuffing + b";"
+    end = end_of_gif(data)
+    assert end is not None and end < len(data) - 50
 
 
 def test_a_cut_gif_with_nothing_behind_is_truncated_as_before() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ import pytest
 
 from moderation.config.model import Config, MediaConfig, RuntimeConfig
 from moderation.errors import ItemError, UsageError
+from moderation.media import decode_item
+from moderation.media.limits import MemberLimits
+from moderation.media.objects import Payload
 from moderation.pipeline.extending import extend_shard
 from moderation.pipeline.pools import Pools
 from moderation.pipeline.shard import moderate_shard
@@ -25,7 +28,7 @@ from moderation.results.record import RunFacts
 from moderation.scoring.extending import DetectorChanges, ExtendingStack, compare_detectors
 from moderation.scoring.slots import describe_detectors
 from moderation.scoring.stack import Stack
-from moderation.types import ErrorCode, Item, MediaObject, Shard
+from moderation.types import ErrorCode, Item, Kind, Media, MediaObject, Shard
 from tests.fake_detectors import Fake, animation, png, policy_for, pools_of, stack_of
 
 CONFIG = Config(
@@ -121,9 +124,21 @@ def config_of(stack: Stack) -> Config:
 
 
 def extend(
-    tmp_path: Path, pools: Pools, before: Stack, whole: Stack, between: dict[str, bytes] | None = None, **options: Any
+    tmp_path: Path,
+    pools: Pools,
+    before: Stack,
+    whole: Stack,
+    between: dict[str, bytes] | None = None,
+    *,
+    album: bool = False,
+    later: Pools | None = None,
+    **options: Any,
 ) -> Extended:
+    """album: with one of two pictures. later: the pools that extend, where they are others."""
     shard = write(tmp_path / "in", PICTURES)
+    if album:
+        objects = tuple(item.objects[0] for item in shard.items[:2])
+        shard = make_shard([*shard.items, Item(item_id="album", uri="album", objects=objects, kind=Kind.ALBUM)])
     out, full = tmp_path / "out", tmp_path / "full"
     for to, stack in ((out, before), (full, whole)):
         moderate_shard(
@@ -142,7 +157,7 @@ def extend(
         config=CONFIG,
         stack=some,
         metadata=metadata_of(whole, changes),
-        pools=pools,
+        pools=later or pools,
         **options,
     )
     return Extended(out=out, full=full, shard=shard, changes=changes, stack=some, receipt=receipt)
@@ -229,6 +244,23 @@ def test_an_item_that_cannot_be_read_keeps_its_votes_and_says_why_it_has_no_othe
     joined = done.joined()
     hot = joined.filter(pa.compute.equal(joined["item_id"], "hot.png")).to_pylist()[0]
     assert hot["fake.red"] > 0.9 and hot["reads.red"] is None and hot["regions"]
+
+
+@pytest.mark.parametrize("code", [ErrorCode.TIMEOUT, ErrorCode.OUT_OF_MEMORY])
+def test_a_picture_of_an_album_that_is_not_decoded_this_time_is_no_other_content(
+    tmp_path: Path, pools: Pools, code: ErrorCode
+) -> None:
+    def decode(item: Item, payloads: Sequence[Payload], limits: MemberLimits | None = None) -> Media:
+        told = [*payloads[:1], *(ItemError(code, "this time") for _ in payloads[1:])]
+        return decode_item(item, told, CONFIG.media, limits)
+
+    later = replace(pools, decode_item=decode)
+    done = extend(tmp_path, pools, stack_of(Fake(regions=True), batch_size=3), whole_stack(), album=True, later=later)
+    (row,) = done.items().filter(pa.compute.equal(done.items()["item_id"], "album")).to_pylist()
+    assert row["error_code"] == code and "this time" in row["error_detail"]
+    joined = done.joined()
+    votes = joined.filter(pa.compute.equal(joined["item_id"], "album")).to_pylist()
+    assert [(vote["fake.red"] is None, vote["reads.red"]) for vote in votes] == [(False, None)] * 2
 
 
 def test_some_columns_are_read_and_a_missing_one_is_named(tmp_path: Path, pools: Pools) -> None:

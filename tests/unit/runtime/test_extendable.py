@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ from moderation.errors import UsageError
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import encode_shards
 from moderation.planning.shards import make_shard
+from moderation.planning.slices import Slice
 from moderation.results.output import check_owner
-from moderation.results.receipts import commit_parts
+from moderation.results.receipts import commit_parts, readable_ids
 from moderation.results.record import write_record
 from moderation.runtime.backfill import judging_task
-from moderation.runtime.extend import describe_changes, extension_run
+from moderation.runtime.extend import describe_changes, extend, extension_run
 from moderation.runtime.extendable import ExtendableRun, read_extendable
 from moderation.runtime.extending_task import ExtendedRun, ExtendingTask
 from moderation.runtime.prepare import prepare_run
-from moderation.types import Item, MediaObject
+from moderation.runtime.resume import RunOutcome
+from moderation.types import Item, MediaObject, Shard
 
 POLICY = "default: pass\nchecks:\n  blurred: {side: negative, votes: [quality.sharpness], review: 0.9}\n"
 
@@ -168,3 +171,65 @@ def test_the_task_is_the_same_after_its_journey(out: Path) -> None:
     )
     assert ExtendingTask.from_json(task.to_json()).to_json() == task.to_json()
     assert judging_task(run).to_json() != task.to_json()
+
+
+HALVES = (Slice(index=1, count=2), Slice(index=2, count=2))
+
+
+def commit(to: str, shard_id: str, *parts: str, **counts: int) -> None:
+    commit_parts(
+        to, shard_id, items=1, parts=dict.fromkeys(parts, b""), rows=dict.fromkeys(parts, 1), format_="parquet",
+        facts={"counts": counts}, counted=parts[0],
+    )  # fmt: skip
+
+
+def shard_of(half: Slice) -> Shard:
+    """A shard of one item that belongs to this slice."""
+    names = (str(number) for number in itertools.count())
+    shards = (make_shard([Item(item_id=n, uri=n, objects=(MediaObject(uri=n, name="a.png"),))]) for n in names)
+    return next(shard for shard in shards if half.holds(shard.shard_id))
+
+
+@pytest.fixture
+def halves(out: Path) -> tuple[Shard, Shard]:
+    """The shards of the run, one in each slice."""
+    shards = shard_of(HALVES[0]), shard_of(HALVES[1])
+    storage.publish(plan_uri(str(out)), encode_shards(shards))
+    for shard in shards:
+        commit(str(out), shard.shard_id, "verdicts", "votes")
+    return shards
+
+
+def begin_first_half(out: Path) -> str:
+    """An extension whose first slice has begun; returns its folder."""
+    found = find(out)
+    run = extension_run(found, found.pending[0], HALVES[0])
+    write_record(run, "running")
+    return run.out
+
+
+def extend_first_half(out: Path, *detectors: str, policy: str = POLICY) -> RunOutcome:
+    config = config_of(out.parent, *detectors, policy=policy)
+    return extend(str(out.parent / "in"), str(out), config, part=HALVES[0])
+
+
+def test_a_slice_leaves_what_others_have_scored(out: Path, halves: tuple[Shard, Shard]) -> None:
+    own, other = (shard.shard_id for shard in halves)
+    home = begin_first_half(out)
+    commit(home, own, "items", "votes", **{"status:ok": 1})
+    commit(home, other, "items", "votes", **{"status:error": 1, "error:fetch_failed": 1})
+    assert extend_first_half(out, "quality", "pdq").nothing_left
+    assert readable_ids(home) == {own, other}
+
+
+def test_a_slice_leaves_verdicts_that_are_being_put_in_place(out: Path, halves: tuple[Shard, Shard]) -> None:
+    rewrite(out, extending="0" * 16)
+    commit(begin_first_half(out), halves[0].shard_id, "items", "votes", **{"status:ok": 1})
+    assert extend_first_half(out, "quality", "pdq").nothing_left
+
+
+def test_a_slice_with_nothing_to_score_does_not_judge(out: Path, halves: tuple[Shard, Shard]) -> None:
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="nothing is left to score; the command without --slice judges"):
+        extend_first_half(out, "quality", policy=POLICY.replace("0.9", "0.5"))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
