@@ -41,6 +41,7 @@ class Made:
     people: Sequence[str] = ()  # that the gallery knows in its first frame
     unseen: tuple[str, ...] = ()
     embedding: Sequence[float] | None = None  # of every frame, by the detector `net`
+    members: Sequence[str] = ()  # files of an album, beside each other; empty: the one of its name
 
 
 def write_run(
@@ -107,9 +108,8 @@ def enter_run(ledger: str, night: str, out: str) -> None:
 
 def _row(prefix: str, made: Made, labels: tuple[str, ...], bound: BoundPolicy) -> ItemRow:
     uri = f"{prefix}/{made.name}"
-    item = Item(
-        item_id=made.name, uri=uri, objects=(MediaObject(uri=uri, name=made.name),), attributes=dict(made.attributes)
-    )
+    objects = tuple(MediaObject(uri=f"{prefix}/{name}", name=name) for name in made.members or (made.name,))
+    item = Item(item_id=made.name, uri=uri, objects=objects, attributes=dict(made.attributes))
     votes = None
     code = ErrorCode.CORRUPT if made.votes is None else None
     if made.votes is not None:

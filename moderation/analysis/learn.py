@@ -4,15 +4,15 @@
     pass   allows the same bytes; severe checks still object. A near copy may have been altered, so it is judged like
            any other picture, unless the caller says otherwise
 
-What holds for a content is told by `labels.effective`: an appeal before an expert before two that agree before the
-latest. A decision that was taken back or overturned leaves no entry. A hash is not denied within reach of a picture
-that somebody passed: the bytes alone are.
+What holds for a content is told by `labels.effective`: a ruling (of an expert, or of an appeal) before two that
+agree before the latest. A decision that was taken back or overturned leaves no entry. A hash is not denied within reach
+of a picture that somebody passed: the bytes alone are.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, timedelta
 from typing import Final
@@ -25,8 +25,8 @@ from moderation.errors import UsageError
 from moderation.hashes.nearest import KnownHashes
 from moderation.hashes.search import MAX_DISTANCE
 from moderation.labels.decision_store import read_decisions
-from moderation.labels.decisions import Answer, Decision
-from moderation.labels.effective import hold
+from moderation.labels.decisions import Answer, ContentKey, Decision
+from moderation.labels.effective import hold_by
 from moderation.lists.learned import LearnedEntry, check_learned_name, read_learned, write_learned
 from moderation.policy.entries import MAX_ENTRIES
 from moderation.types import U8
@@ -63,7 +63,7 @@ class LearnedLists:
     """What was learned. counts: `deny by content_hash` -> entries. added, removed: against the file that was there.
 
     changed: the items of what was added or removed, with what holds of them now. holding: by content, the item with
-    what holds of it. items: all that was ever decided, by id. ended: entries whose time is over.
+    what holds of it. items: all that was ever decided, by id and content. ended: entries whose time is over.
     close: hashes of blocked pictures that are not denied, because a picture within reach was passed. unknown: decided
     items whose content nobody knows any more.
     """
@@ -75,7 +75,7 @@ class LearnedLists:
     removed: tuple[LearnedEntry, ...]
     changed: tuple[LearnedItem, ...]
     holding: Mapping[str, LearnedItem]
-    items: Mapping[str, LearnedItem]
+    items: Mapping[ContentKey, LearnedItem]
     ended: int
     close: int
     unknown: int
@@ -90,8 +90,8 @@ def learn_lists(outs: Sequence[str], to: str, rules: LearnRules, *, today: date,
     check_learned_name(to)
     before = {entry.key: entry for entry in read_learned(to) or ()}
     decisions = _read_all(outs)
-    items = find_learned_items(decisions)
-    holding = _by_content([decision for said in decisions.values() for decision in said], items)
+    settled, items = find_learned_items(decisions)
+    holding = hold_by(settled, content_name)
     entries, close = _entries(holding, items, rules)
     counting = {entry.key: entry for entry in entries if entry.counts_on(today)}
     if len(counting) > MAX_ENTRIES:
@@ -105,12 +105,12 @@ def learn_lists(outs: Sequence[str], to: str, rules: LearnRules, *, today: date,
         counts=_counts(counting.values()),
         added=difference.added,
         removed=difference.removed,
-        changed=_changed([*difference.added, *difference.taken_out], holding, items),
-        holding={key: items[decision.item_id].with_decision(decision) for key, decision in holding.items()},
+        changed=_changed([*difference.added, *difference.taken_out], settled, holding, items),
+        holding={name: _item_of(decision, items).with_decision(decision) for name, decision in holding.items()},
         items=items,
         ended=len(entries) - len(counting),
         close=close,
-        unknown=sum(items[decision.item_id].content_hash is None for decision in holding.values()),
+        unknown=sum(decision.content_hash is None for decision in holding.values()),
     )
 
 
@@ -142,24 +142,24 @@ def _read_all(outs: Sequence[str]) -> dict[str, list[Decision]]:
     return {out: said for out, said in decisions.items() if said}
 
 
-def _by_content(decisions: Sequence[Decision], items: Mapping[str, LearnedItem]) -> dict[str, Decision]:
-    """Content, or id where that is unknown -> the decision that holds for it."""
+def content_name(about: Decision | LearnedItem) -> str:
+    """The content, or the id where that is unknown."""
+    return about.content_hash or f"item:{about.item_id}"
 
-    def content(decision: Decision) -> str:
-        return items[decision.item_id].content_hash or f"item:{decision.item_id}"
 
-    return hold(decisions, content)
+def _item_of(decision: Decision, items: Mapping[ContentKey, LearnedItem]) -> LearnedItem:
+    return items[decision.item_id, decision.content_hash]
 
 
 def _entries(
-    holding: Mapping[str, Decision], items: Mapping[str, LearnedItem], rules: LearnRules
+    holding: Mapping[str, Decision], items: Mapping[ContentKey, LearnedItem], rules: LearnRules
 ) -> tuple[list[LearnedEntry], int]:
     """The entries, also those that have ended; and how many hashes are not denied because of a pass."""
-    passed = _hashes([items[d.item_id] for d in holding.values() if d.decision is Answer.PASS], rules.quality)
+    passed = _hashes([_item_of(d, items) for d in holding.values() if d.decision is Answer.PASS], rules.quality)
     entries: list[LearnedEntry] = []
     close = 0
     for decision in holding.values():
-        item = items[decision.item_id]
+        item = _item_of(decision, items)
         is_block = decision.decision is Answer.BLOCK
         action, reach = ("deny", rules.near) if is_block else ("allow", rules.near_pass)
         if item.content_hash is not None:
@@ -210,16 +210,16 @@ def _entry(
 
 
 def _changed(
-    entries: Sequence[LearnedEntry], holding: Mapping[str, Decision], items: Mapping[str, LearnedItem]
+    entries: Sequence[LearnedEntry],
+    settled: Sequence[Decision],
+    holding: Mapping[str, Decision],
+    items: Mapping[ContentKey, LearnedItem],
 ) -> tuple[LearnedItem, ...]:
     """The items of these entries, with what holds of each now; those that no run has any more are left out."""
-    return tuple(_with_decisions(dict.fromkeys(e.item_id for e in entries), holding, items))
-
-
-def _with_decisions(
-    item_ids: Mapping[str, None], holding: Mapping[str, Decision], items: Mapping[str, LearnedItem]
-) -> Iterator[LearnedItem]:
-    for item_id in item_ids:
-        item = items.get(item_id)
-        if item is not None and item.shard_id is not None:
-            yield item.with_decision(holding.get(item.content_hash or f"item:{item_id}"))
+    contents = {decision.decision_id: decision.content_hash for decision in settled}
+    keys = [
+        (entry.item_id, entry.value if entry.by == "content_hash" else contents.get(entry.decision_id))
+        for entry in entries
+    ]
+    found = [items[key] for key in dict.fromkeys(keys) if key in items]
+    return tuple(item.with_decision(holding.get(content_name(item))) for item in found if item.shard_id is not None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 from moderation import storage
-from moderation.analysis.learn import LearnedLists
+from moderation.analysis.learn import LearnedLists, content_name
 from moderation.analysis.learned_items import LearnedItem
 from moderation.analysis.sweep import SweepChange, Swept, sweep
 from moderation.analysis.sweep_by_decision import CopyLimits
@@ -60,8 +60,12 @@ def sweep_night(
     """
     now = {key: [item.item_id, item.verdict, item.entry] for key, item in learned.holding.items()}
     before = _read_applied(home)
+    gone: dict[str, set[str]] = {}
+    for key, said in before.items():
+        if key not in now:
+            gone.setdefault(said[0], set()).add(key)
     items = [item for key, item in learned.holding.items() if before.get(key, [])[1:] != now[key][1:]]
-    items += [learned.items[said[0]] for key, said in before.items() if key not in now and said[0] in learned.items]
+    items += [item for item in learned.items.values() if content_name(item) in gone.get(item.item_id, ())]
     to = night_sweep(home, night)
     earlier = [uri for uri in _finished_sweeps(home) if uri != to]
     swept = sweep_learned(items, [ledger], to, near=near, as_of=as_of, earlier=earlier)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from moderation.analysis.sweep_tables import ROW, StoredPart
 from moderation.errors import UsageError
-from moderation.labels.decisions import Answer, Decision, DecisionSource
+from moderation.labels.decisions import Answer, ContentKey, Decision, DecisionSource
 from moderation.results.intact import PartChangedError, PartMissingError
 from moderation.results.layout import VERDICTS
 from moderation.results.reader import StoredRun, open_run
@@ -38,6 +38,11 @@ class LearnedItem:
     cause: str = "decision"
     entry: str = ""
 
+    @property
+    def key(self) -> ContentKey:
+        """Its id and its content."""
+        return self.item_id, self.content_hash
+
     def hash_of_picture(self, quality: int) -> str | None:
         """Its hash, if it is one picture with enough content."""
         return self.hash if self.quality >= quality else None
@@ -51,20 +56,31 @@ class LearnedItem:
         return replace(self, verdict=verdict, cause=cause, entry=decision.decision_id)
 
 
-def find_learned_items(decisions: Mapping[str, Sequence[Decision]]) -> dict[str, LearnedItem]:
-    """The decided items by id. decisions: by OUT. An item that its run lacks keeps what its decision says of it."""
-    items: dict[str, LearnedItem] = {}
+def find_learned_items(
+    decisions: Mapping[str, Sequence[Decision]],
+) -> tuple[list[Decision], dict[ContentKey, LearnedItem]]:
+    """The decisions with the content that each is about, and the decided items by id and content.
+
+    decisions: by OUT. A decision that names no content is about the one that its run has, else about the last one that
+    another decision names. What a run lacks, or has with other content by now, keeps what its decision says of it.
+    """
+    rows = [item for out, said in decisions.items() for item in _in_run(out, {decision.item_id for decision in said})]
+    of_run = {(item.run, item.item_id): item.content_hash for item in rows}
+    named = {d.item_id: own for said in decisions.values() for d in said if (own := _content(d.content_hash))}
+    settled: list[Decision] = []
+    items: dict[ContentKey, LearnedItem] = {}
     for out, said in decisions.items():
         for decision in said:
-            known = items.get(decision.item_id)
-            content = _content(decision.content_hash) or (known.content_hash if known else None)
-            items[decision.item_id] = LearnedItem(
+            at = (out, decision.item_id)
+            content = _content(decision.content_hash)
+            if content is None:
+                content = of_run[at] if at in of_run else named.get(decision.item_id)
+            settled.append(replace(decision, content_hash=content))
+            items[decision.item_id, content] = LearnedItem(
                 item_id=decision.item_id, uri=decision.uri, run=out, shard_id=None, content_hash=content
             )
-    for out, said in decisions.items():
-        for item in _in_run(out, {decision.item_id for decision in said}):
-            items[item.item_id] = item
-    return items
+    items.update((item.key, item) for item in rows if item.key in items)
+    return settled, items
 
 
 def _content(text: str | None) -> str | None:

@@ -203,7 +203,7 @@ def _settings(
         else {n: r.model_dump_json(by_alias=True, exclude_unset=True) for n, r in lists.items()},
         targets=tuple(target.as_json() for target in change.targets),
         limits=None if change.limits is None else asdict(change.limits),
-        decided=() if lists is not None else tuple(sorted(effective_decisions([run.out for run in sources.runs]))),
+        decided=() if lists is not None else tuple(effective_decisions([run.out for run in sources.runs])),
     )
 
 

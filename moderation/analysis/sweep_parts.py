@@ -34,6 +34,7 @@ from moderation.analysis.sweep_tables import FACTS, JUDGING, StoredPart
 from moderation.analysis.sweep_targets import SweepTarget
 from moderation.config.load import validate
 from moderation.errors import FatalError, UsageError
+from moderation.labels.decisions import ContentKey
 from moderation.policy.entries import ListRule
 from moderation.policy.model import Policy
 from moderation.results.intact import PartChangedError, PartMissingError
@@ -51,7 +52,7 @@ class SweepSettings:
 
     to: None: nothing is written. runs: `out`, `format`, `record` and, of a sweep by policy, `judging` of each.
     policy: as JSON, with the entries of its lists. lists: by name, as JSON. targets: decided items. limits: of copies.
-    earlier: sweeps whose changes hold. decided: items that people have decided.
+    earlier: sweeps whose changes hold. decided: items, with their content, that people have decided.
     """
 
     sweep_id: str
@@ -63,7 +64,7 @@ class SweepSettings:
     lists: dict[str, str] | None = None
     targets: tuple[dict[str, Any], ...] = ()
     limits: dict[str, Any] | None = None
-    decided: tuple[str, ...] = ()
+    decided: tuple[ContentKey, ...] = ()
 
     def to_json(self) -> str:
         """The settings as text, for another process."""
@@ -136,7 +137,7 @@ class PartSweeper:
             StoredRun(out=run["out"], record=run["record"], format=run["format"], shard_ids=()) for run in settings.runs
         ]
         self._mode = _mode(settings, self._runs)
-        self._decided = frozenset(settings.decided)
+        self._decided = frozenset((item_id, content) for item_id, content in settings.decided)
         self._held: dict[str, dict[str, HeldVerdict]] = {}
         for (out, item_id), verdict in read_held(settings.earlier).items():
             self._held.setdefault(out, {})[item_id] = verdict
@@ -196,7 +197,8 @@ class PartSweeper:
         if change.cause == "list" or change.relation in ("self", "exact", "undone"):
             return False
         item_id = part.item_ids[change.row].as_py()
-        if item_id in self._decided and item_id != change.origin:
+        keys = {(item_id, part.contents[change.row]), (item_id, None)}
+        if keys & self._decided and item_id != change.origin:
             return True
         return change.cause == "policy" and item_id in held and held[item_id].cause in _DECIDED
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from moderation.analysis.sweep_sources import SweepSources
 from moderation.analysis.sweep_tables import ROW, StoredPart
 from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
-from moderation.labels.decisions import Decision
+from moderation.labels.decisions import ContentKey, Decision
 from moderation.labels.effective import effective_decisions
 from moderation.ledger.parts import find_in_ledger
 from moderation.pages.text import plain
@@ -96,14 +96,14 @@ def find_targets(
     if len(names) > MAX_TARGETS:
         raise UsageError(f"--decision: {len(names):,} items, {MAX_TARGETS:,} at most in one call")
     found = [_find(sources, name) for name in names]
-    decided = {} if verdict is not None else _decided(sources, found)
+    holding = {} if verdict is not None else effective_decisions([run.out for run in sources.runs])
     targets = []
     for place in found:
         run = sources.runs[place.run]
         if verdict is not None:
             said, cause, entry = verdict, "decision", place.item_id
         else:
-            decision = decided[place.item_id]
+            decision = _decision_of(run, place, holding)
             said, entry = decision.decision.value, decision.decision_id
             cause = "appeal" if decision.source == "appeal" else "decision"
         targets.append(read_target(run, place, verdict=said, cause=cause, entry=entry, embedding=embedding))
@@ -149,16 +149,20 @@ def _find_in_runs(sources: SweepSources, wanted: str) -> list[FoundItem]:
     return [place for rank, place in places if rank == best]
 
 
-def _decided(sources: SweepSources, found: Sequence[FoundItem]) -> dict[str, Decision]:
-    """Item id -> the decision that holds. Raises UsageError where there is none, or it says neither block nor pass."""
-    holding = effective_decisions([run.out for run in sources.runs])
-    for place in found:
-        decision = holding.get(place.item_id)
-        if decision is None:
-            hint = did_you_mean(place.item_id, list(holding)[:1000], otherwise="decided are", cutoff=0.8)
-            advice = "--as block or --as pass decides it here"
-            raise UsageError(f"--decision {plain(place.item_id)}: nobody has decided it{hint}; {advice}")
-    return holding
+def _decision_of(run: StoredRun, place: FoundItem, holding: Mapping[ContentKey, Decision]) -> Decision:
+    """The decision that holds for what lies there. Raises UsageError where there is none, or it saw other content."""
+    shown = f"--decision {plain(place.item_id)}"
+    advice = "--as block or --as pass decides"
+    part = StoredPart(run, place.shard_id, {place.item_id}, columns=ROW)
+    content = part.contents[0] if len(part) else None
+    decision = holding.get((place.item_id, content)) or holding.get((place.item_id, None))
+    if decision is not None:
+        return decision
+    ids = list(dict.fromkeys(item_id for item_id, _ in holding))
+    if place.item_id in ids:
+        raise UsageError(f"{shown}: what was decided is other content than {run.out} has of it; {advice} this one")
+    hint = did_you_mean(place.item_id, ids[:1000], otherwise="decided are", cutoff=0.8)
+    raise UsageError(f"{shown}: nobody has decided it{hint}; {advice} it here")
 
 
 def read_target(

@@ -1,8 +1,8 @@
 """Decisions to labels, by one rule: an expert's answer, else what two agree on, else the latest single one. Pure.
 
-Undone decisions, skips, escalations and hidden items do not count; an appeal counts as an expert's. Of an item of the
-audit every answer is kept, because certificates ask for more: two answers that agree, or an expert
-(`resolve_labels`).
+Undone decisions, skips, escalations and hidden items do not count; the answer to an appeal counts as an expert's, and
+of several such the latest holds. Of each other reviewer the latest answer counts. Of an item of the audit every answer
+is kept, because certificates ask for more: two answers that agree, or an expert (`resolve_labels`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from moderation.labels.decisions import Answer, Decision, DecisionSource, counted_answers, standing_decisions
+from moderation.labels.decisions import (
+    Answer,
+    Decision,
+    DecisionSource,
+    counted_answers,
+    group_by_content,
+    standing_decisions,
+)
 from moderation.labels.rows import KEYS, LabelRow
 
 _GIVEN = frozenset({Answer.BLOCK, Answer.PASS})
@@ -28,12 +35,14 @@ class LabelRule(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecidedLabel:
-    """The label of an item. holds: the decision whose words are the label. answers: that count, one a reviewer.
+    """The label of a content of an item. holds: the decision whose words are the label.
 
+    content_hash: None: nobody named it. answers: that count, one a reviewer.
     is_audit: its answers may certify. is_disputed: not all answers are the same.
     """
 
     item_id: str
+    content_hash: str | None = None
     holds: Decision
     rule: LabelRule
     answers: tuple[Decision, ...]
@@ -55,7 +64,7 @@ class DecidedLabel:
 
 
 def decide_labels(decisions: Iterable[Decision]) -> list[DecidedLabel]:
-    """One label per item that has an answer, in the order of first decisions.
+    """One label per content of an item that has an answer, in the order of first decisions.
 
     Decisions come in the order in which they were made.
     """
@@ -63,12 +72,25 @@ def decide_labels(decisions: Iterable[Decision]) -> list[DecidedLabel]:
     for decision in decisions:
         by_item.setdefault(decision.item_id, []).append(decision)
     labels = []
-    for item_id, own in by_item.items():
-        answers = [answer for answer in counted_answers(standing_decisions(own)) if answer.decision in _GIVEN]
+    standing = [decision for own in by_item.values() for decision in standing_decisions(own)]
+    for (item_id, content), said in group_by_content(standing).items():
+        answers = given_answers(said)
         if answers:
-            holds, rule = _settle(answers)
-            labels.append(DecidedLabel(item_id=item_id, holds=holds, rule=rule, answers=tuple(answers)))
+            holds, rule = settle(answers)
+            labels.append(
+                DecidedLabel(item_id=item_id, content_hash=content, holds=holds, rule=rule, answers=tuple(answers))
+            )
     return labels
+
+
+def latest_labels(labels: Iterable[DecidedLabel]) -> list[DecidedLabel]:
+    """One label per item: of the content that was decided last, for those who fetch what is at a URI now."""
+    latest: dict[str, DecidedLabel] = {}
+    for label in labels:
+        known = latest.get(label.item_id)
+        if known is None or known.holds.decided_at <= label.holds.decided_at:
+            latest[label.item_id] = label
+    return list(latest.values())
 
 
 def label_rows(
@@ -83,8 +105,9 @@ def label_rows(
 
 
 def training_rows(labels: Iterable[DecidedLabel]) -> list[Mapping[str, str]]:
-    """One row per item to learn from: `uri`, `item_id`, `group`, `rule`, and `label`: words, else `block` or `pass`.
+    """One row per item to learn from, of the content decided last.
 
+    `uri`, `item_id`, `group`, `rule`, and `label`: words, else `block` or `pass`.
     Without the audit: its labels can't certify what has learned from them.
     """
     return [
@@ -96,7 +119,7 @@ def training_rows(labels: Iterable[DecidedLabel]) -> list[Mapping[str, str]]:
             "content_hash": label.holds.content_hash or "",
             "rule": str(label.rule),
         }
-        for label in labels
+        for label in latest_labels(labels)
         if not label.is_audit
     ]
 
@@ -111,7 +134,16 @@ def is_ruling(answer: Decision) -> bool:
     return answer.expert or answer.source is DecisionSource.APPEAL
 
 
-def _settle(answers: Sequence[Decision]) -> tuple[Decision, LabelRule]:
+def given_answers(standing: Iterable[Decision]) -> list[Decision]:
+    """The answers that count, one a reviewer, by their times: the latest, or the latest ruling of who has ruled."""
+    given = sorted((d for d in standing if d.decision in _GIVEN), key=lambda decision: decision.decided_at)
+    given = [decision for decision in given if decision.source is not DecisionSource.HIDDEN]
+    ruled = {decision.reviewer for decision in given if is_ruling(decision)}
+    return counted_answers(d for d in given if is_ruling(d) or d.reviewer not in ruled)
+
+
+def settle(answers: Sequence[Decision]) -> tuple[Decision, LabelRule]:
+    """Which of the answers that count holds, and why; there is one at least."""
     rulings = [answer for answer in answers if is_ruling(answer)]
     if rulings:
         return rulings[-1], LabelRule.EXPERT
@@ -133,7 +165,8 @@ def _kept(label: DecidedLabel) -> Sequence[Decision]:
 
 
 def _row(label: DecidedLabel, answer: Decision, keys: Collection[str]) -> LabelRow:
-    values = {"item_id": answer.item_id, "uri": answer.uri, "content_hash": answer.content_hash or ""}
+    content = answer.content_hash or label.content_hash or ""
+    values = {"item_id": answer.item_id, "uri": answer.uri, "content_hash": content}
     return LabelRow(
         keys={name: values[name] for name in KEYS if name in keys and values[name]},
         label=label_text(answer) if label.is_audit else label.label,

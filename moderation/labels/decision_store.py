@@ -31,10 +31,14 @@ MAX_PART_ROWS: Final = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppendedDecisions:
-    """What became of a batch. written: as kept, those that were new. repeated: ids that were there already."""
+    """What became of a batch. written: as kept, those that were new. repeated: ids that were there already.
+
+    found: of earlier calls that raised, what reached the disk all the same; told once.
+    """
 
     written: tuple[Decision, ...]
     repeated: tuple[str, ...]
+    found: tuple[Decision, ...] = ()
 
 
 class DecisionLog:
@@ -46,6 +50,7 @@ class DecisionLog:
         self._lock = threading.Lock()
         self._last = parts[-1] if parts else None
         self._by_id = {decision.decision_id: decision for part in parts for decision in part.decisions}
+        self._untold: list[Decision] = []  # kept, and not yet told by a call that returned
         # A writer that was killed may have left a part that the head does not know.
         self._is_unsure = bool(parts)
 
@@ -70,7 +75,9 @@ class DecisionLog:
             written: list[Decision] = []
             for start in range(0, len(fresh), MAX_PART_ROWS):
                 written += self._write(fresh[start : start + MAX_PART_ROWS])
-            return AppendedDecisions(written=tuple(written), repeated=tuple(repeated))
+            found = self._untold[: len(self._untold) - len(written)]
+            self._untold = []
+            return AppendedDecisions(written=tuple(written), repeated=tuple(repeated), found=tuple(found))
 
     def _sort_out(self, decisions: Sequence[Decision]) -> tuple[list[Decision], list[str]]:
         fresh: dict[str, Decision] = {}
@@ -101,6 +108,7 @@ class DecisionLog:
 
     def _accept(self, part: DecisionPart) -> None:
         self._last = part
+        self._untold += part.decisions
         self._by_id.update((decision.decision_id, decision) for decision in part.decisions)
 
     def _take_over(self) -> None:

@@ -19,6 +19,7 @@ MAX_NAME_CHARS: Final = 200  # of a pseudonym, a reason, a word
 MAX_LABELS: Final = 32
 MAX_SHOWN: Final = 64
 MAX_EXPOSURE_S: Final = 7 * 86_400.0
+ContentKey = tuple[str, str | None]  # item id, content hash
 _ID: Final = re.compile(r"[0-9A-Za-z_.:@-]{1,128}")
 
 
@@ -120,6 +121,25 @@ def counted_answers(standing: Iterable[Decision]) -> list[Decision]:
             latest.pop(decision.reviewer, None)
             latest[decision.reviewer] = decision
     return list(latest.values())
+
+
+def group_by_content(decisions: Iterable[Decision]) -> dict[ContentKey, list[Decision]]:
+    """Item and content -> its decisions, in order; keys in the order of first decisions.
+
+    Another picture may lie at the same URI the next night, and then has the same item id. A decision without a content
+    hash fits each content of its item.
+    """
+    listed = list(decisions)
+    contents: dict[str, dict[str, None]] = {}
+    for decision in listed:
+        if decision.content_hash:
+            contents.setdefault(decision.item_id, {})[decision.content_hash] = None
+    groups: dict[ContentKey, list[Decision]] = {}
+    for decision in listed:
+        own = [decision.content_hash] if decision.content_hash else contents.get(decision.item_id, [None])
+        for content in own:
+            groups.setdefault((decision.item_id, content), []).append(decision)
+    return groups
 
 
 def _undone_ids(decisions: Sequence[Decision]) -> set[str]:

@@ -1,55 +1,43 @@
-"""The decision that holds for each item, of all that reviewers said of it.
+"""The decision that holds for each content of an item, of all that reviewers said of it.
 
-An upheld or rejected appeal holds before all others, then an expert's answer, then two that agree, then the latest.
-What was undone does not count, nor what says neither block nor pass, nor answers to hidden items, which only measure
-their reviewer.
+By the rule of `decided_labels`: an expert's answer or that to an appeal (the latest of them), then what two agree on,
+then the latest.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
+from moderation.labels.decided_labels import given_answers, settle
 from moderation.labels.decision_store import read_decisions
-from moderation.labels.decisions import Answer, Decision, DecisionSource, standing_decisions
+from moderation.labels.decisions import ContentKey, Decision, group_by_content, standing_decisions
+
+_Key = TypeVar("_Key")
 
 
-def effective_decisions(outs: Sequence[str]) -> dict[str, Decision]:
-    """Item id -> the decision that holds, over the decisions of several runs.
+def effective_decisions(outs: Sequence[str]) -> dict[ContentKey, Decision]:
+    """Item and content -> the decision that holds, over the decisions of several runs.
 
     Raises DamagedDecisionsError where a chain is not whole, StorageError.
     """
     return hold([decision for out in dict.fromkeys(outs) for decision in read_decisions(out)])
 
 
-def hold(
-    decisions: Iterable[Decision], key: Callable[[Decision], str] = lambda decision: decision.item_id
-) -> dict[str, Decision]:
-    """The decision that holds for each key: of each item, or of each content."""
+def hold(decisions: Iterable[Decision]) -> dict[ContentKey, Decision]:
+    """The decision that holds for each content of each item."""
+    return _settled(group_by_content(standing_decisions(decisions)))
+
+
+def hold_by(decisions: Iterable[Decision], key: Callable[[Decision], str]) -> dict[str, Decision]:
+    """The decision that holds for each key."""
     by_key: defaultdict[str, list[Decision]] = defaultdict(list)
     for decision in standing_decisions(decisions):
-        if decision.decision in (Answer.BLOCK, Answer.PASS) and decision.source != DecisionSource.HIDDEN:
-            by_key[key(decision)].append(decision)
-    return {name: _holding(said) for name, said in by_key.items()}
+        by_key[key(decision)].append(decision)
+    return _settled(by_key)
 
 
-def _holding(said: Sequence[Decision]) -> Decision:
-    said = sorted(said, key=lambda decision: (decision.decided_at, decision.decision_id))
-    for strong in (
-        [decision for decision in said if decision.source == DecisionSource.APPEAL],
-        [decision for decision in said if decision.expert],
-        _agreed(said),
-    ):
-        if strong:
-            return strong[-1]
-    return said[-1]
-
-
-def _agreed(said: Sequence[Decision]) -> list[Decision]:
-    """The decisions with an answer that two reviewers or more gave, and more than gave the other."""
-    reviewers = {answer: {d.reviewer for d in said if d.decision is answer} for answer in (Answer.BLOCK, Answer.PASS)}
-    block, passed = len(reviewers[Answer.BLOCK]), len(reviewers[Answer.PASS])
-    if max(block, passed) < 2 or block == passed:
-        return []
-    answer = Answer.BLOCK if block > passed else Answer.PASS
-    return [decision for decision in said if decision.decision is answer]
+def _settled(groups: Mapping[_Key, Sequence[Decision]]) -> dict[_Key, Decision]:
+    answers = {key: given_answers(said) for key, said in groups.items()}
+    return {key: settle(own)[0] for key, own in answers.items() if own}

@@ -14,7 +14,14 @@ import pyarrow.parquet as pq
 
 from moderation import storage
 from moderation.errors import UsageError
-from moderation.labels.decided_labels import DecidedLabel, decide_labels, label_rows, label_text, training_rows
+from moderation.labels.decided_labels import (
+    DecidedLabel,
+    decide_labels,
+    label_rows,
+    label_text,
+    latest_labels,
+    training_rows,
+)
 from moderation.labels.decision_chain import read_head
 from moderation.labels.decision_store import read_decisions
 from moderation.labels.decisions import Answer, Decision
@@ -78,7 +85,7 @@ def rows_for(labels: Sequence[DecidedLabel], *, train: bool, check: str | None =
     """Rows of a labels file; see `label_rows` and `training_rows`. check: of `train`, 1 or 0 instead of words."""
     if not train:
         return [_cells(row) for row in label_rows(labels)]
-    named = {label.item_id: check is not None and _names(label.holds, check) for label in labels}
+    named = {label.item_id: check is not None and _names(label.holds, check) for label in latest_labels(labels)}
     return [
         dict(row) if check is None else {**row, "label": str(int(named[row["item_id"]]))}
         for row in training_rows(labels)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from moderation.labels.rows import AUDIT, KEYS, LabelRow
 
 Words = frozenset[str]
+_CONTENT: Final = "content_hash"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +18,7 @@ class Label:
 
     answers: from different reviewers. agreed: whether all of them were the same. settled: by an expert, or by two
     answers or more that agree; certificates ask for it. probability: with which the item was drawn to be labelled.
+    content_hash: what was looked at; None: not said.
     """
 
     words: Words | None
@@ -24,6 +27,11 @@ class Label:
     settled: bool
     group: str = ""
     probability: float | None = None
+    content_hash: str | None = None
+
+    def fits(self, content_hash: str | None) -> bool:
+        """Whether it may be the label of this content: another picture may lie at the same place by now."""
+        return None in (self.content_hash, content_hash) or self.content_hash == content_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +72,9 @@ def find_label(labels: Mapping[str, Mapping[str, Label]], keys: Mapping[str, str
     """The label of an item, by its id, else by its URI, else by its content."""
     for name in KEYS:
         value = keys.get(name)
-        if value is not None and value in labels[name]:
-            return labels[name][value]
+        label = None if value is None else labels[name].get(value)
+        if label is not None and label.fits(keys.get("content_hash")):
+            return label
     return None
 
 
@@ -77,7 +86,10 @@ def _resolve(rows: list[LabelRow]) -> dict[str, dict[str, Label]]:
         for name, value in row.keys.items():
             answers.setdefault((name, value), []).append(row)
     for (name, value), given in answers.items():
-        resolved[name][value] = _settle(given)
+        content = next((own for row in reversed(given) if (own := row.keys.get(_CONTENT))), None)
+        # Of an item with several contents the last one holds; the others are found by their hash.
+        rows_of_it = [row for row in given if row.keys.get(_CONTENT, content) == content]
+        resolved[name][value] = replace(_settle(rows_of_it), content_hash=content)
     return resolved
 
 

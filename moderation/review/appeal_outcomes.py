@@ -76,7 +76,7 @@ def count_outcomes(
     known = [appeal for appeal in appeals if appeal.item_id in verdicts]
     for appeal in known:
         standing = standing_decisions(by_item.get(appeal.item_id, ()))
-        place = next((n for n, d in enumerate(standing) if appeal.is_decided_by(d) and d.decision in _GIVEN), None)
+        place = next((n for n, d in enumerate(standing) if appeal.is_decided_by(d)), None)
         if place is None:
             continue
         before, rule = _before(standing[:place], verdicts[appeal.item_id])

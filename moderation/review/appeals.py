@@ -14,7 +14,7 @@ from typing import Any, Final
 from moderation import storage
 from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
-from moderation.labels.decisions import Decision, DecisionSource
+from moderation.labels.decisions import Answer, Decision, DecisionSource
 from moderation.pages.text import short_line
 from moderation.results.review_layout import appeals_uri
 from moderation.review.plain_exchange import Row, decode_text, read_json_lines
@@ -41,8 +41,12 @@ class Appeal:
         return hashlib.sha256("\0".join((self.item_id, self.time, self.text)).encode()).hexdigest()[:16]
 
     def is_decided_by(self, decision: Decision) -> bool:
-        """Whether this is the decision of this appeal."""
-        return decision.source is DecisionSource.APPEAL and decision.shown.get(APPEAL) == self.appeal
+        """Whether this is the decision of this appeal; who skips or escalates it has not decided it."""
+        return (
+            decision.source is DecisionSource.APPEAL
+            and decision.shown.get(APPEAL) == self.appeal
+            and decision.decision in (Answer.BLOCK, Answer.PASS)
+        )
 
 
 def read_appeals(out: str) -> list[Appeal]:

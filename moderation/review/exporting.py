@@ -9,7 +9,7 @@ from typing import Any, Final
 from moderation import storage
 from moderation.errors import UsageError
 from moderation.labels.decision_store import read_decisions
-from moderation.labels.decisions import Decision, standing_decisions
+from moderation.labels.decisions import Answer, Decision, standing_decisions
 from moderation.results.export.plain import json_line
 from moderation.results.export.selection import PartSelection, RowSelection, read_selected
 from moderation.results.reader import StoredRun, load_policy_of_run, open_run
@@ -49,14 +49,21 @@ def export_review(
     decisions = read_decisions(out)
     by_item = group_by_item(standing_decisions(decisions))
     if format_ == "label-studio":
-        return _write_tasks(run, to, _chosen(run, wanted, by_item, todo=todo), by_item, url)
+        chosen = _chosen(run, wanted, _answered(by_item) if todo else by_item, todo=todo)
+        return _write_tasks(run, to, chosen, by_item, url, todo=todo)
     if todo:
-        cells = [item_cells(item) for item in _chosen(run, wanted, by_item, todo=True)]
+        cells = [item_cells(item) for item in _chosen(run, wanted, _answered(by_item), todo=True)]
     else:
         cells = [decision_cells(decision) for decision in decisions]
     storage.publish(to, as_json_lines(cells) if format_ == "jsonl" else as_csv(cells))
     counts = (0, len(cells)) if todo else (len(cells), 0)
     return ReviewExport(decisions=counts[0], items=counts[1], files={to: len(cells)})
+
+
+def _answered(by_item: Mapping[str, Sequence[Decision]]) -> frozenset[str]:
+    # Who skips or escalates an item leaves it to others.
+    given = (Answer.BLOCK, Answer.PASS)
+    return frozenset(item_id for item_id, own in by_item.items() if any(d.decision in given for d in own))
 
 
 def _chosen(run: StoredRun, wanted: QueueFilter, decided: Collection[str], *, todo: bool) -> list[QueueItem]:
@@ -75,13 +82,17 @@ def _write_tasks(
     items: Sequence[QueueItem],
     by_item: Mapping[str, Sequence[Decision]],
     url: tuple[str, str] | None,
+    *,
+    todo: bool,
 ) -> ReviewExport:
+    # A task with an annotation counts as done there.
+    shown: Mapping[str, Sequence[Decision]] = {} if todo else by_item
     numbers, words = _number_reviewers(by_item), _words_of(run, by_item)
     objects = _objects_of(run, items)
     tasks: dict[str, list[dict[str, Any]]] = {}
     for item in items:
         urls = [_rewrite(uri, url) for uri in objects.get(item.item_id, [item.uri])]
-        task = task_of(item, urls, by_item.get(item.item_id, ()), numbers, f"moderation {run.run_id}")
+        task = task_of(item, urls, shown.get(item.item_id, ()), numbers, f"moderation {run.run_id}")
         tasks.setdefault(object_key(item.kind), []).append(task)
     files: dict[str, int] = {}
     for key, own in (tasks or {"image": []}).items():
@@ -89,7 +100,7 @@ def _write_tasks(
         storage.publish(f"{stem}.json", b"[" + b",".join(map(json_line, own)) + b"]\n")
         storage.publish(f"{stem}.xml", label_config(key, words).encode())
         files[f"{stem}.json"] = len(own)
-    decided = sum(len(by_item.get(item.item_id, ())) for item in items)
+    decided = sum(len(shown.get(item.item_id, ())) for item in items)
     return ReviewExport(decisions=decided, items=len(items), files=files)
 
 

@@ -144,6 +144,7 @@ class RowParser:
         if not answer:
             return None
         item = self._find(_text(cells, "item_id"), _text(cells, "uri"))
+        _check_content(item, _text(cells, "content_hash"))
         decision = Decision(
             decision_id=_decision_id(cells),
             item_id=item.item_id,
@@ -175,6 +176,12 @@ class RowParser:
 
     def _reviewer_of(self, cells: Mapping[str, Any]) -> str:
         return check_reviewer(_text(cells, "reviewer") or self._reviewer or "import")
+
+
+def _check_content(item: KnownItem, content_hash: str) -> None:
+    # Another picture may lie at the same place by now: the answer was about the earlier one.
+    if content_hash and item.content_hash and content_hash.lower() != item.content_hash.lower():
+        raise UsageError(f"{short_line(item.item_id, 80)!r} has other content in this run: `content_hash` differs")
 
 
 def _text(cells: Mapping[str, Any], name: str) -> str:

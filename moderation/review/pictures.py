@@ -54,7 +54,7 @@ class ItemPicture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemPictures:
-    """What there is to see of an item; where it is nothing, `error` says why.
+    """What there is to see of an item; where it is nothing, or not all, `error` says why.
 
     total: decoded frames, of which at most 36 are here. deciding: the place of the one that the verdict rests on.
     """
@@ -64,6 +64,11 @@ class ItemPictures:
     deciding: int = 0
     error: ErrorCode | None = None
     error_detail: str = ""
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether it shows nothing now and may in a moment; what shows a part is kept."""
+        return not self.pictures and self.error in _PASSING
 
     @property
     def held_bytes(self) -> int:
@@ -128,7 +133,7 @@ class PictureDesk:
     def _settle(self, item_id: str, done: Future[ItemPictures]) -> None:
         with self._lock:
             self._waiting -= 1
-            if done.cancelled() or done.exception() is not None or done.result().error in _PASSING:
+            if done.cancelled() or done.exception() is not None or done.result().is_passing:
                 self._kept.pop(item_id, None)  # the next who asks tries again
                 return
             self._held_bytes += done.result().held_bytes
@@ -173,12 +178,12 @@ class PictureDesk:
             pictures=tuple(_encode(frames[place]) for place in places),
             total=len(frames),
             deciding=places.index(deciding) if places else 0,
-            error=media.error if not frames else None,
-            error_detail=media.error_detail if not frames else "",
+            error=media.error,
+            error_detail=media.error_detail,
         )
 
 
-# What may be otherwise in a moment: it is not kept.
+# What may be otherwise in a moment.
 _PASSING: Final = frozenset({ErrorCode.FETCH_FAILED, ErrorCode.TIMEOUT, ErrorCode.OUT_OF_MEMORY})
 
 

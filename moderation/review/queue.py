@@ -143,7 +143,7 @@ class ReviewQueue:
         for row in self._appeals:
             # Who has answered it before must not judge the appeal.
             flags[row] = self.open_appeal(row) is not None and not self._answered_by(reviewer)[row]
-        return flags
+        return flags & ~self._skipped.get(reviewer, self._none())
 
     def _answered_by(self, reviewer: str) -> Flags:
         return self._answered.get(reviewer, self._none())

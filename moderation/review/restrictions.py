@@ -10,13 +10,15 @@ from typing import Any, Final
 
 from moderation.labels.decided_labels import DecidedLabel, decide_labels
 from moderation.labels.decision_store import read_decisions
-from moderation.labels.decisions import Answer
+from moderation.labels.decisions import Answer, ContentKey
 from moderation.results.escalations import is_escalated
 from moderation.results.layout import VERDICTS
 from moderation.results.reader import StoredRun
 from moderation.types import Verdict
 
-_COLUMNS: Final = ("item_id", "uri", "kind", "verdict", "status", "reason", "reason_text", "check", "attributes")
+_COLUMNS: Final = (
+    "item_id", "uri", "content_hash", "kind", "verdict", "status", "reason", "reason_text", "check", "attributes",
+)  # fmt: skip
 
 
 class Automation(StrEnum):
@@ -71,13 +73,13 @@ def run_time(run: StoredRun) -> datetime | None:
 
 def read_final_verdicts(run: StoredRun) -> Iterator[FinalVerdict]:
     """Every row of a run with what holds of it in the end. Raises DamagedDecisionsError, StorageError."""
-    labels = {label.item_id: label for label in decide_labels(read_decisions(run.out))}
+    labels = {(label.item_id, label.content_hash): label for label in decide_labels(read_decisions(run.out))}
     judged_at = run_time(run)
     for shard_id in run.shard_ids:
         for row in run.read_present(VERDICTS, shard_id, _COLUMNS).to_pylist():
             escalated = is_escalated(row)
             # What is on an illegal list, no reviewer sees and none takes back.
-            label = None if escalated else labels.get(row["item_id"])
+            label = None if escalated else _label_of(row, labels)
             given = None if label is None else label.holds.decision
             verdict = {Answer.BLOCK: "block", Answer.PASS: "pass"}.get(given) if given is not None else row["verdict"]
             yield FinalVerdict(
@@ -87,3 +89,8 @@ def read_final_verdicts(run: StoredRun) -> Iterator[FinalVerdict]:
                 decided_at=judged_at if label is None else label.holds.decided_at,
                 escalated=escalated,
             )
+
+
+def _label_of(row: Mapping[str, Any], labels: Mapping[ContentKey, DecidedLabel]) -> DecidedLabel | None:
+    item_id = row["item_id"]
+    return labels.get((item_id, row.get("content_hash"))) or labels.get((item_id, None))

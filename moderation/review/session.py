@@ -98,9 +98,10 @@ class ReviewSession:
                 self._claims.renew(reviewer, now_s)
             accepted, repeated, refused = self._taking.sort_out(decisions)
         appended = self._log.append(accepted)
+        kept = (*appended.found, *appended.written)
         with self._lock:
-            self._apply(appended.written)
-            for decision in appended.written:
+            self._apply(kept)
+            for decision in kept:
                 self._claims.drop_decided(decision.claim, decision.item_id)
         return DecideOutcome(
             taken=tuple(decision.decision_id for decision in appended.written),
@@ -240,7 +241,7 @@ class ReviewSession:
     def _log_and_apply(self, decisions: Sequence[Decision]) -> None:
         appended = self._log.append(decisions)
         with self._lock:
-            self._apply(appended.written)
+            self._apply((*appended.found, *appended.written))
 
     def _apply(self, decisions: Sequence[Decision]) -> None:
         self._queue.apply(decisions)

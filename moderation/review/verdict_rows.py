@@ -24,6 +24,7 @@ from moderation.results.tables import reading_table
 from moderation.review.filters import QueueFilter
 from moderation.review.items import QueueItem, item_of
 from moderation.review.settings import draw
+from moderation.review.shown_item import SEVERAL
 from moderation.review.together import number_copies, number_groups, order_rows
 from moderation.types import Status, Verdict
 
@@ -136,9 +137,7 @@ def read_verdict_rows(run: StoredRun, salt: str) -> VerdictRows:
     table = without_escalated(_as_texts(pa.concat_tables(parts, promote_options="default")))
     table = table.filter(pc.not_equal(table["status"], Status.SKIPPED)).replace_schema_metadata(None).combine_chunks()
     item_ids = table["item_id"].to_pylist()
-    copies = number_copies(
-        item_ids, _texts(table, "content_hash"), _texts(table, "pdq"), read_duplicate_groups(run.out)
-    )
+    copies = number_copies(item_ids, _texts(table, "content_hash"), _hashes(table), read_duplicate_groups(run.out))
     rank = _numbers(table, "review_rank").copy()
     for row in np.flatnonzero(_flags(table, "audit")).tolist():
         # Its own rank would tell a reviewer what the machine made of it.
@@ -169,6 +168,12 @@ def _as_texts(table: pa.Table) -> pa.Table:
 
 def _texts(table: pa.Table, name: str) -> list[Any]:
     return list(table[name].to_pylist()) if name in table.column_names else [None] * len(table)
+
+
+def _hashes(table: pa.Table) -> list[Any]:
+    # Of several pictures a row has the hash of one: an item that is like in that one may differ in all others.
+    pairs = zip(_texts(table, "pdq"), _texts(table, "kind"), strict=True)
+    return [None if kind in SEVERAL else pdq for pdq, kind in pairs]
 
 
 def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.float64]:

@@ -321,6 +321,43 @@ def test_a_strip_jumps_to_the_picture_that_decided(browser: Browser, tmp_path: P
         page.context.close()
 
 
+@pytest.mark.parametrize(("second", "outcome"), [("bad.jpg", "Not all of its pictures"), ("good.jpg", "Passed")])
+def test_an_album_is_passed_only_if_all_of_it_can_be_seen(
+    browser: Browser, tmp_path: Path, second: str, outcome: str
+) -> None:
+    for seed, name in enumerate(("first.jpg", "good.jpg")):
+        draw_picture(tmp_path / "in" / name, seed + 50)
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    album = Made(name="album", votes=[(0.5, 0.0, 0.1)] * 2, kind=Kind.ALBUM, members=("first.jpg", second))
+    out = make_run(tmp_path, 2, [album])
+    with serving(out) as served:
+        page = open_page(browser, served.link(ANNA) + "&kind=album")
+        page.wait_for_selector(".strip button")
+        assert page.locator(".strip button").count() == (2 if second == "good.jpg" else 1)
+        page.wait_for_timeout(500)  # its small pictures
+        page.keyboard.press("r")
+        page.keyboard.press("p")
+        assert outcome in said(page)
+        page.keyboard.press("e")
+        page.context.close()
+
+
+def test_an_album_is_not_passed_before_it_was_seen(browser: Browser, tmp_path: Path) -> None:
+    for number in range(2):
+        draw_picture(tmp_path / "in" / f"{number}.jpg", number + 50)
+    album = Made(name="album", votes=[(0.5, 0.0, 0.1)] * 2, kind=Kind.ALBUM, members=("0.jpg", "1.jpg"))
+    out = make_run(tmp_path, 2, [album])
+    with serving(out) as served:
+        page = browser.new_page()
+        page.route("**/frames?*", lambda route: None)  # never answered
+        page.goto(served.link(ANNA) + "&kind=album")
+        wait_for_item(page)
+        page.keyboard.press("r")
+        page.keyboard.press("p")
+        assert "Not all of its pictures" in said(page)
+        page.close()
+
+
 def test_a_frame_of_another_site_stays_empty(browser: Browser, tmp_path: Path) -> None:
     out = make_run(tmp_path, 3)
     with serving(out) as served:

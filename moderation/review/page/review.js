@@ -183,7 +183,10 @@ async function showItem(entry, since) {
   stage.replaceChildren(template.content);
   showPicture(entry, entry.large.image);
   showCopies(entry);
-  if (entry.several) showStrip(entry);
+  if (entry.several) {
+    entry.unread ??= true; // until all of its pictures are there
+    showStrip(entry);
+  }
   const seen = await entry.large.ready;
   if (state.current[0] !== entry) return;
   entry.seen = seen;
@@ -228,8 +231,13 @@ async function showStrip(entry) {
     button.append(frame.small.image, clock);
     return button;
   }));
-  Promise.all(found.frames.map((frame) => frame.small.ready)).then((ready) => { entry.unread = !ready.every(Boolean); });
+  Promise.all(found.frames.map((frame) => frame.small.ready)).then((ready) => { entry.unread = !ready.every(Boolean) || isPart(entry, found); });
   markFrame();
+}
+
+// Whether there is more of an item than the strip has: what did not decode, or an album too long for it.
+function isPart(entry, found) {
+  return Boolean(found.error) || (entry.kind === "album" && found.total > found.frames.length);
 }
 
 function goToFrame(at) {

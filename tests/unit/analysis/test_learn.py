@@ -18,7 +18,7 @@ from moderation.analysis.sweep_changes import read_changes
 from moderation.errors import UsageError
 from moderation.labels.decision_store import append_decisions
 from moderation.labels.decisions import Answer, Decision, DecisionSource
-from moderation.labels.effective import hold
+from moderation.labels.effective import effective_decisions, hold
 from moderation.lists.learned import LearnedEntry, read_learned, write_learned
 from moderation.lists.policy_file import load_whole_policy
 from moderation.lists.read import read_entries
@@ -219,8 +219,38 @@ def test_other_words_under_these_columns_are_a_lists_own_business(tmp_path: Path
     ],
 )  # fmt: skip
 def test_the_strongest_answer_holds(decisions: Sequence[Decision], holds: str | None) -> None:
-    held = hold(decisions).get("x")
+    held = hold(decisions).get(("x", None))
     assert (held and held.decision_id) == holds
+
+
+def test_a_decision_says_nothing_of_another_picture_at_the_same_place(tmp_path: Path) -> None:
+    hashes = [f"{0xAA:064x}", f"{0xBB:064x}"]
+    nights = [
+        write_run(tmp_path / f"night{n}", LABELS, [made("x.jpg", n, int(content, 16))], POLICY)
+        for n, content in enumerate(hashes)
+    ]
+    old = [said(who, "x.jpg", Answer.PASS, by=who, content_hash=hashes[0]) for who in ("ann", "cy")]
+    append_decisions(nights[0], old)
+    append_decisions(nights[1], [said("3", "x.jpg", Answer.BLOCK, by="bob", content_hash=hashes[1])])
+    learned = learn_lists(nights, str(tmp_path / "l.csv"), LearnRules(), today=DAY)
+    assert {(e.action, e.by, e.value) for e in learned.added} == {
+        ("allow", "content_hash", hashes[0]), ("deny", "content_hash", hashes[1]),
+        ("deny", "pdq", HASH[1].tobytes().hex()),
+    }  # fmt: skip
+    assert {key: d.decision for key, d in effective_decisions(nights).items()} == {
+        ("x.jpg", hashes[0]): Answer.PASS, ("x.jpg", hashes[1]): Answer.BLOCK,
+    }  # fmt: skip
+
+
+def test_an_old_block_stays_on_the_list_although_its_place_has_another_picture(tmp_path: Path) -> None:
+    nights = [
+        write_run(tmp_path / f"night{n}", LABELS, [made("x.jpg", n, content)], POLICY)
+        for n, content in enumerate((0xAA, 0xBB))
+    ]
+    append_decisions(nights[0], [said("1", "x.jpg", Answer.BLOCK, content_hash=f"{0xAA:064x}")])
+    append_decisions(nights[1], [said("2", "x.jpg", Answer.PASS, content_hash=f"{0xBB:064x}")])
+    learned = learn_lists(nights, str(tmp_path / "l.csv"), LearnRules(near=None), today=DAY)
+    assert {(e.action, int(e.value, 16)) for e in learned.added} == {("deny", 0xAA), ("allow", 0xBB)}
 
 
 def test_wrong_calls_are_sentences(out: str, tmp_path: Path) -> None:

@@ -342,3 +342,23 @@ def test_another_sweep_is_not_written_over(runs: list[str], tmp_path: Path) -> N
     decide(runs, "bad.jpg", "block", tmp_path / "swept")
     with pytest.raises(UsageError, match="holds another sweep"):
         decide(runs, "other.jpg", "block", tmp_path / "swept")
+
+
+def test_a_decision_of_another_picture_at_the_same_place_is_not_applied(tmp_path: Path) -> None:
+    nights = [
+        write_run(tmp_path / f"night{n}", LABELS, [picture("x.jpg", n, content=content)], POLICY, prefix="s3://b/in")
+        for n, content in enumerate((0xAA, 0xBB))
+    ]
+    noon = datetime(2026, 11, 26, 12, tzinfo=UTC)
+    said = Decision(
+        decision_id="1", item_id="x.jpg", decision=Answer.PASS, reviewer="ann", decided_at=noon,
+        content_hash=f"{0xAA:064x}",
+    )  # fmt: skip
+    append_decisions(nights[0], [said])
+    with pytest.raises(UsageError, match=r"other content than .* --as pass decides this one"):
+        find_targets(find_sources(nights), ["x.jpg"], None, embedding=None)
+    (target,) = find_targets(find_sources(nights), ["x.jpg"], "pass", embedding=None)
+    assert target.content_hash == f"{0xBB:064x}"
+    append_decisions(nights[1], [replace(said, decision_id="2", decision=Answer.BLOCK, content_hash=f"{0xBB:064x}")])
+    (target,) = find_targets(find_sources(nights), ["x.jpg"], None, embedding=None)
+    assert (target.verdict, target.entry) == ("block", "2")

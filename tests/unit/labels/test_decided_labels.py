@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from moderation.errors import UsageError
 from moderation.labels.decided_labels import DecidedLabel, LabelRule, decide_labels, label_rows, training_rows
 from moderation.labels.decision_store import append_decisions
 from moderation.labels.decisions import Answer, Decision, DecisionSource
+from moderation.labels.effective import hold
 from moderation.labels.label_files import (
     conflict_rows,
     hash_labels,
@@ -22,7 +24,7 @@ from moderation.labels.label_files import (
     rows_for,
     write_rows,
 )
-from moderation.labels.resolve import resolve_labels
+from moderation.labels.resolve import find_label, resolve_labels
 from moderation.labels.rows import read_label_rows
 from moderation.training.prompts.labelled import read_label_rows as read_training_file
 
@@ -64,6 +66,55 @@ def test_a_reviewer_who_answers_twice_has_changed_their_mind() -> None:
 def test_an_appeal_weighs_as_much_as_an_expert() -> None:
     label = the_label(said(1, "ann", BLOCK), said(2, "bob", BLOCK), said(3, "cy", PASS, source=DecisionSource.APPEAL))
     assert (label.label, label.rule) == ("pass", LabelRule.EXPERT)
+
+
+@pytest.mark.parametrize(
+    ("decisions", "holds"),
+    [
+        ([said(1, "bob", PASS), said(2, "ann", PASS), said(3, "ann", BLOCK)], ("block", LabelRule.LATEST)),
+        ([said(1, "ann", PASS), said(2, "ann", Answer.ESCALATE)], ("pass", LabelRule.LATEST)),
+        (
+            [
+                said(1, "ann", BLOCK),
+                said(2, "bob", PASS, source=DecisionSource.APPEAL),
+                said(3, "eve", BLOCK, expert=True),
+            ],
+            ("block", LabelRule.EXPERT),
+        ),
+        (
+            [said(1, "eve", BLOCK, expert=True), said(2, "bob", PASS, source=DecisionSource.APPEAL)],
+            ("pass", LabelRule.EXPERT),
+        ),
+        ([said(1, "eve", BLOCK, expert=True), said(2, "eve", PASS)], ("block", LabelRule.EXPERT)),
+        ([said(5, "ann", PASS), said(1, "bob", BLOCK, source=DecisionSource.IMPORT)], ("pass", LabelRule.LATEST)),
+    ],
+)
+def test_labels_and_what_is_applied_follow_one_rule(
+    decisions: Sequence[Decision], holds: tuple[str, LabelRule]
+) -> None:
+    label = the_label(*decisions)
+    assert (label.label, label.rule) == holds
+    assert hold(decisions) == {("i", None): label.holds}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 9), st.sampled_from("abc"), st.sampled_from(Answer), st.sampled_from(DecisionSource),
+            st.booleans(), st.sampled_from(["aa", "bb", None]),
+        ),
+        max_size=8,
+    )
+)  # fmt: skip
+def test_labels_and_what_is_applied_never_differ(
+    rows: Sequence[tuple[int, str, Answer, DecisionSource, bool, str | None]],
+) -> None:
+    decisions = [
+        replace(said(at, who, answer, source=source, expert=expert, content_hash=content), decision_id=str(number))
+        for number, (at, who, answer, source, expert, content) in enumerate(rows)
+    ]
+    labels = {(label.item_id, label.content_hash): label.holds for label in decide_labels(decisions)}
+    assert hold(decisions) == labels
 
 
 @pytest.mark.parametrize(
@@ -114,6 +165,23 @@ def test_an_answer_after_sight_of_the_verdict_is_no_label_of_the_audit() -> None
 def test_nothing_learns_from_the_audit() -> None:
     labels = decide_labels([said(1, "ann", PASS, "a", source=DecisionSource.AUDIT), said(1, "ann", PASS, "b")])
     assert [row["item_id"] for row in training_rows(labels)] == ["b"]
+
+
+def test_a_label_is_of_one_content_not_of_whatever_lies_at_the_place() -> None:
+    decisions = [said(1, "ann", PASS, content_hash="aa"), said(2, "bob", BLOCK, content_hash="bb")]
+    labels = decide_labels(decisions)
+    assert [(label.content_hash, label.label) for label in labels] == [("aa", "pass"), ("bb", "block")]
+    table = resolve_labels(label_rows(labels)).labels
+    found = {content: find_label(table, {"item_id": "i", "content_hash": content}) for content in ("aa", "bb", "cc")}
+    assert {content: label and label.words for content, label in found.items()} == {
+        "aa": {"pass"}, "bb": {"block"}, "cc": None,
+    }  # fmt: skip
+    assert [row["label"] for row in training_rows(labels)] == ["block"]
+
+
+def test_an_answer_without_a_hash_fits_any_content() -> None:
+    label = the_label(said(1, "ann", BLOCK), said(2, "bob", BLOCK, content_hash="aa"), said(3, "cy", PASS))
+    assert (label.content_hash, label.rule) == ("aa", LabelRule.AGREED)
 
 
 def test_a_picture_is_not_labelled_by_its_place_for_measures() -> None:

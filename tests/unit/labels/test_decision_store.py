@@ -216,11 +216,12 @@ def test_a_part_that_nobody_was_told_of_is_taken_over(tmp_path: Path) -> None:
     assert verify_decisions(out)  # the head was mended before the repeat was acknowledged
 
 
+@pytest.mark.parametrize("file", ["part-", "head"])
 def test_a_write_that_failed_after_all_came_through_is_found_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
     out = str(tmp_path / "out")
-    publish, lost = storage.publish, ["part"]
+    publish, lost = storage.publish, [file]
 
     def lose_the_answer(uri: str, data: bytes) -> None:
         publish(uri, data)
@@ -232,8 +233,11 @@ def test_a_write_that_failed_after_all_came_through_is_found_by_the_next(
     with open_decisions(out) as log:
         with pytest.raises(FatalError):
             log.append([said(1)])
-        assert log.append([said(1), said(2)]).repeated == ("d1",)
-    assert [decision.decision_id for decision in read_decisions(out)] == ["d1", "d2"]
+        appended = log.append([said(1), said(2)])
+        assert appended.repeated == ("d1",)
+        assert [[d.decision_id for d in some] for some in (appended.found, appended.written)] == [["d1"], ["d2"]]
+        assert log.append([said(3)]).found == ()
+    assert [decision.decision_id for decision in read_decisions(out)] == ["d1", "d2", "d3"]
 
 
 def decide_until_killed(out: str, acknowledged: str) -> None:

@@ -207,11 +207,48 @@ def test_a_list_to_fill_in_is_read_back_as_far_as_it_is_filled_in(tmp_path: Path
     assert export_review(out, str(path), "csv", ALL, todo=True).items == 3
 
 
+@pytest.mark.parametrize("format_", ["jsonl", "label-studio"])
+def test_what_was_only_skipped_or_escalated_is_still_to_do(tmp_path: Path, format_: str) -> None:
+    out = write_reviewed(tmp_path / "run", [made(name, weapon=0.6) for name in "abcd"])
+    choices = {"a": Answer.SKIP, "b": Answer.ESCALATE, "c": Answer.PASS}
+    append_decisions(
+        out,
+        [
+            Decision(decision_id=item, item_id=item, decision=choice, reviewer="ann", decided_at=NOON)
+            for item, choice in choices.items()
+        ],
+    )
+    path = tmp_path / {"jsonl": "t.jsonl", "label-studio": "t.json"}[format_]
+    report = export_review(out, str(path), format_, ALL, todo=True)
+    assert (report.decisions, report.items) == (0, 3)
+    rows = json.loads(path.read_text()) if format_ == "label-studio" else list(map(json.loads, path.open()))
+    named = {row["data"]["item_id"] if "data" in row else row["item_id"] for row in rows}
+    assert named == {"a", "b", "d"} and not any(row.get("annotations") for row in rows)
+
+
 def test_a_file_cannot_make_an_item_one_of_the_audit(tmp_path: Path) -> None:
     out, path = run_of(tmp_path), tmp_path / "d.csv"
     path.write_text("item_id,decision,source\na.png,pass,audit\nb.png,pass,audit\n")
     import_decisions(out, str(path), "csv", NOON)
     assert [d.source for d in read_decisions(out)] == [DecisionSource.IMPORT, DecisionSource.AUDIT]
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "csv"])
+def test_an_answer_about_other_content_is_refused_and_nothing_is_written(tmp_path: Path, format_: str) -> None:
+    out = write_reviewed(tmp_path / "out", [made(name, weapon=0.6, content_hash="b" * 64) for name in ("a", "b")])
+    rows = [{"item_id": "a", "decision": "pass", "content_hash": digit * 64} for digit in "Bb"]
+    wrong = {"item_id": "b", "decision": "pass", "content_hash": "a" * 64}
+    path = tmp_path / f"d.{format_}"
+    texts = {
+        "jsonl": lambda rows: "".join(json.dumps(row) + "\n" for row in rows),
+        "csv": lambda rows: "\n".join(",".join(row) for row in [rows[0].keys(), *(row.values() for row in rows)]),
+    }
+    path.write_text(texts[format_]([*rows, wrong]))
+    with pytest.raises(UsageError, match="'b' has other content in this run: `content_hash` differs"):
+        import_decisions(out, str(path), format_, NOON)
+    assert read_decisions(out) == []
+    path.write_text(texts[format_](rows[:1]))
+    assert import_decisions(out, str(path), format_, NOON).written == 1
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,20 @@ def test_what_cannot_be_read_or_decoded_has_a_code(
     assert desk.ask("none").result(WAIT_S).error is ErrorCode.NOT_FOUND
 
 
+def test_an_album_shows_what_decodes_and_says_that_it_is_not_all(
+    desk: PictureDesk, items: dict[str, PlannedItem], folder: Path
+) -> None:
+    draw_picture(folder / "good.jpg", 3)
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    objects = tuple(MediaObject(uri=str(folder / name), name=name) for name in ("good.jpg", "bad.jpg"))
+    album = planned(folder / "album", kind="album")
+    items["album"] = PlannedItem(judged=album.judged, item=Item(item_id="album", uri="album", objects=objects))
+    made = desk.ask("album").result(WAIT_S)
+    assert (len(made.pictures), made.error) == (1, ErrorCode.CORRUPT)
+    assert made.error_detail.startswith("1 of 2 members: corrupt")
+    assert desk.ask("album").result(WAIT_S) is made
+
+
 def test_an_unknown_item_is_not_kept(desk: PictureDesk) -> None:
     for _ in range(2):
         with pytest.raises(KeyError):

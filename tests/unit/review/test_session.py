@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from moderation import storage
 from moderation.errors import UsageError
 from moderation.labels.decision_store import read_decisions
 from moderation.labels.decisions import Answer, DecisionSource
@@ -17,6 +18,8 @@ from moderation.review.outcomes import Refusal
 from moderation.review.session import open_session
 from moderation.review.settings import ReviewSettings
 from moderation.storage.lease import LeaseHeldError
+from moderation.types import Kind
+from tests.finished_run import Made
 from tests.reviewed_run import POLICY, SetClock, answer, made, write_reviewed
 
 PLAIN = ReviewSettings(second_share=0.0, hidden_share=0.0, experts=frozenset({"eve"}))
@@ -253,6 +256,22 @@ def test_near_copies_come_together_and_may_be_decided_together(tmp_path: Path) -
         assert len(session.decide([answer(offer, "ann") for offer in offers]).taken) == 3
 
 
+def test_videos_with_one_alike_frame_are_no_copies(tmp_path: Path) -> None:
+    alike, one, two = "0f" * 32, "3c" * 32, "55" * 32
+
+    def clip(name: str, first: str) -> Made:
+        return Made(
+            name=name, votes=[(0.6, 0.1)] * 3, kind=Kind.VIDEO, times_s=(0.0, 1.0, 2.0), hashes=(first, alike, first),
+            content_hash=name[0] * 64,
+        )  # fmt: skip
+
+    still = Made(name="c.png", votes=[(0.6, 0.1)], hashes=(alike,), content_hash="c" * 64)
+    out = write_reviewed(tmp_path, [clip("a.mp4", one), clip("b.mp4", two), still], NO_AUDIT)
+    with open_session(out, PLAIN) as session:
+        offers = session.next_items("ann", 3)
+    assert len({offer.item.together for offer in offers}) == len(offers) == 3
+
+
 def test_an_appeal_goes_to_who_did_not_decide_before(tmp_path: Path) -> None:
     from moderation.review.appeals import Appeal, add_appeals
 
@@ -270,6 +289,51 @@ def test_an_appeal_goes_to_who_did_not_decide_before(tmp_path: Path) -> None:
         session.decide([answer(appealed, "bob", Answer.PASS)])
         assert session.next_items("cy", filters=wanted) == () and session.progress().appeals == 0
     assert appeal.is_decided_by(read_decisions(out)[-1])
+
+
+@pytest.mark.parametrize("choice", [Answer.SKIP, Answer.ESCALATE])
+def test_an_appeal_that_is_skipped_or_escalated_goes_to_others(tmp_path: Path, choice: Answer) -> None:
+    from moderation.review.appeals import Appeal, add_appeals
+
+    out = ten(tmp_path)
+    wanted = QueueFilter(appeals=True)
+    with open_session(out, PLAIN) as session:
+        offer = session.next_items("ann", 1)[0]
+        session.decide([answer(offer, "ann", Answer.BLOCK)])
+    add_appeals(out, [Appeal(item_id=offer.item.item_id, text="toy", time="2026-11-26T13:00:00+00:00")])
+    with open_session(out, PLAIN) as session:
+        (appealed,) = session.next_items("bob", filters=wanted)
+        assert session.decide([answer(appealed, "bob", choice)]).taken
+        assert session.progress().appeals == 1
+        assert session.next_items("bob", filters=wanted) == ()
+        (again,) = session.next_items("eve", filters=wanted)
+        assert again.stage is Stage.APPEAL
+        assert session.decide([answer(again, "eve", Answer.PASS)]).taken
+        assert session.next_items("cy", filters=wanted) == () and session.progress().appeals == 0
+
+
+def test_a_decision_whose_write_failed_after_all_came_through_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, lost = storage.publish, ["part-"]
+
+    def lose_the_answer(uri: str, data: bytes) -> None:
+        publish(uri, data)
+        if lost and lost[0] in uri:
+            lost.pop()
+            raise storage.StorageError("no answer")
+
+    out = ten(tmp_path)
+    with open_session(out, PLAIN) as session:
+        (offer,) = session.next_items("ann", 1)
+        said = answer(offer, "ann", Answer.BLOCK)
+        monkeypatch.setattr(storage, "publish", lose_the_answer)
+        with pytest.raises(storage.StorageError):
+            session.decide([said])
+        assert session.decide([said]).repeated == (said.decision_id,)
+        assert session.progress().by_stage[Stage.SETTLED] == 1
+        assert offer.item.item_id not in ids(session.next_items("ann", 10))
+        assert ids(session.undo("ann")) == [offer.item.item_id]
 
 
 def test_progress_counts_stages_and_paces(tmp_path: Path) -> None:
