@@ -20,6 +20,7 @@ from moderation.planning.names import plan_uri
 from moderation.planning.plan import decode_shards, encode_shards
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.judge import judge_item
+from moderation.results.escalations import ESCALATED_JUDGEMENT
 from moderation.results.receipts import commit_shard
 from moderation.results.tables import ItemRow, encode_table, verdicts_table, votes_table
 from moderation.types import ErrorCode, Item, ItemFacts, ItemVotes, Kind, MediaObject, Region, Seen, Shard, Status
@@ -42,6 +43,7 @@ class Made:
     unseen: tuple[str, ...] = ()
     embedding: Sequence[float] | None = None  # of every frame, by the detector `net`
     members: Sequence[str] = ()  # files of an album, beside each other; empty: the one of its name
+    escalated: bool = False  # its votes are to be None each, as `pipeline.escalating` leaves them
 
 
 def write_run(
@@ -127,10 +129,11 @@ def _row(prefix: str, made: Made, labels: tuple[str, ...], bound: BoundPolicy) -
     pdq = made.hashes[len(made.hashes) // 2] if made.hashes else None
     seen = Seen(kind=made.kind, unseen=made.unseen)
     facts = ItemFacts(item_id=made.name, attributes=item.attributes, content_hash=made.content_hash, pdq=pdq)
-    judged = judge_item(votes, code, bound, seen, facts)
+    judged = ESCALATED_JUDGEMENT if made.escalated else judge_item(votes, code, bound, seen, facts)
+    decoded = Status.ESCALATED if made.escalated else Status.OK
     return ItemRow(
         item=item,
-        status=Status.OK if code is None else Status.ERROR,
+        status=decoded if code is None else Status.ERROR,
         kind=made.kind,
         unseen=made.unseen,
         content_hash=made.content_hash,

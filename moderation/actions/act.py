@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any, Final
 
-from moderation.actions.effects import StepOutcome, perform, prepare, receipt_of, refused
+from moderation.actions.effects import StepOutcome, keep_begun, perform, prepare, receipt_of, refused
 from moderation.actions.hand_over import HandOver
-from moderation.actions.journal import ActionJournal, ActionReceipt, ActionState
+from moderation.actions.journal import ActionJournal, ActionState, ReceiptKey, is_open
 from moderation.actions.manifests import write_manifests
 from moderation.actions.model import ActionsFile
 from moderation.actions.rows import JudgedRow
@@ -35,6 +35,10 @@ class ActOptions:
 
     again: bool = False
     uncertified: bool = False
+
+    def holding(self, certified: CertifiedToday) -> CertifiedToday:
+        """What counts of the certificates."""
+        return CertifiedToday() if self.uncertified else certified
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,8 +107,8 @@ def act(
         steps = _open_steps(rows(), actions, certified, options, journal, report)
         for batch in _batches(steps):
             lease.check()
-            _do_batch(batch, journal, hand_over, pool, report)
-        write_manifests(rows(), actions, certified, options.again, journal, report.add)
+            _do_batch(_still_open(batch, options, journal, report), journal, hand_over, pool, report)
+        write_manifests(rows(), actions, options.holding(certified), options.again, journal, report.add)
         report.stopped = hand_over.stopped()
     return report
 
@@ -118,29 +122,39 @@ def _open_steps(
     report: ActReport,
 ) -> Iterator[ActionStep]:
     """Steps that no receipt says are done."""
-    holds = CertifiedToday() if options.uncertified else certified
     for part in rows:
         for row in part:
             report.rows += 1
             report.escalated += row.is_escalated
-            for step in plan_steps(row, actions, holds):
+            for step in plan_steps(row, actions, options.holding(certified)):
                 if is_open(journal.newest(step.key), options.again):
                     yield step
                 else:
                     report.skipped[step.rule.name] += 1
 
 
-def is_open(receipt: ActionReceipt | None, again: bool) -> bool:
-    """Whether a step is still to do: what was undone only where it is asked for again."""
-    if receipt is None:
-        return True
-    return receipt.state is not ActionState.DONE and (again or receipt.state is not ActionState.UNDONE)
+def _still_open(
+    batch: Sequence[ActionStep], options: ActOptions, journal: ActionJournal, report: ActReport
+) -> list[ActionStep]:
+    """Looked at again: the batch before may have done the same."""
+    still = [step for step in batch if is_open(journal.newest(step.key), options.again)]
+    still_keys = {step.key for step in still}
+    report.skipped.update(step.rule.name for step in batch if step.key not in still_keys)
+    return still
 
 
 def _batches(steps: Iterator[ActionStep]) -> Iterator[list[ActionStep]]:
-    own = (step for step in steps if step.rule.do != "manifest")
-    while batch := list(islice(own, _BATCH)):
-        yield batch
+    """A key stands once in a batch: a sweep of several runs may name one object twice."""
+    batch: dict[ReceiptKey, ActionStep] = {}
+    for step in steps:
+        if step.rule.do == "manifest":
+            continue
+        if len(batch) == _BATCH or step.key in batch:
+            yield list(batch.values())
+            batch = {}
+        batch[step.key] = step
+    if batch:
+        yield list(batch.values())
 
 
 def _do_batch(
@@ -167,11 +181,12 @@ def _do_batch(
 
 
 def _look(step: ActionStep, journal: ActionJournal) -> StepOutcome:
+    before = journal.newest(step.key)
     if step.refusal is not None:
-        return refused(*step.refusal)
+        return keep_begun(refused(*step.refusal), before)
     if step.rule.do not in ON_OBJECTS:
         return StepOutcome(state=ActionState.INTENDED)
-    return prepare(step, journal.newest(step.key))
+    return prepare(step, before)
 
 
 def _do_item(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,9 +14,9 @@ from moderation.actions.journal import ActionReceipt, ActionState
 from moderation.actions.model import MAX_TAGS
 from moderation.actions.steps import ActionStep
 from moderation.errors import UsageError, one_line
-from moderation.sources.content import content_hash
 
 _DETAIL: Final = 300
+_PIECE_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +60,28 @@ def prepare(step: ActionStep, before: ActionReceipt | None) -> StepOutcome:
 
     before: what an earlier call noted of the step, whose tags count: its own are among those that are there now.
     """
-    return guarded(partial(_prepare, step, before))
+    return keep_begun(guarded(partial(_prepare, step, before)), before)
 
 
 def perform(step: ActionStep, prepared: StepOutcome) -> StepOutcome:
     """Do it. prepared: as `prepare` found it."""
     effect = {"tag": _tag, "copy": _copy, "move": _move}[step.rule.do]
-    return guarded(partial(effect, step, prepared))
+    outcome = guarded(partial(effect, step, prepared))
+    # A request that failed may have had its effect: what was there before stays known.
+    return replace(outcome, etag=prepared.etag, tags_before=prepared.tags_before)
+
+
+def keep_begun(outcome: StepOutcome, before: ActionReceipt | None) -> StepOutcome:
+    """The outcome of a look. Where an earlier call may have had its effect, "nothing was changed" would not be true."""
+    if before is None or not before.may_be_there or outcome.state in (ActionState.INTENDED, ActionState.DONE):
+        return outcome
+    return replace(
+        outcome,
+        state=ActionState.FAILED,
+        etag=before.etag,
+        target_etag=before.target_etag,
+        tags_before=before.tags_before,
+    )
 
 
 def _prepare(step: ActionStep, before: ActionReceipt | None) -> StepOutcome:
@@ -81,7 +97,7 @@ def _prepare(step: ActionStep, before: ActionReceipt | None) -> StepOutcome:
     intended = replace(intended, etag=etag)
     if step.rule.do != "tag":
         return intended
-    if before is not None and before.state in (ActionState.INTENDED, ActionState.FAILED):
+    if before is not None and before.may_be_there:
         return replace(intended, tags_before=before.tags_before)
     there = storage.read_tags(step.media.uri)
     if len({*there, *step.tags}) > MAX_TAGS:
@@ -110,9 +126,18 @@ def _judged_version(step: ActionStep) -> str | StepOutcome | None:
         return refused("changed", f"judged as version {media.etag}, is {current.etag} now")
     if step.row.size_bytes is not None and current.size_bytes != step.row.size_bytes:
         return refused("changed", f"judged with {step.row.size_bytes:,} bytes, has {current.size_bytes:,} now")
-    if content_hash([storage.read_bytes(media.uri, etag=current.etag)]) != step.row.content_hash:
+    if _hash_of(media.uri, current.etag) != step.row.content_hash:
         return refused("changed", "its content is not the one that was judged")
     return current.etag
+
+
+def _hash_of(uri: str, etag: str | None) -> str:
+    """As `sources.content.content_hash` of one object, in pieces: a video may be larger than the memory."""
+    digest = hashlib.sha256()
+    with storage.open_input(uri, etag=etag) as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _tag(step: ActionStep, prepared: StepOutcome) -> StepOutcome:
@@ -131,14 +156,26 @@ def _copy(step: ActionStep, prepared: StepOutcome) -> StepOutcome:
 
 
 def _move(step: ActionStep, prepared: StepOutcome) -> StepOutcome:
-    assert step.media is not None
+    assert step.target is not None
     copied = _copy(step, prepared)
-    # Stores do not delete on a condition: looked at once more, right before.
-    current = storage.info(step.media.uri).etag
-    if current != prepared.etag:
-        return refused("changed", f"was judged as version {prepared.etag}, became {current} while it was copied")
-    storage.delete_object(step.media.uri)
-    return copied
+    removed = guarded(partial(_remove, step, prepared))
+    if removed.state is ActionState.REFUSED:
+        storage.delete_object(step.target)
+        return removed
+    return replace(removed, target_etag=copied.target_etag)
+
+
+def _remove(step: ActionStep, prepared: StepOutcome) -> StepOutcome:
+    assert step.media is not None
+    try:
+        # Stores do not delete on a condition: looked at once more, right before.
+        current = storage.info(step.media.uri).etag
+        if current != prepared.etag:
+            return refused("changed", f"was judged as version {prepared.etag}, became {current} while it was copied")
+        storage.delete_object(step.media.uri)
+    except FileNotFoundError:
+        pass  # gone by itself: the copy is all that is left of it
+    return replace(prepared, state=ActionState.DONE)
 
 
 def receipt_of(step: ActionStep, outcome: StepOutcome, at: datetime) -> ActionReceipt:

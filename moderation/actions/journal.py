@@ -91,9 +91,23 @@ class ActionReceipt:
         """Run, item, action, object: what is done once."""
         return self.run_id, self.item_id, self.action, self.uri
 
+    @property
+    def may_be_there(self) -> bool:
+        """Whether it may have had its effect; a failure on a known version was one of doing, not of looking."""
+        if self.state is ActionState.FAILED:
+            return self.etag is not None
+        return self.state in (ActionState.DONE, ActionState.INTENDED)
+
     def says(self) -> tuple[object, ...]:
         """All but the time and the number of attempts."""
         return (self.state, self.code, self.target, self.etag, self.target_etag)
+
+
+def is_open(receipt: ActionReceipt | None, again: bool) -> bool:
+    """Whether a step is still to do: what was undone only where it is asked for again."""
+    if receipt is None:
+        return True
+    return receipt.state is not ActionState.DONE and (again or receipt.state is not ActionState.UNDONE)
 
 
 class ActionJournal:

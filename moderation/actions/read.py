@@ -74,6 +74,18 @@ def _problems(actions: ActionsFile, environment: Mapping[str, str]) -> Iterator[
             yield from _prefix_problems(key, prefix)
     for rule in actions.actions:
         yield from (f"{rule.name}: {problem}" for problem in _rule_problems(rule, actions, environment))
+    yield from _manifest_problems(actions)
+
+
+def _manifest_problems(actions: ActionsFile) -> Iterator[str]:
+    """Each manifest has its own file: the lines of a run in it are written whole."""
+    names: dict[str, str] = {}
+    for rule in actions.actions:
+        if rule.do != "manifest" or rule.to is None or not is_within(rule.to, actions.destinations):
+            continue
+        first = names.setdefault(storage.canonical(rule.to), rule.name)
+        if first != rule.name:
+            yield f"{rule.name}: to: {rule.to} is the manifest of {first!r} already; name another file"
 
 
 def _prefix_problems(key: str, prefix: str) -> Iterator[str]:

@@ -24,8 +24,6 @@ from moderation.storage.lease import hold_lease
 
 _THREADS: Final = 16
 _BATCH: Final = 256
-# An intention may have had its effect before the kill.
-_MAY_BE_THERE: Final = frozenset({ActionState.DONE, ActionState.INTENDED})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,7 +85,7 @@ def _chosen(journal: ActionJournal, out: str, run_id: str, items: Collection[str
         if item not in known:
             raise UsageError(f"--item {item}: nothing was done to it{did_you_mean(item, sorted(known))}")
     chosen = [r for r in of_run if not wanted or r.item_id in wanted or r.uri in wanted]
-    return [receipt for receipt in reversed(chosen) if receipt.state in _MAY_BE_THERE]
+    return [receipt for receipt in reversed(chosen) if receipt.may_be_there]
 
 
 def _undo_all(
@@ -167,8 +165,8 @@ def _move_back(receipt: ActionReceipt) -> StepOutcome:
         storage.copy_object(receipt.target, receipt.uri, etag=receipt.target_etag)
         storage.delete_object(receipt.target)
         return StepOutcome(state=ActionState.UNDONE)
-    if receipt.state is ActionState.INTENDED:
-        return _uncopy(receipt)  # killed before the object was removed
+    if receipt.state is not ActionState.DONE:
+        return _uncopy(receipt)  # killed or failed before the object was removed
     return refused("occupied", "another object lies at its place by now")
 
 
@@ -177,7 +175,7 @@ def _undo_manifests(receipts: Sequence[ActionReceipt], actions: ActionsFile) -> 
     for target in sorted({str(receipt.target) for receipt in receipts}):
         own = [receipt for receipt in receipts if receipt.target == target]
         if is_within(target, actions.destinations):
-            rewrite_without(target, {receipt.item_id for receipt in own})
+            rewrite_without(target, {(receipt.run_id, receipt.item_id) for receipt in own})
             outcome = StepOutcome(state=ActionState.UNDONE)
         else:
             outcome = refused("not_allowed", "the manifest is not within `destinations` of the actions file")

@@ -22,6 +22,7 @@ from moderation.config.hints import did_you_mean
 from moderation.config.model import OutputConfig
 from moderation.errors import UsageError
 from moderation.pages.render import render
+from moderation.results.escalations import without_escalated
 from moderation.results.layout import PAGE_FILE, SORTED_FILE
 from moderation.results.reader import StoredRun, open_run
 from moderation.results.tables import encode_table
@@ -135,7 +136,7 @@ def _classes_of(run: StoredRun, detector: str) -> tuple[str, ...]:
 def _sort_part(
     run: StoredRun, shard_id: str, detector: str, classes: Sequence[str], *, least: float, by: str | None
 ) -> Iterator[SortedPicture]:
-    verdicts = run.read_verdicts(shard_id, ["item_id", "uri", "kind", "attributes"])
+    verdicts = without_escalated(run.read_verdicts(shard_id, ["item_id", "uri", "kind", "attributes", "status"]))
     votes = run.read_votes(shard_id)
     columns = [f"{detector}.{name}" for name in classes]
     if missing := [name for name in columns if name not in votes.column_names]:

@@ -90,7 +90,8 @@ class CopyFinder:
         places = zip(part.item_ids.to_pylist(), part.column("uri"), strict=True)
         for row, (item_id, uri) in enumerate(places):
             target = self._by_place.get((item_id, uri or ""))
-            if target is not None:
+            # Another content may lie at the same place by now.
+            if target is not None and _may_be_same(target.content_hash, part.contents[row]):
                 yield Copy(row, target, "self", 0.0)
 
     def _near(self, part: StoredPart) -> Iterator[Copy]:
@@ -159,6 +160,10 @@ class _TargetHashes:
         rows = [(target, row) for target in targets for row in target.hash_rows(quality)]
         self.targets = [target for target, _ in rows]
         self.known = KnownHashes(np.array([row for _, row in rows], np.uint8).reshape(-1, 32))
+
+
+def _may_be_same(content: str | None, other: str | None) -> bool:
+    return not content or not other or content == other
 
 
 def _strength(copy: Copy) -> tuple[int, float, float]:

@@ -137,7 +137,9 @@ class PartSweeper:
             StoredRun(out=run["out"], record=run["record"], format=run["format"], shard_ids=()) for run in settings.runs
         ]
         self._mode = _mode(settings, self._runs)
-        self._decided = frozenset((item_id, content) for item_id, content in settings.decided)
+        self._decided: dict[str, set[str | None]] = {}
+        for item_id, content in settings.decided:
+            self._decided.setdefault(item_id, set()).add(content)
         self._held: dict[str, dict[str, HeldVerdict]] = {}
         for (out, item_id), verdict in read_held(settings.earlier).items():
             self._held.setdefault(out, {})[item_id] = verdict
@@ -197,10 +199,14 @@ class PartSweeper:
         if change.cause == "list" or change.relation in ("self", "exact", "undone"):
             return False
         item_id = part.item_ids[change.row].as_py()
-        keys = {(item_id, part.contents[change.row]), (item_id, None)}
-        if keys & self._decided and item_id != change.origin:
+        if item_id != change.origin and self._was_seen(item_id, part.contents[change.row]):
             return True
         return change.cause == "policy" and item_id in held and held[item_id].cause in _DECIDED
+
+    def _was_seen(self, item_id: str, content: str | None) -> bool:
+        """Whether a person has decided the item with this content; what lay there before says nothing of it."""
+        seen = self._decided.get(item_id)
+        return seen is not None and (not content or None in seen or content in seen)
 
 
 def _present(part: StoredPart, held: Mapping[str, HeldVerdict]) -> tuple[list[str | None], list[str | None]]:

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 
 from moderation import storage
 from moderation.errors import UsageError
-from moderation.lists.read import MAX_FILE_BYTES
-from moderation.policy.entries import MAX_ENTRIES, ListEntry, ListRule, normalised
+from moderation.lists.read import MAX_FILE_BYTES, table_batches
+from moderation.policy.entries import ListEntry, ListRule, normalised
 
 SUFFIXES: Final = (".csv", ".parquet", ".arrow")
 LEARNED_SCHEMA: Final = pa.schema(
@@ -127,14 +127,8 @@ def _rows(uri: str, data: bytes) -> Iterator[dict[str, Any]]:
     if uri.lower().endswith(".csv"):
         yield from csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         return
-    if uri.lower().endswith(".parquet"):
-        file = pq.ParquetFile(pa.BufferReader(data))
-        if file.metadata.num_rows > MAX_ENTRIES:
-            raise UsageError(f"{uri}: over {MAX_ENTRIES:,} entries")
-        table = file.read()
-    else:
-        table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
-    yield from table.to_pylist()
+    for batch in table_batches(uri, data, LEARNED_SCHEMA.names):
+        yield from batch.to_pylist()
 
 
 def _entry(row: dict[str, Any]) -> LearnedEntry:

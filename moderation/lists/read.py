@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
@@ -27,6 +29,8 @@ from moderation.policy.entries import MAX_ENTRIES, By, ListEntry, as_end
 
 MAX_FILE_BYTES: Final = 256 << 20
 MAX_TABLE_BYTES: Final = 1 << 30  # unpacked
+_BATCH_ROWS: Final = 16_384
+_TEXT_TYPES: Final = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 _COLUMNS: Final = ("value", "reason", "until")
 _SORTS: Final = ("action", "by")  # of a file of several lists
 _ACTIONS: Final = ("deny", "allow")
@@ -48,7 +52,7 @@ def read_entries(uri: str, action: str | None = None, by: str | None = None) -> 
         raise UsageError(f"{uri}: a list is a file that ends in {', '.join((*_TEXTS, *_TABLES))}")
     data = _read(uri)
     try:
-        rows = _text_rows(uri, data, suffix) if suffix in _TEXTS else _table_rows(uri, data, suffix)
+        rows = _text_rows(uri, data, suffix) if suffix in _TEXTS else _table_rows(uri, data)
         return _entries(uri, (row for row in rows if _is_of(row[1], action, by)))
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{uri}: not readable as a table: {error}") from error
@@ -137,32 +141,66 @@ def _places(uri: str, header: Sequence[str]) -> list[int | None]:
     return [header.index(name) if name in header else None for name in (*_COLUMNS, *_SORTS)]
 
 
-def _table_rows(uri: str, data: bytes, suffix: str) -> Iterator[_Row]:
-    number = unpacked = 0
-    for batch in _parquet_batches(uri, data) if suffix == ".parquet" else _arrow_batches(uri, data):
-        unpacked += batch.nbytes
-        _check_unpacked(uri, unpacked, number + batch.num_rows)
+def _table_rows(uri: str, data: bytes) -> Iterator[_Row]:
+    number = 0
+    wanted = (*_COLUMNS, *_SORTS)
+    for batch in table_batches(uri, data, wanted, partial(_places, uri)):
         names = batch.schema.names
-        wanted = (*_COLUMNS, *_SORTS)
         cells = [batch.column(name).to_pylist() if name in names else [None] * batch.num_rows for name in wanted]
         for row in zip(*cells, strict=True):
             number += 1
             yield f"row {number}", row
 
 
-def _parquet_batches(uri: str, data: bytes) -> Iterator[pa.RecordBatch]:
-    file = pq.ParquetFile(pa.BufferReader(data))
-    groups = [file.metadata.row_group(g) for g in range(file.metadata.num_row_groups)]
-    # Checked before anything is unpacked.
-    _check_unpacked(uri, sum(group.total_byte_size for group in groups), file.metadata.num_rows)
-    names = file.schema_arrow.names
-    _places(uri, names)
-    yield from file.iter_batches(columns=[name for name in (*_COLUMNS, *_SORTS) if name in names])
+def table_batches(
+    uri: str, data: bytes, columns: Sequence[str], check: Callable[[Sequence[str]], object] = len
+) -> Iterator[pa.RecordBatch]:
+    """Those of the columns that a Parquet or Arrow file has, some thousand rows at a time, bounded.
+
+    check: is given the names of all columns before anything is unpacked. A value that the file has once, for many rows,
+    counts as often as it stands there, and is copied only after that. Raises UsageError, pyarrow's errors.
+    """
+    unpacked = rows = 0
+    for whole in (_parquet_batches if uri.lower().endswith(".parquet") else _arrow_batches)(uri, data, columns, check):
+        for start in range(0, whole.num_rows, _BATCH_ROWS):
+            batch = whole.slice(start, _BATCH_ROWS)
+            rows += batch.num_rows
+            unpacked += sum(map(_unpacked_bytes, batch.columns))
+            _check_unpacked(uri, unpacked, rows)
+            yield batch
 
 
-def _arrow_batches(uri: str, data: bytes) -> Iterator[pa.RecordBatch]:
-    reader = pa.ipc.open_file(pa.py_buffer(data))
-    _places(uri, reader.schema.names)
+def _unpacked_bytes(column: pa.Array) -> int:
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    values = column.dictionary
+    if not any(is_type(values.type) for is_type in _TEXT_TYPES):
+        return 8 * len(column)
+    return pc.sum(pc.binary_length(values).take(column.indices)).as_py() or 0
+
+
+def _parquet_batches(
+    uri: str, data: bytes, columns: Sequence[str], check: Callable[[Sequence[str]], object]
+) -> Iterator[pa.RecordBatch]:
+    source = pa.BufferReader(data)
+    metadata = pq.read_metadata(source)
+    groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
+    # What the file says of itself; looked at before anything is unpacked.
+    _check_unpacked(uri, sum(group.total_byte_size for group in groups), metadata.num_rows)
+    schema = metadata.schema.to_arrow_schema()
+    check(schema.names)
+    texts = [field.name for field in schema if any(is_type(field.type) for is_type in _TEXT_TYPES)]
+    file = pq.ParquetFile(source, metadata=metadata, read_dictionary=texts)
+    yield from file.iter_batches(_BATCH_ROWS, columns=[name for name in columns if name in schema.names])
+
+
+def _arrow_batches(
+    uri: str, data: bytes, columns: Sequence[str], check: Callable[[Sequence[str]], object]
+) -> Iterator[pa.RecordBatch]:
+    names = pa.ipc.open_file(pa.py_buffer(data)).schema.names
+    check(names)
+    places = [place for place, name in enumerate(names) if name in columns]
+    reader = pa.ipc.open_file(pa.py_buffer(data), options=pa.ipc.IpcReadOptions(included_fields=places))
     yield from (reader.get_batch(at) for at in range(reader.num_record_batches))
 
 

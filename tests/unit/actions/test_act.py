@@ -5,19 +5,29 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import tracemalloc
 from collections.abc import Iterator, Mapping
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from moderation import storage
 from moderation.actions import act as act_module
-from moderation.actions.act import ActOptions
+from moderation.actions import manifests
+from moderation.actions.act import ActOptions, act
+from moderation.actions.effects import perform, prepare, receipt_of
 from moderation.actions.journal import ActionJournal, ActionState
+from moderation.actions.model import ActionRule, RowMatch
 from moderation.actions.of_run import act_on_run, undo_run
-from moderation.actions.steps import certified_today
+from moderation.actions.read import read_actions
+from moderation.actions.rows import JudgedRow, read_judged_rows
+from moderation.actions.steps import ActionStep, CertifiedToday, certified_today
 from moderation.errors import FatalError, UsageError
+from moderation.results.reader import open_run
+from moderation.types import MediaObject, Verdict
 from tests.finished_run import RUN_ID, Made, write_run
 from tests.s3_server import BUCKET, environment, find_moto, serve_moto
 from tests.webhook_receiver import Receiver, receiving
@@ -86,6 +96,26 @@ def test_a_changed_object_is_left_alone(tmp_path: Path, out: str) -> None:
     assert (tmp_path / "in" / "bad0.png").read_bytes() == b"another picture"
 
 
+def test_an_object_is_compared_in_pieces(tmp_path: Path) -> None:
+    """Without an etag its content tells which version it is; it need not fit in memory."""
+    (tmp_path / "in").mkdir()
+    size, digest = 64 << 20, hashlib.sha256()
+    with (tmp_path / "in" / "long.mp4").open("wb") as file:
+        file.truncate(size)
+    for _ in range(64):
+        digest.update(bytes(1 << 20))
+    out = write_run(
+        tmp_path, ("a.weapon",), [Made(name="long.mp4", votes=[(0.95,)], content_hash=digest.hexdigest())], POLICY
+    )
+    path = actions_file(tmp_path, rule(tmp_path, "move"))
+    tracemalloc.start()
+    try:
+        assert run(out, path) == {"move": {"done": 1}}
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_an_object_that_is_gone_is_said(tmp_path: Path, out: str) -> None:
     (tmp_path / "in" / "bad0.png").unlink()
     assert run(out, actions_file(tmp_path, rule(tmp_path, "copy"))) == {"copy": {"refused (not_found)": 1, "done": 1}}
@@ -136,6 +166,69 @@ def test_a_manifest_has_a_line_per_row_and_loses_it_on_undo(tmp_path: Path, out:
     assert [json.loads(line)["item_id"] for line in file.read_text().splitlines()] == ["bad0.png"]
 
 
+def night(tmp_path: Path, out: str, run_id: str, *, ended: bool = False) -> dict[str, int]:
+    """A night's manifest of the same items, under another id."""
+    rows = [[replace(row, run_id=run_id) for row in part] for part in read_judged_rows(open_run(out))]
+    actions = read_actions(Path(actions_file(tmp_path, rule(tmp_path, "manifest"))))
+    certified = CertifiedToday(refused={"block:weapon": "it has ended"} if ended else {})
+    return dict(act(out, lambda: rows, actions, certified, ActOptions(), {}).counts.get("manifest", {}))
+
+
+def manifest_lines(tmp_path: Path) -> list[tuple[str, str]]:
+    lines = (tmp_path / "away" / "blocked.jsonl").read_text().splitlines()
+    return [(line["run_id"], line["item_id"]) for line in map(json.loads, lines)]
+
+
+def test_a_second_night_keeps_the_lines_of_the_first_and_each_is_undone_alone(tmp_path: Path, out: str) -> None:
+    assert [night(tmp_path, out, run_id) for run_id in ("first", "second", "first")] == [{"done": 2}, {"done": 2}, {}]
+    both = [(run_id, name) for run_id in ("first", "second") for name in ("bad0.png", "bad1.png")]
+    assert manifest_lines(tmp_path) == both
+    undo_run(out, actions_file(tmp_path, rule(tmp_path, "manifest")), "first", items=["bad0.png"])
+    assert manifest_lines(tmp_path) == both[1:]
+
+
+@pytest.mark.parametrize("there", [b"no JSON\n", b'{"uri": "x"}\n', b"[]\n", b"x" * (3 << 20)])
+def test_a_file_that_is_no_manifest_is_not_written_over(there: bytes, tmp_path: Path, out: str) -> None:
+    (tmp_path / "away").mkdir()
+    file = tmp_path / "away" / "blocked.jsonl"
+    file.write_bytes(there)
+    with pytest.raises(FatalError, match="manifest"):
+        night(tmp_path, out, "first")
+    assert file.read_bytes() == there and away(tmp_path) == [file]
+
+
+def test_lines_over_several_pieces_stay_as_they_are(tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "_PIECE_BYTES", 512)
+    night(tmp_path, out, "first")
+    before = (tmp_path / "away" / "blocked.jsonl").read_bytes()
+    night(tmp_path, out, "second")
+    assert (tmp_path / "away" / "blocked.jsonl").read_bytes().startswith(before)
+
+
+def test_a_certificate_that_ends_leaves_done_and_undone_lines_as_they_are(tmp_path: Path, out: str) -> None:
+    night(tmp_path, out, "first")
+    path = actions_file(tmp_path, rule(tmp_path, "manifest"))
+    undo_run(out, path, "first", items=["bad0.png"])
+    assert night(tmp_path, out, "first", ended=True) == {}
+    assert {r.item_id: str(r.state) for r in ActionJournal(out).all_newest()} == {
+        "bad0.png": "undone",
+        "bad1.png": "done",
+    }
+    undo_run(out, path, "first")
+    assert manifest_lines(tmp_path) == []
+
+
+def test_a_manifest_has_uncertified_rows_where_they_are_asked_for(tmp_path: Path, out: str) -> None:
+    rows = list(read_judged_rows(open_run(out)))
+    actions = read_actions(Path(actions_file(tmp_path, rule(tmp_path, "manifest"))))
+    ended = CertifiedToday(refused={"block:weapon": "it has ended"})
+    counts = [
+        dict(act(out, lambda: rows, actions, ended, ActOptions(uncertified=asked), {}).counts["manifest"])
+        for asked in (False, True)
+    ]
+    assert counts == [{"refused (certificate)": 2}, {"done": 2}]
+
+
 class KillError(BaseException):
     """In place of a kill."""
 
@@ -156,6 +249,93 @@ def test_a_killed_call_goes_on(tmp_path: Path, out: str, monkeypatch: pytest.Mon
     assert run(out, path) == {"move": {"done": 2}}
     undo_run(out, path, RUN_ID)
     assert (tmp_path / "in" / "bad0.png").exists() and not away(tmp_path)
+
+
+def forbid(*_: object, **__: object) -> None:
+    raise PermissionError("AccessDenied")
+
+
+def test_a_move_that_failed_at_its_end_is_taken_back(tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = actions_file(tmp_path, rule(tmp_path, "move"))
+    monkeypatch.setattr(storage, "delete_object", forbid)
+    assert run(out, path) == {"move": {"failed (forbidden)": 2}}
+    monkeypatch.undo()
+    assert len(away(tmp_path)) == 2
+    (tmp_path / "in" / "bad1.png").write_bytes(b"another picture")
+    monkeypatch.setattr(storage, "copy_object", forbid)
+    assert run(out, path) == {"move": {"failed (forbidden)": 1, "failed (changed)": 1}}
+    monkeypatch.undo()
+    assert dict(undo_run(out, path, RUN_ID).counts["move"]) == {"undone": 2}
+    assert (tmp_path / "in" / "bad0.png").exists() and not away(tmp_path)
+
+
+def test_what_failed_before_anything_was_asked_for_is_not_undone(
+    tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = actions_file(tmp_path, rule(tmp_path, "copy"))
+    monkeypatch.setattr(storage, "info", forbid)
+    assert run(out, path) == {"copy": {"failed (forbidden)": 2}}
+    monkeypatch.undo()
+    assert undo_run(out, path, RUN_ID).receipts == 0
+    assert run(out, path) == {"copy": {"done": 2}}
+
+
+@pytest.mark.parametrize(("now", "outcome", "copies"), [(b"new", "refused (changed)", 0), (None, "done", 1)])
+def test_a_move_leaves_no_copy_of_an_object_that_changed_meanwhile(
+    now: bytes | None, outcome: str, copies: int, tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = storage.copy_object
+
+    def race(uri: str, target: str, *, etag: str | None = None) -> str | None:
+        copied = copy(uri, target, etag=etag)
+        if now is None:
+            Path(uri).unlink()
+        else:
+            Path(uri).write_bytes(now)
+        return copied
+
+    monkeypatch.setattr(storage, "copy_object", race)
+    path = actions_file(tmp_path, {**rule(tmp_path, "move"), "when": {"verdict": ["review"]}})
+    assert run(out, path) == {"move": {outcome: 1}}
+    assert len(away(tmp_path)) == copies
+
+
+@pytest.mark.parametrize("between", [0, 1], ids=["in a row", "apart"])
+def test_an_object_that_is_named_twice_is_moved_once(between: int, tmp_path: Path, out: str) -> None:
+    rows = [row for part in read_judged_rows(open_run(out)) for row in part]
+    twice, other = rows[0], rows[1]
+    others = [replace(other, item_id=f"other{n}") for n in range(between)]
+    actions = read_actions(Path(actions_file(tmp_path, rule(tmp_path, "move"))))
+    named = [[twice], others, [twice]]
+    report = act(out, lambda: named, actions, CertifiedToday(), ActOptions(), {})
+    assert dict(report.counts["move"]) == {"done": 1 + bool(between)} and report.skipped["move"] == 1
+    undo_run(out, actions_file(tmp_path, rule(tmp_path, "move")), RUN_ID)
+    assert (tmp_path / "in" / "bad0.png").exists() and not away(tmp_path)
+
+
+def test_a_tag_that_failed_is_restored_to_what_it_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    tags, media = {"moderation": "old", "other": "1"}, MediaObject(uri="s3://b/x.jpg", name="x.jpg", etag="e")
+    row = JudgedRow(
+        run_id="r", item_id="i", uri=media.uri, verdict="block", reason="n", check=None, label=None, severity=None,
+        score=None, kind="image", content_hash="c", size_bytes=1, objects=(media,), is_packed=False,
+    )  # fmt: skip
+    tagging = ActionRule(name="t", do="tag", when=RowMatch(verdict=(Verdict.BLOCK,)), tags={"moderation": "{verdict}"})
+    step = ActionStep(row=row, rule=tagging, action="t@1", uri=media.uri, media=media, tags={"moderation": "block"})
+
+    def write(_: str, wanted: Mapping[str, str]) -> None:
+        tags.update(wanted)  # it has its effect, and its answer is lost
+        raise storage.StorageError("the connection ended")
+
+    monkeypatch.setattr(storage, "info", lambda _: SimpleNamespace(etag="e", size_bytes=1))
+    monkeypatch.setattr(storage, "read_tags", lambda _: dict(tags))
+    monkeypatch.setattr(storage, "write_tags", write)
+    now, before = datetime.now(UTC), None
+    for look in (storage.info, forbid, storage.info):
+        monkeypatch.setattr(storage, "info", look)
+        found = prepare(step, before)
+        outcome = perform(step, found) if found.state is ActionState.INTENDED else found
+        before = receipt_of(step, outcome, now)
+        assert before.tags_before == {"moderation": "old"} and before.may_be_there
 
 
 def test_a_changed_receipt_stops_the_call(tmp_path: Path, out: str) -> None:

@@ -37,6 +37,10 @@ def changed(place: int, **keys: object) -> dict[str, object]:
     return {**GOOD, "actions": actions}
 
 
+def manifest(name: str) -> dict[str, object]:
+    return {"name": name, "do": "manifest", "when": {"verdict": ["block"]}, "to": "s3://quarantine/x/m.jsonl"}
+
+
 def test_a_right_file_is_read(tmp_path: Path) -> None:
     read(tmp_path, GOOD)
 
@@ -56,6 +60,7 @@ def test_a_right_file_is_read(tmp_path: Path) -> None:
         (changed(1, to="s3://quarantine/xy/z"), "not within `destinations`"),
         (changed(1, to="s3://quarantine/x/../z"), "not within `destinations`"),
         (changed(1, name="tag"), "two actions are called 'tag'"),
+        ({**GOOD, "actions": [manifest("one"), manifest("two")]}, "is the manifest of 'one' already"),
         (changed(2, url="http://host/x"), "others need https"),
         (changed(2, url="https://u:p@host/x"), "has a user or a password"),
         (changed(2, url="ftp://host/x"), "expected https://"),

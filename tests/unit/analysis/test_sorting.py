@@ -51,6 +51,18 @@ def test_item_without_votes_is_unsure_and_not_lost(tmp_path: Path) -> None:
     assert [(p.class_name, p.score) for p in found.pictures] == [(UNSURE, None)] * 2
 
 
+def test_an_escalated_item_is_neither_sorted_nor_shown(tmp_path: Path) -> None:
+    for name in ("fine.png", "known.png"):
+        (tmp_path / "in").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (200, 60, 10)).save(tmp_path / "in" / name)
+    known = Made(name="known.png", votes=[(None, None, None)], escalated=True)
+    out = run(tmp_path, known, Made(name="fine.png", votes=[(0.9, 0.1, 0)]))
+    found = sort_run(out, "scenes")
+    assert [p.item_id for p in found.pictures] == ["fine.png"]
+    page = Path(write_sorted(found, out, str(tmp_path / "to"))).read_text()
+    assert page.count("data:image/") == 1 and "known.png" not in page
+
+
 def test_attribute_names_the_album(tmp_path: Path) -> None:
     items = [Made(name=f"{n}.jpg", votes=[(0.9, 0.1, 0)], attributes={"post": post}) for n, post in enumerate("abab")]
     found = sort_run(run(tmp_path, *items), "scenes", by="post")

@@ -246,6 +246,43 @@ def test_what_a_person_said_of_an_item_holds_against_policies_and_neighbours(run
     assert sweep(find_sources(runs[:1]), change, None, as_of=DAY).kept == 1
 
 
+@pytest.fixture
+def replaced(tmp_path: Path) -> list[str]:
+    """Two nights over one bucket: on the second another picture lies at the same place."""
+    nights = [picture("x.jpg", 0, content=1), picture("x.jpg", 1, content=2, mask=0.4)]
+    return [
+        write_run(tmp_path / f"night{n}", LABELS, [made], POLICY, prefix="s3://b/in") for n, made in enumerate(nights)
+    ]
+
+
+def test_a_block_of_what_lay_there_before_blocks_not_what_lies_there_now(replaced: list[str], tmp_path: Path) -> None:
+    append_decisions(replaced[0], [decision("d1", "x.jpg", Answer.BLOCK, content_hash=f"{1:064x}")])
+    targets = find_targets(find_sources(replaced[:1]), ["x.jpg"], None, embedding=None)
+    change = SweepChange(name="x", targets=tuple(targets), limits=CopyLimits())
+    swept = sweep(find_sources(replaced), change, str(tmp_path / "swept"), as_of=DAY, workers=1)
+    assert swept.changed == 1 and changed(tmp_path / "swept")["x.jpg"]["content_hash"] == f"{1:064x}"
+
+
+@pytest.mark.parametrize(
+    ("seen", "kept"),
+    [([1], 1), ([2], 1), ([1, 2], 2), ([None], 2), ([1, None], 1)],
+    ids=["old", "new", "both", "unknown", "one named"],
+)
+def test_a_pass_shields_only_the_content_that_was_seen(
+    replaced: list[str], seen: list[int | None], kept: int, tmp_path: Path
+) -> None:
+    passed = [
+        decision(f"d{'1' * n}", "x.jpg", Answer.PASS, content_hash=None if content is None else f"{content:064x}")
+        for n, content in enumerate(seen)
+    ]
+    append_decisions(replaced[0], passed)
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(POLICY.replace("review: 0.5", "review: 0.05"))
+    change = SweepChange(name="strict", policy=load_whole_policy(strict))
+    swept = sweep(find_sources(replaced), change, None, as_of=DAY)
+    assert (swept.kept, swept.changed) == (kept, 2 - kept)
+
+
 def test_a_dry_run_tells_the_same_and_writes_nothing(runs: list[str], tmp_path: Path) -> None:
     dry, wet = decide(runs, "bad.jpg", "block", None), decide(runs, "bad.jpg", "block", tmp_path / "swept")
     assert replace(dry, to=wet.to) == wet

@@ -13,6 +13,7 @@ import pytest
 from moderation import storage
 from moderation.errors import UsageError
 from moderation.lists import read
+from moderation.lists.learned import LEARNED_SCHEMA, read_learned
 from moderation.lists.policy_file import load_whole_policy
 from moderation.lists.read import read_entries
 from moderation.lists.show import describe_policy, policy_as_json
@@ -94,6 +95,26 @@ def test_a_list_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(read, "MAX_FILE_BYTES", 10)
     with pytest.raises(UsageError, match="a list has at most 10"):
         read_entries(path)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_binary(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_value_that_a_file_has_once_counts_for_every_row(
+    suffix: str, kind: pa.DataType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array(["f" * 100_000]))
+    columns = {name: pa.array(["x"] * 3000) for name in LEARNED_SCHEMA.names} | {"value": value.cast(kind)}
+    table, path = pa.table(columns), str(tmp_path / f"l.{suffix}")
+    if suffix == "parquet":
+        pq.write_table(table, path, compression="zstd")
+    else:
+        with pa.ipc.new_file(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+            writer.write_table(table, max_chunksize=500)
+    assert Path(path).stat().st_size < 1 << 18
+    monkeypatch.setattr(read, "MAX_TABLE_BYTES", 10 << 20)
+    for reader in (read_entries, read_learned):
+        with pytest.raises(UsageError, match="bytes unpacked"):
+            reader(path)
 
 
 POLICY = """
