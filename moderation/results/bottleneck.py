@@ -9,6 +9,9 @@ over threads like their busy time).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
+
+_LEAST_S: Final = 10.0  # of the shards' time; in less, what is done once outweighs the rest
 
 _ADVICE = {
     "score": "scoring: shards were at the device, or queued for it, {share} of their time. More or faster devices, or a"
@@ -39,19 +42,22 @@ def find_bottleneck(seconds: Mapping[str, float], waits: Mapping[str, float]) ->
 
     seconds: busy, by step. waits: idle, by `who:kind`. Both are summed over the shards of a run.
     """
-    starved = waits.get("device:starved", 0.0)
-    supply = _find_supply(seconds, waits)
-    spent = {
-        "score": seconds.get("score", 0.0) + waits.get("device:lock", 0.0),
-        supply: starved,
-        "judge": seconds.get("judge", 0.0),
-        "write": seconds.get("write", 0.0),
-    }
+    spent = _spent(seconds, waits)
     total = sum(spent.values())
     if not waits or total <= 0:
         return None
     step = max(spent, key=lambda name: spent[name])
     return step, spent[step] / total
+
+
+def _spent(seconds: Mapping[str, float], waits: Mapping[str, float]) -> dict[str, float]:
+    """Step -> seconds of the shards."""
+    return {
+        "score": seconds.get("score", 0.0) + waits.get("device:lock", 0.0),
+        _find_supply(seconds, waits): waits.get("device:starved", 0.0),
+        "judge": seconds.get("judge", 0.0),
+        "write": seconds.get("write", 0.0),
+    }
 
 
 def _find_supply(seconds: Mapping[str, float], waits: Mapping[str, float]) -> str:
@@ -62,9 +68,9 @@ def _find_supply(seconds: Mapping[str, float], waits: Mapping[str, float]) -> st
 
 
 def tell_bottleneck(seconds: Mapping[str, float], waits: Mapping[str, float]) -> str | None:
-    """The bottleneck and what would help, in one sentence; None where it is unknown."""
+    """The bottleneck and what would help, in a sentence; None where it is unknown or the run too short to tell."""
     bottleneck = find_bottleneck(seconds, waits)
-    if bottleneck is None:
+    if bottleneck is None or sum(_spent(seconds, waits).values()) < _LEAST_S:
         return None
     step, share = bottleneck
     return _ADVICE[step].format(share=f"{share:.0%}")

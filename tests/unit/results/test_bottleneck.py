@@ -33,7 +33,7 @@ def test_a_slow_last_step_is_named_too(step: str) -> None:
 
 
 def test_the_sentence_says_what_and_how_much_and_what_would_help() -> None:
-    said = tell_bottleneck({"score": 1.0}, {"device:starved": 3.0, "decode:starved": 2.5})
+    said = tell_bottleneck({"score": 10.0}, {"device:starved": 30.0, "decode:starved": 25.0})
     assert said is not None
     assert said.startswith("reading: the device waited for frames 75%") and "runtime.fetch_threads" in said
 
@@ -46,3 +46,7 @@ def test_nothing_measured_is_nothing_said(waits: dict[str, float]) -> None:
 def test_waits_are_told_by_who_waits() -> None:
     waits = {"device:starved": 1.00049, "device:lock": 2.0, "fetch:blocked": 0.0}
     assert nest_waits(waits) == {"device": {"starved": 1.0, "lock": 2.0}, "fetch": {"blocked": 0.0}}
+
+
+def test_a_short_run_says_nothing() -> None:
+    assert tell_bottleneck({"score": 1.0, "write": 8.0}, {"device:starved": 0.5}) is None
