@@ -12,6 +12,11 @@ RULE = "two answers that agree, or an expert; what has neither counts as an erro
 RULE_ONE = "one answer is enough; what has none, or is in dispute, counts as an error"
 
 
+def is_settled_by(rule: str, label: Label) -> bool:
+    """Whether an item has the answers that the rule of a certificate asks for."""
+    return label.words is not None and (label.settled or rule.startswith(RULE_ONE))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """What is to be certified. block_errors: allowed share of wrong blocks. leak: allowed share of bad items among the
@@ -34,7 +39,7 @@ class Claim:
 
     def is_settled(self, label: Label) -> bool:
         """Whether an item has the answers that it needs."""
-        return label.settled if self.answers > 1 else label.words is not None
+        return is_settled_by(self.rule, label)
 
     def allowed(self, region: AuditRegion) -> float:
         """The allowed rate of errors of a side."""

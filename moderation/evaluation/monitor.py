@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 from moderation import storage
 from moderation.errors import UsageError, one_line
 from moderation.evaluation.audit import audit_of, group_of, values_with
+from moderation.evaluation.claim import is_settled_by
 from moderation.evaluation.evaluate import LabelWords, meaning_of
 from moderation.evaluation.population import JudgedItem, read_population
 from moderation.evaluation.wealth import ALARM, MonitorWealth, bet_on
@@ -183,7 +184,8 @@ def hold_labels(
     for certificate in certificates.certificates:
         key = certificate_key(certificates, certificate.name)
         before = monitors.get(key, CertificateMonitor(wealth=MonitorWealth()))
-        settled = ((row["group"], find_label(labels.audit, row)) for row in drawn if row["action"] == certificate.name)
+        found = ((row["group"], find_label(labels.audit, row)) for row in drawn if row["action"] == certificate.name)
+        settled = ((group, label) for group, label in found if label and is_settled_by(certificates.rule, label))
         monitors[key] = _bet_on_labels(before, settled, certificate, meaning)
         wealth = monitors[key].wealth
         if wealth.alarmed and key not in ended:
@@ -194,13 +196,13 @@ def hold_labels(
 
 
 def _bet_on_labels(
-    before: CertificateMonitor, drawn: Iterable[tuple[str, Label | None]], certificate: Certificate, meaning: Meaning
+    before: CertificateMonitor, settled: Iterable[tuple[str, Label]], certificate: Certificate, meaning: Meaning
 ) -> CertificateMonitor:
     """One bet per group, on its first item with a settled label."""
     wealth, groups = before.wealth, dict.fromkeys(before.groups)
-    for group, label in drawn:
+    for group, label in settled:
         digest = hashlib.sha256(group.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        if label is None or label.words is None or not label.settled or digest in groups:
+        if label.words is None or digest in groups:
             continue
         groups[digest] = None
         error = meaning.is_bad(label.words) is (certificate.side == "pass")

@@ -10,6 +10,7 @@ import pytest
 
 from moderation.config.model import Config, MonitorConfig
 from moderation.errors import UsageError
+from moderation.evaluation.claim import Claim
 from moderation.evaluation.monitor import ended_actions, hold_labels, note_night, read_state
 from moderation.evaluation.watch import begin_watch, monitoring_facts, watch_scores
 from moderation.policy.certified import Certificate, CertificateSet, certified_hash
@@ -58,9 +59,9 @@ def certified(policy: Policy) -> CertificateSet:
     )
 
 
-def labels_of(folder: Path, wrong: int, count: int = 400, source: str = "audit") -> str:
+def labels_of(folder: Path, wrong: int, count: int = 400, source: str = "audit", answers: int = 2) -> str:
     """Labels of all items, two answers each; the first `wrong` of them are fine."""
-    rows = [f"i{n},{'ok' if n < wrong else 'bad'},{source},r{r}" for n in range(count) for r in (1, 2)]
+    rows = [f"i{n},{'ok' if n < wrong else 'bad'},{source},r{r}" for n in range(count) for r in range(answers)]
     (folder / "labels.csv").write_text("\n".join(["item_id,label,source,reviewer", *rows]), encoding="utf-8")
     return str(folder / "labels.csv")
 
@@ -75,6 +76,15 @@ def test_only_what_was_drawn_and_decided_by_the_machine_is_bet_on_and_once(tmp_p
     (again,) = hold_labels(home, labels, policy, certificates)
     assert (again.labels, again.new) == (200, 0)
     assert ended_actions(home, certificates) == {}
+
+
+@pytest.mark.parametrize(("answers", "bets"), [(2, 0), (1, 200)])
+def test_one_answer_is_bet_on_where_the_certificate_rests_on_one(tmp_path: Path, answers: int, bets: int) -> None:
+    out, policy = night_of(tmp_path)
+    home, certificates = str(tmp_path / "home"), replace(certified(policy), rule=Claim(answers=answers).rule)
+    note_night(home, "20261126-1", out, policy, certificates)
+    (report,) = hold_labels(home, labels_of(tmp_path, wrong=1, answers=1), policy, certificates)
+    assert report.labels == bets
 
 
 def test_too_many_errors_end_the_certificate_and_good_labels_do_not_bring_it_back(tmp_path: Path) -> None:
