@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -41,9 +41,14 @@ def run(record: Record, place: Place) -> None:
         measure = measures[name]
         if place.tiny:
             record.measure(f"{name}: small 2 threads", partial(measure, "small", 2))
+            record.measure(f"{name}: small 2 processes", partial(measure, "small", 2, decoder="process"))
             continue
         for size, threads in ALL_THREADS:
             record.measure(f"{name}: {size} {threads} threads", partial(measure, size, threads), needs_s=4)
+        for size, threads in ALL_THREADS[:2]:
+            # Threads wait for each other's Python; processes copy their frames.
+            work = partial(measure, size, threads, decoder="process")
+            record.measure(f"{name}: {size} {threads} processes", work, needs_s=8)
         work = partial(measure, "small", 16, batch=16)
         record.measure(f"{name}: small 16 threads, batches of 16", work, needs_s=4)
         work = partial(measure, "small", 16, profiled=True)
@@ -74,7 +79,10 @@ def _measure(
     *,
     batch: int = 0,
     profiled: bool = False,
+    decoder: Literal["thread", "process"] = "thread",
 ) -> dict[str, Any]:
+    runtime = config.runtime.model_copy(update={"decoder": decoder})
+    config = config.model_copy(update={"runtime": runtime})
     payloads = read_variants(place.scratch / "pictures", size)
     seconds = 0.5 if place.tiny else 0.7 if profiled else 2.0
     stack.batch_size = batch or config.stack.batch_size
@@ -139,6 +147,7 @@ def _stream(
         views._upload = _UPLOAD
         pools.fetch.shutdown(wait=True, cancel_futures=True)
         pools.decode.shutdown(wait=True, cancel_futures=True)
+        # The processes end with the threads that own them.
     spent = {name: round((after[name] - before[name]) / wall_s, 4) for name in after}
     mean_bytes = sum(map(len, payloads)) // len(payloads)
     return {
