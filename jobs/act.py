@@ -16,9 +16,6 @@ from .printing import print_error, print_json, print_line
 if TYPE_CHECKING:
     from moderation.actions.act import ActReport
 
-ACT_CODES = """Exit codes: 0 done. 2 wrong usage, nothing was started. 3 some were refused or failed. 4 stopped by an
-error: the same command goes on."""
-
 
 def act(
     out: Annotated[str, typer.Argument(help="Output of a run, or the folder of a sweep.")],

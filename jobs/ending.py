@@ -11,9 +11,7 @@ from typing import Any, Final, NoReturn
 
 import typer
 
-from moderation.errors import ModerationError, UsageError, one_line
-
-from .printing import plain_console, print_error
+# Nothing of the library is imported before a job is called: `--help` does not wait for it.
 
 EXIT_CODES: Final = """Exit codes: 0 done. 1 `verify`, `policy test` or `promote` found something amiss. 2 wrong usage
 or configuration, nothing was started. 3 done, but more items than runtime.max_error_rate are errors, or nothing in
@@ -48,6 +46,10 @@ def run_to_end(app: Callable[..., Any], arguments: Sequence[str]) -> None:
 
 
 def _end_by(error: Exception, arguments: Sequence[str]) -> NoReturn:
+    from moderation.errors import ModerationError, UsageError
+
+    from .printing import print_error
+
     if os.environ.get(_TRACEBACK):
         traceback.print_exception(error)
     if isinstance(error, _CallError):
@@ -69,6 +71,8 @@ def _end_by(error: Exception, arguments: Sequence[str]) -> NoReturn:
 
 def _end_wrong_call(error: Any) -> NoReturn:  # noqa: ANN401 - a class that typer does not export
     """Print click's message, with quoted parts of the call escaped; for a command without arguments, its help."""
+    from .printing import print_error
+
     context, message = getattr(error, "ctx", None), error.format_message()
     if context is not None and message == context.get_help():
         _print(message)
@@ -84,6 +88,8 @@ def _resumes(arguments: Sequence[str]) -> bool:
 
 
 def _describe(error: BaseException) -> str:
+    from moderation.errors import one_line
+
     return f"{type(error).__name__}: {one_line(error, 300)}"
 
 
@@ -93,4 +99,6 @@ def _place(error: BaseException) -> str:
 
 
 def _print(text: str) -> None:
+    from .printing import plain_console
+
     plain_console(stderr=True, soft_wrap=True).print(text)

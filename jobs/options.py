@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moderation.config.load import load_config, resolve_config_path
-from moderation.config.model import Config
-from moderation.errors import UsageError
-
 if TYPE_CHECKING:
+    from moderation.config.model import Config
     from moderation.evaluation.evaluate import LabelWords
 
 ConfigOption = Annotated[
@@ -75,6 +72,8 @@ AsOfOption = Annotated[
 
 def parse_day(text: str | None) -> date | None:
     """The day of `--as-of`. Raises UsageError."""
+    from moderation.errors import UsageError
+
     try:
         return None if text is None else date.fromisoformat(text)
     except ValueError as error:
@@ -86,6 +85,9 @@ def resolve_policy_path(name: str) -> Path:
 
     Raises UsageError naming the nearest.
     """
+    from moderation.config.load import resolve_config_path
+    from moderation.errors import UsageError
+
     try:
         return resolve_config_path(name, kind="policies")
     except UsageError as error:
@@ -111,6 +113,8 @@ def load_bundle_settings(
     """The configuration of a bundle, or without a bundle, the one that a call asks for. Raises UsageError."""
     if bundle is None:
         return load_settings(config, overrides, workers=workers, policy=policy)
+    from moderation.errors import UsageError
+
     if store is None:
         raise UsageError("--bundle needs --bundles STORE, or MODERATION_BUNDLES")
     for name, given in (("--config", config), ("--policy", policy)):
@@ -134,6 +138,8 @@ def load_settings(
     policy: str | None = None,
 ) -> Config:
     """The configuration that a call asks for. Raises UsageError."""
+    from moderation.config.load import load_config
+
     by_option = []
     if workers is not None:
         by_option.append(f"runtime.workers={workers}")

@@ -19,6 +19,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from moderation.errors import FatalError, ModerationError, UsageError, one_line
+from moderation.lean_arrow import leave_pandas_out
 
 
 def work_by_processes(
@@ -122,6 +123,7 @@ def serve(begin: Callable[[str], Callable[[Any], object]], lines: IO[str], answe
     An error of this package is answered; the process goes on.
     """
     use_one_core()
+    leave_pandas_out()
     told = lines.readline()
     work: Callable[[Any], object] | None = None
     for line in lines:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-import torch
-from torch import nn
-
-from moderation.detectors.nn.gradients import unpack_network
 from moderation.types import F32, Region
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,5 +192,7 @@ class DetectorDefaults:
 
     def unpack(self) -> None:
         """Switch every network to plain operators."""
+        from moderation.detectors.nn.gradients import unpack_network
+
         for network in self.networks:
             unpack_network(network)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-import torch
-
 from moderation.config.model import Config
-from moderation.doctor.rehearsal import find_obstacles
 from moderation.errors import UsageError
 from moderation.planning.plan import list_shards
 from moderation.planning.slices import Slice
@@ -80,6 +77,8 @@ def preview(
 
     Raises UsageError.
     """
+    from moderation.doctor.rehearsal import find_obstacles
+
     run = prepare_run(source, out, config, limit, part, fresh=fresh)
     committed = set() if fresh else check_output(run)
     items = shards = size_bytes = unknown_sizes = errors = committed_shards = 0
@@ -90,6 +89,8 @@ def preview(
         unknown_sizes += sum(1 for item in shard.items if not item.size_bytes and item.error is None)
         errors += sum(1 for item in shard.items if item.error is not None)
         committed_shards += shard.shard_id in committed
+    import torch  # seconds that only a preview pays: a run asks Ray
+
     nodes = [{"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(torch.cuda.device_count())}]
     size = size_workers(config.runtime, nodes)
     return Preview(

@@ -6,6 +6,8 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -13,6 +15,7 @@ import ray
 from moderation.config.model import RuntimeConfig
 from moderation.config.ray_places import find_bad_places
 from moderation.errors import FatalError, UsageError, one_line
+from moderation.runtime.worker import MALLOC_ENV
 
 # Workers read the encoded pictures, and pixels never leave them: only plans and receipts pass through the object store.
 # Ray's default would take a third of the memory.
@@ -74,12 +77,32 @@ def _start_here(options: dict[str, Any]) -> None:
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options)
+            with _in_environment(MALLOC_ENV):
+                ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options)
             return
         except Exception as error:  # Ray raises a bare Exception when a process of its own is late
             ray.shutdown()
             if attempt == START_ATTEMPTS:
                 raise FatalError(f"Ray does not start on this machine: {one_line(error)}") from error
+
+
+@contextmanager
+def _in_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """These variables, for processes that are started meanwhile: the raylet hands its own on to its workers.
+
+    A runtime environment would do so too, but a worker that has one waits for Ray's agent of such environments, which
+    takes as long to start as a worker.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def leave() -> None:

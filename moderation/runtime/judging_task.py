@@ -6,22 +6,19 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Self
-
-import torch
+from typing import TYPE_CHECKING, Any, Self
 
 from moderation.config.model import Config
 from moderation.errors import ItemError
-from moderation.pipeline.items import moderate_items
-from moderation.pipeline.pools import Pools
-from moderation.pipeline.shard import moderate_shard
 from moderation.policy.bind import bind
 from moderation.policy.model import Policy
-from moderation.results.receipts import Receipt
 from moderation.results.record import RunFacts
 from moderation.runtime.task import MemoryMode, make_task_pools, small_memory
-from moderation.scoring.build import build_stack
 from moderation.types import Shard
+
+if TYPE_CHECKING:
+    from moderation.pipeline.pools import Pools
+    from moderation.results.receipts import Receipt
 
 SMALLEST_BATCH_DIVISOR = 4
 
@@ -40,6 +37,8 @@ class JudgingTask:
 
     def load(self, threads: int) -> dict[str, Any]:
         """Load the stack; its device and type. Raises UsageError, FatalError."""
+        from moderation.scoring.build import build_stack
+
         set_torch_threads(threads)
         self._stack = build_stack(self._config)
         self._stack.load()
@@ -68,6 +67,8 @@ class JudgingTask:
     def _moderate(
         self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode, count_row: Callable[[], None]
     ) -> Receipt:
+        from moderation.pipeline.shard import moderate_shard
+
         with self._working_set(memory) as (config, pools):
             return moderate_shard(
                 shard,
@@ -87,6 +88,8 @@ class JudgingTask:
 
     def probe(self, shard: Shard, poison: Mapping[str, ItemError], memory: MemoryMode) -> int:
         """Judge the items of a shard, write nothing; returns the rows."""
+        from moderation.pipeline.items import moderate_items
+
         with self._working_set(memory) as (config, pools):
             rows = moderate_items(
                 shard.items, config=config, stack=self._stack, policy=self._policy, pools=pools, poison=poison
@@ -134,6 +137,8 @@ class JudgingTask:
 
 def set_torch_threads(threads: int) -> None:
     """Limit torch to this worker's share of the cores: two workers with all cores each slow each other down."""
+    import torch
+
     torch.set_num_threads(threads)
     try:
         torch.set_num_interop_threads(1)

@@ -32,12 +32,11 @@ from moderation.results.schema import votes_schema
 from moderation.runtime.backfill import judging_task
 from moderation.runtime.night_learn import NightLearning, learn_before_night, sweep_after_night
 from moderation.runtime.night_run import NightRun, begin_night, settle_choice
-from moderation.runtime.plan_run import PlanOutcome, run_plan
 from moderation.runtime.prepare import bind_policy, prepare_run
 from moderation.runtime.reporting import keep_nights_page, night_extras
 from moderation.runtime.run import Run
-from moderation.runtime.state import Progress, Stop
-from moderation.scoring.build import build_stack
+from moderation.runtime.state import PlanOutcome, Progress, Stop
+from moderation.scoring.declared import declare_stack
 from moderation.sources import open_source
 from moderation.storage.lease import LEASE_S, Lease, hold_lease
 from moderation.types import Item, Shard
@@ -191,6 +190,8 @@ class _NightJob:
         first_shard = next(shards, None)
         if first_shard is None:
             return PlanOutcome(shard_ids=[], wall_s=time.monotonic() - began_s, partial=False, facts=_NO_WORK)
+        from moderation.runtime.plan_run import run_plan  # Ray only where there is work
+
         return run_plan(
             run,
             judging_task(run),
@@ -218,7 +219,7 @@ class _NightJob:
         return difference(listing, load_index(log, provenance), log, provenance, self.choice, Spool(run.out))
 
     def _target(self, run: Run) -> Target:
-        stack, metadata = build_stack(run.config), run.facts.metadata()
+        stack, metadata = declare_stack(run.config), run.facts.metadata()
         return Target(
             out=run.out,
             config=run.config,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -23,22 +22,12 @@ from moderation.runtime.progress import ProgressGroup, make_progress
 from moderation.runtime.ray_pool import RayWorkerPool
 from moderation.runtime.run import Run
 from moderation.runtime.shard_queue import ShardQueue
-from moderation.runtime.state import Progress, RunTally, Stop
+from moderation.runtime.state import PlanOutcome, Progress, RunTally, Stop
 from moderation.runtime.task import WorkerTask
 from moderation.types import Shard
 
 # Shards that wait in the driver: enough for two per worker of a hundred; a plan row is a few hundred bytes.
 MAX_WAITING_SHARDS = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOutcome:
-    """What became of a plan in one call. shard_ids: of all planned shards. facts: for the summary."""
-
-    shard_ids: Sequence[str]
-    wall_s: float
-    partial: bool
-    facts: Mapping[str, Any]
 
 
 def run_plan(
@@ -67,8 +56,8 @@ def run_plan(
     with make_progress(run.facts.run_id) as shown:
         queue = ShardQueue(lambda: shards, committed, MAX_WAITING_SHARDS)
         try:
-            connect(runtime)
-            pool = RayWorkerPool(task=task, config=runtime)
+            own_cluster = connect(runtime)
+            pool = RayWorkerPool(task=task, config=runtime, own_cluster=own_cluster)
             progress = ProgressGroup((shown, Meters(run.facts.run_id)))
             # Only now: Ray installs a handler of its own when it connects.
             with _stop_on_signals(stop, runtime.grace_s):

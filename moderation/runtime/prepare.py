@@ -1,4 +1,4 @@
-"""A run before it starts: checks of all that can be wrong, and the run's id. Loads torch to build the stack."""
+"""A run before it starts: checks of all that can be wrong, and the run's id. Loads no torch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from moderation.policy.model import Policy, policy_hash
 from moderation.results.certificates import certify_policy
 from moderation.results.record import RunFacts, extensions_of, read_day, read_record, run_id_of
 from moderation.runtime.run import Run, load_policy_of
-from moderation.scoring.build import build_stack
+from moderation.scoring.declared import DeclaredStack, declare_stack
 from moderation.scoring.slots import describe_detectors
-from moderation.scoring.stack import Stack
 
 
 def prepare_run(
@@ -41,7 +40,7 @@ def prepare_run(
     """
     source, out = storage.canonical(source), storage.canonical(out).rstrip("/")
     check_apart(source, out)
-    stack = build_stack(config)
+    stack = declare_stack(config)
     policy, certification = certify_policy(load_policy_of(config), config.policy, stack.fingerprint, ended=ended)
     bind_policy(policy, stack)
     identity: dict[str, Any] = {
@@ -93,7 +92,7 @@ def _day_of_run(out: str, *, fresh: bool) -> str:
     return (read_day(homes) or datetime.now(UTC).date()).isoformat()
 
 
-def bind_policy(policy: Policy, stack: Stack, as_of: date | None = None) -> BoundPolicy:
+def bind_policy(policy: Policy, stack: DeclaredStack, as_of: date | None = None) -> BoundPolicy:
     """A policy with its votes resolved to the stack's columns. Raises UsageError naming what is missing.
 
     as_of: the day by which lists have ended; None: no day.

@@ -27,10 +27,14 @@ IDLE_SHARE = 0.2
 
 @dataclass(slots=True, kw_only=True)
 class RayWorkerPool:
-    """The workers of a run as Ray actors of one task."""
+    """The workers of a run as Ray actors of one task.
+
+    own_cluster: whether `connect` has started it, so that its processes have the variables of a worker already.
+    """
 
     task: WorkerTask
     config: RuntimeConfig
+    own_cluster: bool = False
     workers: list[WorkerHandle] = field(default_factory=list)
     size: WorkerSize | None = None
     _looked_s: float = -math.inf
@@ -60,15 +64,16 @@ class RayWorkerPool:
         return self.size
 
     def _start(self, size: WorkerSize) -> WorkerHandle:
-        options = {
+        options: dict[str, Any] = {
             "num_cpus": size.num_cpus,
             "num_gpus": size.num_gpus,
             # One call more than shards in flight, so that `items_in_flight` is answered while they run.
             "max_concurrency": self.config.shards_in_flight + 1,
             "max_restarts": 0,  # the driver replaces a lost worker, because it knows its shards
             "scheduling_strategy": "SPREAD",
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(size.threads), **MALLOC_ENV}},
         }
+        if not self.own_cluster:
+            options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(size.threads), **MALLOC_ENV}}
         actor = ray.remote(ShardWorker).options(**options).remote(self.task, size.threads)
         placing, loading = actor.place.remote(), actor.load.remote()
         return WorkerHandle(actor=actor, placing=placing, loading=loading, nodes_at_start=self._node_ids)

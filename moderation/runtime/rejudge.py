@@ -14,6 +14,7 @@ from moderation.analysis.rejudge import Rejudged, cut_chunks, rejudge
 from moderation.analysis.rejudge_parts import RejudgeSettings, rejudge_shards
 from moderation.config.model import RuntimeConfig
 from moderation.errors import FatalError, ModerationError, one_line
+from moderation.lean_arrow import leave_pandas_out
 from moderation.runtime.cluster import connect, leave
 
 _TASKS_PER_CORE: Final = 4  # submitted ahead; more would only lengthen Ray's own queues
@@ -50,6 +51,7 @@ def _judge_on_cluster(address: str, workers: int | None, settings: RejudgeSettin
 
 def _judge_chunk(told: str, shard_ids: Sequence[str]) -> int:
     use_one_core()
+    leave_pandas_out()
     return rejudge_shards(told, shard_ids)
 
 

@@ -14,7 +14,6 @@ from moderation.results.finish import finish_run
 from moderation.results.layout import summary_uri
 from moderation.results.occupancy import occupy
 from moderation.results.output import check_output, check_owner, nothing_left, start_over
-from moderation.runtime.plan_run import run_plan
 from moderation.runtime.reporting import report_extras
 from moderation.runtime.run import Run
 from moderation.runtime.state import Stop
@@ -65,6 +64,8 @@ def resume_run(
         committed = check_output(run)
         if nothing_left(run, committed):
             return _outcome(run, _read_or_write_summary(run, committed, judged=judged), nothing_left=True)
+        from moderation.runtime.plan_run import run_plan  # Ray only where work is left
+
         shards = plan_shards(run.source, run.home, run.config, limit=run.limit, slice_=run.part)
         ended = run_plan(run, task, shards, committed, max_hours=max_hours, max_items=max_items, stop=stop)
         lease.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -140,3 +140,13 @@ def shard_timeout_s(shard: Shard, configured: float | str) -> float:
         return float(configured)
     objects = sum(max(1, len(item.objects)) for item in shard.items)
     return 300.0 + OBJECT_S * objects + shard.size_bytes / (256 * 1024)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOutcome:
+    """What became of a plan in one call. shard_ids: of all planned shards. facts: for the summary."""
+
+    shard_ids: Sequence[str]
+    wall_s: float
+    partial: bool
+    facts: Mapping[str, Any]

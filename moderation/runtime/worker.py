@@ -10,6 +10,7 @@ import ray
 
 from moderation import storage
 from moderation.errors import ItemError
+from moderation.lean_arrow import leave_pandas_out
 from moderation.pipeline.counters import peak_memory_bytes
 from moderation.runtime.isolated_run import run_isolated
 from moderation.runtime.task import MemoryMode, WorkerTask
@@ -34,6 +35,9 @@ class ShardWorker:
 
     def load(self) -> dict[str, Any]:
         """Load the task; facts about this worker. Raises UsageError, FatalError."""
+        # Read by the libraries of networks when they are loaded, which is in `load`.
+        os.environ["OMP_NUM_THREADS"] = str(self._threads)
+        leave_pandas_out()
         task_facts = self._task.load(self._threads)
         return {
             **task_facts,

@@ -16,9 +16,10 @@ from moderation.detectors.base import FrameBatch, Scored
 from moderation.detectors.nn.compile import compile_networks
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights.locator import resolve
+from moderation.scoring.declared import DeclaredStack
 from moderation.scoring.devices import pick_device, pick_dtype
 from moderation.scoring.handover import HandedOn, check_scored
-from moderation.scoring.slots import Slot, fingerprint
+from moderation.scoring.slots import Slot
 from moderation.scoring.votes import BatchVotes, VoteCollector, join_votes
 from moderation.types import Frame
 
@@ -30,17 +31,11 @@ class SelectableFrames(FrameBatch, Protocol):
         """The frames at these indices, in this order."""
 
 
-class Stack:
+class Stack(DeclaredStack):
     """Detectors with their weights on a device. `load()` once, then `score()` batches; not thread-safe."""
 
     def __init__(self, slots: Sequence[Slot], config: Config, disabled: Sequence[str] = ()) -> None:
-        self.slots = tuple(slots)
-        self.disabled = tuple(disabled)  # labels of detectors that stack.only leaves out
-        self.labels = tuple(column for slot in slots for column in slot.labels)
-        self.gated = tuple(column for slot in slots if slot.condition is not None for column in slot.labels)
-        self.blob_sizes = {name: size for slot in slots for name, size in slot.blob_sizes.items()}
-        self.embedding_dims = _embedding_dims(slots) if config.stack.keep_embeddings else {}
-        self.fingerprint = fingerprint(slots, config)
+        super().__init__(slots, config, disabled)
         self._config = config.stack
         self.device = torch.device("cpu")
         self.dtype = torch.float32
@@ -121,7 +116,3 @@ class Stack:
         if self.dtype == torch.bfloat16:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
-
-
-def _embedding_dims(slots: Sequence[Slot]) -> dict[str, int]:
-    return {slot.detector.name: slot.detector.embedding_dim for slot in slots if slot.detector.embedding_dim}

@@ -9,20 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
-from moderation.detectors.faces.centerface import MULTIPLE, POINTS, CenterFace, load_centerface, read_peaks
-from moderation.detectors.nn.prepare import infer, prepare
-from moderation.detectors.nn.suppression import distinct, load_suppression
 from moderation.detectors.registry import check_options
-from moderation.detectors.weights.onnx import read_onnx
 from moderation.errors import UsageError
 from moderation.types import F32, Region
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+
+    from moderation.detectors.faces.centerface import CenterFace
+else:
+    from moderation.detectors.deferred import functional as F
+    from moderation.detectors.deferred import torch
 
 _LONGEST: Final = 2048  # pixels of the network's input: a longer strip is scaled down further than its area requires
 # Pixels that go through the network at once. On a CPU the maps of a layer leave the cache beyond it (16 frames take
@@ -87,10 +90,15 @@ class Faces(DetectorDefaults):
         if not 1 <= self.max_faces <= 1000:
             raise UsageError(f"detector 'faces': option 'max_faces' must be 1 to 1000, got {self.max_faces}")
         self.network: CenterFace | None = None
-        self._dtype = torch.float32
+        self._dtype: torch.dtype
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device. Raises FatalError when they are another network's."""
+        from moderation.detectors.faces.centerface import CenterFace, load_centerface
+        from moderation.detectors.nn.prepare import prepare
+        from moderation.detectors.nn.suppression import load_suppression
+        from moderation.detectors.weights.onnx import read_onnx
+
         load_suppression()
         network = CenterFace()
         load_centerface(network, read_onnx(paths[0]))
@@ -110,6 +118,9 @@ class Faces(DetectorDefaults):
 
     def find(self, batch: FrameBatch) -> list[FrameFaces]:
         """The faces of each frame. Runs under inference_mode."""
+        from moderation.detectors.faces.centerface import read_peaks
+        from moderation.detectors.nn.prepare import infer
+
         if self.network is None:
             raise RuntimeError("load() first")
         frames = batch.frames_HWC
@@ -131,6 +142,9 @@ class Faces(DetectorDefaults):
 
     def _choose(self, scores: F32, boxes: F32, points: F32, size: tuple[int, int]) -> FrameFaces:
         """The peaks of a frame, [K] best first, in pixels, that are distinct faces. size: width, height."""
+        from moderation.detectors.faces.centerface import POINTS
+        from moderation.detectors.nn.suppression import distinct
+
         sure = scores >= self.threshold
         scores, boxes, points = scores[sure], boxes[sure] / np.tile(size, 2), points[sure] / np.array(size)
         boxes = boxes.clip(0, 1)
@@ -165,6 +179,8 @@ def scaled_size(width: int, height: int, side: int) -> tuple[int, int]:
 
 def _groups(frames: Sequence[torch.Tensor], side: int, pixels: int) -> Iterator[tuple[list[int], tuple[int, int]]]:
     """Indices of frames that share an input of (height, width), as many as fit into this number of pixels."""
+    from moderation.detectors.faces.centerface import MULTIPLE
+
     groups: dict[tuple[int, int], list[int]] = {}
     for index, frame in enumerate(frames):
         width, height = scaled_size(frame.shape[1], frame.shape[0], side)

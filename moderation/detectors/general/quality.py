@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-import torch
+from typing import TYPE_CHECKING, Any, Final
 
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.registry import check_options
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from moderation.detectors.deferred import torch
 
 # Rec. 601, as JPEG and PDQ.
 LUMA: Final = (0.299, 0.587, 0.114)

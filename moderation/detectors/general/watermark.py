@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
-
-import torch
+from typing import TYPE_CHECKING, Any, Final
 
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
-from moderation.detectors.general.watermark_network import SIDE_PX, MarkNetwork, decode_boxes, picture_logits
-from moderation.detectors.nn.loading import copy_exactly, fitting
-from moderation.detectors.nn.prepare import infer, prepare
-from moderation.detectors.nn.suppression import distinct, load_suppression
 from moderation.detectors.registry import check_options
 from moderation.errors import FatalError
 from moderation.types import Region
+
+if TYPE_CHECKING:
+    import torch
+
+    from moderation.detectors.general.watermark_network import MarkNetwork
+else:
+    from moderation.detectors.deferred import torch
 
 # The least with a precision of 0.95 on held-back backgrounds, one picture in eight marked: `held_back` of the card.
 LEAD_THRESHOLD: Final = 0.899
@@ -41,7 +42,7 @@ class Watermark(DetectorDefaults):
     name = "watermark"
     version = "1"
     labels: Sequence[str] = ("mark",)
-    view = View(mode="squash", resize=SIDE_PX, crop=SIDE_PX)
+    view = View(mode="squash", resize=320, crop=320)
     cost_ms = 16.0
     weights: Sequence[Weights] = (
         Weights(
@@ -56,10 +57,14 @@ class Watermark(DetectorDefaults):
         check_options(self.name, options, {"min_region": (int, float)})
         self._min_region = float(options.get("min_region", 0.5))
         self._network: MarkNetwork | None = None
-        self._dtype = torch.float32
+        self._dtype: torch.dtype
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device. Raises FatalError when they are not of this network."""
+        from moderation.detectors.general.watermark_network import MarkNetwork
+        from moderation.detectors.nn.prepare import prepare
+        from moderation.detectors.nn.suppression import load_suppression
+
         network = MarkNetwork()
         load_marks(network, Path(paths[0]))
         load_suppression()
@@ -69,6 +74,9 @@ class Watermark(DetectorDefaults):
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
         """scores float32 [B,1]; a region for each mark that is found, the surest first."""
+        from moderation.detectors.general.watermark_network import decode_boxes, picture_logits
+        from moderation.detectors.nn.prepare import infer
+
         if self._network is None:
             raise RuntimeError("load() first")
         scaled = ((batch.view(self.view) - 127) / 128).to(self._dtype)
@@ -80,6 +88,8 @@ class Watermark(DetectorDefaults):
         return Scored(scores=scores[:, None], regions=regions)
 
     def _regions(self, boxes: torch.Tensor, sure: torch.Tensor) -> list[Region]:
+        from moderation.detectors.nn.suppression import distinct
+
         order = sure.argsort(descending=True, stable=True)
         order = order[sure[order] >= self._min_region]
         if not len(order):
@@ -95,6 +105,8 @@ def load_marks(network: MarkNetwork, path: Path) -> None:
     """Copy a file's numbers. Raises FatalError when they are not of this network."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    from moderation.detectors.nn.loading import copy_exactly, fitting
 
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moderation.detectors.general.imagenet import EfficientNetLite0
+from moderation.detectors.general.imagenet_network import EfficientNetLite0
 from moderation.detectors.nn.conv import Conv
 
 SIDE_PX: Final = 320

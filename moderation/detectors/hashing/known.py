@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
 from moderation.detectors.hashing import pdq
@@ -18,6 +17,11 @@ from moderation.errors import UsageError
 from moderation.hashes.lists import HashList, read_list
 from moderation.hashes.search import BITS, HASH_BYTES, MAX_DISTANCE
 from moderation.types import F32, U8, Region
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from moderation.detectors.deferred import torch
 
 _Cell = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
 # PDQ shrinks to 64 x 64: a smaller part has too few pixels.

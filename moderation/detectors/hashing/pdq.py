@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.general.quality import LUMA
 from moderation.detectors.hashing.sampling import SIDE, SamplingBank, sampling_matrix
 from moderation.detectors.registry import check_options
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from moderation.detectors.deferred import torch
 
 _BITS_SIDE: Final = 16
 HASH_BYTES: Final = _BITS_SIDE * _BITS_SIDE // 8

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
-
-import torch
+from typing import TYPE_CHECKING, Any, Final
 
 from moderation.config.hints import closest
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
@@ -15,6 +13,11 @@ from moderation.detectors.heads.linear import Feature, Head, read_head
 from moderation.detectors.registry import check_options
 from moderation.detectors.weights.locator import resolve
 from moderation.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from moderation.detectors.deferred import torch
 
 _MIN_ODDS: Final = 0.018  # logits are cut at -4 and 4: beyond them networks differ in confidence, not in content
 

@@ -13,13 +13,17 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moderation.config.canonical import canonical_json
 from moderation.errors import FatalError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from moderation.detectors.deferred import torch
 
 HEAD_KIND: Final = "head"
 TAIL: Final = "tail."
@@ -101,7 +105,7 @@ def _read_text(path: Path) -> str:
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise FatalError(f"{path}: over {_MAX_FILE_BYTES >> 20} MiB are no head")
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(path), framework="np") as file:
             text: str = (file.metadata() or {}).get(_KEY, "")
     except (SafetensorError, OSError, ValueError) as error:
         raise FatalError(f"{path}: not readable as safetensors: {error}") from error

@@ -16,19 +16,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from moderation.detectors.base import Backbone, Detector, DetectorDefaults, FrameBatch, Scored, View, Weights
 from moderation.detectors.heads.head_file import TAIL, HeadRecord, read_head_record, read_head_tensors
-from moderation.detectors.nn.loading import copy_exactly, fitting
-from moderation.detectors.nn.prepare import infer, one_thread, prepare
-from moderation.detectors.nn.trunk import Averaged
 from moderation.detectors.registry import check_options
 from moderation.detectors.weights.locator import resolve
 from moderation.errors import FatalError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from moderation.detectors.nn.trunk import Averaged
+else:
+    from moderation.detectors.deferred import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +61,10 @@ class TrainedHead(DetectorDefaults):
         self._title: str | None = options.get("backbone")
         self._record: HeadRecord | None = None
         self._tail: nn.Module | None = None
-        self._trunk: nn.Sequential | None = None
-        self._dtype = torch.float32
-        self._weight = self._bias = torch.zeros(0)
+        self._backbone: Backbone | None = None
+        self._dtype: torch.dtype
+        self._weight: torch.Tensor
+        self._bias: torch.Tensor
 
     def take_weights(self, weights: Sequence[Weights]) -> None:
         """Take this head: its labels and its backbone are the file's from now on. Raises UsageError, FatalError."""
@@ -87,11 +90,13 @@ class TrainedHead(DetectorDefaults):
             return
         if not isinstance(backbone, Backbone):
             raise UsageError(f"detector {self.name!r}: {use.title!r} hands on no features of its layers")
-        self._trunk = backbone.build_trunk()
+        self._backbone = backbone
         backbone.offer_features(use.depth)
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the numbers. Raises FatalError when they are no head's, or of other layers."""
+        from moderation.detectors.nn.prepare import prepare
+
         path = Path(paths[0])
         record = read_head_record(path)
         self._adopt(record)
@@ -106,6 +111,8 @@ class TrainedHead(DetectorDefaults):
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
         """scores float32 [B,classes]."""
+        from moderation.detectors.nn.prepare import infer, one_thread
+
         record = self._known()
         scored = earlier[self.requires[0]]
         if self._tail is None:
@@ -119,7 +126,7 @@ class TrainedHead(DetectorDefaults):
         with torch.autocast(batch.device.type, enabled=False), one_thread():
             x = embedding.float()
             if record.backbone.normalised:
-                x = nn.functional.normalize(x, dim=1)
+                x = torch.nn.functional.normalize(x, dim=1)
             logits = x @ self._weight.T + self._bias
             scores = logits.sigmoid() if record.several else logits.softmax(dim=1)
         return Scored(scores=scores)
@@ -136,9 +143,12 @@ class TrainedHead(DetectorDefaults):
         return self._record
 
     def _read_tail(self, depth: int, tensors: Mapping[str, torch.Tensor]) -> Averaged:
-        if self._trunk is None:
+        from moderation.detectors.nn.loading import copy_exactly, fitting
+        from moderation.detectors.nn.trunk import Averaged
+
+        if self._backbone is None:
             raise RuntimeError("attach() first")
-        tail = Averaged(self._trunk[depth:])
+        tail = Averaged(self._backbone.build_trunk()[depth:])
         named = {name.removeprefix(TAIL): t for name, t in tensors.items() if name.startswith(TAIL)}
         parameters = dict(tail.layers.named_parameters())
         with fitting(self.name):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-import torch
-import torch.nn.functional as F
+from typing import TYPE_CHECKING, Any, Final
 
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.registry import check_options
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+else:
+    from moderation.detectors.deferred import functional as F
+    from moderation.detectors.deferred import torch
 
 _SIDE: Final = 56  # a quarter of the view: only large skin regions count (5% of a picture is 12 x 12 here)
 _LOG: Final = 105.0  # L(x) = 105 log10(x + 1): 0 to 253, about the range of a byte

@@ -10,11 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 import zxingcpp
 
 from moderation.config.hints import did_you_mean
@@ -23,6 +21,13 @@ from moderation.detectors.registry import check_options
 from moderation.errors import UsageError
 from moderation.pages.text import short_line
 from moderation.types import U8, Region
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+else:
+    from moderation.detectors.deferred import functional as F
+    from moderation.detectors.deferred import torch
 
 _SQUARE: Final = ("qrcode", "microqrcode", "rmqrcode", "datamatrix", "aztec", "pdf417")
 _LINEAR: Final = ("ean13", "ean8", "upca", "upce", "code128", "code93", "code39", "codabar", "itf")

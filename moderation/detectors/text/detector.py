@@ -8,22 +8,23 @@ networks are written out in `network` and run batched on the device. Rules: `rul
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-import torch
+from typing import TYPE_CHECKING, Any, Final
 
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
-from moderation.detectors.nn.prepare import prepare
 from moderation.detectors.registry import check_options
 from moderation.detectors.text.boxes import covered_share, require_packages
-from moderation.detectors.text.network import SMALL, TINY, TextDetector, TextRecogniser
-from moderation.detectors.text.reader import Line, TextReader, read_lines
 from moderation.detectors.text.rules import LABELS, find_hits, make_rules, score_hits
-from moderation.detectors.text.weights import load_detector, load_recogniser, read_characters
-from moderation.detectors.weights.onnx import read_onnx, read_onnx_metadata
 from moderation.errors import UsageError
 from moderation.pages.text import short_line
 from moderation.types import Region
+
+if TYPE_CHECKING:
+    import torch
+
+    from moderation.detectors.text.network import TextDetector, TextRecogniser
+    from moderation.detectors.text.reader import Line, TextReader
+else:
+    from moderation.detectors.deferred import torch
 
 _ORIGIN: Final = "https://github.com/PaddlePaddle/PaddleOCR"
 _LONGEST_LABEL: Final = 120  # characters of a line in a region's label
@@ -105,6 +106,12 @@ class Text(DetectorDefaults):
 
         Raises FatalError when they are other networks', UsageError without OpenCV and pyclipper.
         """
+        from moderation.detectors.nn.prepare import prepare
+        from moderation.detectors.text.network import SMALL, TINY, TextDetector, TextRecogniser
+        from moderation.detectors.text.reader import TextReader
+        from moderation.detectors.text.weights import load_detector, load_recogniser, read_characters
+        from moderation.detectors.weights.onnx import read_onnx, read_onnx_metadata
+
         require_packages()
         glancer, detector = TextDetector(TINY), TextDetector(SMALL)
         load_detector(glancer, read_onnx(paths[2]))
@@ -130,6 +137,8 @@ class Text(DetectorDefaults):
 
     def read(self, batch: FrameBatch) -> list[list[Line]]:
         """The lines of each frame, in reading order."""
+        from moderation.detectors.text.reader import read_lines
+
         if self._reader is None:
             raise RuntimeError("load() first")
         return read_lines(self._reader, batch.frames_HWC)

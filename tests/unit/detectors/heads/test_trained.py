@@ -13,7 +13,8 @@ import torch
 from moderation.config.load import load_config
 from moderation.config.model import Config, DetectorConfig, StackConfig
 from moderation.detectors.base import Backbone
-from moderation.detectors.general.imagenet import EfficientNetLite0, ImageNet
+from moderation.detectors.general.imagenet import ImageNet
+from moderation.detectors.general.imagenet_network import EfficientNetLite0
 from moderation.detectors.heads.head_file import TAIL, column_label, encode_head, read_head_record
 from moderation.errors import FatalError, UsageError
 from moderation.scoring.build import build_stack

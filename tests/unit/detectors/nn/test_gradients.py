@@ -10,13 +10,13 @@ from torch import nn
 
 from moderation.detectors.faces.centerface import CenterFace
 from moderation.detectors.faces.network import FaceNetwork
-from moderation.detectors.general.imagenet import EfficientNetLite0
+from moderation.detectors.general.imagenet_network import EfficientNetLite0
 from moderation.detectors.nn.conv import Activation, Conv
 from moderation.detectors.nn.gradients import as_leaf, unpack_network, with_gradients
 from moderation.detectors.nn.prepare import infer, prepare
-from moderation.detectors.safety.image_safety import SwiftFormer
+from moderation.detectors.safety.image_safety_network import SwiftFormer
 from moderation.detectors.safety.nudity_network import PartsNetwork
-from moderation.detectors.safety.open_nsfw import ThinResNet
+from moderation.detectors.safety.open_nsfw_network import ThinResNet
 from moderation.detectors.text.network import SMALL, TINY, Peak, TextDetector, TextRecogniser
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moderation.detectors.general.imagenet import EfficientNetLite0
+from moderation.detectors.general.imagenet_network import EfficientNetLite0
 from moderation.detectors.nn.compile import compile_networks
 from moderation.detectors.nn.conv import Activation, Conv
 from moderation.detectors.nn.prepare import count_parts, infer, prepare, work_each

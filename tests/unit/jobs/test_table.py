@@ -1,0 +1,50 @@
+"""The table of commands says what the jobs say of themselves, and listing it imports none of them."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs import table
+from jobs.__main__ import app
+from jobs.lazy_group import JobEntry
+
+ENTRIES = [entry for group in vars(table).values() if isinstance(group, tuple) for entry in group]
+# What a command that only shows help or a version must do without.
+HEAVY = ("torch", "ray", "numpy", "pyarrow", "pydantic", "rich.console", "moderation.config")
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.place)
+def test_an_entry_says_the_first_sentence_of_its_job(entry: JobEntry) -> None:
+    module, _, function = entry.place.partition(":")
+    text = inspect.getdoc(getattr(import_module(f"jobs.{module}"), function)) or ""
+    assert entry.help.endswith(".") and " ".join(text.split()).startswith(entry.help)
+
+
+def test_every_job_file_is_in_the_table_of_commands() -> None:
+    listed = CliRunner().invoke(app, ["--help"]).output
+    assert all(f"\n  {entry.name} " in listed for entry in table.COMMANDS)
+    for group, entries in (("config", table.CONFIG), ("review", table.REVIEW), ("lists", table.LISTS)):
+        shown = CliRunner().invoke(app, [group, "--help"]).output
+        assert all(f"\n  {entry.name} " in shown for entry in entries)
+
+
+@pytest.mark.parametrize("call", [["--help"], ["--version"]])
+def test_help_and_version_import_nothing_of_the_library_but_its_version(call: list[str]) -> None:
+    code = (
+        "import sys, jobs.__main__ as m\n"
+        f"try: m.main({call!r})\nexcept SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout[-200:]
+
+
+def test_a_misspelt_command_is_answered_with_the_nearest() -> None:
+    answer = CliRunner().invoke(app, ["bakfill"])
+    assert answer.exit_code == 2 and "'backfill'" in answer.output

@@ -1,0 +1,59 @@
+"""What each kind of process leaves out: torch in the driver, Ray where no work is left, pandas everywhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moderation.lean_arrow import leave_pandas_out
+
+
+def _imported(code: str, *names: str) -> list[str]:
+    """Which of these modules are there once this code has run in a process of its own."""
+    tail = f"\nimport sys\nprint([name for name in {names!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code + tail], capture_output=True, text=True, check=True)
+    return list(eval(done.stdout.splitlines()[-1], {}))  # what the line above has printed
+
+
+@pytest.mark.parametrize("name", ["default", "full"])
+def test_a_run_is_checked_and_named_without_torch(name: str, tmp_path: Path) -> None:
+    code = (
+        "from moderation.config.load import load_config\n"
+        "from moderation.runtime.backfill import judging_task\n"
+        "from moderation.runtime.prepare import prepare_run\n"
+        f"run = prepare_run({str(tmp_path / 'in')!r}, {str(tmp_path / 'out')!r}, load_config({name!r}))\n"
+        "judging_task(run).to_json()"
+    )
+    assert _imported(code, "torch", "ray", "pandas") == []
+
+
+def test_a_night_without_work_imports_neither_torch_nor_ray() -> None:
+    assert _imported("import moderation.runtime.nightly, moderation.runtime.resume", "torch", "ray") == []
+
+
+def test_the_job_files_import_no_heavy_library() -> None:
+    jobs = ", ".join(f"jobs.{name}" for name in ("status", "report", "config_show", "backfill", "nightly", "rejudge"))
+    assert _imported(f"import {jobs}", "torch", "ray", "pandas", "matplotlib", "PIL") == []
+
+
+def test_arrow_is_asked_for_arrays_without_pandas() -> None:
+    code = "from moderation.lean_arrow import leave_pandas_out as leave\nleave()\nimport pyarrow as pa\npa.array([1])"
+    assert _imported(code, "pandas") == []
+
+
+def test_a_table_becomes_a_frame_of_pandas_all_the_same() -> None:
+    pytest.importorskip("pandas")
+    code = (
+        "from moderation.lean_arrow import leave_pandas_out as leave\nleave()\nimport pyarrow as pa\n"
+        "assert pa.table({'a': [1]}).to_pandas().shape == (1, 1)"
+    )
+    assert _imported(code, "pandas") == ["pandas"]
+
+
+def test_nothing_is_hidden_from_other_imports() -> None:
+    before = list(sys.meta_path)
+    leave_pandas_out()
+    assert sys.meta_path == before
