@@ -92,6 +92,7 @@ def test_weights_of_another_network_are_refused() -> None:
 def untrained(heat: float, **options: object) -> Faces:
     """The detector with a network that gives the same output for every place."""
     faces = Faces(options)
+    faces._dtype = torch.float32
     network = CenterFace()
     with torch.no_grad():
         network.heads.weight.zero_()
