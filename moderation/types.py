@@ -31,6 +31,7 @@ class Role(StrEnum):
     TILE = "tile"  # a part of a frame, looked at more closely
     WHOLE = "whole"  # pictures of an album put together that were one picture
     BACKDROP = "backdrop"  # a transparent frame over black: a viewer may show it over either
+    VARIANT = "variant"  # a frame as other viewers show it: other colours, another side up, without its transparency
 
 
 class Verdict(StrEnum):
@@ -134,8 +135,8 @@ class Shard:
 class Frame:
     """One picture of an item, decoded.
 
-    pixels: uint8 [H,W,3], sRGB, upright, alpha over white (of a `backdrop`, over black); perhaps scaled down to the
-    canvas the stack asked for.
+    pixels: uint8 [H,W,3], sRGB, upright, alpha over white (`backdrop`: over black; `variant`: as others show it);
+    perhaps scaled down to the canvas the stack asked for.
     width, height: of the picture as stored (upright), before scaling.
     parent: index of the frame of which this one is a part, and which is therefore its context; box: where it lies in
     that, x0, y0, x1, y1 in 0..1.
@@ -169,7 +170,7 @@ class Media:
     height: int | None = None
     error: ErrorCode | None = None
     error_detail: str = ""
-    unseen: tuple[str, ...] = ()  # what a viewer may be shown of it that is not among the frames: "track", "picture"
+    unseen: tuple[str, ...] = ()  # what a viewer may be shown of it that is not among its frames: "track", "document"
     # Of a video: what read its frames, and why, where it was not the first choice. Of keyframes: what is only claimed.
     reader: str | None = None
 

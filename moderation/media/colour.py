@@ -1,4 +1,4 @@
-"""What the numbers of a picture mean: its ICC profile, or a PNG's gAMA and cHRM, converted to sRGB.
+"""What the numbers of a picture mean: its ICC profile, code points, or a PNG's gAMA and cHRM, converted to sRGB.
 
 Viewers manage colour, so a picture whose numbers look harmless may be shown as another one. A profile is not trusted by
 its name: its effect on a grid of colours is measured, and one without visible effect costs nothing further.
@@ -18,12 +18,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
+from moderation.media.cicp import IS_XYZ, primaries_of, states_colours, to_light
 from moderation.types import U8
 
 MAX_PROFILE_BYTES = 4 * 1024 * 1024  # the largest profiles of print shops have 3 MB
 _KEPT_TRANSFORMS = 16  # a few profiles make up nearly all; one of CMYK takes 2 MB
 _INVISIBLE = 3  # of 255: versions of sRGB differ by less
-_PROFILE_CLASSES = frozenset({"mntr", "scnr", "prtr", "spac"})  # ICC.1, 7.2.5: classes that describe a picture
+_PROFILE_CLASSES = frozenset({b"mntr", b"scnr", b"prtr", b"spac"})  # ICC.1, 7.2.5: classes that describe a picture
+# Names in `info` of a Pillow image, beside Pillow's own `icc_profile`.
+OTHER_PROFILES, CODE_POINTS, STORED_RGB, STORED_GREY = "other_profiles", "code_points", "stored_rgb", "stored_grey"
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # a profile's signature -> Pillow's mode
 _SRGB_GAMMA = 1 / 2.2
 _GAMMA_TOLERANCE = 0.05  # libpng's PNG_GAMMA_THRESHOLD: a smaller difference is ignored
@@ -39,32 +42,52 @@ _transforms_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Colours:
-    """What a file states about its colours. primaries: x, y of white, red, green, blue."""
+    """A reading of a file's colours. primaries: x, y of white, red, green, blue. code_points: (primaries, transfer)."""
 
     icc: bytes | None = None
+    code_points: tuple[int, int] | None = None
     gamma: float | None = None
     primaries: tuple[float, ...] | None = None
+    as_ycbcr: bool = False
     grey: bool = False  # stored as one channel
 
     @property
     def plain(self) -> bool:
         """Whether nothing is stated: sRGB."""
-        return self.icc is None and self.gamma is None
+        return self.icc is None and self.gamma is None and self.code_points is None and not self.as_ycbcr
 
 
-def read_colours(image: Image.Image) -> Colours:
-    """Read as browsers do: a profile before gAMA, an sRGB chunk instead of gAMA, cHRM only beside gAMA."""
+def read_colours(image: Image.Image) -> tuple[Colours, ...]:
+    """The readings of its colours: first as browsers read them, then as if nothing were stated.
+
+    Browsers take a PNG's code points before a profile (elsewhere after it), a profile before gAMA, an sRGB chunk
+    instead of gAMA, and cHRM only beside gAMA. FFmpeg reads RGB that a JPEG stores as if it were YCbCr.
+    """
     info: Mapping[str | tuple[int, int], Any] = image.info
-    icc = info.get("icc_profile")
-    grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
-    if isinstance(icc, bytes) and icc:
-        return Colours(icc=icc, grey=grey)
-    gamma = info.get("gamma") if image.format == "PNG" and "srgb" not in info else None
+    grey = is_grey(image)
+    profiles = [icc for icc in (info.get("icc_profile"), *info.get(OTHER_PROFILES, ())) if isinstance(icc, bytes)]
+    readings = [Colours(icc=icc, grey=grey) for icc in profiles if icc]
+    points = info.get(CODE_POINTS)
+    if points is not None and states_colours(*points):
+        readings.insert(0 if image.format == "PNG" else len(readings), Colours(code_points=points, grey=grey))
+    readings += _read_gamma(image, grey)
+    readings.append(Colours(grey=grey))
+    return (*readings, Colours(as_ycbcr=True)) if info.get(STORED_RGB) else tuple(readings)
+
+
+def _read_gamma(image: Image.Image, grey: bool) -> list[Colours]:
+    """The reading by gAMA and cHRM of a PNG, or by those that a BMP states; none where there are none."""
+    gamma = image.info.get("gamma") if image.format in ("PNG", "BMP") and "srgb" not in image.info else None
     if not isinstance(gamma, float) or gamma <= 0:
-        return Colours(grey=grey)
-    primaries = info.get("chromaticity")
+        return []
+    primaries = image.info.get("chromaticity")
     usable = isinstance(primaries, tuple) and len(primaries) == 8
-    return Colours(gamma=gamma, primaries=primaries if usable else None, grey=grey)
+    return [Colours(gamma=gamma, primaries=primaries if usable else None, grey=grey)]
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether its file stores one channel of brightness."""
+    return STORED_GREY in image.info or image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
 
 
 def to_srgb(image: Image.Image, colours: Colours) -> tuple[Image.Image, str]:
@@ -75,20 +98,13 @@ def to_srgb(image: Image.Image, colours: Colours) -> tuple[Image.Image, str]:
     if colours.icc is not None:
         return _by_profile(image, colours.icc, grey=colours.grey)
     rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if colours.as_ycbcr:
+        return Image.merge("YCbCr", rgb.split()).convert("RGB"), ""
+    if colours.code_points is not None:
+        return Image.fromarray(_by_code_points(np.asarray(rgb), *colours.code_points)), ""
     if colours.gamma is None:
         return rgb, ""
     return Image.fromarray(_by_gamma(np.asarray(rgb), colours.gamma, colours.primaries)), ""
-
-
-def as_srgb(pixels: U8, colours: Colours) -> tuple[U8, str]:
-    """uint8 [H,W,3] decoded as RGB, like `to_srgb`; the same array where nothing is stated."""
-    if colours.plain:
-        return pixels, ""
-    transform, _, note = _find_transform(colours.icc or b"", "RGB", grey=colours.grey)
-    if transform is None:
-        return pixels, note
-    image, note = to_srgb(Image.fromarray(pixels), colours)
-    return np.array(image), note
 
 
 def _by_profile(image: Image.Image, icc: bytes, *, grey: bool) -> tuple[Image.Image, str]:
@@ -118,17 +134,23 @@ def _make_transform(icc: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform |
     if len(icc) > MAX_PROFILE_BYTES:
         return None, f"colour profile ignored: {len(icc)} bytes"
     try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(_mend_header(icc)))
         taken = _SPACES.get(str(profile.profile.xcolor_space).strip())
         if mode == "L" and taken == "RGB":
             mode = "RGB"  # a grey picture with a colour profile is shown through it
-        if taken != mode or profile.profile.device_class.strip() not in _PROFILE_CLASSES:
+        if taken != mode:
             return None, "colour profile ignored: it is for another kind of picture"
         transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
         changes = mode == "CMYK" or _changes_colours(transform, mode)
     except _PROFILE_ERRORS as error:
         return None, f"colour profile ignored: {' '.join(str(error).split())[:80]}"
     return (transform if changes else None), ""
+
+
+def _mend_header(icc: bytes) -> bytes:
+    """With the length that it has, and a class of pictures: browsers ask for neither, and lcms does."""
+    kind = icc[12:16] if icc[12:16] in _PROFILE_CLASSES else b"mntr"
+    return len(icc).to_bytes(4, "big") + icc[4:12] + kind + icc[16:] if len(icc) >= 128 else icc
 
 
 def _changes_colours(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
@@ -155,6 +177,24 @@ def _by_gamma(pixels: U8, gamma: float, primaries: tuple[float, ...] | None) -> 
         return pixels
     # Beyond 0.01..10 everything is black or white.
     linear = (np.arange(256) / 255.0) ** (1 / min(10.0, max(0.01, gamma)))
+    return _from_light(pixels, linear, matrix)
+
+
+def _by_code_points(pixels: U8, primaries: int, transfer: int) -> U8:
+    """uint8 [H,W,3] whose numbers are encoded by code points of H.273, as sRGB."""
+    stated = primaries_of(primaries)
+    matrix = _to_linear_srgb(stated) if stated else _FROM_XYZ * _D65 if primaries == IS_XYZ else None
+    linear = to_light(transfer)
+    if linear is None:
+        if matrix is None:
+            return pixels
+        numbers = np.arange(256) / 255.0
+        linear = np.where(numbers <= 0.04045, numbers / 12.92, ((numbers + 0.055) / 1.055) ** 2.4)
+    return _from_light(pixels, linear, matrix)
+
+
+def _from_light(pixels: U8, linear: npt.NDArray[np.float64], matrix: npt.NDArray[np.float64] | None) -> U8:
+    """uint8 [H,W,3] -> sRGB. linear: light [256] of each number. matrix: to the primaries of sRGB."""
     if matrix is None:
         table = _encode_srgb(linear)
         return table[pixels]

@@ -14,6 +14,8 @@ from moderation.media.cut_ends import is_cut
 from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 
 MAX_BOXES = 20_000  # a fragmented MP4 of several hours has thousands
+_PROPERTIES_BYTES = 1024 * 1024  # the properties of pictures come first; a profile among them may be large
+_WEBP_ALPHA, _WEBP_ANIMATED = 0x10, 0x02  # flags of VP8X (RFC 9649, 2.7)
 MAX_PADDING = 64 * 1024 * 1024  # zeros that repair a truncated WebP
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
@@ -69,6 +71,12 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+def find_code_points(data: bytes) -> tuple[int, int] | None:
+    """(primaries, transfer) of the first `colr` box with code points in an AVIF or HEIC; None: it has none."""
+    at = data.find(b"colrnclx", 0, _PROPERTIES_BYTES)
+    return None if at < 0 or at + 12 > len(data) else struct.unpack_from(">HH", data, at + 8)
+
+
 def mend_webp(data: bytes) -> bytes | None:
     """Repair a truncated WebP: the complete frames of an animation, or a still padded with zeros.
 
@@ -89,6 +97,18 @@ def mend_webp(data: bytes) -> bytes | None:
     start, end = cut
     missing = end - len(data)
     return data + bytes(missing) if missing <= MAX_PADDING and len(data) > start + 32 else None
+
+
+def with_alpha(data: bytes) -> bytes:
+    """A WebP whose header announces transparency where it may have some.
+
+    Pillow paints over black what an animation leaves free where that is missing; some viewers do not ask for it.
+    """
+    if data[12:16] != b"VP8X" or len(data) < 30 or data[20] & _WEBP_ALPHA:
+        return data
+    if not data[20] & _WEBP_ANIMATED and all(kind != b"ALPH" for kind, _, _ in _riff_chunks(data)):
+        return data
+    return data[:20] + bytes([data[20] | _WEBP_ALPHA]) + data[21:]
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -6,9 +6,12 @@ and Pillow's process-wide pixel limit stays unchanged while ours is checked befo
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from PIL import Image
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -22,8 +25,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 from moderation.config.installing import install_command
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
-from moderation.media.camera_raw import is_camera_raw
-from moderation.media.container import mend_webp, webp_size
+from moderation.media.bmp import leaves_gaps, read_bmp_colours, with_fourth_channel
+from moderation.media.camera_raw import has_depth, is_camera_raw
+from moderation.media.colour import CODE_POINTS
+from moderation.media.container import find_code_points, mend_webp, webp_size, with_alpha
 from moderation.media.jpeg import decode_jpeg_image
 from moderation.media.limits import Deadline, TimedBytes, check_pixels, start_deadline
 from moderation.media.pixels import (
@@ -75,10 +80,12 @@ def decode_image(data: bytes, config: MediaConfig) -> Media:
 class OpenedPicture:
     """A Pillow image whose header alone has been read.
 
-    mended: TRUNCATED where its end had to be added. note: what was ignored in the file, or "".
+    data: the bytes that it was opened from. mended: TRUNCATED where its end had to be added. note: what was ignored in
+    the file, or "".
     """
 
     image: ImageFile
+    data: bytes
     mended: ErrorCode | None = None
     note: str = ""
 
@@ -110,7 +117,31 @@ def open_picture(data: bytes, media_type: MediaType, config: MediaConfig, deadli
     drop_xmp(image)
     if prepared.icc is not None:
         image.info["icc_profile"] = prepared.icc
-    return OpenedPicture(image=image, mended=prepared.mended, note=prepared.note)
+    if prepared.code_points is not None:
+        image.info[CODE_POINTS] = prepared.code_points
+    if prepared.gamma is not None:
+        image.info["gamma"], image.info["chromaticity"] = prepared.gamma, prepared.primaries
+    return OpenedPicture(image=image, data=prepared.data, mended=prepared.mended, note=prepared.note)
+
+
+def mark_deep_key(image: ImageFile, data: bytes) -> None:
+    """Give a loaded PNG of 16-bit RGB the alpha of its transparent colour; Pillow keeps only the high bytes of both."""
+    key = image.info.get("transparency")
+    if image.format != "PNG" or image.mode != "RGB" or data[24:26] != b"\x10\x02" or not isinstance(key, tuple):
+        return
+    low = PngImageFile(io.BytesIO(data))
+    # The second byte of each sample, which is the high one of a little-endian sample.
+    low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
+    low.load()
+    high, rest = np.asarray(image), np.asarray(low)
+    matching = (high == [k >> 8 for k in key]).all(axis=2) & (rest == [k & 255 for k in key]).all(axis=2)
+    image.putalpha(Image.fromarray(np.where(matching, 0, 255).astype(np.uint8)))
+    del image.info["transparency"]
+
+
+def open_layer(still: bytes, deadline: Deadline) -> ImageFile:
+    """A layer of a GIF or PNG, itself a file. Raises DECODER_ERRORS."""
+    return (GifImageFile if still.startswith(b"GIF8") else PngImageFile)(TimedBytes(still, deadline))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +151,9 @@ class PreparedBytes:
     data: bytes
     mended: ErrorCode | None = None
     icc: bytes | None = None
+    code_points: tuple[int, int] | None = None
+    gamma: float | None = None
+    primaries: tuple[float, ...] | None = None
     note: str = ""
 
 
@@ -127,18 +161,41 @@ def _prepare(data: bytes, media_type: MediaType, config: MediaConfig) -> Prepare
     """Prepare the decoder's input: a truncated WebP repaired, a PNG without chunks that are not shown."""
     if media_type is MediaType.PNG:
         kept = keep_what_shows(data)
-        return PreparedBytes(data=kept.data, icc=kept.icc, note=kept.note)
-    if media_type is MediaType.TIFF and is_camera_raw(data):
+        return PreparedBytes(data=kept.data, icc=kept.icc, code_points=kept.code_points, note=kept.note)
+    if media_type is MediaType.BMP:
+        return _prepare_bmp(data)
+    if media_type is MediaType.WEBP:
+        return _prepare_webp(data, config)
+    if media_type in (MediaType.AVIF, MediaType.HEIC):
+        return PreparedBytes(data=data, code_points=find_code_points(data))
+    if media_type is MediaType.TIFF:
+        _refuse_tiff(data)
+    return PreparedBytes(data=data)
+
+
+def _refuse_tiff(data: bytes) -> None:
+    if is_camera_raw(data):
         detail = "a camera's raw file, of which only a preview could be shown: convert it to JPEG or TIFF"
         raise ItemError(ErrorCode.UNSUPPORTED_TYPE, detail)
-    if media_type is MediaType.WEBP:
-        size = webp_size(data)
-        if size:
-            check_pixels(*size, config.max_pixels)
-        whole = mend_webp(data)
-        if whole is not None:
-            return PreparedBytes(data=whole, mended=ErrorCode.TRUNCATED)
-    return PreparedBytes(data=data)
+    if has_depth(data):
+        raise ItemError(ErrorCode.UNSUPPORTED_TYPE, "tiff: a picture of several layers in depth")
+
+
+def _prepare_webp(data: bytes, config: MediaConfig) -> PreparedBytes:
+    size = webp_size(data)
+    if size:
+        check_pixels(*size, config.max_pixels)
+    whole = mend_webp(data)
+    return PreparedBytes(data=with_alpha(whole or data), mended=ErrorCode.TRUNCATED if whole else None)
+
+
+def _prepare_bmp(data: bytes) -> PreparedBytes:
+    if leaves_gaps(data):
+        raise ItemError(ErrorCode.UNSUPPORTED_TYPE, "bmp: its run-length encoding leaves pixels out")
+    colours = read_bmp_colours(data)
+    return PreparedBytes(
+        data=with_fourth_channel(data), icc=colours.icc, gamma=colours.gamma, primaries=colours.primaries
+    )
 
 
 def read_still(opened: OpenedPicture, config: MediaConfig) -> Media:
@@ -146,6 +203,7 @@ def read_still(opened: OpenedPicture, config: MediaConfig) -> Media:
     image = opened.image
     detail = "the end of the file is missing" if opened.mended else ""
     broken = load_partly(image)
+    mark_deep_key(image, opened.data)
     picture = to_picture(image, config)
     if broken or opened.mended:
         if _is_blank(picture):

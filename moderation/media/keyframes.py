@@ -76,13 +76,15 @@ def _select_positions(payloads: Sequence[Payload], config: MediaConfig) -> Itera
 
 
 def as_keyframe(member: Media) -> Media:
-    """A decoded object as a keyframe: its first frame, perhaps with its backdrop; whatever else it has is unseen."""
+    """A decoded object as a keyframe: its first frame as viewers show it; whatever else it has is unseen."""
     member = _refuse_moving(member)
     unseen = member.unseen
     if member.frames_total > 1 and UNSEEN_PICTURE not in unseen:
         unseen = (*unseen, UNSEEN_PICTURE)
-    backdrop = [f for f in member.frames if f.role is Role.BACKDROP][:1]
-    return replace(member, frames=(*member.frames[:1], *backdrop), unseen=unseen)
+    # Of a further picture in the file none is kept.
+    own = member.frames_total == 1
+    extras = [f for f in member.frames[1:] if own and f.role in (Role.BACKDROP, Role.VARIANT)]
+    return replace(member, frames=(*member.frames[:1], *extras), unseen=unseen)
 
 
 def _refuse_moving(member: Media) -> Media:

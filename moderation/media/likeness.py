@@ -16,6 +16,12 @@ VISIBLE = 12
 UNLIKE = 10.0
 # Limits for a smaller version: re-encoding and scaling change the mean by 1 to 3, and one cell on an edge by some 30.
 _SMALLER_MEAN, _SMALLER_CELL = 5.0, 48
+# Cameras make their thumbnails by other arithmetic than their pictures; cells on edges may differ.
+_PREVIEW_MEAN, _PREVIEW_CELL, _PREVIEW_SHARE, _BLACK = 14.0, 80, 0.03, 24
+
+# Of 255, for two versions of one picture. Photographs whose profile is ignored differ by 2 to 15, one in ProPhoto by
+# 25; a cell is a sixty-fourth of a picture, as large as what transparency may hide.
+ANOTHER, _ANOTHER_CELL, _SAMPLED = 20.0, 80, 64
 
 I16 = npt.NDArray[np.int16]
 
@@ -45,6 +51,35 @@ def coarse(grid: I16) -> I16:
 def is_unlike_all(one: I16, others: npt.NDArray[np.int16]) -> bool:
     """Whether a coarse grid differs from each of `others` [N,256] as much as two scenes do."""
     return bool((np.abs(others - one).mean(axis=1) > UNLIKE).all())
+
+
+def shows_another(pixels: U8, other: U8) -> bool:
+    """Whether two versions of a picture, uint8 [H,W,3] of the same size, may be judged differently."""
+    # Every n-th pixel is enough: the same ones are taken from both.
+    step = max(1, min(pixels.shape[:2]) // _SAMPLED)
+    pixels, other = (np.ascontiguousarray(p[::step, ::step]) for p in (pixels, other))
+    a, b = (np.asarray(Image.fromarray(p).resize((_COARSE, _COARSE), Image.Resampling.BOX)) for p in (pixels, other))
+    apart = np.abs(a.astype(np.int16) - b)
+    return bool(apart.mean() > ANOTHER or apart.max() > _ANOTHER_CELL)
+
+
+def is_preview(pixels: U8, of: U8) -> bool:
+    """Whether uint8 [H,W,3], perhaps with black bars, turned, or made by other arithmetic, shows the same as `of`."""
+    inside = _without_bars(pixels)
+    grids = [grid_of(Image.fromarray(p)) for p in ([pixels] if inside is pixels else [pixels, inside])]
+    whole = grid_of(Image.fromarray(of))
+    turned = [np.rot90(whole, k) for k in range(4)]
+    apart = (np.abs(a - b) for b in turned for a in grids)
+    return any(d.mean() <= _PREVIEW_MEAN and (d > _PREVIEW_CELL).mean() <= _PREVIEW_SHARE for d in apart)
+
+
+def _without_bars(pixels: U8) -> U8:
+    """Without black rows above and below, or black columns on both sides: thumbnails of 4:3 have them for 3:2."""
+    lit = pixels.max(axis=2) > _BLACK
+    rows, columns = np.flatnonzero(lit.mean(axis=1) > 0.05), np.flatnonzero(lit.mean(axis=0) > 0.05)
+    if not rows.size or not columns.size or (rows.size, columns.size) == lit.shape:
+        return pixels
+    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def is_smaller_version(pixels: U8, of: U8) -> bool:

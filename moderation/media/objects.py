@@ -10,11 +10,12 @@ from PIL.Image import DecompressionBombError
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.animation import decode_picture
-from moderation.media.behind import IN_BOXES, Behind, find_behind
+from moderation.media.behind import Behind, find_behind
 from moderation.media.credentials import add_credentials
+from moderation.media.ends import IN_BOXES
 from moderation.media.joining import Numbering
 from moderation.media.jpeg import decode_jpeg_image
-from moderation.media.likeness import is_smaller_version
+from moderation.media.likeness import is_preview, is_smaller_version
 from moderation.media.limits import Deadline, decode_with_deadline, with_max_frames
 from moderation.media.pixels import describe
 from moderation.media.sniff import HEAD_BYTES, MediaType, names_media, sniff
@@ -22,10 +23,12 @@ from moderation.media.still_movie import decode_still_movie, holds_movie
 from moderation.media.tiles import add_tiles, detailed
 from moderation.media.unknown import Looks, look_at
 from moderation.media.video import decode_video
-from moderation.types import ErrorCode, Kind, Media, MediaObject
+from moderation.types import ErrorCode, Kind, Media, MediaObject, Role
 
 Payload = bytes | ItemError
 
+# Readers of PDF accept their sign within so many bytes, also in a comment of a picture.
+_PDF, _PDF_WITHIN = b"%PDF-", 1024
 _IN_STRIPS = frozenset({MediaType.JPEG, MediaType.BMP})  # read in strips: the deadline is checked without a thread
 
 
@@ -93,15 +96,20 @@ def _decode_bytes(
     if media_type is None:
         raise _name_unknown(claimed, data, config)
     deadline.check()
+    media = _decode_known(data, media_type, config, deadline)
+    return replace(media, unseen=(*media.unseen, "document")) if _PDF in data[:_PDF_WITHIN] else media
+
+
+def _decode_known(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> Media:
     pieces = [] if media_type.is_video else find_behind(data, media_type)
     # libjpeg would read on into the next picture where the end marker is missing, and libwebp refuses what follows.
-    own = data[: pieces[0].start] if pieces and media_type not in IN_BOXES else data
+    own = data[: min((p.start for p in pieces if not p.inside), default=len(data))]
     first = _decode_one(own, media_type, config, deadline)
-    # The boxes of a still beside a sequence are the sequence itself.
-    is_picture = first.kind is Kind.IMAGE or (first.kind is Kind.ANIMATION and media_type not in IN_BOXES)
-    if not pieces or not is_picture:
-        return first
-    return _add_what_lies_behind(first, data, pieces, config, deadline)
+    if first.kind is Kind.ANIMATION and media_type in IN_BOXES:
+        # The boxes of a still beside a sequence are the sequence itself.
+        pieces = [piece for piece in pieces if not piece.inside]
+    is_picture = first.kind in (Kind.IMAGE, Kind.ANIMATION)
+    return _add_what_lies_behind(first, data, pieces, config, deadline) if pieces and is_picture else first
 
 
 def _decode_one(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> Media:
@@ -122,13 +130,13 @@ def _add_what_lies_behind(
     """Add the frames of what follows the picture in the file; pieces that do not decode are unseen."""
     numbering = Numbering()
     numbering.add(first)
-    unseen: list[str] = []
+    unseen = list(first.unseen)
     for piece in pieces:
         left = config.max_frames - len(numbering.frames)
         member = _decode_piece(data, piece, with_max_frames(config, left), deadline) if left > 0 else None
-        if member is None or member.error is not None:
+        if (member is None or member.error is not None) and not piece.preview:
             unseen.append(piece.what)
-        if member is None or _is_only_smaller(member, first):
+        if member is None or _is_only_smaller(member, first, piece):
             continue
         unseen += member.unseen
         numbering.add(member)
@@ -142,15 +150,17 @@ def _add_what_lies_behind(
 
 def _decode_piece(data: bytes, piece: Behind, config: MediaConfig, deadline: Deadline) -> Media | None:
     try:
-        return _decode_one(data[piece.start : piece.end], piece.media_type, config, deadline)
+        return _decode_one(piece.cut_from(data), piece.media_type, config, deadline)
     except Exception:  # noqa: BLE001 - as above: the first picture is whole, and the row reports the unseen piece
         return None
 
 
-def _is_only_smaller(member: Media, first: Media) -> bool:
+def _is_only_smaller(member: Media, first: Media, piece: Behind) -> bool:
     """Whether it is a preview: it shows the same as the first picture."""
     if member.kind is not Kind.IMAGE or member.frames_total != 1 or not member.frames or not first.frames:
         return False
     frame, large = member.frames[0], first.frames[0]
+    if piece.preview:
+        return any(is_preview(frame.pixels, f.pixels) for f in first.frames if f.role in (Role.FRAME, Role.VARIANT))
     smaller = frame.width <= large.width and frame.height <= large.height
     return smaller and is_smaller_version(frame.pixels, large.pixels)

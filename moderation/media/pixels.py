@@ -14,7 +14,8 @@ from PIL.ImageFile import ImageFile
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.limits import canvas_size
-from moderation.media.samples import mend_byte_order
+from moderation.media.orientation import read_orientations
+from moderation.media.samples import mend_tiff
 from moderation.media.shown import ShownPicture, show
 from moderation.types import U8, ErrorCode, Frame, Kind, Media, Role
 
@@ -43,7 +44,7 @@ def load_partly(image: ImageFile) -> str:
     Pillow keeps them when it raises. Its switch LOAD_TRUNCATED_IMAGES is process-wide, so it is not used.
     Raises ItemError(CORRUPT) when there is not even an image buffer.
     """
-    mend_byte_order(image)
+    mend_tiff(image)
     try:
         image.load()
     except DECODER_ERRORS as error:
@@ -58,34 +59,48 @@ def load_partly(image: ImageFile) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A picture as a frame; where transparent, also over black; and what was ignored in it, or ""."""
+    """A picture as a frame; where transparent, also over black; as other viewers show it; what was ignored, or ""."""
 
     frame: Frame
     backdrop: Frame | None = None
+    variants: tuple[Frame, ...] = ()
     note: str = ""
 
 
 def to_picture(image: Image.Image, config: MediaConfig, *, index: int = 0, time_s: float | None = None) -> Picture:
     """A loaded Pillow image as a frame. Raises ItemError(CORRUPT) when its mode cannot be converted."""
-    orientation = read_orientation(image)
+    orientations = read_orientations(image, read_orientation(image))
     size = canvas_size(*image.size, config.canvas_px)
     try:
         shown = show(image, size)
     except DECODER_ERRORS as error:
         raise corrupt(image.format or "picture", error) from error
-    return make_picture(shown, image.size, orientation, index=index, time_s=time_s)
+    return make_picture(shown, image.size, orientations, index=index, time_s=time_s)
 
 
 def make_picture(
-    shown: ShownPicture, stored: tuple[int, int], orientation: int, *, index: int = 0, time_s: float | None = None
+    shown: ShownPicture,
+    stored: tuple[int, int],
+    orientations: tuple[int, ...],
+    *,
+    index: int = 0,
+    time_s: float | None = None,
 ) -> Picture:
-    """A frame from stored pixels, turned upright; `stored` is (width, height) before scaling."""
+    """A frame from stored pixels, turned by the first orientation; `stored` is (width, height) before scaling."""
+    orientation = orientations[0]
     frame = _make_frame(shown.pixels, stored, orientation, index, time_s)
+    others = [(pixels, orientation) for pixels in shown.others] + [(shown.pixels, o) for o in orientations[1:]]
+    variants = (_make_frame(pixels, stored, o, index, time_s) for pixels, o in others)
     backdrop = None
     if shown.on_black is not None:
         over_black = _make_frame(shown.on_black, stored, orientation, index, time_s)
         backdrop = replace(over_black, role=Role.BACKDROP)
-    return Picture(frame=frame, backdrop=backdrop, note=shown.note)
+    return Picture(
+        frame=frame,
+        backdrop=backdrop,
+        variants=tuple(replace(variant, role=Role.VARIANT) for variant in variants),
+        note=shown.note,
+    )
 
 
 def _make_frame(pixels: U8, stored: tuple[int, int], orientation: int, index: int, time_s: float | None) -> Frame:
@@ -94,10 +109,11 @@ def _make_frame(pixels: U8, stored: tuple[int, int], orientation: int, index: in
 
 
 def gather_frames(pictures: Sequence[Picture], total: int) -> tuple[Frame, ...]:
-    """The pictures' frames, followed by their versions over black, numbered from `total` on."""
-    backdrops = [p.backdrop for p in pictures if p.backdrop is not None]
+    """The pictures' frames, followed by their versions over black and their variants, numbered from `total` on."""
+    extras = [p.backdrop for p in pictures if p.backdrop is not None]
+    extras += [variant for p in pictures for variant in p.variants]
     frames = [p.frame for p in pictures]
-    return (*frames, *(replace(b, index=total + k) for k, b in enumerate(backdrops)))
+    return (*frames, *(replace(extra, index=total + k) for k, extra in enumerate(extras)))
 
 
 def scale_array(pixels: U8, size: tuple[int, int]) -> U8:

@@ -23,7 +23,13 @@ _SHOWING: dict[bytes, int | None] = {
     b"cHRM": 32,
     b"sRGB": 1,
     b"eXIf": None,
+    b"cICP": 4,
 }
+_READ = frozenset({*_SHOWING, b"iCCP"})
+# Viewers take the first of each, and none behind the pixels but EXIF.
+_IN_FRONT = frozenset({b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP"})
+# Bits per sample and colour type of grey -> the factor to eight bits.
+_FEW_BITS = {b"\x02\0": 85, b"\x04\0": 17}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,32 +37,58 @@ class KeptPng:
     """A PNG without the chunks that do not change what is shown.
 
     icc: its colour profile, unpacked here because Pillow refuses the whole file for one over 1 MiB. note: what of its
-    colours was broken, or "".
+    colours was broken, or "". code_points: (primaries, transfer) of its cICP chunk.
     """
 
     data: bytes
     icc: bytes | None = None
+    code_points: tuple[int, int] | None = None
     note: str = ""
 
 
 def keep_what_shows(data: bytes) -> KeptPng:
     """Reduce a PNG to what its decoder needs."""
-    pieces = [data[:8]]
-    icc: bytes | None = None
-    broken = ""
-    end = 8
-    for kind, start, end in chunks(data):
-        chunk = data[start:end]
-        if kind == b"iCCP":
-            profile = _unpack_profile(chunk)
-            icc, broken = icc or profile, broken if profile else "iCCP"
-        elif kind in _NEEDED or (kind in _SHOWING and _is_sound(chunk, _SHOWING[kind])):
-            pieces.append(chunk)
-        elif kind in _SHOWING:
-            broken = kind.decode()
+    pieces, told, broken, end = _choose_chunks(data)
     rest = b"" if pieces[-1][4:8] == b"IEND" else data[end:]  # truncated: the decoder tells where
-    pieces = _announce_frames(pieces)
-    return KeptPng(data=b"".join([*pieces, rest]), icc=icc, note=_say_ignored(broken))
+    points = told.get(b"cICP")
+    return KeptPng(
+        data=b"".join([*_announce_frames(pieces), rest]),
+        icc=told.get(b"iCCP"),
+        code_points=None if points is None else (points[8], points[9]),
+        note=_say_ignored(broken),
+    )
+
+
+def _choose_chunks(data: bytes) -> tuple[list[bytes], dict[bytes, bytes], str, int]:
+    """(chunks for the decoder, what is told of colours and so on, a broken one of these or "", where they end)."""
+    pieces, told = [data[:8]], dict[bytes, bytes]()
+    broken, end, skipped = "", 8, frozenset[bytes]()
+    for kind, start, end in chunks(data):
+        if kind == b"IDAT":
+            skipped = _IN_FRONT
+        if kind in _NEEDED:
+            pieces.append(data[start:end])
+        elif kind in _READ and kind not in told and kind not in skipped:
+            shown = _read_chunk(kind, data[start:end], data[24:26])
+            if shown is None:
+                broken = kind.decode()
+                continue
+            told[kind] = shown
+            pieces.append(b"" if kind == b"iCCP" else shown)
+    return pieces, told, broken, end
+
+
+def _read_chunk(kind: bytes, chunk: bytes, layout: bytes) -> bytes | None:
+    """A chunk for the decoder, or an unpacked profile; None: broken. layout: bits per sample and colour type."""
+    if kind == b"iCCP":
+        return _unpack_profile(chunk)
+    if not _is_sound(chunk, _SHOWING[kind]):
+        return None
+    if kind == b"tRNS" and layout in _FEW_BITS:
+        # Pillow spreads the samples over 0..255, but not the value that is transparent.
+        body = kind + (_FEW_BITS[layout] * chunk[9]).to_bytes(2, "big")
+        return b"\0\0\0\x02" + body + zlib.crc32(body).to_bytes(4, "big")
+    return chunk
 
 
 def _announce_frames(pieces: list[bytes]) -> list[bytes]:

@@ -14,11 +14,17 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from moderation.errors import ItemError
+from moderation.types import ErrorCode
+
 _STRIP_PIXELS = 1 << 20
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF 6.0
+_PLANAR, _IN_PLANES = 284, 2
 _WHITE_IS_ZERO = 0
 _SIGNED = 2
 # Pillow's raw modes of big-endian samples -> those of the machine's order.
+_PREMULTIPLIED = "RGBa"
+PREMULTIPLIED = "premultiplied"  # in `info`: the colours are stored times alpha
 _MACHINE_ORDER = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "I;32B": "I;32N", "F;32BF": "F;32NF", "F;64BF": "F;64NF"}
 
 
@@ -48,19 +54,32 @@ def is_deep(image: Image.Image, layout: SampleLayout) -> bool:
     return image.mode.startswith("I") or image.mode == "F" or (image.mode == "L" and layout.signed)
 
 
-def mend_byte_order(image: Image.Image) -> None:
+def mend_tiff(image: Image.Image) -> None:
     """Call before loading: libtiff returns numbers in the machine's order, which Pillow (13.0) swaps once more.
 
     It does so with signed and float samples of compressed big-endian files, which came out as an even grey.
+    Raises ItemError(UNSUPPORTED_TYPE) for planes of deep samples, which Pillow takes for planes of bytes.
     """
     if not isinstance(image, TiffImageFile):
         return
-    image.tile = [
-        tile._replace(args=(_in_machine_order(tile.args[0]), *tile.args[1:]))
-        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
-        else tile
-        for tile in image.tile
-    ]
+    if image.tag_v2.get(_PLANAR) == _IN_PLANES and len(image.getbands()) > 1 and read_layout(image).bits > 8:
+        raise ItemError(ErrorCode.UNSUPPORTED_TYPE, "tiff: planes of more than 8 bits per sample")
+    if any(_raw_mode(tile.args) == _PREMULTIPLIED for tile in image.tile):
+        # Pillow would divide, and lose the colours beneath alpha 0, which OpenCV and FFmpeg show.
+        image.info[PREMULTIPLIED] = True
+    image.tile = [tile._replace(args=_mend_args(tile.args, tile.codec_name)) for tile in image.tile]
+
+
+def _mend_args(args: tuple[Any, ...] | str | None, codec: str) -> tuple[Any, ...] | str | None:
+    if not isinstance(args, tuple) or not args:
+        return args
+    if args[0] == _PREMULTIPLIED:
+        return ("RGBA", *args[1:])
+    return (_in_machine_order(args[0]), *args[1:]) if codec == "libtiff" else args
+
+
+def _raw_mode(args: object) -> object:
+    return args[0] if isinstance(args, tuple) and args else None
 
 
 def _in_machine_order(raw_mode: object) -> object:
@@ -85,6 +104,22 @@ def as_eight_bits(image: Image.Image, layout: SampleLayout) -> Image.Image:
         eight = strip.astype(np.uint8)
         if layout.white_is_zero and image.mode != "L":  # Pillow inverts samples of up to eight bits itself
             eight = 255 - eight
+        grey.paste(Image.fromarray(eight), (0, top))
+        top += eight.shape[0]
+    return grey
+
+
+def as_unsigned(image: Image.Image, layout: SampleLayout) -> Image.Image | None:
+    """Signed samples as mode L by the many viewers that take them for unsigned ones; None: they are not signed."""
+    if not layout.signed or layout.bits not in (8, 16, 32) or image.mode not in ("L", "I"):
+        return None
+    if image.mode == "L":
+        return image
+    high = layout.bits - 8
+    grey = Image.new("L", image.size)
+    top = 0
+    for strip in _strips(image, layout):
+        eight = (strip >> high & 255).astype(np.uint8)
         grey.paste(Image.fromarray(eight), (0, top))
         top += eight.shape[0]
     return grey

@@ -35,14 +35,14 @@ def detailed(config: MediaConfig) -> MediaConfig:
 def add_tiles(media: Media, config: MediaConfig) -> Media:
     """A still picture decoded with `detailed(config)`: its frame at canvas size, followed by its tiles.
 
-    Tiles have `role=TILE`, the frame as parent, their box in it, and indices after the item's frames. A backdrop is
-    tiled like its frame.
+    Tiles have `role=TILE`, the frame as parent, their box in it, and indices after the item's frames. Backdrops
+    and variants are tiled like their frames.
     """
     if config.tiles == "off" or media.kind is not Kind.IMAGE or media.frames_total != 1 or not media.frames:
         return media
     scaled = tuple(_scale_to_canvas(frame, config) for frame in media.frames)
     tiles = [tile for frame in media.frames for tile in _cut_frame(frame, config)]
-    first = media.frames_total + sum(frame.role is Role.BACKDROP for frame in media.frames)
+    first = media.frames_total + sum(frame.role is not Role.FRAME for frame in media.frames)
     return replace(media, frames=(*scaled, *(replace(tile, index=first + k) for k, tile in enumerate(tiles))))
 
 

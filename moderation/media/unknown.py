@@ -13,7 +13,8 @@ from enum import Enum
 
 # Pictures or videos without a decoder here: never skipped, whatever `media.unknown` is. The first are texts.
 _MEDIA_TEXT = re.compile(
-    rb"YUV4MPEG2 |FUJIFILMCCD-RAW|#\?R(?:ADIANCE|GBE)|SIMPLE  =|/\* XPM|P[1-7]\s+[0-9#W]|P[Ff]\n|\{\\rtf|%!PS|PS-Adobe"
+    rb"YUV4MPEG2 |FUJIFILMCCD-RAW|#\?R(?:ADIANCE|GBE)|SIMPLE  =|/\* XPM|P[1-7]\s+[0-9#W]|P[Ff]\n|\{\\rtf"
+    rb"|\s*%!PS|PS-Adobe|# ImageMagick pixel enumeration"
 )
 _MEDIA_SIGNS: tuple[tuple[int, bytes], ...] = (
     *((0, sign) for sign in (
@@ -40,7 +41,7 @@ _OTHER_SIGNS = (
 _CONTROLS = bytes(b for b in (*range(32), 127) if b not in b"\t\n\r\f\x1b\b")
 # A text that draws a picture, or embeds one that viewers of the text show.
 _PICTURE_IN_TEXT = re.compile(
-    rb"<(?:[a-z]+:)?svg[\s>:]|data:\s*(?:image|video)/|content-type:\s*(?:image|video)/|^begin [0-7]{3} "
+    rb"<(?:[\w.-]+:)?svg[\s/>:]|\x1bP[\d;]*q|data:\s*(?:image|video)/|content-type:\s*(?:image|video)/|^begin [0-7]{3} "
     rb"|\]\]><svg|<v:imagedata|<pkg:binarydata|<w:bindata|static (?:unsigned )?char \w+_bits|#define \w+_width ",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -6,7 +6,7 @@ from parts (`whole`) is judged like any picture.
 
 Three kinds of rows, by `Frame.role` and `Frame.parent`:
 
-    roots      no parent: ordinary frames, wholes, and backdrops (transparent frames over black, pictures of their own).
+    roots      no parent: ordinary frames, wholes, backdrops and variants (the frame as other viewers show it).
                All that positive checks are asked of.
     own        the ordinary frames among the roots: pooled as usual
     families   rows that share a parent: pooled by the check's own pool, each family by itself

@@ -97,7 +97,7 @@ def votes_schema(
 ) -> pa.Schema:
     """votes/: one row per frame, one float32 column per label, null = not asked. blob_sizes: `pdq.hash` -> bytes.
 
-    role (`frame`, `tile`, `whole`, `backdrop`; null in version 1: `frame`), parent and box: see `types.Frame`.
+    role (`frame`, `tile`, `whole`, `backdrop`, `variant`; null in version 1: `frame`), parent, box: see `types.Frame`.
     """
     return pa.schema(
         [

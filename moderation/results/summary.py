@@ -60,7 +60,7 @@ def summarise(receipts: Iterable[Receipt], facts: Mapping[str, Any]) -> dict[str
         "error_rate": errors / items if items else 0.0,
         "checks": _by_check(counts),
         "frames_asked": _by_name(counts, "asked"),
-        "frames_extra": _by_name(counts, "extra"),  # tiles, wholes, backdrops: among `frames`, but of no item
+        "frames_extra": _by_name(counts, "extra"),  # tiles, wholes and so on: among `frames`, but of no item
         "seconds": {s: round(seconds[s], 3) for s in (*STEPS, *sorted(set(seconds) - set(STEPS)))},
         "waits": nest_waits(waits),
         "bottleneck": tell_bottleneck(seconds, waits),

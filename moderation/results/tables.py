@@ -58,7 +58,7 @@ class ItemRow:
 
     @property
     def frames_scored(self) -> int:
-        """The number of scored frames, without tiles, wholes and backdrops."""
+        """The number of scored frames, without tiles, wholes, backdrops and variants."""
         if self.votes is None:
             return 0
         return self.votes.roles.count(Role.FRAME) if self.votes.roles else len(self.votes.frames)

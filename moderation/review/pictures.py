@@ -171,7 +171,7 @@ class PictureDesk:
     def _decode(self, item: PlannedItem, payloads: Sequence[bytes]) -> ItemPictures:
         pool = self._films if item.judged.kind in (Kind.VIDEO, Kind.ANIMATION) else self._stills
         media = pool.decode(item.item, payloads)
-        frames = [frame for frame in media.frames if frame.role is Role.FRAME]
+        frames = [frame for frame in media.frames if frame.role in _SHOWN_ROLES]
         deciding = deciding_place(frames, item.judged.evidence)
         places = spread(len(frames), _MAX_STRIP, deciding)
         return ItemPictures(
@@ -183,6 +183,8 @@ class PictureDesk:
         )
 
 
+# A picture may have been decided by how it looks over black, or in another viewer.
+_SHOWN_ROLES: Final = frozenset({Role.FRAME, Role.BACKDROP, Role.VARIANT})
 # What may be otherwise in a moment.
 _PASSING: Final = frozenset({ErrorCode.FETCH_FAILED, ErrorCode.TIMEOUT, ErrorCode.OUT_OF_MEMORY})
 

@@ -103,7 +103,7 @@ def _regions_by_item(votes: pa.Table) -> dict[str, list[dict[str, Any]]]:
 def _regions_of(frame: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     role = frame.get("role") or Role.FRAME
     if role not in (Role.FRAME, Role.TILE):
-        return  # no file holds a whole; a backdrop shows the same as its frame
+        return  # no file holds a whole; a backdrop or variant shows the same as its frame
     left, top, right, bottom = frame["box"] if role == Role.TILE else (0.0, 0.0, 1.0, 1.0)
     wide, high = right - left, bottom - top
     for region in frame["regions"]:

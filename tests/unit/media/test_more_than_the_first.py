@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from moderation.config.model import MediaConfig
-from moderation.media import behind
-from moderation.media.behind import end_of_gif
+from moderation.media import ends
+from moderation.media.ends import end_of_gif
 from moderation.media.limits import start_deadline
 from moderation.media.objects import decode_object
 from moderation.media.png import SIGNATURE, chunks, keep_what_shows
@@ -150,7 +150,7 @@ def test_no_stuffing_of_a_gif_hides_what_lies_behind(stuffing: bytes) -> None:
 
 @pytest.mark.parametrize("stuffing", [COMMENT * 50, b"!\xfe" + b"\1a" * 50 + b"\0"], ids=["comments", "parts"])
 def test_where_a_gif_has_too_many_blocks_the_rest_is_searched(stuffing: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behind, "_MAX_BLOCKS", 20)
+    monkeypatch.setattr(ends, "_MAX_BLOCKS", 20)
     assert_red_is_seen_behind_a_gif(stuffing)
     data = encode(plain(GREY), "GIF").removesuffix(b";") + stuffing + b";"
     end = end_of_gif(data)

@@ -92,6 +92,20 @@ def test_an_album_shows_what_decodes_and_says_that_it_is_not_all(
     assert desk.ask("album").result(WAIT_S) is made
 
 
+def test_what_was_decided_over_black_is_shown_over_black(
+    desk: PictureDesk, items: dict[str, PlannedItem], folder: Path
+) -> None:
+    Image.merge("LA", (Image.new("L", (64, 64), 255), Image.linear_gradient("L").resize((64, 64)))).save(
+        folder / "t.png"
+    )
+    decided = Evidence(detector="open_nsfw", label="nsfw", score=0.9, frame=1)
+    items["t"] = planned(folder / "t.png", evidence=(decided,))
+    made = desk.ask("t").result(WAIT_S)
+    shown = np.asarray(Image.open(io.BytesIO(made.pictures[made.deciding].large)).convert("L"))
+    assert (made.deciding, len(made.pictures)) == (1, 2)
+    assert shown.min() < 20
+
+
 def test_an_unknown_item_is_not_kept(desk: PictureDesk) -> None:
     for _ in range(2):
         with pytest.raises(KeyError):
