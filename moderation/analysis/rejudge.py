@@ -34,7 +34,7 @@ from moderation.results.finish import finish_run
 from moderation.results.layout import REJUDGE_FILE, VERDICTS, list_part_ids
 from moderation.results.planned import iterate_planned
 from moderation.results.reader import StoredRun, load_policy_of_run, open_run
-from moderation.results.receipts import committed_ids, read_receipts, readable_ids
+from moderation.results.receipts import committed_ids, read_receipts
 from moderation.results.record import Output, RunFacts, describe_difference, read_record, run_id_of, write_record
 from moderation.results.votes import disabled_votes, needed_asks, policy_votes, read_votes, vote_labels
 from moderation.version import __version__
@@ -137,7 +137,7 @@ def _prepare(out: str, policy_path: str | None, to: str, as_of: date | None) -> 
         votes_of=run.votes_out,
         extensions=run.extensions,
     )
-    done = _committed(output, run.format)
+    done = _committed(output, run.format, run.out)
     settings = RejudgeSettings(
         out=out,
         votes_out=run.votes_out,
@@ -156,8 +156,11 @@ def _prepare(out: str, policy_path: str | None, to: str, as_of: date | None) -> 
     return _Plan(run=run, output=output, policy=policy, settings=settings, pending=pending)
 
 
-def _committed(output: Output, format_: str) -> set[str]:
-    """The parts that TO has of this very rejudge. Raises UsageError where it holds something else."""
+def _committed(output: Output, format_: str, out: str) -> set[str]:
+    """The parts that TO has of this very rejudge, made of the parts that the run in `out` has now.
+
+    Raises UsageError where it holds something else.
+    """
     to = output.out
     record = read_record(to)
     if record is None:
@@ -173,7 +176,9 @@ def _committed(output: Output, format_: str) -> set[str]:
         )
         difference = describe_difference(identity, dict(output.identity))
         raise UsageError(f"--to {to}: holds the verdicts by {what} ({difference}); choose another folder")
-    return readable_ids(to) & list_part_ids(to, VERDICTS, format_)
+    receipts = list(read_receipts(to, committed_ids(to) & list_part_ids(to, VERDICTS, format_)))
+    now = {receipt.shard_id: receipt.sha256 for receipt in read_receipts(out, [r.shard_id for r in receipts])}
+    return {r.shard_id for r in receipts if not r.made_of or r.made_of == now.get(r.shard_id)}
 
 
 def _copy_plan(run: StoredRun, to: str) -> None:

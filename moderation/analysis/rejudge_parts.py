@@ -110,6 +110,7 @@ class PartJudge:
         facts = {
             "counts": count_judged(before, table, counted),
             "worker": told.worker if told is not None else "",
+            "made_of": dict(told.sha256) if told is not None else {},
         }
         return commit_parts(
             settings.to,

@@ -60,7 +60,7 @@ class DecisionSweep:
         self._blocking = CopyFinder([t for t in targets if t.verdict == "block"], limits)
         passed = [t for t in targets if t.verdict != "block"]
         self._passing = CopyFinder(passed, limits)
-        self._passed = {t.item_id: t for t in passed}
+        self._passed = {(t.item_id, t.content_hash): t for t in passed}
         self._judges = _judges(passed, as_of)
         self.columns: tuple[str, ...] = FACTS if passed else ROW
 
@@ -104,9 +104,11 @@ class DecisionSweep:
         """Copies of what was passed, and what an earlier sweep did because of it, by row."""
         copies = {copy.row: copy for copy in self._passing.find(part)}
         for row, item_id in enumerate(ids) if held else ():
-            origin = held[item_id].origin if item_id in held else None
-            if row not in copies and origin in self._passed:
-                copies[row] = Copy(row, self._passed[str(origin)], "undone", None)
+            earlier = held.get(item_id)
+            # By its content: what lies now at the place of what was blocked is another picture.
+            passed = None if earlier is None else self._passed.get((str(earlier.origin), earlier.origin_content))
+            if row not in copies and passed is not None:
+                copies[row] = Copy(row, passed, "undone", None)
         return copies
 
     def _concerns(
@@ -117,7 +119,7 @@ class DecisionSweep:
             return True
         earlier = held.get(ids[copy.row])
         if earlier is not None:
-            return earlier.origin == copy.target.item_id
+            return earlier.is_because_of(copy.target.item_id, copy.target.content_hash)
         return (reasons[copy.row] or "").startswith("list:")
 
 
@@ -132,4 +134,6 @@ def _judges(passed: Sequence[SweepTarget], as_of: date | None) -> OwnJudges:
 def _change(copy: Copy, verdict: str, reason: str) -> ProposedVerdict:
     target, distance = copy.target, copy.distance
     shown = None if distance is None or np.isnan(distance) else float(distance)
-    return ProposedVerdict(copy.row, verdict, reason, target.cause, target.entry, copy.relation, shown, target.item_id)
+    return ProposedVerdict(
+        copy.row, verdict, reason, target.cause, target.entry, copy.relation, shown, target.item_id, target.content_hash
+    )

@@ -41,6 +41,7 @@ CHANGES_SCHEMA: Final = pa.schema(
         ("etag", pa.string()),  # of the object that was judged
         ("content_hash", pa.string()),
         ("part", pa.string()),
+        ("origin_content_hash", pa.string()),  # of the item that was decided; null in sweeps from before this column
     ],
     metadata={"moderation.table": "changes", "moderation.schema_version": "1"},
 )
@@ -59,6 +60,7 @@ class ProposedVerdict(NamedTuple):  # a tuple: there may be millions
     relation: str
     distance: float | None = None
     origin: str | None = None
+    origin_content: str | None = None
 
 
 class HeldVerdict(NamedTuple):
@@ -68,6 +70,11 @@ class HeldVerdict(NamedTuple):
     reason: str
     cause: str
     origin: str | None
+    origin_content: str | None
+
+    def is_because_of(self, item_id: str, content: str | None) -> bool:
+        """Whether an item with this content was the reason; another picture may lie at its place by now."""
+        return self.origin == item_id and self.origin_content == content
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,6 +148,7 @@ def changes_table(
             "run": run, "part": part, "old_verdict": verdict, "old_reason": reason, "new_verdict": change.verdict,
             "new_reason": change.reason, "cause": change.cause, "cause_entry": change.entry,
             "relation": change.relation, "distance": change.distance, "origin_item_id": change.origin,
+            "origin_content_hash": change.origin_content,
         }
         for (verdict, reason), change in zip(old, changes, strict=True)
     ]  # fmt: skip
@@ -183,6 +191,9 @@ def read_changes(to: str, columns: Sequence[str] | None = None) -> Iterator[pa.T
     for uri in names:
         with reading_table(uri):
             table = pa.ipc.open_file(pa.py_buffer(storage.read_bytes(uri))).read_all()
+        for name in CHANGES_SCHEMA.names:
+            if name not in table.column_names:
+                table = table.append_column(name, pa.nulls(len(table), CHANGES_SCHEMA.field(name).type))
         yield table if columns is None else table.select(list(columns))
 
 
@@ -208,7 +219,7 @@ def read_sweep(to: str) -> dict[str, Any] | None:
 def read_held(sweeps: Sequence[str]) -> dict[tuple[str, str], HeldVerdict]:
     """(run, item id) -> what the sweeps, the oldest first, have made of it."""
     held: dict[tuple[str, str], HeldVerdict] = {}
-    names = ("run", "item_id", "new_verdict", "new_reason", "cause", "origin_item_id")
+    names = ("run", "item_id", "new_verdict", "new_reason", "cause", "origin_item_id", "origin_content_hash")
     for sweep in sweeps:
         for table in read_changes(sweep, names):
             for run, item_id, *rest in zip(*(table[name].to_pylist() for name in names), strict=True):

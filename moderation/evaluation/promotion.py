@@ -88,13 +88,19 @@ def _pair_up(new: Population, old: Population, labels: LabelTable, words: LabelW
             slices={**item.attributes, "kind": item.kind},
         )
         for item in new.labelled
-        if item.item_id in before
+        if item.item_id in before and _is_same_content(item, before[item.item_id])
     ]
     if not pairs:
         raise UsageError(
-            f"{new.outs[0]} and {old.outs[0]} have no labelled item in common: run both over the same items"
+            f"{new.outs[0]} and {old.outs[0]} have no labelled item in common, with the same content: run both over the"
+            " same items"
         )
     return pairs
+
+
+def _is_same_content(new: JudgedItem, old: JudgedItem) -> bool:
+    """Whether both runs judged the same bytes; what either did not measure (an error, a video's cuts) may be."""
+    return None in (new.content_hash, old.content_hash) or new.content_hash == old.content_hash
 
 
 def _words(item: JudgedItem) -> frozenset[str]:

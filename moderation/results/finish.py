@@ -9,10 +9,12 @@ from typing import Any
 
 from moderation import storage
 from moderation.errors import FatalError
+from moderation.planning.names import plan_uri
+from moderation.planning.plan import read_shard_sizes
 from moderation.results.cost import tell_cost
 from moderation.results.ffmpeg import decoder_versions, describe_below_floor
 from moderation.results.layout import report_uri, success_uri, summary_uri
-from moderation.results.receipts import Receipt, committed_ids, read_receipts
+from moderation.results.receipts import Receipt, committed_ids, intact_receipts, read_receipts
 from moderation.results.record import Output, package_versions, write_record
 from moderation.results.report import ReportExtras, make_report
 from moderation.results.summary import summarise
@@ -37,7 +39,7 @@ def finish_run(
     began_s = time.perf_counter()
     planned = set(shard_ids)
     present = committed_ids(run.out)
-    receipts = list(read_receipts(run.out, present & planned))
+    receipts = intact_receipts(run.out, read_receipts(run.out, present & planned), read_shard_sizes(plan_uri(run.home)))
     committed = {receipt.shard_id for receipt in receipts}
     # A slice leaves other slices' receipts alone.
     mismatch = None if partial else _describe_mismatch(planned, committed, present if run.home == run.out else set())
@@ -84,7 +86,8 @@ def _describe_mismatch(planned: set[str], committed: set[str], present: set[str]
     """How the receipts differ from the plan, in words; None where they are the same."""
     missing, unplanned = len(planned - committed), len(present - planned)
     if missing:
-        return f"{missing:,} of {len(planned):,} planned shards have no readable receipt, so the run is not done"
+        what = "have no receipt that fits the plan and its parts, so the run is not done"
+        return f"{missing:,} of {len(planned):,} planned shards {what}"
     if unplanned:
         return (
             f"{unplanned:,} committed shards are in no plan, so their rows would count twice;"

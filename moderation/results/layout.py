@@ -110,12 +110,23 @@ def part_uri(out: str, table: str, shard_id: str, format_: str) -> str:
 
 def list_part_ids(out: str, table: str, format_: str) -> set[str]:
     """The shards that have a part in a table, committed or not; one listing."""
-    try:
-        names = [info.uri.rsplit("/", 1)[-1] for info in storage.list_objects(storage.join(out, table))]
-    except FileNotFoundError:
-        return set()
     prefix, suffix = part_name("", format_).partition(".")[0], f".{format_}"
+    names = _names_in(storage.join(out, table))
     return {n.removeprefix(prefix).removesuffix(suffix) for n in names if n.startswith(prefix) and n.endswith(suffix)}
+
+
+def list_part_ids_of_any_format(out: str, table: str) -> set[str]:
+    """The shards that have a part in a table, in whatever format; one listing."""
+    prefix = part_name("", "x").partition(".")[0]
+    names = _names_in(storage.join(out, table))
+    return {n.removeprefix(prefix).partition(".")[0] for n in names if n.startswith(prefix)}
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return [info.uri.rsplit("/", 1)[-1] for info in storage.list_objects(folder)]
+    except FileNotFoundError:
+        return []
 
 
 def receipts_folder(out: str) -> str:

@@ -24,20 +24,20 @@ from moderation.results.layout import (
     evaluation_folder,
     promotion_folder,
 )
-from moderation.results.receipts import readable_ids
+from moderation.results.receipts import committed_ids, intact_receipts, read_receipts
 from moderation.results.record import Output, describe_difference, read_record
 
 
 def check_output(run: Output) -> set[str]:
-    """Whether this run may write to its OUT; the ids of the shards that are committed there.
+    """Whether this run may write to its OUT; the ids of the shards that are committed there, with all their parts.
 
     Raises UsageError when another run's tables are there: of the whole, or of any slice.
     """
     owned = check_owner(run)
-    ids = readable_ids(run.out)
-    if ids and not owned:
+    receipts = list(read_receipts(run.out, committed_ids(run.out)))
+    if receipts and not owned:
         raise UsageError(f"{run.out}: holds receipts but no {RUN_FILE}, so not this run's; choose another OUT")
-    return ids
+    return {receipt.shard_id for receipt in intact_receipts(run.out, receipts, read_shard_sizes(plan_uri(run.home)))}
 
 
 def check_owner(run: Output) -> bool:

@@ -18,8 +18,11 @@ def check_paths(source: str, out: str, config: SourceConfig) -> None:
 
     A run that has begun in OUT may go on without its source: perhaps nothing is left to do.
     """
+    storage.refuse_no_bucket(out)
     source, out = storage.canonical(source), storage.canonical(out).rstrip("/")
     check_apart(source, out)
+    if storage.scheme_of(out) in ("http", "https"):
+        raise UsageError(f"--out {out}: a web address is only read; write to a path or to s3://")
     if storage.read_optional(run_uri(out)) is None and not find_slices(out):
         open_source(source, config)
 

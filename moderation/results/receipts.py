@@ -18,7 +18,13 @@ from typing import Any, Final
 from moderation import storage
 from moderation.config.canonical import parse_json
 from moderation.errors import ShardError
-from moderation.results.layout import VERDICTS, part_uri, receipt_uri, receipts_folder
+from moderation.results.layout import (
+    VERDICTS,
+    list_part_ids_of_any_format,
+    part_uri,
+    receipt_uri,
+    receipts_folder,
+)
 from moderation.types import Shard
 
 # Receipts have a few hundred bytes each: latency, not bandwidth, limits reading them back.
@@ -38,6 +44,7 @@ class Receipt:
     encoded bytes.
     committed_at: Unix seconds by the worker's clock, 0 in receipts from before this field; not compared, so that
     receipts of the same rows are equal.
+    made_of: of a rejudge, the sha256 of the parts that were judged again, by table; empty in older ones.
     """
 
     shard_id: str
@@ -52,6 +59,7 @@ class Receipt:
     peak_memory_bytes: int = 0
     worker: str = ""
     committed_at: float = field(default=0.0, compare=False)
+    made_of: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def commit_shard(
@@ -124,6 +132,29 @@ def readable_ids(out: str) -> set[str]:
     return {receipt.shard_id for receipt in read_receipts(out, committed_ids(out))}
 
 
+def intact_receipts(out: str, receipts: Iterable[Receipt], planned: Mapping[str, int] | None) -> list[Receipt]:
+    """Those whose parts are there and that tell of as many items as the plan; the others are logged.
+
+    planned: items by shard id, None where the plan is not complete. One listing a table; no part is read (`verify`
+    compares their sha256).
+    """
+    receipts = list(receipts)
+    tables = {table for receipt in receipts for table in receipt.sha256}
+    present = {table: list_part_ids_of_any_format(out, table) for table in tables}
+    intact = []
+    for receipt in receipts:
+        lost = [table for table in receipt.sha256 if receipt.shard_id not in present[table]]
+        items = (planned or {}).get(receipt.shard_id, receipt.rows_in)
+        if lost:
+            _LOG.warning("%s: shard %s has no part in %s, so it counts as not judged", out, receipt.shard_id, lost[0])
+        elif items != receipt.rows_in:
+            detail = "its receipt tells of %d items, the plan of %d, so it counts as not judged"
+            _LOG.warning("%s: shard %s: " + detail, out, receipt.shard_id, receipt.rows_in, items)
+        else:
+            intact.append(receipt)
+    return intact
+
+
 def read_receipts(out: str, ids: Iterable[str]) -> Iterator[Receipt]:
     """The receipts of these shards, in order of their ids; an unreadable one is left out, and logged."""
     with ThreadPoolExecutor(_READERS) as pool:
@@ -152,13 +183,14 @@ def parse_receipt(shard_id: str, data: bytes) -> Receipt | None:
 
 def _is_sound(receipt: Receipt) -> bool:
     """Whether every field has its type, so that no reader fails on one later."""
-    tables = (receipt.rows, receipt.sha256, receipt.counts, receipt.seconds, receipt.waits, receipt.slowest)
+    tables = (receipt.rows, receipt.sha256, receipt.counts, receipt.seconds, receipt.waits, receipt.slowest,
+              receipt.made_of)  # fmt: skip
     if not all(isinstance(table, dict) for table in tables):
         return False
     whole = [receipt.rows_in, receipt.bytes_read, receipt.peak_memory_bytes]
     whole += [*receipt.rows.values(), *receipt.counts.values()]
     numbers = (receipt.committed_at, *receipt.seconds.values(), *receipt.waits.values(), *receipt.slowest.values())
-    texts = (receipt.worker, *receipt.sha256.values())
+    texts = (receipt.worker, *receipt.sha256.values(), *receipt.made_of.values())
     return (
         all(type(value) is int for value in whole)
         and all(type(value) in (int, float) for value in numbers)

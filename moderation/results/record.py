@@ -78,9 +78,9 @@ def read_record(home: str) -> dict[str, Any] | None:
     try:
         record = parse_json(data)
     except ValueError as error:
-        raise UsageError(f"{home}/{RUN_FILE}: not readable") from error
+        raise UsageError(f"{home}/{RUN_FILE}: not readable; choose another OUT, or --fresh to start over") from error
     if not isinstance(record, dict):
-        raise UsageError(f"{home}/{RUN_FILE}: not that of a run")
+        raise UsageError(f"{home}/{RUN_FILE}: not that of a run; choose another OUT, or --fresh to start over")
     return record
 
 

@@ -120,7 +120,7 @@ def read_summary(home: str) -> dict[str, Any]:
 
 def _outcome(run: Run, summary: Mapping[str, Any], *, nothing_left: bool) -> RunOutcome:
     return RunOutcome(
-        summary=summary,
+        summary={**summary, "out": run.out},  # an OUT may have been moved since
         nothing_left=nothing_left,
         partial=summary.get("state") == "partial",
         error_rate=float(summary.get("error_rate", 0.0)),

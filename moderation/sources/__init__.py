@@ -43,6 +43,7 @@ def open_source(source: str, config: SourceConfig) -> Iterator[Item]:
     empty, not readable, or not of its type. Raises while iterating: UsageError for what only shows later
     (`max_manifest_rows`), StorageError when storage keeps failing. A single bad object or row is an item with `error`.
     """
+    storage.refuse_no_bucket(source)
     try:
         kind = source_type(source, config)
         items = _READERS[kind](source, config)
@@ -87,5 +88,6 @@ def _table_kind(source: str, config: SourceConfig) -> str:
             f"{first}: has both a column `uri` and a column of bytes: say which by source.type=manifest or parquet"
         )
     if not has_uri and not has_bytes:
-        raise UsageError(f"{first}: has neither a column `uri` (a manifest) nor a column of bytes")
+        columns = table.describe_schema(first)
+        raise UsageError(f"{first}: has neither a column `uri` (a manifest) nor a column of bytes; it has: {columns}")
     return "manifest" if has_uri else "parquet"

@@ -66,7 +66,7 @@ def read_pictures(
     left = set(wanted)
     failure = ItemError(ErrorCode.NOT_FOUND, f"{uri}: no such row in group {group}, column {leaf!r}")
     try:
-        with columnar.open_columnar(uri, etag=etag) as table:
+        with columnar.open_columnar(uri, etag=etag, listed=etag is not None) as table:
             if group < table.groups and leaf in all_bytes_leaves(table):
                 for cell, value in _wanted_pictures(table, group, leaf, wanted):
                     left.discard(cell)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +15,7 @@ from moderation.errors import ItemError, UsageError
 from moderation.sources.ipc_sizes import IpcBlocks, read_blocks, refuse_bombs
 from moderation.sources.items import one_sentence, shorten
 from moderation.sources.leaves import LIST, bytes_leaves, top_of
+from moderation.sources.parquet_footer import has_encrypted_columns, read_footer
 from moderation.sources.row_groups import plan_reading
 from moderation.types import ErrorCode
 
@@ -39,8 +40,10 @@ class Columnar:
 
 
 @contextlib.contextmanager
-def open_columnar(uri: str, *, etag: str | None = None) -> Iterator[Columnar]:
-    """A Parquet or Arrow file by its content. Reads the footer only. etag: the expected version.
+def open_columnar(uri: str, *, etag: str | None = None, listed: bool = False) -> Iterator[Columnar]:
+    """A Parquet or Arrow file by its content. Reads the footer only.
+
+    etag: the expected version. listed: this version was opened before, for its listing, and has no encrypted columns.
 
     Raises UsageError when it is neither, FileNotFoundError, PermissionError, StorageError, ChangedError.
     """
@@ -48,6 +51,8 @@ def open_columnar(uri: str, *, etag: str | None = None) -> Iterator[Columnar]:
     with storage.open_input(uri, etag=etag) as file:
         try:
             if magic.startswith(b"PAR1"):
+                if not listed:
+                    _refuse_encrypted(uri, file)
                 parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES)
                 opened = Columnar(
                     uri=uri, schema=parquet.schema_arrow, groups=parquet.num_row_groups, parquet=parquet, file=file
@@ -62,6 +67,8 @@ def open_columnar(uri: str, *, etag: str | None = None) -> Iterator[Columnar]:
                     file=file,
                     blocks=read_blocks(file),
                 )
+            elif magic.startswith(b"PARE"):
+                raise UsageError(f"{uri}: an encrypted Parquet file; write it without encryption")
             elif magic.startswith(b"\xff\xff\xff\xff"):
                 raise UsageError(f"{uri}: an Arrow stream has no index of its batches; write it as an Arrow file")
             else:
@@ -71,6 +78,16 @@ def open_columnar(uri: str, *, etag: str | None = None) -> Iterator[Columnar]:
             raise_unless_corrupt(error)
             raise UsageError(f"{uri}: not readable: {one_sentence(error)}") from error
         yield opened
+
+
+def _refuse_encrypted(uri: str, file: IO[bytes]) -> None:
+    try:
+        encrypted = has_encrypted_columns(footer) if (footer := read_footer(file)) else False
+    except ValueError as error:
+        raise UsageError(f"{uri}: not readable: {one_sentence(error)}") from error
+    if encrypted:
+        raise UsageError(f"{uri}: has encrypted columns; write it without encryption")
+    file.seek(0)
 
 
 def _refuse_twins(uri: str, fields: list[pa.Field]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from moderation.sources.items import MAX_OBJECTS, bound_attributes, error_item, flatten, make_id
-from moderation.sources.tar import TarMember
+from moderation.sources.magic import looks_like_media
+from moderation.sources.tar import TarMember, suffix_of
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item, Kind, MediaObject
 
@@ -19,6 +20,7 @@ VIDEOS = frozenset(
     {"mp4", "m4v", "mov", "qt", "mkv", "webm", "avi", "mpg", "mpeg", "mpe", "m2v", "ts", "m2ts", "mts", "vob"}
     | {"wmv", "asf", "flv", "f4v", "ogv", "ogm", "3gp", "3g2"}
 )
+NAMED = PICTURES | VIDEOS
 # Sidecars whose content becomes attributes; and all suffixes that are never the item itself.
 READ_SIDECARS = frozenset({"json", "txt", "cls"})
 SIDECARS = READ_SIDECARS | frozenset(
@@ -63,6 +65,18 @@ def key_items(info: ObjectInfo, key: str, parts: Parts) -> Iterator[Item]:
             yield media_item(info, make_id(info.uri, "member", member.name, nth), [member], None, attributes)
     else:
         yield media_item(info, key_id, media, Kind.ALBUM, attributes)
+
+
+def hidden_items(info: ObjectInfo, members: Iterable[TarMember], items: Iterable[Item]) -> Iterator[Item]:
+    """An item for each member that begins like a picture or a video, but by its name is none, and is in no item.
+
+    A viewer goes by content: `a.bin` beside `a.png` may be the one that is shown. items: of the same tar.
+    """
+    used = {source.offset for item in items for source in item.objects}
+    for member in members:
+        hidden = member.offset not in used and looks_like_media(member.content or member.head, suffix_of(member.name))
+        if hidden and not is_apple_double(member):
+            yield media_item(info, make_id(info.uri, "hidden", member.name, member.offset), [member], None, {})
 
 
 def _select_media(parts: Parts) -> list[TarMember]:

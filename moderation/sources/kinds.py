@@ -21,7 +21,7 @@ def kind_by_name(source: str) -> str:
     name = source.rstrip("/").lower()
     if name.endswith(columnar.SUFFIXES):
         return "table"
-    if name.endswith(rows.SUFFIXES):
+    if name.endswith((*rows.SUFFIXES, *rows.PACKED_OTHERWISE)):
         return "manifest"
     return "webdataset" if name.endswith(webdataset.SUFFIXES) else "prefix"
 

@@ -18,8 +18,14 @@ _MIN_FIXED_BYTES = 65
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """A type without its dictionary."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+    """A type without its dictionary, and without the name that an extension gave it."""
+    while True:
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        elif isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        else:
+            return kind
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -93,8 +99,13 @@ def _steps(fields: list[pa.Field], leaf: str) -> list[int]:
 def leaf_column(batch: pa.RecordBatch, leaf: str) -> pa.Array:
     """A column of a batch by the name of its leaf; for `images[]`, the lists."""
     first, *rest = _steps(list(batch.schema), leaf.partition(LIST)[0])
-    column = batch.column(first)
-    return pc.struct_field(column, rest) if rest else column
+    column = _stored(batch.column(first))
+    return _stored(pc.struct_field(column, rest)) if rest else column
+
+
+def _stored(column: pa.Array) -> pa.Array:
+    """A column without the name that an extension gave its type."""
+    return column.storage if isinstance(column.type, pa.BaseExtensionType) else column
 
 
 def cell_values(column: pa.Array, leaf: str, row: int) -> list[pa.Scalar]:

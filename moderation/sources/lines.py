@@ -6,7 +6,7 @@ import csv
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from moderation.sources.unpack import DamagedTextError, read_chunks
+from moderation.sources.unpack import DamagedTextError, read_text
 
 MAX_LINE = 1024 * 1024
 # A quoted cell may span this many lines; beyond that, the quote is taken for a mistake in its first line.
@@ -18,7 +18,7 @@ Line = tuple[int, str | None]  # its number from 1, and its text, None where unr
 
 
 def read_lines(uri: str) -> Iterator[Line]:
-    """The lines of a UTF-8 file without their ends, in bounded memory.
+    """The lines of a text (UTF-8, or UTF-16 and UTF-32 as marked) without their ends, in bounded memory.
 
     Raises FileNotFoundError, PermissionError, StorageError.
     """
@@ -26,8 +26,6 @@ def read_lines(uri: str) -> Iterator[Line]:
         if raw is None:
             yield number, None
             continue
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
         try:
             yield number, raw.decode("utf-8").removesuffix("\r")
         except UnicodeDecodeError:
@@ -59,7 +57,7 @@ def _line(piece: bytes) -> bytes | None:
 def _chunks_and_damage(uri: str) -> Iterator[bytes | None]:
     """The content of a file; None in place of the rest where a packed file is damaged."""
     try:
-        yield from read_chunks(uri)
+        yield from read_text(uri)
     except DamagedTextError:
         yield None
 

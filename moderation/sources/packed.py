@@ -19,7 +19,7 @@ from moderation.sources import columnar
 from moderation.sources.cells import count_pictures, element_column
 from moderation.sources.clips import clip_items
 from moderation.sources.items import MAX_OBJECTS, error_item, make_id
-from moderation.sources.keys import READ_SIDECARS, by_key, key_items
+from moderation.sources.keys import NAMED, READ_SIDECARS, by_key, hidden_items, key_items
 from moderation.sources.leaves import LIST
 from moderation.sources.table import bytes_column
 from moderation.sources.tar import read_members
@@ -98,11 +98,13 @@ class _TarIndex:
 
 def _index_tar(container: str, config: SourceConfig) -> _TarIndex:
     info = storage.info(container)
-    keys = by_key([member for member in read_members(info, READ_SIDECARS) if member.name])
+    members = [member for member in read_members(info, READ_SIDECARS, NAMED) if member.name]
+    keys = by_key(members)
     if config.keyframes:
         items = list(clip_items(info, keys))
     else:
         items = [item for key, parts in keys.items() for item in key_items(info, key, parts)]
+    items += list(hidden_items(info, members, items))
     return _TarIndex(container=container, items={item.uri: item for item in items})
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from moderation.errors import UsageError
 from moderation.sources import columnar, table_rows, text_rows
+from moderation.sources.column_names import describe_columns
 from moderation.sources.items import shorten
 from moderation.sources.source_row import SPECIAL, SourceRow
-from moderation.sources.unpack import PACKED, without_packing
+from moderation.sources.unpack import NOT_READ, PACKED, without_packing
 
 __all__ = ["SPECIAL", "SUFFIXES", "SourceRow", "read_columns", "read_rows"]
 
@@ -18,6 +19,8 @@ _JSON = ".json"
 _PLAIN = (".txt", ".list", ".lst")
 _TEXT = (*_CSV, *_JSON_LINES, _JSON, *_PLAIN)
 SUFFIXES = (*_TEXT, *(text + packed for text in _TEXT for packed in PACKED), *columnar.SUFFIXES)
+# Lists that can't be read as they are, which is better said than listing one file that is no media.
+PACKED_OTHERWISE = tuple(text + packed for text in _TEXT for packed in NOT_READ)
 
 
 def read_columns(uri: str) -> frozenset[str]:
@@ -28,8 +31,7 @@ def read_columns(uri: str) -> frozenset[str]:
     """
     columns = _columns_of(uri)
     if "uri" not in columns:
-        names = ", ".join(columns) or "nothing"
-        raise UsageError(f"{uri}: the manifest has no column `uri`; it has: {shorten(names)}")
+        raise UsageError(f"{uri}: the manifest has no column `uri`; it has: {describe_columns(columns)}")
     twice = sorted({c for c in columns if columns.count(c) > 1})
     if twice:
         raise UsageError(f"{uri}: the manifest has the column `{shorten(twice[0])}` twice")

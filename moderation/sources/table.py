@@ -14,6 +14,7 @@ from moderation.config.model import SourceConfig
 from moderation.errors import ItemError, UsageError
 from moderation.sources import columnar
 from moderation.sources.cells import all_bytes_leaves, count_pictures, element_column, no_bytes
+from moderation.sources.column_names import describe_columns
 from moderation.sources.columnar import Columnar
 from moderation.sources.items import (
     MAX_OBJECTS,
@@ -170,6 +171,12 @@ def has_uri_and_bytes(uri: str) -> tuple[bool, bool]:
         leaves = all_bytes_leaves(table)
         # Lists of bytes beside a URI are hashes or other extras of a manifest.
         return has_uri, any(not has_uri or LIST not in leaf for leaf in leaves)
+
+
+def describe_schema(uri: str) -> str:
+    """The columns of a file and their types, and what to do so that one is `uri`."""
+    with columnar.open_columnar(uri) as table:
+        return describe_columns(table.schema.names, table.schema.types)
 
 
 def first_file(source: str, config: SourceConfig) -> str:

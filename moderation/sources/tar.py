@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from moderation import storage
 from moderation.errors import UsageError
 from moderation.sources.items import clean_text, one_sentence
+from moderation.sources.magic import HEAD_BYTES
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode
 
@@ -32,28 +33,40 @@ _FAR = 4 * 1024 * 1024
 _NEAR_WINDOW = 4 * 1024 * 1024
 _FAR_WINDOW = 64 * 1024
 _LOCAL_WINDOW = 4 * 1024
+# GNU tar's label of a volume, and its list of the names in a folder.
+_OF_VOLUMES = (b"V", b"D")
+# Zeros after the end mark are read through up to here, in pieces.
+_MAX_PADDING = 64 * 1024 * 1024
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TarMember:
-    """A file in a tar: `name` is text for people and keys, never a path. `content` only of small sidecars."""
+    """A file in a tar: `name` is text for people and keys, never a path. `content` only of small sidecars.
+
+    head: the first HEAD_BYTES of a member without `content` whose name is not that of a picture or a video.
+    """
 
     name: str
     offset: int
     size_bytes: int
     content: bytes | None = None
+    head: bytes = b""
     error: ErrorCode | None = None
     detail: str = ""
 
 
-def read_members(info: ObjectInfo, sidecars: frozenset[str], max_index_bytes: int = 2 << 30) -> Iterator[TarMember]:
+def read_members(
+    info: ObjectInfo, sidecars: frozenset[str], named: frozenset[str], max_index_bytes: int = 2 << 30
+) -> Iterator[TarMember]:
     """The files of an uncompressed tar, in order; small ones with a suffix in `sidecars`, or named `._x`, with
     their content.
 
     The last member has no name when the archive itself is at fault: TRUNCATED (it ends without its end mark, or
     inside a member), CORRUPT (an invalid header, or data after the end mark), EMPTY (no bytes). What was indexed
-    before stays. Hard links are ranges of the member they name; other links are FORBIDDEN.
+    before stays. Hard links are ranges of the member they name; other links are FORBIDDEN. Entries of unknown types
+    are files.
+    named: suffixes of members whose first bytes are not wanted.
     max_index_bytes: limit for names and contents of small files, which are held until all is indexed; what comes after
     is not read (TOO_LARGE).
     Raises UsageError for a compressed tar; FileNotFoundError, PermissionError, StorageError.
@@ -66,7 +79,7 @@ def read_members(info: ObjectInfo, sidecars: frozenset[str], max_index_bytes: in
     try:
         with tarfile.open(fileobj=source, mode="r:") as tar:
             bounds = _IndexBounds(archive_bytes=info.size_bytes, left_bytes=max_index_bytes)
-            yield from _index_members(tar, source, sidecars, bounds)
+            yield from _index_members(tar, source, sidecars, named, bounds)
             end = tar.offset
     except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
         yield _fault(ErrorCode.TRUNCATED if source.met_end else ErrorCode.CORRUPT, one_sentence(error))
@@ -101,7 +114,7 @@ class _IndexBounds:
     def take(self, member: TarMember) -> None:
         """Count a member. Raises _IndexTooLargeError where it is one too many."""
         # Twice: it is also kept by the name as it stands in the tar.
-        self.left_bytes -= _MEMBER_BYTES + 2 * sys.getsizeof(member.name) + len(member.content or b"")
+        self.left_bytes -= _MEMBER_BYTES + 2 * sys.getsizeof(member.name) + len(member.content or member.head)
         if self.left_bytes < 0:
             raise _IndexTooLargeError
 
@@ -115,7 +128,11 @@ def _refuse_compressed(uri: str, source: _RangeReader) -> None:
 
 
 def _index_members(
-    tar: tarfile.TarFile, source: _RangeReader, sidecars: frozenset[str], bounds: _IndexBounds
+    tar: tarfile.TarFile,
+    source: _RangeReader,
+    sidecars: frozenset[str],
+    named: frozenset[str],
+    bounds: _IndexBounds,
 ) -> Iterator[TarMember]:
     seen: dict[str, TarMember] = {}
     # Otherwise tarfile keeps all members; the caller keeps those that it needs.
@@ -128,9 +145,10 @@ def _index_members(
         member = _member(entry, seen, bounds.archive_bytes)
         if member is None:
             continue
-        wanted = _suffix(member.name) in sidecars or member.name.rpartition("/")[2].startswith("._")
-        if wanted and member.error is None and member.size_bytes <= MAX_SIDECAR:
-            member = _with_content(member, source)
+        suffix, of_macos = suffix_of(member.name), member.name.rpartition("/")[2].startswith("._")
+        if member.error is None and (of_macos or suffix not in named):
+            wanted = of_macos or suffix in sidecars
+            member = _with_content(member, source, whole=wanted and member.size_bytes <= MAX_SIDECAR)
         bounds.take(member)
         seen[entry.name] = member
         yield member
@@ -143,7 +161,7 @@ def _check_global_records(records: Mapping[str, str]) -> None:
 
 
 def _member(entry: tarfile.TarInfo, seen: dict[str, TarMember], archive_bytes: int) -> TarMember | None:
-    """The file of a header; None for other entries (folders, devices). seen: the members before it, by name."""
+    """The file of a header; None for folders and labels of volumes. seen: the members before it, by name."""
     name, offset, length = clean_text(entry.name), entry.offset_data, entry.size
     if entry.islnk():
         return _linked(name, offset, seen.get(entry.linkname))
@@ -151,8 +169,13 @@ def _member(entry: tarfile.TarInfo, seen: dict[str, TarMember], archive_bytes: i
         return _unusable(name, offset, 0, ErrorCode.FORBIDDEN, "a symbolic link in a tar is not followed")
     if entry.issparse():
         return _unusable(name, offset, length, ErrorCode.CORRUPT, "a sparse member is not stored in one piece")
-    if not entry.isreg():
+    if entry.isdir() or entry.type in _OF_VOLUMES:
         return None
+    if entry.isdev():
+        return _unusable(name, offset, 0, ErrorCode.UNSUPPORTED_TYPE, "a device or a named pipe")
+    if length < 0:
+        return _unusable(name, offset, 0, ErrorCode.CORRUPT, f"a member of {length} bytes")
+    # Entries of unknown types are files, as the standard says (and GNU tar does).
     missing = offset + length - archive_bytes
     if missing > 0:
         detail = f"the tar ends {missing} bytes before this member does"
@@ -170,15 +193,16 @@ def _unusable(name: str, offset: int, size_bytes: int, code: ErrorCode, detail: 
     return TarMember(name=name, offset=offset, size_bytes=size_bytes, error=code, detail=detail)
 
 
-def _with_content(member: TarMember, source: _RangeReader) -> TarMember:
+def _with_content(member: TarMember, source: _RangeReader, *, whole: bool) -> TarMember:
     at = source.tell()
     source.seek(member.offset)
-    content = source.read(member.size_bytes)
+    content = source.read(member.size_bytes if whole else min(HEAD_BYTES, member.size_bytes))
     source.seek(at)
-    return replace(member, content=content)
+    return replace(member, content=content) if whole else replace(member, head=content)
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
+    """The last suffix of a member's name, in lower case, without its dot."""
     return name.rpartition("/")[2].rpartition(".")[2].lower()
 
 
@@ -189,8 +213,13 @@ def _check_end(source: _RangeReader, end: int, size_bytes: int) -> TarMember | N
     source.seek(end)
     if source.read(_BLOCK).strip(b"\0"):
         return _fault(ErrorCode.CORRUPT, f"no tar header at byte {end}; nothing after it is read")
-    if source.read(min(_FAR_WINDOW, size_bytes - end - _BLOCK)).strip(b"\0"):
-        return _fault(ErrorCode.CORRUPT, "more data after the end mark (tars put together?); it is not read")
+    last = min(size_bytes, end + _MAX_PADDING)
+    while source.tell() < last:
+        source.left_bytes = _MAX_HEADERS
+        if source.read(min(_MAX_HEADER, last - source.tell())).strip(b"\0"):
+            return _fault(ErrorCode.CORRUPT, "more data after the end mark (tars put together?); it is not read")
+    if last < size_bytes:
+        return _fault(ErrorCode.CORRUPT, f"{size_bytes - end:,} bytes after the end mark; they are not read")
     return None
 
 

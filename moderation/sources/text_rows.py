@@ -11,7 +11,7 @@ from moderation.errors import UsageError
 from moderation.sources.items import clean_text, flatten
 from moderation.sources.lines import UNREADABLE, csv_records, read_lines
 from moderation.sources.source_row import SPECIAL, SourceRow, make_row
-from moderation.sources.unpack import DamagedTextError, read_chunks
+from moderation.sources.unpack import DamagedTextError, read_text
 from moderation.types import ErrorCode
 
 # A JSON list is parsed whole, and takes about ten times its size as Python objects.
@@ -54,12 +54,13 @@ def json_columns(uri: str) -> list[str]:
     """The columns of JSON lines: those of the first row, and special ones that a later row names."""
     columns: list[str] | None = None
     for _, text in read_lines(uri):
-        value = _parse_object(text) if text is None or text.strip() else None
+        value = _parse_object(text) if text and text.strip() else None
         if isinstance(value, dict):
             columns = [clean_text(name) for name in value]
             break
     if columns is None:
-        raise UsageError(f"{uri}: the manifest is empty: no line of it is a JSON object")
+        lines = "no line of it is a JSON object or a URI in quotes; a JSON list is named .json"
+        raise UsageError(f"{uri}: the manifest is empty: {lines}")
     if SOURCE_REF in columns and "uri" not in columns:
         columns[columns.index(SOURCE_REF)] = "uri"
     # All rows have to be held if any names a group, even a late one: search without parsing.
@@ -71,7 +72,7 @@ def _named_anywhere(uri: str, names: Sequence[str]) -> list[str]:
     named: set[str] = set()
     tail = b""
     with contextlib.suppress(DamagedTextError):
-        for read in read_chunks(uri):
+        for read in read_text(uri):
             chunk = tail + read
             named |= {name for name, written in quoted.items() if written in chunk}
             if len(named) == len(quoted):
@@ -101,10 +102,26 @@ def _parse_object(text: str | None) -> dict[str, Any] | str:
     if text is None:
         return UNREADABLE
     try:
-        value = json.loads(text)
+        # The slower way only where it makes a difference.
+        twice = text.count('"uri"') > 1
+        value = json.loads(text, object_pairs_hook=_object_with_one_uri) if twice else json.loads(text)
+    except _TwoUrisError:
+        return "the key `uri` stands twice in one object"
     except (ValueError, RecursionError):
         return "not valid JSON"
+    if isinstance(value, str):
+        return {"uri": value}
     return value if isinstance(value, dict) else "a JSON value that is not an object"
+
+
+class _TwoUrisError(ValueError):
+    """An object that names two URIs: a reader that keeps the last would lose the first."""
+
+
+def _object_with_one_uri(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if sum(name == "uri" for name, _ in pairs) > 1:
+        raise _TwoUrisError
+    return dict(pairs)
 
 
 def read_json_list(uri: str) -> list[Any] | None:
@@ -119,7 +136,11 @@ def read_json_list(uri: str) -> list[Any] | None:
         limit = f"{MAX_JSON_BYTES // 2**20} MiB"
         raise UsageError(f"{uri}: a JSON list of more than {limit}; write it as JSON lines (.jsonl)")
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_object_with_one_uri)
+    except _TwoUrisError as error:
+        if not _is_list(text):
+            return None
+        raise UsageError(f"{uri}: an entry has the key `uri` twice") from error
     except (ValueError, RecursionError) as error:
         if _is_list(text):
             raise UsageError(f"{uri}: not valid JSON: {error}") from error
@@ -136,14 +157,14 @@ def _read_whole(uri: str) -> bytes:
     pieces: list[bytes] = []
     total = 0
     try:
-        for chunk in read_chunks(uri):
+        for chunk in read_text(uri):
             pieces.append(chunk)
             total += len(chunk)
             if total > MAX_JSON_BYTES:
                 break
     except DamagedTextError as error:
         raise UsageError(f"{uri}: {error}") from error
-    return b"".join(pieces).removeprefix(b"\xef\xbb\xbf")
+    return b"".join(pieces)
 
 
 def _is_list(text: bytes) -> bool:

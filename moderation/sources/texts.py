@@ -18,18 +18,24 @@ def text_values(column: pa.Array) -> list[str | None]:
     A long value is cut and marked as cut. The values of a dictionary are made once and shared.
     """
     if pa.types.is_dictionary(column.type):
-        used = column.indices.unique().drop_null()  # a reader may hand out its whole dictionary with each batch
-        values = dict(zip(used.to_pylist(), text_values(column.dictionary.take(used)), strict=True))
-        return [None if index is None else values[index] for index in column.indices.to_pylist()]
+        return _dictionary_texts(column)
     if pa.types.is_nested(column.type):
         return [_nested_text(cell) for cell in column]
     if is_text(column.type):
         return _short_texts(column)
+    if isinstance(column.type, pa.BaseExtensionType):
+        return text_values(column.storage)
     try:
         texts = column.cast(pa.string()).to_pylist()
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        texts = column.to_pylist()
+        texts = [_value_of(cell) for cell in column]
     return [None if t is None else cut_text(clean_text(str(t))) for t in texts]
+
+
+def _dictionary_texts(column: pa.DictionaryArray) -> list[str | None]:
+    used = column.indices.unique().drop_null()  # a reader may hand out its whole dictionary with each batch
+    values = dict(zip(used.to_pylist(), text_values(column.dictionary.take(used)), strict=True))
+    return [None if index is None else values[index] for index in column.indices.to_pylist()]
 
 
 def _short_texts(column: pa.Array) -> list[str | None]:
@@ -76,10 +82,18 @@ def _bounded_value(cell: pa.Scalar, budget: list[int]) -> object:
 
 def _bounded_leaf(cell: pa.Scalar, budget: list[int]) -> object:
     if not hasattr(cell, "as_buffer"):
-        return cell.as_py()
+        return _value_of(cell)
     head = bytes(cell.as_buffer()[: max(0, budget[0])])
     budget[0] -= len(head)
     return _decode(head)
+
+
+def _value_of(cell: pa.Scalar) -> object:
+    """A cell as a Python value; a text where Python has none: a date beyond its years, an unknown zone."""
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError, KeyError, pa.ArrowException):
+        return f"[{cell.type} that can't be shown]"
 
 
 def _bounded_list(elements: pa.Array, budget: list[int]) -> list[object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,7 +19,20 @@ _MAX_RATIO = 300
 _FREE_BYTES = 256 * 1024 * 1024
 
 PACKED = (".gz", ".bz2", ".xz")
-_UNREADABLE = (".zst", ".zip", ".br", ".lz4", ".7z")
+NOT_READ = (".zst", ".zip", ".br", ".lz4", ".7z")
+
+# The longest first: UTF-32 begins like UTF-16.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_HEAD_BYTES = 8  # that tell the encoding
+# A list without `\n` in so many bytes, and with `\r`, has lines that end in `\r`.
+_FIRST_LINE_BYTES = 64 * 1024
+# In no UTF-8 text.
+_INVALID = b"\xff"
 
 
 class DamagedTextError(Exception):
@@ -38,7 +52,7 @@ class _Unpacker(Protocol):
 def without_packing(name: str) -> str:
     """A name in lower case without `.gz`, `.bz2` or `.xz`. Raises UsageError for a packing that can't be read here."""
     name = name.lower()
-    if name.endswith(_UNREADABLE):
+    if name.endswith(NOT_READ):
         raise UsageError(f"{name}: unpack it first, or pack it as .gz")
     return next((name.removesuffix(suffix) for suffix in PACKED if name.endswith(suffix)), name)
 
@@ -59,6 +73,64 @@ def read_chunks(uri: str) -> Iterator[bytes]:
         yield from _bounded(uri, _unpack(chunks, lzma.LZMADecompressor))
     else:
         yield from chunks
+
+
+def read_text(uri: str) -> Iterator[bytes]:
+    """As `read_chunks`, in UTF-8 without a byte order mark, lines ended by `\\n` (or `\\r\\n`).
+
+    Spreadsheets write UTF-16 and, on old Macs, `\\r` alone. Bytes that are not valid stay so: their line is unreadable.
+    """
+    pieces = _as_utf8(read_chunks(uri))
+    first = _begin(pieces, lambda head: b"\n" in head or len(head) >= _FIRST_LINE_BYTES)
+    while first.startswith(codecs.BOM_UTF8):
+        first = first.removeprefix(codecs.BOM_UTF8)
+    if b"\r" not in first or b"\n" in first:
+        yield first
+        yield from pieces
+        return
+    yield first.replace(b"\r", b"\n")
+    for piece in pieces:
+        yield piece.replace(b"\r", b"\n")
+
+
+def _begin(pieces: Iterator[bytes], is_enough: Callable[[bytes], bool]) -> bytes:
+    """The first pieces as one, as many as are enough, or all."""
+    head = b""
+    for piece in pieces:
+        head += piece
+        if is_enough(head):
+            break
+    return head
+
+
+def _as_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    first = _begin(chunks, lambda head: len(head) >= _HEAD_BYTES)
+    encoding = _encoding_of(first[:_HEAD_BYTES])
+    if encoding is None:
+        yield first
+        yield from chunks
+        return
+    # Of pairs of surrogates one may be missing: that is a fault of its line alone.
+    decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
+    try:
+        text = decoder.decode(first)
+        yield text.lstrip("\ufeff").encode("utf-8", "surrogatepass")
+        for chunk in chunks:
+            yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
+        yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        yield _INVALID
+
+
+def _encoding_of(head: bytes) -> str | None:
+    """UTF-16 or UTF-32 by the byte order mark, or UTF-16 by its zero bytes; None for UTF-8. head: _HEAD_BYTES."""
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if head.startswith(mark):
+            return encoding
+    even, odd = head[::2], head[1::2]
+    if len(head) == _HEAD_BYTES and not any(odd) and all(even):
+        return "utf-16-le"
+    return "utf-16-be" if len(head) == _HEAD_BYTES and not any(even) and all(odd) else None
 
 
 def _stored_chunks(uri: str) -> Iterator[bytes]:

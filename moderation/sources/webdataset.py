@@ -2,6 +2,7 @@
 
 - One picture or video in a key: that is the item. Several pictures: an album. A video among several: one item each.
 - `.json` beside it: attributes, flattened one level. `.txt` and `.cls`: an attribute of that name.
+- A member that begins like a picture or a video, whatever its name: an item of its own where it is in no other.
 - A key without a name of media: its first member that is no sidecar, by content; only sidecars: `not_media`.
 - With `source.keyframes` the pictures of one folder are one item's keyframes, `frame` from the number in the name and
   `time_s` from a `.json` beside the picture; other `.json` in the folder, or of its name, give attributes.
@@ -20,7 +21,7 @@ from moderation.config.model import SourceConfig
 from moderation.errors import UsageError
 from moderation.sources.clips import clip_items
 from moderation.sources.items import error_item, make_id
-from moderation.sources.keys import READ_SIDECARS, by_key, key_items
+from moderation.sources.keys import NAMED, READ_SIDECARS, by_key, hidden_items, key_items
 from moderation.sources.listed import entry_error, list_files
 from moderation.sources.tar import TarMember, read_members
 from moderation.storage import ObjectInfo
@@ -61,7 +62,7 @@ def _index(info: ObjectInfo, config: SourceConfig, first: bool) -> list[Item]:
     members: list[TarMember] = []
     faults: list[TarMember] = []
     try:
-        for member in read_members(info, READ_SIDECARS, config.max_grouped_bytes // _AHEAD):
+        for member in read_members(info, READ_SIDECARS, NAMED, config.max_grouped_bytes // _AHEAD):
             (members if member.name else faults).append(member)
     except UsageError as error:
         if first:
@@ -72,6 +73,7 @@ def _index(info: ObjectInfo, config: SourceConfig, first: bool) -> list[Item]:
         items = list(clip_items(info, keys))
     else:
         items = [item for key, parts in keys.items() for item in key_items(info, key, parts)]
+    items += list(hidden_items(info, members, items))
     # An id that no key has.
     items += [
         error_item(make_id(info.uri, "archive"), info.uri, f.error or ErrorCode.CORRUPT, f.detail) for f in faults

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 from moderation.storage.access import (
     ObjectInfo,
-    canonical,
     delete_empty_folder,
     delete_tree,
     filesystem,
     info,
     is_folder,
-    join,
-    local_path,
     open_input,
     publish,
     read_bytes,
     read_optional,
     read_typed,
-    scheme_of,
-    without_password,
 )
 from moderation.storage.budget import RetryBudget
 from moderation.storage.clients import forget_clients
@@ -43,6 +38,7 @@ from moderation.storage.retry import (
     retrying,
 )
 from moderation.storage.upload import open_output
+from moderation.storage.uris import canonical, join, local_path, refuse_no_bucket, scheme_of, without_password
 
 
 def retries() -> int:
@@ -83,6 +79,7 @@ __all__ = [
     "read_optional",
     "read_tags",
     "read_typed",
+    "refuse_no_bucket",
     "retries",
     "retrying",
     "scheme_of",

@@ -5,29 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
-from urllib.parse import unquote
 
-import fsspec
-
-from moderation.errors import FatalError, UsageError
-from moderation.storage import clients, s3
+from moderation.errors import FatalError
+from moderation.storage import clients, s3, web
 from moderation.storage.local_files import local_etag, open_local, publish_local, read_local
 from moderation.storage.remote_file import RemoteFile
 from moderation.storage.remote_write import put_remote
 from moderation.storage.retry import BucketError, is_out_of_range, retrying
+from moderation.storage.uris import canonical, scheme_of, split_uri
 from moderation.types import ErrorCode, TypedBytes
 
 _T = TypeVar("_T")
-
-# `user:password@host`: an abfs container before an `@` has no colon.
-_PASSWORD = re.compile(r"[^/@]*:[^/@]*@|s3a?://[^/]*@", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,68 +37,6 @@ class ObjectInfo:
     is_link: bool = False
     error: ErrorCode | None = None
     detail: str = ""
-
-
-def canonical(uri: str) -> str:
-    """One spelling per object: local files as absolute paths without `file://` and `..`; other schemes kept.
-
-    `file://` is a URI: its percent signs are decoded, and its host may be `localhost`. A bare path is taken as it is.
-    Raises UsageError for a scheme that fsspec does not know, and for a URI that holds a password.
-    """
-    scheme, path = split_uri(uri)
-    if scheme in ("file", "local"):
-        try:
-            return os.path.abspath(local_path(uri))  # noqa: PTH100 - Path.resolve() would follow links; abspath is pure
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{uri}: a file URI whose name is not valid UTF-8") from error
-    if _PASSWORD.match(path.partition("/")[0]) or _PASSWORD.match(uri):
-        # Refused because URIs go into tables and logs; so the message does not repeat it.
-        raise UsageError(f"a {scheme}:// URI with credentials: take them out, the environment holds them")
-    if scheme not in fsspec.available_protocols():
-        raise UsageError(f"{uri}: unknown scheme {scheme!r}; known: a local path, s3://, gs://, az://, memory://")
-    if scheme == "memory":
-        return "memory://" + path.lstrip("/")
-    return uri
-
-
-def local_path(uri: str) -> str:
-    """The path that a local URI names; of `file://`, decoded. Raises UnicodeDecodeError where that is not UTF-8."""
-    scheme, separator, path = uri.partition("://")
-    if not separator:
-        return uri
-    if scheme.lower() != "file":
-        return path
-    if path[:10].lower() == "localhost/":
-        path = path[9:]
-    return unquote(path, errors="strict")
-
-
-def without_password(uri: str) -> str:
-    """A URI fit for a table or a log: `s3://key:secret@bucket/x` becomes `s3://***@bucket/x`."""
-    scheme, path = split_uri(uri)
-    authority, slash, rest = path.partition("/")
-    if "://" not in uri or not (_PASSWORD.match(authority) or _PASSWORD.match(uri)):
-        return uri
-    return f"{scheme}://***@{authority.rpartition('@')[2]}{slash}{rest}"
-
-
-def scheme_of(uri: str) -> str:
-    """`file`, `s3`, `memory`, ..."""
-    return split_uri(uri)[0]
-
-
-def join(base: str, *names: str) -> str:
-    """A URI below another."""
-    return "/".join([base.rstrip("/"), *names])
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    if "://" not in uri:
-        return "file", uri
-    scheme, _, rest = uri.partition("://")
-    if scheme in ("file", "local"):
-        return "file", rest
-    return scheme.lower(), rest
 
 
 def filesystem(uri: str) -> Any:  # noqa: ANN401 - fsspec is untyped
@@ -125,6 +57,8 @@ def info(uri: str) -> ObjectInfo:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if clients.is_s3(scheme):
         return object_info(uri, retrying(lambda: s3.head(path), what=uri))
+    if web.is_web(scheme):
+        return object_info(uri, retrying(lambda: web.head(uri), what=uri))
     details = retrying(lambda: filesystem(uri).info(path), what=uri)
     if details["type"] != "file":
         raise FileNotFoundError(uri)
@@ -134,6 +68,8 @@ def info(uri: str) -> ObjectInfo:
 def is_folder(uri: str) -> bool:
     """Whether something lies below this URI (a directory, or a prefix with at least one object)."""
     uri = canonical(uri)
+    if web.is_web(scheme_of(uri)):
+        return False
     try:
         return bool(retrying(lambda: filesystem(uri).isdir(split_uri(uri)[1]), what=uri))
     except FileNotFoundError:
@@ -154,6 +90,8 @@ def read_bytes(uri: str, *, offset: int | None = None, length: int | None = None
     if scheme == "file":
         return retrying(lambda: read_local(path, offset or 0, length, etag), what=uri)
     start = offset or 0
+    if web.is_web(scheme):
+        return retrying(lambda: web.get(uri, start, length, etag), what=uri).data
     if clients.is_s3(scheme):
         get = partial(s3.get_range, path, start, length, etag)
     else:
@@ -165,11 +103,15 @@ def read_typed(uri: str, length: int, *, etag: str | None = None) -> bytes:
     """As `read_bytes` from the start; TypedBytes where the store says that they are a picture or a video."""
     uri = canonical(uri)
     scheme, path = split_uri(uri)
-    if not clients.is_s3(scheme) or not length:
+    if web.is_web(scheme) and length:
+        answer = retrying(lambda: web.get(uri, 0, length, etag), what=uri)
+        data, content_type = answer.data, answer.content_type
+    elif clients.is_s3(scheme) and length:
+        nothing: tuple[bytes, str | None] = (b"", None)
+        get = partial(s3.get_typed, path, 0, length, etag)
+        data, content_type = retrying(partial(_or_nothing, get, nothing, uri, etag), what=uri)
+    else:
         return read_bytes(uri, offset=0, length=length, etag=etag)
-    nothing: tuple[bytes, str | None] = (b"", None)
-    get = partial(s3.get_typed, path, 0, length, etag)
-    data, content_type = retrying(partial(_or_nothing, get, nothing, uri, etag), what=uri)
     if content_type is None or not content_type.lower().startswith(("image/", "video/")):
         return data
     typed = TypedBytes(data)
@@ -239,6 +181,8 @@ def publish(uri: str, data: bytes) -> None:
     """
     uri = canonical(uri)
     scheme, path = split_uri(uri)
+    if web.is_web(scheme):
+        raise FatalError(f"cannot write {uri}: a web address is only read; write to a path or to s3://")
 
     def write() -> None:
         if scheme == "file":

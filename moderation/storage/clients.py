@@ -45,6 +45,11 @@ def request_timeout_s() -> float:
     return timeout_s
 
 
+def connect_timeout_s() -> float:
+    """How long a connection may take to open: at most 10 s."""
+    return min(_CONNECT_TIMEOUT_S, request_timeout_s())
+
+
 def is_s3(scheme: str) -> bool:
     """Whether s3fs serves a scheme."""
     return scheme in _S3
@@ -93,7 +98,7 @@ def _s3_options() -> dict[str, Any]:
         # s3fs' own read-ahead would multiply our exact ranges.
         "default_cache_type": "none",
         "config_kwargs": {
-            "connect_timeout": min(_CONNECT_TIMEOUT_S, timeout_s),
+            "connect_timeout": connect_timeout_s(),
             "read_timeout": timeout_s,
             "max_pool_connections": _CONNECTIONS,
             # `max_attempts` would allow one retry more, from botocore's own quota.

@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 
 from moderation.storage import s3
-from moderation.storage.access import canonical, filesystem, split_uri
+from moderation.storage.access import filesystem
 from moderation.storage.clients import is_s3
 from moderation.storage.retry import retrying
+from moderation.storage.uris import canonical, split_uri
 
 
 def list_names(uri: str) -> list[str]:

@@ -12,19 +12,12 @@ from typing import Any
 from fsspec.utils import glob_translate
 
 from moderation.errors import UsageError
-from moderation.storage import s3
-from moderation.storage.access import (
-    ObjectInfo,
-    canonical,
-    filesystem,
-    info,
-    object_info,
-    scheme_of,
-    split_uri,
-)
+from moderation.storage import s3, web
+from moderation.storage.access import ObjectInfo, filesystem, info, object_info
 from moderation.storage.clients import is_s3
 from moderation.storage.local_listing import list_local
 from moderation.storage.retry import DeniedError, retrying
+from moderation.storage.uris import canonical, scheme_of, split_uri
 
 _GLOB = frozenset("*?[")
 
@@ -34,6 +27,8 @@ def is_glob(uri: str) -> bool:
     if not _GLOB & set(uri):
         return False
     scheme, path = split_uri(canonical(uri))
+    if web.is_web(scheme):
+        return False  # a `?` begins the query
     return not (scheme == "file" and os.path.lexists(path))
 
 
@@ -56,6 +51,8 @@ def _list_prefix(uri: str, *, depth: int | None = None) -> Iterator[ObjectInfo]:
         yield from list_local(path, depth)
     elif is_s3(scheme):
         yield from _list_s3(uri)
+    elif web.is_web(scheme):
+        yield info(uri)  # a server lists nothing
     else:
         yield from _list_fsspec(uri)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from moderation.errors import UsageError
-from moderation.storage import clients, s3
-from moderation.storage.access import canonical, filesystem, info, split_uri
+from moderation.storage import clients, s3, web
+from moderation.storage.access import filesystem, info
 from moderation.storage.local_files import writing_local
 from moderation.storage.retry import ChangedError, StorageError, retrying
+from moderation.storage.uris import canonical, split_uri
 
 # CopyObject of S3 refuses more: https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
 MAX_COPY_BYTES: Final = 5 << 30
@@ -46,6 +47,7 @@ def copy_object(uri: str, to: str, *, etag: str | None = None) -> str | None:
     other, to_path = split_uri(to)
     if scheme != other and not (clients.is_s3(scheme) and clients.is_s3(other)):
         raise UsageError(f"{to}: is in another store than the object; a copy stays in its store ({scheme}://)")
+    _refuse_web(uri)
     _refuse_other_version(uri, etag)
     if scheme == "file":
         _copy_local(Path(path), Path(to_path))
@@ -62,6 +64,7 @@ def delete_object(uri: str) -> None:
     """Remove one object; nothing there is no error. Raises PermissionError, StorageError."""
     uri = canonical(uri)
     scheme, path = split_uri(uri)
+    _refuse_web(uri)
     with contextlib.suppress(FileNotFoundError):
         if scheme == "file":
             Path(path).unlink()
@@ -75,6 +78,11 @@ def _tagged_path(uri: str) -> str:
     if not has_tags(uri):
         raise UsageError(f"{uri}: only objects in S3 have tags")
     return split_uri(canonical(uri))[1]
+
+
+def _refuse_web(uri: str) -> None:
+    if web.is_web(split_uri(uri)[0]):
+        raise UsageError(f"{uri}: a web address is only read; nothing there is copied or removed")
 
 
 def _refuse_other_version(uri: str, etag: str | None) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import IO
 
 from moderation.errors import FatalError, ModerationError
-from moderation.storage.access import canonical, filesystem, split_uri
+from moderation.storage.access import filesystem
 from moderation.storage.local_files import writing_local
 from moderation.storage.retry import BucketError, retrying
+from moderation.storage.uris import canonical, split_uri
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,16 @@ def test_examples_that_are_gone_have_no_preview(tmp_path: Path) -> None:
     assert make_previews(out, ["gun1.png", "never.png"]) == {}
     page = write_document(take_inventory(out), out, str(tmp_path / "doc"), previews=False)
     assert "data:image" not in Path(page).read_text()
+
+
+def test_a_picture_that_was_replaced_has_no_preview(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, colour in (("kept.png", 10), ("other.png", 20)):
+        Image.new("RGB", (40, 30), (colour, 50, 60)).save(tmp_path / "in" / name)
+    judged = sha256((tmp_path / "in" / "kept.png").read_bytes()).hexdigest()
+    made = [Made(name=name, votes=[(0.7, 50)], content_hash=judged) for name in ("kept.png", "other.png")]
+    out = write_run(tmp_path, LABELS, made, POLICY)
+    assert make_previews(out, ["kept.png", "other.png"]).keys() == {"kept.png"}
 
 
 def test_another_policy_says_what_is_found(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -24,15 +25,17 @@ NASTY = "<b>a\u202e.png"
 
 
 def page_of(folder: Path, names: Sequence[str], *options: str, pictures: bool = False) -> str:
-    made = [
-        Made(name=name, votes=[(0.9 if n == 1 else 0.1, 1.0)], content_hash=f"{n // 3:064x}", hashes=[HASHES[n // 3]])
-        for n, name in enumerate(names)
-    ]
-    out = write_run(folder, LABELS, made, POLICY)
+    contents = [f"{n // 3:064x}" for n in range(len(names))]
     if pictures:
         (folder / "in").mkdir()
         for n, name in enumerate(names):
-            Image.new("RGB", (40, 30), (20 * n, 90, 90)).save(folder / "in" / name)
+            Image.new("RGB", (40, 30), (20 * (n // 3), 90, 90)).save(folder / "in" / name)
+            contents[n] = sha256((folder / "in" / name).read_bytes()).hexdigest()
+    made = [
+        Made(name=name, votes=[(0.9 if n == 1 else 0.1, 1.0)], content_hash=contents[n], hashes=[HASHES[n // 3]])
+        for n, name in enumerate(names)
+    ]
+    out = write_run(folder, LABELS, made, POLICY)
     ended = run_job("duplicates", out, *options)
     assert ended.returncode == 0, ended.stderr
     page = Path(out) / "duplicates" / "index.html"

@@ -82,6 +82,18 @@ def test_a_lower_threshold_moves_verdicts_and_leaves_the_run_alone(tmp_path: Pat
     assert record["moved"] == {"review -> block": 2}
 
 
+def test_a_part_that_was_judged_again_since_is_rejudged_again(tmp_path: Path) -> None:
+    out = write_run(tmp_path, LABELS, ITEMS, POLICY)
+    policy, to = str(tmp_path / "policy.yaml"), str(tmp_path / "again")
+    rejudge(out, policy, to)
+    # As after `verify --repair`: another picture lies at the same place, so the shard has its old name.
+    other = [replace(item, votes=[(0.99, 0.99)]) if item.name == "fine" else item for item in ITEMS]
+    assert write_run(tmp_path, LABELS, other, POLICY) == out
+    rejudge(out, policy, to)
+    assert rows(to) == rows(out)
+    assert rows(to)["fine"]["verdict"] == "block"
+
+
 def keep_hats(out: str, format_: str) -> None:
     digests = {}
     for shard_id in sorted(committed_ids(out)):

@@ -399,3 +399,19 @@ def test_a_decision_of_another_picture_at_the_same_place_is_not_applied(tmp_path
     append_decisions(nights[1], [replace(said, decision_id="2", decision=Answer.BLOCK, content_hash=f"{0xBB:064x}")])
     (target,) = find_targets(find_sources(nights), ["x.jpg"], None, embedding=None)
     assert (target.verdict, target.entry) == ("block", "2")
+
+
+def test_a_pass_of_what_lies_there_now_does_not_free_copies_of_what_lay_there(tmp_path: Path) -> None:
+    nights = [
+        write_run(
+            tmp_path / "night0", LABELS, [picture("x.jpg", 0, content=1), picture("copy.jpg", 0, content=1)], POLICY
+        ),
+        write_run(tmp_path / "night1", LABELS, [picture("x.jpg", 1, content=2, mask=0.6)], POLICY),
+    ]
+    decide(nights[:1], "x.jpg", "block", tmp_path / "blocked")
+    assert set(changed(tmp_path / "blocked")) == {"x.jpg", "copy.jpg"}
+    sources = find_sources(nights)
+    targets = tuple(find_targets(find_sources(nights[1:]), ["x.jpg"], "pass", embedding=None))
+    change = SweepChange(name="x", targets=targets, limits=CopyLimits())
+    sweep(sources, change, str(tmp_path / "passed"), as_of=DAY, earlier=[str(tmp_path / "blocked")], workers=1)
+    assert {row["content_hash"] for row in changed(tmp_path / "passed").values()} == {f"{2:064x}"}

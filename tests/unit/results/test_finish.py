@@ -59,7 +59,7 @@ def test_a_run_that_lost_a_receipt_is_not_done_and_goes_on(run: Output, harm: st
         first.unlink()
     else:
         first.write_bytes(second.read_bytes() if harm == "of another shard" else first.read_bytes()[:50])
-    with pytest.raises(FatalError, match="1 of 3 planned shards have no readable receipt"):
+    with pytest.raises(FatalError, match="1 of 3 planned shards have no receipt that fits"):
         finish(run)
     assert state(run) == ("partial", False)
     assert not nothing_left(run, check_output(run))
@@ -90,3 +90,18 @@ def test_poison_is_kept_and_what_is_none_is_left_out(tmp_path: Path) -> None:
     for text in ("", "[]", '{"a": 1}', '{"a": {"code": "surprise", "detail": ""}}'):
         (tmp_path / "poison.json").write_text(text)
         assert read_poison(out) == {}
+
+
+def test_a_shard_whose_part_is_gone_or_whose_receipt_tells_of_fewer_items_is_judged_again(run: Output) -> None:
+    finish(run)
+    out = Path(run.out)
+    parts, receipts = sorted((out / "verdicts").iterdir()), sorted((out / "receipts").iterdir())
+    parts[0].unlink()
+    edited = json.loads(receipts[1].read_text())
+    receipts[1].write_text(json.dumps(edited | {"rows_in": 1, "rows": {"verdicts": 1, "votes": 1}}))
+    committed = check_output(run)
+    assert committed == {receipt.stem for receipt in receipts[2:]}
+    assert not nothing_left(run, committed)
+    with pytest.raises(FatalError, match="2 of 3 planned shards have no receipt that fits"):
+        finish(run)
+    assert state(run) == ("partial", False)

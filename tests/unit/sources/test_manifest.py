@@ -195,7 +195,7 @@ def test_a_manifest_that_can_not_be_one_is_a_usage_error(tmp_path: Path, name: s
 
 
 def test_a_csv_that_is_not_utf8_is_a_usage_error(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_bytes("uri\na\n".encode("utf-16"))
+    (tmp_path / "m.csv").write_bytes("uri,café\na,b\n".encode("latin-1"))
     with pytest.raises(UsageError, match="not UTF-8"):
         read(tmp_path / "m.csv")
 
