@@ -1,9 +1,11 @@
 """`python -m benchmarks.loop --pictures CLOTHES --work WORK`: the loop of review, learning and certification, closed.
 
-One class of labelled pictures stands for what is forbidden. A head of twenty labels judges all pictures; an oracle (the
-name of the folder) decides fifty of the review queue through the store of decisions; the head goes on with them; the
-audit certifies what it may decide by itself; the gate compares it with what is live. Each step is the program's own
-command. Pictures of the audit are never decided in the queue, nor learned from, and all figures are of them.
+One class of labelled pictures stands for what is forbidden. A head of twenty labels judges all pictures; the audit
+certifies what it may decide by itself; the gate compares it with what is live, and what it lets through judges the run
+again, as a bundle. An oracle (the name of the folder) decides pictures of the review queue through the store of
+decisions, then hard examples that are mined from the run, fifty together; the head goes on with them, and `--extend`
+scores it in the same run. Each step is the program's own command. Pictures of the audit are never decided in the queue,
+mined, nor learned from, and all figures are of them.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ import json
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks.loop_decisions import Run, decide_mined, decide_queue, run_well
 from benchmarks.loop_files import (
     NAME,
     LoopPlan,
@@ -36,17 +38,13 @@ from benchmarks.loop_files import (
 )
 from benchmarks.machine import machine_facts
 from jobs.__main__ import main as run_job
-from moderation.labels.decision_store import append_decisions
-from moderation.labels.decisions import Answer, Decision
-from moderation.sources.items import make_id
-
-# A job with these arguments -> its exit code and what it printed.
-Run = Callable[..., tuple[int, str]]
+from moderation.config.model import RuntimeConfig
+from moderation.runtime.cluster import connect, leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopRound:
-    """After a round, of the audit's pictures. labels: that the head has learned from.
+    """After a round, of the audit's pictures. labels: that the head has learned from; mined: those of hard examples.
 
     automation: share that is blocked or passed. bound_block, bound_pass: certified upper bounds of wrong blocks and of
     the leak; None: not certified. wrong_blocks, leak: rates that were seen. promoted: whether the gate let it go live.
@@ -54,6 +52,7 @@ class LoopRound:
 
     number: int
     labels: int
+    mined: int
     automation: float
     bound_block: float | None
     bound_pass: float | None
@@ -71,24 +70,47 @@ def run_loop(plan: LoopPlan, run: Run, told: Callable[[LoopRound], None] = lambd
     (plan.work / "limits.yaml").write_text(yaml.safe_dump(gate_limits(plan)), encoding="utf-8")
     decided = _make_first_head(plan, truth, run)
     done: list[LoopRound] = []
+    out = plan.work / "run"
     live: Path | None = None
     refused = False
-    labels = plan.first
+    labels, mined = plan.first, 0
     for number in range(plan.rounds + 1):
-        out = plan.work / f"run{number}"
-        _run_well(run, "backfill", plan.work / "pictures.csv", "--out", out, "--config", config_path(plan, number))
+        _score(plan, number, out, run)
         audit = write_audit(plan, out, truth)
-        judged = _judge_certified(plan, number, audit, run)
+        judged = _judge_certified(plan, number, out, audit, run)
         promoted = _promote(plan, number, judged, live or out, audit, run)
-        live = judged if promoted else live
-        facts: dict[str, Any] = {"number": number, "labels": labels, "promoted": promoted, "refused": refused}
-        done.append(LoopRound(**facts, **_measure(plan, judged, truth), **_bounds(plan, number)))
+        if promoted:
+            live = judged
+            _judge_by_bundle(plan, out, judged, run)
+        facts: dict[str, Any] = {"number": number, "promoted": promoted, "refused": refused}
+        facts |= {"labels": labels, "mined": mined}
+        done.append(LoopRound(**facts, **_measure(judged, truth), **_bounds(plan, number)))
         told(done[-1])
         if number < plan.rounds:
-            fresh = _decide(plan, out, judged, truth, decided)
+            queued = decide_queue(plan, number, out, judged, truth, decided)
+            found = decide_mined(plan, number, out, plan.each - queued, truth, decided, run)
             refused = not _continue(plan, number, out, run)
-            labels += 0 if refused else fresh
+            labels += 0 if refused else queued + found
+            mined += 0 if refused else found
     return done
+
+
+def _score(plan: LoopPlan, number: int, out: Path, run: Run) -> None:
+    """Judge all pictures by the round's head: at first in a new run, then the new head's votes in the same run."""
+    extend = ("--extend",) if number else ()
+    config = config_path(plan, number)
+    run_well(run, "backfill", plan.work / "pictures.csv", "--out", out, "--config", config, *extend)
+
+
+def _judge_by_bundle(plan: LoopPlan, out: Path, judged: Path, run: Run) -> None:
+    """Judge the run in place by what is live now. Its votes are there already."""
+    bundle = ("--bundle", "current", "--bundles", plan.work / "store")
+    run_well(run, "backfill", plan.work / "pictures.csv", "--out", out, *bundle, "--extend")
+    verdicts = [
+        {row["item_id"]: row["verdict"] for row in read_verdicts(o, "item_id", "verdict")} for o in (out, judged)
+    ]
+    if verdicts[0] != verdicts[1]:
+        raise SystemExit("the promoted bundle judges other than what the gate has compared")
 
 
 def _make_first_head(plan: LoopPlan, truth: dict[str, bool], run: Run) -> set[str]:
@@ -115,7 +137,7 @@ def _make_first_head(plan: LoopPlan, truth: dict[str, bool], run: Run) -> set[st
     rows = [(uri, "forbidden") for uri in bad] + [(uri, "fine") for uri in mixed[: plan.first - len(bad)]]
     with (plan.work / "first.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("uri", "label"), *rows])
-    _run_well(
+    run_well(
         run,
         *("train-head", "--images", plan.work / "first.csv", "--out", plan.work / "head0", "--name", NAME),
         *("--views", 2, "--cache", plan.work / "cache", "--config", config),
@@ -124,22 +146,22 @@ def _make_first_head(plan: LoopPlan, truth: dict[str, bool], run: Run) -> set[st
     return {uri for uri, _ in rows}
 
 
-def _judge_certified(plan: LoopPlan, number: int, audit: Path, run: Run) -> Path:
-    """Certify what the head may decide, and judge the run by it."""
-    out, policy = plan.work / f"run{number}", plan.work / f"certified{number}.yaml"
-    _run_well(
+def _judge_certified(plan: LoopPlan, number: int, out: Path, audit: Path, run: Run) -> Path:
+    """Certify what the head may decide, and judge the run by it, in a folder of its own."""
+    policy = plan.work / f"certified{number}.yaml"
+    run_well(
         run,
         *("certify", out, "--labels", audit, "--to", policy),
         *("--block-errors", plan.block_errors, "--leak", plan.leak),
     )
     judged = plan.work / f"judged{number}"
-    _run_well(run, "rejudge", out, "--to", judged, "--policy", policy)
+    run_well(run, "rejudge", out, "--to", judged, "--policy", policy)
     return judged
 
 
 def _promote(plan: LoopPlan, number: int, judged: Path, against: Path, audit: Path, run: Run) -> bool:
     store, policy = plan.work / "store", plan.work / f"certified{number}.yaml"
-    _run_well(run, "bundle", "make", "--bundles", store, "--config", config_path(plan, number), "--policy", policy)
+    run_well(run, "bundle", "make", "--bundles", store, "--config", config_path(plan, number), "--policy", policy)
     code, said = run(
         *("promote", judged, "--against", against, "--labels", audit, "--bundles", store),
         *("--limits", plan.work / "limits.yaml"),
@@ -147,31 +169,6 @@ def _promote(plan: LoopPlan, number: int, judged: Path, against: Path, audit: Pa
     if code not in (0, 1):
         raise SystemExit(f"promote: {code}: {said}")
     return code == 0
-
-
-def _decide(plan: LoopPlan, out: Path, judged: Path, truth: dict[str, bool], decided: set[str]) -> int:
-    """The oracle decides the head of the queue, in its order; returns how many."""
-    rows = read_verdicts(judged, "item_id", "uri", "content_hash", "verdict", "review_rank", "audit")
-    queue = [row for row in rows if not row["audit"] and row["uri"] not in decided]
-    # What the machine decides by itself comes after the queue; where the queue is short, people look at that.
-    queue.sort(key=lambda row: (row["verdict"] != "review", -(row["review_rank"] or 0), row["item_id"]))
-    now = datetime.now(UTC)
-    decisions = [
-        Decision(
-            decision_id=f"{out.name}-{make_id(row['item_id'])}",
-            item_id=row["item_id"],
-            uri=row["uri"],
-            content_hash=row["content_hash"],
-            decision=Answer.BLOCK if truth[row["uri"]] else Answer.PASS,
-            labels=("forbidden" if truth[row["uri"]] else "fine",),
-            reviewer="oracle",
-            decided_at=now,
-        )
-        for row in queue[: plan.each]
-    ]
-    append_decisions(str(out), decisions)
-    decided |= {decision.uri for decision in decisions}
-    return len(decisions)
 
 
 def _continue(plan: LoopPlan, number: int, out: Path, run: Run) -> bool:
@@ -190,7 +187,7 @@ def _continue(plan: LoopPlan, number: int, out: Path, run: Run) -> bool:
     return code == 0
 
 
-def _measure(plan: LoopPlan, judged: Path, truth: dict[str, bool]) -> dict[str, Any]:
+def _measure(judged: Path, truth: dict[str, bool]) -> dict[str, Any]:
     """What is decided of the audit's pictures, and how much of it wrongly."""
     rows = [row for row in read_verdicts(judged, "uri", "verdict", "audit") if row["audit"]]
     passed = [truth[row["uri"]] for row in rows if row["verdict"] == "pass"]
@@ -210,14 +207,8 @@ def _bounds(plan: LoopPlan, number: int) -> dict[str, Any]:
     return {"bound_block": bounds.get("block"), "bound_pass": bounds.get("pass")}
 
 
-def _run_well(run: Run, *arguments: object) -> None:
-    code, said = run(*arguments)
-    if code:
-        raise SystemExit(f"{' '.join(map(str, arguments))}: exit code {code}: {said}")
-
-
 def run_here(*arguments: object) -> tuple[int, str]:
-    """A job within this process, which starts torch and Ray once."""
+    """A job within this process, which loads torch once."""
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
@@ -230,8 +221,8 @@ def run_here(*arguments: object) -> tuple[int, str]:
 def as_table(rounds: list[LoopRound]) -> str:
     """The table of docs/loop.md."""
     lines = [
-        "| round | labels | automation | wrong blocks: seen, certified | leak: seen, certified | live |",
-        "|---|---|---|---|---|---|",
+        "| round | labels | mined | automation | wrong blocks: seen, certified | leak: seen, certified | live |",
+        "|---|---|---|---|---|---|---|",
     ]
     for each in rounds:
         live = "yes" if each.promoted else "no"
@@ -239,9 +230,8 @@ def as_table(rounds: list[LoopRound]) -> str:
             f"{_percent(seen)}, {'–' if bound is None else f'at most {_percent(bound)}'}"
             for seen, bound in ((each.wrong_blocks, each.bound_block), (each.leak, each.bound_pass))
         ]
-        lines.append(
-            f"| {each.number} | {each.labels} | {_percent(each.automation)} | {pairs[0]} | {pairs[1]} | {live} |"
-        )
+        cells = (each.number, each.labels, each.mined, _percent(each.automation), *pairs, live)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
@@ -259,7 +249,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     plan = LoopPlan(pictures=options.pictures, work=options.work, forbidden=options.forbidden, rounds=options.rounds)
-    rounds = run_loop(plan, run_here, lambda each: print(each, flush=True))
+    ours = connect(RuntimeConfig())  # once for all rounds; a job joins the cluster that is there
+    try:
+        rounds = run_loop(plan, run_here, lambda each: print(each, flush=True))
+    finally:
+        if ours:
+            leave()
     print(as_table(rounds))
     if options.json:
         settings = {name: value for name, value in asdict(plan).items() if name not in ("pictures", "work")}

@@ -19,8 +19,8 @@ SALT: Final = "loop"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopPlan:
     """What to run. forbidden: the folder whose pictures must not pass. first: labels of the first head; each: decisions
-    a round. audit: share of the pictures that is drawn. block_errors, leak: rates to certify. per_class: pictures of
-    each folder; 0: all.
+    a round; mined: of these, at least, of hard examples, nearer than `near` to a threshold. audit: share of the
+    pictures that is drawn. block_errors, leak: rates to certify. per_class: pictures of each folder; 0: all.
     """
 
     pictures: Path
@@ -29,6 +29,8 @@ class LoopPlan:
     rounds: int = 5
     first: int = 20
     each: int = 50
+    mined: int = 20
+    near: float = 0.2
     audit: float = 0.6
     block_errors: float = 0.15
     leak: float = 0.02

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -12,6 +12,12 @@ from moderation.errors import UsageError
 
 from .head_tables import print_continued, print_trained
 from .options import SetOption, load_settings
+
+if TYPE_CHECKING:
+    from moderation.config.model import Config
+    from moderation.training.heads.batches import FinetuneSettings
+    from moderation.training.heads.bundle import HeadOutcome
+    from moderation.training.heads.request import HeadRequest
 
 # What a head that goes on has from the one before.
 _FRESH_ONLY: Final = (
@@ -21,6 +27,7 @@ _FRESH_ONLY: Final = (
     "group_column",
     "several",
     "blocks",
+    "input_px",
     "views",
     "epochs",
     "balance",
@@ -59,6 +66,14 @@ def train_head(
         int, typer.Option(min=0, max=100, help="Last layers of the backbone trained, too; 0: a linear probe.")
     ] = 0,
     views: Annotated[int, typer.Option(min=1, max=64, help="Of each picture: itself and augmented ones.")] = 4,
+    input_px: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=4096,
+            help="Side that `imagenet` reads, by its own pass; 0: as the stack has it; default: 288 with --blocks.",
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, max=1000, help="At most; stops earlier where it should.")] = 15,
     held_share: Annotated[
         float, typer.Option(help="Share of the groups held back to choose, stop and calibrate.")
@@ -141,8 +156,7 @@ def train_head(
 
     from moderation.training.heads.batches import FinetuneSettings
     from moderation.training.heads.labelled import LabelReading
-    from moderation.training.heads.run import HeadRequest
-    from moderation.training.heads.run import train_head as train
+    from moderation.training.heads.request import HeadRequest
 
     request = HeadRequest(
         images=images or "",
@@ -158,10 +172,22 @@ def train_head(
         replay=replay,
         licence=licence,
         cache=cache,
+        input_px=input_px,
     )
-    print_trained(
-        train(settings, request, FinetuneSettings(epochs=epochs, several=several, balance=balance, seed=seed))
-    )
+    tuning = FinetuneSettings(epochs=epochs, several=several, balance=balance, seed=seed)
+    print_trained(_train(settings, request, tuning, workers, ray_address))
+
+
+def _train(
+    config: Config, request: HeadRequest, tuning: FinetuneSettings, workers: int, address: str | None
+) -> HeadOutcome:
+    if workers > 1:
+        from moderation.runtime.train import train_head_on_ray  # Ray only where it is asked for
+
+        return train_head_on_ray(config, request, tuning, workers=workers, address=address)
+    from moderation.training.heads.run import train_head as train
+
+    return train(config, request, tuning)
 
 
 def _check_call(ctx: typer.Context, from_: str | None, add: str | None, images: str | None, replay: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -20,14 +21,15 @@ from moderation import storage
 from moderation.config.model import Config, RuntimeConfig
 from moderation.errors import FatalError, ModerationError, UsageError, one_line
 from moderation.runtime.cluster import connect, leave
-from moderation.training.heads.backbone import find_backbone, load_backbone
+from moderation.training.heads.backbone import load_backbone
 from moderation.training.heads.batches import Examples, FinetuneSettings, TrainingTeam
 from moderation.training.heads.bundle import CHECKPOINT, HeadOutcome
 from moderation.training.heads.checkpoint import load_progress, save_progress
 from moderation.training.heads.features import compute_features
 from moderation.training.heads.finetune import TunedNetwork, finetune
 from moderation.training.heads.progress import LayerProgress
-from moderation.training.heads.run import HeadRequest, features_folder, train_head
+from moderation.training.heads.request import HeadRequest, find_requested
+from moderation.training.heads.run import features_folder, train_head
 from moderation.types import Item
 
 MAX_WORKERS: Final = 64
@@ -52,7 +54,7 @@ def train_head_on_ray(
             raise UsageError(f"--workers {workers}: the cluster has {cores} processors")
         return train_head(
             config,
-            request,
+            replace(request, workers=workers),
             settings,
             tune=partial(_tune_on_ray, workers, request.out),
             warm=partial(_warm_on_ray, workers),
@@ -79,7 +81,7 @@ def _warm_on_ray(
 
 
 def _warm_slice(items: Sequence[Item], config: Config, request: HeadRequest, settings: FinetuneSettings) -> None:
-    backbone = load_backbone(find_backbone(config, request.backbone), config, blocks=request.blocks)
+    backbone = load_backbone(find_requested(config, request), config, blocks=request.blocks)
     compute_features(items, backbone, config, features_folder(request.cache), views=request.views, seed=settings.seed)
 
 

@@ -31,13 +31,21 @@ def test_decisions_make_a_head_that_decides_more_at_the_same_certified_rate(
     tmp_path: Path, ray_cluster: Cluster
 ) -> None:
     plan = LoopPlan(
-        pictures=CLOTHES, work=tmp_path, forbidden="pants", rounds=1, first=12, each=30, per_class=30, leak=0.06
+        pictures=CLOTHES,
+        work=tmp_path,
+        forbidden="pants",
+        rounds=1,
+        first=12,
+        each=30,
+        mined=10,
+        per_class=30,
+        leak=0.06,
     )
     first, second = run_loop(plan, run)
     assert (first.labels, second.labels) == (12, 42), as_table([first, second])
     assert second.automation > max(0.5, first.automation)
     assert second.bound_pass is not None and second.bound_pass <= plan.leak
-    decisions = read_decisions(str(tmp_path / "run0"), verify=True)
+    decisions = read_decisions(str(tmp_path / "run"), verify=True)
     assert len(decisions) == 30
     bundle = json.loads((tmp_path / "store" / "current.json").read_text())["bundle"]
     assert bundle in run_job("bundle", "list", "--bundles", tmp_path / "store").stdout

@@ -122,6 +122,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
             env=job_env(own_cluster=True),
         )
         assert trained.returncode == 0, trained.stderr
+        assert json.loads((out / "card.json").read_text())["settings"]["workers"] == int(workers)
         curves[workers] = json.loads((out / "evaluation.json").read_text())["held_losses"]
     assert len(curves["1"]) > 1
     assert curves["2"] == pytest.approx(curves["1"], abs=0.02)

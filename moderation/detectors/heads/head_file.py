@@ -43,6 +43,7 @@ class BackboneRecord(BaseModel):
     sha256: str = Field(max_length=64)
     width: int = Field(ge=1, le=65536)
     normalised: bool = False  # embeddings were brought to length 1
+    input_px: int | None = None  # the option of `imagenet`; None: its own view
     licence: str = Field(default="unknown", max_length=200)
 
 

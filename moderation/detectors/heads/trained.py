@@ -86,6 +86,12 @@ class TrainedHead(DetectorDefaults):
                 f"{use.title!r} has here (sha256 {use.sha256[:12]}..., here {sha256[:12] or 'unknown'}...);"
                 " train it again"
             )
+        side, own_side = getattr(backbone, "input_px", None), self._known().backbone.input_px
+        if side != own_side:
+            raise UsageError(
+                f"detector {self.name!r}: trained on {self._known().backbone.detector!r} with `input_px`"
+                f" {own_side or 'not set'}; {use.title!r} has {side or 'none'}"
+            )
         if use.depth is None:
             return
         if not isinstance(backbone, Backbone):

@@ -23,6 +23,7 @@ from moderation.scoring.devices import pick_device, pick_dtype
 
 # Every installation has these; a configuration need not name them.
 _PACKAGED: Final = ("imagenet", "image_safety")
+_SIZED: Final = "imagenet"  # can read other sizes than its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +40,25 @@ class FoundBackbone:
         """Whether heads read its embedding at length 1: only the direction of CLIP's means something."""
         return isinstance(self.detector, Clip)
 
+    @property
+    def input_px(self) -> int | None:
+        """The side that it was told to read; None: its own."""
+        side: int | None = getattr(self.detector, "input_px", None)
+        return side
 
-def find_backbone(config: Config, named: str) -> FoundBackbone:
+
+def find_backbone(config: Config, named: str, *, input_px: int | None = None) -> FoundBackbone:
     """`imagenet`, `image_safety`, `clip:VARIANT` (an alias of the configuration), or any title of the stack.
 
+    input_px: the side that it shall read, by an entry of its own (`imagenet_288`); None: as it is configured.
     Raises UsageError naming the nearest, or saying what the detector lacks.
     """
     kind, colon, variant = named.partition(":")
     wanted = variant if colon else named
-    entries = {name: DetectorConfig(name=name) for name in _PACKAGED}
-    entries |= {entry.title: entry for entry in config.stack.detectors}
+    entries: Mapping[str, DetectorConfig] = {name: DetectorConfig(name=name) for name in _PACKAGED}
+    entries = {**entries, **{entry.title: entry for entry in config.stack.detectors}}
+    if input_px is not None:
+        wanted, entries = _add_sized(entries, wanted, input_px)
     entry = entries.get(wanted)
     if entry is None or (colon and entry.name != kind):
         hint = did_you_mean(named, _able(entries))
@@ -57,6 +67,29 @@ def find_backbone(config: Config, named: str) -> FoundBackbone:
     if not detector.embedding_dim:
         raise UsageError(f"--backbone {named!r}: has no embedding; there are: {', '.join(_able(entries))}")
     return FoundBackbone(title=entry.title, entry=entry, detector=detector, weights=weights_of(detector, entry)[0])
+
+
+def takes_side(config: Config, named: str) -> bool:
+    """Whether a backbone can read pictures at another size than it is configured with."""
+    entry = next((entry for entry in config.stack.detectors if entry.title == named), DetectorConfig(name=named))
+    return entry.name == _SIZED and "input_px" not in entry.options
+
+
+def _add_sized(
+    entries: Mapping[str, DetectorConfig], wanted: str, input_px: int
+) -> tuple[str, Mapping[str, DetectorConfig]]:
+    """(title, entries with one that reads at this size): `imagenet` at 288 pixels is `imagenet_288`."""
+    entry = entries.get(wanted)
+    if entry is None and wanted == f"{_SIZED}_{input_px}":  # the title that a head notes of its backbone
+        entry = entries[_SIZED]
+    if entry is None or entry.options.get("input_px") == input_px:
+        return wanted, entries
+    if entry.name != _SIZED:
+        raise UsageError(f"--input-px {input_px}: {wanted!r} reads one size; only {_SIZED!r} can read another")
+    title = f"{_SIZED}_{input_px}"
+    options = {**entry.options, "input_px": input_px}
+    sized = entry.model_copy(update={"alias": title, "when": None, "options": options})
+    return title, {title: sized, **entries} if title not in entries else entries
 
 
 def _able(entries: Mapping[str, DetectorConfig]) -> list[str]:

@@ -81,7 +81,7 @@ def load_base_backbone(base: HeadBase, config: Config) -> LoadedBackbone:
     Raises UsageError where the configuration has another one.
     """
     record = base.record
-    found = find_backbone(config, record.backbone.detector)
+    found = find_backbone(config, record.backbone.detector, input_px=record.backbone.input_px)
     if found.weights.sha256.lower() != record.backbone.sha256.lower():
         raise UsageError(
             f"--from {base.uri}: trained on {record.backbone.detector!r} with other weights than the configuration has"

@@ -22,7 +22,7 @@ import yaml
 
 from moderation import storage
 from moderation.config.load import packaged_configs
-from moderation.config.model import Config, DetectorConfig
+from moderation.config.model import Config
 from moderation.detectors.heads.head_file import TAIL, encode_head
 from moderation.pages.render import render
 from moderation.training.heads.backbone import FoundBackbone
@@ -93,6 +93,7 @@ def write_bundle(
             "sha256": found.weights.sha256,
             "width": found.detector.embedding_dim,
             "normalised": found.normalised,
+            "input_px": found.input_px,
             "licence": found.weights.licence,
         },
         "licence": f"of the backbone: {found.weights.licence}; of the pictures: {record['data']['licence']}",
@@ -164,7 +165,7 @@ def _tensors(head: FittedHead) -> dict[str, torch.Tensor]:
 def _configuration(config: Config, found: FoundBackbone, outcome: HeadOutcome) -> str:
     entries = list(config.stack.detectors)
     if found.title not in {entry.title for entry in entries}:
-        entries.append(DetectorConfig(name=found.title))
+        entries.append(found.entry)
     kept = [entry.model_dump(mode="json", exclude_defaults=True) for entry in entries if entry.title != outcome.name]
     whole = config.model_dump(mode="json", exclude_defaults=True)
     whole["stack"] = {**whole.get("stack", {}), "detectors": [*kept, stack_entry(outcome)]}

@@ -79,7 +79,8 @@ def fit_probe(
     x = embeddings.flatten(0, 1).float()
     y = targets.repeat_interleave(views, dim=0)
     mean, deviation = x.mean(dim=0), x.std(dim=0, correction=0).clamp_min(1e-6)
-    # One deviation for all dimensions: otherwise dimensions that hardly vary would count as much as others.
+    # Each dimension by its own. One deviation for all is as good within chance: of 800 pictures of clothes 0.843
+    # instead of 0.839 are right by cross-validation at 288 pixels, 0.830 instead of 0.838 at 224.
     x = (x - mean) / deviation
     weights = class_weights(targets, balance=balance)
     weight = torch.zeros((y.shape[1], x.shape[1]))

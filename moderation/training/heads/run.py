@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from moderation.config.model import Config
 from moderation.detectors.weights.locator import default_cache
 from moderation.errors import UsageError
 from moderation.sources import open_source
-from moderation.training.heads.backbone import FoundBackbone, LoadedBackbone, find_backbone, load_backbone
+from moderation.training.heads.backbone import FoundBackbone, LoadedBackbone, load_backbone
 from moderation.training.heads.batches import FinetuneSettings
 from moderation.training.heads.bundle import CHECKPOINT, HeadOutcome, write_bundle
 from moderation.training.heads.checkpoint import load_progress, save_progress
@@ -33,33 +33,12 @@ from moderation.training.heads.labelled import (
 )
 from moderation.training.heads.quality import HeadQuality, measure_head
 from moderation.training.heads.replay import ReplayMemory, trim_replay
+from moderation.training.heads.request import HeadRequest, find_requested
 from moderation.training.heads.split import group_folds
 from moderation.types import Item
 
 _MAX_PICTURES: Final = 200_000  # their embeddings take 1 GB
 _MAX_FEATURE_BYTES: Final = 6 << 30  # in memory; one view of a picture takes 44 KB for six layers of `imagenet`
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadRequest:
-    """What to train. blocks: how many of the last layers are trained, too; 0: a linear probe. views: the picture and
-    its augmented views. held_share: share of groups held back. test: other labelled pictures, only for the report.
-    replay: most pictures that are kept as embeddings, so that the head can be continued; 0: none.
-    """
-
-    images: str
-    out: str
-    name: str
-    backbone: str = "imagenet"
-    reading: LabelReading = field(default_factory=LabelReading)
-    test: str | None = None
-    test_labels: str | None = None
-    blocks: int = 0
-    views: int = 4
-    held_share: float = 0.2
-    replay: int = 2000
-    licence: str = "unknown"
-    cache: Path | None = None
 
 
 # Fills the cache of features for these items.
@@ -98,7 +77,7 @@ def train_head(
     """
     if not 0 < request.held_share <= 0.5:
         raise UsageError(f"--held-share {request.held_share}: more than 0, at most 0.5")
-    found = find_backbone(config, request.backbone)
+    found = find_requested(config, request)
     labelled = classify_items(list_pictures(request.images, config), request.images, request.reading)
     test_items = _read_test(config, request, labelled)
     backbone = load_backbone(found, config, blocks=request.blocks)
@@ -292,6 +271,7 @@ def _record(
             "blocks": request.blocks,
             "views": request.views,
             "held_share": request.held_share,
+            "workers": request.workers,
         },
         "weights": {"origin": found.weights.origin, "licence": found.weights.licence},
     }

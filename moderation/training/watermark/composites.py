@@ -57,6 +57,27 @@ def make_composite(
     )
 
 
+def make_large_composite(
+    background: U8, families: Sequence[Family], seed: Sequence[int], *, side_px: int, marked: bool
+) -> Composite:
+    """A picture whose short side is `side_px`, with one mark no larger than on one of `SIDE_PX`; then recompressed."""
+    rng = np.random.default_rng(list(seed))
+    scale = side_px / min(background.shape[:2])
+    size = (round(background.shape[1] * scale), round(background.shape[0] * scale))
+    pixels = scale_array(background, size).astype(np.float32)
+    family = families[int(rng.integers(len(families)))]
+    boxes: list[tuple[float, float, float, float]] = []
+    if marked:
+        pixels, boxes = _add_marks(pixels, family, rng, tiled=False)
+    whole = recompress(pixels.clip(0, 255).astype(np.uint8), int(rng.integers(70, 96)), subsampled=True)
+    return Composite(
+        pixels=whole,
+        boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        family=family.name if boxes else "",
+        confusing="",
+    )
+
+
 def _crop(background: U8, rng: np.random.Generator) -> U8:
     """Most of a background, its short side scaled to `SIDE_PX`; perhaps mirrored."""
     height, width = background.shape[:2]
@@ -70,11 +91,12 @@ def _crop(background: U8, rng: np.random.Generator) -> U8:
 
 
 def _add_marks(
-    pixels: _F, family: Family, rng: np.random.Generator
+    pixels: _F, family: Family, rng: np.random.Generator, *, tiled: bool | None = None
 ) -> tuple[_F, list[tuple[float, float, float, float]]]:
     height, width = pixels.shape[:2]
     style = str(rng.choice(["filled", "filled", "outline", "raised"]))
-    tiled = rng.random() < (0.6 if family.tiled else 0.12)
+    if tiled is None:
+        tiled = rng.random() < (0.6 if family.tiled else 0.12)
     letters = (
         int(rng.uniform(0.03, 0.07) * SIDE_PX) if tiled else int(np.exp(rng.uniform(*np.log((0.028, 0.16)))) * SIDE_PX)
     )

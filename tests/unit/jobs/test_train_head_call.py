@@ -69,6 +69,7 @@ def assert_refused(words: str, *arguments: object, codes: tuple[int, ...] = (2,)
         (("--from", "x", "--add", "y", "--workers", "2"), "--workers does not go with --from"),
         (("--from", "/none", "--add", "y.csv"), "no head.safetensors there"),
         (("--images", "x", "--replay", "-1"), "replay"),
+        (("--images", "x", "--workers", "65"), "--workers 65: 1 to 64"),
     ],
 )
 def test_options_that_do_not_go_together_are_named(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:

@@ -174,3 +174,8 @@ def test_trunk_of_the_network_is_what_it_runs() -> None:
     network = EfficientNetLite0()
     assert isinstance(ImageNet({}), Backbone)
     assert len(ImageNet({}).build_trunk()) == len(network.layers)
+
+
+def test_head_refuses_its_backbone_at_another_size(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="trained on 'imagenet' with `input_px` 288; 'imagenet' has none"):
+        stack(entry(write(tmp_path / "h.safetensors", {"backbone": {**RECORD["backbone"], "input_px": 288}})))
