@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -34,6 +33,7 @@ from moderation.results.finish import finish_run
 from moderation.results.layout import REJUDGE_FILE, VERDICTS, list_part_ids
 from moderation.results.planned import iterate_planned
 from moderation.results.reader import StoredRun, load_policy_of_run, open_run
+from moderation.results.receipt_sums import sum_receipts
 from moderation.results.receipts import committed_ids, read_receipts
 from moderation.results.record import Output, RunFacts, describe_difference, read_record, run_id_of, write_record
 from moderation.results.votes import disabled_votes, needed_asks, policy_votes, read_votes, vote_labels
@@ -209,18 +209,15 @@ def cut_chunks(shard_ids: Sequence[str]) -> list[Sequence[str]]:
 
 def _finish(plan: _Plan, wall_s: float) -> Rejudged:
     to, run = plan.settings.to, plan.run
-    receipts = list(read_receipts(to, run.shard_ids))
-    if len(receipts) < len(run.shard_ids):
-        raise FatalError(f"{to}: {len(run.shard_ids) - len(receipts):,} parts were not judged")
-    counts: Counter[str] = Counter()
-    for receipt in receipts:
-        counts.update(receipt.counts)
+    sums = sum_receipts(read_receipts(to, run.shard_ids))
+    if len(sums.shard_ids) < len(run.shard_ids):
+        raise FatalError(f"{to}: {len(run.shard_ids) - len(sums.shard_ids):,} parts were not judged")
     rejudged = Rejudged(
         to=to,
         asks=plan.settings.asks,
-        items=sum(receipt.rows_in for receipt in receipts),
-        verdicts=_by_name(counts, "verdict"),
-        moved={(a, b): n for (a, _, b), n in _split(_by_name(counts, MOVED))},
+        items=sums.items,
+        verdicts=_by_name(sums.counts, "verdict"),
+        moved={(a, b): n for (a, _, b), n in _split(_by_name(sums.counts, MOVED))},
         doubts=tuple(describe_certification(plan.output.certification)),
     )
     finish_run(

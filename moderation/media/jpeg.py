@@ -1,8 +1,9 @@
 """One JPEG: bytes -> a frame.
 
-simplejpeg decodes an ordinary JPEG where it is installed: the same pixels as Pillow on all 200 sample photographs, at
-1.4 times its speed (torchvision's decoder: 1.2 times, and deprecated since 0.29). Pillow decodes a JPEG of twice the
-canvas or more with DCT scaling (24 MP: 105 ms against 381), and all others.
+simplejpeg decodes an ordinary JPEG where it is installed, one of twice the canvas or more with DCT scaling: the same
+pixels as Pillow on all 200 sample photographs and on large ones at each scale, at 1.4 times its speed (torchvision's
+decoder: 1.2 times, and deprecated since 0.29). Pillow decodes all others, and scales likewise (24 MP: 105 ms against
+381).
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ FAST_JPEG_BYTES = 8 * 1024 * 1024  # simplejpeg cannot be interrupted; baseline 
 
 
 FAST_JPEG_PIXELS = 8_000_000
+# Scaled while decoding, most of the time goes to reading the bytes: 12 megapixels of 4 MB take 30 ms.
+FAST_SCALED_BYTES = 24 * 1024 * 1024
+FAST_SCALED_PIXELS = 50_000_000
 
 
 # One scan of a progressive JPEG may take 40 bytes, yet decoding it visits every pixel. Pillow's reads of 64 KiB hold
@@ -55,14 +59,14 @@ def decode_jpeg_image(data: bytes, config: MediaConfig, deadline: Deadline) -> M
     """Decode a JPEG, as `decode_image` describes."""
     image = _open_jpeg(data, config, deadline)
     target = canvas_size(*image.size, config.canvas_px)
-    by_dct = min(s // t for s, t in zip(image.size, target, strict=True)) >= 2
-    if not by_dct and _can_decode_fast(image, len(data)):
+    factor = _scaling_factor(image.size, target)
+    if _can_decode_fast(image, len(data), factor):
         try:
-            return still_media(_decode_fast(data, image, target))
+            return still_media(_decode_fast(data, image, target, factor))
         except ValueError:
             pass  # broken somewhere: Pillow below tells where and keeps the head
     image.draft(image.mode, target)
-    stored = image.size if not by_dct else _stored_size(data, deadline)
+    stored = image.size if factor == 1 else _stored_size(data, deadline)
     return _read_jpeg(image, stored, target, data, config, deadline)
 
 
@@ -141,17 +145,29 @@ def _stored_size(data: bytes, deadline: Deadline) -> tuple[int, int]:
     return JpegImageFile(TimedBytes(data, deadline)).size  # draft() has overwritten it; a header read takes 0.03 ms
 
 
-def _can_decode_fast(image: JpegImageFile, size_bytes: int) -> bool:
+def _scaling_factor(size: tuple[int, int], target: tuple[int, int]) -> int:
+    """By how much libjpeg scales while decoding, as Pillow's `draft` chooses it: 1, 2, 4 or 8."""
+    ratio = min(s // t for s, t in zip(size, target, strict=True))
+    return max(factor for factor in (1, 2, 4, 8) if factor <= max(1, ratio))
+
+
+def _can_decode_fast(image: JpegImageFile, size_bytes: int, factor: int) -> bool:
     """Whether simplejpeg is there, supports the mode, and is quick enough: it cannot be interrupted."""
     if simplejpeg is None or image.mode not in ("RGB", "L"):
         return False
     # A progressive JPEG may hold 100,000 scans of the whole picture: Pillow decodes it, with deadline checks.
-    small = image.size[0] * image.size[1] <= FAST_JPEG_PIXELS and size_bytes <= FAST_JPEG_BYTES
-    return small and not image.info.get("progressive")
+    if image.info.get("progressive"):
+        return False
+    max_pixels, max_bytes = (
+        (FAST_JPEG_PIXELS, FAST_JPEG_BYTES) if factor == 1 else (FAST_SCALED_PIXELS, FAST_SCALED_BYTES)
+    )
+    return image.size[0] * image.size[1] <= max_pixels and size_bytes <= max_bytes
 
 
-def _decode_fast(data: bytes, header: JpegImageFile, target: tuple[int, int]) -> Picture:
-    pixels: U8 = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+def _decode_fast(data: bytes, header: JpegImageFile, target: tuple[int, int], factor: int) -> Picture:
+    # Of its scales, eighths, this asks for the one that Pillow takes: then the pixels are the same.
+    width, height = (-(-side // factor) for side in header.size)
+    pixels: U8 = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, strict=True)
     pixels, readings = scale_array(pixels, target), read_colours(header)
     plain = len(readings) == 1
     shown = ShownPicture(pixels=pixels) if plain else show_readings(Image.fromarray(pixels), readings)

@@ -12,7 +12,8 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ from moderation.planning.ordering import cut_shards
 from moderation.planning.schema import PLAN_SCHEMA
 from moderation.planning.shards import plan_batches, shards_from_table
 from moderation.planning.slices import Slice, take_slice
+from moderation.planning.spool import PlanSpool
 from moderation.sources import open_source
 from moderation.types import Item, Shard
 
@@ -56,16 +58,15 @@ def plan_shards(
     needed, exhausted before the plan counts as finished.
     Raises UsageError (source missing, empty, unreadable) at once.
     """
-    finished = storage.read_optional(plan_uri(out))
-    if finished is not None:
-        return decode_shards(finished, where=plan_uri(out))
-    chunks = _read_chunks(out) if slice_ is None else []
+    with suppress(FileNotFoundError):
+        return _read_shards(storage.open_input(plan_uri(out)), plan_uri(out))
+    chunks = _read_chunks(out) if slice_ is None else PlanSpool()
     items = _limited(open_items() if open_items is not None else open_source(source, config.source), limit)
     if slice_ is not None:
         storage.delete_tree(plan_folder(out))
-        return _write_plan(take_slice(cut_shards(items, config.shards), slice_, out), out, [])
-    if not chunks:
-        return _write_plan(cut_shards(items, config.shards), out, [])
+        return _write_plan(take_slice(cut_shards(items, config.shards), slice_, out), out, PlanSpool())
+    if not len(chunks):
+        return _write_plan(cut_shards(items, config.shards), out, chunks)
     return _resume_listing(items, out, config, chunks)
 
 
@@ -77,9 +78,9 @@ def list_shards(
     return shards if slice_ is None else (shard for shard in shards if slice_.holds(shard.shard_id))
 
 
-def _resume_listing(items: Iterator[Item], out: str, config: Config, chunks: list[bytes]) -> Iterator[Shard]:
+def _resume_listing(items: Iterator[Item], out: str, config: Config, chunks: PlanSpool) -> Iterator[Shard]:
     planned_ids: set[str] = set()
-    for index, data in enumerate(chunks):
+    for index, data in enumerate(chunks.pieces()):
         for shard in decode_shards(data, where=chunk_uri(out, index)):
             planned_ids.update(item.item_id for item in shard.items)
             yield shard
@@ -87,21 +88,21 @@ def _resume_listing(items: Iterator[Item], out: str, config: Config, chunks: lis
     yield from _write_plan(cut_shards(fresh, config.shards), out, chunks)
 
 
-def _write_plan(shards: Iterable[Shard], out: str, chunks: list[bytes]) -> Iterator[Shard]:
-    chunks = list(chunks)
+def _write_plan(shards: Iterable[Shard], out: str, chunks: PlanSpool) -> Iterator[Shard]:
     held: list[Shard] = []
     chunk_shards = 1
     began_s = time.monotonic()
     for shard in shards:
         held.append(shard)
         if len(held) >= chunk_shards or time.monotonic() - began_s > _CHUNK_WAIT_S:
-            chunks.append(_publish_chunk(held, out, len(chunks)))
+            chunks.add(_publish_chunk(held, out, len(chunks)))
             yield from held
             held, chunk_shards, began_s = [], min(chunk_shards * 2, _CHUNK_SHARDS), time.monotonic()
     if held:
-        chunks.append(_publish_chunk(held, out, len(chunks)))
+        chunks.add(_publish_chunk(held, out, len(chunks)))
     # The finished plan first: nobody who reads the plan may ever see fewer shards than were handed out.
-    storage.publish(plan_uri(out), _merge(chunks))
+    with storage.open_output(plan_uri(out)) as file:
+        chunks.merge_into(file)
     storage.delete_tree(plan_folder(out))
     yield from held
 
@@ -155,30 +156,25 @@ def _publish_chunk(shards: list[Shard], out: str, index: int) -> bytes:
     return data
 
 
-def _merge(chunks: Iterable[bytes]) -> bytes:
-    sink = io.BytesIO()
-    with pq.ParquetWriter(sink, PLAN_SCHEMA, compression="zstd") as writer:
-        for data in chunks:
-            file = pq.ParquetFile(io.BytesIO(data))
-            for group in range(file.num_row_groups):
-                writer.write_table(file.read_row_group(group))
-    return sink.getvalue()
-
-
-def _read_chunks(out: str) -> list[bytes]:
-    chunks: list[bytes] = []
+def _read_chunks(out: str) -> PlanSpool:
+    chunks = PlanSpool()
     for index in itertools.count():
         data = storage.read_optional(chunk_uri(out, index))
         if data is None:
             return chunks
-        chunks.append(data)
+        chunks.add(data)
     return chunks
 
 
 def decode_shards(data: bytes, *, where: str = "the plan") -> Iterator[Shard]:
     """Shards of a plan, a row group at a time; a shard may span row groups. Raises PlanDamagedError naming `where`."""
+    return _read_shards(io.BytesIO(data), where)
+
+
+def _read_shards(file: IO[bytes], where: str) -> Iterator[Shard]:
+    """Like `decode_shards`, of an open file, which is closed at the end."""
     last: Shard | None = None
-    for group in _read_groups(data, where):
+    for group in _read_groups(file, where):
         for shard in group:
             if last is not None and last.shard_id == shard.shard_id:
                 last = Shard(shard_id=last.shard_id, items=last.items + shard.items)
@@ -190,13 +186,14 @@ def decode_shards(data: bytes, *, where: str = "the plan") -> Iterator[Shard]:
         yield last
 
 
-def _read_groups(data: bytes, where: str) -> Iterator[list[Shard]]:
-    with _reading_plan(where):
-        file = pq.ParquetFile(io.BytesIO(data))
-    for group in range(file.num_row_groups):
+def _read_groups(source: IO[bytes], where: str) -> Iterator[list[Shard]]:
+    with source:
         with _reading_plan(where):
-            shards = list(shards_from_table(file.read_row_group(group)))
-        yield shards
+            file = pq.ParquetFile(source)
+        for group in range(file.num_row_groups):
+            with _reading_plan(where):
+                shards = list(shards_from_table(file.read_row_group(group)))
+            yield shards
 
 
 def _limited(items: Iterator[Item], limit: int | None) -> Iterator[Item]:

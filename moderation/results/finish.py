@@ -14,7 +14,8 @@ from moderation.planning.plan import read_shard_sizes
 from moderation.results.cost import tell_cost
 from moderation.results.ffmpeg import decoder_versions, describe_below_floor
 from moderation.results.layout import report_uri, success_uri, summary_uri
-from moderation.results.receipts import Receipt, committed_ids, intact_receipts, read_receipts
+from moderation.results.receipt_sums import ReceiptSums, sum_receipts
+from moderation.results.receipts import committed_ids, intact_receipts, read_receipts
 from moderation.results.record import Output, package_versions, write_record
 from moderation.results.report import ReportExtras, make_report
 from moderation.results.summary import summarise
@@ -39,13 +40,15 @@ def finish_run(
     began_s = time.perf_counter()
     planned = set(shard_ids)
     present = committed_ids(run.out)
-    receipts = intact_receipts(run.out, read_receipts(run.out, present & planned), read_shard_sizes(plan_uri(run.home)))
-    committed = {receipt.shard_id for receipt in receipts}
+    receipts = read_receipts(run.out, filter(present.__contains__, planned))
+    sums = sum_receipts(intact_receipts(run.out, receipts, read_shard_sizes(plan_uri(run.home))))
     # A slice leaves other slices' receipts alone.
-    mismatch = None if partial else _describe_mismatch(planned, committed, present if run.home == run.out else set())
+    mismatch = (
+        None if partial else _describe_mismatch(planned, len(sums.shard_ids), present if run.home == run.out else set())
+    )
     state = "partial" if partial or mismatch else "done"
-    summary = _sum_up(run, receipts, {"state": state, "wall_s": None if wall_s is None else round(wall_s, 3), **facts})
-    page = make_report(run, summary, receipts, sorted(committed), extras, judged=judged)
+    summary = _sum_up(run, sums, {"state": state, "wall_s": None if wall_s is None else round(wall_s, 3), **facts})
+    page = make_report(run, summary, sums, sums.shard_ids, extras, judged=judged)
     storage.publish(summary_uri(run.home), json.dumps(summary, indent=1, ensure_ascii=False).encode())
     storage.publish(report_uri(run.home), page.encode())
     write_record(run, state, finish_s=round(time.perf_counter() - began_s, 3))
@@ -59,10 +62,10 @@ def finish_run(
     return summary
 
 
-def _sum_up(run: Output, receipts: Sequence[Receipt], facts: Mapping[str, Any]) -> dict[str, Any]:
+def _sum_up(run: Output, sums: ReceiptSums, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of `summary.json`."""
     summary = summarise(
-        receipts,
+        sums,
         {
             "run_id": run.facts.run_id,
             "source": storage.mask_signatures(run.source),
@@ -82,9 +85,12 @@ def _sum_up(run: Output, receipts: Sequence[Receipt], facts: Mapping[str, Any]) 
     return summary | {"cost": tell_cost(summary, run.config.report.price_per_gpu_hour)}
 
 
-def _describe_mismatch(planned: set[str], committed: set[str], present: set[str]) -> str | None:
-    """How the receipts differ from the plan, in words; None where they are the same."""
-    missing, unplanned = len(planned - committed), len(present - planned)
+def _describe_mismatch(planned: set[str], committed: int, present: set[str]) -> str | None:
+    """How the receipts differ from the plan, in words; None where they are the same.
+
+    committed: planned shards with a readable receipt.
+    """
+    missing, unplanned = len(planned) - committed, len(present - planned)
     if missing:
         what = "have no receipt that fits the plan and its parts, so the run is not done"
         return f"{missing:,} of {len(planned):,} planned shards {what}"

@@ -12,10 +12,12 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from moderation import storage
+from moderation.concurrency import map_ahead
 from moderation.config.canonical import parse_json
 from moderation.errors import ShardError
 from moderation.results.layout import (
@@ -29,6 +31,7 @@ from moderation.types import Shard
 
 # Receipts have a few hundred bytes each: latency, not bandwidth, limits reading them back.
 _READERS = 32
+_BATCH = 32  # receipts that a thread reads in one go
 # `worker` in receipts of shards whose rows took over the verdict of the same content; no plan has these shards.
 COPIES_WORKER: Final = "same_content"
 _LOG = logging.getLogger(__name__)
@@ -60,6 +63,9 @@ class Receipt:
     worker: str = ""
     committed_at: float = field(default=0.0, compare=False)
     made_of: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+_FIELDS: Final = tuple(f.name for f in fields(Receipt))
 
 
 def commit_shard(
@@ -119,11 +125,8 @@ def commit_parts(
 
 def committed_ids(out: str) -> set[str]:
     """Ids of the shards that have a receipt; one listing, nothing read."""
-    try:
-        listed = list(storage.list_objects(receipts_folder(out)))
-    except FileNotFoundError:
-        return set()
-    names = (info.uri.rsplit("/", 1)[-1] for info in listed)
+    # Names alone: with what a listing tells of each object, those of a million receipts would take 500 MB.
+    names = storage.list_names(receipts_folder(out))
     return {name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")}
 
 
@@ -132,17 +135,16 @@ def readable_ids(out: str) -> set[str]:
     return {receipt.shard_id for receipt in read_receipts(out, committed_ids(out))}
 
 
-def intact_receipts(out: str, receipts: Iterable[Receipt], planned: Mapping[str, int] | None) -> list[Receipt]:
+def intact_receipts(out: str, receipts: Iterable[Receipt], planned: Mapping[str, int] | None) -> Iterator[Receipt]:
     """Those whose parts are there and that tell of as many items as the plan; the others are logged.
 
     planned: items by shard id, None where the plan is not complete. One listing a table; no part is read (`verify`
     compares their sha256).
     """
-    receipts = list(receipts)
-    tables = {table for receipt in receipts for table in receipt.sha256}
-    present = {table: list_part_ids_of_any_format(out, table) for table in tables}
-    intact = []
+    present: dict[str, frozenset[str]] = {}
     for receipt in receipts:
+        for table in receipt.sha256.keys() - present:
+            present[table] = frozenset(list_part_ids_of_any_format(out, table))
         lost = [table for table in receipt.sha256 if receipt.shard_id not in present[table]]
         items = (planned or {}).get(receipt.shard_id, receipt.rows_in)
         if lost:
@@ -151,14 +153,30 @@ def intact_receipts(out: str, receipts: Iterable[Receipt], planned: Mapping[str,
             detail = "its receipt tells of %d items, the plan of %d, so it counts as not judged"
             _LOG.warning("%s: shard %s: " + detail, out, receipt.shard_id, receipt.rows_in, items)
         else:
-            intact.append(receipt)
-    return intact
+            yield receipt
 
 
 def read_receipts(out: str, ids: Iterable[str]) -> Iterator[Receipt]:
     """The receipts of these shards, in order of their ids; an unreadable one is left out, and logged."""
+    ordered = sorted(ids)
+    size = max(1, min(_BATCH, len(ordered) // (4 * _READERS)))
+    batches = (ordered[start : start + size] for start in range(0, len(ordered), size))
+
+    def read(batch: list[str]) -> list[Receipt | None]:
+        return [read_receipt(out, shard_id) for shard_id in batch]
+
     with ThreadPoolExecutor(_READERS) as pool:
-        yield from (r for r in pool.map(lambda shard_id: read_receipt(out, shard_id), sorted(ids)) if r is not None)
+        # A few thousand receipts lie ready at most: of a million, 4 KB each as objects, they would take 4 GB.
+        ahead = map_ahead(
+            read, batches, pool, max_ahead=2 * _READERS, budget_bytes=1, expected_bytes=_no_bytes, held_bytes=_no_bytes
+        )
+        with closing(ahead):
+            for batch in ahead:
+                yield from (receipt for receipt in batch if receipt is not None)
+
+
+def _no_bytes(_: object) -> int:
+    return 0
 
 
 def read_receipt(out: str, shard_id: str) -> Receipt | None:
@@ -175,10 +193,14 @@ def parse_receipt(shard_id: str, data: bytes) -> Receipt | None:
     """A receipt from its bytes; None where they are not one of this shard. Fields of later versions are left out."""
     try:
         record = parse_json(data)
-        receipt = Receipt(**{f.name: record[f.name] for f in fields(Receipt) if f.name in record})
-    except (ValueError, TypeError):
+        if record["shard_id"] != shard_id:
+            return None
+        # The caller's own text: a million equal ones would be held twice.
+        record["shard_id"] = shard_id
+        receipt = Receipt(**{name: record[name] for name in _FIELDS if name in record})
+    except (ValueError, TypeError, KeyError):
         return None
-    return receipt if receipt.shard_id == shard_id and _is_sound(receipt) else None
+    return receipt if _is_sound(receipt) else None
 
 
 def _is_sound(receipt: Receipt) -> bool:

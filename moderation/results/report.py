@@ -23,7 +23,7 @@ from moderation.results.advice import describe_problems
 from moderation.results.certificates import describe_certification
 from moderation.results.course import slowest_items, tell_course
 from moderation.results.decided import read_kept_policy
-from moderation.results.receipts import Receipt
+from moderation.results.receipt_sums import ReceiptSums
 from moderation.results.record import Output
 from moderation.results.report_before import Compare, EarlierRun, ScoreChange, compare_scores
 from moderation.results.report_rows import ReportRows, read_report_rows
@@ -56,7 +56,7 @@ class ReportExtras:
 def make_report(
     run: Output,
     summary: Mapping[str, Any],
-    receipts: Sequence[Receipt],
+    receipts: ReceiptSums,
     shard_ids: Sequence[str],
     extras: ReportExtras | None = None,
     *,
@@ -204,7 +204,7 @@ def _ids_to_show(rows: ReportRows, policy: Policy | None) -> list[str]:
 
 def _draw(
     summary: Mapping[str, Any],
-    receipts: Sequence[Receipt],
+    receipts: ReceiptSums,
     rows: ReportRows,
     thresholds: Mapping[str, Mapping[str, float]],
 ) -> ReportFigures:

@@ -11,6 +11,7 @@ from moderation.config.model import ReportConfig
 from moderation.results.cost import tell_cost
 from moderation.results.layout import report_uri, summary_uri
 from moderation.results.reader import StoredRun, open_run
+from moderation.results.receipt_sums import ReceiptSums, sum_receipts
 from moderation.results.receipts import read_receipts
 from moderation.results.record import Output, RunFacts
 from moderation.results.report import ReportExtras, make_report
@@ -28,11 +29,11 @@ def write_report_again(
     """
     run = open_run(storage.canonical(out).rstrip("/"))
     output = output_of(run, settings)
-    receipts = list(read_receipts(run.out, run.shard_ids))
-    summary = _summary_of(run, output, receipts)
+    sums = sum_receipts(read_receipts(run.out, run.shard_ids))
+    summary = _summary_of(run, output, sums)
     summary["cost"] = tell_cost(summary, output.config.report.price_per_gpu_hour)
-    judged = bool(summary["verdicts"]) and any("verdicts" in receipt.sha256 for receipt in receipts)
-    page = make_report(output, summary, receipts, [receipt.shard_id for receipt in receipts], extras, judged=judged)
+    judged = bool(summary["verdicts"]) and sums.judged
+    page = make_report(output, summary, sums, sums.shard_ids, extras, judged=judged)
     uri = to or report_uri(run.out)
     storage.publish(uri, page.encode())
     return uri
@@ -55,7 +56,7 @@ def output_of(run: StoredRun, settings: Mapping[str, Any] | None = None) -> Outp
     return Output(source=source, out=run.out, home=run.out, config=config, facts=facts, identity=identity)
 
 
-def _summary_of(run: StoredRun, output: Output, receipts: list[Any]) -> dict[str, Any]:
+def _summary_of(run: StoredRun, output: Output, sums: ReceiptSums) -> dict[str, Any]:
     """`summary.json`, or of a run that has none yet the sum of its receipts."""
     if storage.read_optional(summary_uri(run.out)) is not None:
         return read_summary(run.out)
@@ -68,4 +69,4 @@ def _summary_of(run: StoredRun, output: Output, receipts: list[Any]) -> dict[str
         "state": str(run.record.get("state") or "not known"),
         "versions": run.record.get("versions") if isinstance(run.record.get("versions"), dict) else {},
     }
-    return summarise(receipts, facts)
+    return summarise(sums, facts)

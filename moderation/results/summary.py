@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
 from moderation.results.bottleneck import nest_waits, tell_bottleneck
+from moderation.results.receipt_sums import ReceiptSums, sum_receipts
 from moderation.results.receipts import Receipt
 from moderation.types import Kind, Status, Verdict
 
@@ -15,7 +15,7 @@ SUMMARY_VERSION = 1
 STEPS = ("fetch", "decode", "score", "judge", "write")
 
 
-def summarise(receipts: Iterable[Receipt], facts: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(receipts: Iterable[Receipt] | ReceiptSums, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of a run, ready for JSON: the sum of its receipts, beside the facts, which pass through.
 
     Read from the facts: `wall_s` (seconds of this call), `startup_s` (the part of it before the first worker was ready,
@@ -25,20 +25,8 @@ def summarise(receipts: Iterable[Receipt], facts: Mapping[str, Any]) -> dict[str
     threads and workers; they overlap, so they may add up to more than the wall time. `waits` and `bottleneck`: see
     `bottleneck.py`.
     """
-    counts: Counter[str] = Counter()
-    seconds: defaultdict[str, float] = defaultdict(float)
-    waits: defaultdict[str, float] = defaultdict(float)
-    items = shards = bytes_read = peak = 0
-    for receipt in receipts:
-        shards += 1
-        items += receipt.rows_in
-        bytes_read += receipt.bytes_read
-        peak = max(peak, receipt.peak_memory_bytes)
-        counts.update(receipt.counts)
-        for step, spent in receipt.seconds.items():
-            seconds[step] += spent
-        for wait, spent in receipt.waits.items():
-            waits[wait] += spent
+    sums = sum_receipts(receipts)
+    counts, seconds, waits, items = sums.counts, sums.seconds, sums.waits, sums.items
     frames = counts["frames"]
     errors = counts[f"status:{Status.ERROR}"]
     wall_s = facts.get("wall_s")
@@ -48,7 +36,7 @@ def summarise(receipts: Iterable[Receipt], facts: Mapping[str, Any]) -> dict[str
     return {
         **facts,
         "summary_version": SUMMARY_VERSION,
-        "shards": shards,
+        "shards": len(sums.shard_ids),
         "items": items,
         "frames": frames,
         "verdicts": _by_name(counts, "verdict", Verdict),
@@ -67,8 +55,8 @@ def summarise(receipts: Iterable[Receipt], facts: Mapping[str, Any]) -> dict[str
         "wall_s": wall_s,
         "items_per_s": _rate(items_then, judging_s),
         "frames_per_s": _rate(frames_then, judging_s),
-        "bytes_read": bytes_read,
-        "peak_memory_bytes": peak or None,
+        "bytes_read": sums.bytes_read,
+        "peak_memory_bytes": sums.peak_memory_bytes or None,
     }
 
 

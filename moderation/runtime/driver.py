@@ -8,6 +8,7 @@ is out of reach.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,9 @@ from types import MappingProxyType
 
 from moderation.config.model import RuntimeConfig
 from moderation.errors import FatalError, ItemError
-from moderation.runtime.assigning import assign_shard, assign_step, overdue_assignments
+from moderation.runtime.assigning import overdue_assignments
 from moderation.runtime.bisection import StepEnding
+from moderation.runtime.handout import Handout
 from moderation.runtime.retries import Retries, keep_nowhere
 from moderation.runtime.shard_queue import ShardQueue
 from moderation.runtime.state import Doubt, Progress, RunTally, Stop
@@ -70,6 +72,7 @@ def drive(
         stop=stop,
         tally=tally,
         retries=retries,
+        handout=Handout(pool=pool, retries=retries, config=config),
         said_no_room_s=clock(),
     )
     try:
@@ -82,6 +85,7 @@ def drive(
             loop.watch(now_s)
             if not stop.requested and enough(tally):
                 stop.request("enough", config.grace_s)
+        loop.tick()
     finally:
         queue.close()
         pool.close()
@@ -97,8 +101,10 @@ class _DriverLoop:
     stop: Stop
     tally: RunTally
     retries: Retries
+    handout: Handout
     said_no_room_s: float
     doubts: list[Doubt] = field(default_factory=list)
+    watched_s: float = -math.inf
     failed_starts: int = 0  # in a row
     lost_starts: int = 0  # in a row
 
@@ -118,35 +124,7 @@ class _DriverLoop:
         planned = self.queue.planned
         # No more workers than shards are known to be left; more join as the listing goes on.
         self.pool.fill(planned.shards - planned.committed_shards - self.tally.receipts)
-        searcher = self._next_searcher()
-        # Breadth first: a worker's second shard waits until every worker has one.
-        for depth in range(self.config.shards_in_flight):
-            for worker in self.pool.workers:
-                if worker.loading is not None or len(worker.assignments) != depth or worker.bisecting:
-                    continue
-                if worker is not searcher:
-                    self._assign_to(worker, now_s)
-                elif depth == 0:
-                    self._search_with(worker, now_s)
-
-    def _next_searcher(self) -> WorkerHandle | None:
-        """The worker that is to search a suspect shard next, once it is free; one at a time."""
-        if not self.retries.search_is_due or any(worker.bisecting for worker in self.pool.workers):
-            return None
-        loaded = [worker for worker in self.pool.workers if worker.loading is None]
-        return min(loaded, key=lambda worker: len(worker.assignments), default=None)
-
-    def _assign_to(self, worker: WorkerHandle, now_s: float) -> None:
-        shard = self.retries.take_shard(now_s)
-        if shard is not None:
-            self.retries.count_shard()
-            self.pool.submit(worker, assign_shard(shard, self.config, now_s))
-        elif not worker.assignments:
-            self._search_with(worker, now_s)
-
-    def _search_with(self, worker: WorkerHandle, now_s: float) -> None:
-        if (bisection := self.retries.next_bisection()) is not None:
-            self.pool.submit(worker, assign_step(bisection, self.config, now_s))
+        self.handout.hand_out(now_s)
 
     def settle(self, answer: WorkerAnswer, now_s: float) -> None:
         """Take an answer."""
@@ -172,6 +150,7 @@ class _DriverLoop:
             worker.loading = None
             worker.facts = answer.value
             self.failed_starts = self.lost_starts = 0
+            self.handout.add(worker)
             self.tally.note_ready(now_s)
             self.tally.workers.append(dict(worker.facts))
             self.progress.note("worker", "worker ready", **worker.facts)
@@ -182,7 +161,7 @@ class _DriverLoop:
         self._fail_start(worker, answer.detail, lost=lost)
 
     def _fail_start(self, worker: WorkerHandle, reason: str, *, lost: bool = False) -> None:
-        self.pool.remove(worker)
+        self._remove(worker)
         self.failed_starts += not lost
         self.lost_starts += lost
         self.progress.note("worker_failed", f"a worker did not start: {reason}")
@@ -196,6 +175,7 @@ class _DriverLoop:
         elif answer.ending == "raised":
             _raise_if_fatal(answer)
             self.retries.blame(worker.assignments.pop(answer.call), StepEnding.RAISED, answer.detail, now_s)
+            self.handout.add(worker)
             if not isinstance(answer.error, StorageError):
                 # A device that failed once fails again; a fresh process costs seconds. Its other shards are innocent.
                 self._replace(worker)
@@ -204,6 +184,7 @@ class _DriverLoop:
 
     def _settle_done(self, worker: WorkerHandle, answer: WorkerAnswer) -> None:
         assignment = worker.assignments.pop(answer.call)
+        self.handout.add(worker)
         if assignment.bisection is None:
             self.retries.record_success()
         else:
@@ -222,8 +203,12 @@ class _DriverLoop:
     def _take_back(self, worker: WorkerHandle) -> tuple[Assignment, ...]:
         """End a worker; the assignments that it has not answered."""
         self._settle_ready(worker)
-        self.pool.remove(worker)
+        self._remove(worker)
         return tuple(worker.assignments.values())
+
+    def _remove(self, worker: WorkerHandle) -> None:
+        self.handout.remove(worker)
+        self.pool.remove(worker)
 
     def _replace(self, worker: WorkerHandle) -> None:
         for assignment in self._take_back(worker):
@@ -258,16 +243,29 @@ class _DriverLoop:
                 self.retries.blame_lost(assignment, detail, now_s)
 
     def watch(self, now_s: float) -> None:
-        """Kill workers whose shard or loading is overdue, settle doubts, and report when the cluster has no room."""
+        """Kill workers whose shard or loading is overdue, settle doubts, and report when the cluster has no room.
+
+        Looks at each worker twice a second: a thousand of them, for each shard, cost as much as all else together.
+        """
+        self._settle_doubts(now_s)
+        self._watch_room(now_s)
+        self.stop.tell(self.progress, self.config.grace_s)
+        if now_s - self.watched_s < POLL_S:
+            return
+        self.watched_s = now_s
         for worker in list(self.pool.workers):
             self._watch_worker(worker, now_s)
+        self.tick()
+
+    def tick(self) -> None:
+        """Tell how far the run is."""
+        self.progress.tick(self.queue.planned, self.pool.items_in_flight())
+
+    def _settle_doubts(self, now_s: float) -> None:
         for doubt in list(self.doubts):
             if now_s > doubt.until_s or self.pool.is_node_gone(doubt.worker):
                 self.doubts.remove(doubt)
                 self._requeue_lost(doubt, "out of reach", now_s)
-        self._watch_room(now_s)
-        self.stop.tell(self.progress, self.config.grace_s)
-        self.progress.tick(self.queue.planned, self.pool.items_in_flight())
 
     def _watch_worker(self, worker: WorkerHandle, now_s: float) -> None:
         if overdue_assignments(worker, now_s):

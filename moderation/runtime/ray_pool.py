@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import ray
@@ -21,6 +23,8 @@ from moderation.runtime.worker_pool import Assignment, WorkerAnswer, WorkerHandl
 NODES_EVERY_S = 2.0
 # Workers are asked this often, and answer between two batches: a bar that moves once a second is smooth enough.
 PROGRESS_EVERY_S = 1.0
+# To ask a thousand takes 0.1 s of the driver, so that more than these are asked less often.
+PROGRESS_WORKERS = 100
 # With no call to wait for, the pool sleeps for this share of the timeout: the listing may have a shard soon.
 IDLE_SHARE = 0.2
 
@@ -41,6 +45,10 @@ class RayWorkerPool:
     _wanted: int = 1
     _node_ids: frozenset[str] = frozenset()
     _asked_s: float = -math.inf
+    # Calls without an answer, and those that Ray has said to be answered. To ask it for two thousand calls each time
+    # that one may be answered took 3 ms.
+    _calls: dict[Any, WorkerHandle] = field(default_factory=dict)
+    _answered: SimpleQueue[Any] = field(default_factory=SimpleQueue)
     _questions: dict[Any, WorkerHandle] = field(default_factory=dict)
     _told: dict[int, int] = field(default_factory=dict)  # items in flight, by the id of the handle
 
@@ -76,7 +84,16 @@ class RayWorkerPool:
             options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(size.threads), **MALLOC_ENV}}
         actor = ray.remote(ShardWorker).options(**options).remote(self.task, size.threads)
         placing, loading = actor.place.remote(), actor.load.remote()
-        return WorkerHandle(actor=actor, placing=placing, loading=loading, nodes_at_start=self._node_ids)
+        worker = WorkerHandle(actor=actor, placing=placing, loading=loading, nodes_at_start=self._node_ids)
+        self._expect(placing, worker)
+        self._expect(loading, worker)
+        return worker
+
+    def _expect(self, call: Any, worker: WorkerHandle) -> None:  # noqa: ANN401 - Ray is untyped
+        """Have Ray tell when a call is answered, in whatever way it ends."""
+        self._calls[call] = worker
+        answered = self._answered
+        call.future().add_done_callback(lambda _: answered.put(call))
 
     def submit(self, worker: WorkerHandle, assignment: Assignment) -> None:
         """Have a worker carry out an assignment."""
@@ -90,18 +107,27 @@ class RayWorkerPool:
         else:
             call = actor.run_isolated.remote(assignment.shard, assignment.timeout_s)
         worker.assignments[call] = assignment
+        self._expect(call, worker)
 
     def wait(self, timeout_s: float) -> list[WorkerAnswer]:
         """All answers that are ready; waits for the first at most so long."""
-        workers = self._workers_by_call()
-        calls = list(workers)
-        if not calls:
+        if not self._calls:
             time.sleep(timeout_s * IDLE_SHARE)
             return []
-        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
-        if not ready:
-            ready, _ = ray.wait(calls, num_returns=1, timeout=timeout_s)
-        return [_answer(workers[call], call) for call in ready]
+        answers = []
+        for call in self._take_answered(timeout_s):
+            worker = self._calls.pop(call, None)
+            if worker is not None:  # else it was removed meanwhile
+                answers.append(_answer(worker, call))
+        return answers
+
+    def _take_answered(self, timeout_s: float) -> list[Any]:
+        calls = []
+        with suppress(Empty):
+            calls.append(self._answered.get(timeout=timeout_s))
+            while True:
+                calls.append(self._answered.get_nowait())
+        return calls
 
     def ready_answers(self, worker: WorkerHandle) -> list[WorkerAnswer]:
         """The answers to a worker's assignments that are ready now."""
@@ -120,18 +146,13 @@ class RayWorkerPool:
         return sum(self._told.get(id(worker), 0) for worker in self.workers if worker.assignments)
 
     def _ask_for_progress(self, now_s: float) -> None:
-        if now_s - self._asked_s <= PROGRESS_EVERY_S:
+        if now_s - self._asked_s <= PROGRESS_EVERY_S * max(1.0, len(self.workers) / PROGRESS_WORKERS):
             return
         self._asked_s = now_s
         asked = {id(worker) for worker in self._questions.values()}
         for worker in self.workers:
             if worker.assignments and worker.loading is None and id(worker) not in asked:
                 self._questions[worker.actor.items_in_flight.remote()] = worker
-
-    def _workers_by_call(self) -> dict[Any, WorkerHandle]:
-        """The calls that may be answered: those of starting workers first, then assignments."""
-        starting = {call: w for w in self.workers for call in (w.placing, w.loading) if call is not None}
-        return starting | {call: w for w in self.workers for call in w.assignments}
 
     def is_node_gone(self, worker: WorkerHandle) -> bool:
         """Whether the worker's node has left the cluster; for a worker that was never placed, whether any node has."""
@@ -146,6 +167,8 @@ class RayWorkerPool:
         """End a worker and forget it."""
         ray.kill(worker.actor, no_restart=True)
         self._told.pop(id(worker), None)
+        for call in (worker.placing, worker.loading, *worker.assignments):
+            self._calls.pop(call, None)
         self._questions = {call: of for call, of in self._questions.items() if of is not worker}
         if worker in self.workers:
             self.workers.remove(worker)

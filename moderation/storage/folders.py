@@ -24,8 +24,21 @@ def list_names(uri: str) -> list[str]:
             return retrying(lambda: sorted(entry.name for entry in Path(path).iterdir()), what=uri)
         if is_s3(scheme):
             bucket, prefix = s3.split_key(path)
-            return sorted(retrying(partial(s3.list_level, bucket, f"{prefix}/" if prefix else ""), what=uri))
+            return sorted(_s3_names(uri, bucket, f"{prefix}/" if prefix else ""))
         listed = retrying(lambda: filesystem(uri).ls(path, detail=False), what=uri)
         return sorted(str(name).rstrip("/").rpartition("/")[2] for name in listed)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _s3_names(uri: str, bucket: str, prefix: str) -> set[str]:
+    """Names of objects and of folders right below a prefix; each page is retried by itself: there may be a thousand."""
+    names: set[str] = set()
+    token: str | None = None
+    while True:
+        page = retrying(partial(s3.list_page, bucket, prefix, token, delimiter="/"), what=uri)
+        names.update(entry["Key"].removeprefix(prefix) for entry in page.get("Contents", []))
+        names.update(entry["Prefix"].removeprefix(prefix).rstrip("/") for entry in page.get("CommonPrefixes", []))
+        token = page.get("NextContinuationToken")
+        if not page.get("IsTruncated") or token is None:
+            return names - {""}

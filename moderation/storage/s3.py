@@ -166,19 +166,6 @@ def delete(path: str) -> None:
     _call(ask)
 
 
-def list_level(bucket: str, prefix: str) -> set[str]:
-    """Names of objects and of folders right below a prefix."""
-    names: set[str] = set()
-    token: str | None = None
-    while True:
-        page = list_page(bucket, prefix, token, delimiter="/")
-        names.update(entry["Key"].removeprefix(prefix) for entry in page.get("Contents", []))
-        names.update(entry["Prefix"].removeprefix(prefix).rstrip("/") for entry in page.get("CommonPrefixes", []))
-        token = page.get("NextContinuationToken")
-        if not page.get("IsTruncated") or token is None:
-            return names - {""}
-
-
 def list_page(bucket: str, prefix: str, token: str | None, *, delimiter: str | None = None) -> dict[str, Any]:
     """One page (1,000 objects) of what lies below a prefix, in the order of keys. delimiter: where names end."""
     arguments = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1000}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,3 +221,34 @@ def test_the_fast_jpeg_decoder_gives_pillows_pixels(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(jpeg, "simplejpeg", None)
     for data, media in zip(encoded, fast, strict=True):
         assert np.array_equal(decode_image(data, CONFIG).frames[0].pixels, media.frames[0].pixels)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(1000, 903), (1901, 1850), (3701, 3601)])  # scaled by 2, 4 and 8
+def test_the_fast_jpeg_decoder_scales_as_pillow_does(
+    size: tuple[int, int], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if jpeg.simplejpeg is None:
+        pytest.skip("simplejpeg is not installed")
+    data = encode(draw(*size).convert(mode), "JPEG", quality=85)
+    called: list[bytes] = []
+    decode_fast = jpeg._decode_fast
+
+    def count(data: bytes, *given: Any) -> Any:
+        called.append(data)
+        return decode_fast(data, *given)
+
+    monkeypatch.setattr(jpeg, "_decode_fast", count)
+    fast = only_frame(decode_image(data, CONFIG))
+    monkeypatch.setattr(jpeg, "simplejpeg", None)
+    plain = only_frame(decode_image(data, CONFIG))
+    assert called == [data]
+    assert np.array_equal(fast.pixels, plain.pixels)
+    assert (fast.width, fast.height) == (plain.width, plain.height) == size
+
+
+def test_a_large_jpeg_that_is_cut_off_keeps_its_head() -> None:
+    data = encode(draw(1901, 1850), "JPEG", quality=85)
+    media = decode_image(data[: len(data) * 2 // 3], CONFIG)
+    assert media.error is ErrorCode.TRUNCATED
+    assert len(media.frames) == 1
