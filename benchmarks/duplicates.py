@@ -83,6 +83,7 @@ def groups(count: int, planted: int) -> dict[str, Any]:
         size_bytes=chance.integers(10_000, 1_000_000, count),
         content=chance.integers(1, 2**63, (count, 2)).astype(np.uint64),
         hashes=make_hashes(count, planted),
+        inner=np.zeros((count, 32), np.uint8),
         quality=np.full(count, 100, np.int16),
     )
     before = memory()

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 import av
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageFilter
 
 U8 = npt.NDArray[np.uint8]
 
-ALTERATIONS = ("same", "trimmed", "grey", "sepia", "smaller", "logo", "slower")
+ALTERATIONS = (
+    "same", "trimmed", "grey", "sepia", "smaller", "logo", "slower",
+    "sides", "framed", "sepia bar", "large logo", "large logo bar", "watermark", "blurred sides",
+)  # fmt: skip
 _LUMA = np.array([0.299, 0.587, 0.114])  # what filters for grey take
 _SEPIA = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])
 
@@ -42,15 +45,49 @@ def alter_film(frames: list[U8], how: str) -> tuple[list[U8], int]:
         "smaller": lambda: [np.array(Image.fromarray(f).resize((192, 144))) for f in frames],
         "logo": lambda: list(_marked(frames)),
         "slower": lambda: frames[::2],
+        "sides": lambda: [_padded(f, 0, 60, 16) for f in frames],
+        "framed": lambda: [_padded(f, 40, 50, (40, 90, 200)) for f in frames[::2]],
+        "sepia bar": lambda: [_padded((f @ _SEPIA.T).clip(0, 255).astype(np.uint8), 45, 0, 0) for f in frames],
+        "large logo": lambda: list(_marked(frames, side=0.54)),
+        "large logo bar": lambda: [_padded(f, 0, 60, 16) for f in _marked(frames[::2], side=0.5)],
+        "watermark": lambda: [_lettered(f) for f in frames],
+        "blurred sides": lambda: [_on_itself(f) for f in frames],
     }[how]()
-    return altered, 4 if how == "slower" else 8
+    return altered, 4 if how in ("slower", "framed", "large logo bar") else 8
 
 
-def _marked(frames: list[U8]) -> Iterator[U8]:
+def _padded(frame: U8, upright: int, across: int, colour: int | tuple[int, int, int]) -> U8:
+    height, width, _ = frame.shape
+    wide = np.full((height + 2 * upright, width + 2 * across, 3), colour, np.uint8)
+    wide[upright : upright + height, across : across + width] = frame
+    return wide
+
+
+def _lettered(frame: U8) -> U8:
+    """Half-transparent letters across the middle."""
+    letters = np.zeros(frame.shape[:2], np.uint8)
+    for at in range(20, frame.shape[1] - 30, 36):
+        letters[100:140, at : at + 8] = letters[100:108, at : at + 26] = letters[132:140, at : at + 26] = 1
+    return np.where(letters[..., None], (frame * 0.5 + 127).astype(np.uint8), frame)
+
+
+def _on_itself(frame: U8) -> U8:
+    """Over a blurred copy that is wider."""
+    height, width, _ = frame.shape
+    back = Image.fromarray(frame).resize((width * 3 // 2, height * 3 // 2))
+    back = back.crop((0, height // 4, width * 3 // 2, height // 4 + height)).filter(ImageFilter.GaussianBlur(18))
+    wide = np.array(back)
+    wide[:, width // 4 : width // 4 + width] = frame
+    return wide
+
+
+def _marked(frames: list[U8], *, side: float = 0) -> Iterator[U8]:
+    """With a small logo, or with one of so much of either side, in a corner."""
     for frame in frames:
         marked = frame.copy()
-        marked[8:32, 8:48] = (250, 250, 250)
-        marked[14:26, 14:42] = (200, 30, 30)
+        bottom, right = (int(side * n) or least for n, least in zip(frame.shape, (32, 48), strict=False))
+        marked[8 if not side else 0 : bottom, 8 if not side else 0 : right] = (250, 250, 250)
+        marked[14 : bottom - 6, 14 : right - 6] = (200, 30, 30)
         yield marked
 
 

@@ -38,6 +38,7 @@ class Made:
     kind: Kind = Kind.IMAGE
     times_s: Sequence[float | None] = ()  # of its frames; empty: none has one
     hashes: Sequence[str | None] = ()  # PDQ of its frames
+    parts: Mapping[str, Sequence[bytes | None]] = field(default_factory=dict)  # `inner`, `quarters`, `edges` of them
     content_hash: str | None = None
     people: Sequence[str] = ()  # that the gallery knows in its first frame
     unseen: tuple[str, ...] = ()
@@ -71,6 +72,8 @@ def write_run(
     out = str(folder / "out")
     metadata = {"run_id": RUN_ID, "stack_fingerprint": "stack", "policy_hash": "policy", "code_version": "test"}
     hashed = any(made.hashes for made in items)
+    parts = {f"pdq.{name}": 32 for made in items for name in made.parts}
+    blob_sizes = {"pdq.hash": 32, **parts} if hashed else {}
     width = next((len(made.embedding) for made in items if made.embedding), None)
     dims = {} if width is None else {"net": width}
     shards: list[Shard] = []
@@ -79,7 +82,7 @@ def write_run(
         rows = [_row(prefix or str(folder / "in"), made, tuple(labels), bound) for made in chunk]
         shard = Shard(shard_id=f"{start:032x}", items=tuple(row.item for row in rows))
         tables = {
-            "votes": votes_table(rows, labels, {"pdq.hash": 32} if hashed else {}, dims, metadata),
+            "votes": votes_table(rows, labels, blob_sizes, dims, metadata),
             "verdicts": verdicts_table(rows, tuple(bound.policy.checks), metadata),
         }
         parts = {name: encode_table(table, config.output) for name, table in tables.items()}
@@ -113,6 +116,9 @@ def _row(prefix: str, made: Made, labels: tuple[str, ...], bound: BoundPolicy) -
     objects = tuple(MediaObject(uri=f"{prefix}/{name}", name=name) for name in made.members or (made.name,))
     item = Item(item_id=made.name, uri=uri, objects=objects, attributes=dict(made.attributes))
     votes = None
+    blobs: dict[str, tuple[bytes | None, ...]] = {f"pdq.{name}": tuple(rows) for name, rows in made.parts.items()}
+    if made.hashes:
+        blobs["pdq.hash"] = tuple(h and bytes.fromhex(h) for h in made.hashes)
     code = ErrorCode.CORRUPT if made.votes is None else None
     if made.votes is not None:
         scores = np.array([[np.nan if s is None else s for s in row] for row in made.votes], np.float32)
@@ -124,7 +130,7 @@ def _row(prefix: str, made: Made, labels: tuple[str, ...], bound: BoundPolicy) -
             times_s=tuple(made.times_s) or (None,) * count,
             scores=scores,
             regions=(named, *((),) * (count - 1)),
-            blobs={"pdq.hash": tuple(h and bytes.fromhex(h) for h in made.hashes)} if made.hashes else {},
+            blobs=blobs,
         )
     pdq = made.hashes[len(made.hashes) // 2] if made.hashes else None
     seen = Seen(kind=made.kind, unseen=made.unseen)

@@ -14,7 +14,15 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Final
 
-from moderation.actions.effects import StepOutcome, keep_begun, perform, prepare, receipt_of, refused
+from moderation.actions.effects import (
+    StepOutcome,
+    keep_begun,
+    perform,
+    prepare,
+    receipt_of,
+    refused,
+    tag_where_moved,
+)
 from moderation.actions.hand_over import HandOver
 from moderation.actions.journal import ActionJournal, ActionState, ReceiptKey, is_open
 from moderation.actions.manifests import write_manifests
@@ -164,7 +172,8 @@ def _do_batch(
     pool: ThreadPoolExecutor,
     report: ActReport,
 ) -> None:
-    prepared = list(pool.map(lambda step: _look(step, journal), batch))
+    looked_at = list(pool.map(lambda step: _look(step, journal), batch))
+    prepared = list(_after_moves(batch, looked_at, journal))
     now = datetime.now(UTC)
     journal.append(receipt_of(step, outcome, now) for step, outcome in zip(batch, prepared, strict=True))
     to_do = [pair for pair in zip(batch, prepared, strict=True) if pair[1].state is ActionState.INTENDED]
@@ -178,6 +187,23 @@ def _do_batch(
     for step, outcome in zip(batch, prepared, strict=True):
         if outcome.state is not ActionState.INTENDED:
             report.add(step, outcome)
+
+
+def _after_moves(
+    batch: Sequence[ActionStep], looked_at: Sequence[StepOutcome], journal: ActionJournal
+) -> Iterator[StepOutcome]:
+    """The outcomes; objects that a killed call has moved are tagged where they are now. Steps of an item: one batch."""
+    moved = {
+        (step.row.item_id, step.uri): step.target
+        for step, outcome in zip(batch, looked_at, strict=True)
+        if step.rule.do == "move" and outcome.state is ActionState.DONE
+    }
+    for step, outcome in zip(batch, looked_at, strict=True):
+        target, before = moved.get((step.row.item_id, step.uri)), journal.newest(step.key)
+        if step.rule.do == "tag" and outcome.code == "not_found" and target is not None and before is not None:
+            yield tag_where_moved(step, before, target)
+        else:
+            yield outcome
 
 
 def _look(step: ActionStep, journal: ActionJournal) -> StepOutcome:

@@ -149,6 +149,19 @@ def _tag(step: ActionStep, prepared: StepOutcome) -> StepOutcome:
     return replace(prepared, state=ActionState.DONE)
 
 
+def tag_where_moved(step: ActionStep, before: ActionReceipt, target: str) -> StepOutcome:
+    """Tag the copy of an object that a killed call had moved after it tagged it, or meant to. before: its intention."""
+
+    def tag() -> StepOutcome:
+        there = storage.read_tags(target)
+        wanted = {**there, **step.tags}
+        if wanted != there:
+            storage.write_tags(target, wanted)
+        return StepOutcome(state=ActionState.DONE, etag=before.etag, tags_before=before.tags_before)
+
+    return keep_begun(guarded(tag), before)
+
+
 def _copy(step: ActionStep, prepared: StepOutcome) -> StepOutcome:
     assert step.media is not None and step.target is not None
     target_etag = storage.copy_object(step.media.uri, step.target, etag=prepared.etag)

@@ -29,8 +29,9 @@ from moderation.analysis.picture_films import pairs_of_films, usable_films
 from moderation.analysis.pictures import Pictures, read_pictures
 from moderation.errors import UsageError
 from moderation.hashes.embedding_pairs import HashConfirmation, alike_pairs
+from moderation.hashes.framed_pairs import framed_pairs
 from moderation.hashes.grouping import I8, Edges, group_by_heads
-from moderation.hashes.pairs import collapse, near_pairs
+from moderation.hashes.pairs import collapse
 from moderation.hashes.search import I64, MAX_DISTANCE
 from moderation.results.layout import duplicates_uri
 from moderation.types import F32, U8
@@ -143,7 +144,7 @@ def group_pictures(pictures: Pictures, nearness: Nearness) -> Grouping:
     distinct = np.flatnonzero(twin == np.arange(len(twin)))
     kept = shown[distinct]
     still = np.flatnonzero(~moves[kept])
-    pairs = near_pairs(hashes[kept[still]], nearness.distance)
+    pairs = framed_pairs(hashes[kept[still]], pictures.inner[order[kept[still]]], nearness.distance)
     edges = [Edges(
         left=still[pairs.left],
         right=still[pairs.right],

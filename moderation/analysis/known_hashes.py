@@ -165,10 +165,10 @@ def match_run(out: str, uri: str, sha256: str, *, distance: int = 31, quality: i
             max_ahead=2 * READERS,
             budget_bytes=_BUDGET_BYTES,
             expected_bytes=lambda _: 1 << 20,
-            held_bytes=lambda part: int(part.hashes.nbytes),
+            held_bytes=lambda part: int(part.frames.hashes.nbytes + part.frames.parts.nbytes),
         )
         for part in parts:
-            usable = part.quality >= quality
+            usable = part.frames.quality >= quality
             items += len(part.items)
             without += int((~usable).sum())
             tables.append(_match_part(part, groups, usable, distance))
@@ -236,8 +236,11 @@ def _match_part(part: Hashed, groups: _Groups, usable: np.ndarray, distance: int
     hash_list = groups.hash_list
     rows = np.flatnonzero(usable)
     item_of_row = part.item[rows]
-    matches = hash_list.index.pairs(part.hashes[rows], further(distance))
-    frame, item = rows[matches.query], item_of_row[matches.query]
+    framed = rows[part.frames.parts.inner[rows].any(axis=1)]
+    asked = np.append(rows, framed)  # with bars, and without
+    queries = np.concatenate([part.frames.hashes[rows], part.frames.parts.inner[framed]])
+    matches = hash_list.index.pairs(queries, further(distance))
+    frame, item = asked[matches.query], part.item[asked[matches.query]]
     group = groups.of_entry[matches.entry]
     order = np.lexsort((matches.entry, frame, group, item))
     starts = np.flatnonzero(np.diff(group[order], prepend=-1) | np.diff(item[order], prepend=-1))
@@ -249,7 +252,7 @@ def _match_part(part: Hashed, groups: _Groups, usable: np.ndarray, distance: int
             continue
         near = of_pair[matches.distance[of_pair] <= distance]
         own = rows[item_of_row == item_index]
-        film = film_of(part.hashes[own], part.time_s[own])
+        film = film_of(part.frames.hashes[own], part.time_s[own])
         listed = groups.film(group_index)
         entries = groups.rows(group_index)
         ours = FoundFrames(near=np.isin(own, frame[near]), far=np.isin(own, frame[of_pair]))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
@@ -23,15 +23,15 @@ from moderation.lean_arrow import leave_pandas_out
 
 
 def work_by_processes(
-    module: str, told: str, portions: Sequence[Any], processes: int, *, what: str = "works on parts"
+    module: str, told: str, portions: Iterable[Any], processes: int, *, what: str = "works on parts"
 ) -> list[Any]:
     """Have all portions done by processes that run `module`; returns their answers, in the order of the portions.
 
-    told: the settings, one line. what: what a process does, for the message about one that died. Raises the error of a
-    process: UsageError, FatalError.
+    portions: each is taken when a process is free for it. told: the settings, one line. what: what a process does, for
+    the message about one that died. Raises the error of a process: UsageError, FatalError.
     """
     waiting, lock, failed = iter(enumerate(portions)), threading.Lock(), threading.Event()
-    answers: list[Any] = [None] * len(portions)
+    answers: dict[int, Any] = {}
 
     def feed(_: int) -> None:
         with _PartProcess(module, told, what) as process:
@@ -45,7 +45,7 @@ def work_by_processes(
     with ThreadPoolExecutor(processes, "parts") as pool:
         for _ in pool.map(feed, range(processes)):
             pass
-    return answers
+    return [answers[place] for place in sorted(answers)]
 
 
 class _PartProcess:

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from moderation.hashes.film_pairs import FilmPairs, film_pairs
 from moderation.hashes.films import make_films
+from moderation.hashes.part_hashes import PartHashes, concatenate_parts, no_parts
 from moderation.hashes.search import HASH_BYTES, I16, I64
-from moderation.results.frame_hashes import hash_rows, percents
+from moderation.results.frame_hashes import frame_hashes
 from moderation.types import U8, Kind, Status
 
 _FILMS = (Kind.VIDEO.value, Kind.ANIMATION.value, Kind.KEYFRAMES.value)
@@ -23,18 +24,19 @@ _FILMS = (Kind.VIDEO.value, Kind.ANIMATION.value, Kind.KEYFRAMES.value)
 class FilmHashes:
     """Frames with a hash of items that move. item: int64 [F], ascending, their rows; hashes: uint8 [F,32].
 
-    quality: int16 [F], 0..100; time_s: float64 [F]. About 60 bytes per frame.
+    quality: int16 [F], 0..100; time_s: float64 [F]; parts: of F frames. About 160 bytes per frame.
     """
 
     item: I64
     hashes: U8
     quality: I16
     time_s: npt.NDArray[np.float64]
+    parts: PartHashes
 
     @property
     def nbytes(self) -> int:
         """Their size."""
-        return int(self.item.nbytes + self.hashes.nbytes + self.quality.nbytes + self.time_s.nbytes)
+        return int(self.item.nbytes + self.hashes.nbytes + self.quality.nbytes + self.time_s.nbytes) + self.parts.nbytes
 
 
 NO_FILMS = FilmHashes(
@@ -42,6 +44,7 @@ NO_FILMS = FilmHashes(
     hashes=np.empty((0, HASH_BYTES), np.uint8),
     quality=np.empty(0, np.int16),
     time_s=np.empty(0),
+    parts=no_parts(0),
 )
 
 
@@ -56,19 +59,21 @@ def read_films(verdicts: pa.Table, votes: pa.Table) -> FilmHashes:
     rows = np.flatnonzero(np.asarray(moving))
     ids = verdicts["item_id"].take(pa.array(rows, pa.int64())).combine_chunks()
     places = np.asarray(pc.fill_null(pc.index_in(votes["item_id"], value_set=ids), -1)).astype(np.int64)
-    quality = percents(votes["pdq.quality"], votes["pdq.hash"])
-    kept = np.flatnonzero((places >= 0) & (quality >= 0))
+    frames = frame_hashes(votes).within_bars()
+    kept = np.flatnonzero((places >= 0) & (frames.quality >= 0))
     if not len(kept):
         return NO_FILMS
     item = rows[places[kept]]
     time_s = votes["time_s"].to_numpy().astype(np.float64)[kept]
     # Frames of a second picture track follow those of the first.
     order = np.argsort(item, kind="stable")
+    frames = frames.take(kept[order])
     return FilmHashes(
         item=item[order],
-        hashes=hash_rows(votes["pdq.hash"].take(pa.array(kept, pa.int64())))[order],
-        quality=quality[kept][order],
+        hashes=frames.hashes,
+        quality=frames.quality,
         time_s=time_s[order],
+        parts=frames.parts,
     )
 
 
@@ -80,6 +85,7 @@ def concatenate_films(parts: Sequence[FilmHashes], sizes: Sequence[int]) -> Film
         hashes=np.concatenate([part.hashes for part in parts]),
         quality=np.concatenate([part.quality for part in parts]),
         time_s=np.concatenate([part.time_s for part in parts]),
+        parts=concatenate_parts([part.parts for part in parts]),
     )
 
 
@@ -95,4 +101,5 @@ def pairs_of_films(films: FilmHashes, node_of: I64, quality: int, distance: int)
     node = node_of[films.item]
     kept = np.flatnonzero((films.quality >= quality) & (node >= 0))
     kept = kept[np.argsort(node[kept], kind="stable")]
-    return film_pairs(make_films(node[kept], films.hashes[kept], films.time_s[kept]), distance)
+    made = make_films(node[kept], films.hashes[kept], films.time_s[kept], films.parts.take(kept))
+    return film_pairs(made, distance)

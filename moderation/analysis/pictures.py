@@ -19,7 +19,7 @@ from moderation.errors import UsageError
 from moderation.hashes.search import HASH_BYTES, I16, I64, U64
 from moderation.ledger.rows import newest_by_key, table_keys
 from moderation.ledger.store import open_log, read_file
-from moderation.results.frame_hashes import NO_QUALITY, hash_rows, own_frames, percents
+from moderation.results.frame_hashes import HASH_COLUMNS, NO_QUALITY, FrameHashes, frame_hashes, no_hashes, own_frames
 from moderation.results.intact import PartMissingError, read_intact
 from moderation.results.joined import read_joined
 from moderation.results.layout import VERDICTS
@@ -31,7 +31,7 @@ _VERDICTS = ["item_id", "kind", "verdict", "status", "width", "height", "size_by
 _OF_PART = ["item_id", "run_out", "part", "format", "verdict", "size_bytes", "content_hash"]
 _LEDGER = ("key", "status", "deleted_at", *_OF_PART)
 _NO_CONTENT = "0" * 32
-# 2.4 million items with 1,280 numbers each, or 100 million frames of videos; hashes of pictures have no such bound.
+# 2.4 million items with 1,280 numbers, or 40 million frames of videos; hashes of pictures have no such bound.
 _MAX_HELD_BYTES = 6 << 30
 
 F16 = npt.NDArray[np.float16]
@@ -42,9 +42,10 @@ class Pictures:
     """Items in columns, N each.
 
     items: item_id, run_out (null: this run), verdict. pixels, size_bytes: int64, 0 where unknown. content: uint64
-    [N,2], the first half of the sha256; 0, 0 where unknown. hashes: uint8 [N,32]; quality: int16, -1 for an item that
-    is not compared by hash: no hash, an error, or more than one frame. embeddings: float16 [N,D] or None; NaN in rows
-    without one. films: the frames of items that move. unread: earlier items whose parts are gone.
+    [N,2], the first half of the sha256; 0, 0 where unknown. hashes: uint8 [N,32]; inner: uint8 [N,32], of the picture
+    within bars, 0 where there are none; quality: int16, -1 for an item that is not compared by hash: no hash, an error,
+    or more than one frame. embeddings: float16 [N,D] or None; NaN in rows without one. films: the frames of items that
+    move. unread: earlier items whose parts are gone.
     """
 
     items: pa.Table
@@ -52,6 +53,7 @@ class Pictures:
     size_bytes: npt.NDArray[np.int64]
     content: U64
     hashes: U8
+    inner: U8
     quality: I16
     embeddings: F16 | None = None
     films: FilmHashes = NO_FILMS
@@ -63,11 +65,8 @@ class Pictures:
     @property
     def nbytes(self) -> int:
         """The size of the hashes and embeddings."""
-        return (
-            int(self.hashes.nbytes)
-            + self.films.nbytes
-            + (0 if self.embeddings is None else int(self.embeddings.nbytes))
-        )
+        embedded = 0 if self.embeddings is None else int(self.embeddings.nbytes)
+        return int(self.hashes.nbytes + self.inner.nbytes) + self.films.nbytes + embedded
 
 
 def read_pictures(out: str, *, ledger: str | None = None, embedding: str | None = None) -> Pictures:
@@ -111,16 +110,11 @@ class _Source:
 
 
 def _concatenate(parts: Sequence[Pictures]) -> Pictures:
-    def joined(name: str) -> Any:  # noqa: ANN401 - an array of any type
-        return np.concatenate([getattr(part, name) for part in parts])
-
+    names = ("pixels", "size_bytes", "content", "hashes", "inner", "quality")
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return Pictures(
         items=pa.concat_tables([p.items for p in parts]),
-        pixels=joined("pixels"),
-        size_bytes=joined("size_bytes"),
-        content=joined("content"),
-        hashes=joined("hashes"),
-        quality=joined("quality"),
+        **columns,
         embeddings=_concatenate_embeddings(parts),
         films=concatenate_films([p.films for p in parts], [len(p) for p in parts]),
         unread=sum(p.unread for p in parts),
@@ -152,14 +146,15 @@ def _read_source(source: _Source, embedding: str | None) -> Pictures:
         return _by_content(wanted, source.run_out)
     if wanted is not None:
         verdicts = verdicts.filter(pc.is_in(verdicts["item_id"], value_set=wanted["item_id"].combine_chunks()))
-    hashes, quality, rows = _of_single_frames(verdicts, votes)
+    frames, rows = _of_single_frames(verdicts, votes)
     return Pictures(
         items=_items(verdicts, None if wanted is None else source.run_out),
         pixels=_numbers(verdicts["width"]) * _numbers(verdicts["height"]),
         size_bytes=_numbers(verdicts["size_bytes"]),
         content=_contents(verdicts["content_hash"]),
-        hashes=hashes,
-        quality=quality,
+        hashes=frames.hashes,
+        inner=frames.parts.inner,
+        quality=frames.quality,
         embeddings=_read_embeddings(source, votes, embedding, rows),
         films=read_films(verdicts, votes),
     )
@@ -168,7 +163,7 @@ def _read_source(source: _Source, embedding: str | None) -> Pictures:
 def _read_tables(source: _Source, embedding: str | None) -> tuple[pa.Table, pa.Table]:
     """Verdicts and votes of a part; of the votes the rows of frames."""
     vector = [f"{embedding}.embedding"] if embedding else []
-    columns = ["item_id", "role", "time_s", "pdq.quality", "pdq.hash", *vector]
+    columns = ["item_id", "role", "time_s", *HASH_COLUMNS, *vector]
     at = (source.part, source.format)
     verdicts = read_intact(source.run_out, VERDICTS, *at, _VERDICTS, strict=False)
     return verdicts, own_frames(read_joined(source.run_out, *at, columns, strict=False))
@@ -187,8 +182,8 @@ def _read_embeddings(source: _Source, votes: pa.Table, embedding: str | None, ro
     raise UsageError(f"{source.run_out}: no embeddings of {embedding!r} were kept; {advice}")
 
 
-def _of_single_frames(verdicts: pa.Table, votes: pa.Table) -> tuple[U8, I16, npt.NDArray[np.int64]]:
-    """Hash and quality of each item, and its row of the votes (-1: not compared).
+def _of_single_frames(verdicts: pa.Table, votes: pa.Table) -> tuple[FrameHashes, I64]:
+    """The hashes of each item, and its row of the votes (-1: not compared).
 
     One hash identifies a picture, but not a film: films that share a title would be one. See `picture_films`.
     """
@@ -201,13 +196,14 @@ def _of_single_frames(verdicts: pa.Table, votes: pa.Table) -> tuple[U8, I16, npt
         )
         places = pc.index_in(verdicts["item_id"], votes["item_id"].combine_chunks())
         rows = np.where(np.asarray(fine), pc.fill_null(places, -1).to_numpy().astype(np.int64), -1)
-    hashes = np.zeros((len(verdicts), HASH_BYTES), np.uint8)
-    quality = np.full(len(verdicts), NO_QUALITY, np.int16)
     there = rows >= 0
-    if there.any():
-        hashes[there] = hash_rows(votes["pdq.hash"])[rows[there]]
-        quality[there] = percents(votes["pdq.quality"], votes["pdq.hash"])[rows[there]]
-    return hashes, quality, rows
+    if not there.any():
+        return no_hashes(len(verdicts)), rows
+    frames = frame_hashes(votes).take(np.maximum(rows, 0)).within_bars()
+    for hashes in (frames.hashes, frames.parts.inner):
+        hashes[~there] = 0
+    frames.quality[~there] = NO_QUALITY
+    return frames, rows
 
 
 def _vectors(column: pa.ChunkedArray, rows: npt.NDArray[np.int64]) -> F16:
@@ -252,6 +248,7 @@ def _by_content(wanted: pa.Table, out: str) -> Pictures:
         size_bytes=_numbers(wanted["size_bytes"]),
         content=_contents(wanted["content_hash"]),
         hashes=np.zeros((count, HASH_BYTES), np.uint8),
+        inner=np.zeros((count, HASH_BYTES), np.uint8),
         quality=np.full(count, NO_QUALITY, np.int16),
         unread=count,
     )

@@ -214,14 +214,15 @@ def _short(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _work(settings: SweepSettings, parts: Sequence[SweptPart], workers: int | None) -> SweepCounts:
-    portions = [
+    # Made when a process asks for it: the ids of all items at once would be as large as the ledger.
+    portions = (
         [number, [part.as_json() for part in parts[start : start + _PORTION_PARTS]]]
         for number, start in enumerate(range(0, len(parts), _PORTION_PARTS))
-    ]
-    processes = min(workers or usable_cores(), len(portions))
+    )
+    processes = min(workers or usable_cores(), -(-len(parts) // _PORTION_PARTS))
     if processes == 1:
         work = sweep_portions(settings)
-        answers = [work(portion) for portion in portions]
+        answers = list(map(work, portions))
     else:
         answers = work_by_processes(_MODULE, settings.to_json(), portions, processes, what="sweeps parts")
     counts = SweepCounts()

@@ -8,10 +8,11 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
-from moderation.analysis.sweep_tables import StoredPart
+from moderation.analysis.sweep_tables import StoredFrames, StoredPart
 from moderation.analysis.sweep_targets import EMBEDDING_SUFFIX, SweepTarget
-from moderation.hashes.films import FilmFrames, compare_films, make_films
+from moderation.hashes.films import FilmFrames, compare_films, film_of
 from moderation.hashes.nearest import KnownHashes
+from moderation.hashes.part_hashes import concatenate_parts, search_sets
 from moderation.hashes.search import I64
 from moderation.types import F32, U8
 
@@ -68,8 +69,8 @@ class CopyFinder:
         self._by_place = {(t.item_id, t.uri): t for t in targets}
         films = [t for t in targets if t.is_film]
         self._pictures = _TargetHashes([t for t in targets if t.frames == 1], limits.quality)
-        self._films = _TargetHashes(films, limits.quality)
-        self._film_frames = {id(t): _frames_of(t, limits.quality) for t in films}
+        self._films = [(t, _frames_of(t, limits.quality)) for t in films]
+        self._searches = _searches(films, limits.quality)
         self._vectors = _vectors_of(targets)
 
     def find(self, part: StoredPart) -> Iterator[Copy]:
@@ -99,28 +100,37 @@ class CopyFinder:
             return
         frames = part.frames
         usable = np.flatnonzero(frames.quality >= self._limits.quality)
-        entry, bits = self._pictures.known.nearest(frames.hashes[usable], self._limits.distance)
+        framed = usable[frames.parts.inner[usable].any(axis=1)]
+        asked = np.append(usable, framed)  # with bars, and without
+        queries = np.concatenate([frames.hashes[usable], frames.parts.inner[framed]])
+        entry, bits = self._pictures.known.nearest(queries, self._limits.distance)
         for at in np.flatnonzero(entry >= 0).tolist():
-            row = int(frames.item[usable[at]])
+            row = int(frames.item[asked[at]])
             relation = "pdq" if frames.counts[row] == 1 else "frame"
             yield Copy(row, self._pictures.targets[int(entry[at])], relation, float(bits[at]))
 
     def _videos(self, part: StoredPart) -> Iterator[Copy]:
-        if not self._films.targets:
+        if not self._films:
             return
         frames = part.frames
         usable = np.flatnonzero((frames.quality >= self._limits.quality) & (frames.counts[frames.item] > 1))
-        entry, _ = self._films.known.nearest(frames.hashes[usable], self._limits.distance)
-        rows = np.unique(frames.item[usable[entry >= 0]])
-        for row in rows.tolist():
+        for row in self._candidates(frames, usable):
             own = usable[frames.item[usable] == row]
-            film = make_films(np.zeros(len(own), np.int64), frames.hashes[own], frames.time_s[own])
-            for target in dict.fromkeys(map(id, self._films.targets)):
-                theirs = self._film_frames[target]
+            film = film_of(frames.hashes[own], frames.time_s[own], frames.parts.take(own))
+            for target, theirs in self._films:
                 match = compare_films(theirs, film, self._limits.distance)
                 if match.is_copy:
-                    copied = next(t for t in self._films.targets if id(t) == target)
-                    yield Copy(row, copied, "video", None, match.share_left)
+                    yield Copy(row, target, "video", None, match.share_left)
+
+    def _candidates(self, frames: StoredFrames, usable: I64) -> list[int]:
+        """Rows of films with a frame that is near one of a decided film: whole, within bars, or by its parts."""
+        near: set[int] = set()
+        for kind, searched in search_sets(frames.hashes[usable], frames.parts.take(usable)).items():
+            known = self._searches.get(kind)
+            if known is not None:
+                entry, _ = known.nearest(searched.hashes, self._limits.distance)
+                near.update(frames.item[usable[searched.row[entry >= 0]]].tolist())
+        return sorted(near)
 
     def _alike(self, part: StoredPart) -> Iterator[Copy]:
         by_detector: defaultdict[str, list[tuple[SweepTarget, F32, U8]]] = defaultdict(list)
@@ -157,9 +167,24 @@ class _TargetHashes:
     """The hashes of some targets. targets: of each hash, so that one with many frames stands there as often."""
 
     def __init__(self, targets: Sequence[SweepTarget], quality: int) -> None:
-        rows = [(target, row) for target in targets for row in target.hash_rows(quality)]
+        rows = [(target, row) for target in targets for row in _rows_of(target, quality)]
         self.targets = [target for target, _ in rows]
         self.known = KnownHashes(np.array([row for _, row in rows], np.uint8).reshape(-1, 32))
+
+
+def _rows_of(target: SweepTarget, quality: int) -> U8:
+    """Its hashes, with and without bars."""
+    inner = target.part_rows(quality).inner
+    return np.concatenate([target.hash_rows(quality), inner[inner.any(axis=1)]])
+
+
+def _searches(films: Sequence[SweepTarget], quality: int) -> dict[str, KnownHashes]:
+    """What is searched for frames of decided films, kind by kind."""
+    if not films:
+        return {}
+    hashes = np.concatenate([t.hash_rows(quality) for t in films])
+    parts = concatenate_parts([t.part_rows(quality) for t in films])
+    return {kind: KnownHashes(searched.hashes) for kind, searched in search_sets(hashes, parts).items()}
 
 
 def _may_be_same(content: str | None, other: str | None) -> bool:
@@ -175,7 +200,7 @@ def _frames_of(target: SweepTarget, quality: int) -> FilmFrames:
     rows = target.hash_rows(quality)
     times = [t for t, q in zip(target.times_s, target.qualities, strict=True) if q >= quality]
     time_s = np.array([np.nan if t is None else t for t in times], np.float64)
-    return make_films(np.zeros(len(rows), np.int64), rows, time_s)
+    return film_of(rows, time_s, target.part_rows(quality))
 
 
 def _vectors(part: StoredPart, column: str) -> tuple[I64, F32]:

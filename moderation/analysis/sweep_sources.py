@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from moderation import storage
 from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
@@ -20,15 +22,15 @@ from moderation.results.record import format_of, read_record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweptPart:
-    """A part of a run. run: index of the run. item_ids: the items that count; None: all of the part."""
+    """A part of a run. run: index of the run. item_ids: large_string, the items that count; None: all of the part."""
 
     run: int
     shard_id: str
-    item_ids: tuple[str, ...] | None = None
+    item_ids: pa.LargeStringArray | None = None
 
     def as_json(self) -> list[Any]:
         """The part as plain data, for another process."""
-        return [self.run, self.shard_id, None if self.item_ids is None else list(self.item_ids)]
+        return [self.run, self.shard_id, None if self.item_ids is None else self.item_ids.to_pylist()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

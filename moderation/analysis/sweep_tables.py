@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from moderation.hashes.part_hashes import PartHashes
 from moderation.hashes.search import I16, I64
-from moderation.results.frame_hashes import hash_rows, own_frames, percents
+from moderation.results.frame_hashes import HASH_COLUMNS, frame_hashes, no_hashes, own_frames
 from moderation.results.judged import JUDGED_BY
 from moderation.results.layout import VERDICTS, VOTES
 from moderation.results.reader import StoredRun
@@ -29,13 +30,14 @@ FACTS: Final = tuple(dict.fromkeys((*ROW, *JUDGED_BY)))
 class StoredFrames:
     """The frames of a part with a usable hash. item: int64 [F], row of the item; hashes: uint8 [F,32]; quality: int16.
 
-    time_s: float64 [F]. counts: int64 [N], frames of each item, usable or not.
+    time_s: float64 [F]; parts: of F frames. counts: int64 [N], frames of each item, usable or not.
     """
 
     item: I64
     hashes: U8
     quality: I16
     time_s: np.ndarray
+    parts: PartHashes
     counts: I64
 
 
@@ -93,7 +95,7 @@ class StoredPart:
     def hashed(self) -> pa.Table:
         """The rows of frames with their hashes, and embeddings where asked for; without tiles."""
         embedded = [] if self._embedding is None else [f"{self._embedding}.embedding"]
-        return own_frames(self.votes(("item_id", "role", "time_s", "pdq.hash", "pdq.quality", *embedded)))
+        return own_frames(self.votes(("item_id", "role", "time_s", *HASH_COLUMNS, *embedded)))
 
     @cached_property
     def owners(self) -> I64:
@@ -107,22 +109,17 @@ class StoredPart:
         table = self.hashed
         owner = self.owners
         counts = np.bincount(owner[owner >= 0], minlength=len(self)).astype(np.int64)
-        if "pdq.hash" not in table.column_names or "pdq.quality" not in table.column_names or not len(table):
-            none = np.empty(0, np.int64)
-            return StoredFrames(
-                item=none,
-                hashes=np.empty((0, 32), np.uint8),
-                quality=np.empty(0, np.int16),
-                time_s=np.empty(0),
-                counts=counts,
-            )
-        quality = percents(table["pdq.quality"], table["pdq.hash"])
-        kept = np.flatnonzero((owner >= 0) & (quality >= 0))
+        stored, kept = no_hashes(0), np.empty(0, np.int64)
+        if "pdq.hash" in table.column_names and "pdq.quality" in table.column_names and len(table):
+            every = frame_hashes(table)
+            kept = np.flatnonzero((owner >= 0) & (every.quality >= 0))
+            stored = every.take(kept)
         return StoredFrames(
             item=owner[kept],
-            hashes=hash_rows(table["pdq.hash"])[kept],
-            quality=quality[kept],
-            time_s=table["time_s"].to_numpy().astype(np.float64)[kept],
+            hashes=stored.hashes,
+            quality=stored.quality,
+            time_s=table["time_s"].to_numpy().astype(np.float64)[kept] if len(kept) else np.empty(0),
+            parts=stored.parts,
             counts=counts,
         )
 

@@ -13,6 +13,7 @@ from moderation.analysis.sweep_sources import SweepSources
 from moderation.analysis.sweep_tables import ROW, StoredPart
 from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
+from moderation.hashes.part_hashes import PartHashes, no_parts
 from moderation.labels.decisions import ContentKey, Decision
 from moderation.labels.effective import effective_decisions
 from moderation.ledger.parts import find_in_ledger
@@ -31,7 +32,8 @@ class SweepTarget:
 
     verdict: `block`, `pass`, or `none`: what was decided was taken back. cause: `decision` or `appeal`. entry: the
     decision's id, or the item's where the caller decided. hashes: 64 hexadecimal digits, of its frames; qualities:
-    0..100, -1 without a hash. frames: how many it has. embedding: float32, base64, of its only frame, by `detector`.
+    0..100, -1 without a hash; parts: 192 digits of each, see `part_hashes`. frames: how many it has. embedding:
+    float32, base64, of its only frame, by `detector`.
     """
 
     item_id: str
@@ -48,6 +50,7 @@ class SweepTarget:
     is_film: bool
     detector: str | None = None
     embedding: str | None = None
+    parts: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The target as plain data."""
@@ -56,13 +59,21 @@ class SweepTarget:
     @staticmethod
     def from_json(record: dict[str, Any]) -> SweepTarget:
         """The inverse of `as_json`."""
-        lists = {name: tuple(record[name]) for name in ("hashes", "qualities", "times_s")}
+        lists = {name: tuple(record[name]) for name in ("hashes", "qualities", "times_s", "parts")}
         return SweepTarget(**{**record, **lists})
 
     def hash_rows(self, least_quality: int) -> U8:
         """uint8 [n,32]: the hashes of its frames with enough content."""
         good = [h for h, q in zip(self.hashes, self.qualities, strict=True) if q >= least_quality]
         return np.frombuffer(bytes.fromhex("".join(good)), np.uint8).reshape(-1, 32)
+
+    def part_rows(self, least_quality: int) -> PartHashes:
+        """Of the same frames as `hash_rows`."""
+        if not self.parts:
+            return no_parts(len(self.hash_rows(least_quality)))
+        good = [p for p, q in zip(self.parts, self.qualities, strict=True) if q >= least_quality]
+        rows = np.frombuffer(bytes.fromhex("".join(good)), np.uint8).reshape(-1, 3, 32)
+        return PartHashes(inner=rows[:, 0], quarters=rows[:, 1], edges=rows[:, 2])
 
     def vector(self) -> F32 | None:
         """float32 [D], of length 1; None where its run kept none."""
@@ -191,7 +202,12 @@ def read_target(
         is_film=count > 1 and kind != Kind.ALBUM,
         detector=detector if vector is not None else None,
         embedding=vector,
+        parts=tuple(map(_hex, frames.parts.inner, frames.parts.quarters, frames.parts.edges)),
     )
+
+
+def _hex(*hashes: U8) -> str:
+    return "".join(row.tobytes().hex() for row in hashes)
 
 
 def _detector(run: StoredRun, shard_id: str, embedding: str | None) -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from moderation.hashes.films import FilmFrames, compare_films, film_slices, take_film
 from moderation.hashes.pairs import near_pairs
+from moderation.hashes.part_hashes import search_sets
 from moderation.hashes.search import I64
 from moderation.types import F32
 
@@ -36,7 +37,7 @@ def film_pairs(films: FilmFrames, distance: int) -> FilmPairs:
     """The pairs of copies among videos. distance: bits in which frames may differ, 0 to 47."""
     slices = {int(films.film[own.start]): own for own in film_slices(films.film)}
     chosen = np.concatenate([np.empty(0, np.int64), *(_different(films, own) for own in slices.values())])
-    left, right = _candidates(films.film[chosen], films.hashes[chosen], distance)
+    left, right = _candidates(take_film(films, chosen), distance)
     kept: list[tuple[int, int, float]] = []
     for one, other in zip(left.tolist(), right.tolist(), strict=True):
         match = compare_films(take_film(films, slices[one]), take_film(films, slices[other]), distance)
@@ -62,15 +63,21 @@ def _different(films: FilmFrames, own: slice) -> I64:
     return np.array(rows, np.int64)
 
 
-def _candidates(film: I64, hashes: np.ndarray, distance: int) -> tuple[I64, I64]:
-    """Pairs of videos that share enough of their different frames to be copies. film: of each of these frames."""
-    near = near_pairs(hashes, distance)
-    left, right = film[near.left], film[near.right]
+def _candidates(frames: FilmFrames, distance: int) -> tuple[I64, I64]:
+    """Pairs of videos that share enough of their different frames to be copies. frames: those that are searched."""
+    film = frames.film
+    lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for searched in search_sets(frames.hashes, frames.parts).values():
+        near = near_pairs(searched.hashes, distance)
+        lefts.append(searched.row[near.left])
+        rights.append(searched.row[near.right])
+    first, second = np.concatenate(lefts), np.concatenate(rights)
+    left, right = film[first], film[second]
     apart = left != right
     # Of a pair's frames those of the video that has fewer of them in common count.
     keys = np.minimum(left, right)[apart] << 32 | np.maximum(left, right)[apart]
-    low = np.where(left < right, near.left, near.right)[apart]
-    high = np.where(left < right, near.right, near.left)[apart]
+    low = np.where(left < right, first, second)[apart]
+    high = np.where(left < right, second, first)[apart]
     pairs, shared = np.unique(keys, return_inverse=True)
     common = np.minimum(_distinct(shared, low, len(pairs)), _distinct(shared, high, len(pairs)))
     sizes = np.bincount(film) if len(film) else np.zeros(0, np.int64)

@@ -4,7 +4,8 @@ A frame of one is found in the other if their hashes differ in at most 31 bits a
 Two videos are copies if most of what one shows is found in the other. What counts are the different scenes that a
 video shows: a still shot of a minute is one, so that a title or a pause that two videos share does not join them.
 A logo moves a hash by some 30 bits. So a fifth is enough where nearly all of the rest is not much further away, which
-frames of strangers never are: those of two photographs differ in 86 bits or more.
+frames of strangers never are: those of two photographs differ in 86 bits or more. Bars around the picture are cut off,
+and what a large logo covers is left out (`part_hashes`).
 
 Source of the rule: vPDQ (https://github.com/facebook/ThreatExchange, vpdq); the count of distinct frames is ours.
 """
@@ -18,6 +19,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from moderation.hashes.part_hashes import (
+    PartHashes,
+    content_distances,
+    no_parts,
+    part_distance,
+    part_distances,
+)
 from moderation.hashes.search import I64, MAX_DISTANCE
 from moderation.types import U8
 
@@ -42,13 +50,14 @@ class FilmFrames:
     """The usable frames of V videos, video after video, in the order of time.
 
     film: int64 [F], ascending; hashes: uint8 [F,32]; time_s: float64 [F], NaN where unknown.
-    scene: int64 [F], number of what a frame shows among the different frames of its video, from 0.
+    scene: int64 [F], number of what a frame shows among the different frames of its video, from 0. parts: of F frames.
     """
 
     film: I64
     hashes: U8
     time_s: F64
     scene: I64
+    parts: PartHashes
 
     def __len__(self) -> int:
         return len(self.film)
@@ -72,18 +81,18 @@ class FilmMatch:
     is_copy: bool
 
 
-def make_films(film: I64, hashes: U8, time_s: F64) -> FilmFrames:
+def make_films(film: I64, hashes: U8, time_s: F64, parts: PartHashes | None = None) -> FilmFrames:
     """The frames of videos with their scenes; frames of one video are adjacent, in the order of time."""
     scene = np.zeros(len(film), np.int64)
     words = np.ascontiguousarray(hashes).view(np.uint64).reshape(-1, 4)
     for own in film_slices(film):
         scene[own] = _scenes(words[own])
-    return FilmFrames(film=film, hashes=hashes, time_s=time_s, scene=scene)
+    return FilmFrames(film=film, hashes=hashes, time_s=time_s, scene=scene, parts=parts or no_parts(len(film)))
 
 
-def film_of(hashes: U8, time_s: F64) -> FilmFrames:
+def film_of(hashes: U8, time_s: F64, parts: PartHashes | None = None) -> FilmFrames:
     """The frames of one video, in the order of time. hashes: uint8 [F,32], F 1 or more."""
-    return make_films(np.zeros(len(hashes), np.int64), hashes, time_s)
+    return make_films(np.zeros(len(hashes), np.int64), hashes, time_s, parts)
 
 
 def film_slices(film: I64) -> Iterator[slice]:
@@ -124,8 +133,13 @@ def further(distance: int) -> int:
     return min(distance + _FURTHER, MAX_DISTANCE)
 
 
-def match_frames(left: FilmFrames, in_right: FoundFrames, right: FilmFrames, in_left: FoundFrames) -> FilmMatch:
-    """Hold two videos against each other. in_right: frames of the left one that the right one has; in_left: back."""
+def match_frames(
+    left: FilmFrames, in_right: FoundFrames, right: FilmFrames, in_left: FoundFrames, *, by_parts: bool = False
+) -> FilmMatch:
+    """Hold two videos against each other. in_right: frames of the left one that the right one has; in_left: back.
+
+    by_parts: parts of frames count, of which a few prove nothing: videos of strangers may carry one logo.
+    """
     left_found, right_found = in_right.near, in_left.near
     distinct_left, share_left = _distinct(left, left_found)
     distinct_right, share_right = _distinct(right, right_found)
@@ -142,7 +156,7 @@ def match_frames(left: FilmFrames, in_right: FoundFrames, right: FilmFrames, in_
         distinct=distinct,
         segment_left_s=longest_stretch(left.time_s, left_found),
         segment_right_s=longest_stretch(right.time_s, right_found),
-        is_copy=is_copy(share_left, share_right, distinct, support),
+        is_copy=(distinct >= LEAST_DISTINCT or not by_parts) and is_copy(share_left, share_right, distinct, support),
     )
 
 
@@ -172,18 +186,48 @@ def longest_stretch(time_s: F64, found: Flags) -> tuple[float, float]:
     return float(time_s[places[starts[best]]]), float(time_s[places[ends[best]]])
 
 
-def take_film(frames: FilmFrames, own: slice) -> FilmFrames:
-    """One video of several."""
+def take_film(frames: FilmFrames, own: slice | I64) -> FilmFrames:
+    """One video of several, or some frames of them."""
     return FilmFrames(
-        film=frames.film[own], hashes=frames.hashes[own], time_s=frames.time_s[own], scene=frames.scene[own]
+        film=frames.film[own],
+        hashes=frames.hashes[own],
+        time_s=frames.time_s[own],
+        scene=frames.scene[own],
+        parts=frames.parts.take(own),
     )
 
 
 def compare_films(left: FilmFrames, right: FilmFrames, distance: int) -> FilmMatch:
-    """Hold two videos against each other, every frame with every frame. distance: bits in which frames may differ."""
-    ours = np.ascontiguousarray(left.hashes).view(np.uint64).reshape(-1, 4)
-    theirs = np.ascontiguousarray(right.hashes).view(np.uint64).reshape(-1, 4)
-    apart = np.stack([np.bitwise_count(theirs ^ word).sum(axis=1, dtype=np.int16) for word in ours])
-    here, there = apart.min(axis=1), apart.min(axis=0)
-    in_right = FoundFrames(near=here <= distance, far=here <= further(distance))
-    return match_frames(left, in_right, right, FoundFrames(near=there <= distance, far=there <= further(distance)))
+    """Hold two videos against each other, every frame with every frame. distance: bits in which frames may differ.
+
+    Parts of frames are looked at where the whole ones do not make them copies.
+    """
+    apart = content_distances(left.hashes, left.parts, right.hashes, right.parts)
+    near, far = apart <= distance, apart <= further(distance)
+    match = match_frames(left, _found(near, far, 1), right, _found(near, far, 0))
+    if match.is_copy:
+        return match
+    is_varied = False
+    for ours, theirs in ((left.parts.quarters, right.parts.quarters), (left.parts.edges, right.parts.edges)):
+        if not (ours.any() and theirs.any()):
+            continue
+        of_parts = part_distances(ours, theirs)
+        close = of_parts <= part_distance(distance)
+        near |= close
+        far |= of_parts <= part_distance(further(distance))
+        seen = min(_variety(ours[close.any(axis=1)]), _variety(theirs[close.any(axis=0)]))
+        is_varied |= seen >= LEAST_DISTINCT
+    if not is_varied:
+        return match
+    by_parts = match_frames(left, _found(near, far, 1), right, _found(near, far, 0), by_parts=True)
+    return by_parts if by_parts.is_copy else match
+
+
+def _variety(hashes: U8) -> int:
+    """How many different ones there are: a logo or a border stays as it is."""
+    words = np.ascontiguousarray(hashes).view(np.uint64).reshape(-1, 4)
+    return len(np.unique(_scenes(words)))
+
+
+def _found(near: Flags, far: Flags, axis: int) -> FoundFrames:
+    return FoundFrames(near=np.asarray(near.any(axis=axis)), far=np.asarray(far.any(axis=axis)))

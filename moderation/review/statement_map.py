@@ -1,5 +1,6 @@
 """The mapping file of statements of reasons: checks and lists -> ground, category, territory, in the words of the
-EU's DSA transparency database (https://transparency.dsa.ec.europa.eu/page/api-documentation, as of July 2025).
+EU's DSA transparency database (https://transparency.dsa.ec.europa.eu/page/api-documentation, its second version, which
+counts since July 2025).
 """
 
 from __future__ import annotations
@@ -34,6 +35,31 @@ VISIBILITIES: Final = tuple(
         "CONTENT_INTERACTION_RESTRICTED", "CONTENT_LABELLED", "OTHER",
     )
 )  # fmt: skip
+KEYWORDS: Final = tuple(
+    f"KEYWORD_{name}"
+    for name in (
+        "ADULT_SEXUAL_MATERIAL", "AGE_SPECIFIC_RESTRICTIONS", "AGE_SPECIFIC_RESTRICTIONS_MINORS", "ANIMAL_HARM",
+        "BIOMETRIC_DATA_BREACH", "BULLYING_AGAINST_GIRLS", "CHILD_SEXUAL_ABUSE_MATERIAL",
+        "CHILD_SEXUAL_ABUSE_MATERIAL_DEEPFAKE", "CONTENT_PROMOTING_EATING_DISORDERS", "COORDINATED_HARM",
+        "COPYRIGHT_INFRINGEMENT", "CYBER_BULLYING_INTIMIDATION", "CYBER_HARASSMENT",
+        "CYBER_HARASSMENT_AGAINST_WOMEN", "CYBER_INCITEMENT", "CYBER_STALKING", "CYBER_STALKING_AGAINST_WOMEN",
+        "DATA_FALSIFICATION", "DEFAMATION", "DESIGN_INFRINGEMENT", "DISCRIMINATION",
+        "FEMALE_GENDERED_DISINFORMATION", "GEOGRAPHICAL_REQUIREMENTS", "GEOGRAPHIC_INDICATIONS_INFRINGEMENT",
+        "GOODS_SERVICES_NOT_PERMITTED", "GROOMING_SEXUAL_ENTICEMENT_MINORS", "HATE_SPEECH",
+        "HIDDEN_ADVERTISEMENT", "HUMAN_EXPLOITATION", "HUMAN_TRAFFICKING", "ILLEGAL_ORGANIZATIONS",
+        "IMPERSONATION_ACCOUNT_HIJACKING", "INAUTHENTIC_ACCOUNTS", "INAUTHENTIC_LISTINGS",
+        "INAUTHENTIC_USER_REVIEWS", "INCITEMENT_AGAINST_WOMEN", "INCITEMENT_VIOLENCE_HATRED",
+        "INSUFFICIENT_INFORMATION_ON_TRADERS", "LANGUAGE_REQUIREMENTS", "MISINFORMATION_DISINFORMATION",
+        "MISLEADING_INFO_CONSUMER_RIGHTS", "MISLEADING_INFO_GOODS_SERVICES", "MISSING_PROCESSING_GROUND",
+        "NONCOMPLIANCE_PRICING", "NON_CONSENSUAL_IMAGE_SHARING", "NON_CONSENSUAL_IMAGE_SHARING_AGAINST_WOMEN",
+        "NON_CONSENSUAL_MATERIAL_DEEPFAKE", "NON_CONSENSUAL_MATERIAL_DEEPFAKE_AGAINST_WOMEN", "NUDITY",
+        "PATENT_INFRINGEMENT", "PHISHING", "PROHIBITED_PRODUCTS", "PYRAMID_SCHEMES", "RIGHT_TO_BE_FORGOTTEN",
+        "RISK_ENVIRONMENTAL_DAMAGE", "RISK_PUBLIC_HEALTH", "SELF_MUTILATION", "STALKING", "SUICIDE",
+        "TERRORIST_CONTENT", "TRADEMARK_INFRINGEMENT", "TRADE_SECRET_INFRINGEMENT", "TRAFFICKING_WOMEN_GIRLS",
+        "UNLAWFUL_SALE_ANIMALS", "UNSAFE_CHALLENGES", "UNSAFE_PRODUCTS", "VIOLATION_EU_LAW",
+        "VIOLATION_NATIONAL_LAW",
+    )
+)  # fmt: skip
 SOURCES: Final = ("SOURCE_ARTICLE_16", "SOURCE_TRUSTED_FLAGGER", "SOURCE_TYPE_OTHER_NOTIFICATION", "SOURCE_VOLUNTARY")
 # The European Economic Area, which the database takes; Greece is GR there.
 EEA: Final = (
@@ -60,9 +86,9 @@ class StatementRule(PolicySection):
         _one_of("visibility", self.visibility, VISIBILITIES)
         if "DECISION_VISIBILITY_OTHER" in self.visibility:
             raise ValueError("visibility: OTHER needs a text of its own, which this file has no key for")
-        for word in self.keywords:
-            if not word.startswith("KEYWORD_") or word == "KEYWORD_OTHER":
-                raise ValueError(f"keywords: {word!r}: they begin with KEYWORD_, and KEYWORD_OTHER needs a text")
+        if "KEYWORD_OTHER" in self.keywords:
+            raise ValueError("keywords: KEYWORD_OTHER needs a text of its own, which this file has no key for")
+        _one_of("keywords", self.keywords, KEYWORDS)
         return self
 
 
@@ -81,7 +107,11 @@ class StatementMap(PolicySection):
     def _check_words(self) -> Self:
         _one_of("source_type", (self.source_type,), SOURCES)
         if not isinstance(self.territory, str):
-            _one_of("territory", self.territory, (*EEA, "EU", "EEA"))
+            if not self.territory:
+                raise ValueError("territory: no country; name some, or write EU or EEA")
+            for word in {"EU", "EEA"}.intersection(self.territory):
+                raise ValueError(f"territory: {word} is not a country: write `territory: {word}`, without brackets")
+            _one_of("territory", self.territory, EEA)
         return self
 
     @property

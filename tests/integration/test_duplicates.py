@@ -89,7 +89,7 @@ def load(name: str) -> Detector:
 def pictures() -> Pictures:
     """The photographs, then each alteration of all of them."""
     files = sorted((SHARED / "images").glob("*.JPEG"))
-    imagenet, hashes, quality, vectors, pixels = load("imagenet"), [], [], [], []
+    imagenet, hashes, inner, quality, vectors, pixels = load("imagenet"), [], [], [], [], []
     for alter in (lambda p: p, *ALTERED.values()):
         for start in range(0, len(files), BATCH):
             frames = []
@@ -102,6 +102,7 @@ def pictures() -> Pictures:
                 embedding = imagenet.score(batch, {}).embedding
             assert embedding is not None
             hashes += [h or b"" for h in hashed.blobs["hash"]]
+            inner += [h or bytes(HASH_BYTES) for h in hashed.blobs["inner"]]
             quality += (hashed.scores[:, 0] * 100).round().int().tolist()
             vectors.append(embedding.half().numpy())
             pixels += [f.shape[0] * f.shape[1] for f in frames]
@@ -114,6 +115,7 @@ def pictures() -> Pictures:
         size_bytes=np.zeros(count, np.int64),
         content=np.random.default_rng(0).integers(1, 2**63, (count, 2)).astype(np.uint64),
         hashes=np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH_BYTES),
+        inner=np.frombuffer(b"".join(inner), np.uint8).reshape(-1, HASH_BYTES),
         quality=np.array(quality, np.int16),
         embeddings=np.concatenate(vectors),
     )
@@ -134,6 +136,7 @@ def grouped(pictures: Pictures, nearness: Nearness, alteration: str) -> float:
         size_bytes=pictures.size_bytes[rows],
         content=pictures.content[rows],
         hashes=pictures.hashes[rows],
+        inner=pictures.inner[rows],
         quality=pictures.quality[rows],
         embeddings=pictures.embeddings[rows] if nearness.embedding else None,
     )

@@ -31,12 +31,14 @@ def hashed(name: str, data: bytes) -> Made:
     media = load_config(None, ["stack.only=[pdq]"]).media
     video = decode_video(data, MediaType.MP4, media, start_deadline(60))
     assert video.widest_gap_s is not None and video.widest_gap_s <= 0.5
-    small = pdq.shrink([torch.from_numpy(frame.pixels) for frame in video.frames], torch.device("cpu"))
+    frames, cpu = [torch.from_numpy(frame.pixels) for frame in video.frames], torch.device("cpu")
+    small = pdq.shrink(frames, cpu)
     quality = pdq.quality(small).tolist()
     return Made(
         name=name,
         votes=[(0.1, q) for q in quality],
         hashes=[h.hex() for h in pdq.pack(pdq.hash_bits(small))],
+        parts=pdq.content_hashes(frames, small, cpu),
         times_s=[frame.time_s for frame in video.frames],
         kind=Kind.VIDEO,
     )
@@ -77,7 +79,9 @@ def test_a_listed_video_is_found_with_its_stretch(videos: list[Made], tmp_path: 
     built = build_list([str(tmp_path / "film.txt")], str(tmp_path / "known.arrow"), exchange="vpdq")
     out = write_run(tmp_path, ("a.mask", "pdq.quality"), videos, POLICY)
     rows = {row["item_id"]: row for row in pq.read_table(match_run(out, built.uri, built.sha256).uri).to_pylist()}
-    assert {name for name, row in rows.items() if row["copy"]} == {f"2-{how}.mp4" for how in ALTERATIONS}
+    # A list names hashes of whole frames: what a large logo leaves cannot be compared with them.
+    found = {f"2-{how}.mp4" for how in ALTERATIONS if not how.startswith("large logo")}
+    assert {name for name, row in rows.items() if row["copy"]} == found
     trimmed = rows["2-trimmed.mp4"]
     # 19 frames of 8 a second were cut off the beginning.
     assert trimmed["start_s"] == 0 and trimmed["listed_start_s"] == pytest.approx(19 / 8, abs=0.6)

@@ -56,11 +56,12 @@ class KnownDetector(DetectorDefaults):
     in the list. Options: `list` and `sha256`: the file of `moderation hashes build`, given like weights (the entry's
     `weights:` and `sha256:` work too). `distance`: 31. `quality`: 50, minimum for frames and listed hashes.
     `dihedral`: true, also the seven mirrored and rotated copies. `tiles`: [1], cuts of the frame into 1x1, 2x2, ...
-    parts that are each looked up, to find a picture within a collage. After Meta's advice on PDQ (see `pdq`).
+    parts that are each looked up, to find a picture within a collage. A picture within bars is looked up, too, as it
+    stands. After Meta's advice on PDQ (see `pdq`).
     """
 
     name = "known"
-    version = "1"
+    version = "2"  # 2: also the picture within bars
     labels: Sequence[str] = ("match", "similarity", "distance")
     ranges: Mapping[str, tuple[float, float]] = {"distance": (0.0, float(MAX_DISTANCE))}
     view = View(mode="canvas")
@@ -87,7 +88,7 @@ class KnownDetector(DetectorDefaults):
             raise RuntimeError("load() first")
         # Not in bf16, whose rounding would decide a third of the bits.
         with torch.autocast(batch.device.type, enabled=False):
-            queries = self._queries(batch, earlier["pdq"])
+            queries = _joined(self._queries(batch, earlier["pdq"]), _within_bars(earlier["pdq"]))
         frames = queries.frames
         scores: F32 = np.full((len(batch), len(self.labels)), np.nan, np.float32)
         scores[frames, :2] = 0.0  # asked
@@ -169,6 +170,22 @@ class KnownDetector(DetectorDefaults):
     def _region(self, label: str, score: float, box: tuple[float, ...]) -> Region:
         x0, y0, x1, y1 = box
         return Region(detector=self.name, label=label, score=score, x0=x0, y0=y0, x1=x1, y1=y1)
+
+
+def _within_bars(hashed: Scored) -> _Queries:
+    """The pictures within bars that `pdq` has hashed."""
+    inner = hashed.blobs.get("inner", ())
+    rows = [row for row, blob in enumerate(inner) if blob is not None]
+    hashes = _as_rows([blob for blob in inner if blob is not None])
+    return _Queries(frames=np.array(rows, np.int64), boxes=[(0.0, 0.0, 1.0, 1.0)] * len(rows), hashes=hashes)
+
+
+def _joined(first: _Queries, second: _Queries) -> _Queries:
+    return _Queries(
+        frames=np.concatenate([first.frames, second.frames]),
+        boxes=[*first.boxes, *second.boxes],
+        hashes=np.concatenate([first.hashes, second.hashes]),
+    )
 
 
 def _share(cell: _Cell, frame: torch.Tensor) -> tuple[float, ...]:

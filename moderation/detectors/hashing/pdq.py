@@ -15,6 +15,8 @@ import numpy as np
 
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.general.quality import LUMA
+from moderation.detectors.hashing.content_box import Box, find_content, may_have_bars
+from moderation.detectors.hashing.parts import PARTS_BYTES, edges, quarters
 from moderation.detectors.hashing.sampling import SIDE, SamplingBank, sampling_matrix
 from moderation.detectors.registry import check_options
 
@@ -26,6 +28,7 @@ else:
 _BITS_SIDE: Final = 16
 HASH_BYTES: Final = _BITS_SIDE * _BITS_SIDE // 8
 _QUALITY_PER_GRADIENT: Final = 90.0
+_USABLE: Final = 0.5  # quality of a hash that may be compared
 
 
 class Pdq(DetectorDefaults):
@@ -35,14 +38,20 @@ class Pdq(DetectorDefaults):
     (Meta's advice); a picture with little content, such as a plain sky, has an arbitrary hash. The bytes equal the
     usual 64 hexadecimal digits: the first bit is the transform's last. The canvas is hashed, a scaled copy of a large
     picture; for the same pixels the hash equals the reference's except for bits decided by rounding.
+
+    Blobs besides, for copies that were framed or marked: `inner`, the hash of the picture within bars; `quarters` and
+    `edges`, 64 bits for each of four parts of the picture within bars (see `parts`). Null where there are no bars, or
+    too little content (a quality below 0.5).
     """
 
     name = "pdq"
-    version = "1"
+    version = "2"  # 2: inner, quarters, edges
     labels: Sequence[str] = ("quality",)
     view = View(mode="canvas")
     cost_ms = 1.3
-    blob_sizes: Mapping[str, int] = {"hash": HASH_BYTES}
+    blob_sizes: Mapping[str, int] = {
+        "hash": HASH_BYTES, "inner": HASH_BYTES, "quarters": PARTS_BYTES, "edges": PARTS_BYTES
+    }  # fmt: skip
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, {})
@@ -65,12 +74,40 @@ class Pdq(DetectorDefaults):
         return small
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
-        """scores float32 [B,1]; blobs `hash`: 32 bytes per frame."""
+        """scores float32 [B,1]; blobs of 32 bytes per frame: `hash`, `inner`, `quarters`, `edges`."""
         # Not in bf16, whose rounding would decide a third of the bits.
         with torch.autocast(batch.device.type, enabled=False):
             small = self._shrink_padded(batch) if batch.padded else shrink(batch.frames_HWC, batch.device)
-            packed = pack(hash_bits(small))
-            return Scored(scores=quality(small).unsqueeze(1), blobs={"hash": packed})
+            qualities = quality(small)
+            blobs = content_hashes(batch.frames_HWC, small, batch.device)
+            blobs["hash"] = pack(hash_bits(small))
+            return Scored(scores=qualities.unsqueeze(1), blobs=blobs)
+
+
+def content_hashes(
+    frames: Sequence[torch.Tensor], small: torch.Tensor, device: torch.device
+) -> dict[str, Sequence[bytes | None]]:
+    """`inner`, `quarters` and `edges` of each frame; None where there are no bars, or too little content.
+
+    frames: uint8 [H,W,3]; small: as `shrink` makes it of them.
+    """
+    content = small.clone()
+    cut = [(row, box) for row in np.flatnonzero(may_have_bars(small)).tolist() if (box := _content_of(frames[row]))]
+    if cut:
+        within = [frames[row][y0:y1, x0:x1] for row, (x0, y0, x1, y1) in cut]
+        content[torch.tensor([row for row, _ in cut], device=small.device)] = shrink(within, device)
+    enough = (quality(content) >= _USABLE - 1e-6).tolist()
+    framed = {row for row, _ in cut}
+    return {
+        "inner": [h if enough[row] and row in framed else None for row, h in enumerate(pack(hash_bits(content)))],
+        "quarters": [h if enough[row] else None for row, h in enumerate(quarters(content))],
+        "edges": [h if enough[row] else None for row, h in enumerate(edges(content))],
+    }
+
+
+def _content_of(frame: torch.Tensor) -> Box | None:
+    luma = _lumas([frame.cpu()], torch.device("cpu"))[0]
+    return find_content(luma.numpy())
 
 
 def shrink(frames: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:

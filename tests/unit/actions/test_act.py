@@ -251,6 +251,33 @@ def test_a_killed_call_goes_on(tmp_path: Path, out: str, monkeypatch: pytest.Mon
     assert (tmp_path / "in" / "bad0.png").exists() and not away(tmp_path)
 
 
+def test_what_a_killed_call_had_tagged_and_moved_is_done(
+    tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags: dict[str, dict[str, str]] = {}
+    tagging = rule(tmp_path, "tag", tags={"moderation": "{verdict}"})
+    path = actions_file(tmp_path, tagging, rule(tmp_path, "move"))
+
+    def delete(uri: str) -> None:
+        Path(uri).unlink()
+        raise KillError
+
+    def no_tags_without_an_object(uri: str) -> dict[str, str]:
+        if not Path(uri).exists():
+            raise FileNotFoundError(uri)
+        return tags.get(uri, {})
+
+    monkeypatch.setattr(storage, "has_tags", lambda _: True)
+    monkeypatch.setattr(storage, "read_tags", no_tags_without_an_object)
+    monkeypatch.setattr(storage, "write_tags", tags.__setitem__)
+    with monkeypatch.context() as killed, pytest.raises(KillError):
+        killed.setattr(storage, "delete_object", delete)
+        run(out, path)
+    assert run(out, path) == {"tag": {"done": 2}, "move": {"done": 2}}
+    assert [tags[str(copy)] for copy in away(tmp_path)] == [{"moderation": "block"}] * 2
+    assert run(out, path) == {}
+
+
 def forbid(*_: object, **__: object) -> None:
     raise PermissionError("AccessDenied")
 

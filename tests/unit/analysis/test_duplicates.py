@@ -24,7 +24,15 @@ def turned(hash_: bytes, bits: int) -> bytes:
 
 BASE = np.random.default_rng(0).bytes(32)
 OTHER = np.random.default_rng(1).bytes(32)
-ROW: dict[str, Any] = {"pixels": 100, "size": 0, "content": 0, "hash": BASE, "quality": 100, "run": None}
+ROW: dict[str, Any] = {
+    "pixels": 100,
+    "size": 0,
+    "content": 0,
+    "hash": BASE,
+    "quality": 100,
+    "run": None,
+    "inner": bytes(32),
+}
 
 
 def pictures(rows: Sequence[dict[str, Any]]) -> Pictures:
@@ -42,6 +50,7 @@ def pictures(rows: Sequence[dict[str, Any]]) -> Pictures:
         size_bytes=np.array([c["size"] for c in cells], np.int64),
         content=np.array([[c["content"], c["content"]] for c in cells], np.uint64).reshape(-1, 2),
         hashes=np.frombuffer(b"".join(c["hash"] for c in cells), np.uint8).reshape(-1, 32),
+        inner=np.frombuffer(b"".join(c["inner"] for c in cells), np.uint8).reshape(-1, 32),
         quality=np.array([c["quality"] for c in cells], np.int16),
     )
 
@@ -148,3 +157,8 @@ def test_alike_embeddings_need_hashes_that_agree(exact_up_to: int) -> None:
     )
     assert (left.tolist(), right.tolist()) == ([0], [1])
     assert 0 < apart[0] < 0.1
+
+
+def test_a_copy_with_bars_joins_the_picture_by_what_lies_within_them() -> None:
+    found = rows_of([{"content": 1, "pixels": 900}, {"content": 2, "hash": OTHER, "inner": turned(BASE, 6)}])
+    assert told(found) == [("item0", "item0", "head", 0.0), ("item1", "item0", "pdq", 6.0)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from moderation.labels.decision_store import append_decisions
 from moderation.labels.decisions import Answer, Decision
 from moderation.results.reader import load_policy_of_run, open_run
 from moderation.review.appeals import Appeal, add_appeals
-from moderation.review.statement_map import EEA, EU, read_statement_map
+from moderation.review.statement_map import CATEGORIES, EEA, EU, KEYWORDS, SOURCES, VISIBILITIES, read_statement_map
 from moderation.review.statements import export_statements
 from moderation.review.transparency import report_transparency
 from tests.finished_run import RUN_ID, Made, write_run
@@ -111,12 +111,58 @@ def test_ids_are_unique_stable_and_of_allowed_characters(tmp_path: Path, out: st
         ({"checks": {}, "default": None}, "nothing for weapon"),
         ({"checks": {"weapon": {**RULE, "category": "STATEMENT_CATEGORY_VIOLENT"}}}, "STATEMENT_CATEGORY_VIOLENCE"),
         ({"territory": ["AT", "UK"]}, "no 'UK'"),
+        ({"territory": ["EU"]}, "EU is not a country"),
+        ({"territory": []}, "no country"),
+        ({"checks": {"weapon": {**RULE, "keywords": ["KEYWORD_NUDE"]}}}, "KEYWORD_NUDITY"),
+        ({"checks": {"weapon": {**RULE, "keywords": ["KEYWORD_OTHER"]}}}, "needs a text"),
         ({"platform": "a b"}, "platform"),
     ],
 )
 def test_a_wrong_mapping_is_named(tmp_path: Path, out: str, keys: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         read_statement_map(Path(mapping(tmp_path, **keys)), load_policy_of_run(open_run(out)))
+
+
+ILLEGAL = {"illegal_content_legal_ground": 500, "illegal_content_explanation": 2000}
+INCOMPATIBLE = {"incompatible_content_ground": 500, "incompatible_content_explanation": 2000}
+REQUIRED = {
+    "puid", "decision_visibility", "decision_ground", "category", "content_type", "content_date", "territorial_scope",
+    "application_date", "decision_facts", "source_type", "automated_detection", "automated_decision",
+}  # fmt: skip
+
+
+def assert_fits_the_schema(one: dict[str, Any]) -> None:
+    """As the database's documentation has it: names, enumerations, lengths, days."""
+    is_illegal = one["decision_ground"] == "DECISION_GROUND_ILLEGAL_CONTENT"
+    assert is_illegal or one["decision_ground"] == "DECISION_GROUND_INCOMPATIBLE_CONTENT"
+    texts = ILLEGAL if is_illegal else INCOMPATIBLE
+    optional = {"category_specification", *(() if is_illegal else ("incompatible_content_illegal",))}
+    assert REQUIRED | set(texts) <= set(one) <= REQUIRED | set(texts) | optional
+    assert all(0 < len(one[name]) <= most for name, most in {**texts, "decision_facts": 5000}.items())
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,500}", one["puid"])
+    assert one["category"] in CATEGORIES and set(one.get("category_specification", ())) <= set(KEYWORDS)
+    assert one["decision_visibility"] and set(one["decision_visibility"]) <= set(VISIBILITIES)
+    assert set(one["content_type"]) <= {"CONTENT_TYPE_IMAGE", "CONTENT_TYPE_VIDEO"} and one["content_type"]
+    assert one["territorial_scope"] and set(one["territorial_scope"]) <= set(EEA)
+    assert date.fromisoformat(one["content_date"]) >= date(2000, 1, 1)
+    assert date.fromisoformat(one["application_date"]) >= date(2020, 1, 1)
+    assert one["source_type"] in SOURCES and one["automated_detection"] in ("Yes", "No")
+    assert one.get("incompatible_content_illegal", "No") in ("Yes", "No")
+    assert one["automated_decision"] in {f"AUTOMATED_DECISION_{n}" for n in ("FULLY", "PARTIALLY", "NOT_AUTOMATED")}
+
+
+def test_every_statement_fits_the_schema_of_the_database(tmp_path: Path, out: str) -> None:
+    keywords = ["KEYWORD_UNSAFE_PRODUCTS", "KEYWORD_NUDITY"]
+    longest = {**RULE, "reference": "r" * 500, "explanation": "e" * 2000, "keywords": keywords, "also_illegal": True}
+    made = statements(out, mapping(tmp_path, platform="p" * 64, checks={"weapon": longest}))
+    assert len(made) == 3
+    for one in made:
+        assert_fits_the_schema(one)
+
+
+def test_the_database_has_so_many_words() -> None:
+    assert (len(CATEGORIES), len(KEYWORDS), len(VISIBILITIES)) == (16, 68, 7)
+    assert len(set(KEYWORDS)) == len(KEYWORDS)
 
 
 def test_the_database_takes_thirty_countries() -> None:

@@ -167,7 +167,7 @@ def test_a_configured_stack_has_its_detectors_in_order() -> None:
     stack = build_stack(config(PDQ, QUALITY))
     assert [s.detector.name for s in stack.slots] == ["pdq", "quality"]
     assert stack.labels[0].startswith("pdq.")
-    assert stack.blob_sizes == {"pdq.hash": 32}
+    assert stack.blob_sizes == {f"pdq.{name}": 32 for name in ("hash", "inner", "quarters", "edges")}
 
 
 def test_only_leaves_the_others_out_and_names_their_labels() -> None:

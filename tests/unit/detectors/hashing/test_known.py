@@ -151,3 +151,9 @@ def test_the_list_is_named_as_weights_are() -> None:
     (remote,) = KnownDetector({"list": "s3://bucket/known.arrow", "sha256": "0" * 64}).weights
     assert remote.locator == "s3://bucket/known.arrow"
     assert not KnownDetector({}).weights[0].locator  # for the configuration to fill
+
+
+def test_a_listed_picture_within_bars_matches(tmp_path: Path, listed: list[Listed]) -> None:
+    framed = np.pad(photograph(1), ((0, 0), (90, 90), (0, 0)))
+    (hit, miss), _ = ask(detector(tmp_path, listed, dihedral=False), framed, photograph(3))
+    assert hit["match"] == 1.0 and miss["match"] == 0.0
