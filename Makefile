@@ -6,7 +6,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 STAMP := $(VENV)/.installed
-EXTRAS := --extra heic --extra faces --extra text --extra codes --extra nudenet --extra review --extra plots --extra evaluation --extra marks --extra explain --extra provenance --extra train --extra dev
+EXTRAS := --extra heic --extra faces --extra text --extra codes --extra nudenet --extra review --extra plots --extra evaluation --extra marks --extra explain --extra provenance --extra train --extra torchcodec --extra dev
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 LOCK_PYTHONS := 3.11 3.12 3.13
 LOCK_PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
@@ -82,7 +82,7 @@ lock: $(STAMP)  ## resolve pyproject.toml again, keeping the versions that still
 	$(UV) pip compile pyproject.toml $(EXTRAS) $(LOCK_FLAGS) -o requirements.lock
 	sed -n 's/^reference = \["\(.*\)"\]$$/\1/p' pyproject.toml \
 		| $(UV) pip compile - --no-deps $(LOCK_FLAGS) -o requirements-reference.lock
-	echo hatchling | $(UV) pip compile pyproject.toml - --extra heic --extra faces --extra text --extra codes --extra evaluation \
+	echo hatchling | $(UV) pip compile pyproject.toml - --extra heic --extra faces --extra text --extra codes --extra evaluation --extra torchcodec \
 		-c requirements.lock $(LOCK_FLAGS) -o cluster/requirements.lock
 	@for platform in $(LOCK_PLATFORMS); do for version in $(LOCK_PYTHONS); do \
 		MACOSX_DEPLOYMENT_TARGET=14.0 $(UV) pip install --quiet --dry-run --target build/none --no-deps --require-hashes \

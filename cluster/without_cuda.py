@@ -1,6 +1,6 @@
 """The image's lock for machines without a GPU: `python without_cuda.py requirements.lock BASE TORCH`.
 
-BASE gets all packages but torch, torchvision and what they bring for CUDA; TORCH the versions of those two, to be
+BASE gets all packages but torch, torchvision, torchcodec and what they bring for CUDA; TORCH their versions, to be
 installed from the index of CPU builds (https://download.pytorch.org/whl/cpu), whose files have other hashes.
 """
 
@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-FROM_CPU_INDEX = ("torch", "torchvision")
+FROM_CPU_INDEX = ("torch", "torchvision", "torchcodec")
 ONLY_CUDA = ("nvidia-", "cuda-", "triton")
 
 

@@ -73,10 +73,11 @@ class MediaConfig(ConfigSection):
         description="scored frames of a video where max_frames would leave gaps over max_gap_s: as many more as close "
         "them, up to this (one hour: one every 9 s); no effect below max_frames",
     )
-    video_decoder: Literal["auto", "decord", "pyav"] = Field(
+    video_decoder: Literal["auto", "decord", "torchcodec", "torchcodec_cuda", "pyav"] = Field(
         default="auto",
         description="auto: decord for codecs and containers where it is known to be right and its times agree with "
-        "those of the packets, else PyAV; decord: wherever the times agree; pyav: always",
+        "those of the packets, else PyAV; decord: wherever the times agree; torchcodec: as auto, by the FFmpeg of the "
+        "system (extra torchcodec), torchcodec_cuda: on NVDEC, unmeasured; pyav: always",
     )
     sampling: Literal["keyframes", "uniform", "hybrid", "shots"] = Field(
         default="keyframes",

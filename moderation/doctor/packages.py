@@ -22,6 +22,7 @@ _EXTRAS = {
     "codes": "codes in pictures",
     "nudenet": "body parts (AGPL-3.0)",
     "provenance": "Content Credentials",
+    "torchcodec": "videos by the system's FFmpeg",
     "explain": "explanations by gradients",
     "train": "training on several workers",
     "review": "the reviewers' page",
@@ -94,7 +95,10 @@ def find_decoders(media: MediaConfig | None = None) -> Iterator[Finding]:
     yield _heic_finding(there=available["heic"])
     yield _pyav_finding(there=available["video"])
     yield _video_finding("decoders")
-    warning = describe_below_floor(media or MediaConfig())
+    media = media or MediaConfig()
+    if media.video_decoder.startswith("torchcodec"):
+        yield _torchcodec_finding()
+    warning = describe_below_floor(media)
     if warning:
         detail, _, advice = warning.partition(": ")
         yield Finding(group="decoders", name="FFmpeg", status="note", detail=detail, advice=advice)
@@ -147,6 +151,17 @@ def _video_finding(group: str) -> Finding:
     detail = f"decord {older} does not decode AV1" if older else "decord2, which reads most videos, is not installed"
     advice = "pip uninstall -y decord; pip install decord2" if older else "pip install decord2"
     return Finding(group=group, name="video, av1", status="wrong" if older else "missing", detail=detail, advice=advice)
+
+
+def _torchcodec_finding() -> Finding:
+    name, package = "video, torchcodec", look_at_package("torchcodec")
+    if package is None:
+        detail, advice = "torchcodec, which media.video_decoder names, is not installed", install_command("torchcodec")
+        return Finding(group="decoders", name=name, status="missing", detail=detail, advice=advice)
+    if package.system is None:
+        advice = "install FFmpeg's shared libraries (4 to 9), or set media.video_decoder: auto"
+        return Finding(group="decoders", name=name, status="missing", detail=package.text, advice=advice)
+    return Finding(group="decoders", name=name, status="ok", detail=package.text)
 
 
 def _version_or_none(name: str) -> str | None:

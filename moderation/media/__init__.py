@@ -1,4 +1,4 @@
-"""Bytes -> frames. The only importer of Pillow, decord, PyAV and torchvision.io."""
+"""Bytes -> frames. The only importer of Pillow, decord, torchcodec, PyAV and torchvision.io."""
 
 from moderation.media.decode import decode_item
 from moderation.media.encode import encode_jpeg

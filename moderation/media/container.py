@@ -122,7 +122,7 @@ def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         offset += 8 + size + (size & 1)
 
 
-def _boxes(data: bytes, offset: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(data: bytes, offset: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """(type, start of the body, end) of each box of an MP4; the end may lie beyond `end`."""
     for _ in range(MAX_BOXES):
         if offset + 8 > end:
@@ -140,12 +140,12 @@ def _boxes(data: bytes, offset: int, end: int) -> Iterator[tuple[bytes, int, int
 
 
 def _inspect_mp4(data: bytes) -> Container:
-    boxes = list(_boxes(data, 0, len(data)))
-    movies = [(start, end) for kind, start, end in boxes if kind == b"moov" and end <= len(data)]
+    outer = list(boxes(data, 0, len(data)))
+    movies = [(start, end) for kind, start, end in outer if kind == b"moov" and end <= len(data)]
     tracks = [track for start, end in movies for track in _tracks(data, start, end)]
-    last = boxes[-1][2] if boxes else len(data)
+    last = outer[-1][2] if outer else len(data)
     return Container(
-        truncated=any(end > len(data) for _, _, end in boxes),
+        truncated=any(end > len(data) for _, _, end in outer),
         has_video=_has_video(data, tracks) if movies else None,
         more_behind=len(movies) > 1 or _begins_media(data, last),
     )
@@ -157,14 +157,14 @@ def _has_video(data: bytes, tracks: list[tuple[int, int]]) -> bool:
 
 def count_tracks(data: bytes) -> int:
     """Number of tracks of any kind in the movie of a box file (MP4, HEIC, AVIF)."""
-    movies = ((start, min(end, len(data))) for kind, start, end in _boxes(data, 0, len(data)) if kind == b"moov")
+    movies = ((start, min(end, len(data))) for kind, start, end in boxes(data, 0, len(data)) if kind == b"moov")
     return sum(1 for start, end in movies for _ in _tracks(data, start, end))
 
 
 def movie_seconds(data: bytes) -> float | None:
     """The length that the header of an MP4 states; None where it states none."""
-    for kind, start, end in _boxes(data, 0, len(data)):
-        for inner, body, _ in _boxes(data, start, min(end, len(data))) if kind == b"moov" else ():
+    for kind, start, end in boxes(data, 0, len(data)):
+        for inner, body, _ in boxes(data, start, min(end, len(data))) if kind == b"moov" else ():
             if inner == b"mvhd" and body + 32 <= len(data):
                 at, form = (body + 20, ">IQ") if data[body] == 1 else (body + 12, ">II")
                 scale, ticks = struct.unpack_from(form, data, at)
@@ -173,7 +173,7 @@ def movie_seconds(data: bytes) -> float | None:
 
 
 def _tracks(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    return ((body, stop) for kind, body, stop in _boxes(data, start, end) if kind == b"trak")
+    return ((body, stop) for kind, body, stop in boxes(data, start, end) if kind == b"trak")
 
 
 def _begins_anew(data: bytes, media_type: MediaType) -> bool:
@@ -188,9 +188,9 @@ def _begins_media(data: bytes, offset: int) -> bool:
 
 
 def _is_video_track(data: bytes, start: int, end: int) -> bool:
-    for kind, inner, inner_end in _boxes(data, start, min(end, len(data))):
+    for kind, inner, inner_end in boxes(data, start, min(end, len(data))):
         if kind == b"mdia":
-            for sub, body, _ in _boxes(data, inner, min(inner_end, len(data))):
+            for sub, body, _ in boxes(data, inner, min(inner_end, len(data))):
                 if sub == b"hdlr":
                     return data[body + 8 : body + 12] == b"vide"
     return False

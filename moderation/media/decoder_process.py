@@ -32,7 +32,7 @@ def main() -> None:
     config = MediaConfig.model_validate(settings["media"])
     leave_network()
     # FFmpeg alone maps over a gigabyte of address space.
-    load_decoders()
+    load_decoders(config)
     _limit(settings["memory_bytes"])
     while True:
         request = receive_request(sock)

@@ -5,9 +5,9 @@ FFmpeg gets the sniffed format and the allowed decoders, so that a stranger's by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from moderation.errors import ItemError
 from moderation.media.bitstream import is_closed_keyframe
 from moderation.media.limits import Deadline, TimedBytes
+from moderation.media.more_shown import draws_pictures, shows_more
 from moderation.media.sniff import MediaType, elementary_codec
 from moderation.media.timeline import Packets
 from moderation.types import ErrorCode
@@ -22,6 +23,7 @@ from moderation.types import ErrorCode
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
+    from av.subtitles.stream import SubtitleStream
     from av.video.stream import VideoStream
 
 # Codecs in common use, whose decoders are fuzzed and maintained. The others (over 200) are `unsupported_type`.
@@ -65,18 +67,23 @@ class PictureTrack:
     layout: str = ""  # FFmpeg's name of the pixel format
     pixels: int = 0  # width x height stated by the header
     is_default: bool = False
+    shows_more: bool = False  # a player may show more than its frames: transparency, a second view
+    whole: bool = False  # read without its edit list or index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracks:
     """The picture tracks of a container, the one that a player shows first in front.
 
-    unreadable: tracks with an unknown codec. broken: the container ends before it should.
+    unreadable: tracks with an unknown codec, or encrypted. broken: the container ends before it should.
+    overlays: subtitle tracks that draw pictures. streams: all, of any kind.
     """
 
     tracks: tuple[PictureTrack, ...]
     unreadable: int
     broken: bool
+    overlays: int = 0
+    streams: int = 0
 
     def films(self, codecs: Container[str]) -> list[PictureTrack]:
         """The tracks of these codecs, without covers."""
@@ -88,16 +95,24 @@ class Tracks:
 
 
 @contextmanager
-def open_container(data: bytes, media_type: MediaType, deadline: Deadline) -> Iterator[InputContainer]:
-    """Open a container. Raises ItemError: CORRUPT (no such container), TIMEOUT, OUT_OF_MEMORY."""
+def open_container(
+    data: bytes, media_type: MediaType, deadline: Deadline, *, whole: bool = False
+) -> Iterator[InputContainer]:
+    """Open a container; whole: without the edit lists of an MP4, the index of an AVI.
+
+    Raises ItemError: CORRUPT (no such container), TIMEOUT, OUT_OF_MEMORY.
+    """
     import av  # loads FFmpeg: only where there is a video
 
     options = {"codec_whitelist": _DECODERS, "max_streams": "64"}
+    if whole:
+        options["ignore_editlist"] = "1"
     if media_type in _LATE_STREAMS:
         options |= {"probesize": str(_PROBE_BYTES), "analyzeduration": str(_PROBE_US)}
     try:
+        source = TimedBytes(data, deadline)
         container = av.open(
-            TimedBytes(data, deadline),
+            _Forward(source) if whole and media_type is MediaType.AVI else source,
             "r",
             format=_format(data, media_type),
             options=options,
@@ -110,6 +125,13 @@ def open_container(data: bytes, media_type: MediaType, deadline: Deadline) -> It
         yield container
 
 
+class _Forward:
+    """A file that cannot seek: FFmpeg then reads an AVI in its order, not by its index."""
+
+    def __init__(self, source: TimedBytes) -> None:
+        self.read = source.read
+
+
 def _format(data: bytes, media_type: MediaType) -> str | None:
     """FFmpeg's name of the format. MPEG-1 and MPEG-2 may come without a container."""
     bare = elementary_codec(data[:16])
@@ -120,22 +142,27 @@ def _refuse_file(*_: object) -> NoReturn:
     raise PermissionError("a video that refers to other files")
 
 
-def read_tracks(data: bytes, media_type: MediaType, deadline: Deadline) -> Tracks:
-    """Every track with a picture. Raises ItemError as `open_container`."""
-    with open_container(data, media_type, deadline) as container:
+def read_tracks(data: bytes, media_type: MediaType, deadline: Deadline, *, whole: bool = False) -> Tracks:
+    """Every track with a picture. whole, and what it raises: as `open_container`."""
+    with open_container(data, media_type, deadline, whole=whole) as container:
         streams = [s for s in container.streams.video if s.codec_context is not None]
         unreadable = len(container.streams.video) - len(streams)
-        covers = {s.index for s in streams if _is_cover(s)}
-        log = {s.index: _PacketLog(codec_name(s), _extradata(s)) for s in streams}
-        pictures: dict[int, bytes] = {}
+        subtitles = {s.index: s for s in container.streams.subtitles}
+        overlays: set[int] = set()
+        log = {s.index: _PacketLog(s) for s in streams}
         errors: list[Exception] = []
-        for packet in demux(container, streams, deadline, errors):
+        for packet in demux(container, [*streams, *subtitles.values()], deadline, errors):
             stream = packet.stream_index
-            if stream in covers:
-                pictures.setdefault(stream, bytes(packet))
-            log[stream].add(packet)
-        tracks = [_track(s, log[s.index].packets(), pictures.get(s.index)) for s in streams]
-    return Tracks(tracks=_in_order(tracks), unreadable=unreadable, broken=bool(errors))
+            if stream in log:
+                log[stream].add(packet)
+            elif stream not in overlays and draws_pictures(subtitles[stream], bytes(packet)):
+                overlays.add(stream)
+        tracks = [_track(s, log[s.index], whole=whole) for s in streams if not log[s.index].encrypted]
+        unreadable += len(streams) - len(tracks)
+        count = len(container.streams)
+    return Tracks(
+        tracks=_in_order(tracks), unreadable=unreadable, broken=bool(errors), overlays=len(overlays), streams=count
+    )
 
 
 def _in_order(tracks: list[PictureTrack]) -> tuple[PictureTrack, ...]:
@@ -146,7 +173,7 @@ def _in_order(tracks: list[PictureTrack]) -> tuple[PictureTrack, ...]:
 
 def demux(
     container: InputContainer,
-    streams: list[VideoStream],
+    streams: Sequence[VideoStream | SubtitleStream],
     deadline: Deadline,
     errors: list[Exception] | None = None,
 ) -> Iterator[Packet[VideoStream]]:
@@ -157,7 +184,7 @@ def demux(
     import av
 
     try:
-        for place, packet in enumerate(container.demux(streams) if streams else ()):
+        for place, packet in enumerate(container.demux(list(streams)) if streams else ()):
             if place % 256 == 0:
                 deadline.check()
             if place > MAX_PACKETS:
@@ -181,41 +208,55 @@ def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def _extradata(stream: VideoStream) -> bytes:
-    return bytes(stream.codec_context.extradata or b"")
-
-
-def _track(stream: VideoStream, packets: Packets, picture: bytes | None) -> PictureTrack:
+def _track(stream: VideoStream, log: _PacketLog, *, whole: bool) -> PictureTrack:
     from av.stream import Disposition
 
     rate = stream.average_rate or stream.guessed_rate
+    packets = log.packets()
+    if whole:
+        packets = replace(packets, is_hidden=np.zeros(len(packets), dtype=np.bool_))
     return PictureTrack(
         stream=stream.index,
         codec=codec_name(stream),
         packets=packets,
         rate=float(rate) if rate else 0.0,
-        picture=picture,
+        picture=log.cover,
         layout=stream.codec_context.pix_fmt or "",
         pixels=max(0, stream.codec_context.width) * max(0, stream.codec_context.height),
         is_default=bool(stream.disposition & Disposition.default),
+        shows_more=log.shows_more,
+        whole=whole,
     )
 
 
 class _PacketLog:
-    """Times and flags of a track's packets, collected as they arrive."""
+    """Times and flags of a track's packets, collected as they arrive, and the first packet of a cover."""
 
-    def __init__(self, codec: str, extradata: bytes) -> None:
-        self._is_closed: Callable[[bytes], bool] = lambda packet: is_closed_keyframe(codec, extradata, packet)
+    def __init__(self, stream: VideoStream) -> None:
+        self._codec, self._layout = codec_name(stream), stream.codec_context.pix_fmt or ""
+        self._extradata = bytes(stream.codec_context.extradata or b"")
+        self._size = stream.codec_context.width, stream.codec_context.height
+        self._is_cover = _is_cover(stream)
         self._rows: list[tuple[float, float, float, bool, bool]] = []
         self._closed = True
+        self.cover: bytes | None = None
+        self.shows_more = self.encrypted = False
 
     def add(self, packet: Packet[VideoStream]) -> None:
         base = float(packet.time_base)
         key = bool(packet.is_keyframe)
-        if self._closed and (key or packet.has_sidedata("new_extradata")):
-            self._closed = key and not packet.has_sidedata("new_extradata") and self._is_closed(bytes(packet))
+        if self._is_cover and self.cover is None:
+            self.cover = bytes(packet)
+        self._look_at_content(packet, key=key)
         times = (_seconds(t, base) for t in (packet.pts, packet.dts, packet.duration))
         self._rows.append((*times, key, bool(packet.is_discard)))  # type: ignore[arg-type]
+
+    def _look_at_content(self, packet: Packet[VideoStream], *, key: bool) -> None:
+        if self._closed and (key or packet.has_sidedata("new_extradata")):
+            closed = key and not packet.has_sidedata("new_extradata")
+            self._closed = closed and is_closed_keyframe(self._codec, self._extradata, bytes(packet), self._size)
+        self.shows_more = self.shows_more or shows_more(self._codec, self._layout, self._extradata, packet)
+        self.encrypted = self.encrypted or packet.has_sidedata("encryption_info")
 
     def packets(self) -> Packets:
         rows = np.array(self._rows, dtype=np.float64).reshape(-1, 5)

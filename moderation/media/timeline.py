@@ -168,6 +168,11 @@ def _is_plausible(times_s: F64) -> bool:
     return bool(same <= _MAX_SAME) and (len(times_s) - 1) <= MAX_RATE * float(times_s[-1])
 
 
+def usual_rate(rate: float) -> float:
+    """A header's frames per second where they can be believed, else USUAL_RATE."""
+    return rate if 0 < rate <= MAX_RATE_KNOWN else USUAL_RATE
+
+
 def _usual_step(packets: Packets, shown: I64, rate: float) -> float:
     """Seconds from one frame to the next, for frames without a duration of their own."""
     if 0 < rate <= MAX_RATE_KNOWN:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
+from moderation.media.announced import announced_samples
 from moderation.media.container import Container, inspect
 from moderation.media.demux import CODECS, PictureTrack, Tracks, read_tracks
 from moderation.media.image import decode_image
@@ -24,6 +26,7 @@ from moderation.media.pixels import scale_array
 from moderation.media.sampling import choose_frames, frame_limit, thin_out, widest_stretch
 from moderation.media.shots import MAX_PROBES, describe_frame, find_cuts, shots_of
 from moderation.media.sniff import MediaType
+from moderation.media.timeline import usual_rate
 from moderation.media.video_reader import FrameReader, open_reader
 from moderation.types import ErrorCode, Frame, Kind, Media
 
@@ -51,7 +54,8 @@ def decode_video(
 
     Every picture track is scored, covers too; their frames are numbered after those of the first. `frames_total` counts
     all tracks, `duration_s` is of the longest, `widest_gap_s` is between two scored frames or the ends. A track that is
-    not scored is reported in `unseen`. known_frames: one track with this many frames is left out; the caller has it.
+    not scored is reported in `unseen`. A track that an edit list or an index cuts comes whole, too.
+    known_frames: one track with this many frames is left out; the caller has it.
     Some frames undecodable, or the container truncated: `error=TRUNCATED`.
     Raises ItemError: NO_FRAMES (no picture track), TOO_LONG, TOO_MANY_PIXELS, TIMEOUT, UNSUPPORTED_TYPE (a codec that
     is not allowed), CORRUPT (nothing decoded).
@@ -59,17 +63,49 @@ def decode_video(
     container = inspect(data, media_type)
     tracks = _without(read_tracks(data, media_type, deadline), known_frames)
     films, pictures = tracks.films(CODECS)[:MAX_TRACKS], tracks.pictures()[:MAX_TRACKS]
-    if not films and not pictures:
+    cut, all_came = _left_out(data, media_type, tracks, config, deadline)
+    if not films and not pictures and not cut:
         raise _no_track(media_type, container, tracks)
     is_whole = not (container.truncated or tracks.broken)
-    alone = is_whole and len(tracks.tracks) == 1
-    parts = [_read_track(data, media_type, t, config, deadline, alone=alone) for t in films]
+    alone = is_whole and len(tracks.tracks) == 1 and not tracks.unreadable
+    parts = [_read_track(data, media_type, t, config, deadline, alone=alone and not t.whole) for t in (*films, *cut)]
     covers = list(chain.from_iterable(_read_cover(picture, config) for picture in pictures))
-    looked_at = len(parts) + len(covers)
+    looked_at = len(films) + len(covers)
+    more = container.more_behind or tracks.overlays > 0 or any(film.shows_more for film in films) or not all_came
     media = _gather(parts, covers, media_type, "" if is_whole else "the end of the file is missing")
-    if looked_at < len(tracks.tracks) + tracks.unreadable or container.more_behind:
+    if looked_at < len(tracks.tracks) + tracks.unreadable or more:
         return replace(media, unseen=(UNSEEN_TRACK,))
     return media
+
+
+def _left_out(
+    data: bytes, media_type: MediaType, tracks: Tracks, config: MediaConfig, deadline: Deadline
+) -> tuple[list[PictureTrack], bool]:
+    """Tracks of which more than max_gap_s is left out, by an edit list or an index, read without it; whether all came.
+
+    Some players ignore these, and show the track whole.
+    """
+    if media_type is MediaType.MP4:
+        samples = announced_samples(data)
+        # A HEIC or AVIF has streams for its pictures in front of those of its tracks.
+        announced = dict(enumerate(samples, start=max(0, tracks.streams - len(samples))))
+    elif media_type is MediaType.AVI:  # unknown without reading it
+        announced = {track.stream: sys.maxsize for track in tracks.tracks}
+    else:
+        return [], True
+    most = {t.stream: int(np.count_nonzero(~t.packets.is_hidden)) + _few(t, config) for t in tracks.tracks}
+    if all(announced.get(stream, 0) <= count for stream, count in most.items()):
+        return [], True
+    films = read_tracks(data, media_type, deadline, whole=True).films(CODECS)
+    cut = [film for film in films if len(film.packets) > most.get(film.stream, 0)]
+    most |= {film.stream: len(film.packets) + _few(film, config) for film in cut}
+    all_came = media_type is MediaType.AVI or all(announced.get(s, 0) <= count for s, count in most.items())
+    return cut[:MAX_TRACKS], all_came
+
+
+def _few(track: PictureTrack, config: MediaConfig) -> int:
+    """The number of frames that max_gap_s holds."""
+    return int(config.max_gap_s * usual_rate(track.rate))
 
 
 def _without(tracks: Tracks, known_frames: int) -> Tracks:
@@ -102,13 +138,16 @@ def _read_track(
     if track.pixels > config.max_pixels:
         raise ItemError(ErrorCode.TOO_MANY_PIXELS, f"frames of {track.pixels} pixels are more than {config.max_pixels}")
     reader = open_reader(data, media_type, track, alone=alone, config=config, deadline=deadline)
+    if not len(reader.times_s):  # an edit list that shows nothing of it
+        return _TrackFrames(frames=(), frames_total=0, duration_s=0.0, widest_gap_s=0.0, reader=reader.name)
     if reader.duration_s > config.max_seconds:
         raise ItemError(ErrorCode.TOO_LONG, f"{reader.duration_s:.0f} s is more than {config.max_seconds:g}")
     chosen = _choose_frames(reader, config, deadline)
     frames, problem = _read_frames(reader, chosen, config, deadline)
-    if problem and reader.name == "decord":
+    if problem and not reader.name.startswith("pyav"):
+        why = f"pyav: {reader.name} stops at a frame"
         reader = open_reader(data, media_type, track, alone=False, config=config, deadline=deadline)
-        reader.name = "pyav: decord stops at a frame"
+        reader.name = why
         frames, problem = _read_frames(reader, chosen, config, deadline)
     return _TrackFrames(
         frames=tuple(frames),

@@ -67,8 +67,11 @@ class DecordReader:
 
 
 def open_decord(data: bytes) -> DecordReader:
-    """Open a video. Raises ItemError(CORRUPT) where decord cannot open it or sees no times in it."""
-    import decord  # loads FFmpeg: only where there is a video
+    """Open a video. Raises ItemError(CORRUPT) where decord is absent, cannot open it or sees no times in it."""
+    try:
+        import decord  # loads FFmpeg: only where there is a video
+    except (ImportError, OSError) as error:
+        raise ItemError(ErrorCode.CORRUPT, "it is not installed") from error
 
     decord.logging.set_level(decord.logging.QUIET)  # a broken file is a row, not 30 lines on stderr
     try:

@@ -14,6 +14,7 @@ from itertools import chain, groupby
 from typing import TYPE_CHECKING, SupportsBytes, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from moderation.config.model import MediaConfig
 from moderation.media.demux import PictureTrack, demux, open_container
@@ -68,7 +69,6 @@ class PyavReader:
         self._config, self._deadline = config, deadline
         self._index_of = {int(p): k for k, p in enumerate(timeline.packets)}
         self._key_packets = np.flatnonzero(track.packets.is_key)  # includes hidden ones (before an edit list's start)
-        self._orientation: int | None = None
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, U8 | None]]:
         """The frames at these indices; see `FrameReader`. Raises ItemError: TIMEOUT, TOO_MANY_PIXELS."""
@@ -81,13 +81,15 @@ class PyavReader:
         for index in left:
             yield index, None
 
-    def first_orientation(self) -> int | None:
-        """The EXIF orientation (1 to 8) that turns the first frame upright; None where it does not decode."""
-        if self._orientation is None:
-            for _, frame in self._decode(self._plan((0,))[0]):
-                self._orientation = read_orientation(frame)
-                break
-        return self._orientation
+    def why_not_plain(self) -> str | None:
+        """Why the first frame is one that other readers show in another way; None: it is not."""
+        for _, frame in self._decode(self._plan((0,))[0]):
+            if frame.interlaced_frame:
+                return "interlaced pictures"  # the others take the colours of one field for both
+            if read_orientation(frame) not in (1, 3, 6, 8):
+                return "a mirrored picture"  # the others do not mirror
+            return None if _is_quarter_turn(frame) else "a picture turned by an odd angle"
+        return "a first frame that is broken"
 
     def _is_small(self) -> bool:
         return len(self.times_s) * max(self._track.pixels, 1) <= _SEQUENCE_PIXELS
@@ -174,7 +176,7 @@ class PyavReader:
 
     def _decode_runs(self, runs: Sequence[_PacketRange]) -> Iterator[tuple[_PacketRange, Iterator[_Decoded]]]:
         """Each range with its frames, as the decoder returns them; consume one range's frames before the next."""
-        with open_container(self._data, self._media_type, self._deadline) as container:
+        with open_container(self._data, self._media_type, self._deadline, whole=self._track.whole) as container:
             stream = next(s for s in container.streams.video if s.index == self._track.stream)
             context = stream.codec_context
             context.thread_count = 1  # a worker decodes several items at once
@@ -226,11 +228,24 @@ def read_orientation(frame: VideoFrame) -> int:
 
     A matrix with another angle counts as the nearest quarter turn. ISO/IEC 14496-12, 6.2.2: x' = ax + cy, y' = bx + dy.
     """
-    stored = cast("SupportsBytes | None", frame.side_data.get("DISPLAYMATRIX"))
-    matrix = np.frombuffer(bytes(stored) if stored is not None else b"", dtype=np.int32)
+    matrix = _display_matrix(frame)
     if len(matrix) < 5:
         return 1
     a, b, _, c, d = matrix[:5].tolist()
     swapped = abs(b) + abs(c) > abs(a) + abs(d)
     mirrored, upended = (c < 0, b < 0) if swapped else (a < 0, d < 0)
     return (5 if swapped else 1) + (2 if mirrored and upended else 1 if mirrored else 3 if upended else 0)
+
+
+def _is_quarter_turn(frame: VideoFrame) -> bool:
+    matrix = _display_matrix(frame)
+    if len(matrix) < 5:
+        return True
+    a, b, _, c, d = matrix[:5].tolist()
+    return bool((b == c == 0 and abs(a) == abs(d)) or (a == d == 0 and abs(b) == abs(c)))
+
+
+def _display_matrix(frame: VideoFrame) -> npt.NDArray[np.int32]:
+    """int32 [9], empty where there is none."""
+    stored = cast("SupportsBytes | None", frame.side_data.get("DISPLAYMATRIX"))
+    return np.frombuffer(bytes(stored) if stored is not None else b"", dtype=np.int32)

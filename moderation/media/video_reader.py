@@ -1,8 +1,8 @@
 """The protocol of a frame reader, and the choice of the reader of a track.
 
-decord is used where its times are proven right: the container stores presentation times, they ascend strictly and
-agree with the packets', and keyframes confirm in their own bytes that decoding can begin there. PyAV reads all else, in
-file order. Both give the same pixels (both use FFmpeg's conversion).
+decord or torchcodec is used where seeking is proven right: the container stores presentation times, they ascend
+strictly and agree with the packets', and keyframes confirm in their own bytes that decoding can begin there. PyAV reads
+all else, in file order. All give the same pixels (all use FFmpeg's conversion).
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from moderation.media.sniff import MediaType
 from moderation.media.timeline import F64, I64, Timeline, build_timeline
 from moderation.media.video_decord import open_decord
 from moderation.media.video_pyav import PyavReader
-from moderation.types import U8
+from moderation.media.video_torchcodec import TorchcodecReader
+from moderation.types import U8, ErrorCode
 
 # Containers without presentation times: AVI and ASF store one time per packet, in decoding order.
 _UNTIMED = frozenset({MediaType.AVI, MediaType.ASF, MediaType.ELEMENTARY})
 # Streams cut from a broadcast or joined byte by byte: their times may start over.
 _MAY_JUMP = _UNTIMED | {MediaType.MPEG_TS, MediaType.MPEG_PS, MediaType.FLV, MediaType.OGG}
-_DECORD_CONTAINERS = frozenset({MediaType.MP4, MediaType.MATROSKA})
-_DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
-_DECORD_LAYOUTS = frozenset({"yuv420p", "yuvj420p"})  # it converts other layouts to other colours than PyAV
+_SEEKABLE = frozenset({MediaType.MP4, MediaType.MATROSKA})
+_SEEKABLE_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
+_STEADY_CODECS = frozenset({"h264", "hevc", "vp8"})  # pictures of one size; decord scales all to that of the first
+_SEEKABLE_LAYOUTS = frozenset({"yuv420p", "yuvj420p"})  # decord converts other layouts to other colours than PyAV
 _TIME_TOLERANCE_S = 0.005  # decord keeps times as float32
 
 
@@ -65,30 +67,40 @@ def open_reader(
         track.packets, track.rate, has_times=media_type not in _UNTIMED, may_jump=media_type in _MAY_JUMP
     )
     pyav = PyavReader(data, media_type, track, timeline, config=config, deadline=deadline)
-    if config.video_decoder == "pyav" or not len(timeline.times_s):
+    decoder = config.video_decoder
+    if decoder == "pyav" or not len(timeline.times_s):
         return pyav
-    why_not = _why_not_decord(media_type, track, timeline, alone=alone, strict=config.video_decoder == "auto")
+    why_not = _why_not_seek(media_type, track, timeline, alone=alone, strict=decoder != "decord")
+    if why_not is None and decoder in ("auto", "decord") and track.codec not in _STEADY_CODECS:
+        why_not = "pictures that may change their size"
     if why_not is None:
-        why_not = _why_not_turned(pyav)
+        why_not = pyav.why_not_plain()
     if why_not is not None:
         pyav.name = f"pyav: {why_not}"
         return pyav
     try:
-        decord = open_decord(data)
+        if decoder in ("auto", "decord"):
+            return _open_decord(data, timeline)
+        device = "cuda" if decoder == "torchcodec_cuda" else "cpu"
+        return TorchcodecReader(data, track, timeline, device=device)
     except ItemError as error:
-        pyav.name = f"pyav: decord: {error.detail}"
+        pyav.name = f"pyav: {'decord' if decoder == 'auto' else decoder}: {error.detail}"
         return pyav
+
+
+def _open_decord(data: bytes, timeline: Timeline) -> FrameReader:
+    """Raises ItemError(CORRUPT) where decord does not open it or sees other times."""
+    decord = open_decord(data)
     if not _agree(decord.times_s, decord.keys, timeline):
-        pyav.name = "pyav: decord's times jump"
-        return pyav
+        raise ItemError(ErrorCode.CORRUPT, "its times jump")
     # The packets' own times, as exact as stored: which frame is nearest to a moment must not depend on the reader.
     return replace(decord, times_s=timeline.times_s, duration_s=timeline.duration_s, keys=timeline.keys)
 
 
-def _why_not_decord(
+def _why_not_seek(
     media_type: MediaType, track: PictureTrack, timeline: Timeline, *, alone: bool, strict: bool
 ) -> str | None:
-    """Why decord must not read this; None: it may. strict: only layouts and codecs proven good."""
+    """Why no reader may seek in this; None: one may. strict: only layouts and codecs proven good."""
     if not alone:
         return "several tracks, or the file is cut"
     if strict and (unknown := _is_unproven(media_type, track)):
@@ -101,14 +113,9 @@ def _why_not_decord(
 
 
 def _is_unproven(media_type: MediaType, track: PictureTrack) -> str | None:
-    if media_type not in _DECORD_CONTAINERS or track.codec not in _DECORD_CODECS:
+    if media_type not in _SEEKABLE or track.codec not in _SEEKABLE_CODECS:
         return f"{track.codec} in {media_type}"
-    return None if track.layout in _DECORD_LAYOUTS else f"pixels as {track.layout or 'nothing known'}"
-
-
-def _why_not_turned(pyav: PyavReader) -> str | None:
-    """Why the turn needs PyAV: decord rotates pictures but does not mirror them."""
-    return None if pyav.first_orientation() in (1, 3, 6, 8) else "a mirrored picture, or a first frame that is broken"
+    return None if track.layout in _SEEKABLE_LAYOUTS else f"pixels as {track.layout or 'nothing known'}"
 
 
 def _agree(times_s: F64, keys: I64, timeline: Timeline) -> bool:

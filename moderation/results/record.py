@@ -20,7 +20,8 @@ from moderation.results.layout import RUN_FILE, run_uri
 from moderation.version import __version__
 
 _RUN_ID = re.compile(r"[0-9a-f]{16}")
-_PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "decord2", "av", "fsspec", "s3fs", "numpy")
+_VIDEO = ("decord2", "torchcodec", "av")
+_PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", *_VIDEO, "fsspec", "s3fs", "numpy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from moderation.config.model import Config
 from moderation.media import DECODE_VERSION
 from moderation.pipeline.keyframes import CUT_VERSION
 from moderation.planning.apart import check_apart
+from moderation.results.ffmpeg import require_video_decoder
 from moderation.results.record import RunFacts, run_id_of
 from moderation.runtime.keyframe_task import KeyframeTask
 from moderation.runtime.resume import RunOutcome, resume_run
@@ -39,6 +40,7 @@ def cut_keyframes(
 def _prepare(source: str, out: str, config: Config, limit: int | None) -> Run:
     source, out = storage.canonical(source), storage.canonical(out).rstrip("/")
     check_apart(source, out)
+    require_video_decoder(config)
     shards = config.shards.model_copy(update={"max_items": min(config.shards.max_items, MAX_ITEMS_PER_TAR)})
     runtime = config.runtime.model_copy(update={"num_gpus": 0.0})
     config = config.model_copy(update={"shards": shards, "runtime": runtime})

@@ -13,6 +13,7 @@ from moderation.planning.slices import Slice, find_slices, slice_home
 from moderation.policy.bind import BoundPolicy, bind
 from moderation.policy.model import Policy, policy_hash
 from moderation.results.certificates import certify_policy
+from moderation.results.ffmpeg import require_video_decoder
 from moderation.results.record import RunFacts, extensions_of, read_day, read_record, run_id_of
 from moderation.runtime.run import Run, load_policy_of
 from moderation.scoring.declared import DeclaredStack, declare_stack
@@ -40,6 +41,7 @@ def prepare_run(
     """
     source, out = storage.canonical(source), storage.canonical(out).rstrip("/")
     check_apart(source, out)
+    require_video_decoder(config)
     stack = declare_stack(config)
     policy, certification = certify_policy(load_policy_of(config), config.policy, stack.fingerprint, ended=ended)
     bind_policy(policy, stack)

