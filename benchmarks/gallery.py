@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from benchmarks.machine import median, write_result
+from moderation.detectors.faces.chip import CHIP
 from moderation.detectors.faces.gallery import FACE_WEIGHTS, Matcher, load_face
-from moderation.detectors.faces.network import CHIP
 from moderation.detectors.faces.parts import DEFAULT_PARTS, embed_faces
 from moderation.detectors.weights.locator import resolve
 from tests.tiny_gallery import made_up

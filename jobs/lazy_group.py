@@ -91,7 +91,7 @@ def _make_command(entry: JobEntry) -> Any:  # noqa: ANN401 - click, vendored by 
 def _prepared(job: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(job)
     def prepared(**arguments: Any) -> Any:  # noqa: ANN401 - those of the job
-        from moderation.lean_arrow import leave_pandas_out
+        from moderation.lean_imports import leave_pandas_out
 
         leave_pandas_out()
         return job(**arguments)

@@ -91,7 +91,7 @@ def announce(source: str, out: str, settings: Config, config: str | None) -> Non
     console = plain_console(stderr=True)
     if console.is_terminal:
         rows = [f"{name:13} {value}" for name, value in facts.items()]
-        console.print("\n".join([*rows, f"loading the detectors' code, then {ray}"]), style="dim", soft_wrap=True)
+        console.print("\n".join([*rows, f"checking the call, then {ray}"]), style="dim", soft_wrap=True)
     else:
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": stamp, "level": "info", "event": "run", **facts, "message": ray}

@@ -15,10 +15,10 @@ import torch
 from moderation import storage
 from moderation.config.model import Config, DetectorConfig
 from moderation.detectors.faces.alignment import cut_chips
+from moderation.detectors.faces.chip import CHIP
 from moderation.detectors.faces.detector import Faces
 from moderation.detectors.faces.gallery import FACE_WEIGHTS, load_face
 from moderation.detectors.faces.gallery_file import Gallery, clean_name, encode_gallery
-from moderation.detectors.faces.network import CHIP
 from moderation.detectors.faces.parts import DEFAULT_PARTS, check_parts, embed_faces
 from moderation.detectors.registry import build
 from moderation.detectors.views import TensorFrames

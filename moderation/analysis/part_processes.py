@@ -19,7 +19,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from moderation.errors import FatalError, ModerationError, UsageError, one_line
-from moderation.lean_arrow import leave_pandas_out
+from moderation.lean_imports import leave_pandas_out
 
 
 def work_by_processes(

@@ -23,6 +23,7 @@ from moderation.analysis.rejudge_parts import MOVED, RejudgeSettings, rejudge_sh
 from moderation.analysis.rejudge_processes import judge_by_processes
 from moderation.concurrency import usable_cores
 from moderation.errors import FatalError, UsageError
+from moderation.pages.drawing import load_ahead
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import encode_shards
 from moderation.planning.slices import find_slices, slice_home
@@ -199,6 +200,7 @@ def judge_here(workers: int | None, settings: RejudgeSettings, shard_ids: Sequen
     if processes == 1:
         rejudge_shards(told, shard_ids)
     else:
+        load_ahead()  # the report's, while the others judge
         judge_by_processes(told, cut_chunks(shard_ids), processes)
 
 

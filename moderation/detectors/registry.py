@@ -5,7 +5,8 @@ A package adds a detector with
     [project.entry-points."moderation.detectors"]
     my_detector = "my_package.module:MyDetector"
 
-An extra after it (`"m:C [faces]"`) names what to install when the import fails.
+An extra after it (`"m:C [faces]"`) names what to install when the import fails. The driver of a run imports the class
+and builds it, but loads no weights: where the module imports torch in `load` alone, a run starts seconds sooner.
 """
 
 from __future__ import annotations

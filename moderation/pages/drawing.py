@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 import logging
 import re
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any, Final, Literal
 from xml.etree import ElementTree
 
@@ -53,11 +55,31 @@ _SETTINGS: Final[Mapping[Any, Any]] = {
 }  # fmt: skip
 
 
+def load_ahead() -> None:
+    """Import matplotlib in a thread, while this process waits for others: it takes a second of processor time.
+
+    Not a daemon: an interpreter that ends in the middle of an import may crash. A fault shows where figures are drawn.
+    """
+
+    _quieten()
+
+    def load() -> None:
+        with suppress(ImportError):
+            import_module("matplotlib.figure")
+            import_module("matplotlib.backends.backend_svg")
+
+    threading.Thread(target=load, name="figures").start()
+
+
+def _quieten() -> None:
+    # It warns of a home that cannot be written, and that it builds its list of fonts: no news to whoever runs a job.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+
 @contextmanager
 def drawing(width: float, height: float, *, layout: Literal["constrained"] | None = "constrained") -> Iterator[Any]:
     """An empty figure of so many inches, with the settings of a page. Raises UsageError without matplotlib."""
-    # It warns of a home that cannot be written, and that it builds its list of fonts: no news to whoever runs a job.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    _quieten()
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure

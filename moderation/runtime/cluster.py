@@ -15,6 +15,7 @@ import ray
 from moderation.config.model import RuntimeConfig
 from moderation.config.ray_places import find_bad_places
 from moderation.errors import FatalError, UsageError, one_line
+from moderation.lean_imports import without_module
 from moderation.runtime.worker import MALLOC_ENV
 
 # Workers read the encoded pictures, and pixels never leave them: only plans and receipts pass through the object store.
@@ -77,7 +78,9 @@ def _start_here(options: dict[str, Any]) -> None:
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with _in_environment(MALLOC_ENV):
+            # As after `pip install ray`, not `ray[default]`: nobody asks this machine's own Ray for its dashboard or
+            # its metrics, and serving them takes seconds of its processes at the start.
+            with _in_environment(MALLOC_ENV), without_module("ray.dashboard.optional_deps"):
                 ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options)
             return
         except Exception as error:  # Ray raises a bare Exception when a process of its own is late

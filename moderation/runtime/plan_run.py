@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from moderation.errors import ModerationError
+from moderation.pages.drawing import load_ahead
 from moderation.results.decided import keep_inputs
 from moderation.results.poison import read_poison, write_poison
 from moderation.results.record import write_record
@@ -71,6 +72,7 @@ def run_plan(
                     poison=read_poison(run.home),
                     keep_poison=partial(write_poison, run.home),
                 )
+            load_ahead()  # of the report, while Ray ends
             observed = observe(progress) if observe is not None and not tally.partial else {}
         except ModerationError as error:
             write_record(run, "failed", error=str(error))

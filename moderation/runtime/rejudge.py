@@ -14,7 +14,7 @@ from moderation.analysis.rejudge import Rejudged, cut_chunks, rejudge
 from moderation.analysis.rejudge_parts import RejudgeSettings, rejudge_shards
 from moderation.config.model import RuntimeConfig
 from moderation.errors import FatalError, ModerationError, one_line
-from moderation.lean_arrow import leave_pandas_out
+from moderation.lean_imports import leave_pandas_out
 from moderation.runtime.cluster import connect, leave
 
 _TASKS_PER_CORE: Final = 4  # submitted ahead; more would only lengthen Ray's own queues

@@ -10,7 +10,7 @@ import ray
 
 from moderation import storage
 from moderation.errors import ItemError
-from moderation.lean_arrow import leave_pandas_out
+from moderation.lean_imports import leave_pandas_out
 from moderation.pipeline.counters import peak_memory_bytes
 from moderation.runtime.isolated_run import run_isolated
 from moderation.runtime.task import MemoryMode, WorkerTask

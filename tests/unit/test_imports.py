@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from moderation.lean_arrow import leave_pandas_out
+from moderation.lean_imports import without_module
+from moderation.runtime.cluster import _in_environment
 
 
 def _imported(code: str, *names: str) -> list[str]:
@@ -18,16 +21,21 @@ def _imported(code: str, *names: str) -> list[str]:
     return list(eval(done.stdout.splitlines()[-1], {}))  # what the line above has printed
 
 
-@pytest.mark.parametrize("name", ["default", "full"])
-def test_a_run_is_checked_and_named_without_torch(name: str, tmp_path: Path) -> None:
+def test_runs_are_checked_and_named_without_torch(tmp_path: Path) -> None:
     code = (
         "from moderation.config.load import load_config\n"
         "from moderation.runtime.backfill import judging_task\n"
         "from moderation.runtime.prepare import prepare_run\n"
-        f"run = prepare_run({str(tmp_path / 'in')!r}, {str(tmp_path / 'out')!r}, load_config({name!r}))\n"
-        "judging_task(run).to_json()"
+        "for name in ('default', 'full', 'clip'):\n"
+        f"    run = prepare_run({str(tmp_path / 'in')!r}, {str(tmp_path / 'out')!r}, load_config(name))\n"
+        "    judging_task(run).to_json()"
     )
     assert _imported(code, "torch", "ray", "pandas") == []
+
+
+def test_no_detector_of_this_package_needs_torch_to_be_declared() -> None:
+    code = "from moderation.detectors.registry import available\nfor name in available(): available()[name]"
+    assert _imported(code, "torch") == []
 
 
 def test_a_night_without_work_imports_neither_torch_nor_ray() -> None:
@@ -40,20 +48,35 @@ def test_the_job_files_import_no_heavy_library() -> None:
 
 
 def test_arrow_is_asked_for_arrays_without_pandas() -> None:
-    code = "from moderation.lean_arrow import leave_pandas_out as leave\nleave()\nimport pyarrow as pa\npa.array([1])"
+    code = "from moderation.lean_imports import leave_pandas_out as leave\nleave()\nimport pyarrow as pa\npa.array([1])"
     assert _imported(code, "pandas") == []
 
 
 def test_a_table_becomes_a_frame_of_pandas_all_the_same() -> None:
     pytest.importorskip("pandas")
     code = (
-        "from moderation.lean_arrow import leave_pandas_out as leave\nleave()\nimport pyarrow as pa\n"
+        "from moderation.lean_imports import leave_pandas_out as leave\nleave()\nimport pyarrow as pa\n"
         "assert pa.table({'a': [1]}).to_pandas().shape == (1, 1)"
     )
     assert _imported(code, "pandas") == ["pandas"]
 
 
-def test_nothing_is_hidden_from_other_imports() -> None:
-    before = list(sys.meta_path)
-    leave_pandas_out()
-    assert sys.meta_path == before
+def test_a_module_is_absent_only_meanwhile_and_alone() -> None:
+    with without_module("wave"), pytest.raises(ModuleNotFoundError, match="'wave'"):
+        sys.modules.pop("wave", None)
+        importlib.import_module("wave")
+    assert importlib.import_module("wave").__name__ == "wave"
+
+
+def test_what_is_imported_already_stays() -> None:
+    importlib.import_module("wave")
+    with without_module("wave"):
+        assert importlib.import_module("wave").__name__ == "wave"
+
+
+def test_processes_started_meanwhile_have_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NA_SET", "before")
+    monkeypatch.delenv("NA_UNSET", raising=False)
+    with _in_environment({"NA_SET": "now", "NA_UNSET": "now"}):
+        assert (os.environ["NA_SET"], os.environ["NA_UNSET"]) == ("now", "now")
+    assert os.environ["NA_SET"] == "before" and "NA_UNSET" not in os.environ

@@ -10,18 +10,23 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import torch
 
 from moderation import storage
 from moderation.config.canonical import canonical_json
 from moderation.detectors.clip.questions import Question
 from moderation.errors import FatalError, UsageError
 
+if TYPE_CHECKING:
+    import torch
+else:
+    from moderation.detectors.deferred import torch
+
 # Sentences -> [N,D]: the text tower of a variant. EncodeAfter: the same, with vectors [M,W] before the words.
-Encode = Callable[[Sequence[str]], torch.Tensor]
-EncodeAfter = Callable[[Sequence[str], torch.Tensor], torch.Tensor]
+Encode: TypeAlias = "Callable[[Sequence[str]], torch.Tensor]"
+EncodeAfter: TypeAlias = "Callable[[Sequence[str], torch.Tensor], torch.Tensor]"
 
 _MAX_BYTES = 64 << 20  # of a file of class embeddings: 16,000 vectors of 1,024 numbers
 _ENCODE_AT_ONCE = 256  # sentences; bounds the text tower's activations to some hundred MB

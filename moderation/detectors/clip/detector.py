@@ -20,10 +20,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from moderation.config.canonical import canonical_json
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
@@ -47,6 +44,12 @@ from moderation.detectors.clip.questions import Question, parse_options, read_qu
 from moderation.detectors.clip.tuned import tuned_name
 from moderation.detectors.weights.checksum import sha256_of
 from moderation.detectors.weights.locator import default_cache
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+else:
+    from moderation.detectors.deferred import torch
 
 
 class Clip(DetectorDefaults):
@@ -79,9 +82,9 @@ class Clip(DetectorDefaults):
         # The empty locator is for the configuration to fill. After it come files that replace words.
         self.weights: Sequence[Weights] = (checkpoint, *(q.embeddings for q in self.questions if q.embeddings))
         self.pixel_facts = (parsed.mean, parsed.std)  # scaling of pixels: part of the key of cached embeddings
-        self._mean = torch.tensor(parsed.mean).view(1, 3, 1, 1) * 255
-        self._std = torch.tensor(parsed.std).view(1, 3, 1, 1) * 255
-        self._dtype = torch.float32
+        self._mean: torch.Tensor
+        self._std: torch.Tensor
+        self._dtype: torch.dtype
         self._visual: nn.Module | None = None
         self._contrasts: Contrasts | None = None
 
@@ -95,7 +98,7 @@ class Clip(DetectorDefaults):
         self._contrasts = self.embed_questions(self.questions, network, tuned).to(device)
         self._visual = cast_visual(network.visual, self.architecture, device, dtype)
         self.networks = (self._visual,)
-        self._mean, self._std = self._mean.to(device), self._std.to(device)
+        self._mean, self._std = (torch.tensor(each, device=device).view(1, 3, 1, 1) * 255 for each in self.pixel_facts)
         self._dtype = visual_dtype(self.architecture, dtype)
 
     def load_words(self, path: str) -> ClipNetwork:
@@ -134,7 +137,7 @@ class Clip(DetectorDefaults):
         embedding = self.embed(batch)
         if self._contrasts is None:
             raise RuntimeError("load() first")
-        unit = nn.functional.normalize(embedding.float(), dim=1)
+        unit = torch.nn.functional.normalize(embedding.float(), dim=1)
         return Scored(scores=score_embeddings(unit, self._contrasts), embedding=embedding)
 
     def model_key(self, network: ClipNetwork) -> str:

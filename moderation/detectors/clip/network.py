@@ -11,15 +11,18 @@ import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from moderation.config.hints import closest
 from moderation.detectors.clip.class_embeddings import Encode, EncodeAfter
 from moderation.detectors.weights.locator import package_file
 from moderation.errors import FatalError, UsageError, one_line
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+else:
+    from moderation.detectors.deferred import torch
 
 _Architecture = Mapping[str, Any]
 
@@ -174,7 +177,7 @@ def _soft_words(
 ) -> tuple[EncodeAfter, Callable[[str], torch.Tensor]]:
     """The text tower with vectors in the place of words, as in CoOp (Zhou et al. 2022, arXiv:2109.01134)."""
     text = model if hasattr(model, "token_embedding") else model.text
-    assert isinstance(text.token_embedding, nn.Module)
+    assert isinstance(text.token_embedding, torch.nn.Module)
     table = text.token_embedding
 
     def encode_after(sentences: Sequence[str], context_MW: torch.Tensor) -> torch.Tensor:  # noqa: N803 - shape suffix

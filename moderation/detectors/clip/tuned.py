@@ -15,13 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from moderation.config.canonical import canonical_json, parse_json
 from moderation.detectors.clip.questions import Question
 from moderation.errors import FatalError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from moderation.detectors.deferred import torch
 
 _KEY = "moderation"
 KIND = "class_embeddings"

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import torch
-import torch.nn.functional as F
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+else:
+    from moderation.detectors.deferred import functional as F
+    from moderation.detectors.deferred import torch
+
 
 # Where the points of a face lie in a chip of dlib, 0..1 of its side. The eyes are those of dlib's own chips (47.7, 47.1
 # and 100.3, 47.1 of 150 pixels); nose and mouth are added in the proportions of the mean face that ArcFace aligns to

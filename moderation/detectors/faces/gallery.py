@@ -11,21 +11,25 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
-
-import torch
+from typing import TYPE_CHECKING, Any, Final
 
 from moderation import storage
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
 from moderation.detectors.faces.alignment import cut_chips
+from moderation.detectors.faces.chip import CHIP, DISTANCE
 from moderation.detectors.faces.dlib_file import read_dlib
 from moderation.detectors.faces.gallery_file import MAX_BYTES, Gallery, decode_gallery
-from moderation.detectors.faces.network import CHIP, DISTANCE, FaceNetwork, load_face_network
 from moderation.detectors.faces.parts import embed_faces
-from moderation.detectors.nn.prepare import prepare
 from moderation.detectors.registry import check_options
 from moderation.errors import UsageError
 from moderation.types import F32, Region
+
+if TYPE_CHECKING:
+    import torch
+
+    from moderation.detectors.faces.network import FaceNetwork
+else:
+    from moderation.detectors.deferred import torch
 
 FACE_WEIGHTS: Final = Weights(
     locator="pkg://face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
@@ -179,6 +183,9 @@ def score_of(distance: float) -> float:
 
 def load_face(path: str, device: torch.device) -> FaceNetwork:
     """The face network on a device, in float32. Raises FatalError when the file is another network's."""
+    from moderation.detectors.faces.network import FaceNetwork, load_face_network
+    from moderation.detectors.nn.prepare import prepare
+
     network = FaceNetwork()
     load_face_network(network, read_dlib(path))
     return prepare(network, device, torch.float32)

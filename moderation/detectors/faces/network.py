@@ -16,13 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from moderation.detectors.faces.chip import CHIP, EMBEDDING
 from moderation.detectors.faces.dlib_file import DlibLayer, DlibNetwork
 from moderation.detectors.nn.conv import Conv
 from moderation.errors import FatalError
 
-CHIP: Final = 150  # pixels
-EMBEDDING: Final = 128
-DISTANCE: Final = 0.6  # below it two faces are one person's, in training
 # width, blocks, whether the first of them halves the picture.
 _STAGES: Final = ((32, 3, False), (64, 4, True), (128, 3, True), (256, 3, True), (256, 1, True))
 _BLOCK: Final = ("con_4", "affine_", "relu_", "con_4", "affine_")

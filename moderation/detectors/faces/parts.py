@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final
-
-import torch
+from typing import TYPE_CHECKING, Final
 
 from moderation.config.hints import did_you_mean
-from moderation.detectors.faces.network import CHIP, EMBEDDING, FaceNetwork
-from moderation.detectors.nn.prepare import infer
+from moderation.detectors.faces.chip import CHIP, EMBEDDING
 from moderation.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from moderation.detectors.faces.network import FaceNetwork
+else:
+    from moderation.detectors.deferred import torch
 
 # x0, y0, x1, y1 in 0..1 of the chip; the eyes lie at 0.31 of its height, the mouth at 0.72.
 PARTS: Final[Mapping[str, tuple[float, float, float, float]]] = {
@@ -59,6 +63,8 @@ def width_of(parts: Mapping[str, float]) -> int:
 
 def embed_faces(network: FaceNetwork, chips: torch.Tensor, parts: Mapping[str, float]) -> torch.Tensor:
     """Embed faces: chips float32 [N,3,150,150], RGB 0..255 -> float32 [N,128 times parts]. `parts` as checked."""
+    from moderation.detectors.nn.prepare import infer
+
     rows: list[torch.Tensor] = []
     for start in range(0, len(chips), _AT_ONCE):
         batch = chips[start : start + _AT_ONCE]

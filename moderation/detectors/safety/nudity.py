@@ -9,20 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
-
-import torch
-import torch.nn.functional as F
+from typing import TYPE_CHECKING, Any, Final
 
 from moderation.config.hints import did_you_mean
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View, Weights
-from moderation.detectors.nn.prepare import infer, prepare
-from moderation.detectors.nn.suppression import distinct, load_suppression
 from moderation.detectors.registry import check_options
-from moderation.detectors.safety.nudity_network import CLASSES, PartsNetwork, load_network
-from moderation.detectors.weights.onnx import read_onnx
 from moderation.errors import UsageError
 from moderation.types import Region
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+
+    from moderation.detectors.safety.nudity_network import PartsNetwork
+else:
+    from moderation.detectors.deferred import functional as F
+    from moderation.detectors.deferred import torch
 
 # In the file's order of classes.
 PARTS: Final = (
@@ -115,10 +117,15 @@ class Nudity(DetectorDefaults):
         check_options(self.name, options, {"meaning": Mapping})
         self.meaning = {**DEFAULT_MEANING, **_checked(options.get("meaning", {}))}
         self.network: PartsNetwork | None = None
-        self._dtype = torch.float32
+        self._dtype: torch.dtype
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device. Raises FatalError when they are another network's."""
+        from moderation.detectors.nn.prepare import prepare
+        from moderation.detectors.nn.suppression import load_suppression
+        from moderation.detectors.safety.nudity_network import PartsNetwork, load_network
+        from moderation.detectors.weights.onnx import read_onnx
+
         load_suppression()
         network = PartsNetwork().requires_grad_(False)
         load_network(network, read_onnx(paths[0]))
@@ -128,6 +135,8 @@ class Nudity(DetectorDefaults):
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
         """scores float32 [B,4]; one region per part."""
+        from moderation.detectors.nn.prepare import infer
+
         if self.network is None:
             raise RuntimeError("load() first")
         frames = batch.frames_HWC
@@ -181,6 +190,8 @@ def keep_best(outputs: torch.Tensor, sizes: torch.Tensor) -> PartBoxes:
 
     outputs: float32 [B,4+18,N], boxes in pixels of the 320x320 square; sizes: [B,2], width and height of each frame.
     """
+    from moderation.detectors.nn.suppression import distinct
+
     best, classes = outputs[:, 4:].max(dim=1)
     count = min(_MAX_BOXES, max(1, int((best >= _REPORTED).sum(dim=1).max())))
     scores, order = best.topk(count, dim=1)
@@ -229,6 +240,3 @@ def _checked(meaning: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
                 raise UsageError(f"detector 'nudity': meaning: {label}: {part}: weight must be 0 to 1, got {weight!r}")
     return dict(meaning)
-
-
-assert len(PARTS) == CLASSES

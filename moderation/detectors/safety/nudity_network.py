@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from moderation.detectors.nn.conv import Conv
+from moderation.detectors.safety.nudity import PARTS
 from moderation.detectors.weights.onnx import OnnxGraph
 from moderation.errors import FatalError
 
-CLASSES: Final = 18
+CLASSES: Final = len(PARTS)
 _BINS: Final = 16  # the distance to a side is the mean of a distribution over this many bins
 _FIRST: Final = "model.0.conv.weight"
 _STRIDES: Final = (8, 16, 32)
