@@ -64,7 +64,7 @@ cover: $(STAMP)  ## lines and branches that unit and contract tests run: the tot
 		--cov --cov-report=json:build/coverage.json $(PYTEST_ARGS)
 	$(RUN) tools/least_covered.py build/coverage.json
 
-bench: $(STAMP)  ## throughput beside a bare loop, and beside a peer; results in benchmarks/results/
+bench: $(STAMP)  ## what README shows of speed, beside other pipelines, measured anew and written there (half an hour)
 	$(RUN) -m benchmarks
 
 docs: $(STAMP)  ## the documentation as a site, build/site/index.html: no network, neither now nor when it is read

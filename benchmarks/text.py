@@ -37,7 +37,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.machine import median, write_result
-from benchmarks.throughput import PHOTOGRAPHS, REPOSITORY
+from benchmarks.peers.inputs import PHOTOGRAPHS
+from benchmarks.peers.process import REPOSITORY
 from moderation.detectors.text.detector import Text
 from moderation.detectors.text.reader import find_peaks
 from moderation.detectors.views import TensorFrames

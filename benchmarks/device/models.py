@@ -26,7 +26,7 @@ from moderation.types import Frame, Item, MediaObject
 
 CLIPS: Mapping[str, str] = {"clip_b32": "ViT-B-32", "clip_b16": "ViT-B-16", "clip_l14": "ViT-L-14"}
 _WORDS: Mapping[str, Any] = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
-_QUESTIONS: Mapping[str, Any] = {
+QUESTIONS: Mapping[str, Any] = {
     "person": {"texts": ["a person"], "against": ["a landscape"], "templates": "plain"},
     "text": {"texts": ["a page of text"], "against": ["a photograph"], "templates": "plain"},
 }
@@ -54,7 +54,7 @@ def config_of(name: str, place: Place, *, dtype: str = "bf16", batch: int = 64) 
     if name not in CLIPS:
         return load_config(f"{name}.yaml", settings)
     made = json.loads((place.scratch / f"{name}.json").read_text(encoding="utf-8"))
-    options = {"architecture": made["architecture"], "questions": _QUESTIONS}
+    options = {"architecture": made["architecture"], "questions": QUESTIONS}
     entry = {"name": "clip", "alias": name, "options": options}
     entry |= {"weights": f"file://{place.scratch / name}.safetensors", "sha256": made["sha256"]}
     stack = {"device": place.device.type, "dtype": dtype, "batch_size": batch, "detectors": [entry]}
@@ -98,14 +98,18 @@ def bare_networks(stack: Stack) -> list[tuple[str, nn.Module]]:
             if isinstance(value, nn.Module)]  # fmt: skip
 
 
-def write_checkpoint(name: str, place: Place) -> dict[str, Any]:
-    """A CLIP of random weights: its image tower as published, its text tower tiny, in half precision on the disk."""
+def write_checkpoint(name: str, place: Place, *, whole_text: bool = False) -> dict[str, Any]:
+    """A CLIP of random weights, in half precision on the disk: its image tower as published, its text tower tiny.
+
+    whole_text: the text tower as published, too.
+    """
     import open_clip
     from safetensors.torch import save_file
 
     began_s = time.monotonic()
     architecture = read_architecture(CLIPS[name])
-    architecture["text_cfg"] = dict(_WORDS)
+    if not whole_text:
+        architecture["text_cfg"] = dict(_WORDS)
     if place.tiny:
         architecture["vision_cfg"] = {**architecture["vision_cfg"], "layers": 1}
     torch.manual_seed(0)

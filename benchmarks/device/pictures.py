@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 PACK = Path(__file__).resolve().parents[2]
@@ -78,13 +79,20 @@ def _write_variant(wanted: tuple[str, str, int]) -> None:
     pixels = MEGAPIXELS[size] * 1e6
     target = (round((pixels * ratio) ** 0.5), round((pixels / ratio) ** 0.5))
     scaled = np.asarray(picture.resize(target, Image.Resampling.BICUBIC, box), np.int16)
-    tile = rng.normal(0, _NOISE, (256, 256, 3)).round().astype(np.int16)
-    repeats = (-(-target[1] // 256), -(-target[0] // 256), 1)
-    noisy = (scaled + np.tile(tile, repeats)[: target[1], : target[0]]).clip(0, 255).astype(np.uint8)
+    noisy = add_noise(scaled, rng)
     kind = "progressive" if index % 4 == 1 else "baseline"
     sink = io.BytesIO()
     Image.fromarray(noisy).save(sink, "JPEG", quality=92, progressive=kind == "progressive")
     (Path(folder) / f"{size}-{kind}-{index:03d}.jpg").write_bytes(sink.getvalue())
+
+
+def add_noise(pixels: npt.NDArray[np.int16], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """int16 [H,W,3] with the noise of a camera: a JPEG of it has 1.5 to 3 bits a pixel."""
+    height, width = pixels.shape[:2]
+    tile = rng.normal(0, _NOISE, (256, 256, 3)).round().astype(np.int16)
+    noise = np.tile(tile, (-(-height // 256), -(-width // 256), 1))[:height, :width]
+    noisy: npt.NDArray[np.uint8] = (pixels + noise).clip(0, 255).astype(np.uint8)
+    return noisy
 
 
 def _shipped() -> list[Image.Image]:
