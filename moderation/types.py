@@ -77,8 +77,8 @@ class ErrorCode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaObject:
-    """Where the encoded bytes of a picture or video lie: an object (`uri`), a byte range of it (`offset`, `size_bytes`: a
-    member of a tar), or a cell of a Parquet/Arrow file (`row_group`, `row`, `column`)."""
+    """Where the encoded bytes of a picture or video lie: an object (`uri`), a byte range of it (`offset`, `size_bytes`:
+    a tar's member), or a cell of a Parquet/Arrow file (`row_group`, `row`, `column`)."""
 
     uri: str
     name: str  # what its name says of its type ("a/b.jpg"); never used as a path
