@@ -12,7 +12,7 @@ from PIL import Image, features
 from moderation.config.model import MediaConfig
 
 # Imported where they are needed; FFmpeg is in two of them.
-_LATE = ("simplejpeg", "pillow_heif", "av", "decord")
+_LATE = ("simplejpeg", "pillow_heif", "av")
 _TORCHCODEC = "torchcodec.decoders"  # with torch: 2 s and 300 MB, so only where it is chosen
 
 
@@ -33,6 +33,7 @@ def decoders() -> Mapping[str, bool]:
 def load_decoders(media: MediaConfig) -> None:
     """Import every decoder that is installed: a process whose memory is bounded afterwards has their code by then."""
     Image.init()
-    for name in (*_LATE, *((_TORCHCODEC,) if media.video_decoder.startswith("torchcodec") else ())):
+    # One of the two: see `video_torchcodec`.
+    for name in (*_LATE, _TORCHCODEC if media.video_decoder.startswith("torchcodec") else "decord"):
         with contextlib.suppress(ImportError, OSError):  # absent, or without its libraries: `doctor` says so
             import_module(name)

@@ -1,5 +1,8 @@
 """Frames of a video by torchcodec (the FFmpeg of the system), which seeks by its own scan of the container's times.
 
+It must be in the process before decord, which shows the codec libraries of its wheel to whatever is loaded later
+(RTLD_GLOBAL): the FFmpeg of the system then calls those, and AV1 ends in a segmentation fault (measured).
+
 One decoder and one FFmpeg thread per item. torchcodec applies the container's rotation. A frame carries its time: one
 that is not of the wanted time counts as not decoded. Of torchcodec only its CPU path is measured; NVDEC ("cuda") has
 its own conversion to RGB, so that its pixels differ a little.
@@ -7,6 +10,7 @@ its own conversion to RGB, so that its pixels differ a little.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -44,6 +48,8 @@ class TorchcodecReader:
 
     def _open(self) -> VideoDecoder:
         """A decoder at the beginning. Raises ItemError(CORRUPT)."""
+        if sys.modules.get("decord") is not None and "torchcodec.decoders" not in sys.modules:
+            raise ItemError(ErrorCode.CORRUPT, "it cannot be loaded behind decord")
         try:
             from torchcodec.decoders import VideoDecoder
 

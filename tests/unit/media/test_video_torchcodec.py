@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
-from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,19 +29,17 @@ if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
 
 SHARED = Path(__file__).parents[3].parent / "shared"
-needs_torchcodec = pytest.mark.skipif(
-    find_spec("torchcodec") is None or find_system_ffmpeg() is None,
-    reason="the extra torchcodec, or FFmpeg's shared libraries, are not installed",
-)
+INSTALLED = find_spec("torchcodec") is not None and find_system_ffmpeg() is not None
+ALONE = "TORCHCODEC_ALONE" in os.environ
+needs_torchcodec = pytest.mark.skipif(not ALONE, reason="run by test_its_tests_pass_in_a_process_without_decord")
+if ALONE:
+    import_module("torchcodec.decoders")  # before decord; with torch: not within the time of an item
 
 
 def decode(data: bytes, decoder: str) -> Media:
     config = MediaConfig.model_validate({"video_decoder": decoder, "max_gap_s": 0.7})
     media_type = sniff(data[:4096])
     assert media_type is not None
-    if decoder == "torchcodec":
-        with suppress(ImportError):  # with torch: not within the time of an item
-            import_module("torchcodec.decoders")
     return decode_video(data, media_type, config, start_deadline(60))
 
 
@@ -57,6 +56,27 @@ def test_where_it_is_not_installed_pyav_reads_and_says_so(monkeypatch: pytest.Mo
     media = decode(film("libx264", 20), "torchcodec")
     assert media.reader == "pyav: torchcodec: it is not installed"
     assert_same(media, decode(film("libx264", 20), "pyav"), "not installed")
+
+
+def test_behind_decord_it_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The FFmpeg of the system called the codec libraries in decord's wheel: a segmentation fault."""
+    monkeypatch.setitem(sys.modules, "decord", ModuleType("decord"))
+    monkeypatch.delitem(sys.modules, "torchcodec.decoders", raising=False)
+    data = film("libx264", 20)
+    assert decode(data, "torchcodec").reader == "pyav: torchcodec: it cannot be loaded behind decord"
+
+
+@pytest.mark.long
+@needs_ffmpeg
+@pytest.mark.skipif(
+    ALONE or not INSTALLED, reason="the extra torchcodec or FFmpeg is not installed, or this is its process"
+)
+def test_its_tests_pass_in_a_process_without_decord() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-m", "long", __file__]
+    environment = {**os.environ, "TORCHCODEC_ALONE": "1"}
+    root = Path(__file__).parents[3]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0 and "passed" in done.stdout, done.stdout[-3000:]
 
 
 def test_where_decord_is_not_installed_pyav_reads_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
