@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from moderation.types import F32
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from moderation.detectors.deferred import torch
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
 

@@ -7,10 +7,14 @@ takes, so that they cost next to nothing. Four quarters, for a logo in a corner;
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from moderation.detectors.deferred import torch
 
 _FREQUENCIES: Final = 8  # in each direction, from the first on
 _PART_BYTES: Final = _FREQUENCIES * _FREQUENCIES // 8
