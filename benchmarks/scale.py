@@ -62,9 +62,10 @@ def _phases(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def measure_workers(at: Path, pictures: int, rounds: int) -> dict[str, Any]:
     """`backfill` with one worker of two threads, and two of one, interleaved; pictures a second, warm."""
-    from benchmarks.throughput import repeat_photographs, run_backfill
+    from benchmarks.backfill_call import run_backfill
+    from benchmarks.peers.inputs import SMALL, make_folder
 
-    folder = repeat_photographs(at / "pictures", pictures)
+    folder = make_folder(at, SMALL, pictures)
     rates: dict[str, list[float]] = {"1": [], "2": []}
     for number in range(rounds):
         for workers, cpus in (("1", 2), ("2", 1)):

@@ -17,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.backfill_call import run_backfill
 from benchmarks.machine import median, write_result
+from benchmarks.peers.inputs import PHOTOGRAPHS, SMALL, make_folder
 from benchmarks.stages_alone import THREADS, Alone, items_of, run_config
-from benchmarks.throughput import PHOTOGRAPHS, repeat_photographs, run_backfill
 
 STACKS: Mapping[str, str] = {"default": "", "one network": "open_nsfw"}
 BAR_WARM = 0.95
@@ -88,12 +89,10 @@ def _run_worker(task: Any, items: Sequence[Any], in_flight: int) -> None:  # noq
 
 def measure_together(scratch: Path, items: int) -> dict[str, Any]:
     """A real `backfill`: how long each stage was busy, of the time that there were cores; and the waits."""
-    import json
-
-    folder = repeat_photographs(scratch / "many", items)
+    folder = make_folder(scratch, SMALL, items)
     out = scratch / "out"
     job = run_backfill(folder, out, items, "--set", "shards.max_items=64")
-    summary = json.loads((out / "summary.json").read_text())
+    summary = job["summary"]
     judging_s = summary["wall_s"] - (summary.get("startup_s") or 0.0)
     return {
         "items": items,
@@ -125,7 +124,7 @@ def main() -> None:
         "bar_warm_of_bare": BAR_WARM,
     }
     with tempfile.TemporaryDirectory() as scratch:
-        folder = repeat_photographs(Path(scratch) / "in", given.items)
+        folder = make_folder(Path(scratch), SMALL, given.items)
         record["alone"] = measure_alone(folder, given.rounds)
         for stage, figures in record["alone"].items():
             print(f"{stage}: {figures}", flush=True)

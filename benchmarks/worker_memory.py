@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.backfill_call import run_backfill
 from benchmarks.machine import write_result
 from benchmarks.peers.inputs import PHOTOGRAPHS
 from benchmarks.peers.process import REPOSITORY
@@ -21,13 +21,7 @@ def measure_memory(pictures: int) -> dict[str, Any]:
     """The run's own figure: what its worker had at the most, less what it had when its models were loaded."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, out = write_large_pictures(Path(scratch) / "in", pictures), Path(scratch) / "out"
-        command = [sys.executable, "-m", "jobs", "backfill", str(folder), "--out", str(out)]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise SystemExit(done.stderr[-3000:])
-        summary = json.loads((out / "summary.json").read_text())
-    if summary["items"] != pictures:
-        raise SystemExit(f"{summary['items']} of {pictures} pictures have a row")
+        summary = run_backfill(folder, out, pictures)["summary"]
     return {"worker_memory_beyond_models_bytes": summary["worker_memory_beyond_models_bytes"]}
 
 

@@ -6,11 +6,11 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.backfill_call import judging_seconds
 from benchmarks.peers.engines import missing_package
 from benchmarks.peers.inputs import CANVAS_PX, SMALL, StackChoice
 from benchmarks.peers.process import CommandOutcome
@@ -101,10 +101,7 @@ def _backfill_s(trial: Trial, outcome: CommandOutcome) -> float:
     summary = json.loads((trial.out / "summary.json").read_text())
     if summary["items"] != trial.items:
         raise ValueError(f"{summary['items']} of {trial.items} items have a row")
-    log = [json.loads(line) for line in outcome.stderr.splitlines() if line.startswith("{")]
-    ready = min(datetime.fromisoformat(line["time"]) for line in log if line["event"] == "worker")
-    last = max(datetime.fromisoformat(line["time"]) for line in log if line["event"] == "shard")
-    return (last - ready).total_seconds()
+    return judging_seconds(outcome.stderr)
 
 
 def last_json(text: str) -> dict[str, Any]:
