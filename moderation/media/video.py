@@ -87,8 +87,10 @@ def _left_out(
     """
     if media_type is MediaType.MP4:
         samples = announced_samples(data)
+        covers = {track.stream for track in tracks.tracks if track.picture is not None}
+        streams = [stream for stream in range(tracks.streams) if stream not in covers]
         # A HEIC or AVIF has streams for its pictures in front of those of its tracks.
-        announced = dict(enumerate(samples, start=max(0, tracks.streams - len(samples))))
+        announced = dict(zip(streams[-len(samples) :], samples, strict=False))
     elif media_type is MediaType.AVI:  # unknown without reading it
         announced = {track.stream: sys.maxsize for track in tracks.tracks}
     else:
