@@ -34,7 +34,7 @@ demo: $(STAMP)  ## moderate a small set made from pictures that ship in packages
 where: $(STAMP)
 	@$(RUN) -c 'import platform as p; print(p.python_implementation(), p.python_version(), "on", p.system(), p.machine())'
 
-test: where check  ## check, then the tests (about 14 minutes on two cores)
+test: where check  ## check, then the tests (about 10 minutes on two cores)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest $(SIDE_BY_SIDE) -m "not long" tests/unit tests/contract $(PYTEST_ARGS)
 	$(RUN) -m pytest -m "not long" tests/golden tests/gpu tests/integration $(PYTEST_ARGS)
 
