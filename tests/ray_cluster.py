@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -109,6 +110,18 @@ class Cluster:
         node.kill()
         self.nodes.remove(node)
         shutil.rmtree(node.folder, ignore_errors=True)
+
+    def wait_until_gone(self) -> None:
+        """Wait until Ray knows of the nodes that were killed; a worker may be sent to one until then."""
+        from ray._raylet import GcsClient
+
+        client, deadline = GcsClient(address=self.address), time.monotonic() + 60
+        while self._alive(client) > len(self.nodes):
+            assert time.monotonic() < deadline, "Ray has not noticed that nodes are gone"
+            time.sleep(0.2)
+
+    def _alive(self, client: Any) -> int:
+        return sum(info.state == 0 for info in client.get_all_node_info().values())
 
     def stop(self) -> None:
         """End every process that was started here."""

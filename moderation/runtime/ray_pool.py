@@ -25,6 +25,8 @@ NODES_EVERY_S = 2.0
 PROGRESS_EVERY_S = 1.0
 # To ask a thousand takes 0.1 s of the driver, so that more than these are asked less often.
 PROGRESS_WORKERS = 100
+# Ray is asked for all answers this often, should it not have told of one: that worker would stand still for good.
+ASK_ALL_EVERY_S = 10.0
 # With no call to wait for, the pool sleeps for this share of the timeout: the listing may have a shard soon.
 IDLE_SHARE = 0.2
 
@@ -49,6 +51,7 @@ class RayWorkerPool:
     # that one may be answered took 3 ms.
     _calls: dict[Any, WorkerHandle] = field(default_factory=dict)
     _answered: SimpleQueue[Any] = field(default_factory=SimpleQueue)
+    _asked_all_s: float = -math.inf
     _questions: dict[Any, WorkerHandle] = field(default_factory=dict)
     _told: dict[int, int] = field(default_factory=dict)  # items in flight, by the id of the handle
 
@@ -127,7 +130,15 @@ class RayWorkerPool:
             calls.append(self._answered.get(timeout=timeout_s))
             while True:
                 calls.append(self._answered.get_nowait())
-        return calls
+        return [*calls, *self._ask_for_all()]
+
+    def _ask_for_all(self) -> list[Any]:
+        now_s, calls = time.monotonic(), list(self._calls)
+        if now_s - self._asked_all_s <= ASK_ALL_EVERY_S or not calls:
+            return []
+        self._asked_all_s = now_s
+        ready: list[Any] = ray.wait(calls, num_returns=len(calls), timeout=0)[0]
+        return ready
 
     def ready_answers(self, worker: WorkerHandle) -> list[WorkerAnswer]:
         """The answers to a worker's assignments that are ready now."""

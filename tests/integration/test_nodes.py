@@ -108,6 +108,7 @@ def job(
             one.kill()
     for node in cluster.nodes[1:]:
         cluster.lose_node(node)
+    cluster.wait_until_gone()
 
 
 def assert_undisturbed(out: Path, undisturbed: dict[str, bytes]) -> None:
