@@ -54,12 +54,15 @@ def _figure(pipelines: Mapping[str, Any], names: tuple[str, ...]) -> str:
 
 def _note(cells: list[Mapping[str, Any]]) -> str:
     machines = sorted({_machine(cell["machine"]) for cell in cells})
-    widest = max(_spreads(cells), default=0.0)
-    return (
-        f"Images a second, warm / cold, medians; measured on {'; '.join(machines)}. Rounds of one pipeline were up to"
-        f" {widest:.0%} apart (largest less smallest, over the median): within that `make bench` repeats the table on"
-        " the same machine."
-    )
+    spreads = list(_spreads(cells))
+    once = sorted({_NAMES[cell["stack"]] for cell in cells if not list(_spreads([cell]))})
+    told = f"Images a second, warm / cold, medians; measured on {'; '.join(machines)}."
+    if spreads:
+        told += (
+            f" Rounds of one pipeline were up to {max(spreads):.0%} apart (largest less smallest, over the median):"
+            " within that `make bench` repeats the table on the same machine."
+        )
+    return f"{told} One round alone: {', '.join(once)}." if once else told
 
 
 def _machine(facts: Mapping[str, Any]) -> str:
@@ -70,7 +73,8 @@ def _machine(facts: Mapping[str, Any]) -> str:
 def _spreads(cells: list[Mapping[str, Any]]) -> Iterator[float]:
     for cell in cells:
         for facts in cell["pipelines"].values():
-            yield from (facts[kind]["spread"] for kind in ("warm_per_s", "cold_per_s") if kind in facts)
+            rates = (facts[kind] for kind in ("warm_per_s", "cold_per_s") if kind in facts)
+            yield from (rate["spread"] for rate in rates if len(rate["rounds"]) > 1)
 
 
 def replace_section(text: str, section: str) -> str:

@@ -103,7 +103,8 @@ def _copy_photographs(folder: Path) -> Path:
     if not PHOTOGRAPHS.is_dir():
         raise SystemExit(f"no photographs in {PHOTOGRAPHS}")
     folder.mkdir(parents=True)
-    for path in sorted(PHOTOGRAPHS.rglob("*.jpg"))[:PICTURES]:
+    photographs = (path for path in PHOTOGRAPHS.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+    for path in sorted(photographs)[:PICTURES]:
         shutil.copy(path, folder)
     return folder
 

@@ -20,7 +20,10 @@ def test_the_table_of_speeds_is_what_the_results_say() -> None:
 
 
 def test_a_cell_becomes_a_row_with_its_spread() -> None:
-    rates = {"warm_per_s": {"median": 41.24, "spread": 0.07}, "cold_per_s": {"median": 20.6, "spread": 0.03}}
+    rates = {
+        "warm_per_s": {"median": 41.24, "spread": 0.07, "rounds": [41, 42]},
+        "cold_per_s": {"median": 20.6, "spread": 0.03, "rounds": [20, 21]},
+    }
     cell = {
         "stack": "cnn", "megapixels": 0.2, "items": 1000, "ratios": {"memory_of_ray_data": 0.4},
         "machine": {"cores": 2, "cpu": "X", "avx512_bf16": True},
@@ -35,6 +38,18 @@ def test_a_cell_becomes_a_row_with_its_spread() -> None:
     assert row in shown.splitlines()
     assert "2 cores of X with native bf16" in shown
     assert "up to 7% apart" in shown
+    assert "One round alone" not in shown
+
+
+def test_one_round_has_no_spread() -> None:
+    once = {"median": 9.0, "spread": 0.0, "rounds": [9.0]}
+    cell = {
+        "stack": "cnn", "megapixels": 0.2, "items": 9, "ratios": {},
+        "machine": {"cores": 2, "cpu": "X", "avx512_bf16": True},
+        "pipelines": {"backfill": {"warm_per_s": once, "cold_per_s": once}},
+    }  # fmt: skip
+    shown = render({"cnn 0.2 9": cell})
+    assert "apart" not in shown and "One round alone: `image_safety`." in shown
 
 
 def test_a_readme_without_the_marks_is_refused() -> None:
