@@ -31,9 +31,9 @@ class ReadItem:
 
 
 def hold_to_contents(items: Iterable[Item], contents: Mapping[str, str]) -> list[Item]:
-    """The items with the `content_hash` of their labels, by item_id or URI: one that has changed since is not learned.
+    """The items with the `content_hash` of their labels, by item_id or URI: a file that changed since is not learned.
 
-    The fetcher compares it with what it reads, as it does for a manifest.
+    The fetcher compares it with what it reads, as it does for a manifest: of items of one object and no stated kind.
     """
     listed = list(items)
     told = [contents.get(item.item_id) or contents.get(item.uri) for item in listed]

@@ -14,7 +14,7 @@ from moderation import storage
 from moderation.config.hints import did_you_mean
 from moderation.detectors.heads.head_file import MAX_CLASSES, column_label
 from moderation.errors import UsageError
-from moderation.training.prompts.labelled import NAMES, names_of_item, read_label_rows
+from moderation.training.prompts.labelled import NAMES, hold_to_labels, names_of_item, read_label_rows
 from moderation.types import Item
 
 NONE: Final = "none"  # label of a picture of no class; only where a picture may have several classes
@@ -56,6 +56,8 @@ def classify_items(
 
     Raises UsageError where no picture has a label, there is one class only, or a label's name fits several pictures.
     """
+    if reading.labels:
+        items = hold_to_labels(items, reading.labels, source)
     said = _from_file(items, source, reading) if reading.labels else _from_items(items, source, reading)
     chosen = [(item, answer) for item, answer in zip(items, said, strict=True) if answer is not None]
     if not chosen:

@@ -14,6 +14,7 @@ from moderation.config.canonical import parse_json
 from moderation.config.hints import closest, did_you_mean
 from moderation.errors import UsageError
 from moderation.labels.label_files import read_training_rows
+from moderation.training.reading import hold_to_contents
 from moderation.types import Item
 
 _MAX_BYTES = 256 << 20
@@ -89,9 +90,13 @@ def read_labels(
     return labels
 
 
-def labelled_contents(uri: str) -> dict[str, str]:
-    """Item id -> hash of the content that the decisions of an OUT are of; nothing of a file of labels."""
-    return {row["item_id"]: row["content_hash"] for row in read_training_rows(uri) or () if row["content_hash"]}
+def hold_to_labels(items: Sequence[Item], labels: str, source: str) -> list[Item]:
+    """The items, each held to the content that its label is of, where a file of labels or an OUT tells that."""
+    rows = [(next((row[name] for name in NAMES if row.get(name)), ""), row) for row in read_label_rows(labels)]
+    told = {key: row["content_hash"] for key, row in rows if row.get("content_hash")}
+    # The most specific name last, so that it is the one that counts.
+    named = ((item.uri, name) for item in items for name in reversed(names_of_item(item, source)) if name in told)
+    return hold_to_contents(items, {uri: told[name] for uri, name in named})
 
 
 def join_labels(items: Iterable[Item], labels: Mapping[str, int], source: str, classes: Sequence[str]) -> Labelled:

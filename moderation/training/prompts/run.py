@@ -26,11 +26,10 @@ from moderation.training.prompts.coop import context_space
 from moderation.training.prompts.curve import Point, Shots, learning_curve, shots_name, tune
 from moderation.training.prompts.dataset import Data, describe_data, refuse_too_few, select_distinct
 from moderation.training.prompts.embed import Embedded, embed_items
-from moderation.training.prompts.labelled import Labelled, Rule, join_labels, labelled_contents, read_labels
+from moderation.training.prompts.labelled import Labelled, Rule, hold_to_labels, join_labels, read_labels
 from moderation.training.prompts.spaces import Settings, Space, word_space
 from moderation.training.prompts.tune import Learned, draw_shots
 from moderation.training.prompts.variants import find_variants, same_question
-from moderation.training.reading import hold_to_contents
 from moderation.types import Item
 from moderation.version import __version__
 
@@ -85,7 +84,7 @@ def tune_prompts(
     clips = find_variants(config, check, only)
     question = same_question(clips, check)
     names = class_names(question)
-    listed = hold_to_contents(_list_pictures(images, config), labelled_contents(labels))
+    listed = hold_to_labels(_list_pictures(images, config), labels, images)
     labelled = join_labels(listed, read_labels(labels, names, column=column, rules=rules), images, names)
 
     networks = {clip.name: clip.load_words(str(resolve(clip.weights[0]))) for clip in clips}

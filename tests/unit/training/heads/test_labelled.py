@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
-from moderation.errors import UsageError
+from moderation.config.load import load_config
+from moderation.errors import ItemError, UsageError
+from moderation.sources.fetch import Fetcher
 from moderation.training.heads.labelled import LabelReading, classify_items
-from moderation.types import Item, MediaObject
+from moderation.training.prompts.labelled import hold_to_labels
+from moderation.types import ErrorCode, Item, MediaObject
 
 SOURCE = "/pictures"
 
@@ -69,3 +73,29 @@ def test_name_of_two_pictures_is_refused(tmp_path: Path) -> None:
     labels.write_text("file,label\n1.jpg,hat\n")
     with pytest.raises(UsageError, match="could mean 2 pictures"):
         classify_items([item("a/1.jpg"), item("b/1.jpg")], SOURCE, LabelReading(labels=str(labels)))
+
+
+def replaced_since(folder: Path) -> tuple[list[Item], str]:
+    """Two pictures and labels of them; the second was replaced since."""
+    items = []
+    for name in ("1.jpg", "2.jpg"):
+        (folder / name).write_bytes(b"x")
+        media = MediaObject(uri=str(folder / name), name=name)
+        items.append(Item(item_id=f"id-{name}", uri=str(folder / name), objects=(media,)))
+    held = hashlib.sha256(b"x").hexdigest()
+    (folder / "labels.csv").write_text(f"file,label,content_hash\n1.jpg,hat,{held}\n2.jpg,dress,{held}\n")
+    (folder / "2.jpg").write_bytes(b"another picture")
+    return items, str(folder / "labels.csv")
+
+
+@pytest.mark.parametrize("way", ["heads", "prompts"])
+def test_a_picture_that_was_replaced_since_its_label_is_not_read(way: str, tmp_path: Path) -> None:
+    items, labels = replaced_since(tmp_path)
+    if way == "heads":
+        held = classify_items(items, str(tmp_path), LabelReading(labels=labels)).items
+    else:
+        held = tuple(hold_to_labels(items, labels, str(tmp_path)))
+    fetch = Fetcher(held, load_config(None).media)
+    ((first,), (second,)) = [fetch(item) for item in held]
+    assert first == b"x"
+    assert isinstance(second, ItemError) and second.code is ErrorCode.CHANGED
