@@ -1,7 +1,8 @@
 """Which objects a manifest may name: its rows come from strangers, but the job reads with its own rights.
 
 A URI is first made absolute and spelled one way, then compared with the allowed prefixes. Local paths are compared
-after links are resolved. Redirects of an http server can't be seen from here: allow only servers that you trust.
+after links are resolved. Redirects of a web server are not followed (storage/web.py). What a name resolves to is not
+looked at: allow only servers that you trust.
 """
 
 from __future__ import annotations

@@ -63,6 +63,7 @@ class _Walk:
         field = 0
         while (head := self._byte()) != 0:
             field = field + (head >> 4) if head >> 4 else self._zigzag()
+            field = ((field + 0x8000) & 0xFFFF) - 0x8000  # Thrift keeps 16 bits
             if (kind, field) == _CRYPTO_METADATA:
                 self.is_encrypted = True
             # The value of a boolean field is in its type.

@@ -103,7 +103,7 @@ def _parse_object(text: str | None) -> dict[str, Any] | str:
         return UNREADABLE
     try:
         # The slower way only where it makes a difference.
-        twice = text.count('"uri"') > 1
+        twice = text.count('"uri"') > 1 or text.count(f'"{SOURCE_REF}"') > 1 or "\\u" in text
         value = json.loads(text, object_pairs_hook=_object_with_one_uri) if twice else json.loads(text)
     except _TwoUrisError:
         return "the key `uri` stands twice in one object"
@@ -119,7 +119,7 @@ class _TwoUrisError(ValueError):
 
 
 def _object_with_one_uri(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if sum(name == "uri" for name, _ in pairs) > 1:
+    if any(sum(name == key for name, _ in pairs) > 1 for key in ("uri", SOURCE_REF)):
         raise _TwoUrisError
     return dict(pairs)
 

@@ -81,7 +81,7 @@ def read_text(uri: str) -> Iterator[bytes]:
     Spreadsheets write UTF-16 and, on old Macs, `\\r` alone. Bytes that are not valid stay so: their line is unreadable.
     """
     pieces = _as_utf8(read_chunks(uri))
-    first = _begin(pieces, lambda head: b"\n" in head or len(head) >= _FIRST_LINE_BYTES)
+    first, pieces = _begin(pieces, lambda head: b"\n" in head or len(head) >= _FIRST_LINE_BYTES)
     while first.startswith(codecs.BOM_UTF8):
         first = first.removeprefix(codecs.BOM_UTF8)
     if b"\r" not in first or b"\n" in first:
@@ -93,25 +93,33 @@ def read_text(uri: str) -> Iterator[bytes]:
         yield piece.replace(b"\r", b"\n")
 
 
-def _begin(pieces: Iterator[bytes], is_enough: Callable[[bytes], bool]) -> bytes:
-    """The first pieces as one, as many as are enough, or all."""
+def _begin(pieces: Iterator[bytes], is_enough: Callable[[bytes], bool]) -> tuple[bytes, Iterator[bytes]]:
+    """The first pieces as one, as many as are enough, or all; and what follows, which may be the damage."""
     head = b""
-    for piece in pieces:
-        head += piece
-        if is_enough(head):
-            break
-    return head
+    try:
+        for piece in pieces:
+            head += piece
+            if is_enough(head):
+                break
+    except DamagedTextError as error:
+        return head, map(_raise_again, [error])
+    return head, pieces
+
+
+def _raise_again(error: DamagedTextError) -> bytes:
+    raise error
 
 
 def _as_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    first = _begin(chunks, lambda head: len(head) >= _HEAD_BYTES)
+    first, chunks = _begin(chunks, lambda head: len(head) >= _HEAD_BYTES)
     encoding = _encoding_of(first[:_HEAD_BYTES])
     if encoding is None:
         yield first
         yield from chunks
         return
-    # Of pairs of surrogates one may be missing: that is a fault of its line alone.
-    decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
+    # Of pairs of surrogates one may be missing, and a number may be no character: that is a fault of its line alone.
+    errors = "replace" if encoding.startswith("utf-32") else "surrogatepass"
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
     try:
         text = decoder.decode(first)
         yield text.lstrip("\ufeff").encode("utf-8", "surrogatepass")

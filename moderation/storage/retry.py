@@ -122,7 +122,7 @@ def retrying(
 
     Raises FileNotFoundError, DeniedError (a PermissionError), ChangedError, BucketError and CredentialsError at once;
     StorageError when the attempts are used up; StoreDownError when the store answers no other request either, or the
-    process has no retries left to spend on it.
+    process has no retries left to spend on it (a StorageError of web addresses: others may well answer).
     """
     store = _store_of(what)
     began = budget.mark(store)
@@ -139,7 +139,7 @@ def retrying(
                 _raise_spent(error, what, store, attempts, is_down=budget.is_down(store, began, attempts))
             if not budget.take(store):
                 detail = f"fails so often that retries are spent; the last: {mask_signatures(what)}: {_short(error)}"
-                raise StoreDownError(f"{store} {detail}") from error
+                raise (StorageError if _is_web(store) else StoreDownError)(f"{store} {detail}") from error
             if (unsaid := budget.unsaid(store, time.monotonic(), LOG_EVERY_S)) is not None:
                 _LOG.warning("%s: %d retries; now of %s: %s", store, unsaid, mask_signatures(what), _short(error))
             _wait(attempt)
@@ -158,9 +158,14 @@ def _raise_final(error: Exception, final: type[Exception] | None, what: str) -> 
 
 def _raise_spent(error: Exception, what: str, store: str, attempts: int, *, is_down: bool) -> NoReturn:
     what = mask_signatures(what)
-    if is_down:
+    if is_down and not _is_web(store):
         raise StoreDownError(f"{store} answers no request: {what}: {_short(error)}") from error
     raise StorageError(f"{what}: still failing after {attempts} attempts: {_short(error)}") from error
+
+
+def _is_web(store: str) -> bool:
+    """Whether a store is one of many that a list may name: that it is down ends its items, not the run."""
+    return store.lower().startswith(("http://", "https://"))
 
 
 def _wait(attempt: int) -> None:

@@ -69,6 +69,8 @@ def get(uri: str, start: int, length: int | None, etag: str | None = None) -> We
             check_version(uri, etag, version)
             skip = start if answer.status == 200 else 0
             data = await _read_body(answer, skip, length)
+            if answer.status == 206:
+                _refuse_other_range(uri, answer, start, length, len(data))
             return WebAnswer(data, _size(answer), version, answer.headers.get("Content-Type"))
 
     try:
@@ -99,6 +101,17 @@ def _refuse(uri: str, answer: aiohttp.ClientResponse) -> None:
     if status >= 500 or status in _TRANSIENT_STATUS:
         answer.raise_for_status()
     raise StorageError(f"{uri}: HTTP {status}")
+
+
+def _refuse_other_range(uri: str, answer: aiohttp.ClientResponse, start: int, length: int | None, came: int) -> None:
+    """Raises ConnectionResetError where an answer in part holds other bytes than were asked for, or fewer.
+
+    A server may send less of a range than was asked for: what is behind it would never be looked at.
+    """
+    told, total = answer.headers.get("Content-Range") or "", _size(answer)
+    ends = [end for end in (total, None if length is None else start + length) if end is not None]
+    if not told.startswith(f"bytes {start}-") or not ends or came != min(ends) - start:
+        raise ConnectionResetError(f"{uri}: asked for bytes from {start}, {came} came: {told[:80]}")
 
 
 async def _read_body(answer: aiohttp.ClientResponse, skip: int, length: int | None) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -54,6 +56,31 @@ def test_half_a_character_at_the_end_is_one_bad_line(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_bytes(ROWS.encode("utf-16")[:-3])
     items = list(open_source(str(tmp_path / "l.csv"), SourceConfig()))
     assert [item.error for item in items] == [None, ErrorCode.CORRUPT]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_what_came_before_the_damage_of_a_packed_list_is_read(tmp_path: Path, end: str) -> None:
+    text = end.join(f"{name}.png" for name in "abc") + end
+    packed = gzip.compress(text.encode() + random.Random(1).randbytes(9000).hex().encode())
+    (tmp_path / "l.txt.gz").write_bytes(packed[:-2000])
+    items = list(open_source(str(tmp_path / "l.txt.gz"), SourceConfig()))
+    assert [item.uri.rpartition("/")[2] for item in items][:3] == ["a.png", "b.png", "c.png"]
+    assert items[-1].error is ErrorCode.CORRUPT
+
+
+def test_a_number_that_is_no_character_spoils_its_line_alone(tmp_path: Path) -> None:
+    bad = "\ufeff".encode("utf-32-le") + "a.png\n".encode("utf-32-le") + b"\0\0\x22\0" + "\nb.png\n".encode("utf-32-le")
+    (tmp_path / "l.txt").write_bytes(bad)
+    assert {"a.png", "b.png"} <= set(names(tmp_path / "l.txt"))
+
+
+@pytest.mark.parametrize(
+    "line", ['{"uri": "a.png", "\\u0075ri": "b.png"}', '{"source-ref": "a.png", "source-ref": "b.png"}']
+)
+def test_two_uris_of_one_object_are_told_however_they_are_written(tmp_path: Path, line: str) -> None:
+    (tmp_path / "l.jsonl").write_text(f'{line}\n{{"uri": "c.png"}}')
+    item, _ = open_source(str(tmp_path / "l.jsonl"), SourceConfig())
+    assert item.error is ErrorCode.CORRUPT
 
 
 def test_lines_of_json_may_be_uris_and_an_object_names_one(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from moderation.config.model import MediaConfig, SourceConfig
-from moderation.media import decode_item
+from moderation.media import decode_item, sniff
 from moderation.sources import open_source
 from moderation.sources.fetch import Fetcher
+from moderation.sources.magic import HEAD_BYTES, looks_like_media
 from moderation.types import ErrorCode
 from tests.drawn_media import draw, encode
 
@@ -47,13 +48,29 @@ def test_a_device_has_a_row_and_a_folder_none(tmp_path: Path, kind: bytes) -> No
     assert judged(tmp_path, data) == {"d/x.png": ErrorCode.UNSUPPORTED_TYPE, "y.png": "ok"}
 
 
-@pytest.mark.parametrize("hidden", ["a.bin", "a.txt", "a.json", "a.npy", "a.JPG_", "a"])
+@pytest.mark.parametrize("hidden", ["a.bin", "a.txt", "a.json", "a.npy", "a.JPG_", "a", "a.ogg", "a.m4a"])
 @pytest.mark.parametrize("keyframes", [False, True])
 def test_a_picture_under_another_name_beside_one_is_looked_at(tmp_path: Path, hidden: str, keyframes: bool) -> None:
     data = member("v/a.png", PICTURE) + member(f"v/{hidden}", PICTURE) + member("v/a.pt", b"PK tensors") + END
     found = judged(tmp_path, data, keyframes=keyframes)
     assert found.pop(f"v/{hidden}") == "ok"
     assert set(found.values()) == {"ok"} and len(found) == 1
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        *(b"\0\0\0\x20" + kind for kind in (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")),
+        (bytes(4) + b"G" + bytes(187)) * 8,
+        b"BM" + bytes(4) + b"abcd" + bytes(4) + b"\x28\0\0\0",
+        b"\0\0\0\1\x67",
+        b"\0\0\1\x40\1",
+        b"\0\0\1\xb0",
+    ],
+)
+def test_whatever_is_decoded_is_looked_at(head: bytes) -> None:
+    head = head.ljust(HEAD_BYTES, b"\0")
+    assert sniff(head) is not None and looks_like_media(head, "bin")
 
 
 def test_sidecars_and_sound_beside_a_picture_are_no_items(tmp_path: Path) -> None:

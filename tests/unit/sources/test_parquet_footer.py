@@ -63,6 +63,13 @@ def test_plain_tables_of_any_shape_are_not_taken_for_encrypted(groups: int) -> N
     assert not has_encrypted_columns(read_footer(sink))
 
 
+@pytest.mark.parametrize(("field", "encrypted"), [(b"\x10", True), (b"\x90\x80\x08", True), (b"\x0e", False)])
+def test_the_field_that_tells_of_keys_is_found_however_its_number_is_written(field: bytes, encrypted: bool) -> None:
+    # 8, 65544 of which Thrift keeps 16 bits, and 7, with a struct that is empty, in a column of a row group.
+    column = b"\x0c" + field + b"\0\0"
+    assert has_encrypted_columns(b"\x49\x1c" + b"\x19\x1c" + column + b"\0" + b"\0") is encrypted
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_end_in_an_answer(data: bytes) -> None:
     with contextlib.suppress(ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from moderation.config.model import MediaConfig, SourceConfig
 from moderation.errors import FatalError, UsageError
 from moderation.sources import open_source
 from moderation.sources.fetch import Fetcher
+from moderation.storage import StorageError, retry
 from moderation.types import ErrorCode, TypedBytes
 from tests.drawn_media import draw, encode
 
@@ -42,8 +44,10 @@ class Addresses(http.server.BaseHTTPRequestHandler):
                     self.wfile.write(bytes(1 << 16))
             except OSError:
                 return
-        elif self.path.startswith("/ranged"):
+        elif self.path.startswith(("/ranged", "/short", "/shifted")):
             start, end = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+            start = 0 if self.path == "/shifted" else start
+            end = start + 1 if self.path == "/short" else end
             data = PICTURE[start : end + 1]
             span = f"bytes {start}-{start + len(data) - 1}/{len(PICTURE)}"
             self._answer(206, [("Content-Range", span), ("Content-Length", str(len(data))), ("ETag", '"v1"')])
@@ -73,6 +77,23 @@ def test_an_object_is_read_whole_in_part_and_with_its_type(address: str, path: s
     assert storage.read_bytes(address + path, offset=5, length=7) == PICTURE[5:12]
     data = storage.read_typed(address + path, 10**6)
     assert data == PICTURE and isinstance(data, TypedBytes) and data.content_type == "image/png"
+
+
+@pytest.mark.parametrize("path", ["/short", "/shifted"])
+def test_other_bytes_than_were_asked_for_are_refused(address: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "_wait", lambda attempt: None)
+    with pytest.raises(StorageError, match="asked for bytes from 5"):
+        storage.read_bytes(address + path, offset=5, length=7)
+
+
+def test_one_web_server_that_is_down_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "_wait", lambda attempt: None)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        gone = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    for number in range(60):
+        with pytest.raises(StorageError):
+            storage.read_bytes(f"{gone}/{number}.png", offset=0, length=10)
 
 
 def test_an_answer_without_end_is_read_to_the_limit_only(address: str) -> None:
