@@ -15,6 +15,7 @@ import numpy as np
 from moderation.media.camera_raw import is_tiff_picture, unchained_directories
 from moderation.media.ends import IN_BOXES, boxes, end_of_boxes, end_of_jpeg, end_of_picture, find_scan
 from moderation.media.jpeg_segments import segments_of
+from moderation.media.limits import Deadline
 from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 
 MAX_BEHIND = 64  # pieces that are located and reported; media.max_frames bounds how many are scored
@@ -59,24 +60,24 @@ class Behind:
         return data[:4] + self.directory.to_bytes(4, "little" if data[:2] == b"II" else "big") + data[8:]
 
 
-def find_behind(data: bytes, media_type: MediaType) -> list[Behind]:
-    """Pieces beside the first picture, at most MAX_BEHIND."""
-    pieces = list(_find_inside(data, media_type))
+def find_behind(data: bytes, media_type: MediaType, deadline: Deadline) -> list[Behind]:
+    """Pieces beside the first picture, at most MAX_BEHIND. Raises ItemError(TIMEOUT)."""
+    pieces = list(_find_inside(data, media_type, deadline))
     if media_type is MediaType.JPEG and not _may_go_on(data):
         return pieces  # the usual case, told in a tenth of the time
     end = end_of_picture(data, media_type)
     if end is None or end >= len(data):
         return pieces
-    for piece in _walk(data, end):
+    for piece in _walk(data, end, deadline):
         pieces.append(piece)
         if len(pieces) == MAX_BEHIND:
             break
     return pieces
 
 
-def _find_inside(data: bytes, media_type: MediaType) -> Iterator[Behind]:
+def _find_inside(data: bytes, media_type: MediaType, deadline: Deadline) -> Iterator[Behind]:
     if media_type is MediaType.JPEG:
-        yield from _find_previews(data)
+        yield from _find_previews(data, deadline)
     elif media_type in IN_BOXES:
         yield from _find_in_boxes(data)
     elif media_type is MediaType.TIFF:
@@ -84,11 +85,12 @@ def _find_inside(data: bytes, media_type: MediaType) -> Iterator[Behind]:
             yield Behind(media_type=media_type, start=0, end=len(data), inside=True, directory=directory)
 
 
-def _find_previews(data: bytes) -> Iterator[Behind]:
+def _find_previews(data: bytes, deadline: Deadline) -> Iterator[Behind]:
     left = _MAX_PREVIEWS
     for marker, start, end in segments_of(data):
         at = data.find(b"\xff\xd8\xff", start, end) if marker in _PREVIEWS_IN else -1
         while at >= 0 and left:
+            deadline.check()  # each start may be followed by as many segments as are in the file
             if find_scan(data, at) is not None:
                 left -= 1
                 yield Behind(media_type=MediaType.JPEG, start=at, end=end, inside=True, preview=True)
@@ -107,13 +109,14 @@ def _may_go_on(data: bytes) -> bool:
     return ends.size > 0 and len(coded) - int(ends[0]) > _MIN_PIECE_BYTES
 
 
-def _walk(data: bytes, position: int) -> Iterator[Behind]:
+def _walk(data: bytes, position: int, deadline: Deadline) -> Iterator[Behind]:
     # Some types have a weak signature, or none but their rhythm: they count at the very end of the first picture.
     weak = sniff(data[position : position + HEAD_BYTES])
     if weak is not None and _START.match(data, position) is None and len(data) - position > _MIN_PIECE_BYTES:
         yield Behind(media_type=weak, start=position, end=len(data))
         return
     while match := _START.search(data, position):
+        deadline.check()
         start = match.start() - 4 if match[0] == b"ftyp" else match.start()
         piece = _piece_at(data, start) if start >= position else None
         position = match.end()

@@ -131,9 +131,10 @@ def boxes(data: bytes, offset: int, end: int) -> Iterator[tuple[bytes, int, int]
         header = 8
         if size == 1 and offset + 16 <= end:
             size, header = int.from_bytes(data[offset + 8 : offset + 16], "big"), 16
-        elif size == 0:
+        elif size == 0 and kind.isascii():
             size = end - offset
-        if size < header or not kind.isascii():
+        # FFmpeg skips a box whatever its name; other bytes have no sound length.
+        if size < header or not (kind.isascii() or offset + size <= end):
             return
         yield kind, offset + header, offset + size
         offset += size

@@ -77,6 +77,7 @@ class Tracks:
 
     unreadable: tracks with an unknown codec, or encrypted. broken: the container ends before it should.
     overlays: subtitle tracks that draw pictures. streams: all, of any kind.
+    empty: streams of pictures without a packet.
     """
 
     tracks: tuple[PictureTrack, ...]
@@ -84,6 +85,7 @@ class Tracks:
     broken: bool
     overlays: int = 0
     streams: int = 0
+    empty: tuple[int, ...] = ()
 
     def films(self, codecs: Container[str]) -> list[PictureTrack]:
         """The tracks of these codecs, without covers."""
@@ -161,7 +163,12 @@ def read_tracks(data: bytes, media_type: MediaType, deadline: Deadline, *, whole
         unreadable += len(streams) - len(tracks)
         count = len(container.streams)
     return Tracks(
-        tracks=_in_order(tracks), unreadable=unreadable, broken=bool(errors), overlays=len(overlays), streams=count
+        tracks=_in_order(tracks),
+        unreadable=unreadable,
+        broken=bool(errors),
+        overlays=len(overlays),
+        streams=count,
+        empty=tuple(t.stream for t in tracks if not len(t.packets)),
     )
 
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from moderation.errors import ItemError
 from moderation.media.camera_raw import end_of_tiff
 from moderation.media.png import end_of_png
 from moderation.media.sniff import MediaType
+from moderation.types import ErrorCode
 
 _MAX_MARKERS = 200_000  # of a JPEG: one with 30,000 scans has 60,000
 _MAX_BOXES = 20_000
-_MAX_BLOCKS = 4_000_000  # of a GIF, with their parts of at most 255 bytes
+MAX_BLOCKS = 4_000_000  # of a GIF, with their parts of at most 255 bytes
 
 _EOI, _SOI, _SOS, _TEM = 0xD9, 0xD8, 0xDA, 0x01
+_ALONE = frozenset({_TEM, *range(0xD0, 0xD8)})  # markers without a length
 _SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOFn
 # Neither a stuffed byte nor a restart marker: those are inside a scan.
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
@@ -72,24 +75,24 @@ def end_of_gif(data: bytes, start: int = 0) -> int | None:
 
     Layout: GIF89a, appendix B.
     """
-    position, blocks = start + 13 + _colours_bytes(data, start + 10), 0
-    while blocks < _MAX_BLOCKS and position < len(data):
+    position, blocks = start + 13 + colours_bytes(data, start + 10), 0
+    while blocks < MAX_BLOCKS and position < len(data):
         mark = data[position : position + 1]
         if mark == b";":
             return position + 1
         if mark == b",":
-            position += 11 + _colours_bytes(data, position + 9)
+            position += 11 + colours_bytes(data, position + 9)
         elif mark == b"!":
             position += 2
         else:
             return position
-        while blocks < _MAX_BLOCKS and (size := int.from_bytes(data[position : position + 1], "big")) > 0:
+        while blocks < MAX_BLOCKS and (size := int.from_bytes(data[position : position + 1], "big")) > 0:
             position, blocks = position + 1 + size, blocks + 1
         position, blocks = position + 1, blocks + 1
     return position if position < len(data) else None
 
 
-def _colours_bytes(data: bytes, flags_at: int) -> int:
+def colours_bytes(data: bytes, flags_at: int) -> int:
     """Bytes of the table of colours that these flags announce."""
     flags = int.from_bytes(data[flags_at : flags_at + 1], "big")
     return 3 * (2 << (flags & 7)) if flags & 0x80 else 0
@@ -110,15 +113,20 @@ def end_of_jpeg(data: bytes, start: int = 0) -> int | None:
         seen.add(marker)
         if marker != _TEM:
             position += max(2, int.from_bytes(data[position : position + 2], "big"))
-    return None
+    raise ItemError(ErrorCode.UNSUPPORTED_TYPE, f"jpeg: more than {_MAX_MARKERS} markers")
 
 
 def find_scan(data: bytes, start: int) -> int | None:
     """Where the first scan of a JPEG begins; None: three bytes look like a JPEG's, but no segments follow."""
     position = start + 2
     for _ in range(_MAX_BOXES):
+        while data[position : position + 2] == b"\xff\xff":  # fill bytes
+            position += 1
         if data[position : position + 1] != b"\xff" or position + 4 > len(data):
             return None
+        if data[position + 1] in _ALONE:
+            position += 2
+            continue
         if data[position + 1] == _SOS:
             return position
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")

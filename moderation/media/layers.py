@@ -15,9 +15,11 @@ from enum import Enum
 import numpy as np
 from PIL import Image
 
+from moderation.errors import ItemError
+from moderation.media.ends import MAX_BLOCKS, colours_bytes
 from moderation.media.png import SIGNATURE, chunks
+from moderation.types import ErrorCode
 
-_MAX_BLOCKS = 4_000_000  # of a GIF, with their parts of at most 255 bytes
 _PALETTE = 3  # colour type of a PNG
 _PNG_HEAD = frozenset({b"PLTE", b"tRNS"})
 
@@ -64,11 +66,11 @@ class _Control:
 
 
 def gif_layers(data: bytes) -> Iterator[Layer]:
-    """The layers of a GIF, also behind bytes that are no block."""
-    screen, table_end = data[6:13], 13 + _table_bytes(data, 10)
+    """The layers of a GIF, also behind bytes that are no block. Raises ItemError(UNSUPPORTED_TYPE): too many blocks."""
+    screen, table_end = data[6:13], 13 + colours_bytes(data, 10)
     colours = data[13:table_end]
     position, blocks, control = table_end, 0, _Control()
-    while position < len(data) and blocks < _MAX_BLOCKS:
+    while position < len(data) and blocks < MAX_BLOCKS:
         mark, start = data[position], position
         if mark == 0x3B:
             return
@@ -78,7 +80,7 @@ def gif_layers(data: bytes) -> Iterator[Layer]:
                 control = _read_control(data[start : start + 8])
         elif mark == 0x2C:
             head = data[start : start + 10].ljust(10, b"\0")
-            body = start + 10 + _table_bytes(data, start + 9)
+            body = start + 10 + colours_bytes(data, start + 9)
             position, blocks = _end_of_parts(data, body + 1, blocks)
             left, top, width, height = struct.unpack_from("<4H", head, 1)
             size = struct.pack("<2H", width, height)
@@ -100,20 +102,17 @@ def gif_layers(data: bytes) -> Iterator[Layer]:
                 height=height,
                 shown_s=control.shown_s,
                 disposal=control.disposal,
-                colours=(_table_bytes(data, start + 9) or len(colours)) // 3,
+                colours=(colours_bytes(data, start + 9) or len(colours)) // 3,
             )
             control = _Control()
         else:
             position, blocks = position + 1, blocks + 1
-
-
-def _table_bytes(data: bytes, flags_at: int) -> int:
-    flags = int.from_bytes(data[flags_at : flags_at + 1], "big")
-    return 3 * (2 << (flags & 7)) if flags & 0x80 else 0
+    if blocks >= MAX_BLOCKS:
+        raise ItemError(ErrorCode.UNSUPPORTED_TYPE, f"gif: more than {MAX_BLOCKS} blocks")
 
 
 def _end_of_parts(data: bytes, position: int, blocks: int) -> tuple[int, int]:
-    while position < len(data) and blocks < _MAX_BLOCKS:
+    while position < len(data) and blocks < MAX_BLOCKS:
         size = data[position]
         position, blocks = position + 1 + size, blocks + 1
         if size == 0:

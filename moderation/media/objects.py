@@ -101,7 +101,7 @@ def _decode_bytes(
 
 
 def _decode_known(data: bytes, media_type: MediaType, config: MediaConfig, deadline: Deadline) -> Media:
-    pieces = [] if media_type.is_video else find_behind(data, media_type)
+    pieces = [] if media_type.is_video else find_behind(data, media_type, deadline)
     # libjpeg would read on into the next picture where the end marker is missing, and libwebp refuses what follows.
     own = data[: min((p.start for p in pieces if not p.inside), default=len(data))]
     first = _decode_one(own, media_type, config, deadline)
@@ -158,6 +158,8 @@ def _decode_piece(data: bytes, piece: Behind, config: MediaConfig, deadline: Dea
 def _is_only_smaller(member: Media, first: Media, piece: Behind) -> bool:
     """Whether it is a preview: it shows the same as the first picture."""
     if member.kind is not Kind.IMAGE or member.frames_total != 1 or not member.frames or not first.frames:
+        return False
+    if any(f.role in (Role.BACKDROP, Role.VARIANT) for f in member.frames):  # other viewers show it otherwise
         return False
     frame, large = member.frames[0], first.frames[0]
     if piece.preview:

@@ -10,8 +10,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from moderation.errors import ItemError
+from moderation.types import ErrorCode
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MAX_CHUNKS = 100_000  # as many as an hour of APNG has; data behind them is passed on unchanged
+MAX_CHUNKS = 100_000  # as many as an hour of APNG has
 _PROFILE_BYTES = 5 * 1024 * 1024  # unpacked; colour.py refuses profiles over 4 MiB
 
 # Kept unchanged. The decoder needs all chunks of an animation.
@@ -117,7 +120,10 @@ def _say_ignored(chunk: str) -> str:
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, end) of each complete chunk, up to the first IEND or to data that is not a chunk."""
+    """(type, start, end) of each complete chunk, up to the first IEND or to data that is not a chunk.
+
+    Raises ItemError(UNSUPPORTED_TYPE): too many chunks.
+    """
     offset = 8
     for _ in range(MAX_CHUNKS):
         kind = data[offset + 4 : offset + 8]
@@ -128,6 +134,7 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         if kind == b"IEND":
             return
         offset = end
+    raise ItemError(ErrorCode.UNSUPPORTED_TYPE, f"png: more than {MAX_CHUNKS} chunks")
 
 
 def end_of_png(data: bytes) -> int | None:

@@ -71,7 +71,8 @@ def decode_video(
     parts = [_read_track(data, media_type, t, config, deadline, alone=alone and not t.whole) for t in (*films, *cut)]
     covers = list(chain.from_iterable(_read_cover(picture, config) for picture in pictures))
     looked_at = len(films) + len(covers)
-    more = container.more_behind or tracks.overlays > 0 or any(film.shows_more for film in films) or not all_came
+    shows_more = any(film.shows_more for film in (*films, *cut))
+    more = container.more_behind or tracks.overlays > 0 or shows_more or not all_came
     media = _gather(parts, covers, media_type, "" if is_whole else "the end of the file is missing")
     if looked_at < len(tracks.tracks) + tracks.unreadable or more:
         return replace(media, unseen=(UNSEEN_TRACK,))
@@ -91,11 +92,14 @@ def _left_out(
         streams = [stream for stream in range(tracks.streams) if stream not in covers]
         # A HEIC or AVIF has streams for its pictures in front of those of its tracks.
         announced = dict(zip(streams[-len(samples) :], samples, strict=False))
+        if not 0 < len(samples) <= len(streams):  # boxes that are not understood here: unknown without reading it
+            announced = dict.fromkeys(streams, sys.maxsize)
     elif media_type is MediaType.AVI:  # unknown without reading it
         announced = {track.stream: sys.maxsize for track in tracks.tracks}
     else:
         return [], True
     most = {t.stream: int(np.count_nonzero(~t.packets.is_hidden)) + _few(t, config) for t in tracks.tracks}
+    most |= dict.fromkeys(tracks.empty, 0)  # an edit list may show nothing of a track
     if all(announced.get(stream, 0) <= count for stream, count in most.items()):
         return [], True
     films = read_tracks(data, media_type, deadline, whole=True).films(CODECS)
@@ -129,9 +133,11 @@ def _no_track(media_type: MediaType, container: Container, tracks: Tracks) -> It
 def _read_cover(picture: bytes, config: MediaConfig) -> tuple[Frame, ...]:
     """The picture that a player shows in place of a video, or before it; empty where it does not decode."""
     try:
-        return decode_image(picture, config).frames[:1]
+        media = decode_image(picture, config)
     except ItemError:
         return ()
+    # Cut, or shown otherwise by some viewers: it counts as unseen.
+    return media.frames if len(media.frames) == 1 and media.error is None else ()
 
 
 def _read_track(

@@ -226,6 +226,19 @@ def test_what_an_edit_list_leaves_out_is_seen(edits: list[tuple[float, float]], 
         data[at : at + 4] = struct.pack(">I", size)
     media = decode(bytes(data))
     assert media.error is None and any(frame.pixels.mean() > 240 for frame in media.frames)
+    for before in (box(b"\xa9abc"), fragment(99)):  # FFmpeg reads over both
+        media = decode(bytes(data[:moov]) + before + bytes(data[moov:]))
+        assert media.unseen or any(frame.pixels.mean() > 240 for frame in media.frames)
+
+
+@needs_ffmpeg
+def test_a_track_of_which_an_edit_list_shows_nothing_is_told(tmp_path: Path) -> None:
+    inputs = "-f lavfi -i color=black:s=160x120:r=25:d=9 -f lavfi -i color=white:s=160x120:r=25:d=9 -map 0 -map 1"
+    film = bytearray(remux(tmp_path / "two.mp4", *inputs.split(), *B_FRAMES.split()))
+    entry = film.rindex(b"elst") + 4 + 4 + 4  # the second track's: its first entry
+    film[entry + 4 : entry + 8] = b"\xff" * 4  # media_time -1: an empty edit
+    media = decode(bytes(film))
+    assert media.unseen or any(frame.pixels.mean() > 240 for frame in media.frames)
 
 
 @needs_ffmpeg

@@ -11,12 +11,16 @@ import pytest
 from PIL import Image
 
 from moderation.config.model import MediaConfig
-from moderation.media import ends
+from moderation.errors import ItemError
+from moderation.media import ends, layers
+from moderation.media import png as png_chunks
+from moderation.media.behind import find_behind
 from moderation.media.ends import end_of_gif
 from moderation.media.limits import start_deadline
 from moderation.media.objects import decode_object
 from moderation.media.png import SIGNATURE, chunks, keep_what_shows
-from moderation.types import ErrorCode, Kind, Media
+from moderation.media.sniff import MediaType
+from moderation.types import ErrorCode, Kind, Media, Role
 from tests.drawn_media import encode, jpegs, mp4
 
 GREY, RED, BLUE = ((120, 130, 120), (230, 10, 10), (20, 20, 200))
@@ -150,11 +154,69 @@ def test_no_stuffing_of_a_gif_hides_what_lies_behind(stuffing: bytes) -> None:
 
 @pytest.mark.parametrize("stuffing", [COMMENT * 50, b"!\xfe" + b"\1a" * 50 + b"\0"], ids=["comments", "parts"])
 def test_where_a_gif_has_too_many_blocks_the_rest_is_searched(stuffing: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ends, "_MAX_BLOCKS", 20)
+    monkeypatch.setattr(ends, "MAX_BLOCKS", 20)
     assert_red_is_seen_behind_a_gif(stuffing)
     data = encode(plain(GREY), "GIF").removesuffix(b";") + stuffing + b";"
     end = end_of_gif(data)
     assert end is not None and end < len(data) - 50
+
+
+def nothing_is_hidden(data: bytes) -> bool:
+    media = decode(data)
+    return media.error is not None or bool(media.unseen) or shows_red(media)
+
+
+def test_no_stuffing_between_layers_of_a_gif_hides_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "MAX_BLOCKS", 20)
+    film = moving("GIF", GREY, RED)
+    second = film.rindex(b"!\xf9\4")
+    assert nothing_is_hidden(film[:second] + b"!\xfe" + b"\1a" * 50 + b"\0" + film[second:])
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "apng"])
+def test_no_stuffing_of_a_jpeg_or_png_hides_what_follows(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ends, "_MAX_MARKERS", 20)
+    monkeypatch.setattr(png_chunks, "MAX_CHUNKS", 30)
+    if kind == "jpeg":
+        data = encode(plain(GREY), "JPEG")
+        stuffed = data[:2] + b"\xff\xfe\0\2" * 50 + data[2:] + BEHIND["jpeg"]
+    else:
+        junk = (b"juNk", b"")
+        moves = [control(0), FIRST, *[junk] * 50, control(1), SECOND]
+        stuffed = png(told(1), *moves) if kind == "apng" else png(*[junk] * 50, FIRST) + BEHIND["jpeg"]
+    assert nothing_is_hidden(stuffed)
+
+
+def test_a_fill_byte_before_a_marker_hides_no_jpeg_behind() -> None:
+    def comment(body: bytes) -> bytes:
+        return b"\xff\xfe" + struct.pack(">H", len(body) + 2) + body
+
+    grey, red = encode(plain(GREY), "JPEG"), encode(plain(RED), "JPEG")
+    first = b"\xff\xd8\xff" + comment(b"ab") + grey[2:]
+    # Where a reader lands that takes the fill byte for a marker of 0xFE00 bytes: a comment of the second that reads
+    # as the start of its scan.
+    padding = comment(bytes(60_000))
+    body = bytearray(60_000)
+    at = 4 + int.from_bytes(first[4:6], "big") - (len(first) + 2 + len(padding) + 4)
+    body[at : at + 2] = b"\xff\xda"
+    media = decode(first + red[:2] + padding + comment(bytes(body)) + red[2:])
+    assert shows_red(media) and len(media.frames) == 2
+
+
+def test_what_is_behind_and_shown_otherwise_by_others_is_kept() -> None:
+    y, x = np.mgrid[0:60, 0:80]
+    alpha = np.where((x // 20 + y // 20) % 2, 255, 20)
+    colour = np.clip((alpha - 20) * 255 / alpha, 0, 255)  # 235 over white
+    behind = Image.fromarray(np.stack([colour] * 3 + [alpha], -1).astype(np.uint8), "RGBA")
+    media = decode(encode(Image.new("RGB", (120, 90), (235, 235, 235)), "JPEG") + encode(behind, "PNG"))
+    assert Role.BACKDROP in {frame.role for frame in media.frames}
+
+
+def test_the_search_behind_a_picture_keeps_the_deadline() -> None:
+    data = encode(plain(GREY), "JPEG") + b"\xff\xd8\xff\xfe\0\4" * 8000
+    with pytest.raises(ItemError) as ended:
+        find_behind(data, MediaType.JPEG, start_deadline(0.05))
+    assert ended.value.code is ErrorCode.TIMEOUT
 
 
 def test_a_cut_gif_with_nothing_behind_is_truncated_as_before() -> None:
