@@ -53,9 +53,9 @@ def measure_paths(
             if number:  # the first round warms up
                 rates.setdefault(name, []).append(round(rate, 2))
     record: dict[str, Any] = {name: {"frames_per_s": median(each), "rounds": each} for name, each in rates.items()}
-    first = next(iter(record.values()), None)
-    for each in record.values():
-        each["of_bare"] = round(each["frames_per_s"] / first["frames_per_s"], 2)  # type: ignore[index] # there is one
+    bare = record.get(next(iter(paths), ""))
+    for each in record.values() if bare else ():
+        each["of_bare"] = round(each["frames_per_s"] / bare["frames_per_s"], 2)
     return record | {name: {"failed": why} for name, why in failed.items()}
 
 
@@ -123,7 +123,9 @@ def main() -> None:
     record: dict[str, Any] = json.loads(before.read_text()) if before.is_file() else {}
     for name in given.only:
         record[name] = partial(parts[name], given.rounds)()
-    large = [own["moderation"]["of_bare"] for title, own in record.get("stills", {}).items() if title.startswith("12 ")]
+    large = [
+        own["moderation"].get("of_bare") for title, own in record.get("stills", {}).items() if title.startswith("12 ")
+    ]
     record |= {
         "rounds": given.rounds,
         "timing": "processor seconds of one thread, paths in turn, medians",

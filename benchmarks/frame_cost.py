@@ -30,7 +30,7 @@ from moderation.types import Frame
 FRAMES = 64
 ROUNDS = 5
 SPREAD = 2.0
-# Detectors of the table that run without a list, a gallery or a hub. Those after the colon are not in full.yaml.
+# Detectors of README's table that full.yaml lacks, and that run without a list, a gallery or a hub.
 FURTHER = ("watermark", "nudity", "c2pa")
 
 

@@ -102,6 +102,8 @@ def main() -> None:
         print(json.dumps(STEPS[given.step](given.at, given.shards, given.items)))
         return
     at = given.at or Path(tempfile.mkdtemp(prefix="scale-"))
+    if given.at is not None and at.is_dir() and any(at.iterdir()):
+        parser.error(f"--at {at}: not empty; what lies there would be read instead of measured")
     before = RESULTS / "scale.json"
     record: dict[str, Any] = json.loads(before.read_text()) if before.is_file() else {}
     million = 1_000_000 // SHARD_ITEMS

@@ -48,7 +48,7 @@ class Cases:
 
     def command(self, case: str, tree: Path) -> list[str]:
         """The command of a case, for `subprocess`; clears what an earlier one has left."""
-        home = self._scratch / tree.name
+        home = self._scratch / ("here" if tree == REPOSITORY else "beside")
         source, out = str(self._source), str(home / "out")
         job = [sys.executable, "-m", "jobs"]
         if case in ("run", "rejudge"):

@@ -154,13 +154,15 @@ def _still_open(
 def _batches(steps: Iterator[ActionStep]) -> Iterator[list[ActionStep]]:
     """A key stands once in a batch: a sweep of several runs may name one object twice."""
     batch: dict[ReceiptKey, ActionStep] = {}
+    last = None
     for step in steps:
         if step.rule.do == "manifest":
             continue
-        if len(batch) == _BATCH or step.key in batch:
+        if (len(batch) >= _BATCH and step.row.item_id != last) or step.key in batch:
             yield list(batch.values())
             batch = {}
         batch[step.key] = step
+        last = step.row.item_id
     if batch:
         yield list(batch.values())
 

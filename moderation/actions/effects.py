@@ -170,12 +170,22 @@ def _copy(step: ActionStep, prepared: StepOutcome) -> StepOutcome:
 
 def _move(step: ActionStep, prepared: StepOutcome) -> StepOutcome:
     assert step.target is not None
+    was_there = _is_there(step.target)  # perhaps by a `copy` to the same place: not ours to remove
     copied = _copy(step, prepared)
     removed = guarded(partial(_remove, step, prepared))
     if removed.state is ActionState.REFUSED:
-        storage.delete_object(step.target)
+        if not was_there:
+            storage.delete_object(step.target)
         return removed
     return replace(removed, target_etag=copied.target_etag)
+
+
+def _is_there(uri: str) -> bool:
+    try:
+        storage.info(uri)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _remove(step: ActionStep, prepared: StepOutcome) -> StepOutcome:

@@ -60,7 +60,7 @@ class DecisionSweep:
         self._blocking = CopyFinder([t for t in targets if t.verdict == "block"], limits)
         passed = [t for t in targets if t.verdict != "block"]
         self._passing = CopyFinder(passed, limits)
-        self._passed = {(t.item_id, t.content_hash): t for t in passed}
+        self._passed = {(t.item_id, content): t for t in passed for content in (t.content_hash, None)}
         self._judges = _judges(passed, as_of)
         self.columns: tuple[str, ...] = FACTS if passed else ROW
 

@@ -74,7 +74,8 @@ class HeldVerdict(NamedTuple):
 
     def is_because_of(self, item_id: str, content: str | None) -> bool:
         """Whether an item with this content was the reason; another picture may lie at its place by now."""
-        return self.origin == item_id and self.origin_content == content
+        # None: a sweep from before the content was noted.
+        return self.origin == item_id and self.origin_content in (None, content)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -126,8 +126,9 @@ def counted_answers(standing: Iterable[Decision]) -> list[Decision]:
 def group_by_content(decisions: Iterable[Decision]) -> dict[ContentKey, list[Decision]]:
     """Item and content -> its decisions, in order; keys in the order of first decisions.
 
-    Another picture may lie at the same URI the next night, and then has the same item id. A decision without a content
-    hash fits each content of its item.
+    Another picture may lie at the same URI the next night, and then has the same item id. A block without a
+    content hash fits each content of its item; a pass without one counts only where no decision names a content,
+    because what was looked at is not known.
     """
     listed = list(decisions)
     contents: dict[str, dict[str, None]] = {}
@@ -136,10 +137,17 @@ def group_by_content(decisions: Iterable[Decision]) -> dict[ContentKey, list[Dec
             contents.setdefault(decision.item_id, {})[decision.content_hash] = None
     groups: dict[ContentKey, list[Decision]] = {}
     for decision in listed:
-        own = [decision.content_hash] if decision.content_hash else contents.get(decision.item_id, [None])
-        for content in own:
+        for content in _contents_of(decision, contents.get(decision.item_id)):
             groups.setdefault((decision.item_id, content), []).append(decision)
     return groups
+
+
+def _contents_of(decision: Decision, named: Iterable[str] | None) -> list[str | None]:
+    if decision.content_hash:
+        return [decision.content_hash]
+    if named is None:
+        return [None]
+    return [] if decision.decision is Answer.PASS else [*named]
 
 
 def _undone_ids(decisions: Sequence[Decision]) -> set[str]:

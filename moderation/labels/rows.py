@@ -167,6 +167,8 @@ def _make_row(cells: Mapping[str, Any]) -> LabelRow | str:
     if isinstance(texts, str):
         return texts
     keys = {name: texts[name] for name in KEYS if texts[name]}
+    if "content_hash" in keys:
+        keys["content_hash"] = keys["content_hash"].lower()
     if not keys:
         return "names no item"
     if not texts["label"].strip("| "):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
@@ -30,7 +31,11 @@ from moderation.policy.entries import MAX_ENTRIES, By, ListEntry, as_end
 MAX_FILE_BYTES: Final = 256 << 20
 MAX_TABLE_BYTES: Final = 1 << 30  # unpacked
 _BATCH_ROWS: Final = 16_384
-_TEXT_TYPES: Final = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+_VIEWS: Final = (pa.types.is_string_view, pa.types.is_binary_view)
+_TEXT_TYPES: Final = (
+    pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary, *_VIEWS,
+)  # fmt: skip
+_PLAIN_TYPES: Final = (*_TEXT_TYPES, pa.types.is_primitive, pa.types.is_decimal, pa.types.is_null)
 _COLUMNS: Final = ("value", "reason", "until")
 _SORTS: Final = ("action", "by")  # of a file of several lists
 _ACTIONS: Final = ("deny", "allow")
@@ -171,12 +176,32 @@ def table_batches(
 
 
 def _unpacked_bytes(column: pa.Array) -> int:
-    if not pa.types.is_dictionary(column.type):
-        return int(column.nbytes)
-    values = column.dictionary
-    if not any(is_type(values.type) for is_type in _TEXT_TYPES):
-        return 8 * len(column)
-    return pc.sum(pc.binary_length(values).take(column.indices)).as_py() or 0
+    is_coded = pa.types.is_dictionary(column.type)
+    values = column.dictionary if is_coded else column
+    if not _is_of_type(values.type, _TEXT_TYPES):
+        return 8 * len(column) if is_coded else int(column.nbytes)
+    lengths = _lengths(values)
+    return pc.sum(lengths.take(column.indices) if is_coded else lengths).as_py() or 0
+
+
+def _lengths(texts: pa.Array) -> pa.Array:
+    if not _is_of_type(texts.type, _VIEWS):
+        return pc.binary_length(texts)
+    # Many views may be of the same bytes; of a null's length only too much can be counted.
+    views = np.frombuffer(texts.buffers()[1], np.int32).reshape(-1, 4)
+    return pa.array(views[texts.offset : texts.offset + len(texts), 0].astype(np.int64))
+
+
+def _is_of_type(kind: pa.DataType, tests: Sequence[Callable[[pa.DataType], bool]]) -> bool:
+    return any(is_type(kind) for is_type in tests)
+
+
+def _check_types(uri: str, schema: pa.Schema, columns: Sequence[str]) -> None:
+    """Raises UsageError for a column of lists, runs or blocks: a few of its bytes may stand for any number of them."""
+    for field in schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if field.name in columns and not _is_of_type(kind, _PLAIN_TYPES):
+            raise UsageError(f"{uri}: column {field.name!r} is {field.type}; a list has texts, numbers and dates")
 
 
 def _parquet_batches(
@@ -189,6 +214,7 @@ def _parquet_batches(
     _check_unpacked(uri, sum(group.total_byte_size for group in groups), metadata.num_rows)
     schema = metadata.schema.to_arrow_schema()
     check(schema.names)
+    _check_types(uri, schema, columns)
     texts = [field.name for field in schema if any(is_type(field.type) for is_type in _TEXT_TYPES)]
     file = pq.ParquetFile(source, metadata=metadata, read_dictionary=texts)
     yield from file.iter_batches(_BATCH_ROWS, columns=[name for name in columns if name in schema.names])
@@ -197,8 +223,10 @@ def _parquet_batches(
 def _arrow_batches(
     uri: str, data: bytes, columns: Sequence[str], check: Callable[[Sequence[str]], object]
 ) -> Iterator[pa.RecordBatch]:
-    names = pa.ipc.open_file(pa.py_buffer(data)).schema.names
+    schema = pa.ipc.open_file(pa.py_buffer(data)).schema
+    names = schema.names
     check(names)
+    _check_types(uri, schema, columns)
     places = [place for place, name in enumerate(names) if name in columns]
     reader = pa.ipc.open_file(pa.py_buffer(data), options=pa.ipc.IpcReadOptions(included_fields=places))
     yield from (reader.get_batch(at) for at in range(reader.num_record_batches))

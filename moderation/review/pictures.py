@@ -171,9 +171,10 @@ class PictureDesk:
     def _decode(self, item: PlannedItem, payloads: Sequence[bytes]) -> ItemPictures:
         pool = self._films if item.judged.kind in (Kind.VIDEO, Kind.ANIMATION) else self._stills
         media = pool.decode(item.item, payloads)
-        frames = [frame for frame in media.frames if frame.role in _SHOWN_ROLES]
+        shown = [frame for frame in media.frames if frame.role in _SHOWN_ROLES]
+        frames = sorted(shown, key=lambda frame: frame.role is not Role.FRAME)
         deciding = deciding_place(frames, item.judged.evidence)
-        places = spread(len(frames), _MAX_STRIP, deciding)
+        places = _choose_places(sum(frame.role is Role.FRAME for frame in frames), len(frames), deciding)
         return ItemPictures(
             pictures=tuple(_encode(frames[place]) for place in places),
             total=len(frames),
@@ -208,6 +209,16 @@ def deciding_place(frames: Sequence[Frame], evidence: Sequence[Evidence]) -> int
         if wanted is not None and frames:
             return min(range(len(frames)), key=lambda place: abs((frames[place].time_s or 0.0) - wanted))
     return 0
+
+
+def _choose_places(own: int, count: int, deciding: int) -> list[int]:
+    """Of the item's own frames, which come first, as many as there is room for; then how else they are shown.
+
+    The deciding one is always among them, so that they may be one more.
+    """
+    places = {*spread(own, _MAX_STRIP, min(deciding, max(0, own - 1))), *([deciding] if count else [])}
+    others = [place for place in range(own, count) if place not in places]
+    return sorted({*places, *others[: max(0, _MAX_STRIP - len(places))]})
 
 
 def spread(count: int, most: int, kept: int) -> list[int]:

@@ -137,7 +137,7 @@ def read_verdict_rows(run: StoredRun, salt: str) -> VerdictRows:
     table = without_escalated(_as_texts(pa.concat_tables(parts, promote_options="default")))
     table = table.filter(pc.not_equal(table["status"], Status.SKIPPED)).replace_schema_metadata(None).combine_chunks()
     item_ids = table["item_id"].to_pylist()
-    copies = number_copies(item_ids, _texts(table, "content_hash"), _hashes(table), read_duplicate_groups(run.out))
+    copies = number_copies(item_ids, _texts(table, "content_hash"), _hashes(table), _duplicate_groups(run.out, table))
     rank = _numbers(table, "review_rank").copy()
     for row in np.flatnonzero(_flags(table, "audit")).tolist():
         # Its own rank would tell a reviewer what the machine made of it.
@@ -174,6 +174,14 @@ def _hashes(table: pa.Table) -> list[Any]:
     # Of several pictures a row has the hash of one: an item that is like in that one may differ in all others.
     pairs = zip(_texts(table, "pdq"), _texts(table, "kind"), strict=True)
     return [None if kind in SEVERAL else pdq for pdq, kind in pairs]
+
+
+def _duplicate_groups(out: str, table: pa.Table) -> dict[str, str] | None:
+    # A clip is a copy of the film that it is from, and shows only a part of it: of several pictures the same bytes are.
+    groups = read_duplicate_groups(out)
+    rows = zip(table["item_id"].to_pylist(), _texts(table, "kind"), _texts(table, "content_hash"), strict=True)
+    several = {item_id: f"content:{content or item_id}" for item_id, kind, content in rows if kind in SEVERAL}
+    return None if groups is None else groups | several
 
 
 def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.float64]:

@@ -38,7 +38,7 @@ def test_no_detector_of_this_package_needs_torch_to_be_declared() -> None:
     assert _imported(code, "torch") == []
 
 
-def test_a_night_without_work_imports_neither_torch_nor_ray() -> None:
+def test_the_nightly_module_imports_neither_torch_nor_ray() -> None:
     assert _imported("import moderation.runtime.nightly, moderation.runtime.resume", "torch", "ray") == []
 
 

@@ -251,9 +251,11 @@ def test_a_killed_call_goes_on(tmp_path: Path, out: str, monkeypatch: pytest.Mon
     assert (tmp_path / "in" / "bad0.png").exists() and not away(tmp_path)
 
 
+@pytest.mark.parametrize("batch", [256, 1])
 def test_what_a_killed_call_had_tagged_and_moved_is_done(
-    tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch
+    batch: int, tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(act_module, "_BATCH", batch)
     tags: dict[str, dict[str, str]] = {}
     tagging = rule(tmp_path, "tag", tags={"moderation": "{verdict}"})
     path = actions_file(tmp_path, tagging, rule(tmp_path, "move"))
@@ -273,8 +275,9 @@ def test_what_a_killed_call_had_tagged_and_moved_is_done(
     with monkeypatch.context() as killed, pytest.raises(KillError):
         killed.setattr(storage, "delete_object", delete)
         run(out, path)
+    moved = away(tmp_path)
     assert run(out, path) == {"tag": {"done": 2}, "move": {"done": 2}}
-    assert [tags[str(copy)] for copy in away(tmp_path)] == [{"moderation": "block"}] * 2
+    assert moved and [tags[str(copy)] for copy in moved] == [{"moderation": "block"}] * len(moved)
     assert run(out, path) == {}
 
 
@@ -325,6 +328,25 @@ def test_a_move_leaves_no_copy_of_an_object_that_changed_meanwhile(
     path = actions_file(tmp_path, {**rule(tmp_path, "move"), "when": {"verdict": ["review"]}})
     assert run(out, path) == {"move": {outcome: 1}}
     assert len(away(tmp_path)) == copies
+
+
+def test_a_refused_move_leaves_the_copy_that_another_action_made(
+    tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    when = {"when": {"verdict": ["review"]}}
+    path = actions_file(tmp_path, {**rule(tmp_path, "copy"), **when}, {**rule(tmp_path, "move"), **when})
+    copy, copied = storage.copy_object, list[str]()
+
+    def race(uri: str, target: str, *, etag: str | None = None) -> str | None:
+        tag = copy(uri, target, etag=etag)
+        copied.append(target)
+        if len(copied) == 2:
+            Path(uri).write_bytes(b"other")
+        return tag
+
+    monkeypatch.setattr(storage, "copy_object", race)
+    assert run(out, path) == {"copy": {"done": 1}, "move": {"refused (changed)": 1}}
+    assert len(set(copied)) == 1 and Path(copied[0]).exists()
 
 
 @pytest.mark.parametrize("between", [0, 1], ids=["in a row", "apart"])

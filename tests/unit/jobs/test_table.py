@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -26,7 +27,12 @@ def test_an_entry_says_the_first_sentence_of_its_job(entry: JobEntry) -> None:
     assert entry.help.endswith(".") and " ".join(text.split()).startswith(entry.help)
 
 
+HELPERS = {"__init__", "__main__", "ending", "extending", "head_tables", "lazy_group", "options", "printing", "table"}
+
+
 def test_every_job_file_is_in_the_table_of_commands() -> None:
+    files = {path.stem for path in Path(table.__file__).parent.glob("*.py")} - HELPERS
+    assert files == {entry.place.partition(":")[0] for entry in ENTRIES}
     listed = CliRunner().invoke(app, ["--help"]).output
     assert all(f"\n  {entry.name} " in listed for entry in table.COMMANDS)
     for group, entries in (("config", table.CONFIG), ("review", table.REVIEW), ("lists", table.LISTS)):

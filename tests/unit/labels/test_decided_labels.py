@@ -179,9 +179,11 @@ def test_a_label_is_of_one_content_not_of_whatever_lies_at_the_place() -> None:
     assert [row["label"] for row in training_rows(labels)] == ["block"]
 
 
-def test_an_answer_without_a_hash_fits_any_content() -> None:
+def test_a_block_without_a_hash_fits_any_content_and_a_pass_none() -> None:
     label = the_label(said(1, "ann", BLOCK), said(2, "bob", BLOCK, content_hash="aa"), said(3, "cy", PASS))
     assert (label.content_hash, label.rule) == ("aa", LabelRule.AGREED)
+    held = hold([said(1, "ann", BLOCK, content_hash="aa"), said(2, "bob", PASS)])
+    assert held["i", "aa"].decision is BLOCK
 
 
 def test_a_picture_is_not_labelled_by_its_place_for_measures() -> None:

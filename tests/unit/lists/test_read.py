@@ -117,6 +117,30 @@ def test_a_value_that_a_file_has_once_counts_for_every_row(
             reader(path)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        pa.array([["x"]]),
+        pa.array([b"abcd"], pa.binary(4)),
+        pa.RunEndEncodedArray.from_arrays(pa.array([1], pa.int32()), pa.array(["x"])),
+        pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array([["x"]])),
+    ],
+    ids=lambda value: str(value.type),
+)
+def test_columns_whose_bytes_stand_for_any_number_are_refused(value: pa.Array, tmp_path: Path) -> None:
+    table = pa.table({"value": value})
+    with pa.ipc.new_file(str(tmp_path / "l.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(UsageError, match="a list has texts, numbers and dates"):
+        read_entries(str(tmp_path / "l.arrow"))
+
+
+def test_views_of_one_value_count_each() -> None:
+    views = pa.array(["x" * 50] * 3, pa.string_view())
+    assert read._unpacked_bytes(views.slice(1)) == 100
+    assert read._unpacked_bytes(pa.DictionaryArray.from_arrays(pa.array([0, 0, 0, 1], pa.int32()), views)) == 200
+
+
 POLICY = """
 checks:
   bad: {side: negative, votes: [a.bad], block: 0.9, label: Violence/Weapons, definition: weapon}

@@ -13,7 +13,15 @@ from PIL import Image
 from moderation.config.model import MediaConfig, RuntimeConfig
 from moderation.media.preview import encode_preview
 from moderation.review.items import QueueItem
-from moderation.review.pictures import LARGE_PX, SMALL_PX, PictureDesk, deciding_place, spread
+from moderation.review.pictures import (
+    _MAX_STRIP,
+    LARGE_PX,
+    SMALL_PX,
+    PictureDesk,
+    _choose_places,
+    deciding_place,
+    spread,
+)
 from moderation.review.planned_items import PlannedItem
 from moderation.types import ErrorCode, Evidence, Frame, Item, Kind, MediaObject
 from tests.job_runs import SHARED
@@ -155,6 +163,16 @@ def test_a_strip_is_bounded_even_and_has_the_deciding_frame(count: int, most: in
     assert len(places) == min(count, most)
     assert not count or kept in places
     assert all(0 <= place < count for place in places)
+
+
+@given(own=st.integers(0, 80), more=st.integers(0, 80), data=st.data())
+def test_own_frames_come_before_other_readings_of_them(own: int, more: int, data: st.DataObject) -> None:
+    count = own + more
+    deciding = data.draw(st.integers(0, max(0, count - 1)))
+    places = _choose_places(own, count, deciding)
+    assert len(places) <= _MAX_STRIP + 1 and (not count or deciding in places)
+    assert own > _MAX_STRIP or set(range(own)) <= set(places)
+    assert count > _MAX_STRIP or places == list(range(count))
 
 
 def frame(index: int, time_s: float | None) -> Frame:

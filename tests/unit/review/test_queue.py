@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moderation.errors import UsageError
+from moderation.review import verdict_rows
 from moderation.review.filters import QueueFilter, parse_filter
 from moderation.review.queue import space_out
 from moderation.review.together import LOT, number_copies, number_groups, order_rows
@@ -90,6 +92,14 @@ def test_copies_are_known_by_bytes_by_hash_or_by_the_duplicates_file() -> None:
     assert numbers.tolist() == [0, 0, 2, 2, 4]
     known = number_copies(ids, ["x"] * 5, [None] * 5, {"a": "g", "e": "g"})
     assert known.tolist() == [0, 1, 2, 3, 0]
+
+
+def test_a_film_is_not_decided_with_a_clip_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict_rows, "read_duplicate_groups", lambda out: dict.fromkeys("cfgij", "one"))
+    kinds, contents = ["video", "video", "video", "image", "image"], ["1", "2", "2", "3", "4"]
+    table = pa.table({"item_id": list("cfgij"), "kind": kinds, "content_hash": contents})
+    groups = verdict_rows._duplicate_groups("out", table)
+    assert number_copies(list("cfgij"), contents, [None] * 5, groups).tolist() == [0, 1, 1, 3, 3]
 
 
 def test_plain_pictures_are_no_copies_of_each_other() -> None:
