@@ -15,7 +15,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from benchmarks.decode_media import (
     video_files,
     video_paths,
 )
-from benchmarks.machine import RESULTS, median, write_result
+from benchmarks.machine import RESULTS, machine_facts, median, write_result
 
 SECONDS = 0.6  # of processor time, a path and round
 BAR_LARGE = 4.0
@@ -122,17 +122,17 @@ def main() -> None:
     before = RESULTS / "decode.json"
     record: dict[str, Any] = json.loads(before.read_text()) if before.is_file() else {}
     for name in given.only:
-        record[name] = partial(parts[name], given.rounds)()
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        record[name] = parts[name](given.rounds) | {"at": at, "machine": machine_facts(), "rounds": given.rounds}
     large = [
         own["moderation"].get("of_bare") for title, own in record.get("stills", {}).items() if title.startswith("12 ")
     ]
     record |= {
-        "rounds": given.rounds,
         "timing": "processor seconds of one thread, paths in turn, medians",
         "large_of_bare_pillow": large,
         "bar_large_of_bare_pillow": BAR_LARGE,
     }
-    print(write_result("decode", {key: value for key, value in record.items() if key not in ("at", "machine")}))
+    print(write_result("decode", {key: value for key, value in record.items() if key not in ("at", "machine", "note", "rounds")}))
 
 
 if __name__ == "__main__":
