@@ -24,11 +24,11 @@ from PIL import Image, ImageDraw, ImageFont
 from benchmarks.machine import write_result
 from moderation.config.load import load_config
 from moderation.detectors.hashing import pdq
+from moderation.file_types import MediaType
 from moderation.hashes.film_pairs import film_pairs
 from moderation.hashes.films import FilmFrames, make_films
 from moderation.hashes.part_hashes import PartHashes, concatenate_parts, no_parts
 from moderation.media.limits import start_deadline
-from moderation.media.sniff import MediaType
 from moderation.media.video import decode_video
 from moderation.results.frame_hashes import FrameHashes
 from moderation.types import U8

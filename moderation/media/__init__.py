@@ -1,10 +1,10 @@
 """Bytes -> frames. The only importer of Pillow, decord, torchcodec, PyAV and torchvision.io."""
 
+from moderation.file_types import MediaType, names_media, sniff
 from moderation.media.decode import decode_item
 from moderation.media.encode import encode_jpeg
 from moderation.media.image import decode_image
 from moderation.media.limits import DECODE_VERSION, abandoned_decodes, decode_with_deadline
-from moderation.media.sniff import MediaType, names_media, sniff
 
 __all__ = [
     "DECODE_VERSION",

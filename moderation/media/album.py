@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from moderation.config.model import MediaConfig
+from moderation.file_types import HEAD_BYTES, MediaType, names_moving, sniff
 from moderation.media.joining import Numbering, gather_members
 from moderation.media.limits import MAX_FRAMES_BYTES, Deadline, MemberLimits
 from moderation.media.objects import Payload, decode_object
 from moderation.media.seams import ALBUM_LAYOUTS
-from moderation.media.sniff import HEAD_BYTES, MediaType, names_moving, sniff
 from moderation.media.tiles import stitch_frames
 from moderation.types import Kind, Media, MediaObject
 

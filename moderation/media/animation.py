@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
+from moderation.file_types import MediaType
 from moderation.media.choice import FrameChoice
 from moderation.media.compose import Canvas, survey_layers
 from moderation.media.image import OpenedPicture, mark_deep_key, open_layer, open_picture, read_still
@@ -31,7 +32,6 @@ from moderation.media.pixels import (
 )
 from moderation.media.samples import mend_tiff
 from moderation.media.shown import as_in_file, as_layer
-from moderation.media.sniff import MediaType
 from moderation.media.tiles import add_tiles, detailed
 from moderation.types import ErrorCode, Kind, Media
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moderation.file_types import HEAD_BYTES, MediaType, sniff
 from moderation.media.camera_raw import is_tiff_picture, unchained_directories
 from moderation.media.ends import IN_BOXES, boxes, end_of_boxes, end_of_jpeg, end_of_picture, find_scan
 from moderation.media.jpeg_segments import segments_of
 from moderation.media.limits import Deadline
-from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 
 MAX_BEHIND = 64  # pieces that are located and reported; media.max_frames bounds how many are scored
 _MAX_PREVIEWS = 4

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from moderation.file_types import HEAD_BYTES, MediaType, sniff
 from moderation.media.cut_ends import is_cut
-from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 
 MAX_BOXES = 20_000  # a fragmented MP4 of several hours has thousands
 _PROPERTIES_BYTES = 1024 * 1024  # the properties of pictures come first; a profile among them may be large

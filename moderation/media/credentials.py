@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, Final
 
-from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
+from moderation.file_types import HEAD_BYTES, MediaType, sniff
 from moderation.types import Media
 
 PRESENT: Final = "c2pa.present"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from moderation.media.sniff import MediaType
+from moderation.file_types import MediaType
 
 _SYNC: Final = 0x47
 # Bytes of a packet -> offset of its sync byte (m2ts puts a time of four bytes before it, 204 parity after the packet).

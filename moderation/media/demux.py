@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import numpy as np
 
 from moderation.errors import ItemError
+from moderation.file_types import MediaType, elementary_codec
 from moderation.media.bitstream import is_closed_keyframe
 from moderation.media.limits import Deadline, TimedBytes
 from moderation.media.more_shown import draws_pictures, shows_more
-from moderation.media.sniff import MediaType, elementary_codec
 from moderation.media.timeline import Packets
 from moderation.types import ErrorCode
 

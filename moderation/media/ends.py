@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 
 from moderation.errors import ItemError
+from moderation.file_types import MediaType
 from moderation.media.camera_raw import end_of_tiff
 from moderation.media.png import end_of_png
-from moderation.media.sniff import MediaType
 from moderation.types import ErrorCode
 
 _MAX_MARKERS = 200_000  # of a JPEG: one with 30,000 scans has 60,000

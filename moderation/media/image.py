@@ -25,6 +25,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from moderation.config.installing import install_command
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
+from moderation.file_types import MediaType, sniff
 from moderation.media.bmp import leaves_gaps, read_bmp_colours, with_fourth_channel
 from moderation.media.camera_raw import has_depth, is_camera_raw
 from moderation.media.colour import CODE_POINTS
@@ -42,7 +43,6 @@ from moderation.media.pixels import (
     to_picture,
 )
 from moderation.media.png import keep_what_shows
-from moderation.media.sniff import MediaType, sniff
 from moderation.types import ErrorCode, Media
 
 _OPENERS: dict[MediaType, Callable[[TimedBytes], ImageFile]] = {

@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from moderation.config.model import MediaConfig
+from moderation.file_types import MediaType
 from moderation.media.colour import OTHER_PROFILES, STORED_RGB, read_colours
 from moderation.media.jpeg_segments import application_segments, read_profiles, stores_rgb
 from moderation.media.limits import Deadline, TimedBytes, canvas_size, check_pixels
@@ -29,7 +30,6 @@ from moderation.media.pixels import (
     still_media,
 )
 from moderation.media.shown import ShownPicture, show, show_readings
-from moderation.media.sniff import MediaType
 from moderation.types import U8, ErrorCode, Media
 
 try:

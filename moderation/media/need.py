@@ -14,12 +14,12 @@ from typing import Final
 from PIL.JpegImagePlugin import JpegImageFile
 
 from moderation.config.model import MediaConfig
+from moderation.file_types import HEAD_BYTES, MediaType, sniff
 from moderation.media.container import movie_seconds, webp_size
 from moderation.media.image import open_header
 from moderation.media.limits import MAX_FRAMES_BYTES, canvas_size, start_deadline
 from moderation.media.objects import Payload
 from moderation.media.sampling import frame_limit
-from moderation.media.sniff import HEAD_BYTES, MediaType, sniff
 from moderation.types import Item, Kind
 
 MIB: Final = 1024 * 1024

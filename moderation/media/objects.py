@@ -9,6 +9,7 @@ from PIL.Image import DecompressionBombError
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
+from moderation.file_types import HEAD_BYTES, MediaType, names_media, sniff
 from moderation.media.animation import decode_picture
 from moderation.media.behind import Behind, find_behind
 from moderation.media.credentials import add_credentials
@@ -18,7 +19,6 @@ from moderation.media.jpeg import decode_jpeg_image
 from moderation.media.likeness import is_preview, is_smaller_version
 from moderation.media.limits import Deadline, decode_with_deadline, with_max_frames
 from moderation.media.pixels import describe
-from moderation.media.sniff import HEAD_BYTES, MediaType, names_media, sniff
 from moderation.media.still_movie import decode_still_movie, holds_movie
 from moderation.media.tiles import add_tiles, detailed
 from moderation.media.unknown import Looks, look_at

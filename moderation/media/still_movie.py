@@ -8,10 +8,10 @@ import numpy as np
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
+from moderation.file_types import MediaType
 from moderation.media.animation import decode_picture
 from moderation.media.container import count_tracks
 from moderation.media.limits import Deadline
-from moderation.media.sniff import MediaType
 from moderation.media.video import UNSEEN_TRACK, decode_video
 from moderation.types import ErrorCode, Frame, Kind, Media
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
+from moderation.file_types import MediaType
 from moderation.media.announced import announced_samples
 from moderation.media.container import Container, inspect
 from moderation.media.demux import CODECS, PictureTrack, Tracks, read_tracks
@@ -25,7 +26,6 @@ from moderation.media.limits import Deadline, canvas_size, check_pixels
 from moderation.media.pixels import scale_array
 from moderation.media.sampling import choose_frames, frame_limit, thin_out, widest_stretch
 from moderation.media.shots import MAX_PROBES, describe_frame, find_cuts, shots_of
-from moderation.media.sniff import MediaType
 from moderation.media.timeline import usual_rate
 from moderation.media.video_reader import FrameReader, open_reader
 from moderation.types import ErrorCode, Frame, Kind, Media

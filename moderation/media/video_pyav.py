@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moderation.config.model import MediaConfig
+from moderation.file_types import MediaType
 from moderation.media.demux import PictureTrack, demux, open_container
 from moderation.media.limits import Deadline, check_pixels
 from moderation.media.pixels import turn_upright
-from moderation.media.sniff import MediaType
 from moderation.media.timeline import F64, I64, Timeline
 from moderation.types import U8
 

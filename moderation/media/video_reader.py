@@ -15,9 +15,9 @@ import numpy as np
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
+from moderation.file_types import MediaType
 from moderation.media.demux import PictureTrack
 from moderation.media.limits import Deadline
-from moderation.media.sniff import MediaType
 from moderation.media.timeline import F64, I64, Timeline, build_timeline
 from moderation.media.video_decord import open_decord
 from moderation.media.video_pyav import PyavReader

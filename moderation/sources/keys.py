@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
+from moderation.file_types import hides_media
 from moderation.sources.items import MAX_OBJECTS, bound_attributes, error_item, flatten, make_id
-from moderation.sources.magic import looks_like_media
 from moderation.sources.tar import TarMember, suffix_of
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item, Kind, MediaObject
@@ -74,7 +74,7 @@ def hidden_items(info: ObjectInfo, members: Iterable[TarMember], items: Iterable
     """
     used = {source.offset for item in items for source in item.objects}
     for member in members:
-        hidden = member.offset not in used and looks_like_media(member.content or member.head, suffix_of(member.name))
+        hidden = member.offset not in used and hides_media(member.content or member.head, suffix_of(member.name))
         if hidden and not is_apple_double(member):
             yield media_item(info, make_id(info.uri, "hidden", member.name, member.offset), [member], None, {})
 

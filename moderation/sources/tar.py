@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from moderation import storage
 from moderation.errors import UsageError
+from moderation.file_types import HEAD_BYTES
 from moderation.sources.items import clean_text, one_sentence
-from moderation.sources.magic import HEAD_BYTES
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode
 

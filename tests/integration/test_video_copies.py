@@ -14,8 +14,8 @@ from moderation.analysis.duplicates import Nearness, find_duplicates
 from moderation.analysis.known_hashes import build_list, match_run
 from moderation.config.load import load_config
 from moderation.detectors.hashing import pdq
+from moderation.file_types import MediaType
 from moderation.media.limits import start_deadline
-from moderation.media.sniff import MediaType
 from moderation.media.video import decode_video
 from moderation.types import Kind
 from tests.drawn_films import ALTERATIONS, alter_film, draw_film, encode_film

@@ -10,9 +10,9 @@ from PIL import Image
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
+from moderation.file_types import MediaType, sniff
 from moderation.media.animation import decode_picture
 from moderation.media.limits import start_deadline
-from moderation.media.sniff import MediaType, sniff
 from moderation.types import ErrorCode, Kind, Media
 from tests.drawn_media import draw, encode
 

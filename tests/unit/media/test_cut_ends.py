@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moderation.config.model import MediaConfig
+from moderation.file_types import MediaType
 from moderation.media.cut_ends import is_cut
 from moderation.media.limits import start_deadline
 from moderation.media.objects import decode_object
-from moderation.media.sniff import MediaType
 from moderation.types import ErrorCode
 
 CASES = {"mpegts": MediaType.MPEG_TS, "vob": MediaType.MPEG_PS, "flv": MediaType.FLV}

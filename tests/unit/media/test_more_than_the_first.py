@@ -12,6 +12,7 @@ from PIL import Image
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
+from moderation.file_types import MediaType
 from moderation.media import ends, layers
 from moderation.media import png as png_chunks
 from moderation.media.behind import find_behind
@@ -19,7 +20,6 @@ from moderation.media.ends import end_of_gif
 from moderation.media.limits import start_deadline
 from moderation.media.objects import decode_object
 from moderation.media.png import SIGNATURE, chunks, keep_what_shows
-from moderation.media.sniff import MediaType
 from moderation.types import ErrorCode, Kind, Media, Role
 from tests.drawn_media import encode, jpegs, mp4
 

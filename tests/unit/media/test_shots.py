@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from moderation.config.model import MediaConfig
+from moderation.file_types import sniff
 from moderation.media.limits import start_deadline
 from moderation.media.shots import CUT, describe_frame, distance, find_cuts, shots_of
-from moderation.media.sniff import sniff
 from moderation.media.video import decode_video
 from moderation.types import U8, Media
 from tests.drawn_media import encode, mp4

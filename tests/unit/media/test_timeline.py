@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from moderation.config.model import MediaConfig
+from moderation.file_types import MediaType, sniff
 from moderation.media.bitstream import is_closed_keyframe
 from moderation.media.sampling import choose_frames, frame_limit, widest_stretch
-from moderation.media.sniff import MediaType, sniff
 from moderation.media.timeline import Packets, Timeline, build_timeline
 
 NAN = float("nan")

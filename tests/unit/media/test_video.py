@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
+from moderation.file_types import sniff
 from moderation.media.limits import start_deadline
 from moderation.media.sampling import choose_frames, widest_gap
-from moderation.media.sniff import sniff
 from moderation.media.video import decode_video
 from moderation.types import ErrorCode, Media
 from tests.drawn_media import QUADRANTS, avi, jpegs, matroska, mp4

@@ -21,10 +21,10 @@ from PIL import Image
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
+from moderation.file_types import sniff
 from moderation.media.limits import canvas_size, start_deadline
 from moderation.media.objects import decode_object
 from moderation.media.pixels import scale_array, turn_upright
-from moderation.media.sniff import sniff
 from moderation.media.video import decode_video
 from moderation.media.video_pyav import read_orientation
 from moderation.types import U8, ErrorCode, Kind, Media

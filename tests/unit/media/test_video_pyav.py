@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from moderation.config.model import MediaConfig
+from moderation.file_types import sniff
 from moderation.media.demux import read_tracks
 from moderation.media.limits import start_deadline
-from moderation.media.sniff import sniff
 from moderation.media.video_reader import FrameReader, open_reader
 
 FRAMES = 24

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from moderation.config.model import MediaConfig
+from moderation.file_types import sniff
 from moderation.media.limits import start_deadline
-from moderation.media.sniff import sniff
 from moderation.media.video import decode_video
 from moderation.results.ffmpeg import find_system_ffmpeg
 from moderation.types import Media

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from moderation.config.model import MediaConfig, SourceConfig
+from moderation.file_types import HEAD_BYTES, hides_media
 from moderation.media import decode_item, sniff
 from moderation.sources import open_source
 from moderation.sources.fetch import Fetcher
-from moderation.sources.magic import HEAD_BYTES, looks_like_media
 from moderation.types import ErrorCode
 from tests.drawn_media import draw, encode
 
@@ -70,7 +70,7 @@ def test_a_picture_under_another_name_beside_one_is_looked_at(tmp_path: Path, hi
 )
 def test_whatever_is_decoded_is_looked_at(head: bytes) -> None:
     head = head.ljust(HEAD_BYTES, b"\0")
-    assert sniff(head) is not None and looks_like_media(head, "bin")
+    assert sniff(head) is not None and hides_media(head, "bin")
 
 
 def test_sidecars_and_sound_beside_a_picture_are_no_items(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The type of a file, told from its first bytes; and whether its name claims a picture or video."""
+"""The type of a file, told from its first bytes; and whether its name claims a picture or video. Pure."""
 
 from __future__ import annotations
 
@@ -104,6 +104,9 @@ _EXTENSIONS = frozenset(
     }
 )
 # fmt: on
+# Names of sound, and the containers that hold it: these may hold films, too.
+_SOUND_EXTENSIONS = frozenset({"m4a", "m4b", "mka", "ogg", "oga", "opus", "wma"})
+_HOLD_SOUND = frozenset({MediaType.MP4, MediaType.MATROSKA, MediaType.OGG, MediaType.ASF})
 _STILL_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "bmp", "dib", "jp2", "j2k", "jpx", "jpf", "jpm"})
 
 
@@ -121,6 +124,15 @@ def sniff(head: bytes) -> MediaType | None:
     if _is_old_quicktime(head):
         return MediaType.MP4
     return _sniff_stream(head)
+
+
+def hides_media(head: bytes, suffix: str) -> bool:
+    """Whether a file that isn't named as one begins as a picture or a video; a sound file's container does not count.
+
+    suffix: of the name, in lower case, without its dot.
+    """
+    found = sniff(head)
+    return found is not None and not (suffix in _SOUND_EXTENSIONS and found in _HOLD_SOUND)
 
 
 def names_media(name: str) -> bool:

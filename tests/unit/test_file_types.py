@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moderation.media.sniff import HEAD_BYTES, MediaType, names_media, sniff
+from moderation.file_types import HEAD_BYTES, MediaType, names_media, sniff
 from tests.drawn_media import avi, draw, encode, jpegs, matroska, mp4
 
 ENCODED = {
