@@ -51,13 +51,20 @@ def lists_learn(
     from moderation.analysis.learn import LearnRules, learn_lists
     from moderation.analysis.learn_sweep import sweep_learned
     from moderation.analysis.sweep import swept_as_json
+    from moderation.lists.learned import write_learned
 
     rules = LearnRules(near=_bits(near), near_pass=_bits(near_pass), days=days or None)
     uri = storage.canonical(to)
-    learned = learn_lists(outs, uri, rules, today=day, write=not dry_run)
+    learned = learn_lists(outs, uri, rules, today=day, write=False)
     swept = None
     if sweep and sweep_to and not dry_run:
-        swept = sweep_learned(learned.changed, sweep, sweep_to, near=rules.near, as_of=day, earlier=after or ())
+        swept = sweep_learned(
+            learned.changed, sweep, sweep_to, near=rules.near, as_of=day, earlier=after or (),
+            holding=learned.holding.values(),
+        )  # fmt: skip
+    if not dry_run:
+        # After the sweep: what is new is told by the file, and a call whose sweep failed is made again.
+        write_learned(uri, learned.listed)
     if as_json:
         told = {"to": uri, "entries": learned.entries, "counts": learned.counts, "ended": learned.ended,
                 "added": len(learned.added), "removed": len(learned.removed), "close": learned.close,

@@ -69,6 +69,7 @@ def sweep(
     _check_decision(decision, as_)
     day = parse_day(as_of) or datetime.now(UTC).date()
 
+    from moderation.analysis.learn_sweep import held_beside
     from moderation.analysis.sweep import SweepChange
     from moderation.analysis.sweep import sweep as sweep_all
     from moderation.analysis.sweep_by_decision import CopyLimits
@@ -93,6 +94,7 @@ def sweep(
         found = find_sources(sources)
         kept = None if embedding == "none" else embedding
         targets = tuple(find_targets(found, decision or (), as_, embedding=kept))
+        targets += tuple(held_beside(targets, [run.out for run in found.runs]))
         change = SweepChange(name=", ".join(decision or ()), targets=targets, limits=limits)
     swept = sweep_all(
         found, change, None if dry_run else to, as_of=day, earlier=after or (), leave_out=leave_out, workers=workers
@@ -155,12 +157,17 @@ def _print(swept: Swept, *, dry_run: bool) -> None:
 
 
 def _doubts(swept: Swept) -> list[str]:
+    from moderation.results.certificates import describe_certification
+
     doubts = [f"{plain(out)} is left out: {plain(why)}" for out, why in list(swept.left_out.items())[:10]]
     doubts += [
         f"{plain(out)} is gone with {items:,} items of the ledger" for out, items in list(swept.lost.items())[:10]
     ]
     if swept.unread:
         doubts.append(f"{swept.unread_parts:,} parts could not be read and were not swept: {plain(swept.unread[0])}")
+    doubts += list(
+        dict.fromkeys(plain(line) for said in swept.certificates.values() for line in describe_certification(said))
+    )
     if swept.kept:
         doubts.append(f"{swept.kept:,} items keep the verdict that a person has given")
     return doubts

@@ -111,7 +111,7 @@ def act(
     report = ActReport()
     with hold_lease(actions_folder(out), job="`moderation act`") as lease, ThreadPoolExecutor(_THREADS) as pool:
         journal = ActionJournal(out)
-        hand_over = HandOver(actions.actions, secrets)
+        hand_over = HandOver(actions.actions, secrets, journal)
         steps = _open_steps(rows(), actions, certified, options, journal, report)
         for batch in _batches(steps):
             lease.check()

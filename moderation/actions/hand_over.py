@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from moderation import storage
 from moderation.actions.effects import StepOutcome
-from moderation.actions.journal import ActionReceipt, ActionState
+from moderation.actions.journal import ActionJournal, ActionReceipt, ActionState, ReceiptKey
 from moderation.actions.model import ActionRule
 from moderation.actions.rows import JudgedRow, action_id
 from moderation.actions.steps import ActionStep
@@ -22,9 +22,14 @@ UNDONE_EVENT: Final = "moderation.undone"
 
 
 class HandOver:
-    """The webhooks of a call."""
+    """The webhooks of a call.
 
-    def __init__(self, rules: Sequence[ActionRule], secrets: Mapping[str, str]) -> None:
+    journal: what was undone and is done again is another event: a receiver that keeps keys must not take it for a
+    repetition.
+    """
+
+    def __init__(self, rules: Sequence[ActionRule], secrets: Mapping[str, str], journal: ActionJournal) -> None:
+        self._journal = journal
         own = [rule for rule in rules if rule.do == "webhook"]
         self._names = {action_id(rule): rule.name for rule in own}
         self._senders = {action_id(rule): WebhookSender(rule, secrets[str(rule.secret_env)]) for rule in own}
@@ -33,7 +38,7 @@ class HandOver:
 
     def send(self, step: ActionStep) -> StepOutcome | None:
         """Tell of a row; None where its address was given up."""
-        return self._deliver(step.action, describe_row(step.row, step.rule.name), "|".join(step.key))
+        return self._deliver(step.action, describe_row(step.row, step.rule.name), self._name(step.key))
 
     def take_back(self, receipt: ActionReceipt) -> StepOutcome | None:
         """Tell that an earlier event no longer holds; `failed` where the actions file has that action no more."""
@@ -48,7 +53,12 @@ class HandOver:
             "action": name,
             "uri": receipt.uri,
         }
-        return self._deliver(receipt.action, event, "|".join((*receipt.key, "undone")))
+        return self._deliver(receipt.action, event, self._name(receipt.key, "undone"))
+
+    def _name(self, key: ReceiptKey, *more: str) -> str:
+        """The name of an event, of which its `Idempotency-Key` is the hash."""
+        undone = self._journal.times_undone(key)
+        return "|".join((*key, *more, *((str(undone),) if undone else ())))
 
     def stopped(self) -> tuple[str, ...]:
         """The names of actions whose address was given up."""

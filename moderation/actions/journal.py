@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -119,13 +120,18 @@ class ActionJournal:
         names = sorted(name for name in storage.list_names(actions_folder(out)) if _NAME.fullmatch(name))
         self._next = 1 + max((int(name[5:13]) for name in names), default=-1)
         self._newest: dict[ReceiptKey, ActionReceipt] = {}
+        self._undone: Counter[ReceiptKey] = Counter()
         with ThreadPoolExecutor(_READERS) as pool:
             for receipts in pool.map(self._read, names):
-                self._newest.update((receipt.key, receipt) for receipt in receipts)
+                self._keep(receipts)
 
     def newest(self, key: ReceiptKey) -> ActionReceipt | None:
         """The last that is known of a key."""
         return self._newest.get(key)
+
+    def times_undone(self, key: ReceiptKey) -> int:
+        """How often it was taken back so far."""
+        return self._undone[key]
 
     def all_newest(self) -> list[ActionReceipt]:
         """The last that is known of every key."""
@@ -140,7 +146,11 @@ class ActionJournal:
         name = f"part-{self._next:08d}-{hashlib.sha256(data).hexdigest()[:16]}.arrow"
         storage.publish(actions_part_uri(self._out, name), data)
         self._next += 1
-        self._newest.update((receipt.key, receipt) for receipt in fresh)
+        self._keep(fresh)
+
+    def _keep(self, receipts: Sequence[ActionReceipt]) -> None:
+        self._newest.update((receipt.key, receipt) for receipt in receipts)
+        self._undone.update(receipt.key for receipt in receipts if receipt.state is ActionState.UNDONE)
 
     def _is_news(self, receipt: ActionReceipt) -> bool:
         known = self._newest.get(receipt.key)

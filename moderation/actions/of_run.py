@@ -14,8 +14,8 @@ from moderation.actions.act import ActOptions, ActReport, act, preview_actions, 
 from moderation.actions.model import ActionsFile
 from moderation.actions.read import check_against_policy, read_actions
 from moderation.actions.rows import JudgedRow, read_judged_rows
-from moderation.actions.steps import CertifiedToday, certified_today
-from moderation.actions.sweep_rows import read_sweep_id, read_swept_rows
+from moderation.actions.steps import certified_today
+from moderation.actions.sweep_rows import SweptRecord, check_against_sweep, read_swept_record, read_swept_rows
 from moderation.actions.undo import UndoReport, undo
 from moderation.errors import UsageError
 from moderation.results.layout import summary_uri
@@ -33,9 +33,10 @@ class ActedRun:
 def act_on_run(out: str, actions_path: str, options: ActOptions, *, dry_run: bool = False) -> ActedRun:
     """Do what an actions file says of a run's rows. Raises UsageError before any work, FatalError."""
     actions = read_actions(Path(actions_path))
-    sweep_id = read_sweep_id(out)
-    if sweep_id is not None:
-        return _act_on_sweep(out, sweep_id, actions, options, dry_run=dry_run)
+    swept = read_swept_record(out)
+    if swept is not None:
+        check_against_sweep(actions, swept, actions_path)
+        return _act_on_sweep(out, swept, actions, options, dry_run=dry_run)
     run = open_run(out)
     if any(rule.when.check or rule.when.severity for rule in actions.actions):
         check_against_policy(actions, load_policy_of_run(run), Path(actions_path))
@@ -47,14 +48,15 @@ def act_on_run(out: str, actions_path: str, options: ActOptions, *, dry_run: boo
     return ActedRun(run_id=run.run_id, report=report)
 
 
-def _act_on_sweep(home: str, sweep_id: str, actions: ActionsFile, options: ActOptions, *, dry_run: bool) -> ActedRun:
-    rows = partial(read_swept_rows, home, sweep_id)
-    # What people or a list have decided rests on no certificate.
-    certified = CertifiedToday()
+def _act_on_sweep(
+    home: str, swept: SweptRecord, actions: ActionsFile, options: ActOptions, *, dry_run: bool
+) -> ActedRun:
+    rows = partial(read_swept_rows, home, swept)
+    certified = swept.certified_on(datetime.now(UTC).date())
     if dry_run:
-        return ActedRun(run_id=sweep_id, report=preview_actions(home, rows(), actions, certified, options))
+        return ActedRun(run_id=swept.sweep_id, report=preview_actions(home, rows(), actions, certified, options))
     report = act(home, rows, actions, certified, options, _secrets(actions))
-    return ActedRun(run_id=sweep_id, report=report)
+    return ActedRun(run_id=swept.sweep_id, report=report)
 
 
 def undo_run(

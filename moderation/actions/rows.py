@@ -24,7 +24,10 @@ _OF_EFFECT: Final = ("do", "tags", "to", "url")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedRow:
-    """A row with the objects that it is of. verdict: as it holds now. is_packed: they lie within another file."""
+    """A row with the objects that it is of. verdict: as it holds now. is_packed: they lie within another file.
+
+    out: of a row of a sweep: the OUT that has its verdict.
+    """
 
     run_id: str
     item_id: str
@@ -41,6 +44,7 @@ class JudgedRow:
     objects: tuple[MediaObject, ...]
     is_packed: bool
     is_escalated: bool = False
+    out: str | None = None
 
 
 def read_judged_rows(run: StoredRun) -> Iterator[list[JudgedRow]]:

@@ -21,17 +21,22 @@ ON_OBJECTS: Final = ("tag", "copy", "move")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertifiedToday:
-    """What a run's certificates say today. refused: action of the policy (`block:weapon`) -> why it does not hold."""
+    """What a run's certificates say today. refused: action of the policy (`block:weapon`) -> why it does not hold.
+
+    by_out: the same for each OUT of a sweep.
+    """
 
     refused: Mapping[str, str] = field(default_factory=dict)
+    by_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def why_not(self, row: JudgedRow) -> str | None:
         """Why a row's verdict is not certified any more; None where nothing is against it."""
         # What a list says, people have decided.
         reason = row.reason or ""
+        refused = self.by_out.get(row.out or "", self.refused)
         if reason.startswith("vouch:"):
-            return self.refused.get(f"pass:{reason.removesuffix(':pass')}")
-        return self.refused.get(f"{row.verdict}:{row.check or reason.partition(':')[0]}")
+            return refused.get(f"pass:{reason.removesuffix(':pass')}")
+        return refused.get(f"{row.verdict}:{row.check or reason.partition(':')[0]}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,7 +69,8 @@ def undo(
         return report
     with hold_lease(actions_folder(out), job="`moderation act`"):
         journal = ActionJournal(out)
-        return _undo_all(_chosen(journal, out, run_id, items), actions, HandOver(actions.actions, secrets), journal)
+        hand_over = HandOver(actions.actions, secrets, journal)
+        return _undo_all(_chosen(journal, out, run_id, items), actions, hand_over, journal)
 
 
 def _chosen(journal: ActionJournal, out: str, run_id: str, items: Collection[str]) -> list[ActionReceipt]:

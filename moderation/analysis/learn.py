@@ -60,7 +60,9 @@ class LearnRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnedLists:
-    """What was learned. counts: `deny by content_hash` -> entries. added, removed: against the file that was there.
+    """What was learned. listed: the entries that count. counts: `deny by content_hash` -> entries.
+
+    added, removed: against the file that was there.
 
     changed: the items of what was added or removed, with what holds of them now. holding: by content, the item with
     what holds of it. items: all that was ever decided, by id and content. ended: entries whose time is over.
@@ -69,7 +71,7 @@ class LearnedLists:
     """
 
     to: str
-    entries: int
+    listed: tuple[LearnedEntry, ...]
     counts: dict[str, int]
     added: tuple[LearnedEntry, ...]
     removed: tuple[LearnedEntry, ...]
@@ -80,12 +82,17 @@ class LearnedLists:
     close: int
     unknown: int
 
+    @property
+    def entries(self) -> int:
+        """How many entries there are."""
+        return len(self.listed)
+
 
 def learn_lists(outs: Sequence[str], to: str, rules: LearnRules, *, today: date, write: bool = True) -> LearnedLists:
     """Turn the decisions of runs (or of all nights of a folder) into the lists in the file `to`.
 
-    today: entries that ended before it are left out. Raises UsageError where `to` holds something else or a chain of
-    decisions is damaged, StorageError.
+    today: entries that ended before it are left out. write: False: the caller does, by `listed`.
+    Raises UsageError where `to` holds something else or a chain of decisions is damaged, StorageError.
     """
     check_learned_name(to)
     before = {entry.key: entry for entry in read_learned(to) or ()}
@@ -101,7 +108,7 @@ def learn_lists(outs: Sequence[str], to: str, rules: LearnRules, *, today: date,
     difference = _Difference.between(before, counting, today)
     return LearnedLists(
         to=to,
-        entries=len(counting),
+        listed=tuple(counting.values()),
         counts=_counts(counting.values()),
         added=difference.added,
         removed=difference.removed,

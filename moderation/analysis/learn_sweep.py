@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
+from typing import Final
+
+import numpy as np
 
 from moderation import storage
 from moderation.analysis.learn import LearnedLists, content_name
-from moderation.analysis.learned_items import LearnedItem
+from moderation.analysis.learned_items import LearnedItem, find_learned_items
 from moderation.analysis.sweep import SweepChange, Swept, sweep
-from moderation.analysis.sweep_by_decision import CopyLimits
+from moderation.analysis.sweep_by_decision import HELD, CopyLimits
 from moderation.analysis.sweep_changes import read_sweep
 from moderation.analysis.sweep_sources import find_sources
 from moderation.analysis.sweep_targets import FoundItem, SweepTarget, read_target
 from moderation.errors import UsageError
+from moderation.hashes.search import MAX_DISTANCE
+from moderation.labels.decision_store import read_decisions
+from moderation.labels.effective import hold_by
 from moderation.results.reader import open_run
 from moderation.results.sweep_layout import night_sweep, sweeps_folder, swept_decisions_uri
+from moderation.types import U8
+
+_REACH: Final = 2 * MAX_DISTANCE  # bits between two pictures that may have a copy in common
+_UNSURE: Final = "unsure"  # in place of a verdict: a sweep by it has begun
 
 
 def sweep_learned(
@@ -27,19 +38,64 @@ def sweep_learned(
     near: int | None,
     as_of: date,
     earlier: Sequence[str] = (),
+    holding: Iterable[LearnedItem] = (),
 ) -> Swept | None:
     """Apply what holds of these items to all that `uris` (runs, nights, ledgers) have judged; None without items.
 
+    holding: all that holds, applied before or now: its blocks keep their copies blocked when others are taken back.
     near: bits up to which a copy of a blocked picture is blocked; copies further away, up to 31, go to review.
     Raises as `sweep`.
     """
     targets = [_target(item) for item in items if item.shard_id is not None]
     if not targets:
         return None
+    targets += [_target(replace(item, verdict=HELD)) for item in _neighbours(items, holding)]
     limits = CopyLimits(block_distance=min(near or 0, 31))
     change = SweepChange(name="learned lists", targets=tuple(targets), limits=limits)
     # A run of long ago may lack its policy: the others are swept all the same, and the record names it.
     return sweep(find_sources(uris), change, to, as_of=as_of, earlier=earlier, leave_out=True)
+
+
+def held_beside(targets: Sequence[SweepTarget], outs: Sequence[str]) -> list[SweepTarget]:
+    """What reviewers of these runs have blocked and that may have a copy in common with a target that is freed.
+
+    Raises DamagedDecisionsError, StorageError.
+    """
+    freed = [
+        LearnedItem(
+            item_id=t.item_id, uri=t.uri, run=t.run, shard_id=None, content_hash=t.content_hash,
+            hash=t.hashes[0] if t.frames == 1 and t.hashes else None, verdict=t.verdict,
+        )
+        for t in targets
+        if t.verdict != "block"
+    ]  # fmt: skip
+    if not freed:
+        return []
+    settled, items = find_learned_items({out: said for out in outs if (said := read_decisions(out))})
+    holding = hold_by(settled, content_name).values()
+    known = [items[said.item_id, said.content_hash].with_decision(said) for said in holding]
+    return [_target(replace(item, verdict=HELD)) for item in _neighbours(freed, known)]
+
+
+def _neighbours(items: Sequence[LearnedItem], holding: Iterable[LearnedItem]) -> list[LearnedItem]:
+    """The other blocked items that may have a copy in common with one whose block is taken back."""
+    freed = [item for item in items if item.verdict != "block"]
+    names = {content_name(item) for item in items}
+    known = [bytes.fromhex(item.hash) for item in freed if item.hash is not None]
+    hashes = np.frombuffer(b"".join(known), np.uint8).reshape(-1, 32)
+    # Of videos and albums no single hash tells what they have in common.
+    has_films = len(known) < len(freed)
+    others = [
+        item
+        for item in (holding if freed else ())
+        if item.verdict == "block" and item.shard_id is not None and content_name(item) not in names
+    ]
+    return [item for item in others if (has_films if item.hash is None else _is_close(item.hash, hashes))]
+
+
+def _is_close(hash_: str, hashes: U8) -> bool:
+    differing = np.bitwise_xor(hashes, np.frombuffer(bytes.fromhex(hash_), np.uint8))
+    return bool((np.unpackbits(differing, axis=1).sum(axis=1) <= _REACH).any())
 
 
 def _target(item: LearnedItem) -> SweepTarget:
@@ -55,8 +111,9 @@ def sweep_night(
 ) -> Swept | None:
     """Apply to a ledger what decisions say that no night before has applied; writes OUT/sweeps/<night>/.
 
-    home: the folder of all nights. Which decisions were applied is noted there once that is done, so that a call that
-    was killed loses none. None: there was nothing to apply. Raises as `sweep`.
+    home: the folder of all nights. What is about to be applied is noted there as unsure, and as applied once that is
+    done, so that a call that was killed loses none, nor what was taken back since. None: there was nothing to apply.
+    Raises as `sweep`.
     """
     now = {key: [item.item_id, item.verdict, item.entry] for key, item in learned.holding.items()}
     before = _read_applied(home)
@@ -67,12 +124,19 @@ def sweep_night(
     items = [item for key, item in learned.holding.items() if before.get(key, [])[1:] != now[key][1:]]
     items += [item for item in learned.items.values() if content_name(item) in gone.get(item.item_id, ())]
     to = night_sweep(home, night)
+    if items:
+        unsure = {content_name(item): [item.item_id, _UNSURE, ""] for item in items}
+        _note_applied(home, before | unsure)
     earlier = [uri for uri in _finished_sweeps(home) if uri != to]
-    swept = sweep_learned(items, [ledger], to, near=near, as_of=as_of, earlier=earlier)
+    holding = learned.holding.values()
+    swept = sweep_learned(items, [ledger], to, near=near, as_of=as_of, earlier=earlier, holding=holding)
     if now != before:
-        text = json.dumps(now, indent=0, sort_keys=True)
-        storage.publish(swept_decisions_uri(home), text.encode())
+        _note_applied(home, now)
     return swept
+
+
+def _note_applied(home: str, applied: Mapping[str, Sequence[str]]) -> None:
+    storage.publish(swept_decisions_uri(home), json.dumps(applied, indent=0, sort_keys=True).encode())
 
 
 def _read_applied(home: str) -> dict[str, list[str]]:

@@ -13,15 +13,15 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from typing import Any, Final
 
 from moderation import storage
 from moderation.analysis.part_processes import work_by_processes
-from moderation.analysis.sweep_by_decision import CopyLimits
+from moderation.analysis.sweep_by_decision import HELD, CopyLimits
 from moderation.analysis.sweep_changes import SweepCounts, read_sweep
-from moderation.analysis.sweep_judging import judging_settings, own_policy
+from moderation.analysis.sweep_judging import JudgingSettings, certified_settings, own_policy
 from moderation.analysis.sweep_parts import SweepSettings, sweep_portions
 from moderation.analysis.sweep_sources import SweepSources, SweptPart, first_parts
 from moderation.analysis.sweep_targets import SweepTarget
@@ -41,7 +41,10 @@ _MODULE: Final = "moderation.analysis.sweep_parts"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepChange:
-    """What is applied: one of a policy, lists by name, decided items. name: what the record calls it."""
+    """What is applied: one of a policy, lists by name, decided items. name: what the record calls it.
+
+    Of a policy it is its file: certificates lie beside it.
+    """
 
     name: str
     policy: Policy | None = None
@@ -58,7 +61,7 @@ class SweepChange:
     def judges_by_own_policy(self) -> bool:
         """Whether items are judged again by the policy of their run: what is allowed, or passed."""
         allowing = any(rule.action == "allow" for rule in (self.lists or {}).values())
-        return allowing or any(target.verdict != "block" for target in self.targets)
+        return allowing or any(target.verdict not in ("block", HELD) for target in self.targets)
 
     def identity(self) -> dict[str, Any]:
         """What makes it the same: hashes, no locations."""
@@ -78,6 +81,7 @@ class Swept:
     """The outcome of a sweep. moved: (verdict before, after) -> items. by_run: run -> `a -> b` -> items.
 
     rules: (reason before, after) -> items, those with the most items first. lost: runs that are gone -> their items.
+    certificates: run -> what they say of the policy; of runs for which something is promised.
     """
 
     sweep_id: str
@@ -96,6 +100,7 @@ class Swept:
     examples: dict[tuple[str, str], list[dict[str, Any]]]
     lost: dict[str, int]
     left_out: dict[str, str]
+    certificates: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def sweep(
@@ -120,11 +125,14 @@ def sweep(
     if not parts:
         raise UsageError("every run was left out: none has the votes that the policy names")
     day = None if as_of is None else as_of.isoformat()
+    by_policy = {sources.runs[run].out: own for run, own in judging.items() if own}
+    withdrawn = {out: own["withdrawn"] for out, own in by_policy.items() if own["withdrawn"]}
     identity = {
         "change": change.identity(),
         "sources": replace(sources, parts=tuple(parts)).digest(),
         "earlier": list(earlier),
         "as_of": day,
+        **({"withdrawn": withdrawn} if withdrawn else {}),
     }
     sweep_id = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
     to = None if to is None else storage.canonical(to).rstrip("/")
@@ -132,7 +140,9 @@ def sweep(
         _check_to(to, sources, sweep_id)
         _write_record(to, {"sweep_id": sweep_id, "kind": change.kind, "state": "running"})
     settings = _settings(sources, change, judging, sweep_id=sweep_id, to=to, earlier=earlier, as_of=day)
+    certificates = {out: own["certificates"] for out, own in by_policy.items() if own["certificates"]}
     swept = _summed(_work(settings, parts, workers), sources, sweep_id, to, left_out)
+    swept = replace(swept, certificates=certificates)
     if to is not None:
         _write_record(to, {**_record(swept, change, sources, identity), "state": "done"})
     return swept
@@ -148,7 +158,8 @@ def _check_runs(
         judging[run] = None
         try:
             if change.policy is not None:
-                judging[run] = asdict(judging_settings(sources.runs[run], change.policy, shard_id, as_of))
+                own, said = certified_settings(sources.runs[run], change.policy, change.name, shard_id, as_of)
+                judging[run] = {**asdict(own), "certificates": said}
             elif change.judges_by_own_policy:
                 own_policy(sources.runs[run])
         except UsageError as error:
@@ -184,7 +195,7 @@ def _settings(
     earlier: tuple[str, ...],
     as_of: str | None,
 ) -> SweepSettings:
-    empty = {"asks": (), "disabled": (), "as_of": None}
+    empty = asdict(JudgingSettings())
     runs = [
         {"out": run.out, "format": run.format, "record": _short(run.record), "judging": judging.get(place) or empty}
         for place, run in enumerate(sources.runs)

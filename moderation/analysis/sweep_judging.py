@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -13,9 +13,11 @@ import pyarrow.compute as pc
 from moderation.analysis.sweep_tables import StoredPart, judging_columns
 from moderation.errors import UsageError
 from moderation.policy.bind import BoundPolicy, bind
+from moderation.policy.certified import withdraw
 from moderation.policy.entries import ListRule
 from moderation.policy.model import Policy
 from moderation.results.asked import read_digests, with_asked
+from moderation.results.certificates import certify_policy
 from moderation.results.decided import read_kept_policy
 from moderation.results.judged import Ruled, judge_verdicts
 from moderation.results.reader import StoredRun, load_policy_of_run
@@ -24,11 +26,15 @@ from moderation.results.votes import disabled_votes, needed_asks, policy_votes, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgingSettings:
-    """What judging the votes of a run takes besides the policy. asks: questions that were asked afterwards."""
+    """What judging the votes of a run takes besides the policy. asks: questions that were asked afterwards.
+
+    withdrawn: actions of the policy that go to review, because it requires certificates and none covers them.
+    """
 
     asks: tuple[str, ...] = ()
     disabled: tuple[str, ...] = ()
     as_of: str | None = None
+    withdrawn: tuple[str, ...] = ()
 
 
 def judging_settings(run: StoredRun, policy: Policy, shard_id: str, as_of: date | None) -> JudgingSettings:
@@ -44,6 +50,21 @@ def judging_settings(run: StoredRun, policy: Policy, shard_id: str, as_of: date 
     return JudgingSettings(asks=asks, disabled=disabled, as_of=None if day is None else day.isoformat())
 
 
+def certified_settings(
+    run: StoredRun, policy: Policy, path: str, shard_id: str, as_of: date | None
+) -> tuple[JudgingSettings, dict[str, Any] | None]:
+    """What judging a run by the policy of a file takes, and what certificates say of it; None: nothing is promised.
+
+    Certificates are of one stack, so each run has its own. Raises as `judging_settings`.
+    """
+    holding, certification = certify_policy(policy, path, run.stack_fingerprint)
+    settings = judging_settings(run, holding, shard_id, as_of)
+    if certification.withdrawn:
+        settings = replace(settings, withdrawn=tuple(sorted(certification.uncertified)))
+    is_promised = certification.withdrawn or certification.expires is not None
+    return settings, certification.as_json() if is_promised else None
+
+
 @dataclass(slots=True, kw_only=True)
 class StoredJudge:
     """Judges the votes of one run by one policy, which is bound once per set of columns."""
@@ -53,6 +74,9 @@ class StoredJudge:
     settings: JudgingSettings
     _bound: dict[tuple[str, ...], BoundPolicy] = field(default_factory=dict)
     _digests: Any = None
+
+    def __post_init__(self) -> None:
+        self.policy = withdraw(self.policy, self.settings.withdrawn)
 
     def judge(self, part: StoredPart, item_ids: Sequence[str] | None = None) -> dict[str, Ruled] | list[Ruled]:
         """Verdict and reason of each row of the part; with item_ids, of these alone, by id."""
@@ -81,7 +105,9 @@ class StoredJudge:
 def own_policy(run: StoredRun) -> Policy:
     """The policy by which a run decided. Raises UsageError where it is not kept, and its file is gone."""
     try:
-        return read_kept_policy(run.out, run.record) or load_policy_of_run(run)
+        kept = read_kept_policy(run.out, run.record)
+        # What a run kept is without what was not certified; its file is not.
+        return kept or certify_policy(load_policy_of_run(run), run.load_config().policy, run.stack_fingerprint)[0]
     except UsageError as error:
         raise UsageError(f"{run.out}: its policy is not known, so a pass cannot be judged: {error}") from error
 
@@ -110,8 +136,16 @@ class OwnJudges:
         return ruled
 
     def _changed(self, policy: Policy) -> Policy:
-        kept = {name: self._without(rule) for name, rule in policy.lists.items()}
+        kept = {self._free_name(name, policy): self._without(rule) for name, rule in policy.lists.items()}
         return policy.model_copy(update={"lists": {**kept, **self._added}})
+
+    def _free_name(self, name: str, policy: Policy) -> str:
+        """A name for a list of the policy: one that is added under its name must not take its place."""
+        taken = name in self._added
+        while taken:
+            name += "_"
+            taken = name in self._added or name in policy.lists
+        return name
 
     def _without(self, rule: ListRule) -> ListRule:
         gone = set(self._removed(rule)) if rule.action == "deny" else set()

@@ -112,7 +112,8 @@ class _PolicySweep:
 
 
 def _judging(record: Mapping[str, Any]) -> JudgingSettings:
-    return JudgingSettings(asks=tuple(record["asks"]), disabled=tuple(record["disabled"]), as_of=record["as_of"])
+    lists = {name: tuple(record[name]) for name in ("asks", "disabled", "withdrawn")}
+    return JudgingSettings(as_of=record["as_of"], **lists)
 
 
 def _mode(settings: SweepSettings, runs: Sequence[StoredRun]) -> _Mode:
@@ -196,7 +197,7 @@ class PartSweeper:
 
     def _is_decided(self, part: StoredPart, change: ProposedVerdict, held: Mapping[str, HeldVerdict]) -> bool:
         """Whether a person's answer about this very item holds against a policy, or an answer about another one."""
-        if change.cause == "list" or change.relation in ("self", "exact", "undone"):
+        if change.cause == "list" or change.relation in ("self", "exact"):
             return False
         item_id = part.item_ids[change.row].as_py()
         if item_id != change.origin and self._was_seen(item_id, part.contents[change.row]):

@@ -17,6 +17,7 @@ from moderation.ledger.nights import NIGHT_ID, UNFINISHED_FILE
 from moderation.ledger.parts import current_parts
 from moderation.results.layout import RUN_FILE
 from moderation.results.reader import StoredRun, open_run
+from moderation.results.receipts import committed_ids
 from moderation.results.record import format_of, read_record
 
 
@@ -63,10 +64,10 @@ def find_sources(uris: Sequence[str]) -> SweepSources:
         if {"head.json", "entries", UNFINISHED_FILE} & set(names):
             found.add_ledger(uri)
             continue
-        runs = [uri] if RUN_FILE in names else _nights(uri, names)
-        for out in runs:
-            found.add_run(open_run(out))
-        if not runs:
+        nights = [] if RUN_FILE in names else _nights(uri, names)
+        for run in [open_run(uri)] if RUN_FILE in names else _judged(nights):
+            found.add_run(run)
+        if not nights and RUN_FILE not in names:
             hint = did_you_mean(RUN_FILE, names, otherwise="it holds", cutoff=0.6) if names else ""
             raise UsageError(f"{uri}: neither the output of a run, nor a folder of nights, nor a ledger{hint}"[:400])
     if not found.parts:
@@ -81,9 +82,18 @@ def find_sources(uris: Sequence[str]) -> SweepSources:
 
 
 def _nights(uri: str, names: Sequence[str]) -> list[str]:
-    """The nights of a folder that have begun."""
-    nights = [storage.join(uri, name) for name in sorted(names) if NIGHT_ID.fullmatch(name)]
-    return [night for night in nights if read_record(night) is not None]
+    """The nights of a folder."""
+    return [storage.join(uri, name) for name in sorted(names) if NIGHT_ID.fullmatch(name)]
+
+
+def _judged(nights: Sequence[str]) -> Iterator[StoredRun]:
+    """The nights that have judged something; one that has only begun says nothing of any item."""
+    for night in nights:
+        record = read_record(night)
+        shard_ids = tuple(sorted(committed_ids(night)))
+        if record is not None and shard_ids:
+            format_ = format_of(record, f"{night}/{RUN_FILE}")
+            yield StoredRun(out=night, record=record, format=format_, shard_ids=shard_ids)
 
 
 def runs_with_decisions(uris: Sequence[str]) -> list[str]:

@@ -30,10 +30,10 @@ EMBEDDING_SUFFIX: Final = ".embedding"
 class SweepTarget:
     """An item that was decided, as plain data.
 
-    verdict: `block`, `pass`, or `none`: what was decided was taken back. cause: `decision` or `appeal`. entry: the
-    decision's id, or the item's where the caller decided. hashes: 64 hexadecimal digits, of its frames; qualities:
-    0..100, -1 without a hash; parts: 192 digits of each, see `part_hashes`. frames: how many it has. embedding:
-    float32, base64, of its only frame, by `detector`.
+    verdict: `block`, `pass`, `none`: what was decided was taken back; `held`: see `sweep_by_decision`.
+    cause: `decision` or `appeal`. entry: the decision's id, or the item's where the caller decided.
+    hashes: 64 hexadecimal digits, of its frames; qualities: 0..100, -1 without a hash; parts: 192 digits of each, see
+    `part_hashes`. frames: how many it has. embedding: float32, base64, of its only frame, by `detector`.
     """
 
     item_id: str
@@ -137,7 +137,16 @@ def _find(sources: SweepSources, wanted: str) -> FoundItem:
         raise UsageError(f"--decision: {len(distinct):,} items are meant by {plain(wanted)!r}, such as\n{shown}")
     if not distinct:
         raise UsageError(f"--decision: no item {plain(wanted)!r} in what is swept")
-    return next(iter(distinct.values()))
+    return _last_known(sources, places)
+
+
+def _last_known(sources: SweepSources, places: Sequence[FoundItem]) -> FoundItem:
+    """The last place of an item where its content is known: a night that could not fetch it says nothing of it."""
+    for place in reversed(places) if len(places) > 1 else ():
+        part = StoredPart(sources.runs[place.run], place.shard_id, {place.item_id}, columns=ROW)
+        if len(part) and part.contents[0]:
+            return place
+    return places[-1]
 
 
 def _find_in_runs(sources: SweepSources, wanted: str) -> list[FoundItem]:

@@ -48,6 +48,11 @@ class FinalVerdict:
         return self.verdict == Verdict.BLOCK
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """What reviewers called it: names of checks, or words of their own."""
+        return () if self.by_people is None else self.by_people.holds.labels
+
+    @property
     def is_detected(self) -> bool:
         """Whether the machine found it: it blocked it, or a check of its own sent it to people."""
         return self.row["verdict"] == Verdict.BLOCK or (

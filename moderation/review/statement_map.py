@@ -121,8 +121,11 @@ class StatementMap(PolicySection):
             return EU if self.territory == "EU" else EEA
         return tuple(sorted(set(self.territory)))
 
-    def rule_for(self, check: str | None, reason: str | None) -> StatementRule | None:
-        """The rule of a row: of its check, of the list that decided, or the default."""
+    def rule_for(self, check: str | None, reason: str | None, words: Sequence[str] = ()) -> StatementRule | None:
+        """The rule of a row: of what reviewers called it, of its check, of the list that decided, or the default."""
+        said = next((word for word in words if word in self.checks), None)
+        if said is not None:
+            return self.checks[said]
         kind, _, rest = (reason or "").partition(":")
         if kind == "list":
             return self.lists.get(rest.partition(":")[0], self.default)

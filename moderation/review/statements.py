@@ -77,7 +77,7 @@ def make_statement(final: FinalVerdict, mapping: StatementMap, run_id: str) -> d
 
     Its id is the same in every export, and another one once people have decided anew.
     """
-    rule = mapping.rule_for(final.row.get("check"), final.row.get("reason"))
+    rule = mapping.rule_for(final.row.get("check"), final.row.get("reason"), final.words)
     if rule is None:
         return "the mapping has no rule for it, and no default"
     uploaded = _day(dict(final.row.get("attributes") or ()).get(mapping.content_date))
@@ -121,8 +121,16 @@ def _ground(rule: StatementRule) -> dict[str, str]:
 
 def _facts(final: FinalVerdict) -> str:
     """What was found, without a name of anybody: comments of reviewers and addresses stay here."""
-    found = str(final.row.get("reason_text") or "") if final.is_detected else ""
+    found = _found(final.row) if final.is_detected else ""
     return " ".join(part for part in (short_line(found, _MAX_FACTS - 200), _HOW[final.automation]) if part)
+
+
+def _found(row: Mapping[str, Any]) -> str:
+    kind, _, rest = str(row.get("reason") or "").partition(":")
+    if kind == "list":
+        # Its sentence holds the note of the entry, which may name a reviewer or an owner; the database is public.
+        return f"On the list {rest.partition(':')[0]}."
+    return str(row.get("reason_text") or "")
 
 
 def _day(text: str | None) -> date | None:

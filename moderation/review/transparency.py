@@ -95,8 +95,12 @@ class _RestrictionTally:
     def _category(self, final: FinalVerdict) -> str:
         row = final.row
         if self.mapping is not None:
-            rule = self.mapping.rule_for(row.get("check"), row.get("reason"))
+            rule = self.mapping.rule_for(row.get("check"), row.get("reason"), final.words)
             return "without a category" if rule is None else rule.category
+        if final.words:
+            return final.words[0]
+        if row["verdict"] == "pass":  # its reason is why it was passed
+            return "a reviewer, without a word"
         return str(row.get("check") or row.get("reason") or "without a reason")
 
 

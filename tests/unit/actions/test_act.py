@@ -466,6 +466,17 @@ def test_the_receiver_is_told_of_an_undo(tmp_path: Path, out: str, receiver: Rec
     assert json.loads(receiver.taken[-1][1])["event"] == "moderation.undone"
 
 
+def test_what_is_done_again_after_an_undo_is_no_repetition_for_its_receiver(
+    tmp_path: Path, out: str, receiver: Receiver
+) -> None:
+    path = hook(tmp_path, receiver)
+    for _ in range(2):
+        run(out, path, again=True)
+        undo_run(out, path, RUN_ID)
+    keys = [headers["Idempotency-Key"] for headers, _ in receiver.taken]
+    assert len(keys) == 8 and len(set(keys)) == 8
+
+
 def test_an_address_that_never_answers_is_given_up(
     tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 
 from moderation.analysis.learn import LearnedLists, LearnRules, learn_lists
-from moderation.analysis.learn_sweep import sweep_learned
+from moderation.analysis.learn_sweep import held_beside, sweep_learned
 from moderation.analysis.rejudge import rejudge
+from moderation.analysis.sweep import SweepChange, sweep
+from moderation.analysis.sweep_by_decision import CopyLimits
 from moderation.analysis.sweep_changes import read_changes
+from moderation.analysis.sweep_sources import find_sources
+from moderation.analysis.sweep_targets import find_targets
 from moderation.errors import UsageError
 from moderation.labels.decision_store import append_decisions
 from moderation.labels.decisions import Answer, Decision, DecisionSource
@@ -263,3 +267,45 @@ def test_wrong_calls_are_sentences(out: str, tmp_path: Path) -> None:
         LearnRules(near=50)
     with pytest.raises(UsageError, match="nothing is there"):
         learn(str(tmp_path / "none"), tmp_path / "learned.csv")
+
+
+def test_a_copy_of_two_blocked_pictures_stays_blocked_when_one_block_is_taken_back(tmp_path: Path) -> None:
+    """The second block changed nothing of the copy, which the first had blocked."""
+    items = [made("a.jpg", 0, 1), made("copy.jpg", 0, 2, bits=8), made("b.jpg", 0, 3, bits=16), made("c.jpg", 4, 4)]
+    out = write_run(tmp_path / "run", LABELS, items, POLICY)
+    append_decisions(out, [said("d1", "a.jpg", Answer.BLOCK), said("d2", "c.jpg", Answer.BLOCK)])
+    sweeps = [str(tmp_path / name) for name in ("one", "two", "three")]
+
+    def step(number: int) -> dict[str, str]:
+        learned = learn(out, tmp_path / "learned.csv")
+        sweep_learned(
+            learned.changed, [out], sweeps[number], near=15, as_of=DAY, earlier=sweeps[:number],
+            holding=learned.holding.values(),
+        )  # fmt: skip
+        rows = [row for table in read_changes(sweeps[number]) for row in table.to_pylist()]
+        return {row["item_id"]: row["new_verdict"] for row in rows}
+
+    assert step(0) == {"a.jpg": "block", "copy.jpg": "block", "b.jpg": "review", "c.jpg": "block"}
+    append_decisions(out, [said("d3", "b.jpg", Answer.BLOCK, at=NOON + timedelta(hours=1))])
+    assert step(1) == {"b.jpg": "block"}
+    sources = find_sources([out])
+    freed = find_targets(sources, ["a.jpg"], "pass", embedding=None)
+    change = SweepChange(name="a", targets=(*freed, *held_beside(freed, [out])), limits=CopyLimits())
+    assert sweep(sources, change, None, as_of=DAY, earlier=sweeps[:2]).moved == {("block", "pass"): 1}
+    late = NOON + timedelta(hours=2)
+    append_decisions(out, [said("d4", "a.jpg", Answer.PASS, source=DecisionSource.APPEAL, by="bob", at=late)])
+    assert step(2) == {"a.jpg": "pass"}
+
+
+def test_a_picture_that_was_passed_is_freed_beside_a_near_one_that_was_blocked(tmp_path: Path) -> None:
+    out = write_run(tmp_path / "run", LABELS, [made("a.jpg", 0, 1), made("b.jpg", 0, 2, bits=8)], POLICY)
+    append_decisions(out, [said("d1", "a.jpg", Answer.BLOCK)])
+    sweep_learned(learn(out, tmp_path / "l.csv").changed, [out], str(tmp_path / "one"), near=15, as_of=DAY)
+    late = NOON + timedelta(hours=1)
+    appeal = said("d2", "a.jpg", Answer.PASS, source=DecisionSource.APPEAL, by="bob", at=late)
+    append_decisions(out, [appeal, said("d3", "b.jpg", Answer.BLOCK, at=late)])
+    two = str(tmp_path / "two")
+    changed = learn(out, tmp_path / "l.csv").changed
+    sweep_learned(changed, [out], two, near=15, as_of=DAY, earlier=[str(tmp_path / "one")])
+    rows = {row["item_id"]: row["new_verdict"] for table in read_changes(two) for row in table.to_pylist()}
+    assert rows == {"a.jpg": "pass"}

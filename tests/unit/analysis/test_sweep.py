@@ -415,3 +415,31 @@ def test_a_pass_of_what_lies_there_now_does_not_free_copies_of_what_lay_there(tm
     change = SweepChange(name="x", targets=targets, limits=CopyLimits())
     sweep(sources, change, str(tmp_path / "passed"), as_of=DAY, earlier=[str(tmp_path / "blocked")], workers=1)
     assert {row["content_hash"] for row in changed(tmp_path / "passed").values()} == {f"{2:064x}"}
+
+
+def test_what_a_person_blocked_stays_blocked_when_an_earlier_sweep_is_taken_back(tmp_path: Path) -> None:
+    """The sweep of another picture had blocked it first; its own block changed nothing, and still holds."""
+    out = write_run(tmp_path / "run", LABELS, [picture("a.jpg", 0), picture("b.jpg", 0, bits=10)], POLICY)
+    decide([out], "a.jpg", "block", tmp_path / "blocked")
+    assert set(changed(tmp_path / "blocked")) == {"a.jpg", "b.jpg"}
+    append_decisions(out, [decision("d1", "b.jpg", Answer.BLOCK)])
+    swept = decide([out], "a.jpg", "pass", tmp_path / "passed", [tmp_path / "blocked"], distance=5, block_distance=5)
+    assert set(changed(tmp_path / "passed")) == {"a.jpg"} and swept.kept == 1
+
+
+def test_a_decided_item_that_a_later_night_could_not_fetch_is_found_where_it_was_seen(tmp_path: Path) -> None:
+    nights = [picture("x.jpg", 0, content=1), Made(name="x.jpg", votes=None)]
+    outs = [write_run(tmp_path / f"n{n}", LABELS, [made], POLICY, prefix="s3://b/in") for n, made in enumerate(nights)]
+    append_decisions(outs[0], [decision("d1", "x.jpg", Answer.BLOCK, content_hash=f"{1:064x}")])
+    (target,) = find_targets(find_sources(outs), ["x.jpg"], None, embedding=None)
+    assert (target.verdict, target.content_hash) == ("block", f"{1:064x}")
+
+
+def test_a_night_that_has_only_begun_does_not_hold_up_the_others(runs: list[str], tmp_path: Path) -> None:
+    home = tmp_path / "nights"
+    home.mkdir()
+    Path(runs[0]).rename(home / "20261101-000000-0")
+    begun = home / "20261102-000000-0"
+    begun.mkdir()
+    (begun / "run.json").write_text((home / "20261101-000000-0" / "run.json").read_text())
+    assert [run.out for run in find_sources([str(home)]).runs] == [str(home / "20261101-000000-0")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,31 @@ def test_a_statement_says_how_it_came_about(tmp_path: Path, out: str) -> None:
     assert people["decision_facts"] == "A person decided."
 
 
+def test_a_statement_names_a_list_but_nobody_from_the_note_of_its_entry(tmp_path: Path) -> None:
+    """The database is public. A learned entry's note says who decided."""
+    (tmp_path / "spam.csv").write_text("value,reason\neve,told by anna\n")
+    listed = f"{POLICY}lists: {{spam: {{action: deny, by: owner, from: {tmp_path}/spam.csv}}}}\n"
+    made = Made(name="x", votes=[(0.1,)], attributes={**DAY, "owner": "eve"})
+    out = write_run(tmp_path / "run", ("a.weapon",), [made], listed)
+    record = json.loads((Path(out) / "run.json").read_text())
+    (Path(out) / "run.json").write_text(json.dumps({**record, "updated_at": "2026-03-04T02:00:00+00:00"}))
+    (one,) = statements(out, mapping(tmp_path))
+    assert one["decision_facts"] == "On the list spam. The decision was taken by automated means."
+
+
+def test_the_ground_is_that_of_what_the_reviewer_called_it(tmp_path: Path, out: str) -> None:
+    """The machine asked about a weapon, or passed it; the reviewer saw gore."""
+    rules = {"weapon": RULE, "gore": {**RULE, "category": "STATEMENT_CATEGORY_ANIMAL_WELFARE"}}
+    with_gore = POLICY + "  gore: {side: negative, votes: [a.gore], review: 0.5, null: ignore}\n"
+    made = [Made(name=name, votes=[(score, None)], attributes=DAY) for name, score in (("both", 0.6), ("people", 0.1))]
+    out = write_run(tmp_path / "run", ("a.weapon", "a.gore"), made, with_gore)
+    append_decisions(out, [replace(decided(one.name, Answer.BLOCK), labels=("gore",)) for one in made])
+    path = mapping(tmp_path, checks=rules)
+    assert {one["category"] for one in statements(out, path)} == {"STATEMENT_CATEGORY_ANIMAL_WELFARE"}
+    assert report_transparency([out], path).categories == {"STATEMENT_CATEGORY_ANIMAL_WELFARE": 2}
+    assert report_transparency([out]).categories == {"gore": 2}
+
+
 def test_ids_are_unique_stable_and_of_allowed_characters(tmp_path: Path, out: str) -> None:
     first, again = (statements(out, mapping(tmp_path)) for _ in range(2))
     ids = [one["puid"] for one in first]
@@ -178,7 +204,7 @@ def test_numbers_for_a_transparency_report(tmp_path: Path, out: str) -> None:
     assert report.categories == {"STATEMENT_CATEGORY_VIOLENCE": 3, "STATEMENT_CATEGORY_SELF_HARM": 1}
     assert report.hours_to_decision == 10.0
     assert (report.appeals, report.appeals_open) == (2, 2)
-    assert report_transparency([out]).categories == {"weapon": 3, "default:pass": 1}
+    assert report_transparency([out]).categories == {"weapon": 3, "a reviewer, without a word": 1}
     assert RUN_ID and not report.certificates
 
 

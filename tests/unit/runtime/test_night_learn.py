@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,26 @@ def test_a_sweep_that_failed_is_made_up_for_by_the_next_night(nights: Nights, mo
         assert nights.night("a") == {}
     assert "the next night tries again" in nights.notes[-1]
     assert set(nights.night("b")) == {"bad.jpg", "copy.jpg"}
+
+
+def test_a_block_is_taken_back_although_the_night_that_applied_it_was_killed_before_it_noted_it(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append_decisions(nights.first, [said("d", Answer.BLOCK)])
+    with monkeypatch.context() as killed:
+        killed.setattr("moderation.analysis.learn_sweep._finished_sweeps", lambda home: _ended_by_kill(killed))
+        assert set(nights.night("a")) == {"bad.jpg", "copy.jpg"}
+    append_decisions(nights.first, [replace(said("u", Answer.SKIP, undoes="d"), reviewer="by-d")])
+    assert {name: verdict for name, (verdict, _) in nights.night("b").items()} == {
+        "bad.jpg": "pass",
+        "copy.jpg": "pass",
+    }
+
+
+def _ended_by_kill(patch: pytest.MonkeyPatch) -> list[str]:
+    """From now on nothing can be noted; no sweep was made before."""
+    patch.setattr("moderation.analysis.learn_sweep.swept_decisions_uri", _out_of_reach)
+    return []
 
 
 def _out_of_reach(uris: object) -> None:
