@@ -142,6 +142,12 @@ def _describe(side: SideOutcome) -> str:
             f"not certified: {region.name}: {seen} would allow {side.held_back:g}, but another threshold of"
             f" {region.action} is not certified"
         )
+    missing = side.unlabelled + side.unsettled
+    if missing:
+        return (
+            f"not certified: {region.name}: {missing:,} of {side.drawn:,} drawn items have no settled label, and"
+            f" count as errors: label these first ({seen})"
+        )
     if result.more is None:
         return (
             f"not certified: {region.name}: {seen}, more than the {side.allowed:.2%} that are allowed: no number of"

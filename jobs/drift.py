@@ -38,7 +38,11 @@ def drift(
     console = plain_console()
     if table.row_count:
         console.print(table)
-    console.print(f"{len(changed):,} of {len(drifts):,} scores are not stable")
+    few = sum(one.state == "too few" for one in drifts)
+    console.print(
+        f"{len(changed) - few:,} of {len(drifts):,} scores are not stable"
+        + (f"; of {few:,} there are too few items to say" if few else "")
+    )
 
 
 def _cells(one: ScoreDrift) -> tuple[str, ...]:

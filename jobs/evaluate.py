@@ -18,7 +18,8 @@ from .printing import plain_console, print_json
 
 if TYPE_CHECKING:
     from moderation.evaluation.evaluate import Evaluation
-    from moderation.evaluation.measures import Rate, Share
+    from moderation.evaluation.measures import Rate
+    from moderation.evaluation.weighted import Share
 
 
 def evaluate(

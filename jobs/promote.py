@@ -43,24 +43,26 @@ def promote(
         raise UsageError("promote needs CANDIDATE, --against INCUMBENT and --labels FILE; or --rollback")
 
     # Heavy imports only once the call is right.
-    from moderation.evaluation.promotion import bundle_of, judge_candidate, move_pointer, read_limits, write_judged
+    from moderation.evaluation import promotion
 
-    limit_values = read_limits(limits)
-    bundle_hash = bundle_of(store, candidate, bundle)
+    limit_values = promotion.read_limits(limits)
+    bundle_hash = promotion.bundle_of(store, candidate, bundle)
     now = datetime.now(UTC)
     words = label_words(bad, means)
-    judged = judge_candidate(candidate, against, labels, now.date(), limits=limit_values, words=words)
-    page = write_judged(judged, to or promotion_folder(candidate))
+    judged = promotion.judge_candidate(candidate, against, labels, now.date(), limits=limit_values, words=words)
+    page = promotion.write_judged(judged, to or promotion_folder(candidate))
     if as_json:
         print_json({**asdict(judged), "limits": limit_values.model_dump()})
     else:
         _print(judged)
     console = plain_console(stderr=as_json, soft_wrap=True)
+    if (note := promotion.describe_live(store, against)) is not None:
+        console.print(f"note: {escaped(note)}", style="yellow")
     console.print(escaped(page))
     if not judged.outcome.passed:
         raise typer.Exit(1)
     if not dry_run:
-        move_pointer(store, bundle_hash, now, judged, page)
+        promotion.move_pointer(store, bundle_hash, now, judged, page)
         console.print(f"current: {bundle_hash}")
 
 

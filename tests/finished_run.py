@@ -58,6 +58,7 @@ def write_run(
     keep_policy: bool = True,
     as_of: str | None = None,
     prefix: str | None = None,
+    policy_hash: str = "policy",
 ) -> str:
     """The OUT of a run over these items; uris are `<folder>/in/<name>`, where a test may put pictures.
 
@@ -70,7 +71,7 @@ def write_run(
     day = None if as_of is None else date.fromisoformat(as_of)
     bound = bind(load_whole_policy(policy_path), tuple(labels), as_of=day)
     out = str(folder / "out")
-    metadata = {"run_id": RUN_ID, "stack_fingerprint": "stack", "policy_hash": "policy", "code_version": "test"}
+    metadata = {"run_id": RUN_ID, "stack_fingerprint": "stack", "policy_hash": policy_hash, "code_version": "test"}
     hashed = any(made.hashes for made in items)
     parts = {f"pdq.{name}": 32 for made in items for name in made.parts}
     blob_sizes = {"pdq.hash": 32, **parts} if hashed else {}

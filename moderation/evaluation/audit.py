@@ -78,12 +78,21 @@ class AuditRegion:
             return False
         start, stop = as_float32(self.start), as_float32(self.stop)
         inside = (start is None or score >= start) and (stop is None or score <= stop)
-        return inside and (self.side == "block" or self._could_pass(item))
+        return inside and (self._could_pass(item) if self.side == "pass" else not _is_decided_by_list(item))
 
     def _could_pass(self, item: JudgedItem) -> bool:
         stage, _, rest = item.reason.partition(":")
+        if not item.may_pass:
+            return False
+        if stage in _PASSABLE:
+            # Below a negative check's threshold nothing more passes than before, where another rule does not let it.
+            return not self.negative or item.verdict == "pass"
         objects = stage in _BY_SCORE and rest.partition(":")[0] == self.check and self.negative
-        return item.may_pass and (stage in _PASSABLE or objects)
+        return objects and item.approved and item.objectors <= {self.check}
+
+
+def _is_decided_by_list(item: JudgedItem) -> bool:
+    return item.reason.startswith("list:") and item.verdict != "review"
 
 
 def audit_of(policy: Policy) -> Audit:
@@ -149,6 +158,15 @@ def _region(policy: Policy, side: CertifiedSide, given: AuditSide) -> AuditRegio
 def group_of(audit: Audit, item: JudgedItem) -> str:
     """The group with which the audit draws an item."""
     return item.attributes.get(audit.group) or item.content_hash or item.item_id
+
+
+def is_uniform(audit: Audit | None, item: JudgedItem) -> bool:
+    """Whether an item has an audit label and is of a sample with one rate: that of the side with the smallest."""
+    if item.audit_label is None or audit is None:
+        return item.audit_label is not None
+    return item.audit is not False and audit_value(audit.salt, group_of(audit, item)) < min(
+        side.rate for _, side in audit.sides()
+    )
 
 
 def drawn_for(audit: Audit, region: AuditRegion, items: Sequence[JudgedItem], most: int | None = 1) -> list[JudgedItem]:

@@ -26,6 +26,7 @@ from moderation import storage
 from moderation.config.canonical import canonical_json
 from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError, one_line
+from moderation.storage.lease import Lease, hold_lease
 
 BUNDLE_FILE: Final = "bundle.json"
 CONFIG_FILE: Final = "config.yaml"
@@ -36,6 +37,8 @@ _POINTER: Final = "current.json"
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")  # of a file in a bundle: at most one folder down
 _MAX_HISTORY: Final = 1000
+_ROLLBACK: Final = "rollback"
+_JOB: Final = "promotion"  # what a holder of the store's lease is called
 _LEAST_PREFIX: Final = 8  # hex digits by which a bundle may be named
 
 
@@ -194,31 +197,44 @@ def read_pointer(store: str) -> Pointer | None:
 
 
 def promote_bundle(store: str, promotion: Promotion) -> Pointer:
-    """Point to a bundle: one write, with its history."""
+    """Point to a bundle: one write, with its history. Raises UsageError, LeaseHeldError while another one writes."""
+    with hold_lease(store, job=_JOB) as lease:
+        return _point_to(store, promotion, lease)
+
+
+def _point_to(store: str, promotion: Promotion, lease: Lease) -> Pointer:
+    # Two that write at once would both keep the history that they read, so that one of them would be lost.
     read_bundle(store, promotion.bundle)
     before = read_pointer(store)
     history = (*(before.history if before else ()), promotion)[-_MAX_HISTORY:]
     pointer = Pointer(bundle=promotion.bundle, history=history)
     data = _POINTER_TYPE.dump_json(pointer, indent=1)
+    lease.check()
     storage.publish(storage.join(store, _POINTER), data)
     return pointer
 
 
 def roll_back(store: str, at: datetime) -> Pointer:
-    """Point to the bundle that was live before this one. Raises UsageError where there was none.
+    """Point to the bundle that was live before this one. Raises UsageError where there was none,
+    LeaseHeldError.
 
     Two rollbacks go back by two bundles: a rollback never returns to the bundle that another one left.
     """
+    with hold_lease(store, job=_JOB) as lease:
+        return _point_to(store, Promotion(bundle=_bundle_before(store), at=at, reason=_ROLLBACK), lease)
+
+
+def _bundle_before(store: str) -> str:
     pointer = read_pointer(store)
     stack: list[str] = []
     for change in pointer.history if pointer else ():
-        if change.reason == "rollback" and len(stack) > 1:
+        if change.reason == _ROLLBACK and len(stack) > 1:
             stack.pop()
         elif not stack or stack[-1] != change.bundle:
             stack.append(change.bundle)
     if len(stack) < 2:
         raise UsageError(f"{store}: there is no bundle before this one to go back to")
-    return promote_bundle(store, Promotion(bundle=stack[-2], at=at, reason="rollback"))
+    return stack[-2]
 
 
 def _folder(store: str, bundle_hash: str) -> str:

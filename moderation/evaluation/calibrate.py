@@ -50,14 +50,20 @@ class Calibration:
 
 
 def calibrate_scores(check: str, kind: CalibrationKind, scores: F64, truth: Bools, groups: I64) -> Calibration | None:
-    """The map of a check's scores, float64 [N] in 0..1, NaN = null; groups are held out whole; None for too few."""
+    """The map of a check's scores, float64 [N] in 0..1, NaN = null; groups are held out whole; None for too few.
+
+    Too few: labels under LEAST, of one kind only, or of fewer groups than there are folds.
+    """
     known = ~np.isnan(scores)
     scores, truth, groups = scores[known], truth[known], groups[known]
     if len(scores) < LEAST or not truth.any() or truth.all():
         return None
-    held_out = np.empty(len(scores))
+    numbers, dense = np.unique(groups, return_inverse=True)
+    if len(numbers) < _FOLDS:
+        return None
+    folds, held_out = dense % _FOLDS, np.empty(len(scores))
     for fold in range(_FOLDS):
-        inside = groups % _FOLDS == fold
+        inside = folds == fold
         if inside.any():
             knots = np.array(_fit(kind, scores[~inside], truth[~inside]))
             held_out[inside] = np.interp(scores[inside], knots[:, 0], knots[:, 1])
@@ -78,13 +84,13 @@ def _fit(kind: CalibrationKind, scores: F64, truth: Bools) -> tuple[tuple[float,
 
 
 def _fit_isotonic(scores: F64, truth: Bools) -> tuple[tuple[float, float], ...]:
-    order = np.argsort(scores, kind="stable")
-    fitted = scipy_optimize().isotonic_regression(truth[order].astype(np.float64)).x
+    # Equal scores have one probability, so they are averaged first.
+    known, places, sizes = np.unique(scores, return_inverse=True, return_counts=True)
+    shares = np.bincount(places, truth.astype(np.float64)) / sizes
+    fitted = scipy_optimize().isotonic_regression(shares, weights=sizes).x
     ends = np.flatnonzero(np.r_[True, fitted[1:] != fitted[:-1]] | np.r_[fitted[1:] != fitted[:-1], True])
-    chosen = ends[np.unique(np.linspace(0, len(ends) - 1, _MAX_KNOTS).astype(np.int64))] if len(ends) else ends
-    # Equal scores keep one probability, their highest.
-    knots = dict(zip(scores[order][chosen].tolist(), fitted[chosen].tolist(), strict=True))
-    return tuple(knots.items())
+    chosen = ends[np.unique(np.linspace(0, len(ends) - 1, _MAX_KNOTS).astype(np.int64))]
+    return tuple(zip(known[chosen].tolist(), fitted[chosen].tolist(), strict=True))
 
 
 def _fit_temperature(scores: F64, truth: Bools) -> tuple[tuple[float, float], ...]:
@@ -97,7 +103,7 @@ def _fit_temperature(scores: F64, truth: Bools) -> tuple[tuple[float, float], ..
 
     factor = np.exp(scipy_optimize().minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded").x)
     grid = np.linspace(0, 1, 101)
-    probabilities = 1 / (1 + np.exp(-factor * _log_odds(grid)))
+    probabilities = np.exp(-np.logaddexp(0.0, -factor * _log_odds(grid)))
     return tuple(zip(grid.tolist(), probabilities.tolist(), strict=True))
 
 

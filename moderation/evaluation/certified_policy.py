@@ -49,12 +49,14 @@ def _set_threshold(check: dict[str, Any], side: SideOutcome) -> None:
     assert threshold is not None
     if region.attribute is not None:
         own = check["by"][region.attribute][region.value]
+        _review_unblocked(check, own, region.threshold, threshold)
         own[region.threshold] = threshold
         block, review = own.get("block", check.get("block")), own.get("review", check.get("review"))
         if block is not None and review is not None and review > block:
             own["review"] = block
         return
     if side.region.side == "block":
+        _review_unblocked(check, check, "block", threshold)
         check["block"] = threshold
         if check.get("review") is not None:
             check["review"] = min(check["review"], threshold)
@@ -66,6 +68,20 @@ def _set_threshold(check: dict[str, Any], side: SideOutcome) -> None:
     else:
         check["pass"] = threshold
         check["side"] = "positive"  # perhaps an attribute so far, because it was not certified
+
+
+def _review_unblocked(check: dict[str, Any], own: dict[str, Any], key: str, threshold: float) -> None:
+    """Review from the old `block` on where the certified one is higher: no pass certificate has looked at these items.
+
+    own: the check, or its thresholds for a value of an attribute.
+    """
+    old = own.get("block") if key == "block" else None
+    review = own.get("review", check.get("review"))
+    if old is None or threshold <= old or (review is not None and review <= old):
+        return
+    own["review"] = old
+    # Only a threshold that the check itself has can be another one for a value.
+    check.setdefault("review", check["block"])
 
 
 def _keep_order(check: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,6 +15,7 @@ from moderation.evaluation.walks import (
     I64,
     STARTS,
     Bools,
+    Zones,
     binomial_p,
     count_errors,
     draw_zones,
@@ -22,7 +25,7 @@ from moderation.evaluation.walks import (
     upper_bound,
     walk,
 )
-from moderation.evaluation.wealth import betting_p, grouped_p
+from moderation.evaluation.wealth import betting_logs, grouped_logs, grouped_without_error, p_of, times_needed
 
 Method = Literal["binomial", "betting", "grouped betting"]
 
@@ -76,10 +79,11 @@ def certify(audit: AuditLabels, allowed: float, risk: float) -> Certified:
         "grouped betting" if audit.groups is not None else "betting" if audit.weights is not None else "binomial"
     )
     if not len(audit.strictness):
-        return _none(level, method, labels_without_error(allowed, level))
+        return _none(level, method, needed_without_error(allowed, level, grouped=audit.groups is not None))
     zones = draw_zones(audit.strictness)
     errors = count_errors(zones, audit.strictness, audit.errors)
-    p_values = _p_values(audit, method, allowed)
+    logs = None if method == "binomial" else _logs(audit, zones, allowed)
+    p_values = binomial_p(zones.counts, errors, allowed) if logs is None else p_of(logs)
     starts = find_starts(zones.counts, allowed, level)
     chosen = int(walk(p_values, starts, level))
     counts = zones.counts.tolist()
@@ -88,35 +92,49 @@ def certify(audit: AuditLabels, allowed: float, risk: float) -> Certified:
         threshold = float(zones.thresholds[chosen])
         bound = upper_bound(n, k, level) if method == "binomial" else allowed
         return replace(_none(level, method, 0), threshold=threshold, labels=n, errors=k, bound=bound)
-    return _nearest(audit, counts, errors.tolist(), allowed, _none(level, method, None))
+    if logs is None:
+        needed = [labels_needed(n, k, allowed, level) for n, k in zip(counts, errors.tolist(), strict=True)]
+    else:
+        times = [times_needed(column, level) for column in logs.T]
+        needed = [None if t is None else math.ceil(t * n) for t, n in zip(times, counts, strict=True)]
+    return _nearest(counts, errors.tolist(), needed, _none(level, method, None))
 
 
-def _p_values(audit: AuditLabels, method: Method, allowed: float) -> F64:
-    zones = draw_zones(audit.strictness)
-    if method == "binomial":
-        return binomial_p(zones.counts, count_errors(zones, audit.strictness, audit.errors), allowed)
+def needed_without_error(allowed: float, level: float, *, grouped: bool) -> int:
+    """The least labels of one side that certify where none of them is an error. grouped: of groups labelled whole."""
+    return grouped_without_error(allowed, level) if grouped else labels_without_error(allowed, level)
+
+
+def _logs(audit: AuditLabels, zones: Zones, allowed: float) -> F64:
     weights = np.ones(len(audit.errors)) if audit.weights is None else audit.weights
     if audit.groups is None:
-        return betting_p(zones, audit.strictness, audit.errors, weights, allowed)
-    return grouped_p(zones, audit.strictness, audit.errors, audit.groups, weights, allowed)
+        return betting_logs(zones, audit.strictness, audit.errors, weights, allowed)
+    return grouped_logs(zones, audit.strictness, audit.errors, audit.groups, weights, allowed)
 
 
 def _none(level: float, method: Method, more: int | None) -> Certified:
     return Certified(threshold=None, labels=0, errors=0, bound=1.0, level=level, method=method, more=more)
 
 
-def _nearest(audit: AuditLabels, counts: list[int], errors: list[int], allowed: float, nothing: Certified) -> Certified:
-    """The zone that needs the fewest more labels, counted over the whole region: a strict zone gets few of them."""
-    whole = len(audit.strictness)
+def _nearest(counts: list[int], errors: list[int], needed: Sequence[int | None], nothing: Certified) -> Certified:
+    """The zone that needs the fewest more labels, counted over the whole region: a strict zone gets few of them.
+
+    needed: labels of each zone that would pass at its rate; None where no number does.
+    """
+    whole = counts[-1]
     best: tuple[int, int, int] | None = None
-    for n, k in zip(counts, errors, strict=True):
-        needed = labels_needed(n, k, allowed, nothing.level)
-        if needed is not None:
+    for n, k, wanted in zip(counts, errors, needed, strict=True):
+        if wanted is not None:
             # At least one: a walk may fail before it reaches a zone that would pass alone.
-            more = max(1, -(-needed * whole // n) - whole)
+            more = max(1, -(-wanted * whole // n) - whole)
             best = min(best or (more, n, k), (more, n, k))
     if best is None:
         n, k = counts[-1], errors[-1]
-        return replace(nothing, labels=n, errors=k, bound=upper_bound(n, k, nothing.level))
+        return replace(nothing, labels=n, errors=k, bound=_bound(n, k, nothing))
     more, n, k = best
-    return replace(nothing, labels=n, errors=k, bound=upper_bound(n, k, nothing.level), more=more)
+    return replace(nothing, labels=n, errors=k, bound=_bound(n, k, nothing), more=more)
+
+
+def _bound(count: int, errors: int, side: Certified) -> float:
+    # Exact for independent labels of one weight; nothing better than 1 is known of the others.
+    return upper_bound(count, errors, side.level) if side.method == "binomial" else 1.0

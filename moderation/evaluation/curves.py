@@ -78,7 +78,17 @@ def calibration_error(ranked: Ranked) -> float:
 def reliability(ranked: Ranked) -> list[tuple[float, float, int]]:
     """(mean score, share of true, items) of at most ten bins of equally many items."""
     parts = np.array_split(np.arange(len(ranked.truth)), BINS)
-    return [(float(ranked.scores[p].mean()), float(ranked.truth[p].mean()), len(p)) for p in parts if len(p)]
+    shares = _tied_shares(ranked)
+    return [(float(ranked.scores[p].mean()), float(shares[p].mean()), len(p)) for p in parts if len(p)]
+
+
+def _tied_shares(ranked: Ranked) -> F64:
+    """The share of true among all items of the same score, so that the order of labels does not matter: float64 [N]."""
+    sizes = np.diff(ranked.ends, prepend=-1)
+    starts = ranked.ends - sizes + 1
+    if not len(sizes):
+        return np.empty(0)
+    return np.repeat(np.add.reduceat(ranked.truth.astype(np.float64), starts) / sizes, sizes)
 
 
 def resample(groups: I64, count: int, seed: int = _SEED) -> npt.NDArray[np.float64] | None:

@@ -9,14 +9,15 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from moderation.config.hints import did_you_mean
+from moderation.errors import UsageError
+from moderation.evaluation.audit import is_uniform
 from moderation.evaluation.measures import (
     Rate,
     ScoreMeasures,
     VerdictMeasures,
-    WeightedMeasures,
     measure_score,
     measure_verdicts,
-    measure_weighted,
     rate,
 )
 from moderation.evaluation.population import (
@@ -27,11 +28,13 @@ from moderation.evaluation.population import (
     score_array,
     weights_of,
 )
-from moderation.evaluation.slices import LEAST_ITEMS, SliceMeasures, measure_slices
+from moderation.evaluation.slices import LEAST_ITEMS, SliceMeasures, attributes_of, measure_slices
 from moderation.evaluation.walks import F64, Bools
+from moderation.evaluation.weighted import WeightedMeasures, measure_weighted
 from moderation.labels.label_files import read_labels
 from moderation.labels.meaning import Meaning, make_meaning
 from moderation.labels.resolve import LabelTable, resolve_labels
+from moderation.pages.text import short_line
 from moderation.policy.check import Check
 from moderation.policy.model import Policy
 from moderation.results.reader import open_run
@@ -54,7 +57,8 @@ class Evaluation:
     """A run, or several together, by labels.
 
     rows: of all items. automation, review: of all rows, labelled or not. verdicts: over all labels, and, where there
-    are any, over those of the audit alone: only these are a random sample. weighted: where the labels say with which
+    are any, over those of the audit alone: only these are a random sample. Of an audit with several rates they are
+    those that the smallest one draws: the others would count too often. weighted: where the labels say with which
     probability their items were drawn; the areas of `scores` are weighted then, too.
     """
 
@@ -86,12 +90,16 @@ def evaluate(
     """Measures of each run, in order; together: of all runs as one. Raises UsageError."""
     labels = resolve_labels(read_labels(labels_uri))
     parts = [tuple(outs)] if together else [(out,) for out in outs]
-    return tuple(
-        _evaluate_population(
-            read_population(part, labels, policy), labels, words or LabelWords(), slice_by, least, precision
-        )
-        for part in parts
-    )
+    made, attributes = [], set[str]()
+    for part in parts:
+        population = read_population(part, labels, policy)
+        attributes |= attributes_of(population.labelled)
+        made.append(_evaluate_population(population, labels, words or LabelWords(), slice_by, least, precision))
+    for name in slice_by:
+        if name not in attributes:
+            known = [short_line(attribute, 60) for attribute in sorted(attributes)[:50]]
+            raise UsageError(f"--slice {name}: no labelled item has that attribute{did_you_mean(name, known)}")
+    return tuple(made)
 
 
 def _evaluate_population(
@@ -105,7 +113,7 @@ def _evaluate_population(
     meaning = meaning_of(population.policy, labels, words)
     items = population.labelled
     bad = truths(items, meaning)
-    audited = np.array([item.audit_label is not None for item in items], np.bool_)
+    audited = np.array([is_uniform(population.policy.audit, item) for item in items], np.bool_)
     verdicts = [measure_verdicts("all labels", [i.verdict for i in items], bad)]
     if audited.any():
         own = [item for item, audit in zip(items, audited.tolist(), strict=True) if audit]

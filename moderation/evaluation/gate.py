@@ -70,8 +70,8 @@ class Comparison:
 class GateOutcome:
     """Whether a candidate may go live.
 
-    fixed: items that only the incumbent decides wrongly; broken: only the candidate. p: of McNemar's exact test that
-    both are equally many.
+    fixed: items that only the incumbent decides wrongly; broken: only the candidate. p: of McNemar's exact test that as
+    many groups got better as got worse.
     """
 
     passed: bool
@@ -96,8 +96,9 @@ def compare(
     """
     bad = np.array([pair.bad for pair in pairs], np.bool_)
     candidate, incumbent = _side(pairs, bad, "candidate"), _side(pairs, bad, "incumbent")
-    fixed, broken, p = _mcnemar(candidate.wrong, incumbent.wrong)
-    comparisons = _compare_shares(candidate, incumbent, number_groups(pair.group for pair in pairs))
+    groups = number_groups(pair.group for pair in pairs)
+    changes = _mcnemar(candidate.wrong, incumbent.wrong, groups[0])
+    comparisons = _compare_shares(candidate, incumbent, groups)
     by_name = {comparison.name: comparison for comparison in comparisons}
     checks = [
         GateCheck(
@@ -107,8 +108,9 @@ def compare(
         ),
         GateCheck(
             name="wrong decisions",
-            passed=not (broken > fixed and p < limits.risk),
-            reason=f"{fixed:,} put right, {broken:,} newly wrong (McNemar p {number(p)})",
+            passed=not (changes.groups_worse > changes.groups_better and changes.p < limits.risk),
+            reason=f"{changes.fixed:,} put right, {changes.broken:,} newly wrong; {changes.groups_better:,} groups got"
+            f" better, {changes.groups_worse:,} worse (McNemar p {number(changes.p)})",
         ),
         *_check_shares(by_name, limits),
         _check_slices(pairs, candidate.wrong, incumbent.wrong, limits),
@@ -117,22 +119,38 @@ def compare(
     if limits.require_certificates:
         checks.append(_check_certificates(uncertified or {}))
     if limits.must_improve:
-        checks.append(_check_better(by_name, limits, fixed=fixed, broken=broken, p=p, cost_ratio=cost_ratio))
+        checks.append(_check_better(by_name, limits, changes, cost_ratio))
     return GateOutcome(
         passed=all(check.passed for check in checks),
         items=len(pairs),
-        fixed=fixed,
-        broken=broken,
-        p=p,
+        fixed=changes.fixed,
+        broken=changes.broken,
+        p=changes.p,
         comparisons=comparisons,
         checks=tuple(checks),
     )
 
 
-def _mcnemar(own: Bools, other: Bools) -> tuple[int, int, float]:
-    """(only the other is wrong, only this one is, p that both are equally many); own, other: wrong, bool [N]."""
-    fixed, broken = int((other & ~own).sum()), int((own & ~other).sum())
-    return fixed, broken, float(scipy_stats().binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Changes:
+    """Wrong decisions of only one of both, as items and by groups: the pictures of an album change together."""
+
+    fixed: int
+    broken: int
+    groups_better: int
+    groups_worse: int
+    p: float
+
+
+def _mcnemar(own: Bools, other: Bools, groups: I64) -> _Changes:
+    """own, other: wrong, bool [N]; groups: int64 [N]. A group is better or worse by the majority of its changes."""
+    turns = other.astype(np.int64) - own.astype(np.int64)
+    sums = np.bincount(groups, turns) if len(groups) else np.empty(0)
+    better, worse = int((sums > 0).sum()), int((sums < 0).sum())
+    p = float(scipy_stats().binomtest(better, better + worse).pvalue) if better + worse else 1.0
+    return _Changes(
+        fixed=int((turns > 0).sum()), broken=int((turns < 0).sum()), groups_better=better, groups_worse=worse, p=p
+    )
 
 
 def _check_certificates(uncertified: Mapping[str, str]) -> GateCheck:
@@ -199,18 +217,20 @@ def _comparison(name: str, own: F64, other: F64, drawn: tuple[float, float] | No
 
 
 def _check_shares(by_name: Mapping[str, Comparison], limits: GateLimits) -> Iterator[GateCheck]:
+    # The last: what an incumbent has that passes, or blocks, nothing: no wrong decision of that kind.
     rules = (
-        ("leak", limits.max_leak_increase, 1),
-        ("precision of block", limits.max_precision_drop, -1),
-        ("automation", limits.max_automation_drop, -1),
+        ("leak", limits.max_leak_increase, 1, 0.0),
+        ("precision of block", limits.max_precision_drop, -1, 1.0),
+        ("automation", limits.max_automation_drop, -1, 0.0),
     )
-    for name, limit, sign in rules:
+    for name, limit, sign, faultless in rules:
         comparison = by_name[name]
-        worse = None if comparison.difference is None else sign * comparison.difference
+        before = faultless if comparison.incumbent is None else comparison.incumbent
+        worse = None if comparison.candidate is None else sign * (comparison.candidate - before)
         word = "more" if sign > 0 else "less"
         yield GateCheck(
             name=name,
-            # None where one of both blocks, or passes, nothing: then there is nothing to compare.
+            # None where the candidate blocks, or passes, nothing.
             passed=worse is None or worse <= limit,
             reason=f"{_both(comparison)}; {percent(limit)} {word} is allowed",
         )
@@ -256,15 +276,14 @@ def _check_cost(ratio: float | None, limits: GateLimits) -> GateCheck:
 def _check_better(
     by_name: Mapping[str, Comparison],
     limits: GateLimits,
-    *,
-    fixed: int,
-    broken: int,
-    p: float,
+    changes: _Changes,
     cost_ratio: float | None,
 ) -> GateCheck:
     automation = by_name["automation"].interval
     ways = {
-        "fewer wrong decisions": fixed > broken and p < limits.risk,
+        "fewer wrong decisions": changes.fixed > changes.broken
+        and changes.groups_better > changes.groups_worse
+        and changes.p < limits.risk,
         "more automation": automation is not None and automation[0] > 0,
         "less cost": cost_ratio is not None and cost_ratio <= 0.9,
     }

@@ -15,6 +15,7 @@ from moderation.evaluation.audit import AuditRegion, audit_of, drawn_for, region
 from moderation.evaluation.calibrate import LEAST, Calibration, CalibrationKind, calibrate_scores
 from moderation.evaluation.certified_policy import apply_certified
 from moderation.evaluation.certified_side import SideOutcome, all_or_none, certify_side
+from moderation.evaluation.certify import needed_without_error
 from moderation.evaluation.claim import Claim
 from moderation.evaluation.evaluate import LabelWords, meaning_of
 from moderation.evaluation.population import JudgedItem, Population, group_numbers, read_population, score_array
@@ -136,7 +137,7 @@ def _calibrate_checks(
         truth = np.array([meaning.confirms(_words(item), check) for item in items], np.bool_)
         made.append(calibrate_scores(check, kind, score_array(items, check), truth, groups))
     calibrations = tuple(calibration for calibration in made if calibration is not None)
-    remark = f"not every check is calibrated: that takes {LEAST} labels of no audit, right and wrong ones"
+    remark = f"not every check is calibrated: that takes {LEAST} labels of no audit, right and wrong ones, of 5 groups"
     return calibrations, () if len(calibrations) == len(checks) else (remark,)
 
 
@@ -165,7 +166,9 @@ def plan_labels(outs: Sequence[str], claim: Claim, policy: str | None = None) ->
             region=region,
             allowed=claim.allowed(region),
             drawn=len(drawn_for(audit, region, population.items)),
-            needed=labels_without_error(claim.allowed(region), claim.risk_of(region, regions) / STARTS),
+            needed=needed_without_error(
+                claim.allowed(region), claim.risk_of(region, regions) / STARTS, grouped=claim.whole_groups
+            ),
         )
         for region in regions
     )

@@ -11,6 +11,7 @@ import yaml
 from moderation import storage
 from moderation.errors import UsageError
 from moderation.evaluation.issue import Issued
+from moderation.policy.definitions import FOLDER
 from moderation.policy.model import Policy
 from moderation.results.certificates import certificates_path, write_certificates
 
@@ -35,12 +36,24 @@ def calibration_path(policy_path: str) -> str:
 
 
 def check_target(to: str, policy: Policy, policy_path: str) -> None:
-    """Check where the policy is to be written. Raises UsageError where it is no YAML file, or lists would be lost."""
+    """Check where the policy is to be written.
+
+    Raises UsageError where it is no YAML file, or lists, the taxonomy or definitions beside the policy would be lost.
+    """
     if not to.endswith((".yaml", ".yml")) or "://" in to:
         raise UsageError(f"--to {to}: a policy is a local file that ends with .yaml")
     if Path(to).parent.absolute() == Path(policy_path).parent.absolute():
         return
     beside = [rule.from_ for rule in policy.lists.values() if rule.from_ is not None and "://" not in rule.from_]
     beside += [policy.taxonomy] if policy.taxonomy is not None else []
+    beside += [
+        name for name in _definitions(policy, Path(policy_path).parent) if not (Path(to).parent / name).is_file()
+    ]
     if beside:
         raise UsageError(f"--to {to}: the policy names {beside[0]!r}, which lies beside it: write it there, too")
+
+
+def _definitions(policy: Policy, folder: Path) -> list[str]:
+    """The definitions that lie beside a policy, and not in the package."""
+    names = [f"{FOLDER}/{check.definition}.yaml" for check in policy.checks.values() if check.definition is not None]
+    return [name for name in names if (folder / name).is_file()]

@@ -14,7 +14,6 @@ from moderation.evaluation.curves import (
     calibration_error,
     counts_at,
     coverage_at,
-    interval,
     rank,
     reliability,
     resample,
@@ -106,66 +105,6 @@ class VerdictMeasures:
     wrong: Rate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """A share that is estimated from weighted labels, with a 95% interval by resampled groups. None: not known."""
-
-    share: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightedMeasures:
-    """Verdicts against labels that were drawn with known probabilities: each label stands for 1/probability items.
-
-    items: labelled ones; effective: as many equally weighted labels would say as much (Kish).
-    """
-
-    items: int
-    effective: float
-    block_precision: Share
-    block_recall: Share
-    leak: Share
-    review: Share
-    automation: Share
-    wrong: Share
-
-
-def measure_weighted(verdicts: Sequence[str], bad: Bools, weights: F64, groups: I64) -> WeightedMeasures:
-    """verdicts: of N labelled items; bad: bool [N]; weights: float64 [N]; groups: int64 [N], resampled whole."""
-    said = np.array(verdicts)
-    blocked, passed, reviewed = said == "block", said == "pass", said == "review"
-    draws = _draw(groups, None)
-
-    def share(part: Bools, whole: Bools) -> Share:
-        return _share(part & whole, whole, weights, draws)
-
-    every = np.ones(len(said), np.bool_)
-    return WeightedMeasures(
-        items=len(said),
-        effective=float(weights.sum() ** 2 / (weights**2).sum()),
-        block_precision=share(bad, blocked),
-        block_recall=share(blocked, bad),
-        leak=share(bad, passed),
-        review=share(reviewed, every),
-        automation=share(blocked | passed, every),
-        wrong=share((blocked & ~bad) | (passed & bad), every),
-    )
-
-
-def _share(part: Bools, whole: Bools, weights: F64, draws: F64 | None) -> Share:
-    total = float(weights[whole].sum())
-    if not total:
-        return Share(share=None, low=None, high=None)
-    ends = None
-    if draws is not None:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ends = interval((draws @ (weights * part)) / (draws @ (weights * whole)))
-    low, high = ends or (None, None)
-    return Share(share=float(weights[part].sum()) / total, low=low, high=high)
-
-
 def rate(k: int, n: int, risk: float = 0.05) -> Rate:
     """A share with its exact interval, two-sided."""
     beta = scipy_stats().beta
@@ -194,7 +133,7 @@ def measure_score(
     both = bool(ranked.truth.any()) and not bool(ranked.truth.all())
     own = None if weights is None else weights[known]
     average, area = areas(ranked, own) if both else (np.array(np.nan), np.array(np.nan))
-    average_interval, area_interval = area_intervals(ranked, _draw(groups[known], own) if both else None)
+    average_interval, area_interval = area_intervals(ranked, draw_weights(groups[known], own) if both else None)
     return ScoreMeasures(
         name=name,
         side=side,
@@ -213,7 +152,7 @@ def measure_score(
     )
 
 
-def _draw(groups: I64, weights: F64 | None) -> F64 | None:
+def draw_weights(groups: I64, weights: F64 | None) -> F64 | None:
     """The weights of items in many samples of whole groups: float64 [draws, N]; None where there is no resampling."""
     numbers, dense = np.unique(groups, return_inverse=True)
     draws = resample(dense.astype(np.int64), len(numbers))

@@ -30,6 +30,7 @@ from moderation.evaluation.wealth import ALARM, MonitorWealth, bet_on
 from moderation.labels.label_files import read_labels
 from moderation.labels.meaning import Meaning
 from moderation.labels.resolve import Label, find_label, resolve_labels
+from moderation.policy.audit import audit_value
 from moderation.policy.certified import Certificate, CertificateSet
 from moderation.policy.matching import attribute_values
 from moderation.policy.model import Policy
@@ -42,8 +43,10 @@ DRAWN_SCHEMA: Final = pa.schema(
         ("content_hash", pa.string()),
         ("group", pa.string()),
         ("action", pa.string()),
+        # Of the certificate that decided; null in tables of version 1.
+        ("certificate", pa.string()),
     ],
-    metadata={"moderation.table": "drawn", "moderation.schema_version": "1"},
+    metadata={"moderation.table": "drawn", "moderation.schema_version": "2"},
 )
 WEALTH_FILE: Final = "wealth.json"
 _NIGHTS: Final = 400  # the newest, which are kept
@@ -116,41 +119,54 @@ def note_night(home: str, night: str, out: str, policy: Policy, certificates: Ce
 
 
 def _drawn_rows(out: str, policy: Policy, certificates: CertificateSet) -> Iterator[dict[str, Any]]:
-    for item in read_population([out], resolve_labels([]), check_labels=False).items:
+    population = read_population([out], resolve_labels([]), check_labels=False)
+    if population.stack_fingerprint != certificates.stack_fingerprint:
+        return  # scores of another stack say nothing of these certificates
+    audit = audit_of(policy)
+    rates = {f"{side}:{given.check}": given.rate for side, given in audit.sides()}
+    for item in population.items:
+        group = group_of(audit, item)
+        u = audit_value(audit.salt, group) if item.audit else 1.0
         for certificate in certificates.certificates:
-            if item.audit and decides(policy, certificate, item):
+            # What only another side's higher rate has drawn is no uniform sample of this one.
+            if u < rates.get(certificate.action, 0.0) and decides(policy, certificate, item):
                 yield {
                     "item_id": item.item_id,
                     "uri": item.uri,
                     "content_hash": item.content_hash,
-                    "group": group_of(audit_of(policy), item),
+                    "group": group,
                     "action": certificate.name,
+                    "certificate": certificate_key(certificates, certificate.name),
                 }
 
 
 def decides(policy: Policy, certificate: Certificate, item: JudgedItem) -> bool:
-    """Whether a certificate covers the decision on an item."""
-    if not _is_of(policy, certificate, item):
+    """Whether a certificate covers the decision on an item: its score is beyond the certified threshold, and no list
+    decided. Another check may have decided, too: the zone of a certificate holds such items as well."""
+    if not _is_of(policy, certificate, item) or item.verdict != certificate.side:
         return False
     stage, _, rest = item.reason.partition(":")
-    by = rest.partition(":")[0]
     if certificate.side == "block":
-        return item.verdict == "block" and stage == "negative" and by == certificate.check
+        return stage == "negative"
     if policy.checks[certificate.check].side == "negative":
-        return item.verdict == "pass" and stage != "list"
-    return item.verdict == "pass" and stage == "positive" and by == certificate.check
+        return stage != "list"
+    return stage == "positive" and rest.partition(":")[0] == certificate.check
 
 
 def _is_of(policy: Policy, certificate: Certificate, item: JudgedItem) -> bool:
     """Whether an item's attributes select the threshold that a certificate is of, and its score is beyond it."""
-    check = policy.checks[certificate.check]
-    key = "review" if certificate.side == "pass" and check.side == "negative" else certificate.side
-    fits = [(a, v) for a, v in values_with(check, key) if v in attribute_values(item.attributes.get(a))]
-    if certificate.attribute is None:
-        return not fits
-    score = item.scores[certificate.check]
-    over = score is not None and bool(np.float32(score) >= np.float32(certificate.threshold))
-    return (certificate.attribute, certificate.value) in fits and (over or key == "review")
+    check, score = policy.checks[certificate.check], item.scores[certificate.check]
+    falls = certificate.side == "pass" and check.side == "negative"
+    fits = [
+        (a, v)
+        for a, v in values_with(check, "review" if falls else certificate.side)
+        if v in attribute_values(item.attributes.get(a))
+    ]
+    named = (certificate.attribute, certificate.value) in fits if certificate.attribute is not None else not fits
+    if not named or score is None:
+        return False
+    over = bool(np.float32(score) >= np.float32(certificate.threshold))
+    return over is not falls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +200,11 @@ def hold_labels(
     for certificate in certificates.certificates:
         key = certificate_key(certificates, certificate.name)
         before = monitors.get(key, CertificateMonitor(wealth=MonitorWealth()))
-        found = ((row["group"], find_label(labels.audit, row)) for row in drawn if row["action"] == certificate.name)
+        # What an earlier certificate let the machine decide says nothing of this one. Tables of version 1 do not tell;
+        # they count for monitors that have begun.
+        keys = (key, None) if key in state.monitors else (key,)
+        own = (row for row in drawn if row["action"] == certificate.name and row["certificate"] in keys)
+        found = ((row["group"], find_label(labels.audit, row)) for row in own)
         settled = ((group, label) for group, label in found if label and is_settled_by(certificates.rule, label))
         monitors[key] = _bet_on_labels(before, settled, certificate, meaning)
         wealth = monitors[key].wealth

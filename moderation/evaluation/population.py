@@ -10,11 +10,14 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from moderation import storage
 from moderation.errors import UsageError
+from moderation.evaluation.objections import find_objectors, is_approved
 from moderation.evaluation.walks import F64
 from moderation.labels.resolve import Label, LabelTable, find_label
-from moderation.policy.certified import withdraw
+from moderation.policy.certified import certified_hash, withdraw
 from moderation.policy.model import Policy, policy_hash
+from moderation.results.decided import read_kept_policy
 from moderation.results.intact import read_intact
 from moderation.results.layout import VERDICTS
 from moderation.results.reader import StoredRun, load_policy_of_run, open_run
@@ -44,12 +47,17 @@ class JudgedItem:
     audit: bool | None
     label: Label | None
     audit_label: Label | None
+    objectors: frozenset[str] = frozenset()  # checks that keep it from passing
+    approved: bool = True  # it passes where nothing objects
 
     @property
     def group(self) -> str:
-        """The unit of sampling and resampling, where no audit says otherwise: its copies, its album, or itself."""
+        """The unit of sampling and resampling, where no audit says otherwise: its copies, its album, or itself.
+
+        Items of the same bytes are copies, also where nobody looked for duplicates.
+        """
         named = self.label.group if self.label is not None else ""
-        return named or self.group_id or self.attributes.get("group") or self.item_id
+        return named or self.group_id or self.attributes.get("group") or self.content_hash or self.item_id
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,16 +92,19 @@ def read_population(
     """Items of finished runs with their labels.
 
     policy: a file instead of the one that the runs name. Raises UsageError where runs differ in stack or policy, where
-    their policy's file has changed since, or (`check_labels`) where no label belongs to any item.
+    their policy's file has changed since, one is named twice, or (`check_labels`) where no label belongs to any item.
     """
     runs = [open_run(out) for out in outs]
     if not runs:
         raise UsageError("name at least one OUT")
+    twice = [out for out, count in Counter(storage.canonical(out).rstrip("/") for out in outs).items() if count > 1]
+    if twice:
+        raise UsageError(f"{twice[0]}: is named twice; its items would count twice")
     stack, judged_by = identity_of(runs[0])
     rules = load_policy_of_run(runs[0], policy)
     if policy_hash(rules) != judged_by:
         # A policy file still has the actions that the run withdrew; the policy that the run keeps does not.
-        rules = withdraw(rules, _withdrawn_by(runs[0]))
+        rules = withdraw(rules, withdrawn_by(runs[0]))
     population = Population(
         outs=tuple(outs),
         policy=rules,
@@ -109,7 +120,7 @@ def read_population(
     return population
 
 
-def _withdrawn_by(run: StoredRun) -> list[str]:
+def withdrawn_by(run: StoredRun) -> list[str]:
     """The actions that the run withdrew because no certificate covered them."""
     identity = run.record.get("identity")
     return list(identity.get("withdrawn", ())) if isinstance(identity, dict) else []
@@ -127,11 +138,12 @@ def _first_part(run: StoredRun) -> pa.Table:
 
 def _check_alike(run: StoredRun, population: Population, stack: str, judged_by: str) -> None:
     own_stack, own_policy = identity_of(run)
-    for name, own, first in (("stack", own_stack, stack), ("policy", own_policy, judged_by)):
-        if own != first:
+    same_policy = own_policy == judged_by or _differs_by_entries(run, population.policy, own_policy)
+    for name, same in (("stack", own_stack == stack), ("policy", same_policy)):
+        if not same:
             raise UsageError(
-                f"{run.out}: was judged by another {name} than {population.outs[0]}; compare them one by one,"
-                " without --together"
+                f"{run.out}: was judged by another {name} than {population.outs[0]}: only runs of one stack and one"
+                " policy are taken together (`evaluate` without --together compares them one by one)"
             )
     known = _is_hash(judged_by)
     if known and judged_by != population.policy_hash:
@@ -139,6 +151,12 @@ def _check_alike(run: StoredRun, population: Population, stack: str, judged_by: 
             f"{population.policy_path}: is not the policy that {run.out} was judged by; name the"
             " file that the run had by --policy"
         )
+
+
+def _differs_by_entries(run: StoredRun, policy: Policy, judged_by: str) -> bool:
+    """Whether a run's policy, as OUT keeps it, differs only in entries of lists: these change every day."""
+    kept = read_kept_policy(run.out, run.record)
+    return kept is not None and policy_hash(kept) == judged_by and certified_hash(kept) == certified_hash(policy)
 
 
 def _is_hash(text: str) -> bool:
@@ -167,23 +185,27 @@ def _items_of(table: pa.Table, policy: Policy, labels: LabelTable) -> Iterator[J
 
 
 def _item_of(row: Mapping[str, Any], policy: Policy, label: Label | None, audit_label: Label | None) -> JudgedItem:
-    allowed_s, gap_s = policy.unseen.allowed_gap_s(row["duration_s"]), row.get("widest_gap_s")
+    allowed_s, gap_s = policy.unseen.allowed_gap_s(row.get("duration_s")), row.get("widest_gap_s")
     gap = allowed_s is not None and gap_s is not None and gap_s > allowed_s
+    scores = {check: row.get(score_column(check)) for check in policy.checks}
+    attributes = dict(row["attributes"] or ())
     return JudgedItem(
         item_id=row["item_id"],
         uri=row["uri"],
-        content_hash=row["content_hash"],
+        content_hash=row.get("content_hash"),
         kind=row["kind"],
         verdict=row["verdict"],
         reason=row["reason"] or "",
-        scores={check: row.get(score_column(check)) for check in policy.checks},
-        frames=row["frames_scored"] or 0,
+        scores=scores,
+        frames=row.get("frames_scored") or 0,
         may_pass=row["error_code"] is None and not row.get("unseen") and not gap,
-        attributes=dict(row["attributes"] or ()),
-        group_id=row["group_id"],
+        attributes=attributes,
+        group_id=row.get("group_id"),
         audit=row.get("audit"),
         label=label,
         audit_label=audit_label,
+        objectors=find_objectors(policy, scores, attributes),
+        approved=is_approved(policy, scores, attributes),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from moderation import storage
 from moderation.config.load import read_yaml, validate
-from moderation.errors import UsageError
+from moderation.errors import UsageError, one_line
 from moderation.evaluation.bundle_store import (
     Pointer,
     Promotion,
@@ -19,10 +19,11 @@ from moderation.evaluation.bundle_store import (
     list_bundles,
     promote_bundle,
     read_bundle,
+    read_pointer,
 )
 from moderation.evaluation.evaluate import LabelWords
 from moderation.evaluation.gate import GateLimits, GateOutcome, Pair, compare
-from moderation.evaluation.population import JudgedItem, Population, read_population
+from moderation.evaluation.population import JudgedItem, Population, identity_of, read_population, withdrawn_by
 from moderation.labels.label_files import read_labels
 from moderation.labels.meaning import make_meaning
 from moderation.labels.resolve import LabelTable, resolve_labels
@@ -30,6 +31,7 @@ from moderation.pages.render import render
 from moderation.policy.certified import certified_hash
 from moderation.results.certificates import certify_policy
 from moderation.results.layout import PAGE_FILE, PROMOTION_FILE, summary_uri
+from moderation.results.reader import load_policy_of_run, open_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,30 @@ def bundle_of(store: str, candidate: str, name: str | None = None) -> str:
                 f" `moderation backfill --bundle {bundle_hash[:12]}` over the same items"
             )
     return bundle_hash
+
+
+def describe_live(store: str, incumbent: str) -> str | None:
+    """A sentence where the incumbent's run is not one of the live bundle; None where it is, or none is live."""
+    pointer = read_pointer(store)
+    if pointer is None:
+        return None
+    try:
+        live = read_bundle(store, pointer.bundle)
+    except UsageError as error:
+        return one_line(error, 300)  # what is live is not there any more: the more reason to promote another one
+    run = open_run(incumbent)
+    # A run that withdrew actions was judged by less than its bundle's policy says.
+    policy = live.policy if withdrawn_by(run) else certified_hash(load_policy_of_run(run))
+    for what, own, wanted in (
+        ("stack", identity_of(run)[0], live.stack_fingerprint),
+        ("policy", policy, live.policy),
+    ):
+        if own != wanted:
+            return (
+                f"{incumbent}: was judged by another {what} than {pointer.bundle[:12]}, which is live: the candidate"
+                " was not compared with what it takes the place of"
+            )
+    return None
 
 
 def write_judged(judged: Judged, to: str) -> str:

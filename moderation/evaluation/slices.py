@@ -43,6 +43,11 @@ def measure_slices(
     return tuple(sorted(slices, key=_badness))
 
 
+def attributes_of(items: Sequence[JudgedItem]) -> set[str]:
+    """The names by which items can be sliced."""
+    return {_KIND}.union(*(item.attributes for item in items))
+
+
 def _members(items: Sequence[JudgedItem], only: Sequence[str]) -> Mapping[str, Mapping[str, list[int]]]:
     """attribute -> its value -> the items that have it; attributes with one value or very many are left out."""
     members: dict[str, dict[str, list[int]]] = {}

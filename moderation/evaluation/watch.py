@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from moderation.config.model import Config
@@ -15,8 +15,9 @@ from moderation.errors import ModerationError, one_line
 from moderation.evaluation.drift import ScoreDrift, compare_runs, describe_drift
 from moderation.evaluation.evaluate import LabelWords
 from moderation.evaluation.monitor import MonitorReport, ended_actions, hold_labels, note_night
+from moderation.policy.certified import CertificateSet
 from moderation.policy.model import Policy
-from moderation.results.certificates import certificates_path, read_certificates
+from moderation.results.certificates import certificates_path, read_certificates, write_certificates
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ def begin_watch(home: str, config: Config, policy: Policy) -> NightWatch:
     Raises UsageError where the certificates or the monitor's state cannot be read: an alarm must not be lost. Labels
     that cannot be read give a note.
     """
-    certificates = read_certificates(certificates_path(config.policy))
+    file = certificates_path(config.policy)
+    certificates = read_certificates(file)
     if certificates is None:
         return NightWatch()
     reports: tuple[MonitorReport, ...] = ()
@@ -48,7 +50,22 @@ def begin_watch(home: str, config: Config, policy: Policy) -> NightWatch:
             reports = hold_labels(home, monitor.labels, policy, certificates, words)
         except (ModerationError, OSError) as error:
             notes = (f"certificates were not held against new labels: {one_line(error, 500)}",)
-    return NightWatch(reports=reports, ended=ended_actions(home, certificates), notes=notes)
+    ended = ended_actions(home, certificates)
+    return NightWatch(reports=reports, ended=ended, notes=(*notes, *_end_in_file(file, certificates, ended)))
+
+
+def _end_in_file(file: str, certificates: CertificateSet, ended: Mapping[str, str]) -> tuple[str, ...]:
+    """Note in the file beside the policy what has ended, for jobs that do not know this folder of nights; the failure
+    to do so, as a note."""
+    if not ended.keys() - certificates.ended.keys():
+        return ()
+    try:
+        # Another set may have been issued meanwhile; that one has not ended.
+        if read_certificates(file) == certificates:
+            write_certificates(file, replace(certificates, ended={**certificates.ended, **ended}))
+    except (ModerationError, OSError) as error:
+        return (f"{file}: does not say that a certificate has ended, so other jobs hold it: {one_line(error, 300)}",)
+    return ()
 
 
 def remember_night(home: str, night: str, out: str, config: Config, policy: Policy) -> None:

@@ -16,22 +16,23 @@ from moderation.evaluation.walks import F64, I64, Bools, Zones
 
 BETS = np.array([0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97])
 ALARM = 1.0 / 0.05
+_MAX_TIMES = 1e6  # nobody labels a million times as many
 MAX_GROUP = 20  # items of a group that count, so that no group outweighs the sample
 
 
-def betting_p(zones: Zones, strictness: F64, errors: Bools, weights: F64, allowed: float) -> F64:
-    """p of each zone from labels that were drawn with different probabilities: float64 [T].
+def betting_logs(zones: Zones, strictness: F64, errors: Bools, weights: F64, allowed: float) -> F64:
+    """Log wealth of each bet in each zone, from labels that were drawn with different probabilities: float64 [bets, T].
 
     weights: float64 [N] in (0, 1], the smallest probability of any label divided by that of this one.
     """
     order = np.argsort(-strictness, kind="stable")
     gains = (weights * (allowed - errors.astype(np.float64)))[order]
     logs = np.cumsum(np.log1p(BETS[:, None] / (1.0 - allowed) * gains), axis=1)
-    return _p_of(logs[:, zones.counts - 1])
+    return np.asarray(logs[:, zones.counts - 1], np.float64)
 
 
-def grouped_p(zones: Zones, strictness: F64, errors: Bools, groups: I64, weights: F64, allowed: float) -> F64:
-    """p of each zone where groups are drawn whole: each bet is a group's sum divided by `MAX_GROUP`; float64 [T].
+def grouped_logs(zones: Zones, strictness: F64, errors: Bools, groups: I64, weights: F64, allowed: float) -> F64:
+    """The same where groups are drawn whole: each bet is a group's sum divided by `MAX_GROUP`; float64 [bets, T].
 
     groups: int64 [N], numbers from 0; each group has at most MAX_GROUP items (see `audit.drawn_for`).
     weights: of each item.
@@ -42,12 +43,36 @@ def grouped_p(zones: Zones, strictness: F64, errors: Bools, groups: I64, weights
         inside = strictness >= threshold
         sums = np.bincount(groups[inside], gains[inside])
         logs[:, column] = np.log1p(BETS[:, None] / (1.0 - allowed) * sums).sum(axis=1)
-    return _p_of(logs)
+    return logs
 
 
-def _p_of(logs: F64) -> F64:
-    """min(1, 1 / mean of exp(logs)) over the bets. logs: float64 [bets, T]."""
+def p_of(logs: F64) -> F64:
+    """p of each zone: min(1, 1 / mean of the wealth of all bets), float64 [T]. logs: float64 [bets, T]."""
     return np.asarray(np.minimum(1.0, np.exp(-_log_mean(logs))), np.float64)
+
+
+def times_needed(logs: F64, level: float) -> float | None:
+    """How many times as many labels like those of a zone reach `level`; None where no number does.
+
+    logs: float64 [bets], over 0 where the rate that was seen is allowed: it grows with the number of labels.
+    """
+    if logs.max() <= 0:
+        return None
+    low, high = 0.0, 1.0
+    while p_of(high * logs[:, None])[0] > level:
+        low, high = high, high * 2
+        if high > _MAX_TIMES:
+            return None
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if p_of(middle * logs[:, None])[0] <= level else (middle, high)
+    return high
+
+
+def grouped_without_error(allowed: float, level: float) -> int:
+    """The least items of whole groups that certify where none is an error; nearly the same for groups of all sizes."""
+    one = np.log1p(BETS / (1.0 - allowed) * allowed / MAX_GROUP)
+    return math.ceil(1000 * (times_needed(1000 * one, level) or _MAX_TIMES))
 
 
 def _log_mean(logs: F64) -> F64:

@@ -95,7 +95,11 @@ def _resolve(rows: list[LabelRow]) -> dict[str, dict[str, Label]]:
 
 def _settle(rows: list[LabelRow]) -> Label:
     # Without a name nobody knows who answered: each row counts as another reviewer's.
-    latest = {row.reviewer or f"\0{index}": row for index, row in enumerate(rows)}
+    latest: dict[str, LabelRow] = {}
+    for index, row in enumerate(rows):
+        name = row.reviewer or f"\0{index}"
+        latest.pop(name, None)  # so that they stand in the order of the answers that hold
+        latest[name] = row
     answers, rulings = _words(latest.values(), expert=False), _words(latest.values(), expert=True)
     group = next((row.group for row in rows if row.group), "")
     probability = min((row.probability for row in rows if row.probability is not None), default=None)

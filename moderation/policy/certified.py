@@ -127,8 +127,12 @@ def find_uncertified(
 
 def not_covered(policy: Policy, held: Collection[str]) -> tuple[str, ...]:
     """What a policy does by itself that none of these certificates covers. held: their actions."""
-    # Nothing passes over a negative check's threshold, whichever rule lets it pass.
-    all_passes = any(f"pass:{name}" in held for name, check in policy.checks.items() if check.side == "negative")
+    # Nothing passes over a negative check's threshold, whichever rule lets it pass, or without its score.
+    all_passes = any(
+        f"pass:{name}" in held
+        for name, check in policy.checks.items()
+        if check.side == "negative" and check.null_is_review
+    )
     return tuple(
         action
         for action in automatic_actions(policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from moderation.evaluation.bundle_store import (
     roll_back,
     write_bundle,
 )
+from moderation.storage.lease import LeaseHeldError, hold_lease
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 
@@ -81,6 +83,35 @@ def test_rolled_back_twice_goes_back_two_and_not_to_and_fro(tmp_path: Path) -> N
     pointer = read_pointer(store)
     assert pointer is not None
     assert len(pointer.history) == 7
+
+
+def test_of_promotions_at_the_same_time_none_is_lost(tmp_path: Path) -> None:
+    """Each is in the history or was refused; without a lease the last one to write lost the rest."""
+    store, bundles = store_of(tmp_path, *"abcd")
+    promote(store, bundles[0])
+    refused = []
+
+    def promote_one(bundle_hash: str) -> None:
+        try:
+            promote(store, bundle_hash)
+        except LeaseHeldError:
+            refused.append(bundle_hash)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(promote_one, bundles[1:]))
+    pointer = read_pointer(store)
+    assert pointer is not None
+    assert sorted([c.bundle for c in pointer.history] + refused) == sorted(bundles)
+    assert pointer.bundle == pointer.history[-1].bundle
+
+
+def test_nobody_rolls_back_while_another_one_promotes(tmp_path: Path) -> None:
+    store, (first, second) = store_of(tmp_path, "a", "b")
+    promote(store, first)
+    promote(store, second)
+    with hold_lease(store), pytest.raises(LeaseHeldError, match="another promotion holds the lease"):
+        roll_back(store, NOW)
+    assert roll_back(store, NOW).bundle == first
 
 
 def test_a_bundle_that_is_not_there_cannot_be_promoted(tmp_path: Path) -> None:

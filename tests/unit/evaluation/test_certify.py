@@ -23,7 +23,7 @@ from moderation.evaluation.walks import (
     upper_bound,
     walk,
 )
-from moderation.evaluation.wealth import MAX_GROUP, MonitorWealth, bet_on, betting_p
+from moderation.evaluation.wealth import MAX_GROUP, MonitorWealth, bet_on, betting_logs, grouped_without_error, p_of
 from moderation.policy.audit import Audit
 
 SETS = 300
@@ -171,10 +171,36 @@ def test_groups_as_a_whole_are_wrong_no_more_often_than_allowed() -> None:
 def test_weights_of_one_are_the_plain_wealth_and_p_falls_with_labels() -> None:
     audit = drawn(1000)
     zones = draw_zones(audit.strictness)
-    p = betting_p(zones, audit.strictness, audit.errors, np.ones(1000), 0.01)
+    p = p_of(betting_logs(zones, audit.strictness, audit.errors, np.ones(1000), 0.01))
     assert (np.diff(p) < 0).all()
     assert p[-1] < 0.001
-    assert (betting_p(zones, audit.strictness, audit.errors, np.full(1000, 0.5), 0.01) > p).all()
+    assert (p_of(betting_logs(zones, audit.strictness, audit.errors, np.full(1000, 0.5), 0.01)) > p).all()
+
+
+@pytest.mark.parametrize("errors", [False, True])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_labels_that_bets_still_need_certify(grouped: bool, errors: bool) -> None:
+    """Labels of the same rate and weights: with as many as are asked for the zone passes, with a tenth fewer not."""
+
+    def labels(count: int) -> AuditLabels:
+        n = np.arange(count)
+        return AuditLabels(
+            strictness=np.ones(count),
+            errors=(n % 250 == 249) & errors,
+            groups=n // 5 if grouped else None,
+            weights=np.where(n % 2, 1.0, 0.1),
+        )
+
+    few = certify(labels(1000), 0.01, 0.025)
+    assert (few.threshold, few.bound) == (None, 1.0)
+    assert few.more is not None
+    all_of_them = 1000 + few.more
+    assert certify(labels(round(all_of_them * 1.1)), 0.01, 0.025).threshold is not None
+    assert certify(labels(round(all_of_them * 0.9)), 0.01, 0.025).threshold is None
+
+
+def test_the_number_that_whole_groups_need_is_that_of_the_documents() -> None:
+    assert grouped_without_error(0.01, LEVEL) == pytest.approx(12_750, abs=10)
 
 
 def test_the_monitor_alarms_on_a_rate_that_is_over_and_seldom_on_one_that_is_kept() -> None:

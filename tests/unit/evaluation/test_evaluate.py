@@ -121,3 +121,32 @@ def test_an_unknown_word_is_named_and_options_tell_what_it_means(tmp_path: Path)
     assert found.scores[0].true == 40
     found = evaluate([out], labels, words=LabelWords(means=("hat=cap",)))[0]
     assert found.verdicts[0].bad == 40
+
+
+def test_the_line_of_the_audit_is_of_items_that_one_rate_has_drawn(tmp_path: Path) -> None:
+    """Of what is bad the machine blocks half; what it blocks is drawn ten times as often as what it passes."""
+    policy = """
+default: pass
+checks:
+  hat: {side: negative, votes: [a.hat], block: 0.9}
+audit:
+  salt: pepper
+  block: {check: hat, rate: 1.0, from: 0.9}
+  pass: {check: hat, rate: 0.1, to: 0.5}
+"""
+    items = [Made(name=f"i{n}", votes=[(0.95 if n % 2 else 0.1, 0.0)]) for n in range(2000)]
+    out = write_run(tmp_path, LABELS, items, policy, shard_items=1000)
+    rows = [f"i{n},hat,audit" for n in range(2000)]
+    (tmp_path / "labels.csv").write_text("\n".join(["item_id,label,source", *rows]))
+    audit = evaluate([out], str(tmp_path / "labels.csv"))[0].verdicts[1]
+    assert 0.4 < (audit.block_recall.share or 0) < 0.6
+    assert 140 < audit.items < 260
+
+
+def test_an_attribute_that_no_item_has_and_a_run_that_is_named_twice_are_refused(tmp_path: Path) -> None:
+    out, labels = make_run(tmp_path)
+    with pytest.raises(UsageError, match="no labelled item has that attribute; did you mean 'shop'"):
+        evaluate([out], labels, slice_by=["shp"])
+    with pytest.raises(UsageError, match="named twice"):
+        evaluate([out, out + "/"], labels, together=True)
+    assert len(evaluate([out, out], labels, slice_by=["shop", "kind"])) == 2

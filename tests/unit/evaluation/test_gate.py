@@ -82,6 +82,29 @@ def test_limits_are_a_yaml_file_and_a_wrong_key_is_named(tmp_path: pytest.TempPa
     assert read_limits(str(path)).max_leak == 0.1
 
 
+def test_the_pictures_of_one_album_are_one_change() -> None:
+    """Beyond chance is what many groups show: one album that is put right, or newly wrong, is no evidence."""
+
+    def album(candidate: str, incumbent: str) -> GateOutcome:
+        pairs = [Pair(candidate=candidate, incumbent=incumbent, bad=False, group="album", slices={})] * 30
+        return compare([*pairs_of(SAME), *pairs], GateLimits(max_precision_drop=1))
+
+    put_right, newly_wrong = album("pass", "block"), album("block", "pass")
+    assert (put_right.fixed, put_right.p, refused(put_right)) == (30, 1.0, {"better in something"})
+    assert (newly_wrong.broken, newly_wrong.p, refused(newly_wrong)) == (30, 1.0, {"better in something"})
+
+
+@pytest.mark.parametrize(("verdict", "limit"), [("pass", "leak"), ("block", "precision of block")])
+def test_an_incumbent_that_leaves_all_to_people_has_no_wrong_decision_to_be_excused_by(
+    verdict: str, limit: str
+) -> None:
+    wrong = verdict == "pass"
+    reviewed = [("review", "review", False)] * 300
+    rows = [*reviewed, *[(verdict, "review", not wrong)] * 15, *[(verdict, "review", wrong)] * 5]
+    assert refused(compare(pairs_of(rows), GateLimits())) == {limit}
+    assert compare(pairs_of([*reviewed, *[(verdict, "review", not wrong)] * 15]), GateLimits()).passed
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_a_candidate_and_its_mirror_never_both_go_live(seed: int) -> None:

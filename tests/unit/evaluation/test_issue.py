@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import yaml
 
+from moderation.config.load import packaged_configs
+from moderation.config.model import Config
 from moderation.errors import UsageError
 from moderation.evaluation.claim import Claim
-from moderation.evaluation.issue import issue
+from moderation.evaluation.issue import issue, plan_labels
 from moderation.evaluation.issued_files import check_target, write_issued
 from moderation.policy.bind import bind
 from moderation.policy.certified import automatic_actions, find_uncertified
 from moderation.policy.judge import judge_item
-from moderation.policy.model import load_policy
+from moderation.policy.model import load_policy, policy_hash
 from moderation.results.certificates import certify_policy, read_certificates
+from moderation.results.decided import keep_inputs
 from moderation.types import ItemVotes, Verdict
 from tests.finished_run import Made, write_run
 
@@ -224,3 +227,46 @@ def test_a_policy_is_written_where_its_lists_lie(tmp_path: Path) -> None:
     check_target(str(tmp_path / "beside.yaml"), listing, str(tmp_path / "policy.yaml"))
     with pytest.raises(UsageError, match=r"names 'known\.csv', which lies beside it"):
         check_target(str(tmp_path / "elsewhere" / "p.yaml"), listing, str(tmp_path / "policy.yaml"))
+
+
+def test_a_policy_is_written_where_its_definitions_lie(tmp_path: Path) -> None:
+    run = make_run(tmp_path, POLICY.replace("review: 0.4}", "review: 0.4, definition: gore}"), count=20)
+    path, elsewhere = str(tmp_path / "policy.yaml"), tmp_path / "elsewhere"
+    policy = load_policy(Path(path))
+    check_target(str(elsewhere / "p.yaml"), policy, path)  # packaged
+    text = (packaged_configs() / "definitions" / "gore.yaml").read_text()
+    for folder in (tmp_path, elsewhere):
+        (folder / "definitions").mkdir(parents=True)
+    (tmp_path / "definitions" / "gore.yaml").write_text(text)
+    with pytest.raises(UsageError, match=r"names 'definitions/gore\.yaml', which lies beside it"):
+        check_target(str(elsewhere / "p.yaml"), policy, path)
+    (elsewhere / "definitions" / "gore.yaml").write_text(text)
+    check_target(str(elsewhere / "p.yaml"), policy, path)
+    assert issue([run.out], str(run.labels), TODAY).policy.checks["bad"].definition == "gore"
+
+
+def test_nights_whose_lists_have_grown_are_certified_together(tmp_path: Path) -> None:
+    """Entries change every day, and end no certificate; another threshold does."""
+    listed = POLICY + "lists: {known: {action: deny, by: content_hash, entries: [HASH]}}\n"
+    texts = [listed.replace("HASH", digit * 64) for digit in "ab"] + [
+        listed.replace("HASH", "a" * 64).replace("0.4", "0.3")
+    ]
+    outs = [kept_run(tmp_path / str(number), text) for number, text in enumerate(texts)]
+    drawn = [sum(plan.drawn for plan in plan_labels(some, LOOSE)) for some in ([outs[0]], [outs[1]], outs[:2])]
+    assert drawn == [10, 10, 20]
+    with pytest.raises(UsageError, match="judged by another policy than"):
+        plan_labels([outs[0], outs[2]], LOOSE)
+
+
+def kept_run(folder: Path, policy: str) -> str:
+    """A run of ten items that keeps its policy, as runs do."""
+    folder.mkdir(parents=True)
+    (folder / "policy.yaml").write_text(policy)
+    loaded = load_policy(folder / "policy.yaml")
+    items = [Made(name=f"{folder.name}-{n}", votes=[(0.9,)]) for n in range(10)]
+    out = write_run(folder, LABELS, items, policy, policy_hash=policy_hash(loaded))
+    keep_inputs(out, loaded, Config(policy=str(folder / "policy.yaml")))
+    record = json.loads((folder / "out" / "run.json").read_text())
+    record["identity"] = {"policy": policy_hash(loaded), "stack": "stack"}
+    (folder / "out" / "run.json").write_text(json.dumps(record))
+    return out

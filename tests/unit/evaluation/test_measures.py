@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from moderation.evaluation.calibrate import CalibrationKind, calibrate_scores
 from moderation.evaluation.curves import areas, calibration_error, coverage_at, rank, resample
 from moderation.evaluation.measures import measure_score, measure_verdicts, rate
+from moderation.evaluation.weighted import measure_weighted
 
 
 @settings(deadline=None, max_examples=60)
@@ -113,3 +115,39 @@ def test_verdicts_are_counted_by_what_items_are() -> None:
     assert (found.block_precision.share, found.block_recall.share) == (0.5, pytest.approx(1 / 3))
     assert (found.leak.k, found.leak.n) == (1, 3)
     assert (found.automation.k, found.review.k, found.wrong.k) == (5, 1, 2)
+
+
+def test_the_order_of_labels_with_one_score_does_not_matter() -> None:
+    scores = np.repeat([0.5, 0.9], [100, 60])
+    first = np.repeat([False, True], [50, 110])
+    second = np.concatenate([first[:100][::-1], first[100:]])
+    found = [
+        (calibration_error(rank(scores, truth)), calibrate_scores("x", "isotonic", scores, truth, np.arange(160)))
+        for truth in (first, second)
+    ]
+    assert found[0] == found[1]
+    assert found[0][1] is not None
+    assert found[0][1].knots == ((0.5, 0.5), (0.9, 1.0))
+    assert found[0][0] == pytest.approx(0.1 * 60 / 160)
+
+
+@pytest.mark.parametrize("kind", ["isotonic", "temperature"])
+def test_labels_of_few_groups_calibrate_nothing(kind: CalibrationKind) -> None:
+    scores, truth = np.linspace(0, 1, 100), np.arange(100) > 50
+    assert calibrate_scores("x", kind, scores, truth, np.zeros(100, np.int64)) is None
+    assert calibrate_scores("x", kind, scores, truth, 5 * (np.arange(100) % 5)) is not None
+
+
+def test_a_weighted_share_without_an_error_is_not_known_to_be_none() -> None:
+    """The interval holds the true leak as often as it says, where nearly no sample has an error."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(200):
+        weights = np.where(rng.random(60) < 0.5, 1.0, 3.0)
+        bad = rng.random(60) < 0.01
+        leak = measure_weighted(["pass"] * 60, bad, weights, np.arange(60)).leak
+        assert leak.low is not None and leak.high is not None
+        inside += bool(bad.any()) or leak.low <= 0.01 <= leak.high
+    assert inside == 200
+    whole = measure_weighted(["block"] * 60, np.ones(60, np.bool_), np.ones(60), np.arange(60) // 6).block_precision
+    assert (whole.low, whole.high) == (pytest.approx(0.025 ** (1 / 10)), 1.0)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from moderation.config.model import Config, MonitorConfig
@@ -120,14 +121,17 @@ def test_an_alarm_takes_the_action_to_review_where_certificates_are_required(tmp
     write_certificates(certificates_path(path), certified(policy))
     note_night(home, "20261126-1", out, policy, certified(policy))
     config = Config(policy=path, monitor=MonitorConfig(labels=labels_of(tmp_path, wrong=15), reference=out))
-    watch = begin_watch(home, config, policy)
     required = policy.model_copy(update={"require_certificate": True})
     today = date(2026, 11, 27)
     kept, _ = certify_policy(required, path, "stack", today=today)
-    ended, certification = certify_policy(required, path, "stack", today=today, ended=watch.ended)
+    watch = begin_watch(home, config, policy)
     assert kept.checks["bad"].block == 0.9
-    assert ended.checks["bad"].block is None
-    assert certification.withdrawn
+    # Jobs that do not know the folder of nights know it by the file beside the policy.
+    for known in (watch.ended, None):
+        ended, certification = certify_policy(required, path, "stack", today=today, ended=known)
+        assert ended.checks["bad"].block is None
+        assert certification.withdrawn
+    assert begin_watch(home, config, policy).ended == watch.ended
     drifts, notes = watch_scores(out, config)
     facts = monitoring_facts(watch, drifts, notes)
     assert facts is not None
@@ -148,3 +152,52 @@ def test_what_could_not_be_looked_at_is_said_and_stops_nothing(tmp_path: Path) -
     assert len(facts["reasons"]) == 2
     assert "no such file of labels" in facts["reasons"][0]
     assert "not the output of a run" in facts["reasons"][1]
+
+
+def test_a_new_certificate_is_not_held_against_what_an_earlier_one_decided(tmp_path: Path) -> None:
+    """The earlier one ended by its errors; the new one has a threshold beyond most of them."""
+    out, policy = night_of(tmp_path)
+    home, first, labels = str(tmp_path / "home"), certified(policy), labels_of(tmp_path, wrong=15)
+    note_night(home, "20261126-1", out, policy, first)
+    assert hold_labels(home, labels, policy, first)[0].ended is not None
+    second = replace(first, labels_sha256="2" * 64)
+    assert hold_labels(home, labels, policy, second)[0].labels == 0
+    note_night(home, "20261127-1", out, policy, second)
+    assert hold_labels(home, labels, policy, second)[0].labels == 200
+
+
+def test_tables_of_earlier_nights_that_name_no_certificate_count_for_monitors_that_have_begun(tmp_path: Path) -> None:
+    out, policy = night_of(tmp_path)
+    home, first = str(tmp_path / "home"), certified(policy)
+    note_night(home, "20261126-1", out, policy, first)
+    hold_labels(home, labels_of(tmp_path, wrong=0, count=10), policy, first)
+    path = tmp_path / "home" / "monitor" / "drawn-20261126-1.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["certificate"]), path)
+    labels = labels_of(tmp_path, wrong=0)
+    assert hold_labels(home, labels, policy, first)[0].labels == 200
+    assert hold_labels(home, labels, policy, replace(first, labels_sha256="2" * 64))[0].labels == 0
+
+
+def test_a_monitor_bets_on_a_uniform_sample_of_its_zone_alone(tmp_path: Path) -> None:
+    """The pass side draws all up to 0.97; of the zone of the block side a tenth is drawn."""
+    text = POLICY.replace("rate: 1.0", "rate: 0.1") + "  pass: {check: bad, rate: 1.0, to: 0.97}\n"
+    items = [Made(name=f"i{n}", votes=[(0.95,)]) for n in range(400)]
+    out = write_run(tmp_path, ("a.bad",), items, text, shard_items=200)
+    policy = load_policy(tmp_path / "policy.yaml")
+    assert 20 < note_night(str(tmp_path / "home"), "1", out, policy, certified(policy)) < 70
+
+
+def test_a_monitor_bets_on_what_lies_in_the_zone_of_its_certificate(tmp_path: Path) -> None:
+    """Whatever the policy blocks today; nothing of another stack, or that a list has decided."""
+    text = POLICY + "lists: {known: {action: deny, by: attribute, attribute: owner, entries: [ann]}}\n"
+    owners = ["ann"] * 5 + ["bob"] * 95
+    items = [
+        Made(name=f"i{n}", votes=[(0.95 if n < 50 else 0.91,)], attributes={"owner": owner})
+        for n, owner in enumerate(owners)
+    ]
+    out = write_run(tmp_path, ("a.bad",), items, text, shard_items=100)
+    policy = load_policy(tmp_path / "policy.yaml")
+    made = certified(policy)
+    strict = replace(made, certificates=(replace(made.certificates[0], threshold=0.93),))
+    assert note_night(str(tmp_path / "a"), "1", out, policy, strict) == 45
+    assert note_night(str(tmp_path / "b"), "1", out, policy, replace(strict, stack_fingerprint="other")) == 0

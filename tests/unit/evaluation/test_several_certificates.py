@@ -357,3 +357,12 @@ def test_the_command_says_how_risk_is_shared(tmp_path: Path) -> None:
     )
     assert said.exit_code == 0, said.output
     assert "2 thresholds of block share its risk: each is wrong with a probability of at most 1.25%" in said.output
+
+
+def test_the_command_asks_for_missing_labels_before_it_says_that_no_number_helps(tmp_path: Path) -> None:
+    world = make(tmp_path, TWO, count=60)
+    lines = Path(world.labels).read_text().splitlines()
+    Path(world.labels).write_text("\n".join(lines[:20]))
+    said = CliRunner().invoke(app, ["certify", world.out, "--labels", world.labels, "--dry-run"]).output
+    assert "drawn items have no settled label, and count as errors: label these first" in said
+    assert "no number" not in said

@@ -92,6 +92,12 @@ def test_a_dispute_has_no_label_until_an_expert_settles_it() -> None:
     assert (settled.words, settled.agreed, settled.settled) == (split_words("ok"), False, True)
 
 
+def test_the_ruling_that_was_given_last_holds() -> None:
+    rulings = [answer("bad", "eve", expert=True), answer("bad", "kim", expert=True), answer("ok", "eve", expert=True)]
+    label = find_label(resolve_labels(rulings).labels, {"item_id": "a"})
+    assert label is not None and label.words == {"ok"}
+
+
 def test_a_reviewer_may_change_their_mind_but_counts_once() -> None:
     label = find_label(resolve_labels([answer("bad", "ann"), answer("ok", "ann")]).labels, {"item_id": "a"})
     assert label is not None
