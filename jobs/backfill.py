@@ -83,7 +83,7 @@ def backfill(
     check_escalations(settings.escalations)
     part = parse_slice(slice_) if slice_ is not None else None
     _check_options(limit, max_items, extend=extend, fresh=fresh)
-    announce(source, out, settings, config)
+    announce(source, out, settings, config, rehearsal=dry_run)
 
     from moderation.results.paths import check_paths, holds_more
 

@@ -11,12 +11,13 @@ from moderation.config.load import load_layers
 from moderation.config.show import show_config, show_origins
 from moderation.errors import UsageError
 
-from .options import ConfigOption, SetOption, load_settings
+from .options import ConfigOption, PolicyOption, SetOption, load_settings, said_overrides
 from .printing import print_json, print_line, print_lines
 
 
 def config_show(
     config: ConfigOption = None,
+    policy: PolicyOption = None,
     set_: SetOption = None,
     origin: Annotated[
         bool, typer.Option("--origin", help="Each key with its value and the file and line that says it.")
@@ -28,17 +29,17 @@ def config_show(
     if everything and not origin:
         raise UsageError("--all says what --origin shows: add --origin")
     if origin:
-        _print_origins(config, set_, everything=everything, as_json=as_json)
+        _print_origins(config, said_overrides(set_, policy=policy), everything=everything, as_json=as_json)
         return
-    settings = load_settings(config, set_)
+    settings = load_settings(config, set_, policy=policy)
     if as_json:
         print_json(settings.model_dump(mode="json"))
     else:
         print_lines(show_config(settings).rstrip("\n"))
 
 
-def _print_origins(config: str | None, overrides: Sequence[str] | None, *, everything: bool, as_json: bool) -> None:
-    settings, layered = load_layers(config, overrides or ())
+def _print_origins(config: str | None, overrides: Sequence[str], *, everything: bool, as_json: bool) -> None:
+    settings, layered = load_layers(config, overrides)
     rows = [row for row in show_origins(settings, layered) if everything or row[2] != "default"]
     if as_json:
         print_json([{"key": key, "value": value, "origin": where} for key, value, where in rows])

@@ -13,11 +13,12 @@ import typer
 
 # Nothing of the library is imported before a job is called: `--help` does not wait for it.
 
-EXIT_CODES: Final = """Exit codes: 0 done. 1 `verify`, `policy test` or `promote` found something amiss. 2 wrong usage
-or configuration, nothing was started. 3 done, but more items than runtime.max_error_rate are errors, or nothing in
-SOURCE is a picture or a video. 4 stopped by an error: once what it names is mended, the same command of backfill,
-keyframes or nightly resumes. 5 ended early, as asked, with work left: the same command goes on (0 with
---allow-partial). 70 a fault of this program."""
+EXIT_CODES: Final = """Exit codes: 0 done. 1 `verify`, `review verify`, `policy test`, `promote` or `train-head` found
+something amiss. 2 wrong usage or configuration, nothing was started. 3 done, but more items than runtime.max_error_rate
+are errors, or nothing in SOURCE is a picture or a video; of `act`, `escalations`, `explain` and `export`: something
+could not be done. 4 stopped by an error: once what it names is mended, the same command of backfill, keyframes or
+nightly resumes. 5 ended early, as asked, with work left: the same command goes on (0 with --allow-partial). 70 a fault
+of this program."""
 
 USAGE: Final = 2
 STOPPED: Final = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -96,6 +97,7 @@ def _print(report: ExportReport) -> None:
     if not report.folders:
         return
     if len(report.folders) <= _SHOWN_FOLDERS:
-        console.print(f"read it with --set 'source.allow={json.dumps(list(report.folders))}'")
+        # Quoted: names of folders come from strangers, and the line is there to be copied into a shell.
+        console.print(f"read it with --set {shlex.quote(f'source.allow={json.dumps(list(report.folders))}')}")
     else:
         console.print(f"its objects lie in {len(report.folders):,} folders: allow what holds them by source.allow")

@@ -84,16 +84,26 @@ def _make_command(entry: JobEntry) -> Any:  # noqa: ANN401 - click, vendored by 
     module, _, function = entry.place.partition(":")
     job = getattr(import_module(f".{module}", __package__), function)
     alone: Final = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    alone.command(entry.name, epilog=entry.epilog)(_prepared(job) if entry.tables else job)
+    alone.command(entry.name, epilog=entry.epilog)(_prepared(job, tables=entry.tables))
     return typer.main.get_command(alone)
 
 
-def _prepared(job: Callable[..., Any]) -> Callable[..., Any]:
+# Options that name a place, and that have a default: an unset variable of the shell must not stand for that.
+_PLACES: Final = ("to", "against", "labels", "taxonomy", "policy", "config", "bundles")
+
+
+def _prepared(job: Callable[..., Any], *, tables: bool) -> Callable[..., Any]:
     @wraps(job)
     def prepared(**arguments: Any) -> Any:  # noqa: ANN401 - those of the job
-        from moderation.lean_imports import leave_pandas_out
+        for name in _PLACES:
+            if isinstance(given := arguments.get(name), str) and not given.strip():
+                from moderation.errors import UsageError
 
-        leave_pandas_out()
+                raise UsageError(f"{name} is empty: is a variable of the shell unset? Leave it out for its default")
+        if tables:
+            from moderation.lean_imports import leave_pandas_out
+
+            leave_pandas_out()
         return job(**arguments)
 
     return prepared

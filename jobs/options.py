@@ -117,9 +117,10 @@ def load_bundle_settings(
 
     if store is None:
         raise UsageError("--bundle needs --bundles STORE, or MODERATION_BUNDLES")
-    for name, given in (("--config", config), ("--policy", policy)):
+    for name, given in (("config", config), ("policy", policy)):
         if given is not None:
-            raise UsageError(f"{name} with --bundle: the bundle holds it; one of them")
+            said = f"--{name} (or MODERATION_{name.upper()})"
+            raise UsageError(f"{said} with --bundle: the bundle holds it; one of them")
     held = [o for o in overrides or () if o.split("=")[0].split(".")[0] in ("stack", "media", "policy")]
     if held:
         raise UsageError(f"--set {held[0]} with --bundle: it would not be that bundle any more")
@@ -140,9 +141,16 @@ def load_settings(
     """The configuration that a call asks for. Raises UsageError."""
     from moderation.config.load import load_config
 
+    return load_config(config, said_overrides(overrides, workers=workers, policy=policy))
+
+
+def said_overrides(
+    overrides: Sequence[str] | None, *, workers: str | None = None, policy: str | None = None
+) -> list[str]:
+    """What `--set` and the options that stand for a key say, the options last."""
     by_option = []
     if workers is not None:
         by_option.append(f"runtime.workers={workers}")
     if policy is not None:
         by_option.append(f"policy={json.dumps(policy)}")
-    return load_config(config, [*(overrides or ()), *by_option])
+    return [*(overrides or ()), *by_option]

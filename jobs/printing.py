@@ -79,14 +79,16 @@ def exit_on_partial(partial: bool) -> None:
         raise typer.Exit(5)
 
 
-def announce(source: str, out: str, settings: Config, config: str | None) -> None:
+def announce(source: str, out: str, settings: Config, config: str | None, *, rehearsal: bool = False) -> None:
     """Print the first line of a run, before anything is loaded: source, OUT, configuration, and what is started.
 
-    Raises UsageError for a URI that holds a password and so may not be shown.
+    rehearsal: nothing will be started. Raises UsageError for a URI that holds a password and so may not be shown.
     """
     source, out = storage.mask_signatures(storage.canonical(source)), storage.canonical(out)
     address = settings.runtime.ray_address or os.environ.get("RAY_ADDRESS")
     ray = f"joining Ray at {address}" if address else "starting Ray on this machine"
+    if rehearsal:
+        ray = "planning; nothing is started"
     facts = {"source": source, "out": out, "configuration": config or "default.yaml", "policy": settings.policy}
     console = plain_console(stderr=True)
     if console.is_terminal:

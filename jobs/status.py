@@ -30,7 +30,7 @@ def status(
     from moderation.ledger.nights import read_nights
     from moderation.results.status import read_status
 
-    nights = read_nights(out)
+    nights = read_nights(out, ask_lease=True)
     if nights is not None:
         if as_json:
             print_json(asdict(nights))
@@ -48,7 +48,8 @@ def _print_nights(nights: NightsStatus) -> None:
     console = plain_console()
     more = f", the newest {len(nights.nights)}" if nights.nights_total > len(nights.nights) else ""
     rows = "" if nights.ledger_rows is None else f"; {nights.ledger_rows:,} rows in the ledger"
-    console.print(f"{nights.nights_total:,} nights{more}{rows}", style="bold")
+    noun = "night" if nights.nights_total == 1 else "nights"
+    console.print(f"{nights.nights_total:,} {noun}{more}{rows}", style="bold")
     table = Table(box=None, pad_edge=False)
     for name in ("night", "state", "looked at", "verdicts"):
         table.add_column(name, overflow="fold")
@@ -79,7 +80,13 @@ def _print_status(run_status: RunStatus) -> None:
     for part in run_status.parts:
         if part.error:
             print_error(f"{part.slice or 'run'}: {escaped(part.error)}", console)
-    if run_status.seems_stuck:
+    if run_status.seems_dead:
+        print_error(
+            "It says that it runs, but no job holds the lease on it: its job ended without saying so (killed, out of"
+            " memory, a full disk, machine gone). The same command goes on with it.",
+            console,
+        )
+    elif run_status.seems_stuck:
         print_error(
             "It says that it runs, but has committed nothing for 15 minutes: is the job still there? The same command"
             " goes on with it.",
@@ -102,6 +109,8 @@ def _status_table(run_status: RunStatus) -> Table:
     table.add_row("shards", _progress(run_status.shards_done, run_status.shards_total))
     table.add_row("rate", _rate(run_status))
     age_s = run_status.last_receipt_age_s
+    if run_status.job is not None:
+        table.add_row("job", escaped(run_status.job))
     table.add_row("last commit", "none yet" if age_s is None else f"{span(age_s)} ago")
     about = "" if run_status.exact else f"  (about: of {run_status.receipts_read:,} receipts)"
     table.add_row("verdicts", verdicts_text(run_status.verdicts).append(about))
@@ -122,7 +131,8 @@ def _ready_to_merge(run_status: RunStatus) -> bool:
 
 def _rate(run_status: RunStatus) -> str:
     rate = f"{run_status.items_per_s:,.1f} items/s" if run_status.items_per_s is not None else "not known yet"
-    return rate if run_status.left_s is None else f"{rate}, {span(run_status.left_s)} left"
+    untold = run_status.left_s is None or run_status.seems_dead
+    return rate if untold else f"{rate}, {span(run_status.left_s)} left"
 
 
 def _progress(done: int, total: int | None) -> str:

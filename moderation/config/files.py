@@ -25,7 +25,7 @@ def resolve_config_path(path: str | None, *, beside: Path | None = None, kind: s
     kind: folder of the packaged ones that is looked into first: `policies`. Raises UsageError when there is none,
     naming the packaged ones.
     """
-    name = path or "default.yaml"
+    name = _checked_name(path)
     candidates = [beside / name if beside else Path(name), *_packaged_candidates(name, kind)]
     named = next((candidate for candidate in candidates if candidate.is_file()), None)
     if named is not None:
@@ -34,6 +34,17 @@ def resolve_config_path(path: str | None, *, beside: Path | None = None, kind: s
     close = closest(name, [*known, *(Path(path).stem for path in known)], cutoff=0.5)
     hint = f"; did you mean {close!r}?" if close else ""
     raise UsageError(f"no file {name!r}; packaged: {', '.join(known) or 'none'}{hint}")
+
+
+def _checked_name(path: str | None) -> str:
+    """The name of a file as it was given; the default where none was. Raises UsageError for what can be none."""
+    if path is None:
+        return "default.yaml"
+    if not path.strip():
+        raise UsageError("the name of a file is empty: is a variable of the shell unset? Without it the default runs")
+    if "://" in path:
+        raise UsageError(f"{path}: configurations and policies are files of this machine; name a copy of it")
+    return path
 
 
 def _packaged_candidates(name: str, kind: str | None) -> list[Path]:
@@ -50,10 +61,36 @@ def _packaged_names(kind: str | None) -> list[str]:
     return [name for name in names if kind is None or name.startswith(f"{kind}/")]
 
 
+class _RepeatedKeyError(yaml.YAMLError):
+    """A mapping says a key twice."""
+
+    def __init__(self, key: str, line: int, first: int) -> None:
+        super().__init__(f"{key!r} stands twice: in line {first}, and in line {line}; only one of them would count")
+        self.line = line
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice: PyYAML keeps the last, so a check or a threshold would be lost unseen."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 - as the stub of PyYAML says it
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        # Looked at before `<<` is merged: what a merge brings along may be said again.
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                name, line = (key.tag, key.value), key.start_mark.line + 1
+                if name in lines:
+                    raise _RepeatedKeyError(key.value, line, lines[name])
+                lines[name] = line
+        return node
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping. Raises UsageError with the line of the mistake."""
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a safe loader
+    except _RepeatedKeyError as error:
+        raise UsageError(f"{path}:{error.line}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise UsageError(f"{path}: not readable as YAML: {one_line(error)}") from error
     if loaded is None:

@@ -17,6 +17,7 @@ from moderation.config.files import packaged_configs, read_yaml, resolve_config_
 from moderation.errors import UsageError
 
 EXTENDS: Final = "extends"
+_REMOVE: Final = "remove"
 SET: Final = "--set"
 _MAX_DEPTH: Final = 8
 _DETECTORS: Final = ("stack", "detectors")
@@ -32,11 +33,17 @@ class LayeredTree:
     origins: dict[KeyPath, str] = field(default_factory=dict)
 
     def origin_of(self, location: Sequence[str]) -> str | None:
-        """Where a key, or the nearest one above it that was said, comes from; None for a default."""
+        """Where a key, or the nearest one above it that was said, comes from; None for a default.
+
+        A key that stands only in the name of a `--set` (`runtim` of `runtim.workers`) comes from there.
+        """
         path = self.by_name(location)
+        inside = (where for said, where in self.origins.items() if said[: len(path)] == path and where.startswith(SET))
         for stop in range(len(path), 0, -1):
             if path[:stop] in self.origins:
                 return self.origins[path[:stop]]
+            if stop == len(path) and (where := next(inside, None)) is not None:
+                return where
         return None
 
     def said_in(self, location: Sequence[str]) -> str | None:
@@ -73,7 +80,7 @@ def read_layers(file: Path, depth: int = 0) -> LayeredTree:
     origins = _read_origins(file, tree)
     if base_name is None:
         return LayeredTree(tree=tree, origins=origins)
-    if not isinstance(base_name, str):
+    if not isinstance(base_name, str) or not base_name.strip():
         raise UsageError(f"{file}: extends: one file, or the name of a packaged one (given: {base_name!r})")
     base = read_layers(resolve_config_path(base_name, beside=file.parent), depth + 1)
     merged = merge_trees(base.tree, tree, str(file))
@@ -101,22 +108,30 @@ def _patch_detectors(base: Sequence[Any], patch: Sequence[Any], where: str) -> l
         title = _title(entry)
         if title is None:
             raise UsageError(f"{where}: stack.detectors: every entry needs a `name`, by which it is patched or added")
-        change = {key: value for key, value in entry.items() if key != "remove"}
-        if entry.get("remove") is True:
+        if _is_removal(entry, f"{where}: stack.detectors"):
             if entries.pop(title, None) is None:
                 raise UsageError(f"{where}: stack.detectors: there is no {title!r} to remove; {', '.join(entries)}")
-        elif title in entries:
-            entries[title] = merge_trees(entries[title], change, where)
-        else:
-            entries[title] = change
+            continue
+        change = {key: value for key, value in entry.items() if key != _REMOVE}
+        entries[title] = merge_trees(entries[title], change, where) if title in entries else change
     return list(entries.values())
+
+
+def _is_removal(entry: Mapping[str, Any], where: str) -> bool:
+    remove = entry.get(_REMOVE, False)
+    if not isinstance(remove, bool):
+        raise UsageError(f"{where}: {_title(entry)!r}: `{_REMOVE}` is true or false, not {remove!r}")
+    return remove
 
 
 def _title(entry: object) -> str | None:
     if not isinstance(entry, Mapping):
         return None
     title = entry.get("alias") or entry.get("name")
-    return title if isinstance(title, str) else None
+    if not isinstance(title, str):
+        return None
+    # `head:scenes` is short for the name `head` with the alias `scenes`.
+    return title if entry.get("alias") else title.partition(":")[2] or title
 
 
 def _anchor_paths(tree: dict[str, Any], file: Path) -> None:

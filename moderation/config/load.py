@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from moderation.config.files import packaged_configs, read_yaml, resolve_config_path
-from moderation.config.hints import closest, did_you_mean
+from moderation.config.hints import did_you_mean
 from moderation.config.layers import LayeredTree, read_layers
+from moderation.config.mistakes import describe_mistakes
 from moderation.config.model import Config
 from moderation.errors import UsageError
 
@@ -43,6 +45,8 @@ def load_layers(path: str | None = None, overrides: Sequence[str] = ()) -> tuple
     for override in overrides:
         layered.override(tuple(_apply_override(layered.tree, override)))
     config = validate(Config, layered.tree, where=str(file), origin_of=layered.origin_of)
+    for key in _infinite_keys(config.model_dump(exclude={"stack"}), ()):
+        raise UsageError(f"{layered.origin_of(key) or file}: {'.'.join(key)}: should be a finite number")
     config = _with_shared_options(config, file.parent)
     # A path on the command line is relative to the working directory, a path in a file to the folder of that file.
     named_here = any(o.partition("=")[0] == "policy" for o in overrides) and Path(config.policy).is_file()
@@ -65,6 +69,15 @@ def override_config(config: Config, overrides: Sequence[str], *, allowed: Sequen
             )
         _apply_override(tree, override)
     return validate(Config, tree, where="--set")
+
+
+def _infinite_keys(tree: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Keys that are infinite. No type refuses them, because the records of earlier runs may hold them."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _infinite_keys(value, (*above, key))
+        elif isinstance(value, float) and math.isinf(value):
+            yield (*above, key)
 
 
 def _with_shared_options(config: Config, beside: Path) -> Config:
@@ -96,8 +109,9 @@ def validate(
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        mistakes = [_explain(model, dict(e), origin_of([str(s) for s in e["loc"]]) or where) for e in error.errors()]
-        raise UsageError("\n".join(mistakes)) from error
+        mistakes = describe_mistakes(model, [dict(each) for each in error.errors()])
+        lines = [f"{origin_of(location) or where}: {text}" for location, text in mistakes]
+        raise UsageError("\n".join(lines)) from error
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
@@ -117,56 +131,3 @@ def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
     except yaml.YAMLError as error:
         raise UsageError(f"--set {key}: {value!r} is not YAML") from error
     return steps
-
-
-def _explain(model: type[BaseModel], error: Mapping[str, Any], where: str) -> str:
-    location = [str(step) for step in error["loc"]]
-    key = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        siblings = sorted(_keys_at(model, location[:-1]))
-        return f"{where}: unknown key {key!r}{_nearest_key(location[-1], siblings, model)}"
-    given = error.get("input")
-    shown = "" if isinstance(given, Mapping | list) or error["type"] == "missing" else f" (given: {given!r})"
-    return f"{where}: {key}: {error['msg']}{shown}"
-
-
-def _nearest_key(wrong: str, siblings: Sequence[str], model: type[BaseModel]) -> str:
-    # A key that is right in another section is named with that section.
-    if closest(wrong, siblings, cutoff=0.5) is None:
-        elsewhere = next((key for key in _all_keys(model) if key.rpartition(".")[2] == wrong), None)
-        if elsewhere is not None:
-            return f"; did you mean {elsewhere!r}?"
-    return did_you_mean(wrong, siblings, otherwise="known here", cutoff=0.5)
-
-
-def _keys_at(model: type[BaseModel], steps: Sequence[str]) -> list[str]:
-    for step in steps:
-        # A key may be spelt otherwise than its field: `pass`.
-        info = next((i for name, i in model.model_fields.items() if step in (name, i.alias)), None)
-        if step.isdigit() or info is None:
-            continue
-        inner = _model_in(info.annotation)
-        if inner is None:
-            return []
-        model = inner
-    return [info.alias or name for name, info in model.model_fields.items()]
-
-
-def _model_in(annotation: object) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = (_model_in(argument) for argument in get_args(annotation))
-    return next((m for m in inner if m is not None), None)
-
-
-def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    return list(_walk(model, prefix))
-
-
-def _walk(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    for field_name, info in model.model_fields.items():
-        name = info.alias or field_name
-        yield prefix + name
-        inner = _model_in(info.annotation)
-        if inner is not None:
-            yield from _walk(inner, f"{prefix}{name}.")

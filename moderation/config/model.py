@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from moderation.config.devices import DeviceName
 from moderation.config.escalations import EscalationConfig
 from moderation.config.explain import ExplainConfig
 from moderation.config.nights import LearnConfig, MonitorConfig
@@ -134,10 +135,11 @@ class DetectorConfig(ConfigSection):
     @model_validator(mode="before")
     @classmethod
     def _split_name(cls, given: Any) -> Any:  # noqa: ANN401 - whatever a file holds
-        if not isinstance(given, Mapping) or not isinstance(given.get("name"), str) or given.get("alias"):
+        if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
             return given
         name, colon, alias = given["name"].partition(":")
-        return {**given, "name": name, "alias": alias} if colon else given
+        # A file may patch `{name: head, alias: scenes}` of its base as `head:scenes`.
+        return {**given, "name": name, "alias": alias} if colon and given.get("alias") in (None, alias) else given
 
     @property
     def title(self) -> str:
@@ -150,7 +152,7 @@ class StackConfig(ConfigSection):
 
     detectors: tuple[DetectorConfig, ...] = ()
     only: tuple[str, ...] = Field(default=(), description="run only these detectors")
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
+    device: DeviceName = Field(default="auto", description="auto, cpu, cuda, cuda:N")
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the device multiplies it natively, else fp32"
     )

@@ -6,16 +6,20 @@ Nights on which nothing was new leave a line in OUT/quiet.jsonl, and no folder.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from moderation import storage
+from moderation.config.canonical import parse_json
+from moderation.errors import ModerationError
 from moderation.ledger.store import open_log
 from moderation.results.layout import QUIET_FILE, summary_uri
 from moderation.results.record import read_record
+from moderation.storage.claims import describe, find_holder, read_claims
 
 NIGHT_ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9A-Za-z]{1,32}")
 UNFINISHED_FILE: Final = "unfinished.json"
@@ -58,15 +62,35 @@ class NightsStatus:
     advice: str
 
 
-def read_nights(uri: str, *, most: int = 14) -> NightsStatus | None:
-    """The newest nights below a nightly OUT, or of a ledger; None where `uri` is neither. Reads only."""
+def read_nights(uri: str, *, most: int = 14, ask_lease: bool = False) -> NightsStatus | None:
+    """The newest nights below a nightly OUT, or of a ledger; None where `uri` is neither. Reads only.
+
+    ask_lease: whether the advice says if a job is at work now, by the lease on the ledger.
+    """
     uri = storage.canonical(uri).rstrip("/")
     names = storage.list_names(uri)
     if {"head.json", "entries", UNFINISHED_FILE} & set(names):
-        return _nights_of_ledger(uri, most)
+        return _with_holder(_nights_of_ledger(uri, most)) if ask_lease else _nights_of_ledger(uri, most)
     if any(NIGHT_ID.fullmatch(name) for name in names) or QUIET_FILE in names:
-        return _nights_of_root(uri, names, most)
+        return _with_holder(_nights_of_root(uri, names, most)) if ask_lease else _nights_of_root(uri, names, most)
     return None
+
+
+def _with_holder(status: NightsStatus) -> NightsStatus:
+    """With the advice of the lease: a night that is being judged needs no other call, one whose job died does."""
+    if status.ledger is None or not any(n.state in ("running", "unfinished") for n in status.nights):
+        return status
+    try:
+        holder = find_holder(read_claims(status.ledger))
+    except (ModerationError, OSError):
+        return status  # whoever asks may not read the ledger
+    night = status.unfinished or status.nights[-1].night
+    if holder is not None:
+        return replace(status, advice=f"night {night} is being judged by {describe(holder)}")
+    if status.nights[-1].state == "running":
+        died = f"night {night} says that it runs, but no job holds the lease on {status.ledger}: its job has died;"
+        return replace(status, advice=f"{died} the same `moderation nightly` goes on with it, then does tonight's")
+    return status
 
 
 def _nights_of_root(root: str, names: Sequence[str], most: int) -> NightsStatus:
@@ -118,11 +142,12 @@ def _read_night(root: str, night: str, quiet: Mapping[str, Any] | None) -> Night
         night=night,
         state=str(record.get("state") or "not begun"),
         out=out,
-        items=int(summary.get("items") or 0),
-        verdicts=summary.get("verdicts"),
-        error_rate=summary.get("error_rate"),
-        counts=_counts(summary.get("nightly") or {}) or None,
-        ledger=_ledger_of(summary.get("nightly") or {}),
+        items=_count(summary.get("items")),
+        verdicts={str(name): _count(n) for name, n in _as_table(summary.get("verdicts")).items()} or None,
+        error_rate=_number(summary.get("error_rate")),
+        counts=_counts(_as_table(summary.get("nightly"))) or None,
+        # Until a night has ended, only its record knows.
+        ledger=_ledger_of(_as_table(summary.get("nightly")) or _as_table(record.get("identity"))),
         error=None if error is None else str(error),
         items_per_s=_number(summary.get("items_per_s")),
         cost_per_million=_number(_as_table(summary.get("cost")).get("per_million_items")),
@@ -130,7 +155,11 @@ def _read_night(root: str, night: str, quiet: Mapping[str, Any] | None) -> Night
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0
 
 
 def _as_table(value: object) -> Mapping[str, Any]:
@@ -181,7 +210,7 @@ def _unfinished_out(ledger: str) -> str | None:
 
 def _as_object(data: bytes | None) -> dict[str, Any]:
     try:
-        value = {} if data is None else json.loads(data)
+        value = {} if data is None else parse_json(data)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

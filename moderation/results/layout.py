@@ -169,6 +169,12 @@ def extension_home(out: str, name: str) -> str:
     return storage.join(out, EXTENSIONS_FOLDER, name)
 
 
+def run_of_extension(home: str) -> str | None:
+    """OUT of the run that the folder of an extension belongs to; None for any other folder."""
+    out, _, folder = home.rpartition("/")[0].rpartition("/")
+    return out if folder == EXTENSIONS_FOLDER and out else None
+
+
 def newest_extension_uri(out: str) -> str:
     """Which extension was begun last."""
     return storage.join(out, EXTENSIONS_FOLDER, NEWEST_FILE)

@@ -18,16 +18,19 @@ _SLICES = "slices"
 
 
 @contextmanager
-def occupy(out: str, part: Slice | None = None, on_lost: Callable[[], None] = lambda: None) -> Iterator[Lease]:
+def occupy(
+    out: str, part: Slice | None = None, on_lost: Callable[[], None] = lambda: None, *, wait: bool = False
+) -> Iterator[Lease]:
     """Hold the lease on OUT, or on a slice of it, for the length of a block. on_lost: called by another thread.
 
+    wait: as in `hold_lease`.
     Raises LeaseHeldError naming the job that writes there, FatalError where OUT cannot be written, StorageError.
     """
     out = storage.canonical(out).rstrip("/")
     folder = storage.join(out, CLAIMS_FOLDER, _SLICES)
     home = out if part is None else storage.join(folder, f"{part.index}-of-{part.count}")
     try:
-        with hold_lease(home, LEASE_S, on_lost, job="job", above=None if part is None else out) as lease:
+        with hold_lease(home, LEASE_S, on_lost, job="job", above=None if part is None else out, wait=wait) as lease:
             yield lease
     finally:
         if part is not None:

@@ -20,6 +20,7 @@ from moderation.errors import UsageError
 from moderation.planning.names import chunk_uri, plan_uri
 from moderation.planning.plan import read_shard_sizes
 from moderation.planning.slices import Slice, SliceListing, find_slices, read_listing, slice_home
+from moderation.results.at_work import find_job
 from moderation.results.joined import read_newest
 from moderation.results.layout import extension_home
 from moderation.results.pace import measure_pace
@@ -79,6 +80,8 @@ class RunStatus:
     verdicts: Mapping[str, int]
     errors: Mapping[str, int]
     extension: RunStatus | None = None
+    job: str | None = None
+    seems_dead: bool = False
 
 
 def read_status(out: str, *, now_s: float, max_read: int = MAX_READ) -> RunStatus:
@@ -101,6 +104,7 @@ def read_status(out: str, *, now_s: float, max_read: int = MAX_READ) -> RunStatu
     receipts = list(read_receipts(out, _sample(committed, max_read)))
     done = sum(map(sizes.__getitem__, committed))
     signs = _read_signs(parts, receipts, sizes, len(committed), now_s)
+    job, dead_after_s = find_job(out, [folder.record for folder in folders], running=signs.running)
     return RunStatus(
         out=out,
         run_id=_run_id(folders),
@@ -122,6 +126,8 @@ def read_status(out: str, *, now_s: float, max_read: int = MAX_READ) -> RunStatu
         verdicts=_scaled(receipts, "verdict:", len(committed)),
         errors=_scaled(receipts, "error:", len(committed)),
         extension=_extension_status(out, now_s, max_read),
+        job=job,
+        seems_dead=signs.silent_s >= dead_after_s,
     )
 
 

@@ -68,7 +68,7 @@ def extend(
     if part is not None and not found.pending:
         raise UsageError(f"{found.out}: nothing is left to score; the command without --slice judges")
     began_s = time.monotonic()
-    with occupy(found.out, part):
+    with occupy(found.out, part, wait=True):
         if part is None:
             _end_replacing(found)  # with no slice at the same time
         scored = None

@@ -14,8 +14,9 @@ from moderation import storage
 from moderation.analysis.learn import LearnedLists, LearnRules, learn_lists
 from moderation.analysis.learn_sweep import sweep_night
 from moderation.config.model import Config
-from moderation.errors import ModerationError, one_line
+from moderation.errors import ModerationError, UsageError, one_line
 from moderation.ledger.nights import unfinished_night
+from moderation.lists.learned import check_learned_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +40,15 @@ def learn_before_night(
     """Write the lists that `learn.to` names from all decisions so far, before the policy is read.
 
     An unfinished night goes on with the lists that it began with: others would make another policy, and the night new.
+    Raises UsageError for a name that no list can have.
     """
     learn = config.learn
     if learn.to is None:
         return NightLearning()
+    try:
+        check_learned_name(learn.to)
+    except UsageError as error:
+        raise UsageError(f"learn.to: {error}") from error  # every night would learn nothing
     night = unfinished_night(ledger)
     if night is not None:
         return _failed(f"nothing was learned: night {night} goes on with the lists that it began with", note)

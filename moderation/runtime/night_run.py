@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +16,8 @@ from moderation.config.canonical import canonical_json
 from moderation.config.model import Config
 from moderation.errors import FatalError
 from moderation.ledger.difference import Choice
-from moderation.ledger.store import is_entered
+from moderation.ledger.store import is_entered, open_log
+from moderation.pages.text import span
 from moderation.runtime.run import Run
 from moderation.sources import source_type
 
@@ -51,12 +53,40 @@ def begin_night(base: Run, ledger: str, choice: Choice, note: Callable[[str], No
             f"night {unfinished.night.night_id} in {unfinished.call['out']} was left unfinished by another call;"
             " tonight begins anew"
         )
-    now = datetime.now(UTC)
+    now = _time_of_night(ledger, note)
     # Microseconds first: of two nights in one second the later one sorts after the earlier, in OUT and in the ledger.
     tail = f"{now.microsecond:05x}{secrets.token_hex(1)[0]}"
     night = NightRun(night_id=f"{now.strftime(_STAMP)}-{tail}", resumed=False)
     storage.publish(uri, json.dumps({"night": night.night_id, **call}, indent=1).encode())
     return night
+
+
+def _time_of_night(ledger: str, note: Callable[[str], None]) -> datetime:
+    """When tonight begins: now, or just after the newest night of the ledger where the clock is behind that.
+
+    Rows of a night with a later id count as newer: those of an earlier one would be judged for nothing. Raises
+    FatalError where the clock is over a day behind: rows would be dated, and lists end, by a time that is wrong.
+    """
+    now = datetime.now(UTC)
+    nights = [name for name in open_log(ledger).batches if _NIGHT_ID.fullmatch(name)]
+    newest = max(filter(None, map(_time_in, nights)), default=now)
+    if newest <= now:
+        return now
+    ahead = span((newest - now).total_seconds())
+    if newest > now + MAX_CLOCK_SKEW:
+        raise FatalError(
+            f"{ledger}: its newest night, {max(nights)}, is {ahead} ahead of this machine's clock, and would count as"
+            " newer than tonight. Set the clock (UTC); if it is right, go on with another LEDGER"
+        )
+    note(f"this machine's clock is {ahead} behind the newest night of the ledger: tonight is dated after that")
+    return newest + timedelta(seconds=1)
+
+
+def _time_in(night_id: str) -> datetime | None:
+    """When a night of this id was begun; None where the id holds no time."""
+    with suppress(ValueError):
+        return NightRun(night_id=night_id, resumed=True).began_at
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

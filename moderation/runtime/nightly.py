@@ -93,7 +93,7 @@ def nightly(
         open_source(base.source, config.source)
     limits = _Limits(ends_s=None if max_hours is None else time.monotonic() + max_hours * 3600, max_items=max_items)
     stop = Stop()
-    with hold_lease(ledger, lease_s, lambda: stop.request("the lease was lost", 0.0)) as lease:
+    with hold_lease(ledger, lease_s, lambda: stop.request("the lease was lost", 0.0), wait=True) as lease:
         watch = begin_watch(out, config, base.policy)
         if watch.ended:
             base = prepare_run(source, out, config, ended=watch.ended)

@@ -6,12 +6,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any
 
-from moderation.errors import ModerationError
+from moderation.errors import ModerationError, one_line
 from moderation.pages.drawing import load_ahead
 from moderation.results.decided import keep_inputs
 from moderation.results.poison import read_poison, write_poison
@@ -74,8 +74,8 @@ def run_plan(
                 )
             load_ahead()  # of the report, while Ray ends
             observed = observe(progress) if observe is not None and not tally.partial else {}
-        except ModerationError as error:
-            write_record(run, "failed", error=str(error))
+        except Exception as error:
+            _record_failure(run, error)
             raise
         finally:
             leave()
@@ -88,6 +88,13 @@ def run_plan(
     facts |= observed
     wall_s = time.monotonic() - began_s
     return PlanOutcome(shard_ids=queue.ids, wall_s=wall_s, partial=tally.partial, facts=facts)
+
+
+def _record_failure(run: Run, error: Exception) -> None:
+    """Note in OUT that the run has stopped; where that fails too (a full disk), the first error is the one to tell."""
+    told = str(error) if isinstance(error, ModerationError) else f"{type(error).__name__}: {one_line(error, 300)}"
+    with suppress(ModerationError, OSError):
+        write_record(run, "failed", error=told)
 
 
 def _enough(began_s: float, max_hours: float | None, max_items: int | None) -> Callable[[RunTally], bool]:

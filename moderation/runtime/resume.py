@@ -58,7 +58,7 @@ def resume_run(
     elif (done := _find_done(run)) is not None:
         return done
     stop = Stop()
-    with occupy(run.out, run.part, lambda: stop.request("the lease was lost", 0.0)) as lease:
+    with occupy(run.out, run.part, lambda: stop.request("the lease was lost", 0.0), wait=True) as lease:
         if fresh:
             start_over(run.out)
         committed = check_output(run)

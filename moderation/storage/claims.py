@@ -71,7 +71,18 @@ def withdraw_claim(home: str, claim: LeaseClaim) -> None:
 def live_claims(claims: list[LeaseClaim]) -> list[LeaseClaim]:
     """Those that have not ended."""
     now_s = time.time()
-    return [claim for claim in claims if claim.expires > now_s and not _has_ended(claim)]
+    return [claim for claim in claims if claim.expires > now_s and not has_ended(claim)]
+
+
+def find_holder(claims: list[LeaseClaim]) -> LeaseClaim | None:
+    """Which of these claims holds the lease now; None where none does."""
+    return next((claim for claim in live_claims(claims) if claim.holding), None)
+
+
+def is_out_of_sight(claim: LeaseClaim) -> bool:
+    """Whether nobody here can see if the process of a claim is still there: it runs on another machine."""
+    machine = claim.process.rpartition("/")[0]
+    return not machine or machine != _machine()
 
 
 def describe(claim: LeaseClaim) -> str:
@@ -85,7 +96,8 @@ def this_process() -> str:
     return f"{machine}/{start}" if machine and start else ""
 
 
-def _has_ended(claim: LeaseClaim) -> bool:
+def has_ended(claim: LeaseClaim) -> bool:
+    """Whether the process of a claim is seen to be gone: it was one of this machine."""
     machine, _, start = claim.process.rpartition("/")
     return bool(machine) and machine == _machine() and _process_start(claim.pid) != start
 

@@ -11,6 +11,7 @@ gives up when it finds another holder. Hosts' clocks have to agree to a fraction
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import socket
@@ -27,6 +28,8 @@ from moderation.storage.claims import (
     MAX_LEASE_S,
     LeaseClaim,
     describe,
+    find_holder,
+    is_out_of_sight,
     live_claims,
     read_claims,
     this_process,
@@ -50,6 +53,11 @@ MIN_LEASE_S = 1.0
 # Jobs that start at the same moment all withdraw, and try again after waits of different lengths.
 _MAX_ATTEMPTS = 6
 _WAIT_S = 0.5
+# A claim is renewed every third of its lease, so a live holder shows it within 40 s. A longer lease (`--lease-s`)
+# is not waited for.
+_MAX_WAIT_S = LEASE_S + 5
+_POLL_S = 2.0
+_LOG = logging.getLogger(__name__)
 
 
 class LeaseHeldError(FatalError):
@@ -120,15 +128,18 @@ def hold_lease(
     *,
     job: str = "nightly job",
     above: str | None = None,
+    wait: bool = False,
 ) -> Iterator[Lease]:
     """Hold the lease on a ledger or an OUT for the length of a block. on_lost: called by another thread.
 
     Leases below `home` exclude this one. job: what to call a holder. above: a lease that excludes this one, too.
+    wait: where a holder on another machine may have died, wait until it renews its claim or the claim ends, so that
+    the retry of a killed job is not refused because of itself.
     Raises LeaseHeldError naming the holder, FatalError where the claim can't be written, StorageError.
     """
     lease_s = min(max(lease_s, MIN_LEASE_S), MAX_LEASE_S)
     was_there = storage.scheme_of(home) != "file" or storage.is_folder(home)
-    lease = Lease(home, _acquire(home, lease_s, job, above), lease_s, on_lost)
+    lease = Lease(home, _acquire(home, lease_s, job, above, wait=wait), lease_s, on_lost)
     try:
         yield lease
     finally:
@@ -138,27 +149,36 @@ def hold_lease(
             storage.delete_empty_folder(folder)
 
 
-def _acquire(home: str, lease_s: float, job: str, above: str | None) -> LeaseClaim:
+def _acquire(home: str, lease_s: float, job: str, above: str | None, *, wait: bool) -> LeaseClaim:
     alive: list[LeaseClaim] = []
     for attempt in range(_MAX_ATTEMPTS):
         claim = _new_claim(lease_s)
         write_claim(home, claim)
         try:
-            own = [other for other in read_claims(home) if other.token != claim.token]
+            own = read_claims(home)
             alive = live_claims(_rivals(home, claim, above))
             if not alive:
-                claim = replace(claim, holding=True, expires=time.time() + lease_s)
-                write_claim(home, claim)
-                for dead in own:
-                    withdraw_claim(home, dead)
-                return claim
+                return _take(home, claim, own, lease_s)
         except BaseException:
             withdraw_claim(home, claim)
             raise
         withdraw_claim(home, claim)
-        _raise_if_held(home, job, alive)
-        time.sleep(random.uniform(0, _WAIT_S * 2**attempt))
+        holder = find_holder(alive)
+        if holder is None:
+            time.sleep(random.uniform(0, _WAIT_S * 2**attempt))
+        elif not wait or not _has_died(home, claim, above, holder):
+            raise LeaseHeldError(_describe_held(home, job, holder))
     raise LeaseHeldError(f"{home}: other {job}s are starting: {describe(alive[0])}. Nothing was started")
+
+
+def _take(home: str, claim: LeaseClaim, own: list[LeaseClaim], lease_s: float) -> LeaseClaim:
+    """Make a claim that of the holder, and remove the other ones of this lease, which have ended."""
+    held = replace(claim, holding=True, expires=time.time() + lease_s)
+    write_claim(home, held)
+    for dead in own:
+        if dead.token != claim.token:
+            withdraw_claim(home, dead)
+    return held
 
 
 def _new_claim(lease_s: float) -> LeaseClaim:
@@ -179,11 +199,25 @@ def _rivals(home: str, claim: LeaseClaim, above: str | None) -> list[LeaseClaim]
     return [other for other in others if other.token != claim.token]
 
 
-def _raise_if_held(home: str, job: str, alive: list[LeaseClaim]) -> None:
-    holder = next((other for other in alive if other.holding), None)
-    if holder is not None:
-        left_s = max(0, round(holder.expires - time.time()))
-        raise LeaseHeldError(
-            f"{home}: another {job} holds the lease: {describe(holder)}"
-            f" (ends in {left_s} s unless it is renewed). Nothing was started"
-        )
+def _has_died(home: str, claim: LeaseClaim, above: str | None, holder: LeaseClaim) -> bool:
+    """Wait until a holder gives its lease up, lets it end, or renews it. False: it is alive, or its lease ends late."""
+    left_s = holder.expires - time.time()
+    if not is_out_of_sight(holder) or left_s > _MAX_WAIT_S:
+        return False
+    _LOG.warning("%s: waiting for at most %.0f s, because its holder may have died: %s", home, left_s, describe(holder))
+    while (left_s := holder.expires - time.time()) > 0:
+        time.sleep(min(left_s + 0.05, _POLL_S))
+        now = next((other for other in _rivals(home, claim, above) if other.token == holder.token), None)
+        if now is None:
+            return True
+        if now.expires > holder.expires:
+            return False
+    return True
+
+
+def _describe_held(home: str, job: str, holder: LeaseClaim) -> str:
+    left_s = max(0, round(holder.expires - time.time()))
+    return (
+        f"{home}: another {job} holds the lease: {describe(holder)}"
+        f" (ends in {left_s} s unless it is renewed). Nothing was started"
+    )

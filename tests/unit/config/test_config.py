@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from moderation.config.load import load_config, packaged_configs, resolve_config_path
+from moderation.config.load import load_config, packaged_configs, read_yaml, resolve_config_path
 from moderation.config.model import Config
 from moderation.errors import UsageError
+from moderation.policy.model import load_policy
 
 
 def write(path: Path, text: str) -> str:
@@ -26,10 +27,21 @@ def write(path: Path, text: str) -> str:
         ("batch_size=5", "unknown key 'batch_size'; did you mean 'stack.batch_size'?"),
         ("stack.detectors=[{nam: quality}]", "unknown key 'stack.detectors.0.nam'; did you mean 'name'?"),
         ("output.zzz=1", "unknown key 'output.zzz'; known here: compression, format"),
-        ("stack.batch_size=lots", "stack.batch_size: .*integer.*given: 'lots'"),
-        ("stack.batch_size=0", "stack.batch_size: .*greater than or equal to 1"),
+        ("stack.batch_size=lots", "stack.batch_size: should be a whole number .given: 'lots'"),
+        ("stack.batch_size=0", "stack.batch_size: should be greater than or equal to 1"),
         ("output.format=csv", "output.format: .*'parquet' or 'arrow'.*given: 'csv'"),
-        ("stack.only=quality", "stack.only: .*tuple"),
+        ("stack.only=quality", r"stack.only: should be a list, such as \[a, b\] .given: 'quality'"),
+        ("runtime.workers=-1", "runtime.workers: should be greater than or equal to 1, or should be 'auto' .given: -1"),
+        ("runtime.num_cpus=.inf", "runtime.num_cpus: should be a finite number"),
+        ("media.decode_timeout_s=.inf", "--set media.decode_timeout_s: media.decode_timeout_s: should be a finite"),
+        ("media.fps=.nan", "media.fps: should be less than or equal to 120"),
+        ("report.object_url=ftp://x", "report.object_url: should match pattern"),
+        ("shards.order_by=''", "shards.order_by: should have at least 1 character"),
+        ("media=3", "media: should be a section"),
+        ("stack.detectors=[{name: pdq, options: 3}]", "stack.detectors.0.options: should be a section"),
+        ("stack.device=gpu", "stack.device: 'gpu' is no device: should be auto, cpu, cuda or cuda:N; did you mean"),
+        ("stack.device=cuda:x", "stack.device: 'cuda:x' is no device"),
+        ("explain.stride_px=500", "explain: stride_px 500 is over window_px 64"),
         ("stack.batch_size", "expected key=value"),
         ("=3", "expected key=value"),
         ("stack.batch_size.deep=3", "'batch_size' is not a section|stack.batch_size"),
@@ -149,3 +161,44 @@ def test_a_pass_of_hashes_alone_samples_videos_densely_unless_told_otherwise() -
     assert (told.sampling, told.fps, told.frame_budget) == ("keyframes", 1.0, 900)
     assert load_config(None, ["stack.only=[pdq, quality]"]).media.sampling == "keyframes"
     assert load_config(None).media.sampling == "keyframes"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("media: {max_frames: 5}\nruntime: {}\nmedia: {max_tiles: 3}\n", ":3: 'media' stands twice: in line 1, and in"),
+        ("media:\n  fps: 1\n  'fps': 2\n", ":3: 'fps' stands twice: in line 2"),
+        ("a: &b {<<: {x: 1}, x: 2, y: 1, y: 2}\n", ":1: 'y' stands twice"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        read_yaml(Path(write(tmp_path / "c.yaml", text)))
+
+
+def test_what_a_merge_brings_along_may_be_said_again(tmp_path: Path) -> None:
+    text = "x: {z: &a {k: 1}}\nouter: {base: &b {<<: *a, k: 2}}\nown: {<<: *b, k: 3}\n"
+    assert read_yaml(Path(write(tmp_path / "c.yaml", text)))["own"] == {"k": 3}
+
+
+def test_a_threshold_or_a_check_that_stands_twice_in_a_policy_is_refused(tmp_path: Path) -> None:
+    check = "{side: negative, votes: [a.b], block: 0.9"
+    twice = f"checks:\n  gore: {check}}}\n  gore: {check}, review: 0.1}}\n"
+    for text in (twice, f"checks: {{a: {check}, block: 1}}}}\n"):
+        with pytest.raises(UsageError, match="stands twice"):
+            load_policy(Path(write(tmp_path / "p.yaml", text)))
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_the_empty_name_of_an_unset_variable_stands_for_no_file(name: str) -> None:
+    with pytest.raises(UsageError, match="the name of a file is empty"):
+        load_config(name)
+    with pytest.raises(UsageError, match="the name of a file is empty"):
+        load_config(overrides=[f"policy='{name}'"])
+
+
+def test_an_address_is_no_file_of_a_configuration() -> None:
+    with pytest.raises(
+        UsageError, match=r"^s3://bucket/c\.yaml: configurations and policies are files of this machine"
+    ):
+        load_config("s3://bucket/c.yaml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -82,14 +83,34 @@ def test_paths_of_the_base_are_meant_from_the_base(tmp_path: Path) -> None:
     [
         ("extends: c.yaml\n", "more than 8 files that extend each other: a circle?"),
         ("extends: [a, b]\n", r"extends: one file.*given: \['a', 'b'\]"),
+        ("extends: ''\n", "extends: one file"),
         ("extends: nosuch.yaml\n", "no file 'nosuch.yaml'"),
         ("extends: base.yaml\nstack: {detectors: [{alias: 3}]}\n", "every entry needs a `name`"),
         ("extends: base.yaml\nstack: {detectors: [{name: pdq, remove: true}]}\n", "there is no 'pdq' to remove"),
+        ("extends: base.yaml\nstack: {detectors: [{name: quality, remove: 1}]}\n", "`remove` is true or false, not 1"),
+        ("extends: base.yaml\nstack: {detectors: [{name: quality, remove: 'yes'}]}\n", "`remove` is true or false"),
     ],
 )
 def test_what_can_not_be_extended_is_told(base: Path, text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         load_config(write(base / "c.yaml", text))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("name: head:scenes", "name: head, alias: scenes"), ("name: head, alias: scenes", "name: head:scenes")],
+)
+def test_the_short_form_of_an_alias_is_patched_like_the_long_one(tmp_path: Path, first: str, second: str) -> None:
+    write(tmp_path / "base.yaml", f"stack: {{detectors: [{{{first}, options: {{a: 1}}}}]}}\n")
+    child = write(tmp_path / "c.yaml", f"extends: base.yaml\nstack: {{detectors: [{{{second}, options: {{b: 2}}}}]}}\n")
+    (entry,) = load_config(child).stack.detectors
+    assert (entry.name, entry.alias, entry.options) == ("head", "scenes", {"a": 1, "b": 2})
+
+
+@pytest.mark.parametrize("override", ["runtim.workers=2", "media.foo.x=1", "media..x=1"])
+def test_a_section_that_only_an_override_names_is_blamed_on_it(override: str) -> None:
+    with pytest.raises(UsageError, match=rf"^--set {re.escape(override.partition('=')[0])}: unknown key"):
+        load_config(None, [override])
 
 
 def test_a_mistake_is_blamed_on_the_file_and_line_that_says_it(base: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,17 @@ def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
 def test_the_program_tells_its_version_and_completes() -> None:
     assert CliRunner().invoke(app, ["--version"]).stdout.startswith("moderation ")
     assert "--install-completion" in CliRunner().invoke(app, ["--help"]).stdout
+
+
+@pytest.mark.parametrize("folder", ["", " ", "s3://bucket/mine"])
+def test_a_folder_that_is_none_gets_nothing(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="DIR"):
+        CliRunner().invoke(app, ["init", folder], catch_exceptions=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_that_comes_next_can_be_copied_into_a_shell(tmp_path: Path) -> None:
+    folder = tmp_path / "my $(touch x) files"
+    last = CliRunner().invoke(app, ["init", str(folder)]).stdout.splitlines()[-1]
+    assert shlex.split(last)[-1] == str(folder / "config.yaml")

@@ -15,7 +15,7 @@ from moderation.config.model import Config
 from moderation.config.show import show_config
 
 OVERRIDES = [
-    "stack.device='cuda:#1'",
+    "source.bytes_column='bytes: #1'",
     "media.fps=0.5",
     "source.allow=['s3://a b/', \"file:///x: y\"]",
     "output.format=arrow",
@@ -54,3 +54,11 @@ def test_command_prints_what_overrides_changed() -> None:
     done = CliRunner().invoke(app, ["config", "show", "--set", "media.max_frames=3"])
     assert done.exit_code == 0
     assert yaml.safe_load(done.stdout)["media"]["max_frames"] == 3
+
+
+def test_the_policy_of_the_environment_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODERATION_POLICY", "full")
+    for more, line in (((), "policy: "), (("--origin",), "--set policy")):
+        shown = CliRunner().invoke(app, ["config", "show", *more]).stdout
+        (policy,) = [said for said in shown.splitlines() if said.startswith(line)]
+        assert policy.endswith("policies/full.yaml")

@@ -167,7 +167,8 @@ def test_policy_that_does_not_fit_the_stack_is_found(tmp_path: Path) -> None:
 
 def test_device_that_is_not_there_is_found() -> None:
     found = named(
-        list(diagnosis._devices(load_config(None, ["stack.device=gpu0"]), look_at_machine(Path()))), "the stack runs on"
+        list(diagnosis._devices(load_config(None, ["stack.device=cuda:99"]), look_at_machine(Path()))),
+        "the stack runs on",
     )
     assert found.status == "wrong"
     assert found.advice == "--set stack.device=auto"

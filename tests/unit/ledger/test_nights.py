@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 from jobs.__main__ import app
 from moderation.errors import UsageError
 from moderation.ledger.nights import MAX_QUIET, note_quiet, read_nights, read_quiet
+from moderation.runtime.reporting import write_nights_page
+from moderation.storage.lease import hold_lease
 from moderation.types import Verdict
 
 FIRST, SECOND, THIRD = (f"2026112{n}-020000-aaaaaa" for n in (1, 2, 3))
@@ -68,6 +71,23 @@ def test_an_unfinished_night_of_the_ledger_comes_first(root: Path) -> None:
     assert [(n.night, n.state, n.out) for n in of_ledger.nights] == [(THIRD, "unfinished", f"{root}/{THIRD}")]
 
 
+def test_a_night_at_work_is_told_from_one_whose_job_died(tmp_path: Path) -> None:
+    ledger, folder = str(tmp_path / "ledger"), tmp_path / "out" / FIRST
+    folder.mkdir(parents=True)
+    # As a first night leaves it that was killed: no summary knows the ledger yet.
+    record = {"run_id": "x", "state": "running", "identity": {"ledger": ledger}}
+    (folder / "run.json").write_text(json.dumps(record))
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger" / "unfinished.json").write_text(json.dumps({"night": FIRST, "out": str(tmp_path / "out")}))
+    with hold_lease(ledger):
+        for place in (tmp_path / "out", tmp_path / "ledger"):
+            shown = " ".join(CliRunner().invoke(app, ["status", str(place)]).stdout.split())
+            assert f"night {FIRST} is being judged by process {os.getpid()} on" in shown
+    died = " ".join(CliRunner().invoke(app, ["status", str(tmp_path / "out")]).stdout.split())
+    assert "no job holds the lease" in died
+    assert "the same `moderation nightly` goes on with it" in died
+
+
 def test_the_newest_are_shown_and_all_are_counted(root: Path) -> None:
     nights = read_nights(str(root), most=1)
     assert nights is not None
@@ -93,6 +113,26 @@ def test_a_quiet_night_has_one_line_and_the_oldest_go_first(tmp_path: Path) -> N
     lines = read_quiet(out)
     assert len(lines) == MAX_QUIET
     assert lines[-1] == {"night": SECOND}
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        '{"items": "many"}',
+        '{"items": 1e400}',
+        '{"items": 3, "verdicts": [1]}',
+        '{"items": 3, "verdicts": {"pass": "x"}}',
+        '{"items": 3, "error_rate": "x"}',
+        '{"nightly": [1]}',
+        '{"nightly": {"new": "x", "ledger": 3}}',
+        "[" * 5000,
+    ],
+)
+def test_a_damaged_summary_of_one_night_hides_no_other(root: Path, summary: str) -> None:
+    (root / FIRST / "summary.json").write_text(summary)
+    shown = CliRunner().invoke(app, ["status", str(root)], catch_exceptions=False)
+    assert THIRD in shown.stdout
+    assert write_nights_page(str(root)).endswith("index.html")
 
 
 def test_a_record_that_is_not_ours_is_not_believed(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,8 +14,12 @@ from moderation.config.model import Config, ShardConfig
 from moderation.errors import UsageError
 from moderation.planning.plan import plan_shards
 from moderation.planning.slices import Slice, slice_home
+from moderation.results.layout import extension_home, newest_extension_uri
+from moderation.results.occupancy import occupy
 from moderation.results.receipts import Receipt
 from moderation.results.status import STUCK_S, RunStatus, read_status
+from moderation.storage.claims import read_claims
+from moderation.storage.lease import hold_lease
 from moderation.types import Shard
 
 CONFIG = Config(shards=ShardConfig(max_items=2))
@@ -176,3 +181,55 @@ def test_reading_the_status_writes_nothing(source: str, tmp_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
     status_at(str(out), 1)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
+
+
+@pytest.mark.parametrize("where", ["out", "slice", "night", "extension"])
+def test_a_run_whose_job_died_is_told_at_once_from_one_at_work(tmp_path: Path, where: str) -> None:
+    root = str(tmp_path)
+    homes = {"slice": slice_home(root, Slice(index=1, count=2)), "extension": extension_home(root, "a" * 16)}
+    ledger = str(tmp_path / "ledger")
+    say(homes.get(where, root), "running", identity={"ledger": ledger} if where == "night" else {})
+    if where == "extension":
+        say(root, "done")
+        storage.publish(newest_extension_uri(root), b'{"extension": "' + b"a" * 16 + b'"}')
+
+    def told() -> RunStatus:
+        found = status_at(root, 5 * 60)
+        return found if where != "extension" or found.extension is None else found.extension
+
+    assert (told().job, told().seems_dead) == (None, True)
+    part = Slice(index=1, count=2) if where == "slice" else None
+    with hold_lease(ledger) if where == "night" else occupy(root, part):
+        assert not told().seems_dead
+        assert (told().job or "").startswith(f"process {os.getpid()} on")
+    say(homes.get(where, root), "done")
+    assert (told().job, told().seems_dead) == (None, False)
+
+
+def leave_claim(out: str, **facts: object) -> None:
+    with occupy(out):
+        (claim,) = read_claims(out)
+    left = asdict(claim) | {"token": "x", **facts}
+    storage.publish(storage.join(out, "lease", "x.json"), json.dumps(left).encode())
+
+
+def test_what_was_committed_just_now_tells_more_than_a_lease_that_ended(source: str, out: str) -> None:
+    say(out, "running")
+    commit(out, next(iter(plan_shards(source, out, CONFIG))), BEGAN_S + 280)
+    leave_claim(out, process="another-boot/pid:[1]/77", expires=BEGAN_S)
+    assert not status_at(out, 300).seems_dead
+    assert status_at(out, 600).seems_dead
+
+
+def test_a_job_that_is_seen_to_be_gone_or_has_left_no_claim_is_told_sooner(source: str, out: str) -> None:
+    say(out, "running")
+    commit(out, next(iter(plan_shards(source, out, CONFIG))), BEGAN_S + 280)
+    assert not status_at(out, 285).seems_dead
+    assert status_at(out, 300).seems_dead  # it gave the lease up, and could not say that it failed (a full disk)
+    leave_claim(out, pid=1)
+    assert status_at(out, 281).seems_dead
+
+
+def test_a_rejudge_has_no_lease_to_be_missed(out: str) -> None:
+    say(out, "running", votes_of="elsewhere")
+    assert not status_at(out, 600).seems_dead

@@ -11,6 +11,7 @@ import pytest
 
 from moderation.analysis.sweep_changes import read_changes
 from moderation.config.model import Config
+from moderation.errors import UsageError
 from moderation.labels.decision_store import append_decisions
 from moderation.labels.decisions import Answer, Decision, DecisionSource
 from moderation.lists.learned import read_learned
@@ -115,6 +116,12 @@ def test_an_unfinished_night_goes_on_with_its_lists(nights: Nights) -> None:
     append_decisions(nights.first, [said("d", Answer.BLOCK)])
     assert nights.night("a") == {}
     assert NIGHTS[2] in nights.notes[0] and not Path(str(nights.config.learn.to)).exists()
+
+
+def test_a_name_that_no_list_can_have_is_refused_before_the_night(nights: Nights) -> None:
+    nights.config = Config.model_validate({"learn": {"to": "learned.txt"}})
+    with pytest.raises(UsageError, match=r"learn\.to: learned\.txt: learned lists are a file that ends in \.csv"):
+        nights.night("a")
 
 
 def test_without_a_file_nothing_is_learned(nights: Nights) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -58,6 +59,41 @@ def test_the_lease_of_a_job_that_died_on_another_host_holds_until_it_ends(ledger
     with hold_lease(ledger) as lease:
         lease.check()
         assert [claim.token for claim in read_claims(ledger)] != ["other"]
+
+
+def test_who_waits_gets_the_lease_of_a_dead_job_once_it_ends(ledger: str, caplog: pytest.LogCaptureFixture) -> None:
+    dead = replace(put(ledger, expires_in_s=0.4), process="another-boot/pid:[1]/77")
+    storage.publish(storage.join(ledger, "lease", "other.json"), json.dumps(asdict(dead)).encode())
+    with hold_lease(ledger, wait=True) as lease:
+        assert time.time() >= dead.expires
+        lease.check()
+    assert "waiting for at most" in caplog.text
+
+
+def test_who_waits_is_refused_once_the_holder_renews(ledger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moderation.storage.lease._POLL_S", 0.05)
+    alive = put(ledger, expires_in_s=30)
+    renewed = replace(alive, expires=alive.expires + 30)
+    later = json.dumps(asdict(renewed)).encode()
+    renewal = Timer(0.2, lambda: storage.publish(storage.join(ledger, "lease", "other.json"), later))
+    renewal.start()
+    with pytest.raises(LeaseHeldError, match="holds the lease"), hold_lease(ledger, wait=True):
+        pass
+    renewal.join()
+    assert time.time() < alive.expires
+    assert [claim.token for claim in read_claims(ledger)] == ["other"]
+
+
+def test_nobody_waits_for_a_job_of_this_machine_or_for_a_long_lease(
+    ledger: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moderation.storage.lease.time.sleep", pytest.fail)
+    put(ledger, expires_in_s=600)
+    with pytest.raises(LeaseHeldError), hold_lease(ledger, wait=True):
+        pass
+    storage.delete_tree(storage.join(ledger, "lease", "other.json"))
+    with hold_lease(ledger), pytest.raises(LeaseHeldError), hold_lease(ledger, wait=True):
+        pass
 
 
 def test_nobody_is_kept_waiting_longer_than_the_lease_after_the_last_renewal(ledger: str) -> None:

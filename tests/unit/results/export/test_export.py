@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import tarfile
 from dataclasses import replace
 from hashlib import sha256
@@ -14,9 +15,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from jobs.__main__ import app
 from moderation.analysis.duplicates import DUPLICATES_SCHEMA
 from moderation.config.model import Config, ShardConfig, SourceConfig
 from moderation.errors import UsageError
@@ -290,3 +294,14 @@ def test_a_manifest_of_packed_items_gives_the_same_items_again(tmp_path: Path, k
     items = list(open_source(str(source), config))
     again = round_trip(items, tmp_path / "again.jsonl", config)
     assert [comparable(i) for i in again] == [comparable(i) for i in items]
+
+
+def test_the_setting_that_it_prints_can_be_copied_into_a_shell_whatever_folders_are_called(tmp_path: Path) -> None:
+    names = ("it's $(touch x)/a.jpg", "日本/'; touch y; '/b.jpg")
+    out = write_run(tmp_path, LABELS, [Made(name=name, votes=[[0.1, 0.9]]) for name in names], POLICY)
+    shown = CliRunner().invoke(app, ["export", out, "--format", "manifest"]).stdout
+    (line,) = [line for line in shown.splitlines() if line.startswith("read it with ")]
+    option, setting = shlex.split(line.removeprefix("read it with "))
+    allowed = yaml.safe_load(setting.removeprefix("source.allow="))
+    assert option == "--set"
+    assert sorted(allowed) == sorted(f"{tmp_path}/in/{name.rpartition('/')[0]}/" for name in names)
