@@ -98,8 +98,8 @@ def _print(one: Explanation) -> None:
     verdict = one.verdict or "no verdict"
     console.print(f"  {verdict}, {plain(one.vote)} {one.score:.3f}{_stored(one, one.score)}, frame {one.frame}{when}")
     region = f"  {plain(one.method)}: {describe_region(one.box)}"
-    if one.drop is not None and one.alone is not None:
-        region += f"; the score is {one.score - one.drop:.3f} with it covered, {one.alone:.3f} of it alone"
+    if one.fall is not None and one.alone is not None:
+        region += f"; the score is {one.score - one.fall:.3f} with it covered, {one.alone:.3f} of it alone"
     console.print(region)
 
 
@@ -115,7 +115,7 @@ def _print_groups(groups: list[RegionGroup]) -> None:
     for group in groups[:_SHOWN_GROUPS]:
         console.print(
             f"  {group.regions:>5,}  {group.share:>4.0%}  {plain(group.vote)}: {plain(group.name)}"
-            f" (falls by {group.drop:.3f} when covered)"
+            f" ({'falls' if group.drop >= 0 else 'rises'} by {abs(group.drop):.3f} when covered)"
         )
     if not groups:
         console.print("  nothing stands out in any of them")

@@ -22,6 +22,9 @@ def review_serve(
     host: Annotated[
         str, typer.Option(help="Address to bind. Beyond this machine only behind a proxy that speaks TLS.")
     ] = _LOOPBACK,
+    public_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="What a proxy before it serves the page as, for the links.")
+    ] = None,
     reviewer: Annotated[
         list[str] | None, typer.Option(help="Pseudonym of a reviewer, who gets a link; may be repeated.")
     ] = None,
@@ -64,13 +67,13 @@ def review_serve(
         waiting = count_waiting(out, people, settings)
         console.print(f"{sum(waiting.values()):,} items wait{': ' if waiting else ''}{counts_text(waiting)}")
         return
-    if host not in (_LOOPBACK, "localhost", "::1"):
+    if host not in (_LOOPBACK, "localhost", "::1") and not public_url:
         console.print("warning: this is no TLS server: beyond this machine, put a proxy that speaks TLS before it")
 
     def announce(who: Reviewer, link: str) -> None:
         console.print(escaped(f"{who.name}{' (expert)' if who.expert else ''}: {link}"))
 
-    serve_review(out, people, settings, host=host, port=port, announce=announce)
+    serve_review(out, people, settings, host=host, port=port, announce=announce, public_url=public_url)
     console.print("ended; every decision that was taken is in OUT/decisions/")
 
 

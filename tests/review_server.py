@@ -129,12 +129,14 @@ def decision_of(entry: Mapping[str, Any], answer: str, id_: str, **more: object)
 
 
 @contextmanager
-def serving(out: str, settings: ReviewSettings = SETTINGS, port: int = 0) -> Iterator[Served]:
+def serving(
+    out: str, settings: ReviewSettings = SETTINGS, port: int = 0, public_url: str | None = None
+) -> Iterator[Served]:
     """The page of a run, in a thread of this process."""
     with closing(bind("127.0.0.1", port)) as sock, open_desk(out, settings) as desk:
         bound = int(sock.getsockname()[1])
         gate = Gate((ANNA, BEN, CARL), b"a secret of the tests", bound)
-        server = make_server(desk, gate, "127.0.0.1")
+        server = make_server(desk, gate, "127.0.0.1", public_url)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()
         while not server.started:

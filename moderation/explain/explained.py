@@ -37,6 +37,7 @@ class ExplainedFrame:
     panels: tuple[MapPanel, ...] = ()
     box: Place | None = None
     drop: float | None = None
+    covered: float | None = None
     alone: float | None = None
     error_code: str | None = None
     error_detail: str = ""
@@ -138,5 +139,6 @@ def _explained(
         panels=panels,
         box=box,
         drop=drop,
+        covered=None if drop is None else covered,
         alone=None if box is None or math.isnan(alone) else alone,
     )

@@ -199,6 +199,7 @@ class Explainer:
             begun,
             box=None if found.box is None else _in_picture(found.box, frame),
             drop=found.drop,
+            covered=found.covered,
             alone=found.alone,
             overlay=overlay_name(key),
             map=map_name(key),

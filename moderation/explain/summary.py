@@ -26,6 +26,7 @@ from moderation.explain.overlay import scale_down
 from moderation.explain.run import Explained
 from moderation.labels.decision_store import read_decisions
 from moderation.labels.decisions import Answer, standing_decisions
+from moderation.labels.effective import answers_by_item
 from moderation.media import encode_jpeg
 from moderation.pages.render import render
 from moderation.results.explanations import Explanation
@@ -120,7 +121,7 @@ def _group(vote: str, name: str, own: Sequence[Explained], total: int, passed: S
         regions=len(own),
         share=len(own) / total,
         score=_mean(rows, "score"),
-        drop=_mean(rows, "drop"),
+        drop=_mean(rows, "fall"),
         alone=_mean(rows, "alone"),
         verdicts=dict(sorted(Counter(row.verdict or "none" for row in rows).items())),
         passed=None if passed is None else sum(row.item_id in passed for row in rows),
@@ -140,12 +141,13 @@ def _mean(rows: Sequence[Explanation], name: str) -> float:
 
 
 def read_passed(out: str) -> set[str] | None:
-    """Items of a run that people found fine, by the latest decision of each; None where there is no decision.
+    """Items of a run that people found fine, by the answer that holds; None where there is no decision.
 
     Raises UsageError where decisions cannot be read.
     """
-    latest = {one.item_id: one.decision for one in standing_decisions(read_decisions(out))}
-    return {item_id for item_id, answer in latest.items() if answer is Answer.PASS} if latest else None
+    decisions = read_decisions(out)
+    passed = {item_id for item_id, answer in answers_by_item(decisions).items() if answer is Answer.PASS}
+    return passed if standing_decisions(decisions) else None
 
 
 def write_summary(run: StoredRun, to: str, explained: Sequence[Explained]) -> tuple[str, list[RegionGroup]]:

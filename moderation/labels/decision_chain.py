@@ -30,6 +30,7 @@ from moderation.results.review_layout import decisions_folder, decisions_head_ur
 # Parts are a few kilobytes each: latency, not bandwidth, limits reading them back.
 _READERS: Final = 16
 _MAX_HEAD_BYTES: Final = 4096
+_MAX_PARTS: Final = 10**8  # a number has 8 digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +86,12 @@ def read_head(out: str) -> ChainHead | list[str] | None:
         if data is None:
             return None
         record: Any = parse_json(data[:_MAX_HEAD_BYTES])
-        return ChainHead(number=int(record["number"]), sha256=str(record["sha256"]))
-    except (ValueError, TypeError, KeyError, RecursionError, IsADirectoryError, NotADirectoryError):
-        return [f"{decisions_head_uri(out)}: is not readable"]
+        head = ChainHead(number=int(record["number"]), sha256=str(record["sha256"]))
+        if 0 <= head.number < _MAX_PARTS:
+            return head
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, IsADirectoryError, NotADirectoryError):
+        pass
+    return [f"{decisions_head_uri(out)}: is not readable"]
 
 
 def write_head(out: str, part: DecisionPart) -> None:
@@ -105,11 +109,18 @@ def _read_parts(out: str, names: Sequence[PartName]) -> list[DecisionPart | Dama
 
 def _gaps(names: Sequence[PartName]) -> Iterator[str]:
     counted = Counter(name.number for name in names)
-    for number in range(max(counted, default=-1) + 1):
-        if number not in counted:
-            yield f"part {number:08d} is missing"
-        elif counted[number] > 1:
-            yield f"part {number:08d} is there {counted[number]} times: two writers, or a copy that was put there"
+    expected = 0
+    for number, times in sorted(counted.items()):
+        if number > expected:
+            # One sentence: a file that somebody put there may have any number.
+            yield f"{_span(expected, number - 1)} {'is' if number == expected + 1 else 'are'} missing"
+        if times > 1:
+            yield f"part {number:08d} is there {times} times: two writers, or a copy that was put there"
+        expected = number + 1
+
+
+def _span(first: int, last: int) -> str:
+    return f"part {first:08d}" if first == last else f"parts {first:08d} to {last:08d}"
 
 
 def _broken_links(parts: Sequence[DecisionPart]) -> Iterator[str]:
@@ -149,7 +160,7 @@ def _head_faults(
 def _check_head(head: ChainHead, names: Sequence[PartName], parts: Sequence[DecisionPart]) -> Iterator[str]:
     last = max((name.number for name in names), default=-1)
     if head.number > last:
-        missing = f"part {last + 1:08d}" if head.number == last + 1 else f"parts {last + 1:08d} to {head.number:08d}"
+        missing = _span(last + 1, head.number)
         yield f"{missing} missing: the head says that {head.number + 1:,} parts were acknowledged"
     same = [part for part in parts if part.name.number == head.number]
     if same and all(part.sha256 != head.sha256 for part in same):

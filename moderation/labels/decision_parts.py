@@ -112,7 +112,7 @@ def decode_part(name: PartName, data: bytes, where: str) -> DecisionPart:
             table.validate(full=True)
         previous = (table.schema.metadata or {}).get(PREVIOUS, b"").decode()
         decisions = tuple(_decision(row) for row in _known_columns(table).to_pylist())
-    except (UsageError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (UsageError, KeyError, TypeError, ValueError, AttributeError, OverflowError, pa.ArrowException) as error:
         raise DamagedDecisionsError(f"{where}: is not readable as decisions") from error
     sha256 = hashlib.sha256(data).hexdigest()
     return DecisionPart(name=name, sha256=sha256, previous=previous, decisions=decisions)

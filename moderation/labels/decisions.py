@@ -123,6 +123,11 @@ def counted_answers(standing: Iterable[Decision]) -> list[Decision]:
     return list(latest.values())
 
 
+def is_about(decision: Decision, content_hash: str | None) -> bool:
+    """Whether a decision may be of this content; another picture may lie at the same URI by now. None: not known."""
+    return decision.content_hash == content_hash or not (decision.content_hash and content_hash)
+
+
 def group_by_content(decisions: Iterable[Decision]) -> dict[ContentKey, list[Decision]]:
     """Item and content -> its decisions, in order; keys in the order of first decisions.
 

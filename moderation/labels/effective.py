@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from moderation.labels.decided_labels import given_answers, settle
+from moderation.labels.decided_labels import decide_labels, given_answers, latest_labels, settle
 from moderation.labels.decision_store import read_decisions
-from moderation.labels.decisions import ContentKey, Decision, group_by_content, standing_decisions
+from moderation.labels.decisions import Answer, ContentKey, Decision, group_by_content, standing_decisions
 
 _Key = TypeVar("_Key")
 
@@ -36,6 +36,13 @@ def hold_by(decisions: Iterable[Decision], key: Callable[[Decision], str]) -> di
     for decision in standing_decisions(decisions):
         by_key[key(decision)].append(decision)
     return _settled(by_key)
+
+
+def answers_by_item(decisions: Iterable[Decision]) -> dict[str, Answer]:
+    """Item id -> `block` or `pass` by the rule, of the content that was decided last; `escalate` where that is all."""
+    listed = list(decisions)
+    escalated = {d.item_id: Answer.ESCALATE for d in standing_decisions(listed) if d.decision is Answer.ESCALATE}
+    return escalated | {label.item_id: label.holds.decision for label in latest_labels(decide_labels(listed))}
 
 
 def _settled(groups: Mapping[_Key, Sequence[Decision]]) -> dict[_Key, Decision]:

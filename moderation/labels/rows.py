@@ -12,6 +12,7 @@ from moderation import storage
 from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
 from moderation.pages.text import short_line
+from moderation.results.export.plain import csv_text
 from moderation.sources import columnar
 from moderation.sources.lines import csv_records, read_lines
 
@@ -110,7 +111,7 @@ def _csv_cells(uri: str, delimiter: str) -> Iterator[Cells]:
     records = csv_records(read_lines(uri), len(header), delimiter)
     next(records)
     for line, record in records:
-        yield line, record if isinstance(record, str) else dict(zip(header, record, strict=True))
+        yield line, record if isinstance(record, str) else dict(zip(header, map(csv_text, record), strict=True))
 
 
 def _json_cells(uri: str) -> Iterator[Cells]:

@@ -52,6 +52,7 @@ SCHEMA: Final = pa.schema(
         ("stored_score", pa.float32()),
         ("box", pa.list_(pa.float32(), 4)),
         ("drop", pa.float32()),
+        ("covered", pa.float32()),
         ("alone", pa.float32()),
         ("overlay", pa.string()),
         ("map", pa.string()),
@@ -77,7 +78,8 @@ class Explanation:
     frame, time_s: where it decided. score: of that frame, scored again; stored_score: what the run stored.
     box: of the most responsible region, 0..1 of the frame (of a tile: of the picture that it is cut from), None where
     nothing stands out. drop: by how much the score falls when the box is covered; alone: the score of the box alone.
-    Where a low score decided (a check that inverts its vote), box and drop are of what lowers it.
+    Where a low score decided (a check that inverts its vote), box and drop are of what lowers it: drop is by how much
+    the score rises then. covered: the score with the box covered; None in rows of earlier versions.
     overlay, map, strip: names in the folder of explanations. preview: a small JPEG of the overlay.
     error_code: why there is no explanation: one of `types.ErrorCode`, or `no_vote`, `no_detector`, `no_gradient`,
     `not_scored`; None where there is one.
@@ -100,6 +102,7 @@ class Explanation:
     stored_score: float | None = None
     box: Place | None = None
     drop: float | None = None
+    covered: float | None = None
     alone: float | None = None
     overlay: str | None = None
     map: str | None = None
@@ -112,6 +115,11 @@ class Explanation:
     def vote(self) -> str:
         """`detector.label`, empty where no vote decided."""
         return f"{self.detector}.{self.label}" if self.detector else ""
+
+    @property
+    def fall(self) -> float | None:
+        """By how much the score falls when the box is covered; below 0 where it rises."""
+        return self.drop if self.covered is None or self.score is None else self.score - self.covered
 
     @property
     def key(self) -> str:
@@ -188,7 +196,7 @@ def _read_rows(uri: str) -> list[Explanation]:
         raise UsageError(f"{uri}: is no explanation")
     try:
         rows = table.select(names).cast(pa.schema([SCHEMA.field(name) for name in names])).to_pylist()
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise UsageError(f"{uri}: is no explanation: {error}") from error
     defaults = {"verdict": None, "reason": None, "check": None, "threshold": None}
     return [Explanation(**{**defaults, **row, "box": _place(row.get("box"))}) for row in rows]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -80,11 +80,18 @@ class Gate:
 
 
 class Guard:
-    """Puts the headers on every answer, and refuses requests from other sites before they reach a route."""
+    """Puts the headers on every answer, and refuses requests from other sites before they reach a route.
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
+    public_url: of a proxy, through which requests come too.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, public_url: str | None = None) -> None:
         self._app = app
-        self._hosts = _LOOPBACK if host in _LOOPBACK else None
+        public = urlsplit((public_url or "").lower())
+        # Browsers leave out the port that goes with the scheme.
+        own = public.netloc.removesuffix({"https": ":443", "http": ":80"}.get(public.scheme, " "))
+        self._sites = frozenset({own} - {""})
+        self._hosts = _LOOPBACK | {public.hostname or "localhost"} if host in _LOOPBACK else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -109,13 +116,13 @@ class Guard:
     def _refuse(self, method: str, headers: Headers) -> str | None:
         """Why a request is refused; None where it is not."""
         host = headers.get("host", "")
-        if self._hosts is not None and urlsplit(f"//{host}").hostname not in self._hosts:
+        if self._hosts is not None and _split(f"//{host}").hostname not in self._hosts:
             # A page of another site whose name was pointed at this machine.
             return "this server answers to the name of this machine alone"
         if method in _READING:
             return None
         if (
-            urlsplit(headers.get("origin", "")).netloc != host
+            _split(headers.get("origin", "")).netloc not in (host, *self._sites)
             or headers.get("sec-fetch-site", "same-origin") != "same-origin"
         ):
             return "a request from another site"
@@ -125,3 +132,11 @@ class Guard:
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             return f"a body of more than {MAX_BODY_BYTES} bytes, or of unknown length"
         return None
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address that a stranger sent; all empty where it is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")

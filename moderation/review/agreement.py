@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TypeVar
 
 from moderation.labels.decided_labels import is_ruling
 from moderation.labels.decisions import Answer, Decision, DecisionSource, counted_answers, standing_decisions
 
 _GIVEN = frozenset({Answer.BLOCK, Answer.PASS})
+_Key = TypeVar("_Key")  # of an item, or of a content of one
 Rating = tuple[str, str]  # what each of two reviewers said of an item
 
 
@@ -58,7 +60,7 @@ def group_by_item(decisions: Iterable[Decision]) -> dict[str, list[Decision]]:
     return by_item
 
 
-def pair_agreements(by_item: Mapping[str, Sequence[Decision]]) -> tuple[tuple[PairAgreement, ...], float | None]:
+def pair_agreements(by_item: Mapping[_Key, Sequence[Decision]]) -> tuple[tuple[PairAgreement, ...], float | None]:
     """Agreement of each pair of reviewers, and kappa over all of their common items.
 
     Over all: each pair's ratings in both directions, so that it does not matter who is called first. An appeal, and an
@@ -77,7 +79,7 @@ def pair_agreements(by_item: Mapping[str, Sequence[Decision]]) -> tuple[tuple[Pa
     return pairs, cohens_kappa(both_ways)
 
 
-def hidden_accuracies(by_item: Mapping[str, Sequence[Decision]]) -> tuple[HiddenAccuracy, ...]:
+def hidden_accuracies(by_item: Mapping[_Key, Sequence[Decision]]) -> tuple[HiddenAccuracy, ...]:
     """Of each reviewer, how many hidden items were answered as an expert, or two others who agree, had said."""
     items: Counter[str] = Counter()
     right: Counter[str] = Counter()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from moderation.errors import UsageError
-from moderation.labels.decided_labels import is_ruling
+from moderation.labels.decided_labels import given_answers, settle
 from moderation.labels.decision_store import read_decisions
 from moderation.labels.decisions import Answer, Decision, standing_decisions
 from moderation.pages.text import short_line
@@ -15,7 +15,6 @@ from moderation.review.agreement import group_by_item
 from moderation.review.appeals import Appeal, add_appeals, read_appeals, read_appeals_file
 
 REVIEWER = "a reviewer"  # the rule of what a person had decided before
-_GIVEN = frozenset({Answer.BLOCK, Answer.PASS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +73,11 @@ def count_outcomes(
     decided: dict[str, int] = {}
     overturned: dict[str, int] = {}
     known = [appeal for appeal in appeals if appeal.item_id in verdicts]
+    # Of an item that was appealed twice before anybody looked, reviewers get the last appeal: both are decided then.
+    last = {appeal.item_id: appeal for appeal in known}
     for appeal in known:
         standing = standing_decisions(by_item.get(appeal.item_id, ()))
-        place = next((n for n, d in enumerate(standing) if appeal.is_decided_by(d)), None)
+        place = _decided_at(standing, appeal, last[appeal.item_id])
         if place is None:
             continue
         before, rule = _before(standing[:place], verdicts[appeal.item_id])
@@ -94,6 +95,12 @@ def count_outcomes(
     )
 
 
+def _decided_at(standing: Sequence[Decision], *appeals: Appeal) -> int | None:
+    """The place of the first decision of the first of these appeals that has one."""
+    places = (n for appeal in appeals for n, decision in enumerate(standing) if appeal.is_decided_by(decision))
+    return next(places, None)
+
+
 def read_reasons(run: StoredRun) -> dict[str, tuple[str | None, str | None]]:
     """Item id -> (verdict, reason)."""
     found: dict[str, tuple[str | None, str | None]] = {}
@@ -105,9 +112,8 @@ def read_reasons(run: StoredRun) -> dict[str, tuple[str | None, str | None]]:
 
 def _before(earlier: Sequence[Decision], verdict: tuple[str | None, str | None]) -> tuple[Answer, str]:
     """What was decided before an appeal, and by which rule."""
-    answers = [decision for decision in earlier if decision.decision in _GIVEN]
-    rulings = [decision for decision in answers if is_ruling(decision)]
+    answers = given_answers(earlier)
     if answers:
-        return (rulings or answers)[-1].decision, REVIEWER
+        return settle(answers)[0].decision, REVIEWER
     machine = Answer.PASS if verdict[0] == Answer.PASS else Answer.BLOCK
     return machine, verdict[1] or "no reason"

@@ -137,7 +137,7 @@ def _read(uri: str, since_s: float, latest_s: float) -> Iterator[ItemClaim]:
         data = storage.read_optional(uri)
         record: Any = {} if data is None or len(data) > _MAX_BYTES else parse_json(data)
         entries = [_parse(entry, latest_s) for entry in record.get("claims", ())]
-    except (ValueError, TypeError, KeyError, AttributeError, IsADirectoryError, NotADirectoryError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, IsADirectoryError, NotADirectoryError):
         return
     yield from (claim for claim in entries if claim.expires_s > since_s)
 

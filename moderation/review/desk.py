@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from moderation import storage
 from moderation.errors import ModerationError, UsageError, one_line
 from moderation.labels.decisions import Answer, Decision
+from moderation.pages.text import plain
 from moderation.policy.model import Policy
 from moderation.results.reader import StoredRun, load_policy_of_run, open_run
 from moderation.review.access import Reviewer
@@ -67,7 +68,8 @@ class ReviewDesk:
 
     def waiting(self) -> dict[str, int]:
         """What items wait for -> how many."""
-        stages = self._session.progress().by_stage
+        progress = self._session.progress()
+        stages = {**progress.by_stage, Stage.APPEAL: progress.appeals}
         return {str(stage): count for stage, count in stages.items() if count and stage is not Stage.SETTLED}
 
     def close(self) -> None:
@@ -178,7 +180,7 @@ class ReviewDesk:
         return {
             "item_id": item.item_id,
             "claim": offer.claim,
-            "name": tail(item.uri)[:80],
+            "name": _name_of(item),
             "kind": item.kind,
             "blind": item.blind,
             "several": shown.several,
@@ -195,7 +197,8 @@ class ReviewDesk:
         """What this reviewer has decided, and what is left of the chosen items; that is told with items alone."""
         progress = self._session.progress(wanted or QueueFilter())
         own = [one.decided for one in progress.reviewers if one.reviewer == reviewer.name]
-        return {"decided": sum(own)} | ({"left": progress.left} if wanted is not None else {})
+        left = {} if wanted is None else {"left": progress.appeals if wanted.appeals else progress.left}
+        return {"decided": sum(own)} | left
 
 
 def _up_to_undo(decisions: Sequence[Decision]) -> Iterator[list[Decision]]:
@@ -215,10 +218,15 @@ def _group_of(item: QueueItem) -> str | None:
     return next((f"{name}={item.attributes[name]}" for name in _GROUP_NAMES if item.attributes.get(name)), None)
 
 
+def _name_of(item: QueueItem) -> str:
+    """A name for what the page says by its script, which shows text as it is."""
+    return plain(tail(item.uri))[:80]
+
+
 def _copy(offer: Offer) -> dict[str, Any]:
     item = offer.item
     return {
-        "item_id": item.item_id, "claim": offer.claim, "name": tail(item.uri)[:80], "check": item.check,
+        "item_id": item.item_id, "claim": offer.claim, "name": _name_of(item), "check": item.check,
         "verdict": item.verdict, "several": item.kind in SEVERAL,
     }  # fmt: skip
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from moderation import storage
 from moderation.errors import UsageError
 from moderation.labels.decision_store import read_decisions
-from moderation.labels.decisions import Answer, Decision, standing_decisions
+from moderation.labels.decisions import Answer, Decision, is_about, standing_decisions
 from moderation.results.export.plain import json_line
 from moderation.results.export.selection import PartSelection, RowSelection, read_selected
 from moderation.results.reader import StoredRun, load_policy_of_run, open_run
@@ -49,10 +49,10 @@ def export_review(
     decisions = read_decisions(out)
     by_item = group_by_item(standing_decisions(decisions))
     if format_ == "label-studio":
-        chosen = _chosen(run, wanted, _answered(by_item) if todo else by_item, todo=todo)
+        chosen = _chosen(run, wanted, by_item, todo=todo)
         return _write_tasks(run, to, chosen, by_item, url, todo=todo)
     if todo:
-        cells = [item_cells(item) for item in _chosen(run, wanted, _answered(by_item), todo=True)]
+        cells = [item_cells(item) for item in _chosen(run, wanted, by_item, todo=True)]
     else:
         cells = [decision_cells(decision) for decision in decisions]
     storage.publish(to, as_json_lines(cells) if format_ == "jsonl" else as_csv(cells))
@@ -60,20 +60,27 @@ def export_review(
     return ReviewExport(decisions=counts[0], items=counts[1], files={to: len(cells)})
 
 
-def _answered(by_item: Mapping[str, Sequence[Decision]]) -> frozenset[str]:
+def _of_item(by_item: Mapping[str, Sequence[Decision]], item: QueueItem) -> list[Decision]:
+    """The decisions on what was judged: another picture may have lain there in an earlier run."""
+    return [decision for decision in by_item.get(item.item_id, ()) if is_about(decision, item.content_hash)]
+
+
+def _is_left(own: Sequence[Decision]) -> bool:
     # Who skips or escalates an item leaves it to others.
-    given = (Answer.BLOCK, Answer.PASS)
-    return frozenset(item_id for item_id, own in by_item.items() if any(d.decision in given for d in own))
+    return not any(decision.decision in (Answer.BLOCK, Answer.PASS) for decision in own)
 
 
-def _chosen(run: StoredRun, wanted: QueueFilter, decided: Collection[str], *, todo: bool) -> list[QueueItem]:
+def _chosen(
+    run: StoredRun, wanted: QueueFilter, by_item: Mapping[str, Sequence[Decision]], *, todo: bool
+) -> list[QueueItem]:
     """The chosen items in the order of the queue: those that are decided, or with `todo` the others."""
     rows = read_verdict_rows(run, ReviewSettings().salt)
     flags = rows.chosen(replace(wanted, undecided=todo))
     if todo and wanted.tells_verdict:
         flags &= ~rows.audit
     items = rows.items([row for row in rows.order.tolist() if flags[row]])
-    return [item for item in items if (item.item_id in decided) != todo]
+    own = [(item, _of_item(by_item, item)) for item in items]
+    return [item for item, decisions in own if (_is_left(decisions) if todo else decisions)]
 
 
 def _write_tasks(
@@ -92,7 +99,7 @@ def _write_tasks(
     tasks: dict[str, list[dict[str, Any]]] = {}
     for item in items:
         urls = [_rewrite(uri, url) for uri in objects.get(item.item_id, [item.uri])]
-        task = task_of(item, urls, shown.get(item.item_id, ()), numbers, f"moderation {run.run_id}")
+        task = task_of(item, urls, _of_item(shown, item), numbers, f"moderation {run.run_id}")
         tasks.setdefault(object_key(item.kind), []).append(task)
     files: dict[str, int] = {}
     for key, own in (tasks or {"image": []}).items():
@@ -100,7 +107,7 @@ def _write_tasks(
         storage.publish(f"{stem}.json", b"[" + b",".join(map(json_line, own)) + b"]\n")
         storage.publish(f"{stem}.xml", label_config(key, words).encode())
         files[f"{stem}.json"] = len(own)
-    decided = sum(len(shown.get(item.item_id, ())) for item in items)
+    decided = sum(len(_of_item(shown, item)) for item in items)
     return ReviewExport(decisions=decided, items=len(items), files=files)
 
 

@@ -143,7 +143,9 @@ class RowParser:
         answer = _text(cells, "decision")
         if not answer:
             return None
-        item = self._find(_text(cells, "item_id"), _text(cells, "uri"))
+        # An id may begin or end with a space, and so may a cell that somebody filled in.
+        exact = self._index.find(str(cells.get("item_id") or ""), str(cells.get("uri") or ""))
+        item = exact or self._find(_text(cells, "item_id"), _text(cells, "uri"))
         _check_content(item, _text(cells, "content_hash"))
         decision = Decision(
             decision_id=_decision_id(cells),

@@ -63,6 +63,7 @@ def task_of(
         "uri": item.uri,
         "kind": item.kind,
         "audit": item.audit,
+        **({"content_hash": item.content_hash} if item.content_hash else {}),
     }
     task: dict[str, Any] = {"data": data, "annotations": [_annotation(d, numbers[d.reviewer]) for d in decisions]}
     if item.audit:
@@ -148,7 +149,8 @@ def _rows_of(task: object) -> Iterator[Mapping[str, Any] | str]:
     if not isinstance(data, dict) or not isinstance(annotations, list):
         yield "not a task: it has no `data` or no `annotations`"
         return
-    item = {"item_id": data.get("item_id"), "uri": data.get("uri")}
+    # An answer about another picture than the run has now is refused.
+    item = {name: data.get(name) for name in ("item_id", "uri", "content_hash")}
     for annotation in annotations:
         if isinstance(annotation, dict):
             yield {**item, **_answer(annotation, blind=data.get("audit") is True)}

@@ -14,12 +14,10 @@ from moderation.errors import UsageError
 from moderation.labels.decision_parts import DECISION_SCHEMA
 from moderation.labels.decisions import Decision
 from moderation.pages.text import short_line
-from moderation.results.export.plain import csv_cell
+from moderation.results.export.plain import csv_cell, csv_text
 from moderation.review.items import QueueItem
 
 COLUMNS: Final = tuple(DECISION_SCHEMA.names)
-# What a spreadsheet takes for a formula, and the mark that the export puts before it.
-_MARKED: Final = ("'=", "'+", "'-", "'@")
 Row = tuple[int, Mapping[str, Any] | str]  # line number; cells, or what is wrong with the line
 
 
@@ -86,7 +84,7 @@ def read_csv(data: bytes, uri: str) -> Iterator[Row]:
             if None in record or None in record.values():
                 yield line, f"not {len(header)} cells"
             else:
-                yield line, {name: _unmarked(value) for name, value in record.items()}
+                yield line, {name: csv_text(value) for name, value in record.items()}
     except csv.Error as error:
         yield reader.line_num, f"not readable as CSV: {short_line(str(error), 80)}"
 
@@ -106,7 +104,3 @@ def decode_text(data: bytes, uri: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{uri}: not UTF-8 text") from error
-
-
-def _unmarked(value: str) -> str:
-    return value[1:] if value.startswith(_MARKED) else value

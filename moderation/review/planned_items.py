@@ -76,5 +76,5 @@ class PlannedItems:
 def _decode(data: bytes) -> pa.Table:
     try:
         return pq.read_table(io.BytesIO(data), columns=PLAN_SCHEMA.names)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise UsageError("the plan of this run is not readable: no pictures can be shown") from error

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from moderation.hashes.search import I64
-from moderation.labels.decisions import Answer, Decision, DecisionSource, counted_answers, standing_decisions
+from moderation.labels.decided_labels import is_ruling
+from moderation.labels.decisions import (
+    Answer,
+    Decision,
+    DecisionSource,
+    counted_answers,
+    is_about,
+    standing_decisions,
+)
 from moderation.review.appeals import Appeal
 from moderation.review.filters import QueueFilter
 from moderation.review.items import Stage
@@ -69,9 +78,14 @@ class ReviewQueue:
         """The answers that count, the latest of each reviewer."""
         return counted_answers(self.standing(row))
 
-    def standing(self, row: int) -> list[Decision]:
-        """All decisions of an item that were not undone, in order."""
-        return standing_decisions(self._decisions.get(row, ()))
+    def standing(self, row: int, more: Iterable[Decision] = ()) -> list[Decision]:
+        """All decisions of an item that were not undone, in order. more: such as are not yet applied, of any items.
+
+        OUT may have decisions of an earlier run on what lay at the same URI then: those of other content are left out.
+        """
+        own = [decision for decision in more if decision.item_id == self.rows.item_ids[row]]
+        content = self.rows.content_of(row)
+        return [d for d in standing_decisions([*self._decisions.get(row, ()), *own]) if is_about(d, content)]
 
     def find(self, row: int, decision_id: str) -> Decision | None:
         """A decision of an item by its id."""
@@ -116,9 +130,9 @@ class ReviewQueue:
         return np.flatnonzero(known).astype(np.int64)
 
     def known_answer(self, row: int) -> Answer | None:
-        """What an expert, or two reviewers who agree, said of an item; None where neither did."""
+        """What an expert or an appeal, or two reviewers who agree, said of an item; None where none did."""
         answers = self.answers(row)
-        ruled = [answer.decision for answer in answers if answer.expert]
+        ruled = [answer.decision for answer in answers if is_ruling(answer)]
         if ruled:
             return ruled[-1]
         said = {answer.decision for answer in answers}
@@ -129,9 +143,10 @@ class ReviewQueue:
         numbers = np.bincount(self._stages[self.chosen(wanted)], minlength=len(_STAGES)).tolist()
         return dict(zip(_STAGES, numbers, strict=True))
 
-    def open_appeals(self) -> int:
-        """How many appeals nobody has decided."""
-        return sum(self.open_appeal(row) is not None for row in self._appeals)
+    def open_appeals(self, wanted: QueueFilter) -> int:
+        """How many items have an appeal that nobody has decided. wanted: whatever else it chooses by than appeals."""
+        of = self.chosen(replace(wanted, appeals=True))
+        return sum(bool(of[row]) and self.open_appeal(row) is not None for row in self._appeals)
 
     def _waits_for(self, reviewer: str, *, expert: bool) -> Flags:
         wanted = [_CODE[Stage.OPEN], _CODE[Stage.SECOND], *([_CODE[Stage.EXPERT]] if expert else [])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from moderation.labels.decided_labels import is_ruling
 from moderation.labels.decisions import Answer, Decision, counted_answers
 from moderation.review.items import Stage
 from moderation.review.settings import draw
@@ -28,7 +29,7 @@ def stage_of(
     answers = counted_answers(standing)
     if not answers:
         return Stage.OPEN
-    if {answer.decision for answer in answers if answer.expert} & _GIVEN:
+    if {answer.decision for answer in answers if is_ruling(answer)} & _GIVEN:
         return Stage.SETTLED
     said = {_says(answer, audit) for answer in answers}
     if len(said) > 1 or answers[0].decision is Answer.ESCALATE:

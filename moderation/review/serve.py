@@ -10,10 +10,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Final
+from urllib.parse import urlsplit
 
 import uvicorn
 
 from moderation.errors import UsageError
+from moderation.pages.text import short_line
 from moderation.review.access import Gate, Reviewer, is_pseudonym
 from moderation.review.desk import ReviewDesk, open_desk
 from moderation.review.settings import ReviewSettings
@@ -33,23 +35,26 @@ def serve_review(
     host: str,
     port: int,
     announce: Callable[[Reviewer, str], None],
+    public_url: str | None = None,
 ) -> None:
     """Serve the page until SIGINT or SIGTERM. announce: is told each reviewer's link once the port answers.
 
-    Raises UsageError where OUT is no run, the port is taken or a name is no pseudonym; LeaseHeldError where another
-    process decides there.
+    public_url: what a proxy serves the page as, for links. Raises UsageError where OUT is no run, the port is taken, a
+    name is no pseudonym or the address is none; LeaseHeldError where another process decides there.
     """
     check_reviewers(reviewers)
+    check_public_url(public_url)
     secret = read_secret()
     with closing(bind(host, port)) as sock, open_desk(out, settings) as desk:
         bound = int(sock.getsockname()[1])
         gate = Gate(reviewers, secret, bound)
+        shown = f"[{host}]" if ":" in host else host
+        address = (public_url or f"http://{shown}:{bound}").rstrip("/")
         for reviewer in reviewers:
-            shown = f"[{host}]" if ":" in host else host
-            announce(reviewer, f"http://{shown}:{bound}/?token={gate.token_of(reviewer)}")
+            announce(reviewer, f"{address}/?token={gate.token_of(reviewer)}")
         threading.Thread(target=desk.warm_up, name="warm-up", daemon=True).start()
         with until_told():
-            make_server(desk, gate, host).run(sockets=[sock])
+            make_server(desk, gate, host, public_url).run(sockets=[sock])
 
 
 def count_waiting(out: str, reviewers: Sequence[Reviewer], settings: ReviewSettings) -> dict[str, int]:
@@ -71,10 +76,10 @@ def until_told() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def make_server(desk: ReviewDesk, gate: Gate, host: str) -> uvicorn.Server:
+def make_server(desk: ReviewDesk, gate: Gate, host: str, public_url: str | None = None) -> uvicorn.Server:
     """A server that logs no addresses: a link has a token in it."""
     config = uvicorn.Config(
-        make_app(desk, gate, host),
+        make_app(desk, gate, host, public_url),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -94,6 +99,26 @@ def check_reviewers(reviewers: Sequence[Reviewer]) -> None:
             raise UsageError(f"--reviewer {name[:60]!r}: a pseudonym of at most 40 letters, digits and -_.")
         if names.count(name) > 1:
             raise UsageError(f"--reviewer {name}: twice; each reviewer has one link")
+
+
+def check_public_url(url: str | None) -> None:
+    """Raises UsageError where this is not what a browser can open the page by."""
+    try:
+        parts = urlsplit(url or "https://localhost")
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        fits = False
+    if (
+        not fits
+        or not parts.netloc.isascii()
+        or "@" in parts.netloc
+        or parts.path.strip("/")
+        or parts.query
+        or parts.fragment
+    ):
+        raise UsageError(
+            f"--public-url {short_line(url or '', 100)!r}: expected https://HOST or https://HOST:PORT, without a path"
+        )
 
 
 def read_secret() -> bytes:

@@ -161,7 +161,7 @@ class ReviewSession:
             return ReviewProgress(
                 total=sum(counts.values()),
                 by_stage=counts,
-                appeals=self._queue.open_appeals(),
+                appeals=self._queue.open_appeals(filters),
                 reviewers=tuple(self._progress_of(name, now_s) for name in names),
             )
 

@@ -10,11 +10,10 @@ from itertools import pairwise
 from typing import Final
 
 from moderation.labels.decided_labels import DecidedLabel, decide_labels
-from moderation.labels.decisions import Decision, standing_decisions
+from moderation.labels.decisions import Decision, group_by_content, standing_decisions
 from moderation.review.agreement import (
     HiddenAccuracy,
     PairAgreement,
-    group_by_item,
     hidden_accuracies,
     pair_agreements,
 )
@@ -56,10 +55,11 @@ class ReviewStats:
 
 def measure_review(decisions: Sequence[Decision]) -> ReviewStats:
     """The figures of a review."""
-    by_item = group_by_item(decisions)
     standing = standing_decisions(decisions)
-    pairs, kappa = pair_agreements(by_item)
-    hidden = {accuracy.reviewer: accuracy for accuracy in hidden_accuracies(by_item)}
+    # Two reviewers can only differ about the same content.
+    by_content = group_by_content(standing)
+    pairs, kappa = pair_agreements(by_content)
+    hidden = {accuracy.reviewer: accuracy for accuracy in hidden_accuracies(by_content)}
     names = sorted({decision.reviewer for decision in decisions})
     labels = decide_labels(decisions)
     return ReviewStats(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -80,11 +80,12 @@ class Taking:
             )
             return None if same else _refuse(decision, Refusal.CONFLICT, "its id is there with another answer")
         if decision.undoes is not None:
-            return self._take_change(decision, row)
+            return self._take_change(decision, row, accepted.values())
         return self._take_claimed(decision, row, used)
 
-    def _take_change(self, decision: Decision, row: int) -> Decision | RefusedDecision:
-        standing = {kept.decision_id: kept for kept in self._queue.standing(row)}
+    def _take_change(self, decision: Decision, row: int, before: Iterable[Decision]) -> Decision | RefusedDecision:
+        """before: of the same batch; a reviewer may take back what a page has not yet sent."""
+        standing = {kept.decision_id: kept for kept in self._queue.standing(row, before)}
         target = standing.get(decision.undoes or "")
         if target is None or target.reviewer != decision.reviewer:
             return _refuse(decision, Refusal.NOT_YOURS, "there is no such decision of this reviewer to take back")

@@ -109,6 +109,10 @@ class VerdictRows:
         names = [name for name in ("uri", "content_hash", "pdq", "group_id") if name in self.table.column_names]
         return {name: self.table[name][row].as_py() for name in names}
 
+    def content_of(self, row: int) -> str | None:
+        """The hash of what was judged; None where it is not known."""
+        return self.table["content_hash"][row].as_py() if "content_hash" in self.table.column_names else None
+
     def _one_of(self, name: str, values: Sequence[str]) -> Flags:
         if name not in self.table.column_names:
             return np.zeros(len(self), np.bool_)

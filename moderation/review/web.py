@@ -59,9 +59,9 @@ _KEYS: Final = (
 _Handler = Callable[[Request, Reviewer], Awaitable[Response]]
 
 
-def make_app(desk: ReviewDesk, gate: Gate, host: str) -> Starlette:
-    """The application. host: what it is bound to; on loopback it answers to loopback's names alone."""
-    pages = _Pages(desk, gate)
+def make_app(desk: ReviewDesk, gate: Gate, host: str, public_url: str | None = None) -> Starlette:
+    """The application. host: what it is bound to; on loopback it answers to loopback's names and public_url alone."""
+    pages = _Pages(desk, gate, secure=(public_url or "").startswith("https:"))
     routes = [
         Route("/", pages.index),
         Route("/page/{name}", pages.file),
@@ -74,14 +74,16 @@ def make_app(desk: ReviewDesk, gate: Gate, host: str) -> Starlette:
     ]
     handlers: dict[Any, Any] = {HTTPException: _plainly, UsageError: _wrong, BusyError: _busy, FatalError: _failed}
     handlers |= {storage.StorageError: _failed, OSError: _failed}
-    return Starlette(routes=routes, middleware=[Middleware(Guard, host=host)], exception_handlers=handlers)
+    return Starlette(
+        routes=routes, middleware=[Middleware(Guard, host=host, public_url=public_url)], exception_handlers=handlers
+    )
 
 
 class _Pages:
     """The handlers of the routes."""
 
-    def __init__(self, desk: ReviewDesk, gate: Gate) -> None:
-        self._desk, self._gate = desk, gate
+    def __init__(self, desk: ReviewDesk, gate: Gate, *, secure: bool) -> None:
+        self._desk, self._gate, self._secure = desk, gate, secure
 
     def for_reviewer(self, handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
         """A route for those with a link."""
@@ -111,7 +113,8 @@ class _Pages:
         }
         response = HTMLResponse(fill_template("index.html", **values))
         if token is not None:
-            response.set_cookie(self._gate.cookie, token, max_age=_COOKIE_AGE_S, httponly=True, samesite="strict")
+            cookie, secure = self._gate.cookie, self._secure
+            response.set_cookie(cookie, token, max_age=_COOKIE_AGE_S, secure=secure, httponly=True, samesite="strict")
         return response
 
     async def file(self, request: Request) -> Response:

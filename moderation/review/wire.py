@@ -12,6 +12,9 @@ from moderation.errors import UsageError
 from moderation.labels.decisions import MAX_CHARS, MAX_LABELS, MAX_NAME_CHARS, MAX_SHOWN, Answer
 
 MAX_ITEMS: Final = 100  # of one request for items: two grids of 36, and what is in sight
+MAX_HELD: Final = (
+    4000  # that a page names as there: such a request for the grid, and one for the other view, with 35 copies each
+)
 MAX_DECISIONS: Final = 200
 MAX_AGE_S: Final = 30 * 86_400.0  # a decision that a browser kept for longer has this age
 
@@ -31,7 +34,7 @@ class NextItems(WireMessage):
     n: int = Field(ge=0, le=MAX_ITEMS)
     grid: bool = False
     filters: Mapping[_Name, _Name] = Field(default={}, max_length=32)
-    have: tuple[_Text, ...] = Field(default=(), max_length=4 * MAX_ITEMS)
+    have: tuple[_Text, ...] = Field(default=(), max_length=MAX_HELD)
 
 
 class ItemsAgain(WireMessage):

@@ -13,7 +13,7 @@ from moderation.config.model import ReportConfig
 from moderation.errors import ModerationError, UsageError
 from moderation.evaluation.drift import compare_windows
 from moderation.labels.decision_store import read_decisions
-from moderation.labels.decisions import Answer, standing_decisions
+from moderation.labels.effective import answers_by_item
 from moderation.ledger.nights import NIGHT_ID, NightStatus, read_nights
 from moderation.pages.compare import render_comparison
 from moderation.pages.nights import MAX_NIGHTS, NightLine, render_nights
@@ -93,14 +93,12 @@ def write_one_report(
 
 
 def read_answers(out: str) -> dict[str, str]:
-    """Item id -> the newest answer that stands; empty where there are none, or they are damaged (logged)."""
+    """Item id -> the answer that holds; empty where there are none, or they are damaged (logged)."""
     try:
-        decisions = read_decisions(out)
+        return {item_id: str(answer) for item_id, answer in answers_by_item(read_decisions(out)).items()}
     except (ModerationError, OSError) as error:
         _LOG.warning("the report leaves out what reviewers decided: %s", error)
         return {}
-    standing = (d for d in standing_decisions(decisions) if d.decision is not Answer.SKIP)
-    return {decision.item_id: str(decision.decision) for decision in standing}
 
 
 def read_appeal_figures(out: str) -> AppealFigures | None:

@@ -358,6 +358,71 @@ def test_an_album_is_not_passed_before_it_was_seen(browser: Browser, tmp_path: P
         page.close()
 
 
+def test_a_picture_is_passed_only_in_all_of_its_looks(browser: Browser, tmp_path: Path) -> None:
+    from PIL import Image
+
+    # White on nothing: over white it is empty, over black it is not.
+    pixels = Image.new("RGBA", (120, 90), (255, 255, 255, 0))
+    pixels.paste((255, 255, 255, 255), (30, 20, 90, 70))
+    (tmp_path / "in").mkdir(parents=True)
+    pixels.save(tmp_path / "in" / "white.png")
+    out = make_run(tmp_path, 3, [Made(name="white.png", votes=[(0.5, 0.0, 0.1)])])
+    with serving(out) as served:
+        page = open_page(browser, served.link(ANNA))
+        page.keyboard.press("g")
+        wait_until(
+            page, "() => document.querySelectorAll('.cell').length === 4 && document.body.dataset.state === 'ready'"
+        )
+        page.keyboard.press("r")
+        page.keyboard.press("p")
+        assert wait_for_item(page) == "white.png"
+        page.wait_for_selector(".strip button")
+        assert page.locator(".strip button").count() == 2
+        wait_until_sent(page)
+        page.context.close()
+    assert "white.png" not in answers(out) and len(answers(out)) == 3
+
+
+def test_what_did_not_load_is_asked_for_again_and_can_be_left_for_later(browser: Browser, tmp_path: Path) -> None:
+    out = make_run(tmp_path, 6)
+    with serving(out) as served:
+        context = browser.new_context()
+        page = context.new_page()
+        page.route("**/picture?*", lambda route: route.abort())
+        page.goto(served.link(ANNA))
+        wait_for_item(page)
+        page.unroute("**/picture?*")
+        item = press(page, "n")
+        assert page.locator(".picture img").count() == 1
+        assert press(page, "r", "p") != item
+        # A picture that never comes does not hold up the others.
+        page.route(re.compile(r"/picture\?.*picture-00[3-5]"), lambda route: None)
+        page.reload()
+        wait_for_item(page)
+        page.keyboard.press("n")
+        wait_until_sent(page)
+        context.close()
+    assert answers(out)[item].decision == "pass"
+
+
+def test_an_undo_right_after_a_decision_and_keys_of_another_alphabet(browser: Browser, tmp_path: Path) -> None:
+    out = make_run(tmp_path, 12)
+    with serving(out) as served:
+        page = open_page(browser, served.link(ANNA))
+        first = page.get_attribute("body", "data-shown")
+        for key, code in (("к", "KeyR"), ("з", "KeyP")):
+            event = f"new KeyboardEvent('keydown', {{key: '{key}', code: '{code}', bubbles: true}})"
+            page.evaluate(f"() => {{ document.body.dispatchEvent({event}); }}")
+        wait_for_item(page, first)
+        page.keyboard.press("u")
+        wait_until(page, "i => document.body.dataset.shown === i && document.body.dataset.state === 'ready'", first)
+        press(page, "b")
+        wait_until_sent(page)
+        assert "not taken" not in said(page)
+        page.context.close()
+    assert [(d.item_id, d.decision) for d in standing_decisions(read_decisions(out))] == [(first, "block")]
+
+
 def test_a_frame_of_another_site_stays_empty(browser: Browser, tmp_path: Path) -> None:
     out = make_run(tmp_path, 3)
     with serving(out) as served:

@@ -17,9 +17,11 @@ from moderation.results.tables import ZSTD_LEVEL
 
 # A spreadsheet takes a cell that begins like this for a formula; a formula may start a program or leak the sheet.
 # https://owasp.org/www-community/attacks/CSV_Injection ; the last four are the wide forms of = + - @.
-_FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+# What has a `'` before such already gets one more, so that `csv_text` gives every text back.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 # In locales whose separator is `;`, a cell with `;=` is split in two, quoted or not.
-_INNER_FORMULA = re.compile(r"([;\t\r\n])(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_INNER_FORMULA = re.compile(r"([;\t\r\n])(?=['\s]*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_MARKED = re.compile(r"([;\t\r\n])'(?=['\s]*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def json_line(value: Mapping[str, Any]) -> bytes:
@@ -64,6 +66,12 @@ def csv_cell(value: object) -> str | int | float:
     text = value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False, default=str)
     text = _INNER_FORMULA.sub(r"\1'", text)
     return f"'{text}" if _FORMULA.match(text) else text
+
+
+def csv_text(cell: str) -> str:
+    """The text that `csv_cell` made a cell of."""
+    inner = cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+    return _MARKED.sub(r"\1", inner)
 
 
 def _plain(value: object) -> object:

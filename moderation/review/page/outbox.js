@@ -70,7 +70,7 @@ export class Outbox {
       const response = await fetch("/decisions", {
         method: "POST", headers: {"content-type": "application/json"}, body: JSON.stringify({decisions}), keepalive: leaving,
       });
-      if (!response.ok) throw new Error(response.status === 403 ? NO_LINK : `answer ${response.status}`);
+      if (!response.ok) throw new Error(response.status === 403 ? NO_LINK : `answer ${response.status}: ${(await response.text()).slice(0, 200)}`);
       const answer = await response.json();
       const settled = new Set([...answer.taken, ...answer.refused.map((r) => r.decision_id)]);
       for (const key of keys) if (settled.has(key.slice(key.lastIndexOf(".") + 1))) this.forget(key);

@@ -6,34 +6,53 @@ export function pictureUrl(itemId, size, frame) {
   return `/picture?${query}`;
 }
 
-// An image, and a promise of whether it can be shown.
+// An image, and a promise of whether it can be shown. failed: once it is known that it cannot.
 export function load(url, alt) {
   const image = new Image();
   image.decoding = "sync";
   image.draggable = false;
   image.alt = alt;
   image.src = url;
-  const ready = image.decode().then(() => image.naturalWidth > 0, () => false);
-  return {image, ready};
+  const loaded = {image, failed: false};
+  loaded.ready = image.decode().then(() => image.naturalWidth > 0, () => false).then((shown) => { loaded.failed = !shown; return shown; });
+  return loaded;
 }
 
+// Called ahead, and again when an entry comes into sight: what did not load before may load now.
 export function prepare(entry, view) {
-  if (view === "item" && !entry.large) {
-    entry.large = load(pictureUrl(entry.item_id, "large"), "The picture to decide on");
-    entry.frames = entry.several ? frames(entry.item_id) : null;
-    entry.small ??= null;
-    for (const copy of entry.copies) copy.small ??= load(pictureUrl(copy.item_id, "small"), "");
-  }
-  if (view === "grid" && !entry.small) entry.small = load(pictureUrl(entry.item_id, "small"), "");
+  const prepareSmall = (one) => {
+    if (isMissing(one.small)) one.small = load(pictureUrl(one.item_id, "small"), "");
+    if (isMissing(one.strip)) one.strip = loadStrip(one.item_id);
+  };
+  if (view === "grid") return prepareSmall(entry);
+  if (isMissing(entry.large)) entry.large = load(pictureUrl(entry.item_id, "large"), "The picture to decide on");
+  if (isMissing(entry.strip)) entry.strip = loadStrip(entry.item_id);
+  entry.strip.pictures ??= loadPictures(entry);
+  entry.copies.forEach(prepareSmall);
+}
+
+const isMissing = (loaded) => !loaded || loaded.failed;
+
+// found: a promise of the pictures of an item, also of one that only looks otherwise in another viewer; null where the
+// server does not tell.
+function loadStrip(itemId) {
+  const strip = {failed: false};
+  strip.found = frames(itemId).then((found) => { strip.failed = !found?.frames.length; return found; });
+  return strip;
+}
+
+// A promise of that the pictures of a strip are on their way.
+async function loadPictures({item_id: itemId, several, strip}) {
+  const found = await strip.found;
+  if (!found || (found.frames.length < 2 && !several)) return;
+  for (const frame of found.frames) frame.small = load(pictureUrl(itemId, "small", frame.frame), "");
+  Promise.all(found.frames.map((frame) => frame.small.ready)).then((ready) => { if (!ready.every(Boolean)) strip.failed = true; });
 }
 
 async function frames(itemId) {
   try {
     const response = await fetch(`/frames?${new URLSearchParams({item: itemId})}`);
-    if (!response.ok) return null;
-    const found = await response.json();
-    for (const frame of found.frames) frame.small = load(pictureUrl(itemId, "small", frame.frame), "");
-    return found;
+    return response.ok ? await response.json() : null;
   } catch {
     return null;
   }

@@ -183,11 +183,10 @@ async function showItem(entry, since) {
   stage.replaceChildren(template.content);
   showPicture(entry, entry.large.image);
   showCopies(entry);
-  if (entry.several) {
-    entry.unread ??= true; // until all of its pictures are there
-    showStrip(entry);
-  }
+  entry.unread ??= true; // until all of its pictures are there
+  showStrip(entry);
   const seen = await entry.large.ready;
+  if (!entry.several) await entry.strip.found;
   if (state.current[0] !== entry) return;
   entry.seen = seen;
   if (!seen) await showProblem(entry);
@@ -213,10 +212,12 @@ async function showProblem(entry) {
 const frameIndex = () => state.frames?.frames[state.frame]?.frame ?? 0;
 
 async function showStrip(entry) {
-  const found = await entry.frames;
+  const found = await entry.strip.found;
+  await entry.strip.pictures;
   const strip = stage.querySelector(".strip");
   if (state.current[0] !== entry || !strip) return;
   if (!found?.frames.length) { entry.unread = true; return; }
+  if (found.frames.length < 2 && !entry.several) { entry.unread = false; return; }
   state.frames = found;
   state.frame = found.deciding ?? 0;
   strip.hidden = false;
@@ -231,7 +232,7 @@ async function showStrip(entry) {
     button.append(frame.small.image, clock);
     return button;
   }));
-  Promise.all(found.frames.map((frame) => frame.small.ready)).then((ready) => { entry.unread = !ready.every(Boolean) || isPart(entry, found); });
+  Promise.all(found.frames.map((frame) => frame.small.ready)).then((ready) => { entry.unread = !ready.every(Boolean) || (entry.several && isPart(entry, found)); });
   markFrame();
 }
 
@@ -261,7 +262,7 @@ function showCopies(entry) {
   const place = stage.querySelector("[data-copies]");
   if (!place) return;
   place.replaceChildren(...entry.copies.map((copy) => {
-    copy.small.ready.then((seen) => { copy.seen = seen; });
+    lookAt(copy).then((seen) => { copy.seen = seen; copy.unread = !copy.several && copy.looks > 1; });
     const cell = document.createElement("div");
     cell.className = "cell";
     copy.small.image.alt = copy.name;
@@ -300,7 +301,7 @@ async function showGrid(since) {
     cell.append(entry.small.image);
     const badge = [entry.several ? entry.kind : "", entry.copies.length ? `+${entry.copies.length}` : ""].filter(Boolean).join(" ");
     if (badge) cell.append(Object.assign(document.createElement("span"), {className: "badge", textContent: badge}));
-    entry.small.ready.then((seen) => {
+    lookAt(entry).then((seen) => {
       entry.seen = seen;
       if (seen) return;
       markOdd(entry, cell, true);
@@ -311,8 +312,15 @@ async function showGrid(since) {
   stage.replaceChildren(grid);
   watchCells(grid, shown);
   showVeil();
-  await Promise.all(shown.map((entry) => entry.small.ready));
+  await Promise.all(shown.map(lookAt));
   if (state.current[0] === first) settle(first, since);
+}
+
+// Whether the small picture of an entry can be shown, and how many it has: a file may look otherwise in another viewer.
+async function lookAt(entry) {
+  const [seen, found] = await Promise.all([entry.small.ready, entry.strip.found]);
+  entry.looks = found?.frames.length ?? 0;
+  return seen && entry.looks > 0;
 }
 
 // On a small screen a grid is scrolled: a cell counts as shown once most of it was in sight.
@@ -348,7 +356,7 @@ function unseen(entries) {
   if (!unveiled()) return "It is blurred: reveal it (R) before you pass it";
   if (inGrid() && state.current.some((entry) => !entry.inSight)) return "Not all of the grid was in sight: scroll to its end first";
   if (entries.some((entry) => !entry.seen)) return "A picture could not be shown: block, skip or escalate it, or decide it alone (A)";
-  if (entries.some((entry) => entry.unread)) return "Not all of its pictures were shown: block, skip or escalate it";
+  if (entries.some((entry) => entry.unread)) return `Not all of its pictures were shown: block, skip or escalate it${entries.length > 1 ? ", or decide it alone (A)" : ""}`;
   return "";
 }
 
@@ -368,7 +376,7 @@ function decideGrid(answer, since) {
   if (!taken.length && answer !== "pass") return say("Mark the odd ones first, with Enter or a click", true);
   const decided = taken.flatMap((entry) => [entry, ...entry.copies]);
   // Of an item of several pictures a grid shows one, and of alike items none: they are looked at one by one.
-  const closer = answer === "pass" ? taken.filter((entry) => entry.several || entry.copies.length) : [];
+  const closer = answer === "pass" ? taken.filter((entry) => entry.several || entry.looks > 1 || entry.copies.length) : [];
   const passed = decided.filter((entry) => !closer.some((other) => other === entry || other.copies.includes(entry)));
   const why = answer === "pass" ? unseen(passed) : "";
   if (why) return say(why, true);
@@ -443,9 +451,9 @@ async function undo(since) {
   say(action.decisions.length === 1 ? `Undone: ${entries[0]?.name ?? "1 item"}` : `Undone: ${action.decisions.length} items`);
 }
 
-// The item goes behind the others that are here, undecided.
+// The item goes behind the others that are here, undecided; also one whose picture does not come.
 function later(since) {
-  if (!state.painted || !state.current.length || inGrid()) return;
+  if (!state.current.length || inGrid()) return;
   const [entry] = state.current;
   if (!state.ahead.length) return say("There is no other item now");
   state.ahead.push(entry);
@@ -557,7 +565,9 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     return moveInGrid(event.key);
   }
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  // On a keyboard of another alphabet the place of a key counts.
+  const typed = event.key.length === 1 && event.key > "~" && /^Key[A-Z]$/.test(event.code) ? event.code[3] : event.key;
+  const key = typed.length === 1 ? typed.toLowerCase() : typed;
   const reason = /^[1-9]$/.test(key) ? reasonNames[Number(key) - 1] : undefined;
   if (!KEYS[key] && !reason) return;
   event.preventDefault();

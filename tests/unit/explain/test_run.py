@@ -6,18 +6,30 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.explain import _print as print_explanation
 from moderation.errors import UsageError
 from moderation.explain.deciding import choose_by_verdict, choose_items, read_targets
 from moderation.explain.maps import overlap
+from moderation.explain.page import write_page
 from moderation.explain.run import explain_item
-from moderation.results.explanations import Explanation, read_explanations, read_map, read_overlay, read_strip
+from moderation.results.explanations import (
+    Explanation,
+    read_explanations,
+    read_map,
+    read_overlay,
+    read_strip,
+    write_explanation,
+)
+from moderation.results.layout import explanations_folder
 from moderation.results.reader import open_run
 from moderation.types import Verdict
 from tests.finished_run import Made, write_run
@@ -210,6 +222,24 @@ def test_an_inverted_check_is_explained_by_what_lowers_its_vote(tmp_path: Path) 
     assert target.vote is not None
     assert (target.vote.sign, target.vote.frame, target.vote.stored_score) == (-1.0, 1, pytest.approx(0.1))
     assert [score for _, _, score in target.vote.curve] == pytest.approx([0.9, 0.1, 0.5])
+
+
+def test_a_score_that_rises_when_its_box_is_covered_is_told_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Of a check that inverts its vote: 0.1 decided, and is 0.6 with the box covered.
+    one = Explanation(
+        item_id="a.png", uri="a.png", kind="image", verdict="review", reason=None, check="pale", threshold=None,
+        method="occlusion", detector="tiny", label="red", frame=0, score=0.1, drop=0.5, covered=0.6, alone=0.2,
+        box=(0, 0, 1, 1),
+    )  # fmt: skip
+    print_explanation(one)
+    assert "the score is 0.600 with it covered, 0.200 of it alone" in capsys.readouterr().out
+    run = open_run(write_run(tmp_path, LABELS, [Made(name="a.png", votes=[(0.1, 0)])], POLICY))
+    write_explanation(explanations_folder(run.out), one, {}, {})
+    page = Path(write_page(run, explanations_folder(run.out))).read_text()
+    assert "0.600 (rises by 0.500)" in page
+    assert read_explanations(run.out) == [replace(one, score=ANY, drop=ANY, covered=ANY, alone=ANY)]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from moderation.errors import UsageError
 from moderation.labels.decided_labels import DecidedLabel, LabelRule, decide_labels, label_rows, training_rows
 from moderation.labels.decision_store import append_decisions
 from moderation.labels.decisions import Answer, Decision, DecisionSource
-from moderation.labels.effective import hold
+from moderation.labels.effective import answers_by_item, hold
 from moderation.labels.label_files import (
     conflict_rows,
     hash_labels,
@@ -260,3 +260,18 @@ def test_a_label_is_an_answer_that_was_given_and_an_experts_if_there_is_one(
         same = sum(answer.decision is label.holds.decision for answer in label.answers)
         if label.rule is LabelRule.AGREED:
             assert same > len(label.answers) - same
+
+
+def test_what_is_told_of_an_item_is_the_answer_that_holds() -> None:
+    decisions = [
+        said(1, "eve", BLOCK, "ruled", expert=True), said(2, "ann", PASS, "ruled", source=DecisionSource.HIDDEN),
+        said(3, "bob", PASS, "ruled"), said(4, "ann", Answer.SKIP, "ruled"),
+        said(5, "ann", Answer.ESCALATE, "unsure"), said(6, "ann", Answer.SKIP, "skipped"),
+    ]  # fmt: skip
+    assert answers_by_item(decisions) == {"ruled": BLOCK, "unsure": Answer.ESCALATE}
+
+
+def test_a_label_of_an_id_that_looks_like_a_formula_is_found_again(tmp_path: Path) -> None:
+    file = str(tmp_path / "labels.csv")
+    write_rows(file, rows_for(decide_labels([said(1, "ann", BLOCK, "-dQw4w9")]), train=False))
+    assert [row.keys["item_id"] for row in read_label_rows(file)] == ["-dQw4w9"]

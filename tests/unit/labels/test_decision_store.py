@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.ipc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,6 +142,39 @@ def test_a_missing_part_is_found_also_the_last(tmp_path: Path, number: int) -> N
     part_files(out)[number].unlink()
     assert any(f"part {number:08d}" in fault and "missing" in fault for fault in verify_decisions(out))
     assert len(read_decisions(out, verify=False)) == 4
+
+
+def test_a_file_with_a_far_number_is_one_fault_and_not_a_hundred_million(tmp_path: Path) -> None:
+    out = filled(tmp_path)
+    last = part_files(out)[-1]
+    last.rename(last.with_name(last.name.replace("00000002", "99999999")))
+    assert "parts 00000002 to 99999998 are missing" in verify_decisions(out)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-5", "1e300", "true"])
+def test_a_head_with_no_number_of_a_part_is_a_fault(tmp_path: Path, number: str) -> None:
+    out = filled(tmp_path)
+    (Path(out) / "decisions" / "head.json").write_text(f'{{"number": {number}, "sha256": "x"}}')
+    assert any("head.json: is not readable" in fault or "sha256" in fault for fault in verify_decisions(out))
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("decided_at", pa.array([2**62], pa.timestamp("us", "UTC"))),
+        ("decided_at", pa.array([{"a": 1}])),
+        ("comment", pa.array([[1]])),
+    ],
+)
+def test_a_part_whose_cells_are_no_decisions_is_a_fault(column: str, cells: pa.Array) -> None:
+    part, data = encode_part(0, [said(1)], "")
+    table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
+    table = table.set_column(table.column_names.index(column), column, cells)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(DamagedDecisionsError, match="not readable as decisions"):
+        decode_part(part.name, sink.getvalue().to_pybytes(), part.name.file)
 
 
 def test_all_parts_missing_are_found(tmp_path: Path) -> None:

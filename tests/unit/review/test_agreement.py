@@ -57,6 +57,11 @@ def test_who_knew_what_others_had_said_is_no_independent_rater() -> None:
     assert {pair.reviewers: pair.items for pair in pairs} == {("ann", "bob"): 1, ("ann", "eve"): 1}
 
 
+def test_answers_about_two_pictures_at_one_place_are_not_compared() -> None:
+    decisions = [said(1, "ann", "a", BLOCK, content_hash="old"), said(2, "bob", "a", PASS, content_hash="new")]
+    assert measure_review(decisions).pairs == ()
+
+
 def test_hidden_items_measure_against_what_was_known() -> None:
     decisions = [
         said(1, "eve", "a", BLOCK, expert=True), said(2, "ann", "a", PASS, source=DecisionSource.HIDDEN),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -74,12 +75,18 @@ def test_outcomes_are_counted_by_the_rule_that_had_decided() -> None:
         "d": ("block", "negative:gore:block"),
     }  # fmt: skip
     appeals = [appeal(item) for item in ("a", "b", "c", "d", "gone")]
+    # How somebody answered a hidden item was never the decision.
+    hidden = replace(said("a", "cy", Answer.PASS), source=DecisionSource.HIDDEN)
     by_item = {
-        "a": [said("a", "bob", Answer.PASS, appeals[0])],
+        "a": [hidden, said("a", "bob", Answer.PASS, appeals[0])],
         "b": [said("b", "bob", Answer.BLOCK, appeals[1])],
         "c": [said("c", "ann", Answer.BLOCK), said("c", "bob", Answer.PASS, appeals[2])],
         "d": [said("d", "ann", Answer.BLOCK)],
     }
+    # Two appeals before anybody looked are answered at once.
+    twice = Appeal(item_id="b", text="please", time="2026-11-26T12:30:00+00:00")
+    both = count_outcomes([twice, appeals[1]], by_item, verdicts)
+    assert (both.appeals, both.open, both.upheld) == (2, 0, 2)
     report = count_outcomes(appeals, by_item, verdicts)
     assert (report.appeals, report.open, report.upheld, report.overturned, report.unknown) == (5, 1, 1, 2, 1)
     assert [(rule.rule, rule.decided, rule.overturned) for rule in report.rules] == [

@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 
 from moderation.labels.decision_store import read_decisions, verify_decisions
+from moderation.labels.decisions import standing_decisions
+from moderation.review.appeals import Appeal, add_appeals
+from moderation.review.serve import count_waiting
 from tests.finished_run import Made
 from tests.review_server import ANNA, BEN, CARL, SETTINGS, Served, decision_of, draw_picture, make_run, serving
 
@@ -138,6 +141,8 @@ def test_a_changed_or_missing_picture_is_not_shown(anna: Served) -> None:
 
 def test_markup_in_names_is_text(anna: Served) -> None:
     entry = next(entry for entry in anna.next(100) if entry["item_id"] == EVIL)
+    # The script shows it as text, where it would turn what follows.
+    assert entry["name"].isprintable()
     assert "<script" not in entry["html"]
     assert "<img src=x" not in entry["html"]
     assert "\u202e" not in entry["html"]
@@ -297,3 +302,52 @@ def test_the_uploader_of_an_item_is_a_filter(tmp_path: Path) -> None:
     with serving(make_run(tmp_path / "again", 3, named)) as server:
         ben = server.as_reviewer(BEN)
         assert {entry["item_id"] for entry in ben.next(9, filters={"attribute": group})} == {"u0.jpg", "u1.jpg"}
+
+
+def test_what_is_left_of_appeals_is_the_appeals(tmp_path: Path) -> None:
+    out = make_run(tmp_path, 4)
+    add_appeals(out, [Appeal(item_id="picture-001.jpg", text="no", time="2026-11-26T13:00:00+00:00")])
+    assert count_waiting(out, [ANNA], SETTINGS) == {"open": 4, "appeal": 1}
+    with serving(out) as server:
+        answered = server.as_reviewer(ANNA).ask("POST", "/next", {"n": 1, "filters": {"appeals": "yes"}}).json
+        assert ([e["item_id"] for e in answered["items"]], answered["progress"]["left"]) == (["picture-001.jpg"], 1)
+
+
+def test_what_is_taken_back_before_it_was_sent_does_not_stand(tmp_path: Path) -> None:
+    # A page sends every 400 ms, and less often without a network: an undo then comes with what it undoes.
+    out = make_run(tmp_path, 3)
+    with serving(out) as server:
+        anna = server.as_reviewer(ANNA)
+        entry, other = anna.next(2)
+        answered = anna.decide(
+            decision_of(entry, "pass", "d1"),
+            decision_of(other, "pass", "d2"),
+            decision_of(entry, "skip", "u1", undoes="d1"),
+            decision_of(entry, "block", "d3"),
+            decision_of(other, "skip", "u2", undoes="d2"),
+        )
+        assert (answered["taken"], answered["refused"]) == (["d1", "d2", "u1", "d3", "u2"], [])
+    assert [(d.item_id, d.decision) for d in standing_decisions(read_decisions(out))] == [(entry["item_id"], "block")]
+
+
+@pytest.mark.parametrize("headers", [{"Host": "["}, {"Host": "[::1"}, {"Origin": "http://["}, {"Origin": "//]"}])
+def test_an_address_that_is_none_is_refused(anna: Served, headers: dict[str, str]) -> None:
+    assert anna.ask("POST", "/next", {"n": 1}, headers).status == 403
+
+
+def test_a_page_may_hold_two_grids_of_near_copies(anna: Served) -> None:
+    held = [f"{number:032x}" for number in range(3100)]
+    assert anna.ask("POST", "/next", {"n": 1, "have": held}).status == 200
+
+
+def test_behind_a_proxy_the_page_answers_to_its_address_alone(tmp_path: Path) -> None:
+    out = make_run(tmp_path, 2)
+    with serving(out, public_url="https://Review.example:443/") as server:
+        anna = server.as_reviewer(ANNA)
+        kept, replaced = {"Host": "review.example"}, {}
+        ours, theirs = {"Origin": "https://review.example"}, {"Origin": "https://evil.example"}
+        assert [anna.ask("POST", "/next", {"n": 1}, host | ours).status for host in (kept, replaced)] == [200, 200]
+        assert [anna.ask("POST", "/next", {"n": 1}, host | theirs).status for host in (kept, replaced)] == [403, 403]
+        assert anna.ask("GET", "/", headers={"Host": "evil.example"}).status == 403
+        cookie = server.ask("GET", f"/?token={server.gate.token_of(ANNA)}", headers=kept).headers["set-cookie"]
+        assert "secure" in cookie.lower()

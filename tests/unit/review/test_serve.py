@@ -17,7 +17,7 @@ from moderation.review.access import Reviewer, is_pseudonym
 from moderation.review.items import QueueItem
 from moderation.review.overlays import Overlays, find_overlays
 from moderation.review.planned_items import PlannedItems
-from moderation.review.serve import SECRET_VARIABLE, bind, check_reviewers, read_secret
+from moderation.review.serve import SECRET_VARIABLE, bind, check_public_url, check_reviewers, read_secret
 from moderation.storage.lease import LeaseHeldError
 from moderation.types import ErrorCode
 from tests.job_runs import JobProcess, job_env
@@ -38,6 +38,25 @@ def test_pseudonyms_are_plain_and_stand_once() -> None:
     assert not any(map(is_pseudonym, ("", "-", "a b", "a/b", "<b>", "a\n", "x" * 41)))
     with pytest.raises(UsageError, match="twice"):
         check_reviewers([ANNA, Reviewer(name="anna", expert=True)])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "review.example",
+        "https://",
+        "ftp://a.b",
+        "https://a.b/review",
+        "https://a:x",
+        "https://u@a.b",
+        "https://[",
+        "https://ü.de",
+    ],
+)
+def test_an_address_that_no_browser_opens_the_page_by_is_refused(url: str) -> None:
+    check_public_url("https://review.example:8443/")
+    with pytest.raises(UsageError, match="--public-url"):
+        check_public_url(url)
 
 
 def test_a_short_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from moderation import storage
 from moderation.errors import UsageError
-from moderation.labels.decision_store import read_decisions
-from moderation.labels.decisions import Answer, DecisionSource
+from moderation.labels.decision_store import append_decisions, read_decisions
+from moderation.labels.decisions import Answer, Decision, DecisionSource
 from moderation.review.filters import QueueFilter
 from moderation.review.items import Stage
 from moderation.review.outcomes import Refusal
@@ -20,7 +21,7 @@ from moderation.review.settings import ReviewSettings
 from moderation.storage.lease import LeaseHeldError
 from moderation.types import Kind
 from tests.finished_run import Made
-from tests.reviewed_run import POLICY, SetClock, answer, made, write_reviewed
+from tests.reviewed_run import NOON_S, POLICY, SetClock, answer, made, write_reviewed
 
 PLAIN = ReviewSettings(second_share=0.0, hidden_share=0.0, experts=frozenset({"eve"}))
 # Without an audit, so that only what is for review waits.
@@ -152,6 +153,22 @@ def test_an_answer_may_be_changed_without_a_claim(tmp_path: Path) -> None:
         assert session.decide([changed]).taken == ("two",)
         again = answer(offer, "ann", Answer.PASS, decision_id="three", claim=None, undoes="one")
         assert session.decide([again]).refused[0].code is Refusal.NOT_YOURS
+
+
+def test_a_decision_on_what_lay_there_before_leaves_the_item_in_the_queue(tmp_path: Path) -> None:
+    # OUT keeps its decisions when the run is made anew.
+    out = ten(tmp_path, content_hash="new")
+    when = datetime.fromtimestamp(NOON_S, UTC)
+    before = [
+        Decision(
+            decision_id=f"d{n}", item_id=f"i{n}", decision=Answer.PASS, reviewer="ann", decided_at=when, content_hash=c
+        )
+        for n, c in enumerate(("old", "new", None))
+    ]
+    append_decisions(out, before)
+    with open_session(out, PLAIN) as session:
+        assert session.progress().by_stage[Stage.SETTLED] == 2
+        assert sorted(ids(session.next_items("ann", 20))) == ["i0", *(f"i{n}" for n in range(3, 10))]
 
 
 def test_a_skipped_item_goes_to_others(tmp_path: Path) -> None:
@@ -288,6 +305,9 @@ def test_an_appeal_goes_to_who_did_not_decide_before(tmp_path: Path) -> None:
         assert (appealed.stage, appealed.appeal) == (Stage.APPEAL, "It is a toy.")
         session.decide([answer(appealed, "bob", Answer.PASS)])
         assert session.next_items("cy", filters=wanted) == () and session.progress().appeals == 0
+        # An appeal rules: that it differs from what was said before needs no expert.
+        assert session.progress().by_stage[Stage.EXPERT] == 0
+        assert offer.item.item_id not in ids(session.next_items("eve", 20))
     assert appeal.is_decided_by(read_decisions(out)[-1])
 
 
