@@ -218,7 +218,9 @@ class RuntimeConfig(ConfigSection):
     fetch_budget_bytes: int = Field(default=128 * MIB, ge=MIB, description="encoded bytes waiting in a worker")
     shard_attempts: int = Field(default=2, ge=1, le=10, description="tries before a shard is bisected")
     shard_timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        default="auto", description="a shard that takes longer is killed and retried; auto: from its items and bytes"
+        default="auto",
+        description="a shard that takes longer is killed and retried; auto: 300 s, 4 s for "
+        "each object, and media.decode_timeout_s for each item over the decode threads (or 1 s for 256 KiB)",
     )
     no_room_every_s: float = Field(
         default=60.0, gt=0, description="how often to report that the cluster has no room for a worker"

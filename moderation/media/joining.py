@@ -47,18 +47,27 @@ class Numbering:
 
 
 def gather_members(kind: Kind, members: Sequence[Media], frames: Sequence[Frame], total: int) -> Media:
-    """One Media of these frames, with the first failure's code where members failed. members: without their frames."""
+    """One Media of these frames, with the first failure's code where members failed, and the widest gap of any member.
+
+    members: without their frames.
+    """
     code, detail = _name_failures(members)
     return Media(
         kind=kind,
         frames=tuple(frames),
         frames_total=total,
+        widest_gap_s=widest_of(members),
         width=frames[0].width if frames else None,
         height=frames[0].height if frames else None,
         error=code,
         error_detail=detail,
         unseen=tuple(dict.fromkeys(what for m in members for what in m.unseen)),
     )
+
+
+def widest_of(members: Sequence[Media]) -> float | None:
+    """The widest gap between two frames of any of these; None where none has frames with times."""
+    return max((m.widest_gap_s for m in members if m.widest_gap_s is not None), default=None)
 
 
 def _name_failures(members: Sequence[Media]) -> tuple[ErrorCode | None, str]:

@@ -13,7 +13,7 @@ from moderation.media.joining import gather_members
 from moderation.media.limits import Deadline, MemberLimits, spread
 from moderation.media.objects import Payload, claims_media, decode_object
 from moderation.media.pixels import describe
-from moderation.media.sampling import widest_gap
+from moderation.media.sampling import frame_limit, widest_gap
 from moderation.types import ErrorCode, Frame, Item, Kind, Media, Role
 
 # Prefix of attributes of keyframes that `moderation keyframes` cut.
@@ -25,10 +25,10 @@ _CLAIMED_AS_CUT = "keyframes (claimed: times, size, length, cut_from)"
 
 
 def decode_keyframes(item: Item, payloads: Sequence[Payload], config: MediaConfig, deadline: Deadline) -> Media:
-    """One frame per object, with the source's index and time; at most max_frames, evenly spread."""
+    """One frame per object, with the source's index and time; of too many some, evenly spread."""
     still_config = KEYFRAME_LIMITS.apply(config)
     members: dict[int, Media] = {}
-    for position in _select_positions(payloads, config):
+    for position in _select_positions(item, payloads, config):
         claimed = claims_media(item.objects[position])
         members[position] = as_keyframe(decode_object(claimed, payloads[position], still_config, deadline))
     return gather_keyframes(item, members)
@@ -50,14 +50,31 @@ def gather_keyframes(item: Item, members: Mapping[int, Media]) -> Media:
     frames.extend(replace(f, index=beyond + k) for k, f in enumerate(backdrops))
     bare = [replace(member, frames=()) for member in members.values()]
     media = gather_members(Kind.KEYFRAMES, bare, frames, len(item.objects))
+    if len(members) < len(item.objects) and not _are_timed(item):
+        # With times the gap tells how much was left out; without, one left out may be of any moment.
+        media = _with_unseen_picture(media)
     if any(name.startswith(CUT_FROM) for name in item.attributes):
-        return replace(_as_cut(media, item.attributes), reader=_CLAIMED_AS_CUT)
+        return replace(_as_cut(media, item), reader=_CLAIMED_AS_CUT)
     return replace(_with_own_gap(media), reader=_CLAIMED if any(f.time_s is not None for f in media.frames) else None)
 
 
-def chosen_positions(count: int, config: MediaConfig) -> frozenset[int]:
-    """Which of so many objects are decoded: evenly spread. Those that could not be read are reported besides."""
-    return frozenset(spread(count, config.max_frames))
+def chosen_positions(item: Item, config: MediaConfig) -> frozenset[int]:
+    """Which objects are decoded: as many as of a video of that length, evenly spread. Without times its length is
+    unknown, and it may be long. Those that could not be read are reported besides.
+    """
+    times_s = [o.time_s for o in item.objects if o.time_s is not None]
+    length_s = math.inf
+    if _are_timed(item):
+        length_s = max(max(times_s) - min(times_s), _number(item.attributes, "duration_s") or 0.0)
+    return frozenset(spread(len(item.objects), frame_limit(length_s, config)))
+
+
+def _are_timed(item: Item) -> bool:
+    return bool(item.objects) and all(o.time_s is not None for o in item.objects)
+
+
+def _with_unseen_picture(media: Media) -> Media:
+    return replace(media, unseen=tuple(dict.fromkeys([*media.unseen, UNSEEN_PICTURE])))
 
 
 def _given_indices(item: Item) -> list[int]:
@@ -68,8 +85,8 @@ def _given_indices(item: Item) -> list[int]:
     return list(range(len(item.objects)))
 
 
-def _select_positions(payloads: Sequence[Payload], config: MediaConfig) -> Iterator[int]:
-    chosen = chosen_positions(len(payloads), config)
+def _select_positions(item: Item, payloads: Sequence[Payload], config: MediaConfig) -> Iterator[int]:
+    chosen = chosen_positions(item, config)
     for position, payload in enumerate(payloads):
         if position in chosen or isinstance(payload, ItemError):
             yield position
@@ -78,13 +95,11 @@ def _select_positions(payloads: Sequence[Payload], config: MediaConfig) -> Itera
 def as_keyframe(member: Media) -> Media:
     """A decoded object as a keyframe: its first frame as viewers show it; whatever else it has is unseen."""
     member = _refuse_moving(member)
-    unseen = member.unseen
-    if member.frames_total > 1 and UNSEEN_PICTURE not in unseen:
-        unseen = (*unseen, UNSEEN_PICTURE)
     # Of a further picture in the file none is kept.
     own = member.frames_total == 1
     extras = [f for f in member.frames[1:] if own and f.role in (Role.BACKDROP, Role.VARIANT)]
-    return replace(member, frames=(*member.frames[:1], *extras), unseen=unseen)
+    member = replace(member, frames=(*member.frames[:1], *extras))
+    return _with_unseen_picture(member) if member.frames_total > 1 else member
 
 
 def _refuse_moving(member: Media) -> Media:
@@ -104,15 +119,18 @@ def _with_own_gap(media: Media) -> Media:
     return replace(media, widest_gap_s=widest_gap([t - begin_s for t in times_s], max(times_s) - begin_s))
 
 
-def _as_cut(media: Media, attributes: Mapping[str, str]) -> Media:
+def _as_cut(media: Media, item: Item) -> Media:
     """Keyframes with the facts about their video from when they were cut: its size, length and problems.
 
     Attributes may come from strangers: an invalid number is left out, and a code can only make a verdict harsher.
     """
+    attributes = item.attributes
     media = _with_cut_size(media, attributes)
     total = _number(attributes, "frames_total")
     if total and total >= media.frames_total:
         media = replace(media, frames_total=int(total))
+    if (_number(attributes, "frames") or 0) > len(item.objects):
+        media = _with_unseen_picture(media)  # some that were cut did not come
     media = _with_cut_duration(media, attributes)
     # What the cutting job did not see is unseen here, too; this can only make a verdict harsher.
     unseen = (describe(name) for name in attributes.get(CUT_FROM + "unseen", "").split(",") if name)
@@ -134,11 +152,14 @@ def _with_cut_size(media: Media, attributes: Mapping[str, str]) -> Media:
 
 def _with_cut_duration(media: Media, attributes: Mapping[str, str]) -> Media:
     duration_s = _number(attributes, "duration_s")
-    times_s = [f.time_s for f in media.frames if f.time_s is not None]
     if duration_s is None:
-        return media
+        return _with_own_gap(media)
     # Frames without times may all be of one moment: then nothing is known of the rest of the video.
-    return replace(media, duration_s=duration_s, widest_gap_s=widest_gap(times_s, duration_s))
+    times_s = [f.time_s for f in media.frames if f.time_s is not None]
+    gap_s = widest_gap(times_s, duration_s)
+    # That of each track, where there were several: here their times are mingled.
+    claimed_s = min(_number(attributes, "widest_gap_s") or 0.0, duration_s)
+    return replace(media, duration_s=duration_s, widest_gap_s=max(gap_s, claimed_s))
 
 
 def _number(attributes: Mapping[str, str], name: str) -> float | None:

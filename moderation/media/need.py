@@ -17,6 +17,7 @@ from moderation.config.model import MediaConfig
 from moderation.file_types import HEAD_BYTES, MediaType, sniff
 from moderation.media.container import movie_seconds, webp_size
 from moderation.media.image import open_header
+from moderation.media.keyframes import chosen_positions
 from moderation.media.limits import MAX_FRAMES_BYTES, canvas_size, start_deadline
 from moderation.media.objects import Payload
 from moderation.media.sampling import frame_limit
@@ -39,8 +40,8 @@ def estimate_need(item: Item, payloads: Sequence[Payload], config: MediaConfig) 
     """Bytes that decoding an item takes at its peak, its frames included. Never raises."""
     needs = [_need_of(payload, config) for payload in payloads if isinstance(payload, bytes)]
     working, frames = max((n[0] for n in needs), default=0), sum(n[1] for n in needs)
-    if item.kind is Kind.KEYFRAMES and len(needs) > config.max_frames:
-        frames = frames * config.max_frames // len(needs)
+    if item.kind is Kind.KEYFRAMES and needs:
+        frames = frames * min(len(needs), len(chosen_positions(item, config))) // len(needs)
     return working + min(frames, MAX_FRAMES_BYTES)
 
 

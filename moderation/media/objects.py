@@ -14,7 +14,7 @@ from moderation.media.animation import decode_picture
 from moderation.media.behind import Behind, find_behind
 from moderation.media.credentials import add_credentials
 from moderation.media.ends import IN_BOXES
-from moderation.media.joining import Numbering
+from moderation.media.joining import Numbering, widest_of
 from moderation.media.jpeg import decode_jpeg_image
 from moderation.media.likeness import is_preview, is_smaller_version
 from moderation.media.limits import Deadline, decode_with_deadline, with_max_frames
@@ -131,6 +131,7 @@ def _add_what_lies_behind(
     numbering = Numbering()
     numbering.add(first)
     unseen = list(first.unseen)
+    members = [first]
     for piece in pieces:
         left = config.max_frames - len(numbering.frames)
         member = _decode_piece(data, piece, with_max_frames(config, left), deadline) if left > 0 else None
@@ -140,10 +141,12 @@ def _add_what_lies_behind(
             continue
         unseen += member.unseen
         numbering.add(member)
+        members.append(member)
     return replace(
         first,
         frames=tuple(numbering.append_extras(numbering.frames)),
         frames_total=numbering.total,
+        widest_gap_s=widest_of(members),
         unseen=tuple(dict.fromkeys(unseen)),
     )
 

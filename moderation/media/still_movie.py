@@ -11,6 +11,7 @@ from moderation.errors import ItemError
 from moderation.file_types import MediaType
 from moderation.media.animation import decode_picture
 from moderation.media.container import count_tracks
+from moderation.media.joining import widest_of
 from moderation.media.limits import Deadline
 from moderation.media.video import UNSEEN_TRACK, decode_video
 from moderation.types import ErrorCode, Frame, Kind, Media
@@ -38,7 +39,7 @@ def decode_still_movie(data: bytes, media_type: MediaType, config: MediaConfig, 
         if error.code is ErrorCode.TIMEOUT or not picture.frames:
             raise
         nothing_else = is_sequence and error.code in _NOTHING
-        return picture if nothing_else else replace(picture, unseen=(UNSEEN_TRACK,))
+        return picture if nothing_else else replace(picture, unseen=_together(picture.unseen, (UNSEEN_TRACK,)))
     if not is_sequence:
         return _join(picture, movie)
     return _join_sequence(picture, movie)
@@ -48,9 +49,14 @@ def _join_sequence(picture: Media, movie: Media) -> Media:
     """The sequence; also the still, where it is not one of the sequence's frames as it should be."""
     other = tuple(f for f in movie.frames if not any(_look_alike(f, shown) for shown in picture.frames))
     if not other:
-        return replace(picture, unseen=movie.unseen)
+        return replace(
+            picture,
+            error=picture.error or movie.error,
+            error_detail=picture.error_detail or movie.error_detail,
+            unseen=_together(picture.unseen, movie.unseen),
+        )
     joined = _join(picture, replace(movie, frames=other, frames_total=len(other)))
-    return replace(joined, kind=picture.kind, duration_s=picture.duration_s, widest_gap_s=picture.widest_gap_s)
+    return replace(joined, kind=picture.kind, duration_s=picture.duration_s, widest_gap_s=widest_of((picture, movie)))
 
 
 def _look_alike(a: Frame, b: Frame) -> bool:
@@ -78,5 +84,9 @@ def _join(picture: Media, movie: Media) -> Media:
         height=picture.height or movie.height,
         error=picture.error or movie.error,
         error_detail=picture.error_detail or movie.error_detail,
-        unseen=tuple(dict.fromkeys((*picture.unseen, *movie.unseen))),
+        unseen=_together(picture.unseen, movie.unseen),
     )
+
+
+def _together(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*first, *second)))

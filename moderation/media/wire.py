@@ -105,7 +105,7 @@ def receive_media(sock: socket.socket) -> Media | None:
             return None
         answer = json.loads(text)
         return _read_media(answer["media"], answer["frames"], descriptors)
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     finally:
         for descriptor in descriptors:

@@ -112,6 +112,8 @@ def _about(item: Item, media: Media | None = None) -> bytes:
     if media is not None:
         cut_from |= {
             "duration_s": media.duration_s,
+            "widest_gap_s": media.widest_gap_s,
+            "frames": len(media.frames),
             "frames_total": media.frames_total or None,
             "width": media.width,
             "height": media.height,
@@ -120,7 +122,8 @@ def _about(item: Item, media: Media | None = None) -> bytes:
             "error_detail": media.error_detail or None,
         }
     cut_from = {name: value for name, value in cut_from.items() if value is not None}
-    whole = _json({**item.attributes, "cut_from": cut_from})
+    # First: of attributes that are too large for a row, the last are left out.
+    whole = _json({"cut_from": cut_from, **item.attributes})
     if len(whole) <= MAX_SIDECAR:
         return whole
     # A reader would drop the whole file as too large, and the record of the source video with it.

@@ -132,7 +132,7 @@ def split_members(
         return
     wanted: Container[int] = range(len(item.objects))
     if item.kind is Kind.KEYFRAMES:
-        limits, wanted = KEYFRAME_LIMITS, chosen_positions(len(item.objects), config)
+        limits, wanted = KEYFRAME_LIMITS, chosen_positions(item, config)
     else:
         limits = member_limits(payloads, config) if part.is_whole else claimed_limits(item.objects, config)
     for position, payload in enumerate(payloads, part.start):
@@ -185,7 +185,7 @@ def _gather(members: Sequence[Scored], config: MediaConfig) -> Scored:
 def _gather_media(item: Item, media: Sequence[Media], config: MediaConfig) -> Media:
     if item.kind is not Kind.KEYFRAMES:
         return gather_album(media, config)
-    wanted = chosen_positions(len(media), config)
+    wanted = chosen_positions(item, config)
     return gather_keyframes(item, {k: m for k, m in enumerate(media) if k in wanted or m.error is not None})
 
 

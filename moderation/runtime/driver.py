@@ -45,6 +45,7 @@ def drive(
     stop: Stop,
     enough: Callable[[RunTally], bool] = lambda _: False,
     *,
+    decode_timeout_s: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
     poison: Mapping[str, ItemError] = MappingProxyType({}),
     keep_poison: Callable[[Mapping[str, ItemError]], None] = keep_nowhere,
@@ -52,6 +53,7 @@ def drive(
     """Run every shard of the queue, or as many as there is time for (`RunTally.partial`).
 
     poison: items that earlier calls have set aside. keep_poison: called with all of them when there are more.
+    decode_timeout_s: of one item, by which a shard's own time is reckoned.
     enough: asked after each round; true ends the run as a stop does, by plan. clock: seconds, the same as `stop`'s.
     Raises FatalError (resumable): output not writable, stack not loadable, storage failing beyond retries.
     """
@@ -72,7 +74,7 @@ def drive(
         stop=stop,
         tally=tally,
         retries=retries,
-        handout=Handout(pool=pool, retries=retries, config=config),
+        handout=Handout(pool=pool, retries=retries, config=config, decode_timeout_s=decode_timeout_s),
         said_no_room_s=clock(),
     )
     try:

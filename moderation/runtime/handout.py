@@ -16,11 +16,14 @@ class Handout:
 
     Only workers that have answered since they were full are looked at: to look at a thousand for each shard cost as
     much as all else that the driver does.
+
+    decode_timeout_s: of one item; see `shard_timeout_s`.
     """
 
     pool: WorkerPool
     retries: Retries
     config: RuntimeConfig
+    decode_timeout_s: float = 0.0
     _open: dict[WorkerHandle, None] = field(default_factory=dict)  # loaded; in the order of their answers
 
     def add(self, worker: WorkerHandle) -> None:
@@ -64,12 +67,20 @@ class Handout:
         shard = self.retries.take_shard(now_s)
         if shard is not None:
             self.retries.count_shard()
-            self.pool.submit(worker, assign_shard(shard, self.config, now_s))
+            decode_s = self.decode_timeout_s / self._decode_threads()
+            self.pool.submit(worker, assign_shard(shard, self.config, now_s, decode_s=decode_s))
             return True
         return not worker.assignments and self._search_with(worker, now_s)
 
     def _search_with(self, worker: WorkerHandle, now_s: float) -> bool:
         bisection = self.retries.next_bisection()
         if bisection is not None:
-            self.pool.submit(worker, assign_step(bisection, self.config, now_s))
+            # With little memory one thread decodes.
+            self.pool.submit(worker, assign_step(bisection, self.config, now_s, decode_s=self.decode_timeout_s))
         return bisection is not None
+
+    def _decode_threads(self) -> int:
+        """As in `make_task_pools`."""
+        if self.config.decode_threads != "auto":
+            return self.config.decode_threads
+        return 1 if self.pool.size is None else self.pool.size.threads

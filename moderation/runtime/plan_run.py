@@ -69,6 +69,7 @@ def run_plan(
                     progress,
                     stop,
                     _enough(began_s, max_hours, max_items),
+                    decode_timeout_s=run.config.media.decode_timeout_s,
                     poison=read_poison(run.home),
                     keep_poison=partial(write_poison, run.home),
                 )

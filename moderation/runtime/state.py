@@ -130,16 +130,17 @@ class RunTally:
         self.max_worker_memory_bytes = max(self.max_worker_memory_bytes, beyond_models)
 
 
-def shard_timeout_s(shard: Shard, configured: float | str) -> float:
+def shard_timeout_s(shard: Shard, configured: float | str, decode_s: float) -> float:
     """How long a shard may take: as configured, or from its plan.
 
     auto: five minutes, plus four seconds per object (a slow CPU scores five images a second; an album has several),
-    plus one second per 256 KiB (so much video holds a few frames): ten times what was measured.
+    plus what decoding takes where every item takes all its time, or one second per 256 KiB (so much video holds a few
+    frames) where that is longer. decode_s: `media.decode_timeout_s` over the threads that decode.
     """
     if isinstance(configured, float | int):
         return float(configured)
     objects = sum(max(1, len(item.objects)) for item in shard.items)
-    return 300.0 + OBJECT_S * objects + shard.size_bytes / (256 * 1024)
+    return 300.0 + OBJECT_S * objects + max(shard.size_bytes / (256 * 1024), decode_s * len(shard.items))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

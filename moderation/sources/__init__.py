@@ -41,7 +41,8 @@ def open_source(source: str, config: SourceConfig) -> Iterator[Item]:
 
     Raises at once, before the first item is asked for: UsageError, in one sentence, for a source that is missing,
     empty, not readable, or not of its type. Raises while iterating: UsageError for what only shows later
-    (`max_manifest_rows`), StorageError when storage keeps failing. A single bad object or row is an item with `error`.
+    (`max_manifest_rows`, a list that is gone), StorageError when storage keeps failing. A single bad object or row is
+    an item with `error`.
     """
     storage.refuse_no_bucket(source)
     try:
@@ -57,7 +58,17 @@ def open_source(source: str, config: SourceConfig) -> Iterator[Item]:
         raise UsageError(f"{_shown(source)}: can't be read: {' '.join(str(error).split())}") from error
     if first is None:
         raise UsageError(f"{_shown(source)}: empty: {_EMPTY[kind]}")
-    return chain((first,), items)
+    return chain((first,), _told(items, source))
+
+
+def _told(items: Iterator[Item], source: str) -> Iterator[Item]:
+    """The items; UsageError for a list of several that is gone, or may not be read, when it is its turn."""
+    try:
+        yield from items
+    except storage.CredentialsError:
+        raise
+    except (FileNotFoundError, PermissionError) as error:
+        raise UsageError(f"{_shown(source)}: a part of it can't be read: {' '.join(str(error).split())}") from error
 
 
 def _shown(source: str) -> str:

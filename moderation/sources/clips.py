@@ -22,7 +22,10 @@ def clip_items(info: ObjectInfo, keys: dict[str, Parts]) -> Iterator[Item]:
     described = _select_sidecars(keys, folders, pictured)
     attributes: dict[str, dict[str, str]] = {}
     for key, folder in described.items():
-        attributes.setdefault(folder, {}).update(attributes_of(keys[key]))
+        told = attributes.setdefault(folder, {})
+        told.update(attributes_of(keys[key]))
+        # What is known of the video comes first: of attributes that are too many for a row, the last are left out.
+        attributes[folder] = {name: told[name] for name in sorted(told, key=lambda n: not n.startswith("cut_from."))}
     for key, parts in keys.items():
         folder = _folder(key)
         if key not in pictured and key not in described:
@@ -63,13 +66,14 @@ def _folder_item(
     item = media_item(
         info, make_id(info.uri, "folder", folder), [m for _, (_, m) in numbered], Kind.KEYFRAMES, attributes
     )
+    item = replace(item, uri=f"{info.uri}#{folder}/")
     if item.error is not None:
         return item
     objects = tuple(
         replace(picture, frame=frame, time_s=_time_s(keys[key]))
         for picture, (frame, (key, _)) in zip(item.objects, numbered, strict=True)
     )
-    return replace(item, uri=f"{info.uri}#{folder}/", objects=objects)
+    return replace(item, objects=objects)
 
 
 def _failed_item(info: ObjectInfo, key: str, parts: Parts) -> Item | None:

@@ -47,6 +47,9 @@ def open_columnar(uri: str, *, etag: str | None = None, listed: bool = False) ->
 
     Raises UsageError when it is neither, FileNotFoundError, PermissionError, StorageError, ChangedError.
     """
+    if etag is None and storage.scheme_of(uri) != "file":
+        # Read in many pieces, which have to be of one version; a local file that is open stays the same one.
+        etag = storage.info(uri).etag
     magic = storage.read_bytes(uri, offset=0, length=6, etag=etag)
     with storage.open_input(uri, etag=etag) as file:
         try:

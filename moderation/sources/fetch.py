@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 
@@ -31,7 +32,8 @@ class Fetcher:
 
     def __init__(self, items: Sequence[Item], config: MediaConfig) -> None:
         self._max_bytes = config.max_bytes
-        self._cells_left = _cells_by_group(items)
+        self._asked = _cells_by_group(items)
+        self._cells_left = {group: set(cells) for group, cells in self._asked.items()}
         self._readers: dict[_Group, Iterator[tuple[Cell, bytes | ItemError]]] = {}
         self._waiting: dict[_Group, dict[Cell, bytes | ItemError]] = {group: {} for group in self._cells_left}
         self._lock = threading.Lock()
@@ -63,9 +65,14 @@ class Fetcher:
         if source.size_bytes is not None and source.size_bytes > self._max_bytes:
             raise ItemError(ErrorCode.TOO_LARGE, f"{source.size_bytes} bytes, media.max_bytes is {self._max_bytes}")
         if source.offset is not None:
-            return storage.read_bytes(source.uri, offset=source.offset, length=source.size_bytes, etag=etag)
-        # One byte past the limit shows that it is too large; the listed size may be unknown (a manifest) or outdated.
-        return storage.read_typed(source.uri, self._max_bytes + 1, etag=etag)
+            data = storage.read_bytes(source.uri, offset=source.offset, length=source.size_bytes, etag=etag)
+        else:
+            # One byte past the limit shows that it is too large; the listed size may be unknown (a manifest).
+            data = storage.read_typed(source.uri, self._max_bytes + 1, etag=etag)
+        if source.size_bytes is not None and len(data) < source.size_bytes:
+            # More may come where a store unpacks what it sends.
+            raise ItemError(ErrorCode.CHANGED, f"{len(data)} bytes came, {source.size_bytes} were listed")
+        return data
 
     def _cell(self, source: MediaObject) -> bytes | ItemError:
         group, cell = _locate(source)
@@ -84,7 +91,9 @@ class Fetcher:
                 except _CAUGHT as error:
                     # This ends the reader: all rows that were still to come get the error.
                     waiting.update(dict.fromkeys(self._cells_left[group], _as_item_error(error)))
-            payload = waiting.pop(cell)
+            # A list may name a row twice: it is kept for the last who asks.
+            self._asked[group][cell] -= 1
+            payload = waiting[cell] if self._asked[group][cell] > 0 else waiting.pop(cell)
         if isinstance(payload, ItemError) and payload.code is ErrorCode.EMPTY:
             return ItemError(ErrorCode.EMPTY, no_bytes(source.name))
         return payload
@@ -107,14 +116,14 @@ def _locate(source: MediaObject) -> tuple[_Group, Cell]:
     return (source.uri, source.row_group, leaf, source.etag), (source.row, nth)
 
 
-def _cells_by_group(items: Sequence[Item]) -> dict[_Group, set[Cell]]:
-    """The cells that a shard wants of each row group. A group is read once, up to the last wanted row."""
-    cells: dict[_Group, set[Cell]] = {}
+def _cells_by_group(items: Sequence[Item]) -> dict[_Group, Counter[Cell]]:
+    """The cells that a shard wants of each row group, and how often. A group is read once."""
+    cells: dict[_Group, Counter[Cell]] = {}
     for item in items:
         for source in item.objects if item.error is None else ():
             if source.column is not None and source.row_group is not None and source.row is not None:
                 group, cell = _locate(source)
-                cells.setdefault(group, set()).add(cell)
+                cells.setdefault(group, Counter())[cell] += 1
     return cells
 
 

@@ -13,9 +13,11 @@ from moderation.types import ErrorCode, Item
 # An item with more pictures is an error row: it can't be split, so it would take its worker down.
 MAX_OBJECTS = 100_000
 _MAX_SHOWN = 1000  # characters of a stranger's text that an error row repeats
-# A longer attribute is cut and marked as cut; where an item's are longer in all, the last are left out, and
-# `attributes_cut` counts them. A cell of a table costs its writer nothing: 7 kB of Parquet may hold 6 GB.
+# A longer attribute is cut and marked as cut; where an item's are longer in all, the last long ones are left out, then
+# the last short ones, and `attributes_cut` counts them: a caption must not push out what thresholds go by.
+# A cell of a table costs its writer nothing: 7 kB of Parquet may hold 6 GB.
 MAX_ATTRIBUTE = 8 * 1024
+_SHORT = 256
 _MAX_MARK = 64  # room for the mark, so that a cut text is not cut again
 MAX_ATTRIBUTES = 32 * 1024
 # Ids are keys of tables and parts of names; a longer one is replaced by its beginning and a hash.
@@ -54,15 +56,17 @@ def bound_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
     if sum(map(len, attributes.values())) + sum(map(len, attributes)) <= MAX_ATTRIBUTE:
         # Nearly always; then only signatures need masking.
         return {name: mask_signatures(value) for name, value in attributes.items()}
-    bounded: dict[str, str] = {}
+    kept: dict[str, str] = {}
     left = MAX_ATTRIBUTES
-    for name, value in attributes.items():
-        value = mask_signatures(cut_text(value))
+    for name in sorted(attributes, key=lambda n: len(attributes[n]) > _SHORT):
+        value = mask_signatures(cut_text(attributes[name]))
         left -= len(name) + len(value)
         if left < 0:
-            bounded["attributes_cut"] = f"{len(attributes) - len(bounded)} left out: over {MAX_ATTRIBUTES} characters"
             break
-        bounded[name] = value
+        kept[name] = value
+    bounded = {name: kept[name] for name in attributes if name in kept}
+    if len(kept) < len(attributes):
+        bounded["attributes_cut"] = f"{len(attributes) - len(kept)} left out: over {MAX_ATTRIBUTES} characters"
     return bounded
 
 

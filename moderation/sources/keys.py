@@ -41,6 +41,11 @@ def _split_key(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", suffixes.rpartition(".")[2].lower()
 
 
+def key_of(name: str) -> str:
+    """The key that a member of this name belongs to."""
+    return _split_key(name)[0]
+
+
 def by_key(members: list[TarMember]) -> dict[str, Parts]:
     """Keys in the order of their first members."""
     keys: dict[str, Parts] = {}

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from moderation import storage
 from moderation.config.model import SourceConfig
-from moderation.sources.items import error_item, make_id
+from moderation.sources.items import error_item, make_id, one_sentence
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item
 
@@ -74,3 +74,16 @@ def _is_same_uri(uri: str, source: str) -> bool:
 def entry_error(info: ObjectInfo) -> Item:
     """The row of an entry that can't be read."""
     return error_item(make_id(info.uri), info.uri, info.error or ErrorCode.FETCH_FAILED, info.detail)
+
+
+def gone_item(uri: str, error: Exception) -> Item:
+    """The row of a container that was listed, and is no longer there, may not be read, or is another one now.
+
+    Raises the error where it is about the run's credentials.
+    """
+    if isinstance(error, storage.CredentialsError):
+        raise error
+    code = ErrorCode.CHANGED if isinstance(error, storage.ChangedError) else ErrorCode.NOT_FOUND
+    if isinstance(error, PermissionError):
+        code = ErrorCode.FORBIDDEN
+    return error_item(make_id(uri), uri, code, one_sentence(error))

@@ -8,13 +8,13 @@
 - Any other column is an attribute, as text, nulls left out. Where rows of one item differ, it is a JSON list.
 - A URI may name a part of a tar or a table as a run's own tables do: `x.tar#a/b.jpg`, `x.parquet#row=7`.
 - A row that can't be used (no URI, not readable, outside of `source.allow`) is an error row, and so are the album or
-  the keyframes that it belongs to: unseen content is never passed.
+  the keyframes that it belongs to, or may belong to (`lost_rows`): unseen content is never passed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from moderation.errors import ItemError, UsageError
 from moderation.sources.allow import resolver
 from moderation.sources.items import MAX_OBJECTS, UniqueIds, base_name, bound_attributes, error_item, make_id
 from moderation.sources.listed import entry_error, list_files
+from moderation.sources.lost_rows import Numbered, has_parts, with_lost
 from moderation.sources.packed import PackedItems, split_packed
 from moderation.sources.rows import SUFFIXES, SourceRow, read_columns, read_rows
 from moderation.types import ErrorCode, Item, Kind, MediaObject
@@ -45,8 +46,6 @@ _HELD = pa.schema(
         ("detail", pa.large_string()),
     ]
 )
-
-Numbered = tuple[int, SourceRow]  # (index of the manifest, row)
 
 
 def manifest_items(source: str, config: SourceConfig) -> Iterator[Item]:
@@ -122,7 +121,7 @@ def _grouped_rows(files: list[str], config: SourceConfig) -> Iterator[list[Numbe
 def _held_batches(files: list[str], config: SourceConfig) -> Iterator[pa.RecordBatch]:
     columns: list[list[object]] = [[] for _ in _HELD]
     held_bytes = 0
-    for number, row in _rows(files, config):
+    for number, row in with_lost(_rows(files, config)):
         held_bytes += _size_of(row)
         if held_bytes > config.max_grouped_bytes:
             limit = f"source.max_grouped_bytes = {config.max_grouped_bytes}"
@@ -146,7 +145,7 @@ def _held_batches(files: list[str], config: SourceConfig) -> Iterator[pa.RecordB
 def _key(number: int, row: SourceRow) -> str:
     if row.group is not None:
         return f"group\0{row.group}"
-    if _names_keyframe(row):
+    if has_parts(row):
         return f"item\0{row.item_id}"
     return f"row\0{number}\0{row.line}"
 
@@ -188,6 +187,7 @@ class _ManifestItems:
             objects.sort(key=_moment)
         # Only the plan keeps the signature of a signed address: only fetching needs it.
         shown = storage.mask_signatures(parts[0].uri)
+        attributes = _with_packed(attributes, [part.attributes for part in parts])
         return Item(item_id=item_id, uri=shown, objects=tuple(objects), kind=kind, attributes=attributes)
 
     def _part(self, number: int, row: SourceRow) -> Item:
@@ -242,11 +242,7 @@ class _RowError(Exception):
 def _kind_of(first: SourceRow) -> Kind | None:
     if first.group is not None:
         return Kind.ALBUM
-    return Kind.KEYFRAMES if _names_keyframe(first) else None
-
-
-def _names_keyframe(row: SourceRow) -> bool:
-    return row.item_id is not None and (row.frame is not None or row.time_s is not None)
+    return Kind.KEYFRAMES if has_parts(first) else None
 
 
 def _moment(picture: MediaObject) -> tuple[float, float]:
@@ -264,6 +260,14 @@ def _attributes(rows: list[SourceRow]) -> dict[str, str]:
     if rows[0].group is not None:
         attributes["group"] = rows[0].group
     return bound_attributes(attributes)
+
+
+def _with_packed(attributes: dict[str, str], packed: list[Mapping[str, str]]) -> dict[str, str]:
+    """With what a tar says of the one item that a row names. What was not seen of its video stays unseen."""
+    if len(packed) > 1 or not packed[0]:
+        return attributes
+    cut_from = {name: value for name, value in packed[0].items() if name.startswith("cut_from.")}
+    return bound_attributes({**cut_from, **packed[0], **attributes, **cut_from})
 
 
 def _merge_attributes(rows: list[SourceRow]) -> dict[str, str]:

@@ -17,12 +17,12 @@ from moderation.config.model import SourceConfig
 from moderation.errors import ItemError, UsageError
 from moderation.sources import columnar
 from moderation.sources.cells import count_pictures, element_column
-from moderation.sources.clips import clip_items
 from moderation.sources.items import MAX_OBJECTS, error_item, make_id
-from moderation.sources.keys import NAMED, READ_SIDECARS, by_key, hidden_items, key_items
+from moderation.sources.keys import NAMED, READ_SIDECARS
 from moderation.sources.leaves import LIST
 from moderation.sources.table import bytes_column
 from moderation.sources.tar import read_members
+from moderation.sources.tar_items import tar_items
 from moderation.types import ErrorCode, Item, Kind, MediaObject
 
 _PACKED = re.compile(r"(?P<container>.+\.(?:tar|parquet|arrow|feather))#(?P<inside>.+)", re.IGNORECASE | re.DOTALL)
@@ -79,6 +79,8 @@ class PackedItems:
             return ItemError(ErrorCode.NOT_FOUND, str(error))
         except PermissionError as error:
             return ItemError(ErrorCode.FORBIDDEN, str(error))
+        except storage.ChangedError as error:
+            return ItemError(ErrorCode.CHANGED, str(error))
         except UsageError as error:
             return ItemError(ErrorCode.CORRUPT, str(error))
 
@@ -98,13 +100,7 @@ class _TarIndex:
 
 def _index_tar(container: str, config: SourceConfig) -> _TarIndex:
     info = storage.info(container)
-    members = [member for member in read_members(info, READ_SIDECARS, NAMED) if member.name]
-    keys = by_key(members)
-    if config.keyframes:
-        items = list(clip_items(info, keys))
-    else:
-        items = [item for key, parts in keys.items() for item in key_items(info, key, parts)]
-    items += list(hidden_items(info, members, items))
+    items = tar_items(info, list(read_members(info, READ_SIDECARS, NAMED)), keyframes=config.keyframes)
     return _TarIndex(container=container, items={item.uri: item for item in items})
 
 

@@ -26,7 +26,7 @@ from moderation.sources.items import (
     make_id,
 )
 from moderation.sources.leaves import LIST, attribute_leaves, is_text, leaf_column
-from moderation.sources.listed import entry_error, list_files
+from moderation.sources.listed import entry_error, gone_item, list_files
 from moderation.sources.texts import text_values
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item, Kind, MediaObject
@@ -48,7 +48,7 @@ def table_items(source: str, config: SourceConfig) -> Iterator[Item]:
             yield entry_error(info)
             continue
         try:
-            with columnar.open_columnar(info.uri) as table:
+            with columnar.open_columnar(info.uri, etag=info.etag) as table:
                 column = bytes_column(table, config.bytes_column)
                 for item in _file_items(table, column, info, ids):
                     left -= 1
@@ -62,6 +62,10 @@ def table_items(source: str, config: SourceConfig) -> Iterator[Item]:
             if first:
                 raise
             yield error_item(make_id(info.uri), info.uri, ErrorCode.CORRUPT, str(error))
+        except (FileNotFoundError, PermissionError, storage.ChangedError) as error:
+            if first and not isinstance(error, storage.ChangedError):
+                raise
+            yield gone_item(info.uri, error)
 
 
 class _TooManyRowsError(Exception):

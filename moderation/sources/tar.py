@@ -272,7 +272,7 @@ class _RangeReader(io.RawIOBase):
             gap = self._at - (self._start + len(self._buffer))
             window = _NEAR_WINDOW if 0 <= gap <= _FAR else _FAR_WINDOW
         length = min(max(size, window), self._info.size_bytes - self._at)
-        self._buffer = storage.read_bytes(self._info.uri, offset=self._at, length=length)
+        self._buffer = storage.read_bytes(self._info.uri, offset=self._at, length=length, etag=self._info.etag)
         self._start = self._at
         if len(self._buffer) < size:
             raise EOFError("the object became shorter while it was read")

@@ -142,9 +142,12 @@ def _encoding_of(head: bytes) -> str | None:
 
 
 def _stored_chunks(uri: str) -> Iterator[bytes]:
-    size = storage.info(uri).size_bytes
-    for offset in range(0, size, CHUNK):
-        yield storage.read_bytes(uri, offset=offset, length=min(CHUNK, size - offset))
+    """All of one version, as long as it was at first: a line would begin in one version and end in another."""
+    info = storage.info(uri)
+    # A local file that is open stays the same one, and may grow.
+    with storage.open_input(uri, etag=None if storage.scheme_of(uri) == "file" else info.etag) as file:
+        for offset in range(0, info.size_bytes, CHUNK):
+            yield file.read(min(CHUNK, info.size_bytes - offset))
 
 
 def _bounded(uri: str, pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -6,7 +6,8 @@
 - A key without a name of media: its first member that is no sidecar, by content; only sidecars: `not_media`.
 - With `source.keyframes` the pictures of one folder are one item's keyframes, `frame` from the number in the name and
   `time_s` from a `.json` beside the picture; other `.json` in the folder, or of its name, give attributes.
-- A fault of the archive is an error row of the tar itself, beside the items that could be indexed.
+- A fault of the archive is an error row of the tar itself, beside the items that could be indexed; the album or set of
+  keyframes that it cuts is one, too.
 
 A whole tar is indexed before its first item: in a tar that was not sorted, the members of a key lie apart.
 """
@@ -17,13 +18,14 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from moderation import storage
 from moderation.config.model import SourceConfig
 from moderation.errors import UsageError
-from moderation.sources.clips import clip_items
 from moderation.sources.items import error_item, make_id
-from moderation.sources.keys import NAMED, READ_SIDECARS, by_key, hidden_items, key_items
-from moderation.sources.listed import entry_error, list_files
-from moderation.sources.tar import TarMember, read_members
+from moderation.sources.keys import NAMED, READ_SIDECARS
+from moderation.sources.listed import entry_error, gone_item, list_files
+from moderation.sources.tar import read_members
+from moderation.sources.tar_items import tar_items
 from moderation.storage import ObjectInfo
 from moderation.types import ErrorCode, Item
 
@@ -59,23 +61,14 @@ def _index_nothing(info: ObjectInfo, config: SourceConfig, first: bool) -> list[
 
 
 def _index(info: ObjectInfo, config: SourceConfig, first: bool) -> list[Item]:
-    members: list[TarMember] = []
-    faults: list[TarMember] = []
     try:
-        for member in read_members(info, READ_SIDECARS, NAMED, config.max_grouped_bytes // _AHEAD):
-            (members if member.name else faults).append(member)
+        indexed = list(read_members(info, READ_SIDECARS, NAMED, config.max_grouped_bytes // _AHEAD))
     except UsageError as error:
         if first:
             raise
         return [error_item(make_id(info.uri), info.uri, ErrorCode.UNSUPPORTED_TYPE, str(error))]
-    keys = by_key(members)
-    if config.keyframes:
-        items = list(clip_items(info, keys))
-    else:
-        items = [item for key, parts in keys.items() for item in key_items(info, key, parts)]
-    items += list(hidden_items(info, members, items))
-    # An id that no key has.
-    items += [
-        error_item(make_id(info.uri, "archive"), info.uri, f.error or ErrorCode.CORRUPT, f.detail) for f in faults
-    ]
-    return items
+    except (FileNotFoundError, PermissionError, storage.ChangedError) as error:
+        if first and not isinstance(error, storage.ChangedError):
+            raise
+        return [gone_item(info.uri, error)]
+    return tar_items(info, indexed, keyframes=config.keyframes)

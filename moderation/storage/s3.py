@@ -19,6 +19,7 @@ from moderation.storage.retry import ChangedError
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 # In request timeouts, for a whole page. An object's bytes have no such deadline, only the client's for the next ones.
 _PAGE_DEADLINES = 2.0
+_PARTIAL = 206  # HTTP
 
 
 _T = TypeVar("_T")
@@ -53,8 +54,12 @@ def get_typed(path: str, start: int, length: int | None, etag: str | None = None
         # A server may ignore the condition; the etag of its answer tells which version it sent.
         check_version(path, etag, answer.get("ETag"))
         described = _CONTENT_RANGE.fullmatch(answer.get("ContentRange") or "")
+        if described is None and answer["ResponseMetadata"]["HTTPStatusCode"] == _PARTIAL:
+            # Taken for the whole object, it would be other bytes than those asked for.
+            raise ConnectionResetError(f"a part came that does not say which of how many: {answer.get('ContentRange')}")
         async with answer["Body"] as body:
-            return await _read_body(body, described), answer.get("ContentRange"), answer.get("ContentType")
+            data = await _read_body(body, described, None if length is None else start + length, answer)
+            return data, answer.get("ContentRange"), answer.get("ContentType")
 
     data, content_range, content_type = _call(read)
     described = _CONTENT_RANGE.fullmatch(content_range or "")
@@ -68,18 +73,28 @@ def get_typed(path: str, start: int, length: int | None, etag: str | None = None
     return data, content_type
 
 
-async def _read_body(body: Any, described: re.Match[str] | None) -> bytes:  # noqa: ANN401 - botocore is untyped
-    """An answer's bytes. described: its Content-Range; None where it is the whole object.
+async def _read_body(
+    body: Any,  # noqa: ANN401 - botocore is untyped
+    described: re.Match[str] | None,
+    most: int | None,
+    answer: Mapping[str, Any],
+) -> bytes:
+    """An answer's bytes. described: its Content-Range; None where it is the whole object, of which `most` are read.
 
     The client compares a checksum when it meets the end. For a range it must not: some servers send the checksum of
     the whole object. The caller checks the length instead.
     """
     if described is None:
-        return bytes(await body.read())
+        is_longer = most is not None and answer.get("ContentLength", most + 1) > most
+        return await _read_most(body, most) if is_longer and most is not None else bytes(await body.read())
     first, last, total = map(int, described.groups())
     if first == 0 and last + 1 == total:
         return bytes(await body.read())
-    left = last + 1 - first
+    return await _read_most(body, last + 1 - first)
+
+
+async def _read_most(body: Any, length: int) -> bytes:  # noqa: ANN401 - botocore is untyped
+    left = length
     pieces = []
     while left > 0 and (piece := await body.read(left)):
         pieces.append(piece)

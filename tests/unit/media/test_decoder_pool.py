@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from moderation.errors import ItemError
 from moderation.media import decode_item
 from moderation.media.decoder_pool import DecoderPool, DecoderProcess
 from moderation.media.decoder_process import leave_network
+from moderation.media.wire import receive_media
 from moderation.types import ErrorCode, Item, Kind, Media, MediaObject
 from tests.drawn_media import jpegs, mp4
 
@@ -127,6 +130,39 @@ def test_a_decoder_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lost.error is ErrorCode.TIMEOUT
     assert process._process.poll() is not None
     made.close()
+
+
+MEDIA = dict.fromkeys(("frames_total", "duration_s", "widest_gap_s", "width", "height", "error", "reader"))
+MEDIA |= {"kind": "image", "error_detail": "", "unseen": []}
+FRAME = {
+    "shape": [1, 1, 3],
+    "index": 0,
+    "width": 1,
+    "height": 1,
+    "time_s": None,
+    "role": "frame",
+    "parent": None,
+    "box": None,
+    "readings": {},
+}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[" * 100_000,
+        json.dumps({"media": MEDIA, "frames": [{**FRAME, "shape": [float("inf"), 1, 3]}]}),
+        json.dumps({"media": {**MEDIA, "unseen": 3}, "frames": []}),
+        json.dumps({"media": MEDIA, "frames": ["x"]}),
+    ],
+)
+def test_an_answer_that_no_decoder_gives_costs_its_item_only(answer: str) -> None:
+    """A decoder that a stranger's file has taken over may answer anything."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(len(answer).to_bytes(4, "big") + answer.encode())
+        with pytest.raises(ValueError, match=r".+"):
+            receive_media(ours)
 
 
 @pytest.mark.parametrize("reader", ["auto", "pyav"])

@@ -185,15 +185,15 @@ def test_ranges_cover_the_objects_once_and_are_bounded(sizes: list[int | None], 
 def write_pictures(folder: Path, payloads: Mapping[str, bytes]) -> Item:
     for name, data in payloads.items():
         (folder / name).write_bytes(data)
-    objects = tuple(MediaObject(uri=str(folder / name), name=name, size_bytes=5 * MIB) for name in payloads)
+    objects = tuple(MediaObject(uri=str(folder / name), name=name) for name in payloads)
     return Item(item_id="i", uri="i", objects=objects, kind=Kind.ALBUM)
 
 
 def test_an_album_that_is_read_in_ranges_has_the_same_row(tmp_path: Path, pools: Pools) -> None:
     files = {f"{n}.png": png(n, 255) for n in range(9)} | {"x.webp": animation(*range(20, 40)), "y.jpg": jpegs(1)[0]}
     album = write_pictures(tmp_path, files)
-    small = CONFIG.model_copy(update={"runtime": RuntimeConfig(shards_in_flight=2, fetch_budget_bytes=80 * MIB)})
-    assert len(list(split_item(album, 10 * MIB, small.media))) == 6
+    small = CONFIG.model_copy(update={"runtime": RuntimeConfig(shards_in_flight=2, fetch_budget_bytes=128 * MIB)})
+    assert len(list(split_item(album, 16 * MIB, small.media))) == 6
     stack = stack_of(Fake(blob=True, embedding_dim=2, regions=True), batch_size=3)
     (row,) = moderate_items([album], config=small, stack=stack, policy=policy_for(stack), pools=pools)
     assert_same(row, judge_whole(album, list(files.values())))
@@ -202,7 +202,7 @@ def test_an_album_that_is_read_in_ranges_has_the_same_row(tmp_path: Path, pools:
 def test_in_an_album_read_in_ranges_a_missing_picture_costs_itself_only(tmp_path: Path, pools: Pools) -> None:
     album = write_pictures(tmp_path, {f"{n}.png": png(n, 255) for n in range(9)})
     (tmp_path / "4.png").unlink()
-    small = CONFIG.model_copy(update={"runtime": RuntimeConfig(shards_in_flight=2, fetch_budget_bytes=80 * MIB)})
+    small = CONFIG.model_copy(update={"runtime": RuntimeConfig(shards_in_flight=2, fetch_budget_bytes=128 * MIB)})
     stack = stack_of(Fake())
     (row,) = moderate_items([album], config=small, stack=stack, policy=policy_for(stack), pools=pools)
     assert (row.error_code, row.frames_scored, row.frames_total) == (ErrorCode.NOT_FOUND, 8, 9)
@@ -223,9 +223,9 @@ def test_the_time_of_an_item_is_shared_by_its_objects(pools: Pools, monkeypatch:
 
 
 def test_a_set_of_keyframes_decodes_the_chosen_ones_only() -> None:
-    frames = item(20, Kind.KEYFRAMES)
-    (part,) = split_item(frames, MIB * 999, CONFIG.media)
-    members = list(split_members(part, [png(0)] * 20, CONFIG.media))
+    frames, few = item(20, Kind.KEYFRAMES), CONFIG.media.model_copy(update={"frame_budget": 6})
+    (part,) = split_item(frames, MIB * 999, few)
+    members = list(split_members(part, [png(0)] * 20, few))
     assert [m.position for m in members if m.wanted] == [0, 4, 8, 11, 15, 19]
 
 
