@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.machine import machine_facts
 from moderation.config.load import load_config
+from moderation.detectors.nn.class_mean import ClassVectors
 from moderation.sources import open_source
 from moderation.training.heads.backbone import find_backbone, load_backbone
 from moderation.training.heads.features import compute_features
@@ -91,26 +92,36 @@ def main() -> None:
         for side in _SIDES:
             backbone = load_backbone(find_backbone(config, "imagenet", input_px=side), config)
             found = compute_features(items, backbone, config, options.cache or Path(empty), views=1, seed=0)
-            figures[f"accuracy_{side or 224}_px"] = _measure(found.embeddings, of[torch.from_numpy(found.kept)])
+            kept = of[torch.from_numpy(found.kept)]
+            figures[f"accuracy_{side or 224}_px"] = {
+                "probe": measure_draws(found.embeddings, kept, backbone.classifier),
+                "embedding_alone": measure_draws(found.embeddings, kept, None),
+            }
     text = json.dumps({**figures, "machine": machine_facts()}, indent=1)
     print(text)
     if options.out:
         Path(options.out).write_text(text + "\n", encoding="utf-8")
 
 
-def _measure(embeddings: torch.Tensor, of: torch.Tensor) -> dict[str, float]:
+def measure_draws(
+    embeddings: torch.Tensor, of: torch.Tensor, classifier: ClassVectors | None, *, draws: int = _DRAWS
+) -> dict[str, float]:
     """Mean and deviation of the accuracy over draws, and the mean of the scenes' own accuracies.
 
-    embeddings: float32 [N,1,D]; of: int64 [N].
+    embeddings: float32 [N,1,D]; of: int64 [N]. classifier: of the backbone, for probes that may read its classes, too;
+    with_classes: share of the draws whose probe does.
     """
     targets = torch.nn.functional.one_hot(of).float()
-    right, even = [], []
-    for seed in range(_DRAWS):
+    right, even, related = [], [], []
+    for seed in range(draws):
         order = _spread(of.numpy(), seed)
         learned, asked = order[:LEARNED], order[LEARNED:]
         folds = np.arange(LEARNED, dtype=np.int64) % 5
-        probe, _ = choose_probe(embeddings[learned], targets[learned], folds, several=False, balance=True)
+        probe, _ = choose_probe(
+            embeddings[learned], targets[learned], folds, several=False, balance=True, classifier=classifier
+        )
         answers = probe.logits(embeddings[asked, 0]).argmax(dim=1)
+        related.append(probe.classifier is not None)
         hits = (answers == of[asked]).float()
         right.append(hits.mean().item())
         even.append(np.mean([hits[of[asked] == scene].mean().item() for scene in of[asked].unique()]))
@@ -118,6 +129,7 @@ def _measure(embeddings: torch.Tensor, of: torch.Tensor) -> dict[str, float]:
         "mean": round(float(np.mean(right)), 3),
         "deviation": round(float(np.std(right)), 3),
         "mean_of_scenes": round(float(np.mean(even)), 3),
+        "with_classes": round(float(np.mean(related)), 3),
     }
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from moderation.detectors.nn.class_mean import ClassVectors
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
@@ -104,6 +106,7 @@ class Scored:
     labels: of the columns of `scores`; the stack fills them in for detectors that read these results.
     points: float32 [n,P,2] per frame, x and y in 0..1 of it, for each of its n regions; for detectors that read them.
     features: depth -> [B,C,h,w] on the device, what the network had computed by then; only what `offer_features` named.
+    class_mean: float32 [B,D] on the device, of `nn.class_mean`; only after `offer_class_mean`.
     """
 
     scores: torch.Tensor
@@ -113,6 +116,7 @@ class Scored:
     labels: Sequence[str] = ()
     points: Sequence[F32] | None = None
     features: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    class_mean: torch.Tensor | None = None
 
 
 @runtime_checkable
@@ -127,6 +131,17 @@ class Backbone(Protocol):
 
     def offer_features(self, depth: int) -> None:
         """Hand on what comes out of the first `depth` layers, in `Scored.features`. Call it before `load()`."""
+
+
+@runtime_checkable
+class ClassifyingBackbone(Protocol):
+    """A detector whose network is a classifier of many classes, among which others may place a picture."""
+
+    def class_vectors(self) -> ClassVectors:
+        """The loaded classifier, on its device."""
+
+    def offer_class_mean(self) -> None:
+        """Hand on `Scored.class_mean`. Call it before `load()`."""
 
 
 class Detector(Protocol):

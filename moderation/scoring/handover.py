@@ -49,6 +49,7 @@ def _select(scored: Scored, rows: list[int]) -> Scored:
         labels=scored.labels,
         points=None if scored.points is None else [scored.points[i] for i in rows],
         features={depth: features[rows] for depth, features in scored.features.items()},
+        class_mean=None if scored.class_mean is None else scored.class_mean[rows],
     )
 
 

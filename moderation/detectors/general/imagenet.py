@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from moderation.detectors.general.imagenet_network import EfficientNetLite0
+    from moderation.detectors.nn.class_mean import ClassVectors
 
 _SIDE_PX: Final = 224  # as its authors trained it
 # Sides that `input_px` may name: the network halves them five times, and frames are decoded to 448 pixels by default.
@@ -69,6 +70,8 @@ class ImageNet(DetectorDefaults):
         self.network: EfficientNetLite0 | None = None
         self._dtype: torch.dtype
         self._offered: set[int] = set()
+        self._classifier: ClassVectors | None = None
+        self._offers_class_mean = False
 
     def _read_at(self, side: int) -> None:
         if side not in SIDES_PX:
@@ -85,10 +88,16 @@ class ImageNet(DetectorDefaults):
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device. Raises FatalError when they are another network's."""
         from moderation.detectors.general.imagenet_network import EfficientNetLite0, load_network, read_weights
+        from moderation.detectors.nn.class_mean import ClassVectors
         from moderation.detectors.nn.prepare import prepare
 
         network = EfficientNetLite0()
         load_network(network, read_weights(paths[0]))
+        if self._offers_class_mean:  # in float32, also where the network gets another type
+            self._classifier = ClassVectors(
+                weight_KD=network.head.weight.detach().clone().to(device),
+                bias_K=network.head.bias.detach().clone().to(device),
+            )
         self.network = prepare(network, device, dtype)
         self.networks = (self.network,)
         self._dtype = dtype
@@ -97,7 +106,8 @@ class ImageNet(DetectorDefaults):
         """scores float32 [B,groups]; embedding [B,1280], the classifier's input."""
         import torch
 
-        from moderation.detectors.nn.prepare import infer
+        from moderation.detectors.nn.class_mean import find_class_mean
+        from moderation.detectors.nn.prepare import infer, one_thread
         from moderation.detectors.nn.trunk import run_trunk
 
         if self.network is None:
@@ -111,7 +121,27 @@ class ImageNet(DetectorDefaults):
             embedding, features = infer(self.network, scaled, max_frames=self._max_frames), {}
         probabilities = self.network.head(embedding).float().softmax(dim=1)
         scores = [probabilities[:, list(indices)].sum(dim=1) for indices in self.concepts.values()]
-        return Scored(scores=torch.stack(scores, dim=1).clamp_(max=1), embedding=embedding, features=features)
+        class_mean = None
+        if self._classifier is not None:
+            # In bf16 products would be rounded, by sizes of batches.
+            with torch.autocast(batch.device.type, enabled=False), one_thread():
+                class_mean = find_class_mean(embedding, self._classifier)
+        return Scored(
+            scores=torch.stack(scores, dim=1).clamp_(max=1),
+            embedding=embedding,
+            features=features,
+            class_mean=class_mean,
+        )
+
+    def class_vectors(self) -> ClassVectors:
+        """Its classifier of 1000 classes."""
+        if self._classifier is None:
+            raise RuntimeError("offer_class_mean() and load() first")
+        return self._classifier
+
+    def offer_class_mean(self) -> None:
+        """Hand on where a picture lies among the 1000 classes."""
+        self._offers_class_mean = True
 
     def build_trunk(self) -> nn.Sequential:
         """The layers before their weights."""

@@ -1,9 +1,9 @@
 """The file of a trained head: what `moderation train-head` writes and the detector `head` reads.
 
-safetensors. Tensors: `weight` float32 [A,D] and `bias` [A] on the backbone's embedding, A being the classes;
-`temperature` [1] or [A], by which the logits are divided; and, of a head whose last layers were trained too,
-`tail.<name>`. The header holds one JSON record under `moderation`, see `HeadRecord`; what stands in it besides is for
-people.
+safetensors. Tensors: `weight` float32 [A,D] and `bias` [A] on the backbone's embedding, A being the classes, or [A,2D]
+on the embedding and its place among the backbone's own classes (`nn.class_mean`); `temperature` [1] or [A], by which
+the logits are divided; and, of a head whose last layers were trained too, `tail.<name>`. The
+header holds one JSON record under `moderation`, see `HeadRecord`; what stands in it besides is for people.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _KEY: Final = "moderation"
 _MAX_FILE_BYTES: Final = 1 << 30
 _MAX_RECORD_CHARS: Final = 4 << 20
 MAX_CLASSES: Final = 1000
+Reads = Literal["embedding", "embedding_and_classes"]
 _LABEL: Final = r"\w[\w-]*"  # a part of a column's name: no dot, no space
 
 
@@ -48,7 +49,11 @@ class BackboneRecord(BaseModel):
 
 
 class HeadRecord(BaseModel):
-    """What a head's file says of itself. depth: layers of the backbone below those that it brings along; None: none."""
+    """What a head's file says of itself.
+
+    depth: layers of the backbone below those that it brings along; None: none. reads: what its weights are multiplied
+    with; files from before there was a choice do not say.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -59,7 +64,13 @@ class HeadRecord(BaseModel):
     several: bool = False  # a picture may be of several classes; else they share 1
     backbone: BackboneRecord
     depth: int | None = Field(default=None, ge=1, le=1000)
+    reads: Reads = "embedding"
     licence: str = Field(default="unknown", max_length=200)
+
+    @property
+    def inputs(self) -> int:
+        """How many numbers its weights are multiplied with."""
+        return self.backbone.width * (2 if self.reads == "embedding_and_classes" else 1)
 
 
 def encode_head(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> bytes:
@@ -88,7 +99,7 @@ def read_head_tensors(path: Path, record: HeadRecord) -> dict[str, torch.Tensor]
         raise FatalError(f"{path}: not readable as safetensors: {error}") from error
     classes = len(record.classes)
     for name, shapes in (
-        ("weight", [(classes, record.backbone.width)]),
+        ("weight", [(classes, record.inputs)]),
         ("bias", [(classes,)]),
         ("temperature", [(1,), (classes,)]),
     ):
@@ -123,6 +134,8 @@ def _parse(text: str, path: Path) -> HeadRecord:
         raise FatalError(f"{path}: no head: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except ValueError as error:
         raise FatalError(f"{path}: its record is not JSON") from error
+    if record.depth is not None and record.reads != "embedding":
+        raise FatalError(f"{path}: no head: layers of its own and the classes of its backbone exclude each other")
     wrong = [name for name in record.classes if re.fullmatch(_LABEL, name) is None]
     if wrong or len(set(record.classes)) < len(record.classes):
         raise FatalError(f"{path}: classes must be distinct words, got {wrong[0] if wrong else 'one twice'!r}")

@@ -18,7 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moderation.detectors.base import Backbone, Detector, DetectorDefaults, FrameBatch, Scored, View, Weights
+from moderation.detectors.base import (
+    Backbone,
+    ClassifyingBackbone,
+    Detector,
+    DetectorDefaults,
+    FrameBatch,
+    Scored,
+    View,
+    Weights,
+)
 from moderation.detectors.heads.head_file import TAIL, HeadRecord, read_head_record, read_head_tensors
 from moderation.detectors.registry import check_options
 from moderation.detectors.weights.locator import resolve
@@ -92,6 +101,10 @@ class TrainedHead(DetectorDefaults):
                 f"detector {self.name!r}: trained on {self._known().backbone.detector!r} with `input_px`"
                 f" {own_side or 'not set'}; {use.title!r} has {side or 'none'}"
             )
+        if self._known().reads == "embedding_and_classes":
+            if not isinstance(backbone, ClassifyingBackbone):
+                raise UsageError(f"detector {self.name!r}: {use.title!r} gives no place among classes")
+            backbone.offer_class_mean()
         if use.depth is None:
             return
         if not isinstance(backbone, Backbone):
@@ -117,6 +130,7 @@ class TrainedHead(DetectorDefaults):
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
         """scores float32 [B,classes]."""
+        from moderation.detectors.nn.class_mean import join_class_mean
         from moderation.detectors.nn.prepare import infer, one_thread
 
         record = self._known()
@@ -131,7 +145,11 @@ class TrainedHead(DetectorDefaults):
         # In bf16 products would be rounded, by sizes of batches.
         with torch.autocast(batch.device.type, enabled=False), one_thread():
             x = embedding.float()
-            if record.backbone.normalised:
+            if record.reads == "embedding_and_classes":
+                if scored.class_mean is None:
+                    raise FatalError(f"detector {self.name!r}: {self.requires[0]!r} has no place among classes")
+                x = join_class_mean(x, scored.class_mean)
+            elif record.backbone.normalised:
                 x = torch.nn.functional.normalize(x, dim=1)
             logits = x @ self._weight.T + self._bias
             scores = logits.sigmoid() if record.several else logits.softmax(dim=1)

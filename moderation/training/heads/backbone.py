@@ -13,8 +13,9 @@ from torch import nn
 
 from moderation.config.hints import did_you_mean
 from moderation.config.model import Config, DetectorConfig
-from moderation.detectors.base import Backbone, Detector, FrameBatch, Weights
+from moderation.detectors.base import Backbone, ClassifyingBackbone, Detector, FrameBatch, Weights
 from moderation.detectors.clip.detector import Clip
+from moderation.detectors.nn.class_mean import ClassVectors
 from moderation.detectors.registry import build, weights_of
 from moderation.detectors.views import TensorFrames
 from moderation.detectors.weights.locator import resolve
@@ -120,6 +121,15 @@ class LoadedBackbone:
             "dtype": str(self.dtype),
         }
 
+    @property
+    def classifier(self) -> ClassVectors | None:
+        """Its classes, on the CPU, for heads that read where an embedding lies among them; None where it has none."""
+        detector = self.found.detector
+        if not isinstance(detector, ClassifyingBackbone):
+            return None
+        own = detector.class_vectors()
+        return ClassVectors(weight_KD=own.weight_KD.cpu(), bias_K=own.bias_K.cpu())
+
     def feature_bytes(self) -> int:
         """Size of the float16 features at `depth` of one view of a picture."""
         view = self.found.detector.view
@@ -150,6 +160,8 @@ def load_backbone(found: FoundBackbone, config: Config, *, blocks: int = 0, dept
     depth = _depth(found, blocks) if blocks else depth
     if depth is not None and isinstance(found.detector, Backbone):
         found.detector.offer_features(depth)
+    if isinstance(found.detector, ClassifyingBackbone):
+        found.detector.offer_class_mean()
     paths = [str(resolve(weights)) for weights in weights_of(found.detector, found.entry)]
     found.detector.load(device, dtype, paths)
     batch_size = config.stack.frames_per_batch(on_gpu=device.type == "cuda")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,13 +12,14 @@ from moderation import storage
 from moderation.config.model import Config
 from moderation.detectors.base import Weights
 from moderation.detectors.heads.head_file import TAIL, HeadRecord, read_head_record, read_head_tensors
+from moderation.detectors.nn.class_mean import ClassVectors
 from moderation.detectors.weights.locator import resolve
 from moderation.errors import UsageError
 from moderation.training.heads.backbone import LoadedBackbone, find_backbone, load_backbone, tail_layers
 from moderation.training.heads.bundle import HEAD_FILE, REPLAY_FILE, locator_of
 from moderation.training.heads.features import Features
 from moderation.training.heads.finetune import TunedNetwork, embed_views
-from moderation.training.heads.probe import Probe
+from moderation.training.heads.probe import Probe, read_embeddings
 from moderation.training.heads.replay import ReplayMemory, read_replay
 
 
@@ -26,7 +27,8 @@ from moderation.training.heads.replay import ReplayMemory, read_replay
 class HeadBase:
     """A head as its bundle has it.
 
-    settings: how it was trained. learned: pictures in all; `memory` has some of them.
+    settings: how it was trained. learned: pictures in all; `memory` has some of them. classifier: of its backbone,
+    where the head reads the place among its classes; `with_classifier` sets it.
     """
 
     uri: str
@@ -36,6 +38,7 @@ class HeadBase:
     memory: ReplayMemory
     settings: Mapping[str, Any]
     learned: int
+    classifier: ClassVectors | None = None
 
     @property
     def views(self) -> int:
@@ -44,7 +47,9 @@ class HeadBase:
 
     def logits(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Float32 [N,A] of embeddings [N,D], before the temperature."""
-        return embeddings.float() @ self.tensors["weight"].T + self.tensors["bias"]
+        if self.record.reads == "embedding_and_classes" and self.classifier is None:
+            raise RuntimeError("with_classifier() first")
+        return read_embeddings(embeddings, self.classifier) @ self.tensors["weight"].T + self.tensors["bias"]
 
 
 def read_base(bundle: str) -> HeadBase:
@@ -88,6 +93,11 @@ def load_base_backbone(base: HeadBase, config: Config) -> LoadedBackbone:
             f" (sha256 {record.backbone.sha256[:12]}..., here {found.weights.sha256[:12] or 'unknown'}...)"
         )
     return load_backbone(found, config, depth=record.depth)
+
+
+def with_classifier(base: HeadBase, backbone: LoadedBackbone) -> HeadBase:
+    """The head, able to answer where it reads the place among the classes of its backbone, too."""
+    return base if base.record.reads == "embedding" else replace(base, classifier=backbone.classifier)
 
 
 def base_network(base: HeadBase, backbone: LoadedBackbone, probe: Probe) -> TunedNetwork | None:

@@ -88,6 +88,7 @@ def write_bundle(
         "several": several,
         "method": method,
         "depth": depth if head.tuned is not None else None,
+        "reads": "embedding" if head.tuned is not None or head.probe.classifier is None else "embedding_and_classes",
         "backbone": {
             "detector": found.title,
             "sha256": found.weights.sha256,

@@ -49,7 +49,7 @@ class Tune(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerTrial:
-    """Layers trained without the held-back groups, beside a probe that has not seen them either.
+    """Layers trained without the held-back groups, beside the better probe, which has not seen them either.
 
     losses: on these groups, before the first epoch and after each. probe_loss, tuned_loss: at their own temperatures.
     logits: of the held-back pictures, by the layers at their best epoch.
@@ -109,8 +109,9 @@ def fit_head(
 ) -> FittedHead:
     """Fit the probe, and the layers above `backbone.depth` where it has one; keep the better."""
     several, targets = settings.several, data.targets
+    embeddings = data.features.embeddings
     probe, outside = choose_probe(
-        data.features.embeddings, targets, data.fold_of, several=several, balance=settings.balance
+        embeddings, targets, data.fold_of, several=several, balance=settings.balance, classifier=backbone.classifier
     )
     alone = FittedHead(
         probe=probe,
@@ -121,10 +122,14 @@ def fit_head(
     )
     if data.features.features is None:
         return alone
-    trial = _try_layers(data, probe.penalty, backbone, settings, resume, save, tune)
+    # Layers change what an embedding means, so that its place among the backbone's classes would mean nothing.
+    plain = probe
+    if probe.classifier is not None:
+        plain, _ = choose_probe(embeddings, targets, data.fold_of, several=several, balance=settings.balance)
+    trial = _try_layers(data, (probe, plain), backbone, settings, resume, save, tune)
     if not trial.better:
         return replace(alone, trial=trial)
-    tuned = TunedNetwork(tail_layers(backbone), probe)
+    tuned = TunedNetwork(tail_layers(backbone), plain)
     tune(
         tuned,
         Examples(features=data.features.features, targets=targets),
@@ -147,7 +152,7 @@ def fit_head(
 
 def _try_layers(
     data: HeadData,
-    penalty: float,
+    probes: tuple[Probe, Probe],
     backbone: LoadedBackbone,
     settings: FinetuneSettings,
     resume: Resume,
@@ -156,9 +161,7 @@ def _try_layers(
 ) -> LayerTrial:
     features, held, targets = data.features, data.held, data.targets
     assert features.features is not None  # the caller has checked
-    start = fit_probe(
-        features.embeddings[~held], targets[~held], penalty, several=settings.several, balance=settings.balance
-    )
+    best, start = (_refit(probe, data, settings) for probe in probes)
     network = TunedNetwork(tail_layers(backbone), start)
     examples = Examples(
         features=features.features[~held],
@@ -176,13 +179,25 @@ def _try_layers(
         save=lambda progress: save("held", progress),
     )
     logits = predict(network, features.features[held, 0], device=backbone.device, dtype=backbone.dtype)
-    before = start.logits(features.embeddings[held, 0])
+    before = best.logits(features.embeddings[held, 0])
     return LayerTrial(
         losses=progress.losses,
         best_epoch=progress.best_epoch,
         probe_loss=calibrated_loss(before, targets[held], several=settings.several),
         tuned_loss=calibrated_loss(logits, targets[held], several=settings.several),
         logits=logits,
+    )
+
+
+def _refit(probe: Probe, data: HeadData, settings: FinetuneSettings) -> Probe:
+    """The same kind of probe, without the held-back groups."""
+    return fit_probe(
+        data.features.embeddings[~data.held],
+        data.targets[~data.held],
+        probe.penalty,
+        several=settings.several,
+        balance=settings.balance,
+        classifier=probe.classifier,
     )
 
 

@@ -19,7 +19,14 @@ from moderation.config.model import Config
 from moderation.errors import UsageError
 from moderation.training.heads.additions import AdditionReading, read_additions
 from moderation.training.heads.backbone import LoadedBackbone
-from moderation.training.heads.base import HeadBase, base_embeddings, base_network, load_base_backbone, read_base
+from moderation.training.heads.base import (
+    HeadBase,
+    base_embeddings,
+    base_network,
+    load_base_backbone,
+    read_base,
+    with_classifier,
+)
 from moderation.training.heads.batches import FinetuneSettings
 from moderation.training.heads.bundle import HeadOutcome, write_bundle, write_change
 from moderation.training.heads.features import Features, compute_features
@@ -94,6 +101,7 @@ def continue_head(config: Config, request: ContinueRequest) -> ContinuedHead:
     additions = read_additions(config, reading, base.record.classes)
     test_items = _read_test(config, request, additions.classes, settings)
     backbone = load_base_backbone(base, config)
+    base = with_classifier(base, backbone)
     folder = features_folder(request.cache)
     features = compute_features(additions.items, backbone, config, folder, views=base.views, seed=settings.seed)
     refuse_two_labels(additions.items, additions.targets, features.repeated)
@@ -163,7 +171,12 @@ def _fit(
     memory = mixture.memory
     folds = group_folds(memory.targets.numpy(), mixture.groups, count_folds(held_share), settings.seed)
     probe, outside = choose_probe(
-        memory.embeddings, memory.targets, folds, several=settings.several, balance=settings.balance
+        memory.embeddings,
+        memory.targets,
+        folds,
+        several=settings.several,
+        balance=settings.balance,
+        classifier=backbone.classifier if base.record.depth is None else None,  # its layers have changed the embedding
     )
     return FittedHead(
         probe=probe,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from moderation.detectors.nn.class_mean import ClassVectors, find_class_mean, join_class_mean
 from moderation.detectors.nn.prepare import one_thread
 
 # Weight of half the squared norm, relative to the mean loss, on standardised embeddings.
@@ -26,9 +27,10 @@ _MANY_NUMBERS: Final = 50_000_000  # in all embeddings; with more, several threa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """logits = weight_AD @ embedding + bias_A, float32.
+    """logits = weight_AD @ read(embedding) + bias_A, float32.
 
-    penalty: the one it was fitted with, on embeddings standardised as (embedding - mean_D) / deviation_D.
+    penalty: the one it was fitted with, on inputs standardised as (input - mean_D) / deviation_D. classifier: it reads
+    the embedding and its place among these classes, so D is twice that of the embedding; None: the embedding alone.
     """
 
     weight_AD: torch.Tensor  # noqa: N815 - shape suffix
@@ -36,10 +38,18 @@ class Probe:
     mean_D: torch.Tensor  # noqa: N815 - shape suffix
     deviation_D: torch.Tensor  # noqa: N815 - shape suffix
     penalty: float
+    classifier: ClassVectors | None = None
 
     def logits(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """[N,D] -> float32 [N,A]."""
-        return embeddings.float() @ self.weight_AD.T + self.bias_A
+        """Embeddings [N,D] -> float32 [N,A]."""
+        return read_embeddings(embeddings, self.classifier) @ self.weight_AD.T + self.bias_A
+
+
+def read_embeddings(embeddings: torch.Tensor, classifier: ClassVectors | None) -> torch.Tensor:
+    """What a probe's weights are multiplied with: [...,D] -> float32 [...,D], or [...,2D] with a classifier."""
+    if classifier is None:
+        return embeddings.float()
+    return join_class_mean(embeddings, find_class_mean(embeddings, classifier))
 
 
 def class_weights(targets: torch.Tensor, *, balance: bool) -> torch.Tensor:
@@ -73,8 +83,13 @@ def fit_probe(
     several: bool,
     balance: bool,
     start: Probe | None = None,
+    classifier: ClassVectors | None = None,
 ) -> Probe:
-    """Fit on float32 [N,V,D], each view one example; targets float32 [N,A]. start: initial probe, which saves time."""
+    """Fit on float32 [N,V,D], each view one example; targets float32 [N,A].
+
+    start: initial probe of the same kind, which saves time. classifier: read the place among its classes, too.
+    """
+    embeddings = read_embeddings(embeddings, classifier)
     views = embeddings.shape[1]
     x = embeddings.flatten(0, 1).float()
     y = targets.repeat_interleave(views, dim=0)
@@ -108,6 +123,7 @@ def fit_probe(
         mean_D=mean,
         deviation_D=deviation,
         penalty=penalty,
+        classifier=classifier,
     )
 
 
@@ -119,20 +135,42 @@ def choose_probe(
     several: bool,
     balance: bool,
     penalties: Sequence[float] = PENALTIES,
+    classifier: ClassVectors | None = None,
 ) -> tuple[Probe, torch.Tensor]:
     """(probe fitted on all pictures, logits [N,A] of each picture by a probe that has not seen its group).
 
     Both use the penalty with the least loss on unseen groups, found with view 0 only; the returned probe has learned
-    from all views.
+    from all views. classifier: of the backbone; the place among its classes is read, too, where that loss is then less.
     """
-    plain = embeddings[:, :1]
+    first = embeddings[:, :1]
+    ones = torch.ones(targets.shape[1])
+    trials: list[tuple[float, float, ClassVectors | None, torch.Tensor]] = []
+    for reading in [None] if classifier is None else [None, classifier]:
+        inputs = read_embeddings(first, reading)
+        outside = _answer_outside(inputs, targets, fold_of, penalties, several=several, balance=balance)
+        losses = {p: float(head_loss(logits, targets, ones, several=several)) for p, logits in outside.items()}
+        penalty = min(losses, key=losses.__getitem__)
+        trials.append((losses[penalty], penalty, reading, outside[penalty]))
+    _, penalty, reading, logits = min(trials, key=lambda trial: trial[0])
+    probe = fit_probe(embeddings, targets, penalty, several=several, balance=balance, classifier=reading)
+    return probe, logits
+
+
+def _answer_outside(
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    fold_of: npt.NDArray[np.int64],
+    penalties: Sequence[float],
+    *,
+    several: bool,
+    balance: bool,
+) -> dict[float, torch.Tensor]:
+    """Penalty -> logits [N,A] of each picture by a probe that has not seen its group; inputs [N,1,D]."""
     outside = {penalty: torch.zeros_like(targets) for penalty in penalties}
     for fold in np.unique(fold_of):
         held = torch.from_numpy(fold_of == fold)
         probe: Probe | None = None
         for penalty in penalties:
-            probe = fit_probe(plain[~held], targets[~held], penalty, several=several, balance=balance, start=probe)
-            outside[penalty][held] = probe.logits(plain[held, 0])
-    ones = torch.ones(targets.shape[1])
-    best = min(outside, key=lambda p: float(head_loss(outside[p], targets, ones, several=several)))
-    return fit_probe(embeddings, targets, best, several=several, balance=balance), outside[best]
+            probe = fit_probe(inputs[~held], targets[~held], penalty, several=several, balance=balance, start=probe)
+            outside[penalty][held] = probe.logits(inputs[held, 0])
+    return outside

@@ -12,13 +12,15 @@ import torch
 
 from moderation.config.load import load_config
 from moderation.config.model import Config, DetectorConfig, StackConfig
-from moderation.detectors.base import Backbone
+from moderation.detectors.base import Backbone, ClassifyingBackbone
 from moderation.detectors.general.imagenet import ImageNet
 from moderation.detectors.general.imagenet_network import EfficientNetLite0
 from moderation.detectors.heads.head_file import TAIL, column_label, encode_head, read_head_record
+from moderation.detectors.views import TensorFrames
 from moderation.errors import FatalError, UsageError
 from moderation.scoring.build import build_stack
 from moderation.scoring.stack import Stack
+from moderation.training.heads.probe import Probe
 from moderation.types import Frame
 
 SHA256 = ImageNet.weights[0].sha256
@@ -109,10 +111,52 @@ def test_layers_of_its_own_that_are_the_backbone_s_score_as_the_probe(backbone: 
     np.testing.assert_array_equal(got[:, -6:-3], got[:, -3:])
 
 
+@pytest.mark.weights
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_head_that_reads_classes_scores_as_its_probe_and_changes_nothing_for_others(dtype: str, tmp_path: Path) -> None:
+    weight = torch.randn((3, 2560), generator=torch.Generator().manual_seed(4)) * 3
+    related = {"reads": "embedding_and_classes"}
+    path = write(tmp_path / "related.safetensors", related, {**tensors(), "weight": weight})
+    plain = write(tmp_path / "plain.safetensors")
+    before, both = stack(entry(plain), dtype=dtype), stack(entry(plain), entry(path, "head:related"), dtype=dtype)
+    before.load()
+    both.load()
+    network = both.slots[0].detector
+    assert isinstance(network, ClassifyingBackbone)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
+        batch = TensorFrames([f.pixels for f in frames()], [(f.width, f.height) for f in frames()], torch.device("cpu"))
+        embedding = network.score(batch, {}).embedding
+    probe = Probe(
+        weight_AD=weight,
+        bias_A=tensors()["bias"],
+        mean_D=torch.zeros(2560),
+        deviation_D=torch.ones(2560),
+        penalty=0.1,
+        classifier=network.class_vectors(),
+    )
+    scores = both.score(frames()).scores
+    np.testing.assert_allclose(scores[:, -3:], (probe.logits(embedding) / 2.0).softmax(dim=1), atol=1e-4)
+    np.testing.assert_array_equal(scores[:, :-3], before.score(frames()).scores)
+
+
+def test_head_that_reads_classes_is_refused_where_there_are_none_and_with_layers_of_its_own(tmp_path: Path) -> None:
+    sha256 = stack(first="open_nsfw").slots[0].weights[0].sha256
+    backbone = {"detector": "open_nsfw", "sha256": sha256, "width": 1280}
+    related = {"reads": "embedding_and_classes"}
+    path = write(tmp_path / "head.safetensors", {**related, "backbone": backbone})
+    with pytest.raises(UsageError, match="no place among classes"):
+        stack(entry(path), first="open_nsfw")
+    with pytest.raises(FatalError, match="exclude each other"):
+        read_head_record(write(path, {**related, "depth": 3}))
+    with pytest.raises(FatalError, match="reads"):
+        read_head_record(write(path, {"reads": "minds"}))
+
+
 @pytest.mark.parametrize(
     ("record", "change", "words"),
     [
         ({"classes": ["a"]}, {}, "classes"),
+        ({"reads": "embedding_and_classes"}, {}, "'weight' does not fit"),
         ({"classes": ["a", "a", "b"]}, {}, "distinct"),
         ({"classes": ["a", "b.c", "d"]}, {}, "distinct words"),
         ({}, {"weight": torch.zeros((3, 7))}, "'weight' does not fit"),

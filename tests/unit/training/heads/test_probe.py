@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from moderation.detectors.nn.class_mean import ClassVectors
 from moderation.training.heads.probe import choose_probe, class_weights, fit_probe, head_loss
 
 
@@ -56,3 +57,44 @@ def test_loss_of_mixed_pictures_lies_between() -> None:
         float(head_loss(logits, torch.tensor([t]), ones, several=False)) for t in ([1.0, 0], [0, 1.0], [0.5, 0.5])
     )
     assert half == pytest.approx((first + second) / 2)
+
+
+def families(
+    pictures: int, *, relatives: bool, seed: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, ClassVectors]:
+    """Pictures [N,1,64], each of a class of its own; their families as targets; and a classifier of all classes.
+
+    relatives: rows of one family have a part in common, which the pictures themselves hardly show.
+    """
+    rng = np.random.default_rng(seed)
+    own = np.arange(pictures) % 3
+    rows = rng.normal(0, 1, (pictures, 64))
+    shared = rng.normal(0, 1, (3, 64))[own] if relatives else 0
+    x = np.maximum(rows + rng.normal(0, 0.3, rows.shape), 0)
+    vectors = ClassVectors(weight_KD=torch.from_numpy((rows + shared).astype(np.float32)), bias_K=torch.zeros(pictures))
+    y = torch.from_numpy(np.eye(3, dtype=np.float32)[own])
+    return torch.from_numpy(x.astype(np.float32))[:, None], y, torch.from_numpy(own), vectors
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_classes_of_the_backbone_tell_families_of_which_no_member_was_seen(several: bool) -> None:
+    x, y, own, vectors = families(90, relatives=True, seed=0)
+    folds = np.arange(60) % 5
+    plain, _ = choose_probe(x[:60], y[:60], folds, several=several, balance=True)
+    related, outside = choose_probe(x[:60], y[:60], folds, several=several, balance=True, classifier=vectors)
+    assert related.classifier is vectors
+    assert outside.shape == (60, 3)
+    right = [(probe.logits(x[60:, 0]).argmax(1) == own[60:]).float().mean() for probe in (plain, related)]
+    assert right[1] > 0.85 > 0.7 > right[0]
+
+
+def test_classes_that_say_nothing_of_the_pictures_are_not_read() -> None:
+    x, y = clusters(60)
+    noise = ClassVectors(
+        weight_KD=torch.randn((20, 8), generator=torch.Generator().manual_seed(0)), bias_K=torch.zeros(20)
+    )
+    probe, outside = choose_probe(x, y, np.arange(60) % 5, several=False, balance=True, classifier=noise)
+    alone, expected = choose_probe(x, y, np.arange(60) % 5, several=False, balance=True)
+    assert probe.classifier is None
+    torch.testing.assert_close(outside, expected)
+    torch.testing.assert_close(probe.weight_AD, alone.weight_AD)
