@@ -1,7 +1,8 @@
 """`python -m benchmarks.watermark`: the detector `watermark` on composites that it has not learned from.
 
 By default 3,197 pictures: 2,795 clean (half of them with what is mistaken for marks), 302 with marks of families that
-were trained on, 100 of families that never were; on backgrounds other than those of training.
+were trained on, 100 of families that never were; on backgrounds other than those of training. Recall is also told by
+contrast: how much a mark changes what is under it, over how much that differs within itself (`Composite.contrasts`).
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,17 @@ _BATCH = 16
 _THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
 _BASELINE_COMPOSITES = 1500
 Ask = Callable[[list[Any]], list[float]]
-_Answer = tuple[float, str]  # the score, and what in the picture is mistaken for a mark
+_CONTRASTS = (0.0, 1.0, 2.0, 4.0)  # marks under 1 are hardly seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkAnswer:
+    """Of one picture. confusing: what is mistaken for a mark; contrast: the highest of its marks; ground: number."""
+
+    score: float
+    confusing: str
+    contrast: float
+    ground: int
 
 
 def main() -> None:
@@ -65,7 +77,7 @@ def main() -> None:
 
 def _measure(ask: Ask, share: float, grounds: list[Any], threshold: float) -> dict[str, Any]:
     """All figures of one detector."""
-    answers: dict[str, list[_Answer]] = {}
+    answers: dict[str, list[MarkAnswer]] = {}
     seconds = 0.0
     for part, whole in _PARTS.items():
         answers[part], part_s = _score(part, max(1, round(whole * share)), grounds, ask)
@@ -93,28 +105,40 @@ def _train_baseline(sources: list[str]) -> HogBaseline:
     return train_baseline(make, _BASELINE_COMPOSITES)
 
 
-def _score(part: str, count: int, grounds: list[Any], ask: Ask) -> tuple[list[_Answer], float]:
+def _score(part: str, count: int, grounds: list[Any], ask: Ask) -> tuple[list[MarkAnswer], float]:
     """The answers on `count` composites of a part, and the seconds that they took."""
-    answers: list[_Answer] = []
+    answers: list[MarkAnswer] = []
     seconds = 0.0
     for start in range(0, count, _BATCH):
         batch = [_make(part, number, grounds) for number in range(start, min(count, start + _BATCH))]
         began = time.perf_counter()
         scores = ask([composite.pixels for composite in batch])
         seconds += time.perf_counter() - began
-        answers += [(score, c.confusing or "nothing") for score, c in zip(scores, batch, strict=True)]
+        answers += [
+            MarkAnswer(
+                score=score,
+                confusing=c.confusing or "nothing",
+                contrast=float(c.contrasts.max(initial=0)),
+                ground=_ground(part, start + place, len(grounds)),
+            )
+            for place, (score, c) in enumerate(zip(scores, batch, strict=True))
+        ]
     return answers, seconds
 
 
 def _make(part: str, number: int, grounds: list[Any]) -> Composite:
     families = unseen_families() if part == "unseen" else known_families()
-    pick = int(np.random.default_rng([_SEED, len(part), number]).integers(len(grounds)))
     seed = (_SEED, len(part), number)
-    return make_composite(grounds[pick], families, seed, marked=part != "clean", confusing=number % 2 == 1)
+    ground = grounds[_ground(part, number, len(grounds))]
+    return make_composite(ground, families, seed, marked=part != "clean", confusing=number % 2 == 1)
 
 
-def _summarise(answers: dict[str, list[_Answer]], threshold: float) -> dict[str, Any]:
-    scores = {part: [score for score, _ in own] for part, own in answers.items()}
+def _ground(part: str, number: int, count: int) -> int:
+    return int(np.random.default_rng([_SEED, len(part), number]).integers(count))
+
+
+def _summarise(answers: dict[str, list[MarkAnswer]], threshold: float) -> dict[str, Any]:
+    scores = {part: [answer.score for answer in own] for part, own in answers.items()}
     at = {}
     for t in sorted({threshold, *_THRESHOLDS}):
         over = {part: sum(s >= t for s in own) for part, own in scores.items()}
@@ -126,8 +150,9 @@ def _summarise(answers: dict[str, list[_Answer]], threshold: float) -> dict[str,
             "false_alarms": over["clean"],
         }
     by_kind: dict[str, list[float]] = defaultdict(list)
-    for score, kind in answers["clean"]:
-        by_kind[kind].append(score)
+    for answer in answers["clean"]:
+        by_kind[answer.confusing].append(answer.score)
+    alarming = Counter(answer.ground for answer in answers["clean"] if answer.score >= threshold)
     return {
         "pictures": {part: len(own) for part, own in scores.items()},
         "at_threshold": at,
@@ -135,8 +160,19 @@ def _summarise(answers: dict[str, list[_Answer]], threshold: float) -> dict[str,
         "false_alarms_by_kind": {
             kind: f"{sum(s >= threshold for s in own)} of {len(own)}" for kind, own in sorted(by_kind.items())
         },
+        "false_alarms_by_background": [[ground, count] for ground, count in alarming.most_common(10)],
+        "found_by_contrast": {part: _by_contrast(answers[part], threshold) for part in ("known", "unseen")},
         "at_precision": {f"{p:g}": _at_precision(scores, p) for p in (0.5, 0.8, 0.9, 0.95)},
     }
+
+
+def _by_contrast(answers: list[MarkAnswer], threshold: float) -> dict[str, str]:
+    """Marked pictures found, of all, by the least contrast of their span."""
+    figures = {}
+    for low, high in zip(_CONTRASTS, (*_CONTRASTS[1:], float("inf")), strict=True):
+        own = [answer.score for answer in answers if low <= answer.contrast < high]
+        figures[f"from {low:g}"] = f"{sum(score >= threshold for score in own)} of {len(own)}"
+    return figures
 
 
 def _at_precision(scores: dict[str, list[float]], precision: float) -> dict[str, float] | None:

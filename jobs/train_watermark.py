@@ -26,6 +26,9 @@ def train_watermark(
         int,
         typer.Option(min=0, max=1_000_000, help="Composites on which layers are trained, too; 0: the head alone."),
     ] = 0,
+    rate: Annotated[
+        float, typer.Option(min=1e-6, max=0.1, help="With --tune: rate of learning; with --from a lower one, as 3e-4.")
+    ] = 1e-3,
     from_: Annotated[
         str | None, typer.Option("--from", metavar="FILE", help="With --tune: weights to go on with; `packaged`: ours.")
     ] = None,
@@ -51,7 +54,7 @@ def train_watermark(
         settings=MarkSettings(epochs=epochs, batch_size=batch_size, seed=seed),
         licence=licence,
         cache=cache,
-        tuning=MarkTuning(pictures=tune, seed=seed) if tune else None,
+        tuning=MarkTuning(pictures=tune, rate=rate, layer_rate=rate, seed=seed) if tune else None,
         start=from_,
     )
     console = plain_console()

@@ -67,6 +67,7 @@ class Conv(nn.Conv2d):
         self.activation: Activation | None = activation
         # By approximate input size. Neither parameters nor buffers: `.to()` must not touch them.
         self._packed: dict[tuple[int, int], torch.Tensor] | None = None
+        self._as_product = False
 
     def forward(self, x: torch.Tensor, shortcut: torch.Tensor | None = None) -> torch.Tensor:
         """`shortcut` [B,D,h,w] is consumed: the result may overwrite it."""
@@ -90,7 +91,7 @@ class Conv(nn.Conv2d):
         return out
 
     def _plain(self, x: torch.Tensor, shortcut: torch.Tensor | None) -> torch.Tensor:
-        y: torch.Tensor = super().forward(x)
+        y: torch.Tensor = self._multiply(x) if self._as_product else super().forward(x)
         if shortcut is not None:
             y = y.add_(shortcut)
         return y if self.activation is None else _PLAIN[self.activation](y)
@@ -121,6 +122,19 @@ class Conv(nn.Conv2d):
             # Another thread may do the same at the same time, with the same result.
             self._packed = {**dict(list(self._packed.items())[1 - max_sizes :]), size: packed}
         return packed
+
+    def learn_as_product(self, on: bool) -> None:
+        """Whether the plain operators of a 1x1 layer are one product of matrices in bfloat16: for training on a CPU.
+
+        With one thread and 16 frames or fewer torch gives 1x1 convolutions to a slow loop: for the watermark network
+        forward and backward took 80 ms of a frame, as products 52. Other layers stay as they are.
+        """
+        self._as_product = on and self.kernel_size == (1, 1) and self.groups == 1
+
+    def _multiply(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight.flatten(1).bfloat16()
+        product = F.linear(x.permute(0, 2, 3, 1).bfloat16(), weight).to(x.dtype).permute(0, 3, 1, 2)
+        return product if self.bias is None else product + self.bias.view(1, -1, 1, 1)
 
     def unpack(self) -> None:
         """Switch to the plain operators: they score the same, and carry gradients."""

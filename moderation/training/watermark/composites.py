@@ -23,14 +23,24 @@ SIDE_PX: Final = 384  # of a background, before it is scaled
 _MAX_TILES: Final = 60
 _MIN_CONTRAST: Final = 60.0  # of 255, before blending, to the mean of the pixels under the mark
 _MIN_VISIBLE: Final = 0.35  # share of a mark's ink within the picture; with less nobody could call it a mark
+FAINT: Final = 1.0  # contrast under which a mark is hardly seen: the shipped network before found 2 of 11 such marks
+_NOISE: Final = 6.0  # of 255: what JPEG and the eye take from a mark on an even ground
+_STEP_PX: Final = 3  # texture is told by pixels this far apart, about a stroke of a small mark
+
+
+_Mark = tuple[float, float, float, float, float]  # its box, and its contrast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Composite:
-    """pixels: uint8 [H,W,3]. boxes: float32 [n,4] of its marks, n = 0 in a clean picture. family: "" where clean."""
+    """pixels: uint8 [H,W,3]. boxes: float32 [n,4] of its marks, n = 0 in a clean picture. family: "" where clean.
+
+    contrasts: float32 [n], how much each mark changes what is under it, over how much that differs within itself.
+    """
 
     pixels: U8
     boxes: _F
+    contrasts: _F
     family: str
     confusing: str  # the kind of look-alike; "" where none was added
 
@@ -44,17 +54,11 @@ def make_composite(
     kind = ""
     if confusing:
         pixels, kind = add_confusing(pixels, rng)
-    boxes: list[tuple[float, float, float, float]] = []
+    marks: list[_Mark] = []
     family = families[int(rng.integers(len(families)))]
     if marked:
-        pixels, boxes = _add_marks(pixels, family, rng)
-    whole = _degrade(pixels.clip(0, 255).astype(np.uint8), rng)
-    return Composite(
-        pixels=whole,
-        boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
-        family=family.name if boxes else "",
-        confusing=kind,
-    )
+        pixels, marks = _add_marks(pixels, family, rng)
+    return _finish(_degrade(pixels.clip(0, 255).astype(np.uint8), rng), marks, family, kind)
 
 
 def make_large_composite(
@@ -66,15 +70,21 @@ def make_large_composite(
     size = (round(background.shape[1] * scale), round(background.shape[0] * scale))
     pixels = scale_array(background, size).astype(np.float32)
     family = families[int(rng.integers(len(families)))]
-    boxes: list[tuple[float, float, float, float]] = []
+    marks: list[_Mark] = []
     if marked:
-        pixels, boxes = _add_marks(pixels, family, rng, tiled=False)
+        pixels, marks = _add_marks(pixels, family, rng, tiled=False)
     whole = recompress(pixels.clip(0, 255).astype(np.uint8), int(rng.integers(70, 96)), subsampled=True)
+    return _finish(whole, marks, family, "")
+
+
+def _finish(pixels: U8, marks: Sequence[_Mark], family: Family, confusing: str) -> Composite:
+    rows = np.array(marks, dtype=np.float32).reshape(-1, 5)
     return Composite(
-        pixels=whole,
-        boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
-        family=family.name if boxes else "",
-        confusing="",
+        pixels=pixels,
+        boxes=rows[:, :4],
+        contrasts=rows[:, 4],
+        family=family.name if marks else "",
+        confusing=confusing,
     )
 
 
@@ -92,7 +102,7 @@ def _crop(background: U8, rng: np.random.Generator) -> U8:
 
 def _add_marks(
     pixels: _F, family: Family, rng: np.random.Generator, *, tiled: bool | None = None
-) -> tuple[_F, list[tuple[float, float, float, float]]]:
+) -> tuple[_F, list[_Mark]]:
     height, width = pixels.shape[:2]
     style = str(rng.choice(["filled", "filled", "outline", "raised"]))
     if tiled is None:
@@ -106,12 +116,13 @@ def _add_marks(
     opacity = float(rng.uniform(0.3, 0.7))
     places = _tile(mask, (width, height), rng) if tiled else _single(mask, (width, height), rng)
     colour = _colour(pixels, mask, places[len(places) // 2], rng)
-    boxes = []
+    marks: list[_Mark] = []
     for left, top in places:
-        box = _paste(pixels, mask, left, top, colour=colour, opacity=opacity, raised=style == "raised")
-        if box is not None:
-            boxes.append((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
-    return pixels, boxes
+        pasted = _paste(pixels, mask, left, top, colour=colour, opacity=opacity, raised=style == "raised")
+        if pasted is not None:
+            (x0, y0, x1, y1), contrast = pasted
+            marks.append((x0 / width, y0 / height, x1 / width, y1 / height, contrast))
+    return pixels, marks
 
 
 def _colour(pixels: _F, mask: U8, place: tuple[int, int], rng: np.random.Generator) -> _F:
@@ -164,14 +175,18 @@ def _tile(mask: U8, size: tuple[int, int], rng: np.random.Generator) -> list[tup
 
 def _paste(
     pixels: _F, mask: U8, left: int, top: int, *, colour: _F, opacity: float, raised: bool
-) -> tuple[int, int, int, int] | None:
-    """Blend a mark into float32 [H,W,3] in place; returns its box, None where too little of it is in the picture."""
+) -> tuple[tuple[int, int, int, int], float] | None:
+    """Blend a mark into float32 [H,W,3] in place; returns its box and contrast.
+
+    None where too little of it is in the picture.
+    """
     height, width = pixels.shape[:2]
     h, w = mask.shape
     x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + w), min(height, top + h)
     if x1 - x0 < 3 or y1 - y0 < 3:
         return None
-    part = mask[y0 - top : y1 - top, x0 - left : x1 - left].astype(np.float32) / 255
+    part = mask[y0 - top : y1 - top, x0 - left : x1 - left].astype(np.float32) / np.float32(255)
+    ink, before = part, _grey(pixels[y0:y1, x0:x1])
     if raised:
         # Light from above left, shade below right, and a little of the colour between.
         light = np.clip(part - np.roll(part, (1, 1), (0, 1)), 0, 1)
@@ -185,7 +200,25 @@ def _paste(
     visible = float(mask[y0 - top : y1 - top, x0 - left : x1 - left].sum(dtype=np.int64)) / max(
         1, int(mask.sum(dtype=np.int64))
     )
-    return (x0, y0, x1, y1) if visible >= _MIN_VISIBLE else None
+    if visible < _MIN_VISIBLE:
+        return None
+    return (x0, y0, x1, y1), _contrast(before, _grey(pixels[y0:y1, x0:x1]), ink)
+
+
+def _grey(pixels: _F) -> _F:
+    grey: _F = pixels.mean(axis=2, dtype=np.float32)
+    return grey
+
+
+def _contrast(before: _F, after: _F, ink: _F) -> float:
+    """The change under the ink, over how much pixels near each other differ without it. Greys float32 [h,w]."""
+    covered = float(ink.sum())
+    if not covered:
+        return 0.0
+    change = float((np.abs(after - before) * ink).sum()) / covered
+    down, across = before[_STEP_PX:] - before[:-_STEP_PX], before[:, _STEP_PX:] - before[:, :-_STEP_PX]
+    steps = [float(np.abs(step).mean()) for step in (down, across) if step.size]
+    return change / ((sum(steps) / len(steps) if steps else 0.0) + _NOISE)
 
 
 def _degrade(pixels: U8, rng: np.random.Generator) -> U8:

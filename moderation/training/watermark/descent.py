@@ -102,16 +102,16 @@ def train_marks(
 
 
 def pick_threshold(
-    scores: torch.Tensor, marked: torch.Tensor, precision: float = _PRECISION, *, rarer: float = 1.0
+    scores: torch.Tensor, marked: torch.Tensor, precision: float = _PRECISION
 ) -> tuple[float | None, float]:
     """(least threshold with at least this precision, its recall); scores, marked: float32 [N].
 
-    rarer: how many clean pictures each clean one of these stands for. (None, 0.0) where no threshold is precise enough.
+    (None, 0.0) where no threshold is precise enough.
     """
     order = scores.argsort(descending=True, stable=True)
     ranked, yes = scores[order], marked[order] > 0
     hits = yes.cumsum(dim=0)
-    called = hits + rarer * (~yes).cumsum(dim=0)
+    called = torch.arange(1, len(ranked) + 1)
     # Equal scores pass a threshold together, so only the last of them can be a threshold.
     last = torch.cat([ranked[1:] < ranked[:-1], torch.ones(1, dtype=torch.bool)])
     good = (last & (hits / called >= precision)).nonzero()
@@ -233,14 +233,14 @@ def _answer(head: MarkHead, features: MarkFeatures, rows: torch.Tensor, device: 
 
 
 @torch.no_grad()
-def even_scores(head: MarkHead, logits: torch.Tensor, marked: torch.Tensor) -> torch.Tensor:
+def even_scores(head: MarkHead, logits: torch.Tensor, marked: torch.Tensor) -> tuple[float, float]:
     """Scale and shift the head's logits of cells, so that a picture's score is its chance to be marked among these.
 
-    Returns the picture logits as they are then.
+    Returns scale and shift, which hold for picture logits, too.
     """
     slope, shift = fit_line(logits, marked)
     last = head.last
     assert last.bias is not None  # built with one
     last.weight[0].mul_(slope)
     last.bias[0].mul_(slope).add_(shift)
-    return slope * logits + shift
+    return slope, shift

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 from moderation import storage
@@ -23,17 +24,11 @@ from moderation.detectors.general.watermark_network import DEPTHS, MarkHead, Mar
 from moderation.detectors.weights.locator import default_cache, resolve
 from moderation.errors import UsageError
 from moderation.scoring.devices import pick_device, pick_dtype
-from moderation.training.watermark.backgrounds import read_backgrounds
+from moderation.training.watermark.backgrounds import draw_texture, read_backgrounds
 from moderation.training.watermark.dataset import MarkFeatures, compute_mark_features
 from moderation.training.watermark.descent import MarkRound, MarkSettings, train_marks
-from moderation.training.watermark.tuning import (
-    MarkTuning,
-    even_tuned,
-    hold_back,
-    load_tuning,
-    save_tuning,
-    tune_marks,
-)
+from moderation.training.watermark.held_back import even_tuned, hold_back
+from moderation.training.watermark.tuning import DRAW, MarkTuning, load_tuning, save_tuning, tune_marks
 from moderation.types import U8
 from moderation.version import __version__
 
@@ -151,6 +146,8 @@ def _tune(
     cache: Path | None,
 ) -> MarkRound:
     """Train layers and head, then fit scores and threshold on held-back backgrounds; a killed run goes on."""
+    textures = [draw_texture(np.random.default_rng([tuning.seed, 4, n])) for n in range(len(learned) // 10)]
+    learned = [*learned, *textures]
     digest = hashlib.sha256(
         b"".join(hashlib.sha256(t.numpy().tobytes()).digest() for t in network.state_dict().values())
     )
@@ -165,7 +162,16 @@ def _tune(
     )
     for seen, loss in tuned:
         _LOG.info("%d of %d composites, loss %.3f", seen, tuning.pictures, loss)
-    return even_tuned(network, held, tuning, loss, device)
+    return even_tuned(
+        network,
+        held,
+        pairs=tuning.held // 2,
+        more_clean=tuning.held_clean,
+        seed=(tuning.seed, DRAW + 1),
+        loss=loss,
+        device=device,
+        dtype=dtype,
+    )
 
 
 def packaged_trunk() -> MarkTrunk:

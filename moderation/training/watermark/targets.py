@@ -14,9 +14,16 @@ IGNORED: Final = -1  # a cell at a mark's rim: either answer is right
 _CORE: Final = 0.6  # share of a box's sides around its middle: cells in it must answer yes
 
 
-def cell_targets(boxes: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
-    """(int8 [G,G]: 1, 0 or `IGNORED`; float16 [4,G,G]: the box of the mark that each cell is of) for boxes [n,4]."""
+def cell_targets(
+    boxes: npt.NDArray[np.float32], faint: npt.NDArray[np.float32] | None = None
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
+    """(int8 [G,G]: 1, 0 or `IGNORED`; float16 [4,G,G]: the box of the mark that each cell is of) for boxes [n,4].
+
+    faint: float32 [m,4] of marks that are hardly seen; their cells may answer either.
+    """
     kinds = np.zeros((GRID, GRID), dtype=np.int8)
+    for x0, y0, x1, y1 in [] if faint is None else faint.tolist():
+        kinds[_cells(x0, y0, x1, y1)] = IGNORED
     owners = np.zeros((4, GRID, GRID), dtype=np.float16)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     # The largest first: where marks overlap, the smaller gets the cell.

@@ -1,8 +1,7 @@
 """Trains layers of the watermark network together with its head, on composites that are each seen once.
 
 The layers up to stride 4 stay as they are: they find edges, and cost most of the time. The loss is over all cells of
-the grid, not over drawn ones, and over the picture's own answer: a false alarm is a picture, not a cell. Backgrounds
-are mirrored, cut and coloured (`augment_frame`); a tenth of them are held back to fit the scores and the threshold.
+the grid, not over drawn ones, and over the picture's own answer: a false alarm is a picture, not a cell.
 Shape suffixes: B composites, G cells a side.
 """
 
@@ -11,7 +10,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +19,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from moderation import storage
-from moderation.detectors.general.watermark import Watermark
 from moderation.detectors.general.watermark_network import (
     DEPTHS,
     MarkHead,
@@ -30,14 +27,11 @@ from moderation.detectors.general.watermark_network import (
     decode_sides,
     picture_logits,
 )
-from moderation.detectors.nn.prepare import infer, prepare
-from moderation.detectors.views import TensorFrames
-from moderation.training.heads.augment import augment_frame
+from moderation.detectors.nn.conv import Conv
+from moderation.detectors.nn.prepare import infer, prepare, work_each
 from moderation.training.heads.progress import copy_moments, copy_state, move_average, restore_moments, set_rates
-from moderation.training.watermark.composites import Composite, make_composite
-from moderation.training.watermark.descent import MarkRound, even_scores, pick_threshold
-from moderation.training.watermark.marks import known_families
-from moderation.training.watermark.targets import box_overlap, cell_targets
+from moderation.training.watermark.batches import MarkBatch, halve_batch, learning_batches
+from moderation.training.watermark.targets import box_overlap
 from moderation.types import U8
 
 FROZEN: Final = DEPTHS[0]  # layers that stay as they are
@@ -45,9 +39,7 @@ _WARM_SHARE: Final = 0.05  # of the steps, in which rates rise
 _CLIPPED: Final = 5.0  # largest norm of a gradient
 _HARD: Final = 40  # cells without a mark that the network is surest of, of each composite
 _BOX_WEIGHT: Final = 0.3
-_DRAW: Final = 21  # of the seeds of these composites, so that none is one of the frozen features'
-_RARER: Final = 7.0  # clean pictures to a marked one in the evaluation, over those of held-back composites
-_CPU: Final = torch.device("cpu")
+DRAW: Final = 21  # of the seeds of these composites, so that none is one of the frozen features'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +47,19 @@ class MarkTuning:
     """How to train. pictures: composites, each seen once. rate: of the head; layer_rate: of the layers.
 
     average: share of the averaged weights that stays at each step. picture_weight: of the loss of pictures, beside
-    that of cells. held: composites on held-back backgrounds that fit the scores.
+    that of cells. held: composites on held-back backgrounds that fit the scores, half of them marked; held_clean: more
+    clean ones, for the threshold.
     """
 
     pictures: int = 20_000
-    batch_size: int = 16
+    batch_size: int = 8
     rate: float = 1e-3
     layer_rate: float = 1e-3
     decay: float = 1e-2
-    average: float = 0.995
+    average: float = 0.998
     picture_weight: float = 1.0
     held: int = 1024
+    held_clean: int = 2560
     seed: int = 0
 
 
@@ -77,16 +71,6 @@ class MarkProgress:
     network: dict[str, torch.Tensor]
     average: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Batch:
-    """frames float32 [B,3,320,320]; kinds int8 [B,G,G]; owners float32 [B,4,G,G]; marked float32 [B]."""
-
-    frames: torch.Tensor
-    kinds: torch.Tensor
-    owners: torch.Tensor
-    marked: torch.Tensor
 
 
 def tune_marks(
@@ -109,7 +93,10 @@ def tune_marks(
     frozen = prepare(copy.deepcopy(network.trunk.layers[:FROZEN]), device, dtype)
     network.trunk.layers[:FROZEN].requires_grad_(False)
     rest = network.trunk.layers[FROZEN:].requires_grad_(True)
+    learning = [*rest.parameters(), *network.head.parameters()]
     average = copy.deepcopy(network).requires_grad_(False)
+    for layer in [module for module in network.modules() if isinstance(module, Conv)]:
+        layer.learn_as_product(device.type == "cpu" and dtype == torch.bfloat16)
     optimizer = _make_optimizer(rest, network.head, tuning)
     begin = 0
     if resume is not None:
@@ -119,63 +106,24 @@ def tune_marks(
         restore_moments(optimizer, resume.optimizer)
     steps = math.ceil(tuning.pictures / tuning.batch_size)
     losses: list[float] = []
-    for step, batch in enumerate(_batches(grounds, tuning, begin, steps), start=begin):
+    for step, batch in enumerate(
+        learning_batches(grounds, (tuning.seed, DRAW), tuning.batch_size, begin, steps), start=begin
+    ):
         set_rates(optimizer, step / steps, warm=_WARM_SHARE)
         with torch.inference_mode():
             strokes = infer(frozen, batch.frames.to(device, dtype)).float()
-        loss = _loss(_answer(network, strokes.clone()), batch, device, tuning.picture_weight)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call] # torch leaves it so
-        nn.utils.clip_grad_norm_([*rest.parameters(), *network.head.parameters()], _CLIPPED)
+        loss = _learn(network, learning, strokes.clone(), batch, tuning.picture_weight)
+        nn.utils.clip_grad_norm_(learning, _CLIPPED)
         optimizer.step()
         move_average(average, network, min(tuning.average, (step + 1) / (step + 10)))
-        losses.append(loss.item())
+        losses.append(loss)
         if (step + 1) % save_every == 0 and step + 1 < steps:
             save(_progress(step + 1, network, average, optimizer))
         if (step + 1) % 50 == 0 or step + 1 == steps:
             yield min(tuning.pictures, (step + 1) * tuning.batch_size), float(np.mean(losses[-50:]))
+    for layer in [module for module in network.modules() if isinstance(module, Conv)]:
+        layer.learn_as_product(False)
     network.load_state_dict(average.state_dict())
-
-
-def answer_composites(
-    network: MarkNetwork, grounds: Sequence[U8], count: int, seed: Sequence[int], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(picture logits float32 [count], marked float32 [count]) of fresh composites, half of them marked."""
-    network.to(device)
-    logits, marked = [], []
-    for start in range(0, count, 16):
-        numbers = range(start, min(count, start + 16))
-        batch = _stack([_compose(grounds, seed, number) for number in numbers])
-        with torch.no_grad():
-            logits.append(picture_logits(network(batch.frames.to(device))[:, 0]).cpu())
-        marked.append(batch.marked)
-    return torch.cat(logits), torch.cat(marked)
-
-
-def hold_back(grounds: Sequence[U8], share: float = 0.1) -> tuple[list[U8], list[U8]]:
-    """(backgrounds to learn on, backgrounds held back): every n-th is held back, at least one."""
-    every = max(2, round(1 / share))
-    return [g for i, g in enumerate(grounds) if i % every], [g for i, g in enumerate(grounds) if i % every == 0]
-
-
-def even_tuned(
-    network: MarkNetwork, held: Sequence[U8], tuning: MarkTuning, loss: float, device: torch.device
-) -> MarkRound:
-    """Fit the scores, so that 0.5 is an even chance for a picture of which half are marked, and the threshold.
-
-    The threshold has its precision where one picture in eight is marked, as in the evaluation.
-    """
-    logits, marked = answer_composites(network, held, tuning.held, (tuning.seed, _DRAW + 1), device)
-    even = even_scores(network.head, logits, marked)
-    threshold, recall = pick_threshold(even.sigmoid(), marked, rarer=_RARER)
-    return MarkRound(
-        number=3,
-        cells=0,
-        loss=loss,
-        held_right=((even > 0) == (marked > 0)).float().mean().item(),
-        threshold=threshold,
-        recall=recall,
-    )
 
 
 def save_tuning(uri: str, key: str, progress: MarkProgress) -> None:
@@ -205,44 +153,23 @@ def load_tuning(uri: str, key: str) -> MarkProgress | None:
         return None
 
 
-def _compose(grounds: Sequence[U8], seed: Sequence[int], number: int) -> Composite:
-    """Composite `number`: every second is marked, and half of both have look-alikes."""
-    rng = np.random.default_rng([*seed, number])
-    place = int(rng.integers(len(grounds)))
-    ground = augment_frame(grounds[place], str(place), number + 1, seed[0])
-    return make_composite(
-        ground, known_families(), (*seed, number, 1), marked=number % 2 == 0, confusing=number % 4 >= 2
-    )
+def _learn(
+    network: MarkNetwork, learning: Sequence[nn.Parameter], strokes: torch.Tensor, batch: MarkBatch, weight: float
+) -> float:
+    """Set the gradients of a batch, from its two halves side by side; returns the loss.
 
+    A second thread for each operator waits for the first where others use the cores; for half a batch it does not.
+    """
+    halves = halve_batch(batch)
 
-def _batches(grounds: Sequence[U8], tuning: MarkTuning, begin: int, steps: int) -> Iterator[_Batch]:
-    """Batches from number `begin` on; the next is drawn by a thread while one is learned from."""
-    seed = (tuning.seed, _DRAW)
+    def learn(part: tuple[torch.Tensor, MarkBatch]) -> tuple[float, tuple[torch.Tensor, ...]]:
+        loss = _loss(_answer(network, part[0]), part[1], strokes.device, weight)
+        return loss.item(), torch.autograd.grad(loss, learning)
 
-    def make(step: int) -> _Batch:
-        numbers = range(step * tuning.batch_size, (step + 1) * tuning.batch_size)
-        return _stack([_compose(grounds, seed, number) for number in numbers])
-
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(make, begin) if begin < steps else None
-        for step in range(begin, steps):
-            assert waiting is not None  # submitted before
-            batch = waiting.result()
-            if step + 1 < steps:
-                waiting = pool.submit(make, step + 1)
-            yield batch
-
-
-def _stack(composites: Sequence[Composite]) -> _Batch:
-    frames = [c.pixels for c in composites]
-    view = TensorFrames(frames, [(f.shape[1], f.shape[0]) for f in frames], _CPU).view(Watermark.view)
-    targets = [cell_targets(c.boxes) for c in composites]
-    return _Batch(
-        frames=((view - 127) / 128).contiguous(memory_format=torch.channels_last),
-        kinds=torch.from_numpy(np.stack([kinds for kinds, _ in targets])),
-        owners=torch.from_numpy(np.stack([owners for _, owners in targets])).float(),
-        marked=torch.tensor([float(len(c.boxes) > 0) for c in composites]),
-    )
+    learned = work_each(learn, list(zip(strokes.chunk(2), halves, strict=True)), strokes.device)
+    for place, parameter in enumerate(learning):
+        parameter.grad = torch.stack([gradients[place] for _, gradients in learned]).mean(dim=0)
+    return sum(loss for loss, _ in learned) / len(learned)
 
 
 def _answer(network: MarkNetwork, strokes: torch.Tensor) -> torch.Tensor:
@@ -255,7 +182,7 @@ def _answer(network: MarkNetwork, strokes: torch.Tensor) -> torch.Tensor:
     return torch.cat([logits[:, None], sides], dim=1)
 
 
-def _loss(answer: torch.Tensor, batch: _Batch, device: torch.device, picture_weight: float) -> torch.Tensor:
+def _loss(answer: torch.Tensor, batch: MarkBatch, device: torch.device, picture_weight: float) -> torch.Tensor:
     """Cells with a mark, cells without and the surest of these count alike, however many they are."""
     kinds, logits = batch.kinds.to(device), answer[:, 0]
     yes, no = kinds == 1, kinds == 0
@@ -267,7 +194,9 @@ def _loss(answer: torch.Tensor, batch: _Batch, device: torch.device, picture_wei
         boxes = decode_sides(answer[:, 1:].transpose(0, 1)[:, yes], middles).T
         owners = batch.owners.to(device).transpose(0, 1)[:, yes].T
         loss = loss + each[yes].mean() + _BOX_WEIGHT * (1 - box_overlap(boxes, owners)).mean()
-    picture = F.binary_cross_entropy_with_logits(picture_logits(logits), batch.marked.to(device))
+    picture = F.binary_cross_entropy_with_logits(
+        picture_logits(logits), batch.marked.to(device), weight=batch.plain.to(device)
+    )
     return loss / 2 + picture_weight * picture
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from moderation.detectors.general.watermark_network import GRID
-from moderation.training.watermark.backgrounds import draw_ground
-from moderation.training.watermark.composites import SIDE_PX, make_composite
+from moderation.training.watermark.backgrounds import draw_ground, draw_texture
+from moderation.training.watermark.composites import FAINT, SIDE_PX, make_composite
 from moderation.training.watermark.confusing import KINDS, add_confusing
 from moderation.training.watermark.targets import IGNORED, cell_targets
 
@@ -71,3 +71,29 @@ def test_mark_smaller_than_a_cell_has_one() -> None:
     kinds, _ = cell_targets(np.array([[0.501, 0.501, 0.503, 0.503]], np.float32))
     assert (kinds == 1).sum() == 1
     assert kinds[GRID // 2, GRID // 2] == 1
+
+
+def test_mark_has_less_contrast_on_a_busy_ground_than_on_an_even_one() -> None:
+    families = marks.known_families()
+    blocks = np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (75, 75, 1))
+    noise = np.kron(blocks, np.ones((6, 6, 3), np.uint8))
+    even, busy = (
+        make_composite(back, families, (4, 0), marked=True, confusing=False).contrasts.max()
+        for back in (np.full_like(noise, 127), noise)
+    )
+    assert busy < FAINT < even
+
+
+def test_cells_of_a_mark_that_is_hardly_seen_may_answer_either() -> None:
+    box = np.array([[0.25, 0.25, 0.75, 0.5]], np.float32)
+    kinds, _ = cell_targets(box[:0], box)
+    assert kinds[15, 20] == IGNORED
+    assert kinds[0, 0] == 0
+    assert not (kinds == 1).any()
+
+
+def test_texture_is_the_same_from_the_same_seed_and_not_even() -> None:
+    first, again, other = (draw_texture(np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert first.shape == (448, 448, 3) and first.std() > 1

@@ -1,4 +1,4 @@
-"""Layers of the watermark network trained on composites: killed and gone on, with backgrounds held back."""
+"""Layers of the watermark network trained on composites: killed and gone on."""
 
 from __future__ import annotations
 
@@ -7,35 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from moderation.detectors.general.watermark_network import MarkNetwork
 from moderation.detectors.nn.prepare import one_thread
 from moderation.training.watermark.backgrounds import draw_ground
-from moderation.training.watermark.descent import pick_threshold
+from moderation.training.watermark.batches import halve_batch, stack_composites
+from moderation.training.watermark.composites import make_composite
+from moderation.training.watermark.marks import known_families
 
 pytest.importorskip("font_lato")
 pytest.importorskip("manimgx_fonts_cjk")
 tuning = pytest.importorskip("moderation.training.watermark.tuning")
 
 CPU = torch.device("cpu")
-
-
-@given(st.integers(2, 80))
-def test_every_background_is_learned_from_or_held_back(count: int) -> None:
-    grounds = [np.full((1, 1, 3), number, np.uint8) for number in range(count)]
-    learned, held = tuning.hold_back(grounds)
-    assert sorted(int(g[0, 0, 0]) for g in [*learned, *held]) == list(range(count))
-    assert learned and held
-    assert len(held) <= max(1, -(-count // 10))
-
-
-def test_threshold_for_rarer_marks_is_stricter() -> None:
-    scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    marked = torch.tensor([1.0, 1, 1, 0, 1, 0])
-    assert pick_threshold(scores, marked, 0.8) == (pytest.approx(0.5), 1.0)
-    assert pick_threshold(scores, marked, 0.8, rarer=7) == (pytest.approx(0.7), 0.75)
+FAMILIES = known_families()
 
 
 def test_kept_state_is_read_by_the_same_call_alone(tmp_path: Path) -> None:
@@ -51,6 +36,19 @@ def test_kept_state_is_read_by_the_same_call_alone(tmp_path: Path) -> None:
     assert tuning.load_tuning(str(uri), "other") is None
     uri.write_bytes(uri.read_bytes()[:50])
     assert tuning.load_tuning(str(uri), "key") is None
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_halves_of_a_batch_have_all_its_pictures_in_order(count: int) -> None:
+    marks = [
+        make_composite(draw_ground(np.random.default_rng(n)), FAMILIES, (n,), marked=n % 2 == 0, confusing=False)
+        for n in range(count)
+    ]
+    batch = stack_composites(marks)
+    halves = halve_batch(batch)
+    assert len(halves) == min(2, count)
+    for name in ("frames", "kinds", "owners", "marked", "plain"):
+        assert torch.equal(torch.cat([getattr(half, name) for half in halves]), getattr(batch, name))
 
 
 @pytest.mark.long

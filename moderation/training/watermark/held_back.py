@@ -1,0 +1,128 @@
+"""Scores and threshold of a trained watermark network, fitted on composites on backgrounds that it has not seen.
+
+A threshold from a few hundred clean pictures is luck: one false alarm in 256 is 0.4%, and a precision of 0.95 at one
+marked picture in eight allows 0.5%. And pictures of one background are not independent. So many clean composites are
+scored, and the threshold has its precision with the false alarms and one standard error (by background) more.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from moderation.detectors.general.watermark_network import MarkNetwork, picture_logits
+from moderation.detectors.nn.prepare import infer, prepare
+from moderation.training.watermark.batches import stack_composites
+from moderation.training.watermark.composites import Composite, make_composite
+from moderation.training.watermark.descent import MarkRound, even_scores
+from moderation.training.watermark.marks import known_families
+from moderation.types import U8
+
+CLEAN_PER_MARKED: Final = 7.0  # one picture in eight is marked, as in the evaluation
+_PRECISION: Final = 0.95
+_BATCH: Final = 16
+_Numbers = npt.NDArray[np.float64]
+
+
+def hold_back(grounds: Sequence[U8], share: float = 0.1) -> tuple[list[U8], list[U8]]:
+    """(backgrounds to learn on, backgrounds held back): every n-th is held back, at least one."""
+    every = max(2, round(1 / share))
+    return [g for i, g in enumerate(grounds) if i % every], [g for i, g in enumerate(grounds) if i % every == 0]
+
+
+def even_tuned(
+    network: MarkNetwork,
+    held: Sequence[U8],
+    *,
+    pairs: int,
+    more_clean: int,
+    seed: Sequence[int],
+    loss: float,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> MarkRound:
+    """Fit the scores, so that 0.5 is an even chance for a picture of which half are marked, and the threshold.
+
+    pairs: marked composites, and as many clean ones, that the scores are fitted on; more_clean: for the threshold.
+    """
+    ready = prepare(copy.deepcopy(network), device, dtype)
+    logits, marked, places = answer_composites(ready, held, pairs, more_clean, seed)
+    fitted = slice(0, 2 * pairs)
+    slope, shift = even_scores(network.head, logits[fitted], marked[fitted])
+    even = slope * logits + shift
+    threshold, recall = careful_threshold(even.sigmoid().double().numpy(), marked.numpy() > 0, places)
+    return MarkRound(
+        number=3,
+        cells=0,
+        loss=loss,
+        held_right=((even > 0) == (marked > 0))[fitted].float().mean().item(),
+        threshold=threshold,
+        recall=recall,
+    )
+
+
+def answer_composites(
+    network: MarkNetwork, grounds: Sequence[U8], pairs: int, more_clean: int, seed: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor, npt.NDArray[np.int64]]:
+    """(picture logits float32 [N], marked float32 [N], background of each int64 [N]) of fresh composites.
+
+    `pairs` marked and as many clean ones in turn, then more clean ones; half of each have look-alikes. Backgrounds are
+    as they were read, not changed as for learning. network: prepared.
+    """
+    like = next(network.parameters())
+    count = 2 * pairs + more_clean
+    places = np.random.default_rng([*seed, 5]).integers(len(grounds), size=count)
+    families = known_families()
+
+    def make(number: int) -> Composite:
+        marked, confusing = number < 2 * pairs and number % 2 == 0, number % 4 >= 2
+        return make_composite(grounds[places[number]], families, (*seed, number), marked=marked, confusing=confusing)
+
+    logits, marks = [], []
+    for start in range(0, count, _BATCH):
+        batch = stack_composites([make(number) for number in range(start, min(count, start + _BATCH))])
+        with torch.inference_mode():
+            logits.append(picture_logits(infer(network, batch.frames.to(like))[:, 0].float()).cpu())
+        marks.append(batch.marked)
+    return torch.cat(logits), torch.cat(marks), places
+
+
+def careful_threshold(
+    scores: _Numbers,
+    marked: npt.NDArray[np.bool_],
+    places: npt.NDArray[np.int64],
+    *,
+    precision: float = _PRECISION,
+    clean_per_marked: float = CLEAN_PER_MARKED,
+) -> tuple[float | None, float]:
+    """(least threshold with this precision, its recall); (None, 0.0) where there is none. All [N], by picture.
+
+    Precision is that of a world with so many clean pictures to a marked one, if false alarms there are as frequent as
+    among the clean ones here and one standard error more. places: whole number of a picture's background.
+    """
+    hits, clean, own = scores[marked], scores[~marked], places[~marked]
+    for threshold in np.unique(hits):
+        recall = float((hits >= threshold).mean())
+        alarms = clean_per_marked * _upper_rate(clean >= threshold, own)
+        if recall >= precision * (recall + alarms):
+            return float(threshold), recall
+    return None, 0.0
+
+
+def _upper_rate(alarms: npt.NDArray[np.bool_], places: npt.NDArray[np.int64]) -> float:
+    """The share of false alarms and one standard error, where pictures of one background stand or fall together.
+
+    At least one false alarm is counted. Error of a ratio of sums over clusters: Cochran, Sampling Techniques, 9A.
+    """
+    if not len(alarms):
+        return 1.0
+    rate = max(1, int(alarms.sum())) / len(alarms)
+    sizes = np.bincount(places)
+    counts = np.bincount(places, weights=alarms)
+    error = float(np.sqrt(((counts - rate * sizes) ** 2).sum())) / len(alarms)
+    return min(1.0, rate + error)
