@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from moderation import storage
 from moderation.config.model import Config
+from moderation.config.pool_choice import describe_pool
 from moderation.pages.terminal import PlainConsole, verdict_counts
 from moderation.pages.text import escaped, escaped_lines, json_text
 
@@ -82,21 +82,21 @@ def exit_on_partial(partial: bool) -> None:
 def announce(source: str, out: str, settings: Config, config: str | None, *, rehearsal: bool = False) -> None:
     """Print the first line of a run, before anything is loaded: source, OUT, configuration, and what is started.
 
-    rehearsal: nothing will be started. Raises UsageError for a URI that holds a password and so may not be shown.
+    rehearsal: nothing will be started. Raises UsageError for a URI that holds a password and so may not be shown, and
+    for `runtime.pool` against a cluster.
     """
     source, out = storage.mask_signatures(storage.canonical(source)), storage.canonical(out)
-    address = settings.runtime.ray_address or os.environ.get("RAY_ADDRESS")
-    ray = f"joining Ray at {address}" if address else "starting Ray on this machine"
+    workers = describe_pool(settings.runtime)
     if rehearsal:
-        ray = "planning; nothing is started"
+        workers = "planning; nothing is started"
     facts = {"source": source, "out": out, "configuration": config or "default.yaml", "policy": settings.policy}
     console = plain_console(stderr=True)
     if console.is_terminal:
         rows = [f"{name:13} {value}" for name, value in facts.items()]
-        console.print("\n".join([*rows, f"checking the call, then {ray}"]), style="dim", soft_wrap=True)
+        console.print("\n".join([*rows, f"checking the call, then {workers}"]), style="dim", soft_wrap=True)
     else:
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"time": stamp, "level": "info", "event": "run", **facts, "message": ray}
+        line = {"time": stamp, "level": "info", "event": "run", **facts, "message": workers}
         typer.echo(json_text(line), err=True)
 
 

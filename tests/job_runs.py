@@ -125,6 +125,11 @@ class JobProcess:
         """SIGTERM."""
         self._process.terminate()
 
+    def interrupt(self) -> None:
+        """SIGINT, as Ctrl-C sends it."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGINT)
+
     def _printed(self, name: str) -> str:
         file = self._folder / name
         return file.read_text() if file.exists() else ""

@@ -189,6 +189,7 @@ class RuntimeConfig(ConfigSection):
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="auto: one per GPU, else one for all CPU cores"
     )
+    pool: Literal["auto", "ray", "processes"] = Field(default="auto", description="auto: Ray for a cluster or GPUs")
     num_gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(default="auto", description="GPUs per worker")
     num_cpus: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(default="auto", description="cores per worker")
     decode_threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
@@ -222,9 +223,7 @@ class RuntimeConfig(ConfigSection):
         description="a shard that takes longer is killed and retried; auto: 300 s, 4 s for "
         "each object, and media.decode_timeout_s for each item over the decode threads (or 1 s for 256 KiB)",
     )
-    no_room_every_s: float = Field(
-        default=60.0, gt=0, description="how often to report that the cluster has no room for a worker"
-    )
+    no_room_every_s: float = Field(default=60.0, gt=0, description="how often to report that no worker has room")
     grace_s: float = Field(default=30.0, ge=0, description="time after SIGTERM for shards in flight to finish")
     max_error_rate: float = Field(default=0.05, ge=0, le=1, description="a larger share of error rows: exit code 3")
     min_night_errors: int = Field(

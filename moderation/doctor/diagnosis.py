@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from moderation.config.model import Config, DetectorConfig
+from moderation.config.pool_choice import choose_pool, describe_pool
 from moderation.config.ray_places import find_bad_places
 from moderation.detectors.base import Detector, Weights
 from moderation.detectors.registry import build, weights_of
@@ -50,6 +51,7 @@ def diagnose(config: Config, uris: Sequence[str] = ()) -> list[Finding]:
     return [
         *find_versions(),
         *_devices(config, machine),
+        *_workers(config),
         *find_detectors(config),
         *_policy(config),
         *find_extras(),
@@ -91,6 +93,28 @@ def _devices(config: Config, machine: Machine) -> Iterator[Finding]:
     except UsageError as error:
         advice = "--set stack.device=auto"
         yield Finding(group=group, name="the stack runs on", status="wrong", detail=str(error), advice=advice)
+
+
+def _workers(config: Config) -> Iterator[Finding]:
+    """Who runs the workers of a run, and whether that can start here."""
+    group, name = "devices", "a run begins by"
+    try:
+        yield Finding(group=group, name=name, status="ok", detail=describe_pool(config.runtime))
+    except UsageError as error:
+        yield Finding(group=group, name=name, status="wrong", detail=str(error), advice="--set runtime.pool=auto")
+        return
+    if not _needs_ray(config) or config.runtime.ray_address or os.environ.get("RAY_ADDRESS"):
+        return
+    for problem in find_bad_places():
+        what, _, advice = problem.rpartition(": ")
+        yield Finding(group=group, name="Ray", status="wrong", detail=what, advice=advice)
+
+
+def _needs_ray(config: Config) -> bool:
+    try:
+        return choose_pool(config.runtime) == "ray"
+    except UsageError:
+        return False
 
 
 def find_detectors(config: Config) -> Iterator[Finding]:
@@ -190,10 +214,6 @@ def _storage(uris: Sequence[str]) -> Iterator[Finding]:
 
 def _space(config: Config, machine: Machine) -> Iterator[Finding]:
     group = "space"
-    if not (config.runtime.ray_address or os.environ.get("RAY_ADDRESS")):
-        for problem in find_bad_places():
-            what, _, advice = problem.rpartition(": ")
-            yield Finding(group=group, name="Ray", status="wrong", detail=what, advice=advice)
     for name, free in machine.free_disk_bytes.items():
         low = free < _MIN_DISK_BYTES
         advice = f"free some, or point elsewhere: {_ELSEWHERE.get(name, 'another OUT')}" if low else ""
@@ -201,7 +221,7 @@ def _space(config: Config, machine: Machine) -> Iterator[Finding]:
             group=group, name=name, status="note" if low else "ok", detail=f"{size(free)} free", advice=advice
         )
     shm = machine.shm_free_bytes
-    if shm is not None:
+    if shm is not None and _needs_ray(config):
         low = shm < _MIN_SHM_BYTES
         advice = "docker run --shm-size=1g; in Kubernetes an emptyDir with medium: Memory at /dev/shm" if low else ""
         detail = f"{size(shm)} free, for Ray's object store"

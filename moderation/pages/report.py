@@ -12,8 +12,8 @@ from moderation.pages.render import render
 from moderation.types import Verdict
 
 _ORIGIN: Final = (
-    "run_id", "source", "out", "state", "stopped_by", "startup_s", "stack_fingerprint", "policy_hash", "shards",
-    "shards_this_call", "items_this_call",
+    "run_id", "source", "out", "state", "stopped_by", "pool", "startup_s", "stack_fingerprint", "policy_hash",
+    "shards", "shards_this_call", "items_this_call",
 )  # fmt: skip
 
 Cells = Mapping[str, Any]

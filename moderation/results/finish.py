@@ -51,7 +51,8 @@ def finish_run(
     page = make_report(run, summary, sums, sums.shard_ids, extras, judged=judged)
     storage.publish(summary_uri(run.home), json.dumps(summary, indent=1, ensure_ascii=False).encode())
     storage.publish(report_uri(run.home), page.encode())
-    write_record(run, state, finish_s=round(time.perf_counter() - began_s, 3))
+    pool = {"pool": facts["pool"]} if "pool" in facts else {}
+    write_record(run, state, finish_s=round(time.perf_counter() - began_s, 3), **pool)
     if state == "done":
         storage.publish(success_uri(run.home), b"")
         return summary

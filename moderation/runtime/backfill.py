@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from moderation.config.model import Config
+from moderation.config.model import Config, RuntimeConfig
+from moderation.config.pool_choice import choose_pool
 from moderation.errors import UsageError
 from moderation.planning.plan import list_shards
 from moderation.planning.slices import Slice
 from moderation.results.output import check_output
 from moderation.runtime.judging_task import JudgingTask
+from moderation.runtime.machine import WorkerShare, find_gpus, machine_resources
 from moderation.runtime.prepare import prepare_run
 from moderation.runtime.resume import RunOutcome, resume_run
 from moderation.runtime.run import Run
@@ -89,10 +91,7 @@ def preview(
         unknown_sizes += sum(1 for item in shard.items if not item.size_bytes and item.error is None)
         errors += sum(1 for item in shard.items if item.error is not None)
         committed_shards += shard.shard_id in committed
-    import torch  # seconds that only a preview pays: a run asks Ray
-
-    nodes = [{"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(torch.cuda.device_count())}]
-    size = size_workers(config.runtime, nodes)
+    share = _foresee_workers(config.runtime)
     return Preview(
         run_id=run.facts.run_id,
         items=items,
@@ -101,8 +100,19 @@ def preview(
         unknown_sizes=unknown_sizes,
         errors=errors,
         committed_shards=committed_shards,
-        workers=min(max(shards - committed_shards, 0), count_workers(config.runtime, size, nodes)),
-        num_cpus=size.num_cpus,
-        num_gpus=size.num_gpus,
+        workers=min(max(shards - committed_shards, 0), share.workers),
+        num_cpus=share.size.num_cpus,
+        num_gpus=share.size.num_gpus,
         problems=tuple(find_obstacles(config, run.out)),
     )
+
+
+def _foresee_workers(config: RuntimeConfig) -> WorkerShare:
+    """The workers that this machine would run. Raises UsageError where processes have no room in it."""
+    if choose_pool(config) == "processes":
+        return WorkerShare.of(config, machine_resources(find_gpus()))
+    import torch  # seconds that only a preview pays: a run asks Ray
+
+    nodes = [{"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(torch.cuda.device_count())}]
+    size = size_workers(config, nodes)
+    return WorkerShare(size=size, workers=count_workers(config, size, nodes))

@@ -182,7 +182,7 @@ class _DriverLoop:
                 # A device that failed once fails again; a fresh process costs seconds. Its other shards are innocent.
                 self._replace(worker)
         else:
-            self._lose(worker, now_s, detail=type(answer.error).__name__, unreachable=answer.ending == "unreachable")
+            self._lose(worker, now_s, detail=answer.cause, unreachable=answer.ending == "unreachable")
 
     def _settle_done(self, worker: WorkerHandle, answer: WorkerAnswer) -> None:
         assignment = worker.assignments.pop(answer.call)

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from http.client import HTTPException
 from typing import Any, Final
 
-import ray
-
 METRIC: Final = "ray_moderation_items_total"
 # The driver's counts arrive at a node's exporter every ten seconds.
 PATIENCE_S: Final = 30.0
@@ -20,11 +18,16 @@ _MAX_BYTES: Final = 16 << 20
 _MAX_NODES: Final = 32  # a run's counts are at one node, its driver's
 
 
-def describe_metrics(run_id: str) -> str:
+def describe_metrics(run_id: str, pool: str | None = None) -> str:
     """Where the counts of a run are exported, or why they were not found; in a few words.
 
-    Waits PATIENCE_S at most. Of a cluster that was joined: one of this machine alone exports nothing.
+    Waits PATIENCE_S at most. Of a cluster that was joined: one of this machine alone exports nothing. pool: of the
+    run, as its summary has it.
     """
+    if pool == "processes":
+        return "no metrics: processes of this machine export none"
+    import ray  # only for a run that had it
+
     if not ray.is_initialized():
         return "no metrics: this machine's own Ray exports none"
     return find_metrics(exporter_urls(ray.nodes()), run_id, PATIENCE_S)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from moderation.planning.plan import decode_shards, encode_shards
 from moderation.runtime.bisection import SURVIVED, TIMED_OUT
+from moderation.runtime.own_group import describe_exit, die_with_parent
 from moderation.runtime.task import WorkerTask
 from moderation.types import Shard
 
@@ -24,15 +25,21 @@ LOAD_TIMEOUT_S = 300.0  # for imports and the task's loading, before the clock o
 
 def run_isolated(task: WorkerTask, shard: Shard, *, threads: int, timeout_s: float) -> str:
     """How a process of its own ends on these items: a signal's name, `exit code N`, `timeout`, or `survived`."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings, plan = Path(folder) / "task.json", Path(folder) / "plan.parquet"
-        settings.write_text(task.to_json(), encoding="utf-8")
-        plan.write_bytes(encode_shards([shard]))
+    # Files without names: nothing of them is left where this process is killed meanwhile.
+    with tempfile.TemporaryFile() as settings, tempfile.TemporaryFile() as plan:
+        for file, data in ((settings, task.to_json().encode()), (plan, encode_shards([shard]))):
+            file.write(data)
+            file.flush()
+            file.seek(0)
+        fds = [settings.fileno(), plan.fileno()]
+        paths = [f"/dev/fd/{fd}" for fd in fds]
         name = f"{type(task).__module__}:{type(task).__qualname__}"
         module = "moderation.runtime.isolated_run"
-        command = [sys.executable, "-m", module, name, str(settings), str(plan), str(threads), str(timeout_s)]
+        command = [sys.executable, "-m", module, name, *paths, str(threads), str(timeout_s)]
         try:
-            ended = subprocess.run(command, timeout=timeout_s + LOAD_TIMEOUT_S, capture_output=True, check=False)
+            ended = subprocess.run(
+                command, timeout=timeout_s + LOAD_TIMEOUT_S, capture_output=True, check=False, pass_fds=fds
+            )
         except subprocess.TimeoutExpired:
             return TIMED_OUT
     return _ending(ended.returncode)
@@ -41,9 +48,7 @@ def run_isolated(task: WorkerTask, shard: Shard, *, threads: int, timeout_s: flo
 def _ending(exit_status: int) -> str:
     if exit_status == -signal.SIGALRM:
         return TIMED_OUT
-    if exit_status < 0:
-        return signal.Signals(-exit_status).name
-    return SURVIVED if exit_status == 0 else f"exit code {exit_status}"
+    return SURVIVED if exit_status == 0 else describe_exit(exit_status)
 
 
 def main(name: str, settings: str, plan: str, threads: str, seconds: str) -> None:
@@ -59,4 +64,5 @@ def main(name: str, settings: str, plan: str, threads: str, seconds: str) -> Non
 
 
 if __name__ == "__main__":
+    die_with_parent()  # a worker that is killed meanwhile leaves nothing behind
     main(*sys.argv[1:6])

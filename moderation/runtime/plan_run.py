@@ -1,4 +1,4 @@
-"""Runs the shards of a plan on a cluster: from Ray's start to its end, with progress, signals and limits."""
+"""Runs the shards of a plan by a pool of workers: from its start to its end, with progress, signals and limits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from moderation.pages.drawing import load_ahead
 from moderation.results.decided import keep_inputs
 from moderation.results.poison import read_poison, write_poison
 from moderation.results.record import write_record
-from moderation.runtime.cluster import connect, leave
 from moderation.runtime.driver import drive
-from moderation.runtime.metrics import Meters
+from moderation.runtime.open_pool import check_pool, open_pool
 from moderation.runtime.progress import ProgressGroup, make_progress
-from moderation.runtime.ray_pool import RayWorkerPool
 from moderation.runtime.run import Run
 from moderation.runtime.shard_queue import ShardQueue
 from moderation.runtime.state import PlanOutcome, Progress, RunTally, Stop
@@ -46,42 +44,40 @@ def run_plan(
 
     stop: lets the caller end the run, as a signal does. observe: called once all is done, while metrics are still
     exported; returns facts for the summary.
-    Raises FatalError (resumable), and what `shards` raises.
+    Raises UsageError before any work starts, FatalError (resumable), and what `shards` raises.
     """
-    write_record(run, "running")
+    runtime = run.config.runtime
+    kind = check_pool(runtime)
+    write_record(run, "running", pool=kind)
     if run.facts.policy_hash:
         keep_inputs(run.out, run.policy, run.config)
     began_s = time.monotonic()
     stop = stop or Stop()
-    runtime = run.config.runtime
     with make_progress(run.facts.run_id) as shown:
         queue = ShardQueue(lambda: shards, committed, MAX_WAITING_SHARDS)
         try:
-            own_cluster = connect(runtime)
-            pool = RayWorkerPool(task=task, config=runtime, own_cluster=own_cluster)
-            progress = ProgressGroup((shown, Meters(run.facts.run_id)))
-            # Only now: Ray installs a handler of its own when it connects.
-            with _stop_on_signals(stop, runtime.grace_s):
-                tally = drive(
-                    pool,
-                    queue,
-                    runtime,
-                    progress,
-                    stop,
-                    _enough(began_s, max_hours, max_items),
-                    decode_timeout_s=run.config.media.decode_timeout_s,
-                    poison=read_poison(run.home),
-                    keep_poison=partial(write_poison, run.home),
-                )
-            load_ahead()  # of the report, while Ray ends
-            observed = observe(progress) if observe is not None and not tally.partial else {}
+            with open_pool(kind, task, runtime, run.facts.run_id) as opened:
+                progress = ProgressGroup((shown, opened.meters) if opened.meters is not None else (shown,))
+                # Only now: Ray installs a handler of its own when it connects.
+                with _stop_on_signals(stop, runtime.grace_s):
+                    tally = drive(
+                        opened.pool,
+                        queue,
+                        runtime,
+                        progress,
+                        stop,
+                        _enough(began_s, max_hours, max_items),
+                        decode_timeout_s=run.config.media.decode_timeout_s,
+                        poison=read_poison(run.home),
+                        keep_poison=partial(write_poison, run.home),
+                    )
+                load_ahead()  # of the report, while Ray ends
+                observed = observe(progress) if observe is not None and not tally.partial else {}
         except Exception as error:
-            _record_failure(run, error)
+            _record_failure(run, error, kind)
             raise
-        finally:
-            leave()
     shards_before = len(committed) if run.part is None else queue.planned.committed_shards
-    facts = _summary_facts(tally, shards_before=shards_before, stopped_by=stop.reason)
+    facts = {"pool": kind, **_summary_facts(tally, shards_before=shards_before, stopped_by=stop.reason)}
     if tally.ready_s is not None:
         facts["startup_s"] = round(tally.ready_s - began_s, 3)
     if run.part is not None:
@@ -91,11 +87,11 @@ def run_plan(
     return PlanOutcome(shard_ids=queue.ids, wall_s=wall_s, partial=tally.partial, facts=facts)
 
 
-def _record_failure(run: Run, error: Exception) -> None:
+def _record_failure(run: Run, error: Exception, pool: str) -> None:
     """Note in OUT that the run has stopped; where that fails too (a full disk), the first error is the one to tell."""
     told = str(error) if isinstance(error, ModerationError) else f"{type(error).__name__}: {one_line(error, 300)}"
     with suppress(ModerationError, OSError):
-        write_record(run, "failed", error=told)
+        write_record(run, "failed", error=told, pool=pool)
 
 
 def _enough(began_s: float, max_hours: float | None, max_items: int | None) -> Callable[[RunTally], bool]:

@@ -16,7 +16,7 @@ from moderation.config.model import RuntimeConfig
 from moderation.errors import one_line
 from moderation.runtime.sizing import Resources, WorkerSize, count_workers, size_workers
 from moderation.runtime.task import WorkerTask
-from moderation.runtime.worker import MALLOC_ENV, ShardWorker
+from moderation.runtime.worker import MALLOC_ENV, ShardWorker, WorkerPlace
 from moderation.runtime.worker_pool import Assignment, WorkerAnswer, WorkerHandle
 
 # Nodes join and leave; asking the head is cheap, but not free.
@@ -85,7 +85,7 @@ class RayWorkerPool:
         }
         if not self.own_cluster:
             options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(size.threads), **MALLOC_ENV}}
-        actor = ray.remote(ShardWorker).options(**options).remote(self.task, size.threads)
+        actor = ray.remote(ShardWorker).options(**options).remote(self.task, size.threads, _find_place)
         placing, loading = actor.place.remote(), actor.load.remote()
         worker = WorkerHandle(actor=actor, placing=placing, loading=loading, nodes_at_start=self._node_ids)
         self._expect(placing, worker)
@@ -188,6 +188,12 @@ class RayWorkerPool:
         """End all workers."""
         for worker in list(self.workers):
             self.remove(worker)
+
+
+def _find_place() -> WorkerPlace:
+    """Where this actor runs; called in it."""
+    context = ray.get_runtime_context()
+    return WorkerPlace(node=context.get_node_id(), gpu_ids=context.get_accelerator_ids().get("GPU", []))
 
 
 def _live_nodes() -> list[dict[str, Any]]:

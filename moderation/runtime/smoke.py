@@ -51,7 +51,7 @@ def smoke(out: str, config: Config) -> SmokeReport:
     verification = verify_output(run)
     if not verification.well:
         raise FatalError(f"smoke: {verification.findings[0].sentence}")
-    return _report(summary, run, verification.parts, describe_metrics(str(summary["run_id"])))
+    return _report(summary, run, verification.parts, describe_metrics(str(summary["run_id"]), summary.get("pool")))
 
 
 def draw_pictures() -> Iterator[tuple[str, bytes]]:

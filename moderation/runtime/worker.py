@@ -1,12 +1,14 @@
-"""The worker: a Ray actor that owns one device (or some CPU threads), loads its task once and runs shards."""
+"""The worker: owns one device (or some CPU threads), loads its task once and runs shards.
+
+It is a Ray actor, or the object inside a process of this machine: its pool tells it where it runs.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-import ray
 
 from moderation import storage
 from moderation.errors import ItemError
@@ -21,17 +23,26 @@ from moderation.types import Shard
 MALLOC_ENV = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "536870912"}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlace:
+    """Where a worker runs, as its pool knows it. gpu_ids: of the GPUs that are its own."""
+
+    node: str
+    gpu_ids: Sequence[str]
+
+
 class ShardWorker:
     """Runs shards of one task; `shards_in_flight` of its methods run at once, in threads."""
 
-    def __init__(self, task: WorkerTask, threads: int) -> None:
+    def __init__(self, task: WorkerTask, threads: int, find_place: Callable[[], WorkerPlace]) -> None:
         # Nothing here can fail; an error in `load` reaches the driver as its own exception.
         self._task = task
         self._threads = threads
+        self._find_place = find_place
 
     def place(self) -> dict[str, Any]:
         """Where this process runs; answers before `load`, which may take minutes."""
-        return {"node": ray.get_runtime_context().get_node_id(), "pid": os.getpid()}
+        return {"node": self._find_place().node, "pid": os.getpid()}
 
     def load(self) -> dict[str, Any]:
         """Load the task; facts about this worker. Raises UsageError, FatalError."""
@@ -42,7 +53,7 @@ class ShardWorker:
         return {
             **task_facts,
             "threads": self._threads,
-            "gpu_ids": ray.get_runtime_context().get_accelerator_ids().get("GPU", []),
+            "gpu_ids": list(self._find_place().gpu_ids),
             **self.place(),
             "loaded_memory_bytes": peak_memory_bytes(),
         }

@@ -1,6 +1,7 @@
 """What the driver knows of its workers: handles, assignments, answers; and the pool as a protocol.
 
-Ray's pool is `ray_pool.RayWorkerPool`; tests drive a pool in memory.
+Ray's pool is `ray_pool.RayWorkerPool`, that of one machine alone `process_pool.ProcessWorkerPool`; tests drive a pool
+in memory.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class WorkerAnswer:
     """How a call to a worker ended.
 
     raised: the method raised `error`. died: the process is gone, or its answer is lost. unreachable: not known yet.
-    detail: one line of what is known.
+    detail: one line of what is known. ended_by: the signal or exit code of a process that died, where it is known.
     """
 
     worker: WorkerHandle
@@ -70,6 +71,12 @@ class WorkerAnswer:
     value: Any = None
     error: BaseException | None = None
     detail: str = ""
+    ended_by: str = ""
+
+    @property
+    def cause(self) -> str:
+        """A word or two for the log: what ended the process, or the type of the error."""
+        return self.ended_by or type(self.error).__name__
 
 
 class WorkerPool(Protocol):

@@ -150,7 +150,9 @@ def clean(
         AWS_SHARED_CREDENTIALS_FILE=str(files / "credentials"),
         RAY_TMPDIR=str(ray_folder),
     )
-    ended = run_job("backfill", SOURCE, "--out", f"s3://{BUCKET}/clean", "--config", config, env=env)
+    # On Ray: what its processes log is searched for secrets.
+    on_ray = ["--set", "runtime.pool=ray"]
+    ended = run_job("backfill", SOURCE, "--out", f"s3://{BUCKET}/clean", "--config", config, *on_ray, env=env)
     assert ended.returncode == 0, ended.stderr
     return server.folder / BUCKET / "clean", ended.stdout + ended.stderr
 

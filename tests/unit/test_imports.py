@@ -42,6 +42,21 @@ def test_the_nightly_module_imports_neither_torch_nor_ray() -> None:
     assert _imported("import moderation.runtime.nightly, moderation.runtime.resume", "torch", "ray") == []
 
 
+def test_a_run_by_processes_of_this_machine_imports_no_ray() -> None:
+    code = (
+        "import moderation.runtime.plan_run, moderation.runtime.smoke, moderation.runtime.worker_process\n"
+        "from moderation.config.model import RuntimeConfig\n"
+        "from moderation.runtime.exporters import describe_metrics\n"
+        "from moderation.runtime.open_pool import check_pool, open_pool\n"
+        "from tests.scripted_task import ScriptedTask\n"
+        "config = RuntimeConfig(pool='processes')\n"
+        "with open_pool(check_pool(config), ScriptedTask(), config, 'run') as opened:\n"
+        "    opened.pool.close()\n"
+        "describe_metrics('run', 'processes')"
+    )
+    assert _imported(code, "torch", "ray", "pandas") == []
+
+
 def test_the_job_files_import_no_heavy_library() -> None:
     jobs = ", ".join(f"jobs.{name}" for name in ("status", "report", "config_show", "backfill", "nightly", "rejudge"))
     assert _imported(f"import {jobs}", "torch", "ray", "pandas", "matplotlib", "PIL") == []

@@ -67,12 +67,19 @@ def test_small_memory_changes_nothing_that_decides_a_score() -> None:
 @pytest.mark.parametrize(
     ("modules", "heavy"),
     [
-        ("moderation.runtime.keyframe_task, moderation.runtime.worker, moderation.runtime.isolated_run", {"torch"}),
-        ("moderation.runtime.keyframes", {"torch"}),
+        ("moderation.runtime.keyframe_task, moderation.runtime.worker_process", {"torch", "ray"}),
+        ("moderation.runtime.isolated_run", {"torch", "ray"}),
+        ("moderation.runtime.keyframes", {"torch", "ray"}),
         ("moderation.runtime.driver", {"torch", "ray"}),
         ("moderation.runtime.task, moderation.runtime.sizing, moderation.runtime.keyframe_task", {"torch", "ray"}),
     ],
-    ids=["a worker that cuts keyframes", "the job that cuts keyframes", "the driver's loop", "tasks and sizes"],
+    ids=[
+        "a worker that cuts keyframes",
+        "an isolated run",
+        "the job that cuts keyframes",
+        "the driver's loop",
+        "tasks and sizes",
+    ],
 )
 def test_what_is_not_needed_is_not_loaded(modules: str, heavy: set[str]) -> None:
     program = f"import sys, {modules}; print(*sys.modules)"

@@ -1,0 +1,63 @@
+"""The driver's loop with real processes of this machine: deaths, hangs and full memory cost nobody but the guilty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from moderation.config.model import RuntimeConfig
+from moderation.errors import FatalError
+from moderation.runtime.driver import drive
+from moderation.runtime.process_pool import ProcessWorkerPool
+from moderation.runtime.shard_queue import ShardQueue
+from moderation.runtime.state import RunTally, Stop
+from moderation.types import ErrorCode, Shard
+from tests.scripted_task import ScriptedTask, shard_of
+from tests.unit.runtime.test_driver import EventLog
+
+# Each death costs a start, which takes a second of a processor.
+pytestmark = pytest.mark.long
+
+
+def drive_processes(
+    shards: Sequence[Shard], task: ScriptedTask, **options: object
+) -> tuple[RunTally, EventLog, dict[str, ErrorCode]]:
+    config = RuntimeConfig.model_validate({"pool": "processes", "workers": 1, "num_cpus": 1, **options})
+    pool, log = ProcessWorkerPool(task=task, config=config), EventLog()
+    queue = ShardQueue(lambda: iter(shards), set(), 10)
+    poison: dict[str, ErrorCode] = {}
+
+    def keep(found: object) -> None:
+        poison.update({name: error.code for name, error in dict(found).items()})  # type: ignore[call-overload]
+
+    tally = drive(pool, queue, config, log, Stop(), keep_poison=keep)
+    assert not pool.workers
+    return tally, log, poison
+
+
+def test_an_item_that_kills_is_set_aside_with_its_signal_and_its_neighbours_are_judged() -> None:
+    shards = [shard_of("ok", "SIGSEGV", "ok", shard_id="bad"), shard_of("ok", "ok", shard_id="good")]
+    tally, log, poison = drive_processes(shards, ScriptedTask())
+    assert log.shards == {"bad": 1, "good": 1} and tally.items == 5
+    assert poison == {"bad-1": ErrorCode.DECODER_CRASHED}
+    assert "shard died SIGSEGV" in log.messages("shard_retry")
+    assert set(log.messages("worker_lost")) == {"worker died"}
+
+
+def test_an_item_that_hangs_is_found_by_the_watchdog() -> None:
+    tally, log, poison = drive_processes([shard_of("hang", "ok")], ScriptedTask(), shard_timeout_s=2, shard_attempts=1)
+    assert log.shards == {"s": 1} and tally.items == 2
+    assert poison == {"s-0": ErrorCode.TIMEOUT}
+    assert set(log.messages("worker_lost")) == {"worker hung and was killed"}
+
+
+def test_a_shard_that_is_too_much_at_once_is_judged_whole_in_steps() -> None:
+    tally, log, poison = drive_processes([shard_of("ok", "ok", "ok")], ScriptedTask(too_many=3), shard_attempts=1)
+    assert log.shards == {"s": 1} and tally.items == 3 and poison == {}
+    assert log.messages("search") == ["run of 3 items (small memory): done"]
+
+
+def test_a_task_that_never_loads_ends_the_run_with_its_last_words() -> None:
+    with pytest.raises(FatalError, match=r"5 workers in a row did not start; the last: .* SIGABRT: about to meet"):
+        drive_processes([shard_of("ok")], ScriptedTask(load="SIGABRT"))
