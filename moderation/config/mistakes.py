@@ -15,6 +15,7 @@ KeyPath = tuple[str, ...]
 
 # What pydantic calls a value, in front of what is asked of it.
 _SUBJECT: Final = re.compile(r"^(Input|String|Dictionary|Tuple|List|Value) should\b")
+_OF_A_CHOICE: Final = ("constrained-", "lax-or-", "json-or-")
 _SECTION: Final = "a section, with keys of its own"
 # Types of mistakes, as pydantic calls them -> what should stand there.
 _WANTED: Final[Mapping[str, str]] = {
@@ -74,10 +75,17 @@ def _key_of(model: type[BaseModel], location: Sequence[int | str]) -> KeyPath:
         choices = _choices(annotation)
         if len(choices) > 1:
             annotation = None  # which of them it was is not followed any further
-            continue
+            if _names_choice(str(step), choices):
+                continue
         key.append(str(step))
-        annotation = _inner(choices[0] if choices else None, str(step))
+        annotation = _inner(choices[0] if len(choices) == 1 else None, str(step))
     return tuple(key)
+
+
+def _names_choice(step: str, choices: Sequence[object]) -> bool:
+    """Whether a step is pydantic's name of one of these, such as `constrained-int`; a validator may leave it out."""
+    named = {choice.__name__ for choice in choices if isinstance(choice, type)}
+    return step in named or "[" in step or step.startswith(_OF_A_CHOICE)
 
 
 def _choices(annotation: object) -> list[object]:

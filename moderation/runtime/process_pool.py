@@ -195,6 +195,8 @@ def _environment(size: WorkerSize, gpu_ids: Sequence[str]) -> dict[str, str]:
         "OMP_NUM_THREADS": str(size.threads),
         "CUDA_VISIBLE_DEVICES": ",".join(gpu_ids),
         "PYTHONPATH": os.pathsep.join(folders),
+        # The driver tells the last line that a process wrote; a dump of stacks would bury it.
+        "PYTHONFAULTHANDLER": "",
     }
 
 

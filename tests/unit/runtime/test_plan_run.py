@@ -10,7 +10,6 @@ import pytest
 
 from moderation import storage
 from moderation.config.load import load_config
-from moderation.config.model import RuntimeConfig
 from moderation.errors import FatalError
 from moderation.runtime import plan_run
 from moderation.runtime.backfill import judging_task
@@ -24,10 +23,10 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_any_error_leaves_the_state_failed_and_what_it_was(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: RuntimeConfig) -> bool:
+    def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/tmp/ray")
 
-    monkeypatch.setattr(plan_run, "connect", refuse)
+    monkeypatch.setattr(plan_run, "open_pool", refuse)
     with pytest.raises(OSError, match="No space left"):
         plan_run.run_plan(run, judging_task(run), iter(()), set())
     record = json.loads(Path(run.out, "run.json").read_text())
@@ -36,11 +35,11 @@ def test_any_error_leaves_the_state_failed_and_what_it_was(run: Run, monkeypatch
 
 
 def test_where_the_state_cannot_be_noted_the_first_error_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill_up(_: RuntimeConfig) -> bool:
+    def fill_up(*_: object) -> None:
         storage.delete_tree(run.out)
         Path(run.out).write_text("nothing can be written below a file")
         raise FatalError("the workers found no room")
 
-    monkeypatch.setattr(plan_run, "connect", fill_up)
+    monkeypatch.setattr(plan_run, "open_pool", fill_up)
     with pytest.raises(FatalError, match="the workers found no room"):
         plan_run.run_plan(run, judging_task(run), iter(()), set())
