@@ -23,7 +23,7 @@ _SHOWN_FOLDERS = 5
 
 
 def export(
-    out: Annotated[str, typer.Argument(help="Output of a run.")],
+    out: Annotated[str, typer.Argument(help="Output of a run; of dsa also of a sweep.")],
     format_: Annotated[
         str,
         typer.Option(

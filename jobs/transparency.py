@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def transparency(
-    outs: Annotated[list[str], typer.Argument(metavar="OUT...", help="Outputs of runs.")],
+    outs: Annotated[list[str], typer.Argument(metavar="OUT...", help="Outputs of runs and of sweeps.")],
     mapping: Annotated[
         str | None, typer.Option(metavar="FILE", help="Categories by check, as of export --format dsa.")
     ] = None,

@@ -15,11 +15,12 @@ from moderation.actions.model import ActionsFile
 from moderation.actions.read import check_against_policy, read_actions
 from moderation.actions.rows import JudgedRow, read_judged_rows
 from moderation.actions.steps import certified_today
-from moderation.actions.sweep_rows import SweptRecord, check_against_sweep, read_swept_record, read_swept_rows
+from moderation.actions.sweep_rows import certified_of, check_against_sweep, read_swept_rows
 from moderation.actions.undo import UndoReport, undo
 from moderation.errors import UsageError
 from moderation.results.layout import summary_uri
 from moderation.results.reader import StoredRun, load_policy_of_run, open_run
+from moderation.results.swept import SweptRecord, read_swept_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ def _act_on_sweep(
     home: str, swept: SweptRecord, actions: ActionsFile, options: ActOptions, *, dry_run: bool
 ) -> ActedRun:
     rows = partial(read_swept_rows, home, swept)
-    certified = swept.certified_on(datetime.now(UTC).date())
+    certified = certified_of(swept, datetime.now(UTC).date())
     if dry_run:
         return ActedRun(run_id=swept.sweep_id, report=preview_actions(home, rows(), actions, certified, options))
     report = act(home, rows, actions, certified, options, _secrets(actions))

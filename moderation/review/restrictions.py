@@ -34,6 +34,7 @@ class FinalVerdict:
     """A row with what holds of it in the end. by_people: the label that reviewers gave, None where nobody looked.
 
     decided_at: of the reviewer's answer, else of the run; None where the run does not tell.
+    as_copy_of: where it is a copy of what a person decided, what that was called; empty where it got no name.
     """
 
     row: Mapping[str, Any]
@@ -41,6 +42,7 @@ class FinalVerdict:
     by_people: DecidedLabel | None
     decided_at: datetime | None
     escalated: bool
+    as_copy_of: tuple[str, ...] | None = None
 
     @property
     def is_restricted(self) -> bool:
@@ -50,7 +52,7 @@ class FinalVerdict:
     @property
     def words(self) -> tuple[str, ...]:
         """What reviewers called it: names of checks, or words of their own."""
-        return () if self.by_people is None else self.by_people.holds.labels
+        return (self.as_copy_of or ()) if self.by_people is None else self.by_people.holds.labels
 
     @property
     def is_detected(self) -> bool:
@@ -63,7 +65,7 @@ class FinalVerdict:
     def automation(self) -> Automation:
         """How much of the decision was the machine's."""
         if self.by_people is None:
-            return Automation.FULLY
+            return Automation.FULLY if self.as_copy_of is None else Automation.PARTIALLY
         return Automation.PARTIALLY if self.is_detected else Automation.NOT
 
 
@@ -78,24 +80,39 @@ def run_time(run: StoredRun) -> datetime | None:
 
 def read_final_verdicts(run: StoredRun) -> Iterator[FinalVerdict]:
     """Every row of a run with what holds of it in the end. Raises DamagedDecisionsError, StorageError."""
-    labels = {(label.item_id, label.content_hash): label for label in decide_labels(read_decisions(run.out))}
-    judged_at = run_time(run)
+    decided = DecidedRun(run)
     for shard_id in run.shard_ids:
-        for row in run.read_present(VERDICTS, shard_id, _COLUMNS).to_pylist():
-            escalated = is_escalated(row)
-            # What is on an illegal list, no reviewer sees and none takes back.
-            label = None if escalated else _label_of(row, labels)
-            given = None if label is None else label.holds.decision
-            verdict = {Answer.BLOCK: "block", Answer.PASS: "pass"}.get(given) if given is not None else row["verdict"]
-            yield FinalVerdict(
-                row=row,
-                verdict=verdict,
-                by_people=label,
-                decided_at=judged_at if label is None else label.holds.decided_at,
-                escalated=escalated,
-            )
+        yield from decided.verdicts_of(shard_id)
 
 
-def _label_of(row: Mapping[str, Any], labels: Mapping[ContentKey, DecidedLabel]) -> DecidedLabel | None:
-    item_id = row["item_id"]
-    return labels.get((item_id, row.get("content_hash"))) or labels.get((item_id, None))
+class DecidedRun:
+    """A run with what its reviewers have decided. Raises DamagedDecisionsError, StorageError."""
+
+    def __init__(self, run: StoredRun) -> None:
+        self._run = run
+        self._judged_at = run_time(run)
+        labels = decide_labels(read_decisions(run.out))
+        self._labels: dict[ContentKey, DecidedLabel] = {(one.item_id, one.content_hash): one for one in labels}
+
+    def verdicts_of(self, shard_id: str) -> Iterator[FinalVerdict]:
+        """The rows of a part with what holds of them. Raises PartMissingError, PartChangedError, StorageError."""
+        for row in self._run.read_present(VERDICTS, shard_id, _COLUMNS).to_pylist():
+            yield self._final(row)
+
+    def _final(self, row: Mapping[str, Any]) -> FinalVerdict:
+        escalated = is_escalated(row)
+        # What is on an illegal list, no reviewer sees and none takes back.
+        label = None if escalated else self._label_of(row)
+        given = None if label is None else label.holds.decision
+        verdict = {Answer.BLOCK: "block", Answer.PASS: "pass"}.get(given) if given is not None else row["verdict"]
+        return FinalVerdict(
+            row=row,
+            verdict=verdict,
+            by_people=label,
+            decided_at=self._judged_at if label is None else label.holds.decided_at,
+            escalated=escalated,
+        )
+
+    def _label_of(self, row: Mapping[str, Any]) -> DecidedLabel | None:
+        item_id = row["item_id"]
+        return self._labels.get((item_id, row.get("content_hash"))) or self._labels.get((item_id, None))

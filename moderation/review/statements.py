@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,9 +15,11 @@ from moderation.errors import UsageError
 from moderation.pages.text import short_line
 from moderation.results.export.plain import json_line
 from moderation.results.layout import export_uri
-from moderation.results.reader import load_policy_of_run, open_run
+from moderation.results.reader import StoredRun, load_policy_of_run, open_run
+from moderation.results.swept import read_swept_record
 from moderation.review.restrictions import Automation, FinalVerdict, read_final_verdicts
 from moderation.review.statement_map import StatementMap, StatementRule, read_statement_map
+from moderation.review.swept_restrictions import SweptVerdict, read_swept_verdicts
 
 _CONTENT_TYPES: Final = {"video": "CONTENT_TYPE_VIDEO", "keyframes": "CONTENT_TYPE_VIDEO"}
 _EARLIEST: Final = date(2000, 1, 1)  # the database refuses days before it
@@ -44,26 +46,32 @@ class StatementsReport:
 def export_statements(out: str, mapping_path: str, *, to: str | None = None) -> StatementsReport:
     """Write a statement per item that is restricted in the end, by the machine or by people; nothing of others.
 
+    out: of a run; or of a sweep, whose statements are of what it blocks and no run of its own does.
     What a statement needs and the item lacks is a line of `TO.errors.jsonl`. Raises UsageError before any work.
     """
-    run = open_run(out)
-    mapping = read_statement_map(Path(mapping_path), load_policy_of_run(run))
-    where = storage.canonical(to or export_uri(run.out, "dsa.jsonl"))
+    swept = read_swept_record(out)
+    run = open_run(out) if swept is None else None
+    mapping = read_statement_map(Path(mapping_path), None if run is None else load_policy_of_run(run))
+    where = storage.canonical(to or export_uri(out, "dsa.jsonl"))
     if not where.endswith((".jsonl", ".ndjson")):
         raise UsageError(f"--to {to}: statements are JSON lines: a name that ends in .jsonl")
     errors = f"{where}.errors.jsonl"
     incomplete: Counter[str] = Counter()
     rows = statements = escalated = 0
     with storage.open_output(where) as file, storage.open_output(errors) as left_out:
-        for final in read_final_verdicts(run):
+        found = _of_run(run) if run is not None else read_swept_verdicts(out, swept) if swept is not None else ()
+        for one in found:
             rows += 1
-            escalated += final.escalated
-            if final.escalated or not final.is_restricted:
-                continue
-            made = make_statement(final, mapping, run.run_id)
+            if isinstance(one.final, FinalVerdict):
+                escalated += one.final.escalated
+                if one.final.escalated or not one.final.is_restricted:
+                    continue
+                made = make_statement(one.final, mapping, one.run_id, one.basis)
+            else:
+                made = one.final
             if isinstance(made, str):
                 incomplete[made] += 1
-                left_out.write(json_line({"item_id": final.row["item_id"], "uri": final.row["uri"], "why": made}))
+                left_out.write(json_line({"item_id": one.item_id, "uri": one.uri, "why": made}))
             else:
                 statements += 1
                 file.write(json_line(made))
@@ -72,10 +80,18 @@ def export_statements(out: str, mapping_path: str, *, to: str | None = None) -> 
     )
 
 
-def make_statement(final: FinalVerdict, mapping: StatementMap, run_id: str) -> dict[str, Any] | str:
+def _of_run(run: StoredRun) -> Iterator[SweptVerdict]:
+    for final in read_final_verdicts(run):
+        basis = "machine" if final.by_people is None else final.by_people.holds.decision_id
+        item_id, uri = final.row["item_id"], final.row["uri"]
+        yield SweptVerdict(item_id=item_id, uri=uri, run_id=run.run_id, basis=basis, final=final)
+
+
+def make_statement(final: FinalVerdict, mapping: StatementMap, run_id: str, basis: str) -> dict[str, Any] | str:
     """The statement of a restricted item, or what it lacks. Pure.
 
-    Its id is the same in every export, and another one once people have decided anew.
+    run_id: of the run that has its row. basis: what restricts it: an id of a decision, or the machine. The statement's
+    id is the same in every export, and another one once people have decided anew.
     """
     rule = mapping.rule_for(final.row.get("check"), final.row.get("reason"), final.words)
     if rule is None:
@@ -85,7 +101,6 @@ def make_statement(final: FinalVerdict, mapping: StatementMap, run_id: str) -> d
         return f"its attribute {mapping.content_date!r} is not a day from {_EARLIEST} on"
     if final.decided_at is None:
         return "its run does not tell when it was judged"
-    basis = "machine" if final.by_people is None else final.by_people.holds.decision_id
     digest = hashlib.sha256("\0".join((run_id, final.row["item_id"], basis)).encode("utf-8", "replace")).hexdigest()
     return {
         "puid": f"{mapping.platform}-{digest[:40]}",

@@ -15,9 +15,11 @@ from moderation.errors import UsageError
 from moderation.results.certificates import read_certificates
 from moderation.results.layout import summary_uri
 from moderation.results.reader import StoredRun, open_run
+from moderation.results.swept import SweptRecord, read_swept_record
 from moderation.review.appeal_outcomes import report_appeals
 from moderation.review.restrictions import Automation, FinalVerdict, read_final_verdicts, run_time
 from moderation.review.statement_map import StatementMap, read_statement_map
+from moderation.review.swept_restrictions import read_swept_verdicts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,13 @@ class _RestrictionTally:
             if final.by_people is not None and began is not None and final.decided_at is not None:
                 self.hours.append((final.decided_at - began).total_seconds() / 3600)
 
+    def add_sweep(self, home: str, swept: SweptRecord) -> None:
+        """What it blocks. Its items are rows of runs, which are counted there, and not here."""
+        for one in read_swept_verdicts(home, swept):
+            if isinstance(one.final, FinalVerdict):
+                self._add(one.final)
+                self.items -= 1
+
     def _add(self, final: FinalVerdict) -> None:
         self.items += 1
         self.escalated += final.escalated
@@ -105,7 +114,7 @@ class _RestrictionTally:
 
 
 def report_transparency(outs: Sequence[str], mapping_path: str | None = None) -> TransparencyReport:
-    """The numbers over several runs. mapping_path: of categories; None: they are told by check.
+    """The numbers over several runs and sweeps. mapping_path: of categories; None: they are told by check.
 
     Raises UsageError where an OUT has no run, or stands twice.
     """
@@ -114,11 +123,15 @@ def report_transparency(outs: Sequence[str], mapping_path: str | None = None) ->
     twice = next((home for home in homes if homes.count(home) > 1), None)
     if twice is not None:
         raise UsageError(f"{twice}: stands twice, and would count twice")
-    runs = [open_run(home) for home in homes]
+    sweeps = {home: swept for home in homes if (swept := read_swept_record(home)) is not None}
+    runs = [open_run(home) for home in homes if home not in sweeps]
     tally = _RestrictionTally(mapping=mapping)
     for run in runs:
         tally.add_run(run)
-    appeals = [report_appeals(home) for home in homes]
+    for home, swept in sweeps.items():
+        tally.add_sweep(home, swept)
+    judged = [home for home in homes if home not in sweeps]
+    appeals = [report_appeals(home) for home in judged]
     return TransparencyReport(
         runs=tuple(homes),
         items=tally.items,
@@ -134,7 +147,7 @@ def report_transparency(outs: Sequence[str], mapping_path: str | None = None) ->
         appeals_open=sum(report.open for report in appeals),
         appeals_upheld=sum(report.upheld for report in appeals),
         appeals_overturned=sum(report.overturned for report in appeals),
-        certificates=tuple(rate for home in homes for rate in _certified(home)),
+        certificates=tuple(rate for home in judged for rate in _certified(home)),
     )
 
 
