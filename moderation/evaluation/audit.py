@@ -84,11 +84,12 @@ class AuditRegion:
         stage, _, rest = item.reason.partition(":")
         if not item.may_pass:
             return False
-        if stage in _PASSABLE:
-            # Below a negative check's threshold nothing more passes than before, where another rule does not let it.
-            return not self.negative or item.verdict == "pass"
-        objects = stage in _BY_SCORE and rest.partition(":")[0] == self.check and self.negative
-        return objects and item.approved and item.objectors <= {self.check}
+        if stage in _PASSABLE and (not self.negative or item.verdict == "pass"):
+            return True
+        # Below a negative check's threshold nothing more passes than before, where another rule does not let it. What
+        # the run reviewed for want of a certificate would pass by the policy as it is written.
+        objects = stage == "default" or (stage in _BY_SCORE and rest.partition(":")[0] == self.check)
+        return self.negative and objects and item.approved and item.objectors <= {self.check}
 
 
 def _is_decided_by_list(item: JudgedItem) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from moderation.errors import UsageError
 from moderation.evaluation.objections import find_objectors, is_approved
 from moderation.evaluation.walks import F64
 from moderation.labels.resolve import Label, LabelTable, find_label
+from moderation.lists.policy_file import load_whole_policy
 from moderation.policy.certified import certified_hash, withdraw
 from moderation.policy.model import Policy, policy_hash
 from moderation.results.decided import read_kept_policy
@@ -66,6 +68,7 @@ class Population:
 
     outs: tuple[str, ...]
     policy: Policy
+    written: Policy  # the policy with the actions that the runs withdrew for want of a certificate
     policy_path: str
     policy_hash: str
     stack_fingerprint: str
@@ -105,10 +108,12 @@ def read_population(
     if policy_hash(rules) != judged_by:
         # A policy file still has the actions that the run withdrew; the policy that the run keeps does not.
         rules = withdraw(rules, withdrawn_by(runs[0]))
+    path = policy or runs[0].load_config().policy
     population = Population(
         outs=tuple(outs),
         policy=rules,
-        policy_path=policy or runs[0].load_config().policy,
+        written=_as_written(rules, withdrawn_by(runs[0]), path),
+        policy_path=path,
         policy_hash=policy_hash(rules),
         stack_fingerprint=stack,
     )
@@ -118,6 +123,17 @@ def read_population(
     if check_labels and not population.labelled and not population.disputed:
         raise UsageError(_no_match(labels, runs[0]))
     return population
+
+
+def _as_written(judged_by: Policy, withdrawn: Sequence[str], path: str) -> Policy:
+    """The policy with the actions that the run withdrew; of a file that has changed since, with its default alone."""
+    if not withdrawn:
+        return judged_by
+    if Path(path).is_file():
+        written = load_whole_policy(Path(path))
+        if policy_hash(withdraw(written, withdrawn)) == policy_hash(judged_by):
+            return written
+    return judged_by.model_copy(update={"default": "pass"}) if "pass:default" in withdrawn else judged_by
 
 
 def withdrawn_by(run: StoredRun) -> list[str]:
@@ -172,19 +188,22 @@ def _add_run(population: Population, run: StoredRun, labels: LabelTable) -> None
         population.rows += len(table)
         population.frames += sum(table["frames_scored"].drop_null().to_pylist())
         population.verdicts.update(v for v in table["verdict"].to_pylist() if v is not None)
-        population.items += _items_of(table, population.policy, labels)
+        population.items += _items_of(table, population, labels)
 
 
-def _items_of(table: pa.Table, policy: Policy, labels: LabelTable) -> Iterator[JudgedItem]:
+def _items_of(table: pa.Table, population: Population, labels: LabelTable) -> Iterator[JudgedItem]:
     keys = table.select(["item_id", "uri", "content_hash", "verdict"]).to_pylist()
     drawn = table["audit"].to_pylist() if "audit" in table.column_names else [None] * len(keys)
     found = [find_label(labels.labels, key) if key["verdict"] is not None else None for key in keys]
     kept = [i for i, (label, audit) in enumerate(zip(found, drawn, strict=True)) if label is not None or audit]
     for index, row in zip(kept, table.take(pa.array(kept, pa.int64())).to_pylist(), strict=True):
-        yield _item_of(row, policy, found[index], find_label(labels.audit, keys[index]))
+        yield _item_of(row, population, found[index], find_label(labels.audit, keys[index]))
 
 
-def _item_of(row: Mapping[str, Any], policy: Policy, label: Label | None, audit_label: Label | None) -> JudgedItem:
+def _item_of(
+    row: Mapping[str, Any], population: Population, label: Label | None, audit_label: Label | None
+) -> JudgedItem:
+    policy = population.policy
     allowed_s, gap_s = policy.unseen.allowed_gap_s(row.get("duration_s")), row.get("widest_gap_s")
     gap = allowed_s is not None and gap_s is not None and gap_s > allowed_s
     scores = {check: row.get(score_column(check)) for check in policy.checks}
@@ -205,7 +224,7 @@ def _item_of(row: Mapping[str, Any], policy: Policy, label: Label | None, audit_
         label=label,
         audit_label=audit_label,
         objectors=find_objectors(policy, scores, attributes),
-        approved=is_approved(policy, scores, attributes),
+        approved=is_approved(population.written, scores, attributes),
     )
 
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import yaml
 
-from moderation.config.load import packaged_configs
+from moderation.config.load import packaged_configs, validate
 from moderation.config.model import Config
 from moderation.errors import UsageError
 from moderation.evaluation.claim import Claim
 from moderation.evaluation.issue import issue, plan_labels
 from moderation.evaluation.issued_files import check_target, write_issued
 from moderation.policy.bind import bind
-from moderation.policy.certified import automatic_actions, find_uncertified
+from moderation.policy.certified import automatic_actions, find_uncertified, withdraw
 from moderation.policy.judge import judge_item
-from moderation.policy.model import load_policy, policy_hash
+from moderation.policy.model import Policy, load_policy, policy_hash
 from moderation.results.certificates import certify_policy, read_certificates
 from moderation.results.decided import keep_inputs
 from moderation.types import ItemVotes, Verdict
@@ -186,6 +186,29 @@ audit:
     assert issued.withdrawn == ("block:bad",)
     passed = sum(verdict_of(issued.policy, float(s)) is Verdict.PASS for s in run.scores)
     assert passed == side.result.labels
+
+
+def test_a_run_that_withdrew_its_default_can_certify_it(tmp_path: Path) -> None:
+    """`require_certificate` without any certificate: all is reviewed, and that is no reason never to certify."""
+    policy = """
+default: pass
+require_certificate: true
+checks:
+  bad: {side: negative, votes: [a.bad], block: 0.99, review: 0.01}
+audit:
+  salt: pepper
+  pass: {check: bad, rate: 1.0, to: 1.0}
+"""
+    written = validate(Policy, yaml.safe_load(policy), where="policy")
+    withdrawn = ("block:bad", "pass:default")
+    judged_by = withdraw(written, withdrawn).model_dump_json(by_alias=True, exclude_unset=True)
+    run = make_run(tmp_path, judged_by)
+    record = tmp_path / "out" / "run.json"
+    told = json.loads(record.read_text())
+    record.write_text(json.dumps({**told, "identity": {**(told.get("identity") or {}), "withdrawn": withdrawn}}))
+    (tmp_path / "policy.yaml").write_text(policy)
+    (side,) = issue([run.out], str(run.labels), TODAY, claim=LOOSE).sides
+    assert side.threshold is not None and 0.5 < side.threshold < 0.8
 
 
 def test_required_certificates_take_the_rest_to_review_at_run_time(tmp_path: Path) -> None:
