@@ -226,3 +226,9 @@ def read_held(sweeps: Sequence[str]) -> dict[tuple[str, str], HeldVerdict]:
             for run, item_id, *rest in zip(*(table[name].to_pylist() for name in names), strict=True):
                 held[run, item_id] = HeldVerdict(*rest)
     return held
+
+
+def ended_at_before(to: str) -> str | None:
+    """When this sweep had ended before: a repeated call changes nothing, so that its verdicts hold since then."""
+    said = (read_sweep(to) or {}).get("ended_at")
+    return None if said is None else str(said)
