@@ -20,7 +20,7 @@ from typing import Any, Final
 from moderation import storage
 from moderation.analysis.part_processes import work_by_processes
 from moderation.analysis.sweep_by_decision import HELD, CopyLimits
-from moderation.analysis.sweep_changes import SweepCounts, ended_at_before, read_sweep
+from moderation.analysis.sweep_changes import SweepCounts, ended_at_before, read_sweep, rule_of
 from moderation.analysis.sweep_judging import JudgingSettings, certified_settings, own_policy
 from moderation.analysis.sweep_parts import SweepSettings, sweep_portions
 from moderation.analysis.sweep_sources import SweepSources, SweptPart, first_parts
@@ -253,7 +253,7 @@ def _summed(
         run, old, new = key.split("\t")
         moved[old, new] += items
         by_run.setdefault(run, {})[f"{old} -> {new}"] = items
-    rules = {_pair(key): items for key, items in sorted(counts.rules.items(), key=lambda rule: (-rule[1], rule[0]))}
+    rules = {rule_of(key): items for key, items in sorted(counts.rules.items(), key=lambda rule: (-rule[1], rule[0]))}
     return Swept(
         sweep_id=sweep_id,
         to=to,
@@ -268,15 +268,10 @@ def _summed(
         moved=dict(moved),
         by_run=by_run,
         rules=rules,
-        examples={_pair(key): rows for key, rows in counts.examples.items()},
+        examples={rule_of(key): rows for key, rows in counts.examples.items()},
         lost=sources.lost,
         left_out=left_out,
     )
-
-
-def _pair(key: str) -> tuple[str, str]:
-    before, _, after = key.partition("\t")
-    return before, after
 
 
 def _record(swept: Swept, change: SweepChange, sources: SweepSources, identity: Mapping[str, Any]) -> dict[str, Any]:

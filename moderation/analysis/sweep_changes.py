@@ -205,6 +205,12 @@ def _listed(folder: str) -> Iterable[storage.ObjectInfo]:
         return []
 
 
+def rule_of(key: str) -> tuple[str, str]:
+    """(reason before, reason after) of a key of `SweepCounts.rules`."""
+    before, _, after = key.partition("\t")
+    return before, after
+
+
 def read_sweep(to: str) -> dict[str, Any] | None:
     """The record of a sweep; None where there is none. Raises UsageError where it is not readable."""
     data = storage.read_optional(sweep_uri(to))
