@@ -89,14 +89,14 @@ class DecidedRun:
     """A run with what its reviewers have decided. Raises DamagedDecisionsError, StorageError."""
 
     def __init__(self, run: StoredRun) -> None:
-        self._run = run
+        self.run = run
         self._judged_at = run_time(run)
         labels = decide_labels(read_decisions(run.out))
         self._labels: dict[ContentKey, DecidedLabel] = {(one.item_id, one.content_hash): one for one in labels}
 
     def verdicts_of(self, shard_id: str) -> Iterator[FinalVerdict]:
         """The rows of a part with what holds of them. Raises PartMissingError, PartChangedError, StorageError."""
-        for row in self._run.read_present(VERDICTS, shard_id, _COLUMNS).to_pylist():
+        for row in self.run.read_present(VERDICTS, shard_id, _COLUMNS).to_pylist():
             yield self._final(row)
 
     def _final(self, row: Mapping[str, Any]) -> FinalVerdict:

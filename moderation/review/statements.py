@@ -50,8 +50,13 @@ def export_statements(out: str, mapping_path: str, *, to: str | None = None) -> 
     What a statement needs and the item lacks is a line of `TO.errors.jsonl`. Raises UsageError before any work.
     """
     swept = read_swept_record(out)
-    run = open_run(out) if swept is None else None
-    mapping = read_statement_map(Path(mapping_path), None if run is None else load_policy_of_run(run))
+    found: Iterator[SweptVerdict]
+    if swept is None:
+        run = open_run(out)
+        policy, found = load_policy_of_run(run), _of_run(run)
+    else:
+        policy, found = None, read_swept_verdicts(out, swept)
+    mapping = read_statement_map(Path(mapping_path), policy)
     where = storage.canonical(to or export_uri(out, "dsa.jsonl"))
     if not where.endswith((".jsonl", ".ndjson")):
         raise UsageError(f"--to {to}: statements are JSON lines: a name that ends in .jsonl")
@@ -59,7 +64,6 @@ def export_statements(out: str, mapping_path: str, *, to: str | None = None) -> 
     incomplete: Counter[str] = Counter()
     rows = statements = escalated = 0
     with storage.open_output(where) as file, storage.open_output(errors) as left_out:
-        found = _of_run(run) if run is not None else read_swept_verdicts(out, swept) if swept is not None else ()
         for one in found:
             rows += 1
             if isinstance(one.final, FinalVerdict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -45,14 +46,14 @@ def read_swept_verdicts(home: str, swept: SweptRecord) -> Iterator[SweptVerdict]
     """
     escalated = read_escalated(swept)
     called = _names_of_decisions(swept.runs)
-    runs: dict[str, DecidedRun] = {}
+    # A run may have thousands of parts: its receipts and decisions are read once.
+    open_decided = cache(lambda out: DecidedRun(open_run(out)))
     for rows in read_changed_rows(home, _COLUMNS):
         blocked = sorted((row for row in rows if row["new_verdict"] == Verdict.BLOCK), key=_PLACE)
         for (out, part), changes in groupby(blocked, _PLACE):
             listed = list(changes)
             try:
-                run = open_run(out)
-                decided = runs.setdefault(out, DecidedRun(run))
+                decided = open_decided(out)
                 stored = {final.row["item_id"]: final for final in decided.verdicts_of(part)}
             except UsageError:  # also of a part
                 yield from (_swept(change, "", "its run, or its part, is gone or was changed") for change in listed)
@@ -62,7 +63,7 @@ def read_swept_verdicts(home: str, swept: SweptRecord) -> Iterator[SweptVerdict]
                 if isinstance(final, FinalVerdict) and (change["content_hash"] or change["uri"]) in escalated:
                     final = replace(final, escalated=True)
                 if final is not None:
-                    yield _swept(change, run.run_id, final)
+                    yield _swept(change, decided.run.run_id, final)
 
 
 def _swept(change: Mapping[str, Any], run_id: str, final: FinalVerdict | str) -> SweptVerdict:

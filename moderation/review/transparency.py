@@ -79,6 +79,7 @@ class _RestrictionTally:
     def add_run(self, run: StoredRun) -> None:
         began = run_time(run)
         for final in read_final_verdicts(run):
+            self.items += 1
             self._add(final)
             if final.by_people is not None and began is not None and final.decided_at is not None:
                 self.hours.append((final.decided_at - began).total_seconds() / 3600)
@@ -88,10 +89,8 @@ class _RestrictionTally:
         for one in read_swept_verdicts(home, swept):
             if isinstance(one.final, FinalVerdict):
                 self._add(one.final)
-                self.items -= 1
 
     def _add(self, final: FinalVerdict) -> None:
-        self.items += 1
         self.escalated += final.escalated
         if final.by_people is not None:
             self.by_people += 1

@@ -20,18 +20,13 @@ from moderation.review.statement_map import CATEGORIES, EEA, EU, KEYWORDS, SOURC
 from moderation.review.statements import export_statements
 from moderation.review.transparency import report_transparency
 from tests.finished_run import RUN_ID, Made, write_run
+from tests.statement_rules import RULE
 
 POLICY = """
 default: pass
 checks:
   weapon: {side: negative, votes: [a.weapon], review: 0.5, block: 0.9}
 """
-RULE = {
-    "ground": "incompatible",
-    "reference": "Terms, 4.2",
-    "explanation": "No weapons.",
-    "category": "STATEMENT_CATEGORY_VIOLENCE",
-}
 MAPPING: dict[str, Any] = {
     "platform": "shop",
     "territory": "EU",

@@ -19,6 +19,7 @@ from moderation.lists.policy_file import load_whole_policy
 from moderation.review.statements import export_statements
 from moderation.review.transparency import report_transparency
 from tests.finished_run import Made, write_run
+from tests.statement_rules import RULE
 
 LABELS = ("a.weapon", "pdq.quality")
 POLICY = """
@@ -26,12 +27,6 @@ default: pass
 checks:
   weapon: {side: negative, votes: [a.weapon], review: 0.5, block: 0.9}
 """
-RULE = {
-    "ground": "incompatible",
-    "reference": "Terms, 4.2",
-    "explanation": "No weapons.",
-    "category": "STATEMENT_CATEGORY_VIOLENCE",
-}
 GORE = {**RULE, "category": "STATEMENT_CATEGORY_ANIMAL_WELFARE"}
 MAPPING = {
     "platform": "shop",
