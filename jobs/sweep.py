@@ -94,7 +94,7 @@ def sweep(
         found = find_sources(sources)
         kept = None if embedding == "none" else embedding
         targets = tuple(find_targets(found, decision or (), as_, embedding=kept))
-        targets += tuple(held_beside(targets, [run.out for run in found.runs]))
+        targets += tuple(held_beside(targets, [run.out for run in found.runs], after or ()))
         change = SweepChange(name=", ".join(decision or ()), targets=targets, limits=limits)
     swept = sweep_all(
         found, change, None if dry_run else to, as_of=day, earlier=after or (), leave_out=leave_out, workers=workers

@@ -120,7 +120,17 @@ def _note(pairs: Sequence[tuple[ActionReceipt, StepOutcome]], journal: ActionJou
 def _undo_item(
     actions: ActionsFile, hand_over: HandOver, own: Sequence[ActionReceipt]
 ) -> list[tuple[ActionReceipt, StepOutcome]]:
-    return [(receipt, _undo_one(receipt, actions, hand_over)) for receipt in own]
+    pairs: list[tuple[ActionReceipt, StepOutcome]] = []
+    held: set[str | None] = set()  # where what was moved, and could not go back, still lies
+    for receipt in own:
+        if receipt.do == "copy" and receipt.target in held:
+            outcome = refused("moved", "it is all that is left of the object, which could not be moved back")
+        else:
+            outcome = _undo_one(receipt, actions, hand_over)
+        if receipt.do == "move" and outcome.state is not ActionState.UNDONE:
+            held.add(receipt.target)
+        pairs.append((receipt, outcome))
+    return pairs
 
 
 def _undo_one(receipt: ActionReceipt, actions: ActionsFile, hand_over: HandOver) -> StepOutcome:

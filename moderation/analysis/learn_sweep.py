@@ -56,15 +56,16 @@ def sweep_learned(
     return sweep(find_sources(uris), change, to, as_of=as_of, earlier=earlier, leave_out=True)
 
 
-def held_beside(targets: Sequence[SweepTarget], outs: Sequence[str]) -> list[SweepTarget]:
-    """What reviewers of these runs have blocked and that may have a copy in common with a target that is freed.
+def held_beside(targets: Sequence[SweepTarget], outs: Sequence[str], earlier: Sequence[str] = ()) -> list[SweepTarget]:
+    """What is blocked and may have a copy in common with a target that is freed.
 
-    Raises DamagedDecisionsError, StorageError.
+    outs: runs whose reviewers have blocked it. earlier: sweeps that have, also where their caller decided.
+    Raises DamagedDecisionsError, StorageError, UsageError where a record is not readable.
     """
     freed = [
         LearnedItem(
             item_id=t.item_id, uri=t.uri, run=t.run, shard_id=None, content_hash=t.content_hash,
-            hash=t.hashes[0] if t.frames == 1 and t.hashes else None, verdict=t.verdict,
+            hash=t.hashes[0] if t.frames == 1 and t.hashes else None, inner=_inner_of(t), verdict=t.verdict,
         )
         for t in targets
         if t.verdict != "block"
@@ -74,28 +75,50 @@ def held_beside(targets: Sequence[SweepTarget], outs: Sequence[str]) -> list[Swe
     settled, items = find_learned_items({out: said for out in outs if (said := read_decisions(out))})
     holding = hold_by(settled, content_name).values()
     known = [items[said.item_id, said.content_hash].with_decision(said) for said in holding]
-    return [_target(replace(item, verdict=HELD)) for item in _neighbours(freed, known)]
+    held = [_target(replace(item, verdict=HELD)) for item in _neighbours(freed, known)]
+    there = {(t.item_id, t.content_hash) for t in (*targets, *held)}
+    return held + [t for t in _blocked_by(earlier) if (t.item_id, t.content_hash) not in there]
+
+
+def _blocked_by(sweeps: Sequence[str]) -> list[SweepTarget]:
+    """What these sweeps, the oldest first, have blocked and not freed again."""
+    last: dict[tuple[str, str | None], SweepTarget] = {}
+    for uri in sweeps:
+        change = ((read_sweep(uri) or {}).get("identity") or {}).get("change") or {}
+        said = [SweepTarget.from_json(record) for record in change.get("targets") or ()]
+        last |= {(t.item_id, t.content_hash): t for t in said if t.verdict != HELD}
+    return [replace(target, verdict=HELD) for target in last.values() if target.verdict == "block"]
 
 
 def _neighbours(items: Sequence[LearnedItem], holding: Iterable[LearnedItem]) -> list[LearnedItem]:
     """The other blocked items that may have a copy in common with one whose block is taken back."""
     freed = [item for item in items if item.verdict != "block"]
     names = {content_name(item) for item in items}
-    known = [bytes.fromhex(item.hash) for item in freed if item.hash is not None]
-    hashes = np.frombuffer(b"".join(known), np.uint8).reshape(-1, 32)
+    hashes = _hashes_of(freed)
     # Of videos and albums no single hash tells what they have in common.
-    has_films = len(known) < len(freed)
+    has_films = any(item.hash is None for item in freed)
     others = [
         item
         for item in (holding if freed else ())
         if item.verdict == "block" and item.shard_id is not None and content_name(item) not in names
     ]
-    return [item for item in others if (has_films if item.hash is None else _is_close(item.hash, hashes))]
+    # A film may show a picture, within it or as one of its frames.
+    return [item for item in others if has_films or item.hash is None or _are_close(_hashes_of([item]), hashes)]
 
 
-def _is_close(hash_: str, hashes: U8) -> bool:
-    differing = np.bitwise_xor(hashes, np.frombuffer(bytes.fromhex(hash_), np.uint8))
-    return bool((np.unpackbits(differing, axis=1).sum(axis=1) <= _REACH).any())
+def _inner_of(target: SweepTarget) -> str | None:
+    inner = target.parts[0][:64] if target.frames == 1 and target.parts else ""
+    return inner if inner.strip("0") else None
+
+
+def _hashes_of(items: Iterable[LearnedItem]) -> U8:
+    """uint8 [n,32]: with and without bars, as copies are looked for."""
+    known = [bytes.fromhex(text) for item in items for text in (item.hash, item.inner) if text is not None]
+    return np.frombuffer(b"".join(known), np.uint8).reshape(-1, 32)
+
+
+def _are_close(own: U8, hashes: U8) -> bool:
+    return bool((np.bitwise_count(own[:, None] ^ hashes[None]).sum(axis=2) <= _REACH).any())
 
 
 def _target(item: LearnedItem) -> SweepTarget:

@@ -23,8 +23,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class LearnedItem:
     """A decided item. shard_id: its part; None: no run has it any more.
 
-    hash, quality: PDQ, 64 hexadecimal digits and 0..100, of an item that is one picture. verdict, cause, entry: what
-    holds of it: see `sweep_targets.SweepTarget`.
+    hash, quality: PDQ, 64 hexadecimal digits and 0..100, of an item that is one picture; inner: the same of what lies
+    within its bars. verdict, cause, entry: what holds of it: see `sweep_targets.SweepTarget`.
     """
 
     item_id: str
@@ -33,6 +33,7 @@ class LearnedItem:
     shard_id: str | None
     content_hash: str | None
     hash: str | None = None
+    inner: str | None = None
     quality: int = -1
     verdict: str = "none"
     cause: str = "decision"
@@ -105,6 +106,7 @@ def _in_run(out: str, wanted: set[str]) -> Iterator[LearnedItem]:
 
 def _in_part(run: StoredRun, shard_id: str, wanted: set[str]) -> Iterator[LearnedItem]:
     part = StoredPart(run, shard_id, wanted, columns=ROW)
+    inner = part.frames.parts.inner
     hashes = dict(zip(part.frames.item.tolist(), range(len(part.frames.item)), strict=True))
     for row, (item_id, uri) in enumerate(zip(part.item_ids.to_pylist(), part.column("uri"), strict=True)):
         at = hashes.get(row) if part.frames.counts[row] == 1 else None
@@ -115,5 +117,6 @@ def _in_part(run: StoredRun, shard_id: str, wanted: set[str]) -> Iterator[Learne
             shard_id=shard_id,
             content_hash=_content(part.contents[row]),
             hash=None if at is None else part.frames.hashes[at].tobytes().hex(),
+            inner=None if at is None or not inner[at].any() else inner[at].tobytes().hex(),
             quality=-1 if at is None else int(part.frames.quality[at]),
         )

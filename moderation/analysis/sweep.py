@@ -22,7 +22,7 @@ from moderation.analysis.part_processes import work_by_processes
 from moderation.analysis.sweep_by_decision import HELD, CopyLimits
 from moderation.analysis.sweep_changes import SweepCounts, ended_at_before, read_sweep, rule_of
 from moderation.analysis.sweep_judging import JudgingSettings, certified_settings, own_policy
-from moderation.analysis.sweep_parts import SweepSettings, sweep_portions
+from moderation.analysis.sweep_parts import SweepSettings, brief, settings_of, sweep_portions
 from moderation.analysis.sweep_sources import SweepSources, SweptPart, first_parts
 from moderation.analysis.sweep_targets import SweepTarget
 from moderation.concurrency import usable_cores
@@ -31,6 +31,7 @@ from moderation.errors import UsageError
 from moderation.labels.effective import effective_decisions
 from moderation.policy.entries import ListRule, entries_digest
 from moderation.policy.model import Policy, policy_hash
+from moderation.results.certificates import Certification, certify_policy
 from moderation.results.sweep_layout import sweep_uri
 from moderation.version import __version__
 
@@ -156,11 +157,15 @@ def _check_runs(
     """Index of each run that is swept -> what judging it takes; and the runs that are left out, with the reason."""
     judging: dict[int, dict[str, Any] | None] = {}
     left_out: dict[str, str] = {}
+    certified: dict[str, tuple[Policy, Certification]] = {}  # by stack
     for run, shard_id in first_parts(sources):
         judging[run] = None
         try:
             if change.policy is not None:
-                own, said = certified_settings(sources.runs[run], change.policy, change.name, shard_id, as_of)
+                stack = sources.runs[run].stack_fingerprint
+                if stack not in certified:
+                    certified[stack] = certify_policy(change.policy, change.name, stack)
+                own, said = certified_settings(sources.runs[run], *certified[stack], shard_id, as_of)
                 judging[run] = {**asdict(own), "certificates": said}
             elif change.judges_by_own_policy:
                 own_policy(sources.runs[run])
@@ -199,31 +204,27 @@ def _settings(
 ) -> SweepSettings:
     empty = asdict(JudgingSettings())
     runs = [
-        {"out": run.out, "format": run.format, "record": _short(run.record), "judging": judging.get(place) or empty}
+        {
+            "out": run.out,
+            "format": run.format,
+            "record": brief(run.record),
+            "judging": judging.get(place) or empty,
+        }
         for place, run in enumerate(sources.runs)
     ]
-    policy = change.policy
-    lists = change.lists
+    policy, lists = change.policy, change.lists
     return SweepSettings(
         sweep_id=sweep_id,
         to=to,
         runs=tuple(runs),
         earlier=earlier,
         as_of=as_of,
-        policy=None if policy is None else policy.model_dump_json(by_alias=True, exclude_unset=True),
-        lists=None
-        if lists is None
-        else {n: r.model_dump_json(by_alias=True, exclude_unset=True) for n, r in lists.items()},
+        policy=None if policy is None else settings_of(policy),
+        lists=None if lists is None else {name: settings_of(rule) for name, rule in lists.items()},
         targets=tuple(target.as_json() for target in change.targets),
         limits=None if change.limits is None else asdict(change.limits),
         decided=() if lists is not None else tuple(effective_decisions([run.out for run in sources.runs])),
     )
-
-
-def _short(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run record a process needs."""
-    names = ("run_id", "votes_of", "extensions", "config", "identity", "as_of", "updated_at")
-    return {name: record[name] for name in names if name in record}
 
 
 def _work(settings: SweepSettings, parts: Sequence[SweptPart], workers: int | None) -> SweepCounts:

@@ -13,11 +13,10 @@ import pyarrow.compute as pc
 from moderation.analysis.sweep_tables import StoredPart, judging_columns
 from moderation.errors import UsageError
 from moderation.policy.bind import BoundPolicy, bind
-from moderation.policy.certified import withdraw
 from moderation.policy.entries import ListRule
 from moderation.policy.model import Policy
 from moderation.results.asked import read_digests, with_asked
-from moderation.results.certificates import certify_policy
+from moderation.results.certificates import Certification, certify_policy
 from moderation.results.decided import read_kept_policy
 from moderation.results.judged import Ruled, judge_verdicts
 from moderation.results.reader import StoredRun, load_policy_of_run
@@ -51,13 +50,12 @@ def judging_settings(run: StoredRun, policy: Policy, shard_id: str, as_of: date 
 
 
 def certified_settings(
-    run: StoredRun, policy: Policy, path: str, shard_id: str, as_of: date | None
+    run: StoredRun, holding: Policy, certification: Certification, shard_id: str, as_of: date | None
 ) -> tuple[JudgingSettings, dict[str, Any] | None]:
-    """What judging a run by the policy of a file takes, and what certificates say of it; None: nothing is promised.
+    """What judging a run takes, and what certificates say of the policy; None: nothing is promised.
 
-    Certificates are of one stack, so each run has its own. Raises as `judging_settings`.
+    holding, certification: of the stack of the run, by `certify_policy`. Raises as `judging_settings`.
     """
-    holding, certification = certify_policy(policy, path, run.stack_fingerprint)
     settings = judging_settings(run, holding, shard_id, as_of)
     if certification.withdrawn:
         settings = replace(settings, withdrawn=tuple(sorted(certification.uncertified)))
@@ -74,9 +72,6 @@ class StoredJudge:
     settings: JudgingSettings
     _bound: dict[tuple[str, ...], BoundPolicy] = field(default_factory=dict)
     _digests: Any = None
-
-    def __post_init__(self) -> None:
-        self.policy = withdraw(self.policy, self.settings.withdrawn)
 
     def judge(self, part: StoredPart, item_ids: Sequence[str] | None = None) -> dict[str, Ruled] | list[Ruled]:
         """Verdict and reason of each row of the part; with item_ids, of these alone, by id."""

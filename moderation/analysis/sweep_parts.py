@@ -35,8 +35,10 @@ from moderation.analysis.sweep_targets import SweepTarget
 from moderation.config.load import validate
 from moderation.errors import FatalError, UsageError
 from moderation.labels.decisions import ContentKey
+from moderation.policy.certified import withdraw
 from moderation.policy.entries import ListRule
 from moderation.policy.model import Policy
+from moderation.policy.section import PolicySection
 from moderation.results.intact import PartChangedError, PartMissingError
 from moderation.results.reader import StoredRun
 from moderation.results.sweep_layout import changes_uri
@@ -94,9 +96,12 @@ class _PolicySweep:
 
     def __init__(self, settings: SweepSettings, runs: Sequence[StoredRun]) -> None:
         policy = Policy.model_validate_json(settings.policy or "")
+        own = [_judging(record["judging"]) for record in settings.runs]
+        # With its lists a policy is large: runs of which certificates say the same share one.
+        holding = {names: withdraw(policy, names) for names in {each.withdrawn for each in own}}
         self._judges = {
-            run.out: StoredJudge(run=run, policy=policy, settings=_judging(record["judging"]))
-            for run, record in zip(runs, settings.runs, strict=True)
+            run.out: StoredJudge(run=run, policy=holding[each.withdrawn], settings=each)
+            for run, each in zip(runs, own, strict=True)
         }
         asks_facts = bool(policy.lists) or policy.goes_by_item or any(check.by for check in policy.checks.values())
         self.columns = FACTS if asks_facts else JUDGING
@@ -237,6 +242,17 @@ def sweep_portions(settings: SweepSettings) -> Callable[[Any], dict[str, Any]]:
 
 def _begin(told: str) -> Callable[[Any], dict[str, Any]]:
     return sweep_portions(SweepSettings.from_json(told))
+
+
+def settings_of(section: PolicySection) -> str:
+    """A policy or a list, as a process reads it."""
+    return section.model_dump_json(by_alias=True, exclude_unset=True)
+
+
+def brief(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run record a process needs."""
+    names = ("run_id", "votes_of", "extensions", "config", "identity", "as_of", "updated_at")
+    return {name: record[name] for name in names if name in record}
 
 
 if __name__ == "__main__":

@@ -229,7 +229,10 @@ def _arrow_batches(
     _check_types(uri, schema, columns)
     places = [place for place, name in enumerate(names) if name in columns]
     reader = pa.ipc.open_file(pa.py_buffer(data), options=pa.ipc.IpcReadOptions(included_fields=places))
-    yield from (reader.get_batch(at) for at in range(reader.num_record_batches))
+    for at in range(reader.num_record_batches):
+        batch = reader.get_batch(at)
+        batch.validate(full=True)  # lengths that are below 0 would make room for others
+        yield batch
 
 
 def _check_unpacked(uri: str, size_bytes: int, rows: int) -> None:

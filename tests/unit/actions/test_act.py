@@ -491,22 +491,29 @@ def test_an_address_that_never_answers_is_given_up(
     assert dict(report.counts["webhook"]) == {"failed (http_503)": 1, "failed (left)": 5}
 
 
+IN_BUCKET = {"objects": [f"s3://{BUCKET}/in"], "destinations": [f"s3://{BUCKET}/away"]}
+
+
+def run_in_bucket(tmp_path: Path) -> str:
+    """A run over the same four files in a bucket, in whose `in/` they are."""
+    for name, _ in ITEMS:
+        storage.publish(f"s3://{BUCKET}/in/{name}", name.encode())
+    made = [
+        Made(name=name, votes=[(score,)], content_hash=hashlib.sha256(name.encode()).hexdigest())
+        for name, score in ITEMS
+    ]
+    return write_run(tmp_path, ("a.weapon",), made, POLICY, prefix=f"s3://{BUCKET}/in")
+
+
 @pytest.mark.long
 @pytest.mark.skipif(find_moto() is None, reason="no moto_server beside this Python")
 def test_tags_in_a_bucket_are_set_once_and_restored(tmp_path: Path) -> None:
     with serve_moto() as server, environment(server.env()):
-        for name, _ in ITEMS:
-            storage.publish(f"s3://{BUCKET}/in/{name}", name.encode())
-        made = [
-            Made(name=name, votes=[(score,)], content_hash=hashlib.sha256(name.encode()).hexdigest())
-            for name, score in ITEMS
-        ]
-        out = write_run(tmp_path, ("a.weapon",), made, POLICY, prefix=f"s3://{BUCKET}/in")
+        out = run_in_bucket(tmp_path)
         storage.write_tags(f"s3://{BUCKET}/in/bad0.png", {"owner": "a", "moderation": "unknown"})
         tagging = {"name": "tag", "do": "tag", "when": {"verdict": ["block"]}, "tags": {"moderation": "{verdict}"}}
         moving = {"name": "move", "do": "move", "when": {"verdict": ["block"]}, "to": f"s3://{BUCKET}/away"}
-        keys = {"objects": [f"s3://{BUCKET}/in"], "destinations": [f"s3://{BUCKET}/away"]}
-        path = actions_file(tmp_path, tagging, moving, **keys)
+        path = actions_file(tmp_path, tagging, moving, **IN_BUCKET)
         assert run(out, path) == {"tag": {"done": 2}, "move": {"done": 2}}
         copies = [info.uri for info in storage.list_objects(f"s3://{BUCKET}/away")]
         assert [storage.read_tags(uri)["moderation"] for uri in copies] == ["block", "block"]
@@ -519,3 +526,25 @@ def test_tags_in_a_bucket_are_set_once_and_restored(tmp_path: Path) -> None:
         assert storage.read_tags(f"s3://{BUCKET}/in/bad0.png") == {"owner": "a", "moderation": "unknown"}
         assert storage.read_tags(f"s3://{BUCKET}/in/bad1.png") == {}
         assert not storage.is_folder(f"s3://{BUCKET}/away")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(find_moto() is None, reason="no moto_server beside this Python")
+def test_what_was_moved_and_cannot_go_back_is_not_deleted_as_a_copy(tmp_path: Path) -> None:
+    """In S3 the copy and what was moved to the same place have one etag."""
+    with serve_moto() as server, environment(server.env()):
+        out = run_in_bucket(tmp_path)
+        rules = [
+            {"name": do, "do": do, "when": {"verdict": ["review"]}, "to": f"s3://{BUCKET}/away"}
+            for do in ("copy", "move")
+        ]
+        path = actions_file(tmp_path, *rules, **IN_BUCKET)
+        assert run(out, path) == {"copy": {"done": 1}, "move": {"done": 1}}
+        storage.publish(f"s3://{BUCKET}/in/unsure.png", b"another upload")
+        report = undo_run(out, path, RUN_ID)
+        assert {name: dict(counts) for name, counts in report.counts.items()} == {
+            "move": {"refused (occupied)": 1},
+            "copy": {"refused (moved)": 1},
+        }
+        (left,) = storage.list_objects(f"s3://{BUCKET}/away")
+        assert storage.read_bytes(left.uri) == b"unsure.png"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import date, datetime
 from pathlib import Path
 
@@ -203,3 +204,17 @@ def test_a_policy_is_shown_with_its_definitions_and_without_the_entries_of_its_l
     shown = policy_as_json(policy, path)
     assert shown["policy"]["lists"]["spam"]["entries"] == 2
     assert shown["definitions"]["weapon"]["title"] == "Weapons"
+
+
+def test_a_length_below_zero_makes_no_room_for_other_values(tmp_path: Path) -> None:
+    table = pa.table({"value": pa.array(["x" * 1000, "y" * 20, "y" * 20], pa.string_view())})
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    data = bytearray(sink.getvalue())
+    view = data.find((1000).to_bytes(4, "little") + b"xxxx")  # 16 bytes: a length, four letters, where the rest is
+    data[view + 32 : view + 36] = (-(2**31)).to_bytes(4, "little", signed=True)
+    path = tmp_path / "l.arrow"
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match="not readable as a table"):
+        read_entries(str(path))
