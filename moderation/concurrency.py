@@ -1,8 +1,11 @@
-"""Mapping by a pool, in order, boundedly ahead of the consumer; and the number of usable cores."""
+"""Mapping by a pool, in order, boundedly ahead of the consumer; usable cores; processes that end together."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -11,8 +14,10 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
+CGROUPS: Final = Path("/sys/fs/cgroup")
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -130,11 +135,27 @@ class ByteBudget:
                 self._changed.notify_all()
 
 
-def usable_cores() -> int:
-    """CPU cores that this process may use; a container or `taskset` may allow fewer than the machine has."""
+def usable_cores(cgroups: Path = CGROUPS) -> int:
+    """CPU cores that this process may use, at least one; a container or `taskset` may allow fewer than there are."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _read_quota(cgroups)
+    return max(1, allowed if quota is None else min(allowed, int(quota)))
+
+
+def _read_quota(cgroups: Path) -> float | None:
+    """Cores by the processor time that the container gets, of cgroups version 2 or 1."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        quota, period = (cgroups / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):
-        return allowed
-    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
+        try:
+            folder = cgroups / "cpu"
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        except OSError:
+            return None
+    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) else None
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends. Linux alone can; else does nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

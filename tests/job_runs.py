@@ -17,6 +17,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -223,3 +224,8 @@ def by_name(table: pa.Table, columns: Sequence[str]) -> dict[str, tuple[Any, ...
     """File name -> the given columns."""
     rows = table.select(["uri", *columns]).to_pylist()
     return {row["uri"].rsplit("/", 1)[-1]: tuple(row[c] for c in columns) for row in rows}
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and not only its exit status."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -62,7 +62,7 @@ class DecoderProcess:
     def __init__(self, config: MediaConfig, memory_bytes: int) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         settings = json.dumps({"media": config.model_dump(mode="json"), "memory_bytes": memory_bytes})
-        command = [sys.executable, "-m", "moderation.media.decoder_process", str(theirs.fileno()), settings]
+        command = [sys.executable, "-P", "-m", "moderation.media.decoder_process", str(theirs.fileno()), settings]
         kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         environment = {**kept, **_MALLOC, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(

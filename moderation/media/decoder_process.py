@@ -14,6 +14,7 @@ import socket
 import sys
 from pathlib import Path
 
+from moderation.concurrency import die_with_parent
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.decode import decode_item
@@ -31,6 +32,7 @@ def main() -> None:
     settings = json.loads(sys.argv[2])
     config = MediaConfig.model_validate(settings["media"])
     leave_network()
+    die_with_parent()  # after it: new rights take the request back
     # FFmpeg alone maps over a gigabyte of address space.
     load_decoders(config)
     _limit(settings["memory_bytes"])

@@ -82,7 +82,8 @@ def drive(
             loop.assign(clock())
             answers = pool.wait(POLL_S)
             now_s = clock()
-            for answer in answers:
+            # First what is done: an error ends its worker, and what that has committed would be done again.
+            for answer in sorted(answers, key=lambda one: one.ending != "done"):
                 loop.settle(answer, now_s)
             loop.watch(now_s)
             if not stop.requested and enough(tally):
@@ -133,9 +134,9 @@ class _DriverLoop:
         worker = answer.worker
         if worker not in self.pool.workers:
             return  # removed meanwhile, with its assignments
-        if answer.call is worker.placing:
+        if answer.call == worker.placing:
             self._settle_placing(worker, answer, now_s)
-        elif answer.call is worker.loading:
+        elif answer.call == worker.loading:
             self._settle_loading(worker, answer, now_s)
         elif answer.call in worker.assignments:
             self._settle_assignment(worker, answer, now_s)

@@ -58,17 +58,15 @@ def extend(
     """
     found = read_extendable(source, out, config, limit)
     if found.nothing_left:
-        return RunOutcome(
-            summary=found.summary,
-            nothing_left=True,
-            partial=False,
-            error_rate=float(found.summary.get("error_rate", 0.0)),
-            max_error_rate=config.runtime.max_error_rate,
-        )
+        return _nothing_left(found, config)
     if part is not None and not found.pending:
         raise UsageError(f"{found.out}: nothing is left to score; the command without --slice judges")
     began_s = time.monotonic()
     with occupy(found.out, part, wait=True):
+        # Whoever was waited for may have changed the run.
+        found = read_extendable(source, out, config, limit)
+        if found.nothing_left or (part is not None and not found.pending):
+            return _nothing_left(found, config)
         if part is None:
             _end_replacing(found)  # with no slice at the same time
         scored = None
@@ -84,6 +82,16 @@ def extend(
         nothing_left=False,
         partial=False,
         error_rate=float(summary["error_rate"]),
+        max_error_rate=config.runtime.max_error_rate,
+    )
+
+
+def _nothing_left(found: ExtendableRun, config: Config) -> RunOutcome:
+    return RunOutcome(
+        summary=found.summary,
+        nothing_left=True,
+        partial=False,
+        error_rate=float(found.summary.get("error_rate", 0.0)),
         max_error_rate=config.runtime.max_error_rate,
     )
 

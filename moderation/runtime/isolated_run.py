@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from moderation.concurrency import die_with_parent
 from moderation.planning.plan import decode_shards, encode_shards
 from moderation.runtime.bisection import SURVIVED, TIMED_OUT
-from moderation.runtime.own_group import describe_exit, die_with_parent
+from moderation.runtime.own_group import describe_exit
 from moderation.runtime.task import WorkerTask
 from moderation.types import Shard
 
@@ -35,10 +37,19 @@ def run_isolated(task: WorkerTask, shard: Shard, *, threads: int, timeout_s: flo
         paths = [f"/dev/fd/{fd}" for fd in fds]
         name = f"{type(task).__module__}:{type(task).__qualname__}"
         module = "moderation.runtime.isolated_run"
-        command = [sys.executable, "-m", module, name, *paths, str(threads), str(timeout_s)]
+        # -P: the folder that the worker runs in may hold modules of anybody.
+        command = [sys.executable, "-P", "-m", module, name, *paths, str(threads), str(timeout_s)]
         try:
+            # No pipes: nothing is read of them, and whatever holds one open would outlast the process.
             ended = subprocess.run(
-                command, timeout=timeout_s + LOAD_TIMEOUT_S, capture_output=True, check=False, pass_fds=fds
+                command,
+                timeout=timeout_s + LOAD_TIMEOUT_S,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+                pass_fds=fds,
             )
         except subprocess.TimeoutExpired:
             return TIMED_OUT

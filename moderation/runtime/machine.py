@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from moderation.concurrency import CGROUPS, usable_cores
 from moderation.config.model import RuntimeConfig
 from moderation.config.pool_choice import visible_gpus
 from moderation.errors import UsageError
 from moderation.runtime.sizing import Resources, WorkerSize, count_workers, size_workers
 
-_CGROUPS: Final = Path("/sys/fs/cgroup")
 _DEVICES: Final = Path("/dev")
 
 
@@ -37,37 +38,24 @@ class WorkerShare:
                     f"runtime.{key} is {wanted:g}, and this machine has {has:g}: a worker process would never start;"
                     f" lower runtime.{key}, or set runtime.ray_address to a cluster that has more"
                 )
-        room = max(1, size.count_on(resources))
+        room = max(1, min(size.count_on(resources), _room_on_gpus(size, int(resources.get("GPU", 0.0)))))
         return cls(size=size, workers=min(room, count_workers(config, size, [resources])))
+
+
+def _room_on_gpus(size: WorkerSize, gpus: int) -> int:
+    """As `GpuShares` gives them out: a worker's share is of one GPU, or is whole ones."""
+    if not size.num_gpus:
+        return sys.maxsize
+    return gpus * int(1 / size.num_gpus + 1e-6) if size.num_gpus < 1 else gpus // int(size.num_gpus)
 
 
 def machine_resources(gpus: Sequence[str]) -> Resources:
     """`CPU`, `memory` in bytes, and `GPU` where there are any. gpus: the ids of those that are visible."""
-    resources = {"CPU": float(count_cores()), "memory": float(_memory_bytes())}
+    resources = {"CPU": float(usable_cores()), "memory": float(_memory_bytes())}
     return {**resources, "GPU": float(len(gpus))} if gpus else resources
 
 
-def count_cores(cgroups: Path = _CGROUPS) -> int:
-    """The cores that this process may use: by its affinity, and by the quota of its container; at least one."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _read_quota(cgroups)
-    return max(1, allowed if quota is None else min(allowed, int(quota)))
-
-
-def _read_quota(cgroups: Path) -> float | None:
-    """Cores by the processor time that the container gets, of cgroups version 2 or 1."""
-    try:
-        quota, period = (cgroups / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            folder = cgroups / "cpu"
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
-        except OSError:
-            return None
-    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) else None
-
-
-def _memory_bytes(cgroups: Path = _CGROUPS) -> int:
+def _memory_bytes(cgroups: Path = CGROUPS) -> int:
     """The memory of this machine, or of its container where that is less."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [physical]

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
-
-_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends. Linux alone can; else does nothing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def be_killed_first() -> None:

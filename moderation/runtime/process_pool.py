@@ -68,7 +68,12 @@ class ProcessWorkerPool:
             place=WorkerPlace(node=self._node, gpu_ids=gpu_ids),
         )
         channel = ProcessChannel(setup, _environment(size, gpu_ids), self._note_heard)
-        worker = WorkerHandle(actor=channel, placing=next(self._numbers), loading=next(self._numbers))
+        worker = WorkerHandle(
+            actor=channel,
+            placing=next(self._numbers),
+            loading=next(self._numbers),
+            placed_s=time.monotonic(),  # it has its room; the time to load runs from here
+        )
         for number, method in ((worker.placing, "place"), (worker.loading, "load")):
             self._ask(worker, number, method)
         return worker

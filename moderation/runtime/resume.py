@@ -55,6 +55,9 @@ def resume_run(
     if fresh or not check_owner(run):
         # A wrong source must neither delete existing tables nor create files.
         open_source(run.source, run.config.source)
+        from moderation.runtime.open_pool import check_pool  # only where something may be run
+
+        check_pool(run.config.runtime)  # nor may workers that cannot start here
     elif (done := _find_done(run)) is not None:
         return done
     stop = Stop()

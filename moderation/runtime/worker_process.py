@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from multiprocessing.connection import Connection
 
+from moderation.concurrency import die_with_parent
 from moderation.runtime.messages import MethodAnswer, MethodCall, WorkerSetup, pack, pack_error, unpack
-from moderation.runtime.own_group import be_killed_first, die_with_parent, kill_own_group
+from moderation.runtime.own_group import be_killed_first, kill_own_group
 from moderation.runtime.task import WorkerTask
 from moderation.runtime.worker import ShardWorker
 

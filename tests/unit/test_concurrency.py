@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moderation.concurrency import ByteBudget, map_ahead
+from moderation.concurrency import ByteBudget, map_ahead, usable_cores
 
 
 class Watched:
@@ -309,3 +311,22 @@ def test_what_was_handed_out_is_let_go_at_once_and_not_when_the_collector_runs()
         assert [ref() for ref in handed] == [None] * 8
     finally:
         gc.enable()
+
+
+def test_cores_are_those_of_the_affinity_or_of_the_quota_whichever_is_less(tmp_path: Path) -> None:
+    allowed = len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path) == allowed
+    for text, cores in (
+        ("max 100000", allowed),
+        ("50000 100000", 1),
+        ("150000 100000", 1),
+        ("9900000 100000", allowed),
+    ):
+        (tmp_path / "cpu.max").write_text(text)
+        assert usable_cores(tmp_path) == cores, text
+    (tmp_path / "cpu.max").unlink()
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    for quota, cores in (("-1\n", allowed), ("100000\n", 1)):
+        (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
+        assert usable_cores(tmp_path) == cores, quota

@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -25,6 +28,7 @@ from moderation.media.decoder_process import leave_network
 from moderation.media.wire import receive_media
 from moderation.types import ErrorCode, Item, Kind, Media, MediaObject
 from tests.drawn_media import jpegs, mp4
+from tests.job_runs import REPOSITORY, is_running
 
 MEMORY = 1 << 30
 
@@ -194,6 +198,30 @@ def test_a_decoder_has_none_of_the_workers_secrets(monkeypatch: pytest.MonkeyPat
     assert b"s3cret" not in Path(f"/proc/{process._process.pid}/environ").read_bytes()
     assert b"s3cret" not in Path(f"/proc/{process._process.pid}/cmdline").read_bytes()
     process.close()
+
+
+def test_a_decoder_that_stands_still_ends_with_a_worker_that_is_killed() -> None:
+    program = (
+        "import os, signal, time\n"
+        "from moderation.config.model import MediaConfig\n"
+        "from moderation.media.decoder_pool import DecoderProcess\n"
+        "from tests.unit.media.test_decoder_pool import MEMORY, encode, item_of\n"
+        "process = DecoderProcess(MediaConfig(), MEMORY)\n"
+        "process.decode(item_of('a.jpg'), [encode((30, 20), 1)])\n"
+        "os.kill(process._process.pid, signal.SIGSTOP)\n"
+        "print(process._process.pid, flush=True)\n"
+        "time.sleep(3600)"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as worker:
+        assert worker.stdout is not None
+        pid = int(worker.stdout.readline())
+        assert psutil.pid_exists(pid)
+        worker.send_signal(signal.SIGKILL)
+    until_s = time.monotonic() + 20
+    while is_running(pid) and time.monotonic() < until_s:
+        time.sleep(0.02)
+    assert not is_running(pid)
 
 
 def test_a_decoder_has_no_network_where_the_kernel_allows_that() -> None:

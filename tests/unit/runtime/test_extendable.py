@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from moderation.planning.slices import Slice
 from moderation.results.output import check_owner
 from moderation.results.receipts import commit_parts, readable_ids
 from moderation.results.record import write_record
+from moderation.runtime import extend as extend_module
 from moderation.runtime.backfill import judging_task
 from moderation.runtime.extend import describe_changes, extend, extension_run
 from moderation.runtime.extendable import ExtendableRun, read_extendable
@@ -233,3 +236,19 @@ def test_a_slice_with_nothing_to_score_does_not_judge(out: Path, halves: tuple[S
     with pytest.raises(UsageError, match="nothing is left to score; the command without --slice judges"):
         extend_first_half(out, "quality", policy=POLICY.replace("0.9", "0.5"))
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_what_another_job_did_while_it_was_waited_for_is_not_done_again(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(out.parent, "quality", policy=POLICY.replace("0.9", "0.5"))
+    source = str(out.parent / "in")
+    assert not read_extendable(source, str(out), config, None).nothing_left
+
+    @contextmanager
+    def wait(*_: object, **__: object) -> Iterator[None]:
+        write_record(prepare_run(source, str(out), config), "done")
+        yield
+
+    monkeypatch.setattr(extend_module, "occupy", wait)
+    assert extend(source, str(out), config).nothing_left

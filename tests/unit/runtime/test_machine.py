@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from moderation.runtime.machine import GpuShares, count_cores, find_gpus
-
-
-def test_cores_are_those_of_the_affinity_or_of_the_quota_whichever_is_less(tmp_path: Path) -> None:
-    allowed = len(os.sched_getaffinity(0))
-    assert count_cores(tmp_path) == allowed
-    for text, cores in (
-        ("max 100000", allowed),
-        ("50000 100000", 1),
-        ("150000 100000", 1),
-        ("9900000 100000", allowed),
-    ):
-        (tmp_path / "cpu.max").write_text(text)
-        assert count_cores(tmp_path) == cores, text
-    (tmp_path / "cpu.max").unlink()
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    for quota, cores in (("-1\n", allowed), ("100000\n", 1)):
-        (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
-        assert count_cores(tmp_path) == cores, quota
+from moderation.config.model import RuntimeConfig
+from moderation.runtime.machine import GpuShares, WorkerShare, find_gpus
 
 
 def test_gpus_are_numbered_by_their_device_files_and_named_by_the_environment(
@@ -51,3 +32,11 @@ def test_workers_share_gpus_as_configured_and_give_them_back() -> None:
     shares.give_back(("0",), 0.5)
     shares.give_back(("1",), 1.0)
     assert shares.take(2.0) == ("0", "1")
+
+
+@pytest.mark.parametrize("num_gpus", [0.4, 0.5, 0.6, 1, 2])
+def test_no_more_workers_start_than_gpus_have_room_for(num_gpus: float) -> None:
+    config = RuntimeConfig(pool="processes", num_gpus=num_gpus, num_cpus=1)
+    resources = {"CPU": 16.0, "memory": 1e12, "GPU": 2.0}
+    shares = GpuShares(ids=["0", "1"])
+    assert all(shares.take(num_gpus) for _ in range(WorkerShare.of(config, resources).workers))

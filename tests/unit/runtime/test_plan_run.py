@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from moderation import storage
 from moderation.config.load import load_config
-from moderation.errors import FatalError
+from moderation.errors import FatalError, UsageError
+from moderation.results.record import write_record
 from moderation.runtime import plan_run
-from moderation.runtime.backfill import judging_task
+from moderation.runtime.backfill import backfill, judging_task
 from moderation.runtime.prepare import prepare_run
 from moderation.runtime.run import Run
 
@@ -43,3 +45,14 @@ def test_where_the_state_cannot_be_noted_the_first_error_is_told(run: Run, monke
     monkeypatch.setattr(plan_run, "open_pool", fill_up)
     with pytest.raises(FatalError, match="the workers found no room"):
         plan_run.run_plan(run, judging_task(run), iter(()), set())
+
+
+def test_a_new_beginning_deletes_nothing_where_its_workers_cannot_start(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    Image.new("RGB", (8, 8)).save(source / "a.png")
+    config = load_config(None, ["runtime.pool=processes", "runtime.num_cpus=512"])
+    write_record(prepare_run(str(source), str(out), config), "done")
+    with pytest.raises(UsageError, match=r"runtime\.num_cpus is 512"):
+        backfill(str(source), str(out), config, fresh=True)
+    assert json.loads((out / "run.json").read_text())["state"] == "done"

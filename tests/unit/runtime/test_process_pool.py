@@ -8,9 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import psutil
 import pytest
 
 from moderation.config.model import RuntimeConfig
@@ -21,10 +19,10 @@ from moderation.runtime.process_channel import WorkerEndedError
 from moderation.runtime.process_pool import ProcessWorkerPool
 from moderation.runtime.worker_pool import WorkerAnswer, WorkerHandle
 from moderation.storage import StorageError
+from tests.job_runs import REPOSITORY, is_running
 from tests.scripted_task import ScriptedTask, shard_of
 
 CONFIG = RuntimeConfig(pool="processes", workers=1, num_cpus=1)
-REPOSITORY = Path(__file__).parent.parent.parent.parent
 
 
 @pytest.fixture
@@ -59,10 +57,6 @@ def run(pool: ProcessWorkerPool, worker: WorkerHandle, *fates: str) -> WorkerAns
     (answer,) = answers(pool, 1)
     worker.assignments.clear()
     return answer
-
-
-def is_running(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_a_worker_tells_what_it_is_and_errors_arrive_as_they_were_raised(pool: ProcessWorkerPool) -> None:

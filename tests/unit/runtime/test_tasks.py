@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,16 @@ def test_an_isolated_run_tells_how_its_process_ended(ending: str, told: str, mon
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     (shard,) = numbered_shards(1)
     assert run_isolated(DeadlyTask(ending), shard, threads=1, timeout_s=1.0) == told
+
+
+def test_an_isolated_run_takes_no_module_of_the_folder_that_it_is_called_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyarrow.py").write_text("raise SystemExit(9)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+    (shard,) = numbered_shards(1)
+    assert run_isolated(DeadlyTask("survive"), shard, threads=1, timeout_s=5.0) == "survived"
 
 
 def test_a_keyframe_task_is_the_same_after_its_journey() -> None:
