@@ -36,6 +36,8 @@ def _print_report(report: TransparencyReport) -> None:
     print_line(f"{len(report.runs):,} runs, {report.items:,} items, {report.restricted:,} of them restricted")
     if report.escalated:
         print_line(f"{report.escalated:,} matches with an illegal list, not among these")
+    if report.unknown:
+        print_line(f"{report.unknown:,} blocked by a sweep, whose run is gone or was changed: not among these")
     print_line(f"by category: {counts_text(report.categories)}")
     print_line(f"decided by the machine alone: {percent(report.automated_share)} of the restrictions")
     print_line(f"  {counts_text(report.automation)}")

@@ -17,6 +17,7 @@ from moderation.labels.decisions import (
     Decision,
     DecisionSource,
     counted_answers,
+    decisions_on,
     group_by_content,
     standing_decisions,
 )
@@ -71,16 +72,25 @@ def decide_labels(decisions: Iterable[Decision]) -> list[DecidedLabel]:
     by_item: dict[str, list[Decision]] = {}
     for decision in decisions:
         by_item.setdefault(decision.item_id, []).append(decision)
-    labels = []
     standing = [decision for own in by_item.values() for decision in standing_decisions(own)]
-    for (item_id, content), said in group_by_content(standing).items():
-        answers = given_answers(said)
-        if answers:
-            holds, rule = settle(answers)
-            labels.append(
-                DecidedLabel(item_id=item_id, content_hash=content, holds=holds, rule=rule, answers=tuple(answers))
-            )
-    return labels
+    labels = (_label_of(item_id, content, said) for (item_id, content), said in group_by_content(standing).items())
+    return [label for label in labels if label is not None]
+
+
+def label_on(standing: Sequence[Decision], item_id: str, content_hash: str | None) -> DecidedLabel | None:
+    """The label of a content of an item, also of one that no decision names; None where no answer holds for it.
+
+    standing: of the item, without those that were undone, in order.
+    """
+    return _label_of(item_id, content_hash, decisions_on(standing, content_hash))
+
+
+def _label_of(item_id: str, content_hash: str | None, said: Sequence[Decision]) -> DecidedLabel | None:
+    answers = given_answers(said)
+    if not answers:
+        return None
+    holds, rule = settle(answers)
+    return DecidedLabel(item_id=item_id, content_hash=content_hash, holds=holds, rule=rule, answers=tuple(answers))
 
 
 def latest_labels(labels: Iterable[DecidedLabel]) -> list[DecidedLabel]:

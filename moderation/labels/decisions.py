@@ -123,9 +123,15 @@ def counted_answers(standing: Iterable[Decision]) -> list[Decision]:
     return list(latest.values())
 
 
-def is_about(decision: Decision, content_hash: str | None) -> bool:
-    """Whether a decision may be of this content; another picture may lie at the same URI by now. None: not known."""
-    return decision.content_hash == content_hash or not (decision.content_hash and content_hash)
+def decisions_on(decisions: Sequence[Decision], content_hash: str | None) -> list[Decision]:
+    """The decisions of an item that hold for a content of it, by the rule of `group_by_content`. None: not known."""
+    named = any(decision.content_hash for decision in decisions)
+    return [
+        decision
+        for decision in decisions
+        if (decision.content_hash and decision.content_hash == content_hash)
+        or (not decision.content_hash and (decision.decision is not Answer.PASS or not named))
+    ]
 
 
 def group_by_content(decisions: Iterable[Decision]) -> dict[ContentKey, list[Decision]]:

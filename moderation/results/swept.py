@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from moderation import storage
@@ -39,12 +39,19 @@ def read_swept_record(home: str) -> SweptRecord | None:
         sweep_id, state = str(record["sweep_id"]), str(record["state"])
         kind, certificates = str(record.get("kind", "policy")), dict(record.get("certificates") or {})
         runs = tuple(map(str, record.get("runs") or ()))
-        ended_at = datetime.fromisoformat(str(record["ended_at"])) if record.get("ended_at") else None
+        ended_at = _moment(record.get("ended_at"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"{sweep_uri(home)}: not readable as that of a sweep") from error
     if state != "done":
         raise UsageError(f"{home}: the sweep there has not ended; the same command of `moderation sweep` goes on")
     return SweptRecord(sweep_id=sweep_id, kind=kind, runs=runs, certificates=certificates, ended_at=ended_at)
+
+
+def _moment(text: object) -> datetime | None:
+    if not text:
+        return None
+    moment = datetime.fromisoformat(str(text))
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def read_changed_rows(home: str, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:

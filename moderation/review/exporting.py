@@ -9,7 +9,7 @@ from typing import Any, Final
 from moderation import storage
 from moderation.errors import UsageError
 from moderation.labels.decision_store import read_decisions
-from moderation.labels.decisions import Answer, Decision, is_about, standing_decisions
+from moderation.labels.decisions import Answer, Decision, decisions_on, standing_decisions
 from moderation.results.export.plain import json_line
 from moderation.results.export.selection import PartSelection, RowSelection, read_selected
 from moderation.results.reader import StoredRun, load_policy_of_run, open_run
@@ -62,7 +62,8 @@ def export_review(
 
 def _of_item(by_item: Mapping[str, Sequence[Decision]], item: QueueItem) -> list[Decision]:
     """The decisions on what was judged: another picture may have lain there in an earlier run."""
-    return [decision for decision in by_item.get(item.item_id, ()) if is_about(decision, item.content_hash)]
+    own = by_item.get(item.item_id, ())
+    return list(own) if item.content_hash is None else decisions_on(own, item.content_hash)
 
 
 def _is_left(own: Sequence[Decision]) -> bool:

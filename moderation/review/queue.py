@@ -14,7 +14,7 @@ from moderation.labels.decisions import (
     Decision,
     DecisionSource,
     counted_answers,
-    is_about,
+    decisions_on,
     standing_decisions,
 )
 from moderation.review.appeals import Appeal
@@ -85,7 +85,8 @@ class ReviewQueue:
         """
         own = [decision for decision in more if decision.item_id == self.rows.item_ids[row]]
         content = self.rows.content_of(row)
-        return [d for d in standing_decisions([*self._decisions.get(row, ()), *own]) if is_about(d, content)]
+        standing = standing_decisions([*self._decisions.get(row, ()), *own])
+        return standing if content is None else decisions_on(standing, content)
 
     def find(self, row: int, decision_id: str) -> Decision | None:
         """A decision of an item by its id."""

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from moderation.labels.decided_labels import DecidedLabel, decide_labels
+from moderation.labels.decided_labels import DecidedLabel, label_on
 from moderation.labels.decision_store import read_decisions
-from moderation.labels.decisions import Answer, ContentKey
+from moderation.labels.decisions import Answer, standing_decisions
 from moderation.results.escalations import is_escalated
 from moderation.results.layout import VERDICTS
 from moderation.results.reader import StoredRun
+from moderation.review.agreement import group_by_item
 from moderation.types import Verdict
 
 _COLUMNS: Final = (
@@ -91,8 +92,8 @@ class DecidedRun:
     def __init__(self, run: StoredRun) -> None:
         self.run = run
         self._judged_at = run_time(run)
-        labels = decide_labels(read_decisions(run.out))
-        self._labels: dict[ContentKey, DecidedLabel] = {(one.item_id, one.content_hash): one for one in labels}
+        by_item = group_by_item(read_decisions(run.out))
+        self._standing = {item_id: standing_decisions(own) for item_id, own in by_item.items()}
 
     def verdicts_of(self, shard_id: str) -> Iterator[FinalVerdict]:
         """The rows of a part with what holds of them. Raises PartMissingError, PartChangedError, StorageError."""
@@ -114,5 +115,5 @@ class DecidedRun:
         )
 
     def _label_of(self, row: Mapping[str, Any]) -> DecidedLabel | None:
-        item_id = row["item_id"]
-        return self._labels.get((item_id, row.get("content_hash"))) or self._labels.get((item_id, None))
+        standing = self._standing.get(row["item_id"])
+        return None if standing is None else label_on(standing, row["item_id"], row.get("content_hash"))

@@ -67,17 +67,22 @@ def read_swept_verdicts(home: str, swept: SweptRecord) -> Iterator[SweptVerdict]
 
 
 def _swept(change: Mapping[str, Any], run_id: str, final: FinalVerdict | str) -> SweptVerdict:
-    basis = f"{change['cause']}:{change['cause_entry']}"
+    # Not the entry of a list: it holds a note, which may be edited.
+    entry = change["new_reason"] if change["cause"] == "list" else change["cause_entry"]
+    basis = f"{change['cause']}:{entry}"
     return SweptVerdict(item_id=change["item_id"], uri=change["uri"], run_id=run_id, basis=basis, final=final)
 
 
 def _final_of(
     change: Mapping[str, Any], stored: FinalVerdict | None, swept: SweptRecord, called: Mapping[str, tuple[str, ...]]
 ) -> FinalVerdict | str | None:
-    """The stored row with what the sweep makes of it; None where people decided it, or its run blocks it."""
+    """The stored row with what the sweep makes of it; None where people passed it since, or its run blocks it."""
     if stored is None or stored.row.get("content_hash") != change["content_hash"]:
         return "its run has another content for it by now"
-    if stored.by_people is not None or stored.is_restricted:
+    if stored.is_restricted:
+        return None
+    people = stored.by_people
+    if people is not None and (swept.ended_at is None or people.holds.decided_at > swept.ended_at):
         return None
     reason = str(change["new_reason"] or "")
     kind, _, rest = reason.partition(":")

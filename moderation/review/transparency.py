@@ -37,7 +37,8 @@ class CertifiedRate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransparencyReport:
-    """Numbers over runs. items: rows. restricted: blocked in the end. categories: of these, by category, else by check.
+    """Numbers over runs. items: rows. restricted: blocked in the end. unknown: blocked by a sweep whose run is gone.
+    categories: of these, by category, else by check.
 
     automation: of these. by_people: items that reviewers decided; overturned: of them, those that the machine had
     blocked or passed otherwise. hours_to_decision: median from the run to the reviewer's answer; None without any.
@@ -47,6 +48,7 @@ class TransparencyReport:
     items: int
     restricted: int
     escalated: int
+    unknown: int
     categories: dict[str, int]
     automation: dict[str, int]
     by_people: int
@@ -75,6 +77,8 @@ class _RestrictionTally:
     categories: Counter[str] = field(default_factory=Counter)
     automation: Counter[str] = field(default_factory=Counter)
     hours: list[float] = field(default_factory=list)
+    swept: set[tuple[str, str]] = field(default_factory=set)  # run and item: another sweep may block it, too
+    unknown: int = 0
 
     def add_run(self, run: StoredRun) -> None:
         began = run_time(run)
@@ -87,7 +91,10 @@ class _RestrictionTally:
     def add_sweep(self, home: str, swept: SweptRecord) -> None:
         """What it blocks. Its items are rows of runs, which are counted there, and not here."""
         for one in read_swept_verdicts(home, swept):
-            if isinstance(one.final, FinalVerdict):
+            if not isinstance(one.final, FinalVerdict):
+                self.unknown += 1
+            elif (one.run_id, one.item_id) not in self.swept:
+                self.swept.add((one.run_id, one.item_id))
                 self._add(one.final)
 
     def _add(self, final: FinalVerdict) -> None:
@@ -136,6 +143,7 @@ def report_transparency(outs: Sequence[str], mapping_path: str | None = None) ->
         items=tally.items,
         restricted=tally.restricted,
         escalated=tally.escalated,
+        unknown=tally.unknown,
         categories=dict(tally.categories.most_common()),
         automation=dict(tally.automation.most_common()),
         by_people=tally.by_people,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moderation.errors import UsageError
-from moderation.labels.decided_labels import DecidedLabel, LabelRule, decide_labels, label_rows, training_rows
+from moderation.labels.decided_labels import DecidedLabel, LabelRule, decide_labels, label_on, label_rows, training_rows
 from moderation.labels.decision_store import append_decisions
 from moderation.labels.decisions import Answer, Decision, DecisionSource
 from moderation.labels.effective import answers_by_item, hold
@@ -184,6 +184,16 @@ def test_a_block_without_a_hash_fits_any_content_and_a_pass_none() -> None:
     assert (label.content_hash, label.rule) == ("aa", LabelRule.AGREED)
     held = hold([said(1, "ann", BLOCK, content_hash="aa"), said(2, "bob", PASS)])
     assert held["i", "aa"].decision is BLOCK
+
+
+@pytest.mark.parametrize("content", ["new", None])
+def test_of_a_content_that_nobody_named_a_block_without_a_hash_holds_and_a_pass_does_not(content: str | None) -> None:
+    passed = [said(1, "ann", PASS, content_hash="old"), said(2, "bob", PASS)]
+    assert label_on(passed, "i", content) is None
+    label = label_on([*passed, said(3, "cy", BLOCK)], "i", content)
+    assert label is not None and (label.holds.decision, label.content_hash) == (BLOCK, content)
+    (row,) = decide_labels([said(2, "bob", PASS)])
+    assert label_on([said(2, "bob", PASS)], "i", content) == replace(row, content_hash=content)
 
 
 def test_a_picture_is_not_labelled_by_its_place_for_measures() -> None:

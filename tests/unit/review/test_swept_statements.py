@@ -16,6 +16,7 @@ from moderation.analysis.sweep_targets import find_targets
 from moderation.labels.decision_store import append_decisions
 from moderation.labels.decisions import Answer, Decision
 from moderation.lists.policy_file import load_whole_policy
+from moderation.policy.entries import ListEntry, ListRule
 from moderation.review.statements import export_statements
 from moderation.review.transparency import report_transparency
 from tests.finished_run import Made, write_run
@@ -117,12 +118,34 @@ def test_what_is_gone_or_another_picture_by_now_is_an_error_line(tmp_path: Path,
     report = export_statements(home, str(path), to=str(tmp_path / "statements.jsonl"))
     assert report.statements == 0
     assert report.incomplete == {"its run, or its part, is gone or was changed": 1}
+    assert report_transparency([home]).unknown == 1
+
+
+@pytest.mark.parametrize(("year", "count"), [(2026, 1), (2999, 0)])
+def test_what_people_passed_before_the_sweep_is_stated_and_what_they_passed_since_is_not(
+    year: int, count: int, tmp_path: Path, runs: list[str]
+) -> None:
+    at = datetime(year, 1, 1, tzinfo=UTC)
+    earlier = Decision(decision_id="d0", item_id="copy.jpg", decision=Answer.PASS, reviewer="r", decided_at=at)
+    append_decisions(runs[0], [earlier])
+    assert len(statements(tmp_path, by_decision(runs, tmp_path / "swept"))) == count
+
+
+def test_the_note_of_a_list_s_entry_does_not_make_another_statement(tmp_path: Path, runs: list[str]) -> None:
+    ids = set()
+    for note in ("one", "two"):
+        entry = ListEntry(value=f"{2:064x}", reason=note)
+        rule = ListRule(action="deny", by="content_hash", entries=(entry,))
+        (one,) = statements(tmp_path, swept(runs, tmp_path / note, SweepChange(name="spam", lists={"spam": rule})))
+        ids.add(one["puid"])
+        assert one["category"] == "STATEMENT_CATEGORY_SCAMS_AND_FRAUD"
+    assert len(ids) == 1
 
 
 def test_a_sweep_counts_in_the_numbers_once(tmp_path: Path, runs: list[str]) -> None:
     home = by_decision(runs, tmp_path / "swept")
-    report = report_transparency([*runs, home])
-    assert (report.items, report.restricted) == (5, 3)  # hot.jpg, bad.jpg, and the copy
+    report = report_transparency([*runs, home, by_decision(runs, tmp_path / "again")])
+    assert (report.items, report.restricted, report.unknown) == (5, 3, 0)  # hot.jpg, bad.jpg, and the copy
     assert report.automation == {
         "AUTOMATED_DECISION_FULLY": 1,
         "AUTOMATED_DECISION_NOT_AUTOMATED": 1,
