@@ -102,7 +102,7 @@ def hash_film(path: Path) -> FrameHashes:
     video = decode_video(path.read_bytes(), MediaType.MP4, media, start_deadline(600))
     frames = [torch.from_numpy(frame.pixels) for frame in video.frames]
     small = pdq.shrink(frames, _CPU)
-    blobs = pdq.content_hashes(frames, small, _CPU)
+    blobs = pdq.content_hashes([frame.pixels for frame in video.frames], small)
     hashed = FrameHashes(
         hashes=_rows(pdq.pack(pdq.hash_bits(small))),
         quality=(pdq.quality(small).numpy() * 100).round().astype(np.int16),

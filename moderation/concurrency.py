@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -42,63 +43,107 @@ def map_ahead(
     Raises what `call` or `inputs` raise, at its place in the order. Calls that have not begun then, or when the
     generator is closed, never begin.
     """
-    waiting: deque[_Ahead[_Out]] = deque()
+    ahead = _Ahead(held_bytes)
     source = iter(inputs)
     exhausted = False
     try:
         while True:
-            while not exhausted and len(waiting) < max_ahead:
-                if waiting and sum(a.weight(held_bytes) for a in waiting) >= budget_bytes:
-                    break
+            while not exhausted and len(ahead) < max_ahead and (not len(ahead) or ahead.held_bytes < budget_bytes):
                 began_s = time.perf_counter()
                 try:
                     given = next(source)
                 except StopIteration:
                     exhausted = True
                     break
-                waited("starved", _idle_s(waiting, began_s))
-                waiting.append(_Ahead(future=pool.submit(call, given), expected=expected_bytes(given)))
-            if not waiting:
+                waited("starved", ahead.idle_s(began_s))
+                ahead.add(pool.submit(call, given), expected_bytes(given))
+            if not len(ahead):
                 return
-            result = waiting.popleft().future.result()
+            result = ahead.take()
             began_s = time.perf_counter()
             yield result
             del result
             if not exhausted:
-                waited("blocked", _idle_s(waiting, began_s))
+                waited("blocked", ahead.idle_s(began_s))
     finally:
         # A failed shard must not go on reading: the next one shares its pool.
-        for left in waiting:
-            left.future.cancel()
+        ahead.cancel()
 
 
 @dataclass(slots=True, kw_only=True)
+class _CallAhead:
+    """A call that was submitted. It must not refer to its future, which keeps its callbacks and with them this object:
+    in a cycle what it returned would stay in memory until the collector runs, hundreds of large pictures later."""
+
+    bytes: int
+    running: bool = True
+    taken: bool = False
+
+
 class _Ahead(Generic[_Out]):
-    future: Future[_Out]
-    expected: int
-    ended_s: list[float] = field(default_factory=list)  # when it was done
+    """Calls that the consumer has not taken yet, in order: their bytes, and since when none of them runs.
 
-    def __post_init__(self) -> None:
-        # The callback must not refer to this object: a future keeps its callbacks, and in a cycle with it what it
-        # returned would stay in memory until the collector runs, hundreds of large pictures later.
-        ended_s = self.ended_s
-        self.future.add_done_callback(lambda _: ended_s.append(time.perf_counter()))
+    Counted as calls begin and end: with 512 ahead, as for a GPU's batches, going through all of them for each item held
+    the interpreter's lock longer than decoding the item.
+    """
 
-    def weight(self, held_bytes: Callable[[_Out], int]) -> int:
-        if self.future.done() and self.future.exception() is None:
-            return held_bytes(self.future.result())
-        return self.expected
+    def __init__(self, held_bytes: Callable[[_Out], int]) -> None:
+        self.held_bytes = 0
+        self._held_bytes_of = held_bytes
+        self._calls: deque[tuple[Future[_Out], _CallAhead]] = deque()
+        self._running = 0
+        self._idle_since_s = 0.0
+        self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._calls)
 
-def _idle_s(ahead: Iterable[_Ahead[_Out]], since_s: float) -> float:
-    """Seconds from `since_s` until now in which none of these was running."""
-    now_s = time.perf_counter()
-    for one in ahead:
-        if not one.future.done():
-            return 0.0
-        # Done, but its callback has not run yet: it ended just now.
-        since_s = max(since_s, one.ended_s[0] if one.ended_s else now_s)
-    return max(0.0, now_s - since_s)
+    def add(self, future: Future[_Out], expected_bytes: int) -> None:
+        """The next call, with the bytes that it counts with until it ends."""
+        call = _CallAhead(bytes=expected_bytes)
+        with self._lock:
+            self.held_bytes += expected_bytes
+            self._running += 1
+        self._calls.append((future, call))
+        future.add_done_callback(partial(self._end, call))
+
+    def take(self) -> _Out:
+        """The result of the first call, waited for; raises what it raised."""
+        future, call = self._calls.popleft()
+        result = future.result()
+        with self._lock:
+            # Who waits may go on before the callback runs.
+            self._stop(call)
+            call.taken = True
+            self.held_bytes -= call.bytes
+        return result
+
+    def idle_s(self, since_s: float) -> float:
+        """Seconds from `since_s` until now in which no call was running."""
+        with self._lock:
+            if self._running:
+                return 0.0
+            return max(0.0, time.perf_counter() - max(since_s, self._idle_since_s))
+
+    def cancel(self) -> None:
+        """Cancel the calls that have not begun."""
+        for future, _ in self._calls:
+            future.cancel()
+
+    def _end(self, call: _CallAhead, future: Future[_Out]) -> None:
+        failed = future.cancelled() or future.exception() is not None
+        held = call.bytes if failed else self._held_bytes_of(future.result())
+        with self._lock:
+            self._stop(call)
+            if not call.taken:
+                self.held_bytes += held - call.bytes
+                call.bytes = held
+
+    def _stop(self, call: _CallAhead) -> None:
+        if call.running:
+            call.running = False
+            self._running -= 1
+            self._idle_since_s = time.perf_counter()
 
 
 class ByteBudget:

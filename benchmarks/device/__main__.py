@@ -15,7 +15,7 @@ def main() -> int:
     pack = commands.add_parser("pack", help="write the folder that runs without a network")
     pack.add_argument("out", type=Path)
     pack.add_argument("--no-wheels", action="store_true", help="for a machine that has all packages")
-    pack.add_argument("--bits", type=int, default=10, help="of mantissa that weights keep; 23: all, and 90 MB")
+    pack.add_argument("--bits", type=int, default=9, help="of mantissa that weights keep; 23: all, and 90 MB")
     run = commands.add_parser("run", help="all sections, one JSON")
     run.add_argument("--scratch", type=Path)
     run.add_argument("--out", type=Path, default=Path("device-results"))
@@ -29,10 +29,15 @@ def main() -> int:
     for command in (run, section):
         command.add_argument("--cpu", action="store_true", help="tiny, to see that it works")
         command.add_argument("--seconds", type=float, default=420.0)
+    worker = commands.add_parser("worker", help="one of several processes on a GPU; called by section workers")
+    worker.add_argument("--scratch", type=Path, required=True)
+    worker.add_argument("--cpu", action="store_true")
     given = parser.parse_args()
     # Imported late: packing needs no torch on a device, and a section no other's imports.
     if given.command == "pack":
         return _pack(given)
+    if given.command == "worker":
+        return _serve(given)
     return _run(given) if given.command == "run" else _section(given)
 
 
@@ -64,8 +69,18 @@ def _run(given: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
+def _serve(given: argparse.Namespace) -> int:
+    from benchmarks.device.models import make_place
+    from benchmarks.device.weights import accept_packed
+    from benchmarks.device.workers import serve
+
+    accept_packed()
+    serve(make_place(given.scratch, cpu=given.cpu))
+    return 0
+
+
 def _section(given: argparse.Namespace) -> int:
-    from benchmarks.device import compiled, decoding, networks, prepare, profiles, stream, tests_section
+    from benchmarks.device import compiled, decoding, networks, prepare, profiles, stream, tests_section, workers
     from benchmarks.device.models import config_of, decode_frames, make_place
     from benchmarks.device.pictures import read_variants
     from benchmarks.device.record import DeviceLostError, Record
@@ -75,13 +90,11 @@ def _section(given: argparse.Namespace) -> int:
     record = Record(given.lines, given.name, given.seconds, tiny=given.cpu)
     place = make_place(given.scratch, cpu=given.cpu)
     try:
-        if given.name == "warm":
-            compiled.run(record, place, warm=True)
-        elif given.name == "compiled":
+        if given.name == "compiled":
             frames = decode_frames(read_variants(given.scratch / "pictures", "small"), config_of("default", place))
-            compiled.run(record, place, frames=frames)
+            compiled.run(record, place, frames)
         else:
-            sections = (prepare, networks, stream, profiles, decoding, tests_section)
+            sections = (prepare, networks, stream, profiles, decoding, tests_section, workers)
             by_name = {module.__name__.rpartition(".")[2].removesuffix("_section"): module for module in sections}
             by_name[given.name].run(record, place)
     except DeviceLostError:

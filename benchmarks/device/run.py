@@ -1,7 +1,7 @@
 """All sections, each in a process of its own with a share of the time; what they wrote, merged into one JSON.
 
-The tests are first and keep their share; what a section leaves over goes to those after it. Beside the tests run what
-prepares the others, and a first compilation of the networks: neither is measured.
+The tests are first and keep their share; what a section leaves over goes to those after it. Beside the tests runs what
+prepares the others, which is not measured.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from benchmarks.device.weights import PACK, restore_weights
 SECTIONS: Mapping[str, float] = {
     "tests": 0.26,
     "networks": 0.28,
-    "stream": 0.20,
-    "profiles": 0.08,
-    "decoding": 0.08,
-    "compiled": 0.10,
+    "workers": 0.20,
+    "stream": 0.08,
+    "profiles": 0.06,
+    "decoding": 0.04,
+    "compiled": 0.08,
 }
 RESULT = "device.json"
 _STARTS = 3  # processes of a section: after a device error the rest of it needs a fresh one
@@ -80,8 +81,6 @@ def run_all(scratch: Path, out: Path, seconds: float, *, cpu: bool, shares: Mapp
     ended: dict[str, dict[str, Any]] = {}
     # They share the processor with the tests, of which nothing is timed.
     prepare = _start("prepare", scratch, lines, seconds, cpu=cpu)
-    wants_warm = "compiled" in shares and "tests" in shares and not cpu
-    warm = _start("warm", scratch, lines, shares["tests"] * seconds, cpu=cpu) if wants_warm else None
     left_over = 1.0
     if "tests" not in shares:
         ended["prepare"] = prepare.wait(60)
@@ -92,8 +91,6 @@ def run_all(scratch: Path, out: Path, seconds: float, *, cpu: bool, shares: Mapp
         ended[name] = _run_section(name, scratch, lines, given_s, cpu=cpu)
         if name == "tests":
             ended["prepare"] = prepare.wait(60)
-            if warm is not None:
-                ended["warm"] = warm.wait(1)
         _write(out / RESULT, whole, lines, ended)
     merged = _write(out / RESULT, whole, lines, ended)
     print_table(merged)
@@ -134,8 +131,6 @@ def failures(merged: Mapping[str, Any]) -> Sequence[str]:
     """What went wrong: pieces with an error, tests that failed, sections that ended badly."""
     wrong = []
     for name, section in merged["sections"].items():
-        if name == "warm":
-            continue  # it is ended where it stands when the tests are through
         if section.get("exit_code"):
             wrong.append(f"{name}: exit code {section['exit_code']}: {section.get('tail', '')[-300:]}")
         failed = {piece: facts["error"] for piece, facts in section["pieces"].items() if "error" in facts}

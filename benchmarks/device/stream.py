@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import Any, Literal
@@ -60,13 +61,18 @@ def run(record: Record, place: Place) -> None:
 
 
 def _load(name: str, place: Place, measures: dict[str, Callable[..., dict[str, Any]]]) -> dict[str, Any]:
+    measures[name] = partial(_measure, place, *load_streamed(name, place))
+    return {}
+
+
+def load_streamed(name: str, place: Place) -> tuple[Config, Stack, BoundPolicy]:
+    """A stack on the device, with the configuration and the policy that its items are judged by."""
     config = config_of(name, place, batch=4 if place.tiny else BATCH)
     # Frames that wait must not be what limits: two batches of them.
     runtime = config.runtime.model_copy(update={"frame_budget_bytes": 4 << 30, "shards_in_flight": 1})
     config = config.model_copy(update={"runtime": runtime})
     stack = load_stack(config)
-    measures[name] = partial(_measure, place, config, stack, policy_of(name, config, stack))
-    return {}
+    return config, stack, policy_of(name, config, stack)
 
 
 def _measure(
@@ -116,7 +122,6 @@ def _stream(
     warm: bool = True,
 ) -> dict[str, Any]:
     """Pictures a second between two ends of batches, once the pipeline is full."""
-    pools = make_pools(config, threads)
     clock = Clock()
     upload_s: list[float] = []
 
@@ -127,27 +132,19 @@ def _stream(
         finally:
             upload_s.append(time.perf_counter() - began_s)
 
-    def fetch(item: Item) -> Sequence[bytes]:
-        return [payloads[int(item.item_id) % len(payloads)]]
-
     views._upload = timed_upload
-    # Endless: with a `fetch` of one's own items are only iterated.
-    rows = moderate_items(_items(), config=config, stack=stack, policy=policy, pools=pools, clock=clock, fetch=fetch)  # type: ignore[arg-type]
     try:
-        if warm:
-            _take(rows, stack.batch_size, 0.3)
-        before = {**clock.seconds, **clock.waits, "upload": sum(upload_s)}
-        with Utilisation() as used:
-            began_s = time.perf_counter()
-            done = _take(rows, stack.batch_size, seconds)
-            wall_s = time.perf_counter() - began_s
-        after = {**clock.seconds, **clock.waits, "upload": sum(upload_s)}
+        with open_rows(config, stack, policy, payloads, threads, clock) as rows:
+            if warm:
+                _take(rows, stack.batch_size, 0.3)
+            before = {**clock.seconds, **clock.waits, "upload": sum(upload_s)}
+            with Utilisation() as used:
+                began_s = time.perf_counter()
+                done = _take(rows, stack.batch_size, seconds)
+                wall_s = time.perf_counter() - began_s
+            after = {**clock.seconds, **clock.waits, "upload": sum(upload_s)}
     finally:
-        rows.close()  # type: ignore[attr-defined]
         views._upload = _UPLOAD
-        pools.fetch.shutdown(wait=True, cancel_futures=True)
-        pools.decode.shutdown(wait=True, cancel_futures=True)
-        # The processes end with the threads that own them.
     spent = {name: round((after[name] - before[name]) / wall_s, 4) for name in after}
     mean_bytes = sum(map(len, payloads)) // len(payloads)
     return {
@@ -159,6 +156,27 @@ def _stream(
         # Of each second: `decode` and `fetch` are of all threads together, `upload` is a part of `score`.
         "seconds_a_second": spent,
     }
+
+
+@contextmanager
+def open_rows(
+    config: Config, stack: Stack, policy: BoundPolicy, payloads: Sequence[bytes], threads: int, clock: Clock
+) -> Iterator[Iterator[Any]]:
+    """Rows of these pictures over and over, as a worker with so many decode threads makes them."""
+    pools = make_pools(config, threads)
+
+    def fetch(item: Item) -> Sequence[bytes]:
+        return [payloads[int(item.item_id) % len(payloads)]]
+
+    # Endless: with a `fetch` of one's own items are only iterated.
+    rows = moderate_items(_items(), config=config, stack=stack, policy=policy, pools=pools, clock=clock, fetch=fetch)  # type: ignore[arg-type]
+    try:
+        yield rows
+    finally:
+        rows.close()  # type: ignore[attr-defined]
+        pools.fetch.shutdown(wait=True, cancel_futures=True)
+        pools.decode.shutdown(wait=True, cancel_futures=True)
+        # The processes end with the threads that own them.
 
 
 def _items() -> Iterator[Item]:

@@ -23,7 +23,7 @@ PACK = Path(__file__).resolve().parents[2]
 FOLDER = "weights"
 LISTING = "listing.json"
 EXACT_BITS = 23
-ROUNDED_BITS = 10
+ROUNDED_BITS = 9
 _LEAST_NUMBERS = 1024  # smaller tensors (norms, biases) stay exact: they are next to nothing
 _PLANES = (24, 16, 8, 0)
 

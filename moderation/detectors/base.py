@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from moderation.types import F32, Region
+from moderation.types import F32, U8, Region
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +73,10 @@ class FrameBatch(Protocol):
     @property
     def frames_HWC(self) -> Sequence[torch.Tensor]:  # noqa: N802 - shape suffix
         """uint8 [H,W,3] per frame, RGB, on the device; sizes differ."""
+
+    @property
+    def host_HWC(self) -> Sequence[U8]:  # noqa: N802 - shape suffix
+        """uint8 [H,W,3] per frame, RGB, in the host's memory, for what a CPU does better."""
 
     @property
     def sizes(self) -> Sequence[tuple[int, int]]:

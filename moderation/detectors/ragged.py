@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
 from moderation.detectors.base import View
+from moderation.detectors.transfer import to_device
 from moderation.types import U8
 
 Kernel = Literal["bilinear", "bicubic", "lanczos"]
@@ -30,10 +30,9 @@ _COPY_THREADS = 4
 _REACH: dict[Kernel, int] = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Axis:
+class Axis(NamedTuple):
     """One axis of one frame: source pixels `start` to `start + length` become `out` pixels; the view shows those from
-    `first` on (negative: the view begins before them)."""
+    `first` on (negative: the view begins before them). A tuple: a batch makes and compares a thousand."""
 
     start: int
     length: int
@@ -120,20 +119,31 @@ def resample(
     """
     count, height, width, _ = padded_BHWC.shape
     device = padded_BHWC.device
+    # Tensor cores multiply 16-bit numbers ten times as fast as float32 ones. Levels are exact in them, weights are off
+    # by 2^-12 of themselves: less than a tenth of a level.
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
     with torch.autocast(device.type, enabled=False):
-        rows_BSH = axis_weights(vertical, side, height, kernel, device)  # noqa: N806
-        columns_BSW = axis_weights(horizontal, side, width, kernel, device)  # noqa: N806
-        pixels = padded_BHWC.reshape(count, height, width * 3).float()
+        rows_BSH = axis_weights(vertical, side, height, kernel, device).to(dtype)  # noqa: N806
+        columns_BSW = axis_weights(horizontal, side, width, kernel, device).to(dtype)  # noqa: N806
+        pixels = padded_BHWC.reshape(count, height, width * 3).to(dtype)
         shorter = (rows_BSH @ pixels).view(count, side, width, 3).permute(0, 3, 1, 2)
         if kernel == "lanczos":
             shorter = shorter.round().clamp_(0, 255)
-        return (shorter @ columns_BSW.transpose(1, 2)[:, None]).round_().clamp_(0, 255)
+        return (shorter @ columns_BSW.transpose(1, 2)[:, None]).float().round_().clamp_(0, 255)
 
 
 def axis_weights(axes: Sequence[Axis], side: int, padded: int, kernel: Kernel, device: torch.device) -> torch.Tensor:
     """float32 [B,S,N]: the weight of each source pixel of each frame in each pixel of the view."""
-    numbers = torch.tensor([(a.start, a.length, a.out, a.first) for a in axes], dtype=torch.float32)
-    start, length, out, first = numbers.to(device, non_blocking=True).T[:, :, None, None]
+    # Many frames have a side in common with others.
+    unlike = {axis: place for place, axis in enumerate(dict.fromkeys(axes))}
+    weights = _unlike_weights(list(unlike), side, padded, kernel, device)
+    if len(unlike) == len(axes):
+        return weights
+    return weights[to_device([unlike[axis] for axis in axes], torch.int64, device)]
+
+
+def _unlike_weights(axes: Sequence[Axis], side: int, padded: int, kernel: Kernel, device: torch.device) -> torch.Tensor:
+    start, length, out, first = to_device(axes, torch.float32, device).T[:, :, None, None]
     scale: torch.Tensor = length / out
     target = torch.arange(side, device=device, dtype=torch.float32)[None, :, None] + first
     # With a margin on both sides: a kernel's weight beyond an edge is folded back onto the edge.
@@ -188,8 +198,7 @@ def surround_all(
     pixels: 0 outside the boxes. boxes: x, y, width, height. blur: float32 [S,S], blurs a column of the square.
     """
     device, side = pixels_B3SS.device, pixels_B3SS.shape[-1]
-    numbers = torch.tensor(boxes, dtype=torch.float32).to(device, non_blocking=True)
-    x, y, width, height = numbers.T[:, :, None, None]
+    x, y, width, height = to_device(boxes, torch.float32, device).T[:, :, None, None]
     with torch.autocast(device.type, enabled=False):
         rows = blur @ _enlargement(y, height, side)
         columns = blur @ _enlargement(x, width, side)

@@ -16,6 +16,7 @@ from moderation.detectors import ragged
 from moderation.detectors.base import PaddedFrames, View
 from moderation.detectors.resampling import Resample, resample_lanczos, resample_uint8
 from moderation.detectors.surround import Box, blur_matrix, surround
+from moderation.detectors.transfer import to_device
 from moderation.types import U8
 
 
@@ -39,6 +40,7 @@ class TensorFrames:
         self._readings = tuple(readings) or ({},) * len(frames)
         for frame in frames:
             _check_frame(frame)
+        self._host = tuple(frames)
         self._padded = [] if device.type == "cpu" else _upload(frames, device)
         self._frames = _wrap(frames) if device.type == "cpu" else _unpad(self._padded, frames)
         self._sizes = tuple(sizes)
@@ -50,6 +52,11 @@ class TensorFrames:
     def frames_HWC(self) -> Sequence[torch.Tensor]:  # noqa: N802 - shape suffix
         """uint8 [H,W,3] per frame, RGB, on the device; sizes differ."""
         return self._frames
+
+    @property
+    def host_HWC(self) -> Sequence[U8]:  # noqa: N802 - shape suffix
+        """uint8 [H,W,3] per frame, RGB, in the host's memory, for what a CPU does better."""
+        return self._host
 
     @property
     def sizes(self) -> Sequence[tuple[int, int]]:
@@ -87,6 +94,7 @@ class TensorFrames:
         """The frames at these indices, in this order; views already derived are reused."""
         chosen = TensorFrames([], [], self._device)
         chosen._frames = [self._frames[i] for i in indices]
+        chosen._host = tuple(self._host[i] for i in indices)
         chosen._sizes = tuple(self._sizes[i] for i in indices)
         chosen._readings = tuple(self._readings[i] for i in indices)
         chosen._padded = [group for padded in self._padded if (group := padded.select(indices)) is not None]
@@ -98,7 +106,7 @@ class TensorFrames:
         if self._parent is not None:
             parent, indices = self._parent
             if view in parent._views:
-                return parent._views[view][list(indices)]
+                return parent._views[view][to_device(indices, torch.int64, self._device)]
         boxes = [
             fit_box(size, view.crop) if view.mode == "fit" else (0, 0, view.crop, view.crop) for size in self._sizes
         ]
@@ -185,7 +193,7 @@ def _resample_together(
         pixels = ragged.resample(group.pixels_BHWC, *axes, view.crop, view.interpolation)
         if view.mode == "fit":
             pixels = ragged.surround_all(pixels, own_boxes, blur_matrix(view.crop, device))
-        out[torch.tensor(group.rows, device=device)] = pixels
+        out[to_device(group.rows, torch.int64, device)] = pixels
     return out
 
 

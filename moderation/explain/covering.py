@@ -67,6 +67,11 @@ class CoveredFrames:
         return self._covered_canvases().frames_HWC
 
     @property
+    def host_HWC(self) -> Sequence[U8]:  # noqa: N802 - shape suffix
+        """The same in the host's memory."""
+        return self._covered_canvases().host_HWC
+
+    @property
     def sizes(self) -> Sequence[tuple[int, int]]:
         """(width, height) of each variant's picture as stored."""
         return [self._frames.sizes[variant.row] for variant in self._variants]

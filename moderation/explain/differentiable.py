@@ -15,6 +15,7 @@ from moderation.detectors.base import PaddedFrames, View
 from moderation.detectors.nn.conv import Activation, Conv
 from moderation.explain.vote_stack import VoteStack
 from moderation.scoring.handover import HandedOn
+from moderation.types import U8
 
 _LEAST: Final = 1e-30  # of a probability in a logarithm
 _SUM_TOLERANCE: Final = 1e-3
@@ -67,6 +68,10 @@ class _GivenView:
 
     @property
     def frames_HWC(self) -> Sequence[torch.Tensor]:  # noqa: N802 - shape suffix
+        raise NotDifferentiableError("a detector reads the frames themselves")
+
+    @property
+    def host_HWC(self) -> Sequence[U8]:  # noqa: N802 - shape suffix
         raise NotDifferentiableError("a detector reads the frames themselves")
 
     @property

@@ -47,9 +47,11 @@ FAST_SCALED_BYTES = 24 * 1024 * 1024
 FAST_SCALED_PIXELS = 50_000_000
 
 
-# One scan of a progressive JPEG may take 40 bytes, yet decoding it visits every pixel. Pillow's reads of 64 KiB hold
-# 1,600 scans, which overran a deadline of 5 s by 14 s.
-PROGRESSIVE_BLOCK_BYTES = 2048
+# One scan of a progressive JPEG may take 40 bytes, yet decoding it visits every pixel: of 12 megapixels the 1,600 scans
+# that 64 KiB may hold take 14 s. Read in such blocks, decoding ends 0.3 s after its deadline; smaller ones cost more:
+# between two of them the thread waits for the interpreter's lock.
+_BLOCK_BYTES_TIMES_PIXELS = 16_000_000_000
+_LEAST_BLOCK_BYTES, _MOST_BLOCK_BYTES = 2048, 65536
 
 _END_MARKER = b"\xff\xd9"
 _FILLER = b"\x55\xa6\x2c\x93" * 16  # varied bits without a marker
@@ -137,7 +139,8 @@ def _open_jpeg(data: bytes, config: MediaConfig, deadline: Deadline) -> JpegImag
     if stores_rgb(image):
         image.info[STORED_RGB] = True
     if image.info.get("progressive"):
-        image.decodermaxblock = PROGRESSIVE_BLOCK_BYTES
+        block_bytes = _BLOCK_BYTES_TIMES_PIXELS // max(1, image.size[0] * image.size[1])
+        image.decodermaxblock = min(max(block_bytes, _LEAST_BLOCK_BYTES), _MOST_BLOCK_BYTES)
     return image
 
 

@@ -38,7 +38,7 @@ def hashed(name: str, data: bytes) -> Made:
         name=name,
         votes=[(0.1, q) for q in quality],
         hashes=[h.hex() for h in pdq.pack(pdq.hash_bits(small))],
-        parts=pdq.content_hashes(frames, small, cpu),
+        parts=pdq.content_hashes([frame.pixels for frame in video.frames], small),
         times_s=[frame.time_s for frame in video.frames],
         kind=Kind.VIDEO,
     )

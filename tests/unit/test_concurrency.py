@@ -330,3 +330,25 @@ def test_cores_are_those_of_the_affinity_or_of_the_quota_whichever_is_less(tmp_p
     for quota, cores in (("-1\n", allowed), ("100000\n", 1)):
         (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
         assert usable_cores(tmp_path) == cores, quota
+
+
+def test_the_size_of_each_result_is_asked_once_however_many_wait() -> None:
+    """Asking all that wait for each item held the interpreter's lock longer than decoding the item."""
+    asked: list[int] = []
+
+    def size(result: int) -> int:
+        asked.append(result)
+        return 1
+
+    with ThreadPoolExecutor(3) as pool:
+        ahead = map_ahead(
+            lambda given: given,
+            range(500),
+            pool,
+            max_ahead=200,
+            budget_bytes=10**6,
+            expected_bytes=lambda _: 1,
+            held_bytes=size,
+        )
+        assert list(ahead) == list(range(500))
+    assert sorted(asked) == list(range(500))

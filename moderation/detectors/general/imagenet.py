@@ -87,6 +87,8 @@ class ImageNet(DetectorDefaults):
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device. Raises FatalError when they are another network's."""
+        import torch
+
         from moderation.detectors.general.imagenet_network import EfficientNetLite0, load_network, read_weights
         from moderation.detectors.nn.class_mean import ClassVectors
         from moderation.detectors.nn.prepare import prepare
@@ -99,6 +101,7 @@ class ImageNet(DetectorDefaults):
                 bias_K=network.head.bias.detach().clone().to(device),
             )
         self.network = prepare(network, device, dtype)
+        self._groups = [torch.tensor(list(indices), device=device) for indices in self.concepts.values()]
         self.networks = (self.network,)
         self._dtype = dtype
 
@@ -120,7 +123,7 @@ class ImageNet(DetectorDefaults):
         else:
             embedding, features = infer(self.network, scaled, max_frames=self._max_frames), {}
         probabilities = self.network.head(embedding).float().softmax(dim=1)
-        scores = [probabilities[:, list(indices)].sum(dim=1) for indices in self.concepts.values()]
+        scores = [probabilities[:, group].sum(dim=1) for group in self._groups]
         class_mean = None
         if self._classifier is not None:
             # In bf16 products would be rounded, by sizes of batches.

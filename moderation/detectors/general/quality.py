@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.registry import check_options
+from moderation.detectors.transfer import to_device
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ class QualityDetector(DetectorDefaults):
         # Not in bf16: its 8 bits are too few for a variance.
         with torch.autocast(batch.device.type, enabled=False):
             luma = to_luma(batch.view(self.view))
-            megapixels = luma.new_tensor([w * h / 1e6 for w, h in batch.sizes])
+            megapixels = to_device([w * h / 1e6 for w, h in batch.sizes], torch.float32, batch.device)
             histogram = luma_histogram(luma)
             mean, deviation = moments(histogram)
             columns = [sharpness(luma), mean / 255, (deviation / 255).clamp_(max=0.5), entropy(histogram), megapixels]

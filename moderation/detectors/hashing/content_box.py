@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from moderation.types import F32
 
@@ -22,6 +21,8 @@ _LOOSE: Final = 0.5  # of one with letters on it, between two others
 _LEAST: Final = 0.02  # of the side: thinner bars move no hash
 _MIN_SIDE: Final = 64  # PDQ shrinks to so many
 _ROUNDS: Final = 2  # bars within bars
+_LINES_AT_ONCE: Final = 32
+_MARGIN: Final = 0.01  # of what many frames at once are tested for: rounding must not lose one
 _LIKELY: Final = 0.75  # of the outermost samples, in a scaled frame,
 _LIKELY_TOLERANCE: Final = 4  # within so much of their median: where each is the mean of many pixels
 # Blurred bars: the first step between two columns that is so many times all outside of it, and so large of 255.
@@ -32,14 +33,60 @@ _EQUAL: Final = 0.03  # of the side: both bars of a blurred pair are as wide
 _WHOLE: Final = 0.65  # share of the other side along which there is such a step
 
 
-def may_have_bars(small: torch.Tensor) -> npt.NDArray[np.bool_]:
-    """Which of the scaled frames are worth a closer look. small: luma float32 [B,64,64], 0..255, on any device."""
+def may_have_bars(small: torch.Tensor) -> torch.Tensor:
+    """bool [B]: which of the scaled frames are worth a closer look. small: luma float32 [B,64,64], 0..255."""
     lines = torch.stack([small[:, 0], small[:, -1], small[:, :, 0], small[:, :, -1]], dim=1)
     middle = lines.median(dim=2, keepdim=True).values
     flat = ((lines - middle).abs() <= _LIKELY_TOLERANCE).float().mean(dim=2) >= _LIKELY
     across, down = (_soft_ends(small.diff(dim=dim).abs().mean(dim=dim)) for dim in (1, 2))
-    likely: npt.NDArray[np.bool_] = (flat.any(dim=1) | across | down).cpu().numpy()
-    return likely
+    return flat.any(dim=1) | across | down
+
+
+def can_have_bars(luma: torch.Tensor, heights: torch.Tensor, widths: torch.Tensor) -> torch.Tensor:
+    """bool [B]: whether `find_content` could find any; of the others it finds none. For many frames on a device.
+
+    luma: float32 [B,H,W], 0..255; what lies below and to the right of a frame is any number. heights, widths: int64
+    [B], of the frames.
+    """
+    found = torch.zeros(len(luma), dtype=torch.bool, device=luma.device)
+    for lines, sides, others in ((luma, heights, widths), (luma.transpose(1, 2), widths, heights)):
+        every = torch.arange(len(lines), device=lines.device)
+        last = sides - 1
+        for outer, inner in ((torch.zeros_like(last), last.clamp(max=1)), (last, (last - 1).clamp_min(0))):
+            found |= _can_be_plain(lines[every, outer], lines[every, inner], others)
+        found |= _can_be_blurred(lines, sides, others)
+    return found
+
+
+def _can_be_plain(outer: torch.Tensor, inner: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """As the first test of `_plain_lines`: bool [B]. outer, inner: the last two lines, [B,N], of these lengths."""
+    within = torch.arange(outer.shape[1], device=outer.device)[None] < lengths[:, None]
+    ordered = torch.where(within, outer, torch.inf).sort(dim=1).values
+    middle = torch.stack([(lengths - 1) // 2, lengths // 2], dim=1)
+    colour = ordered.gather(1, middle).mean(dim=1, keepdim=True)
+    near = [(((line - colour).abs() <= _TOLERANCE + _MARGIN) & within).sum(dim=1) for line in (outer, inner)]
+    return torch.maximum(*near) >= (_STRICT - _MARGIN) * lengths
+
+
+def _can_be_blurred(lines: torch.Tensor, sides: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """As `_blurred_pair`: bool [B], whether both ends of the lines have a step such as there is behind a bar."""
+    batch, high, wide = lines.shape
+    if wide < _MIN_SIDE:
+        return torch.zeros(batch, dtype=torch.bool, device=lines.device)
+    inside = torch.arange(0, high, 2, device=lines.device)[None, :, None] < sides[:, None, None]
+    steps = (lines[:, ::2].diff(dim=2).abs_() * inside).sum(dim=1) / ((sides + 1) // 2)[:, None]
+    at = torch.arange(wide - 1, device=lines.device)[None]
+    count = (lengths - 1)[:, None]
+    back = steps.gather(1, (count - 1 - at).clamp_min(0))
+    return _has_jump(steps, count) & _has_jump(back, count)
+
+
+def _has_jump(steps: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """As `_blurred_lines`: bool [B]. steps: [B,N], of which `count` [B,1] are the frame's."""
+    before, after = steps.cummax(dim=1).values[:, :-1], steps[:, 1:]
+    at = torch.arange(1, steps.shape[1], device=steps.device)[None]
+    high = (after >= _LEAST_STEP - _MARGIN) & (after >= _STEP * before - _MARGIN)
+    return (high & (at < _WIDEST * count)).any(dim=1)
 
 
 def _soft_ends(detail: torch.Tensor) -> torch.Tensor:
@@ -80,18 +127,22 @@ def _plain_lines(lines: F32) -> int:
     # The outermost line may be half a line of something else.
     if not (_share_of(lines[:2], colour) >= _STRICT).any():
         return 0
-    same = _share_of(lines, colour)
-    loose = same >= _LOOSE
-    reach = len(lines) if loose.all() else int(np.argmin(loose))
-    strict = np.flatnonzero(same[:reach] >= _STRICT)
-    if not len(strict):
-        return 0
-    count = int(strict[-1]) + 1
+    count = 0
+    # Some lines at a time: behind the bar nothing is looked at.
+    for start in range(0, len(lines), _LINES_AT_ONCE):
+        same = _share_of(lines[start : start + _LINES_AT_ONCE], colour)
+        loose = same >= _LOOSE
+        reach = len(same) if loose.all() else int(np.argmin(loose))
+        strict = np.flatnonzero(same[:reach] >= _STRICT)
+        count = start + int(strict[-1]) + 1 if len(strict) else count
+        if reach < len(same):
+            break
     return count if count >= _LEAST * len(lines) else 0
 
 
 def _share_of(lines: F32, colour: float) -> F32:
-    shares: F32 = (np.abs(lines - colour) <= _TOLERANCE).mean(axis=1, dtype=np.float32)
+    near = np.abs(np.ascontiguousarray(lines) - colour) <= _TOLERANCE
+    shares: F32 = np.count_nonzero(near, axis=1).astype(np.float32) / np.float32(lines.shape[1])
     return shares
 
 

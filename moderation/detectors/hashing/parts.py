@@ -28,39 +28,38 @@ _FIRST, _LAST = slice(0, 16), slice(48, 64)
 _EDGES: Final = ((_FIRST, _ALL), (_LAST, _ALL), (_ALL, _FIRST), (_ALL, _LAST))
 
 
-def quarters(small: torch.Tensor) -> list[bytes]:
-    """32 bytes per picture: upper left, upper right, lower left, lower right; eight zeros: too little content.
+def quarter_bits(small: torch.Tensor) -> torch.Tensor:
+    """bool [B,256], 64 bits each: upper left, upper right, lower left, lower right; all 0: too little content.
 
     small: luma float32 [B,64,64], 0..255.
     """
-    return _parts(small, _QUARTERS)
+    return _part_bits(small, _QUARTERS)
 
 
-def edges(small: torch.Tensor) -> list[bytes]:
-    """32 bytes per picture: its upper, lower, left and right fourth; eight zeros: too little content."""
-    return _parts(small, _EDGES)
+def edge_bits(small: torch.Tensor) -> torch.Tensor:
+    """bool [B,256], 64 bits each: the upper, lower, left and right fourth; all 0: too little content."""
+    return _part_bits(small, _EDGES)
 
 
-def _parts(small: torch.Tensor, places: tuple[tuple[slice, slice], ...]) -> list[bytes]:
-    hashed = [_hash_part(small[:, rows, columns]) for rows, columns in places]
-    return [row.tobytes() for row in np.concatenate(hashed, axis=1)]
+def _part_bits(small: torch.Tensor, places: tuple[tuple[slice, slice], ...]) -> torch.Tensor:
+    return torch.cat([_hash_part(small[:, rows, columns]) for rows, columns in places], dim=1)
 
 
-def _hash_part(part: torch.Tensor) -> np.ndarray:
-    """luma [B,h,w] -> uint8 [B,8]; zeros where there is too little content."""
-    rows, columns = (_basis(side).to(part.device) for side in part.shape[1:])
+def _hash_part(part: torch.Tensor) -> torch.Tensor:
+    """luma [B,h,w] -> bool [B,64]; all 0 where there is too little content."""
+    rows, columns = (_basis(side, part.device) for side in part.shape[1:])
     flat = (rows @ part @ columns.T).flatten(1)
     bits = flat > flat.median(dim=1, keepdim=True).values
     # In whole percents, like PDQ's quality: faint noise adds nothing.
     gradients = [(part.diff(dim=dim) * 100 / 255).trunc().abs().sum(dim=(1, 2)) for dim in (1, 2)]
     enough = gradients[0] + gradients[1] >= _LEAST_GRADIENT * part.shape[1] * part.shape[2]
-    return np.packbits((bits & enough[:, None]).cpu().numpy(), axis=1)
+    return bits & enough[:, None]
 
 
-@lru_cache(maxsize=8)
-def _basis(side: int) -> torch.Tensor:
+@lru_cache(maxsize=32)
+def _basis(side: int, device: torch.device) -> torch.Tensor:
     """float32 [8,side]: frequencies 1 to 8 of the DCT-II."""
     frequency = np.arange(1, _FREQUENCIES + 1)[:, None]
     place = 2 * np.arange(side)[None, :] + 1
     with torch.inference_mode(False):
-        return torch.from_numpy(np.cos(np.pi / (2 * side) * frequency * place)).to(torch.float32)
+        return torch.from_numpy(np.cos(np.pi / (2 * side) * frequency * place)).to(device, torch.float32)

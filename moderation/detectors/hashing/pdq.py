@@ -15,10 +15,12 @@ import numpy as np
 
 from moderation.detectors.base import DetectorDefaults, FrameBatch, Scored, View
 from moderation.detectors.general.quality import LUMA
-from moderation.detectors.hashing.content_box import Box, find_content, may_have_bars
-from moderation.detectors.hashing.parts import PARTS_BYTES, edges, quarters
+from moderation.detectors.hashing.content_box import can_have_bars, find_content, may_have_bars
+from moderation.detectors.hashing.parts import PARTS_BYTES, edge_bits, quarter_bits
 from moderation.detectors.hashing.sampling import SIDE, SamplingBank, sampling_matrix
 from moderation.detectors.registry import check_options
+from moderation.detectors.transfer import to_device
+from moderation.types import F32, U8
 
 if TYPE_CHECKING:
     import torch
@@ -60,54 +62,86 @@ class Pdq(DetectorDefaults):
         """Nothing to load."""
         self._bank = SamplingBank(device)
 
-    def _shrink_padded(self, batch: FrameBatch) -> torch.Tensor:
-        """Like `shrink`, in a few products per group of similar shapes: frame by frame a GPU waits for its calls."""
+    def _shrink_padded(self, batch: FrameBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Like `shrink`, in a few products per group of similar shapes: frame by frame a GPU waits for its calls.
+
+        And which frames may have bars, bool [B]: those cost a CPU milliseconds each.
+        """
         small = torch.empty((len(batch), SIDE, SIDE), dtype=torch.float32, device=batch.device)
-        weights = torch.tensor(LUMA, device=batch.device)
+        framed = torch.empty(len(batch), dtype=torch.bool, device=batch.device)
+        weights = to_device(LUMA, torch.float32, batch.device)
         for group in batch.padded:
             _, height, width, _ = group.pixels_BHWC.shape
-            shapes = [batch.frames_HWC[row].shape for row in group.rows]
+            sides = [batch.host_HWC[row].shape[:2] for row in group.rows]
+            places = to_device(group.rows, torch.int64, batch.device)
             luma = group.pixels_BHWC.to(torch.float32) @ weights
-            rows = self._bank.matrices([shape[0] for shape in shapes], height)
-            columns = self._bank.matrices([shape[1] for shape in shapes], width)
-            small[torch.tensor(group.rows, device=batch.device)] = rows @ (luma @ columns.transpose(1, 2))
-        return small
+            rows = self._bank.matrices([high for high, _ in sides], height)
+            columns = self._bank.matrices([wide for _, wide in sides], width)
+            small[places] = rows @ (luma @ columns.transpose(1, 2))
+            framed[places] = can_have_bars(luma, *to_device(sides, torch.int64, batch.device).T)
+        return small, framed & may_have_bars(small)
 
     def score(self, batch: FrameBatch, earlier: Mapping[str, Scored]) -> Scored:
         """scores float32 [B,1]; blobs of 32 bytes per frame: `hash`, `inner`, `quarters`, `edges`."""
         # Not in bf16, whose rounding would decide a third of the bits.
         with torch.autocast(batch.device.type, enabled=False):
-            small = self._shrink_padded(batch) if batch.padded else shrink(batch.frames_HWC, batch.device)
-            qualities = quality(small)
-            blobs = content_hashes(batch.frames_HWC, small, batch.device)
-            blobs["hash"] = pack(hash_bits(small))
-            return Scored(scores=qualities.unsqueeze(1), blobs=blobs)
+            if batch.padded:
+                small, framed = self._shrink_padded(batch)
+            else:
+                small, framed = shrink(batch.frames_HWC, batch.device), None
+            return Scored(scores=quality(small).unsqueeze(1), blobs=content_hashes(batch.host_HWC, small, framed))
 
 
 def content_hashes(
-    frames: Sequence[torch.Tensor], small: torch.Tensor, device: torch.device
+    frames: Sequence[U8], small: torch.Tensor, framed: torch.Tensor | None = None
 ) -> dict[str, Sequence[bytes | None]]:
-    """`inner`, `quarters` and `edges` of each frame; None where there are no bars, or too little content.
+    """`hash`, `inner`, `quarters` and `edges` of each frame; None where there are no bars, or too little content.
 
-    frames: uint8 [H,W,3]; small: as `shrink` makes it of them.
+    frames: uint8 [H,W,3], in the host's memory; small: as `shrink` makes it of them, on any device. framed: bool [B],
+    which are looked at for bars, where that is known.
     """
-    content = small.clone()
-    cut = [(row, box) for row in np.flatnonzero(may_have_bars(small)).tolist() if (box := _content_of(frames[row]))]
-    if cut:
-        within = [frames[row][y0:y1, x0:x1] for row, (x0, y0, x1, y1) in cut]
-        content[torch.tensor([row for row, _ in cut], device=small.device)] = shrink(within, device)
-    enough = (quality(content) >= _USABLE - 1e-6).tolist()
-    framed = {row for row, _ in cut}
+    likely = np.flatnonzero((may_have_bars(small) if framed is None else framed).cpu().numpy())
+    content, cut = _look_within_bars(frames, small, likely.tolist())
+    enough = quality(content) >= _USABLE - 1e-6
+    parts = (hash_bits(small).flip(1), hash_bits(content).flip(1), quarter_bits(content), edge_bits(content))
+    # One copy for all: each waits for the device.
+    bits = torch.cat([*parts, enough[:, None]], dim=1).cpu().numpy()
+    hashes, inner, quarters, edges = (np.packbits(part, axis=1) for part in np.split(bits[:, :-1], len(parts), axis=1))
+    usable = [bool(each) for each in bits[:, -1]]
     return {
-        "inner": [h if enough[row] and row in framed else None for row, h in enumerate(pack(hash_bits(content)))],
-        "quarters": [h if enough[row] else None for row, h in enumerate(quarters(content))],
-        "edges": [h if enough[row] else None for row, h in enumerate(edges(content))],
+        "hash": [row.tobytes() for row in hashes],
+        "inner": [h.tobytes() if usable[row] and row in cut else None for row, h in enumerate(inner)],
+        "quarters": [h.tobytes() if usable[row] else None for row, h in enumerate(quarters)],
+        "edges": [h.tobytes() if usable[row] else None for row, h in enumerate(edges)],
     }
 
 
-def _content_of(frame: torch.Tensor) -> Box | None:
-    luma = _lumas([frame.cpu()], torch.device("cpu"))[0]
-    return find_content(luma.numpy())
+def _look_within_bars(
+    frames: Sequence[U8], small: torch.Tensor, likely: Sequence[int]
+) -> tuple[torch.Tensor, set[int]]:
+    """`small` of the pictures within bars, float32 [B,64,64]; and the frames that have bars."""
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
+        within = dict(zip(likely, pool.map(_find_within, [frames[row] for row in likely]), strict=True))
+    found = {row: _sample(luma) for row, luma in within.items() if luma is not None}
+    if not found:
+        return small, set()
+    content = small.clone()
+    samples = torch.stack(list(found.values()))
+    content[to_device(list(found), torch.int64, small.device)] = samples.to(small.device)
+    return content, set(found)
+
+
+def _find_within(frame: U8) -> torch.Tensor | None:
+    """The luma of the picture within bars, float32 [h,w]; None where there are no bars."""
+    luma = _luma(frame)
+    box = find_content(luma)
+    return None if box is None else torch.from_numpy(luma[box[1] : box[3], box[0] : box[2]])
+
+
+def _sample(luma: torch.Tensor) -> torch.Tensor:
+    """float32 [H,W] -> [64,64], on a CPU."""
+    rows, columns = (sampling_matrix(side) for side in luma.shape)
+    return rows @ (luma @ columns.T)
 
 
 def shrink(frames: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
@@ -146,22 +180,21 @@ def _shrink(
 
 def _lumas(frames: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
     """uint8 [H,W,3] frames -> float32 [H,W], 0..255, not rounded."""
-    red, green, blue = (np.float32(share) for share in LUMA)
-
-    def by_numpy(frame: torch.Tensor) -> torch.Tensor:
-        pixels = frame.numpy()
-        luma = pixels[..., 0] * red
-        luma += pixels[..., 1] * green
-        luma += pixels[..., 2] * blue
-        return torch.from_numpy(luma)
-
     if device.type != "cpu":
-        weights = torch.tensor(LUMA, device=device)
+        weights = to_device(LUMA, torch.float32, device)
         return [frame.to(torch.float32) @ weights for frame in frames]
     # numpy in threads of our own: torch would split each of these short steps over its threads and wait for the
     # slowest, which takes long when decoding threads share the cores (measured 4 to 15 ms instead of 0.8).
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
-        return list(pool.map(by_numpy, frames))
+        return list(pool.map(lambda frame: torch.from_numpy(_luma(frame.numpy())), frames))
+
+
+def _luma(pixels: U8) -> F32:
+    red, green, blue = (np.float32(share) for share in LUMA)
+    luma: F32 = pixels[..., 0] * red
+    luma += pixels[..., 1] * green
+    luma += pixels[..., 2] * blue
+    return luma
 
 
 def quality(small: torch.Tensor) -> torch.Tensor:
@@ -179,7 +212,7 @@ def hash_bits(small: torch.Tensor) -> torch.Tensor:
 
 def low_frequencies(small: torch.Tensor) -> torch.Tensor:
     """luma [B,64,64] -> float32 [B,16,16]: frequencies 1 to 16 of its cosine transform, rows downwards."""
-    basis = _dct().to(small.device)
+    basis = _dct(small.device)
     return basis @ small @ basis.T
 
 
@@ -209,11 +242,11 @@ def distance(left: bytes, right: bytes) -> int:
     return (int.from_bytes(left) ^ int.from_bytes(right)).bit_count()
 
 
-@lru_cache(maxsize=1)
-def _dct() -> torch.Tensor:
+@lru_cache(maxsize=8)
+def _dct(device: torch.device) -> torch.Tensor:
     """float32 [16,64]: frequencies 1 to 16 of the DCT-II; the constant term is left out."""
     frequency = np.arange(1, _BITS_SIDE + 1)[:, None]
     place = 2 * np.arange(SIDE)[None, :] + 1
     with torch.inference_mode(False):
         basis = np.sqrt(2 / SIDE) * np.cos(np.pi / (2 * SIDE) * frequency * place)
-        return torch.from_numpy(basis).to(torch.float32)
+        return torch.from_numpy(basis).to(device, torch.float32)

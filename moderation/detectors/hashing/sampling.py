@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from moderation.detectors.transfer import to_device
+
 if TYPE_CHECKING:
     import torch
 else:
@@ -59,7 +61,7 @@ class SamplingBank:
         if not wanted.issubset(self._places) or self._matrices.shape[2] < padded:
             held = wanted if len(wanted | self._places.keys()) > _MAX_BANK else wanted | self._places.keys()
             self._fill(sorted(held), max(padded, *held))
-        places = torch.tensor([self._places[side] for side in sides], device=self._device)
+        places = to_device([self._places[side] for side in sides], torch.int64, self._device)
         return self._matrices[places, :, :padded]
 
     def _fill(self, sides: Sequence[int], width: int) -> None:

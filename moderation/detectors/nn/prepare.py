@@ -27,11 +27,15 @@ _Made = TypeVar("_Made")
 
 
 def prepare(network: _Network, device: torch.device, dtype: torch.dtype) -> _Network:
-    """The same network on its device, frozen, channels_last; on a CPU with fused convolutions.
+    """The same network on its device, frozen, channels_last, its convolutions in the forms that are fast there.
 
     Do not move or cast it afterwards.
     """
     network = network.eval().requires_grad_(False).to(device, dtype).to(memory_format=torch.channels_last)
+    if device.type == "cuda":
+        for module in network.modules():
+            if isinstance(module, Conv):
+                module.suit_gpu()
     if device.type == "cpu" and can_fuse(dtype):
         with torch.no_grad():
             for module in network.modules():

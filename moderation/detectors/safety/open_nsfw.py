@@ -54,6 +54,8 @@ class OpenNsfw(DetectorDefaults):
 
     def load(self, device: torch.device, dtype: torch.dtype, paths: Sequence[str]) -> None:
         """Read the weights and move to the device. Raises FatalError when they are another network's."""
+        import torch
+
         from moderation.detectors.nn.prepare import prepare
         from moderation.detectors.safety.open_nsfw_network import ThinResNet, load_network
         from moderation.detectors.weights.onnx import read_onnx
@@ -61,6 +63,7 @@ class OpenNsfw(DetectorDefaults):
         network = ThinResNet()
         load_network(network, read_onnx(paths[0]))
         self.network = prepare(network, device, dtype)
+        self._mean = torch.tensor(_MEAN_RGB, device=device).view(1, 3, 1, 1)
         self.networks = (self.network,)
         self._dtype = dtype
 
@@ -75,6 +78,5 @@ class OpenNsfw(DetectorDefaults):
         if self.jpeg_roundtrip:
             pixels = through_jpeg(pixels)
         # Integers below 256 are exact in bf16 too.
-        mean = pixels.new_tensor(_MEAN_RGB).view(1, 3, 1, 1)
-        logits = infer(self.network, (pixels - mean).to(self._dtype))
+        logits = infer(self.network, (pixels - self._mean).to(self._dtype))
         return Scored(scores=logits.float().softmax(dim=1))

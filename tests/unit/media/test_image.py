@@ -15,7 +15,7 @@ from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media import jpeg
 from moderation.media.image import decode_image
-from moderation.media.limits import canvas_size
+from moderation.media.limits import canvas_size, start_deadline
 from moderation.types import ErrorCode, Frame, Media, Role
 from tests.drawn_media import draw, encode
 
@@ -252,3 +252,12 @@ def test_a_large_jpeg_that_is_cut_off_keeps_its_head() -> None:
     media = decode_image(data[: len(data) * 2 // 3], CONFIG)
     assert media.error is ErrorCode.TRUNCATED
     assert len(media.frames) == 1
+
+
+@pytest.mark.parametrize(("size", "block_bytes"), [((400, 400), 65536), ((2000, 1000), 8000), ((4000, 3000), 2048)])
+def test_a_progressive_jpeg_is_read_in_blocks_by_its_pixels(size: tuple[int, int], block_bytes: int) -> None:
+    """Each block may hold a scan of all pixels every 40 bytes; small pictures need no small blocks."""
+    sink = io.BytesIO()
+    Image.new("L", size).save(sink, "JPEG", progressive=True)
+    opened = jpeg._open_jpeg(sink.getvalue(), MediaConfig(), start_deadline(60))
+    assert opened.decodermaxblock == block_bytes

