@@ -20,6 +20,7 @@ from moderation.media.limits import Deadline
 
 MAX_BEHIND = 64  # pieces that are located and reported; media.max_frames bounds how many are scored
 _MAX_PREVIEWS = 4
+_WINDOW_BYTES = 1024 * 1024  # of marks, which take up to 16 times the bytes that they are found in
 _MIN_PIECE_BYTES = 32  # no picture is shorter
 
 _EOI, _SOI = 0xD9, 0xD8
@@ -102,11 +103,15 @@ def _may_go_on(data: bytes) -> bool:
     scan = find_scan(data, 0)
     if scan is None:
         return True
-    coded = np.frombuffer(data, np.uint8)[scan:]
-    marks = np.flatnonzero(coded[:-1] == 0xFF)
-    kinds = coded[marks + 1]
-    ends = marks[(kinds == _EOI) | (kinds == _SOI)]
-    return ends.size > 0 and len(coded) - int(ends[0]) > _MIN_PIECE_BYTES
+    coded = np.frombuffer(data, np.uint8)
+    for begin in range(scan, len(coded) - 1, _WINDOW_BYTES):
+        window = coded[begin : begin + _WINDOW_BYTES + 1]
+        marks = np.flatnonzero(window[:-1] == 0xFF)
+        kinds = window[marks + 1]
+        ends = marks[(kinds == _EOI) | (kinds == _SOI)]
+        if ends.size > 0:
+            return len(coded) - begin - int(ends[0]) > _MIN_PIECE_BYTES
+    return False
 
 
 def _walk(data: bytes, position: int, deadline: Deadline) -> Iterator[Behind]:

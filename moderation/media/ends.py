@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from moderation.errors import ItemError
 from moderation.file_types import MediaType
 from moderation.media.camera_raw import end_of_tiff
+from moderation.media.jpeg_segments import skip_fill
 from moderation.media.png import end_of_png
 from moderation.types import ErrorCode
 
@@ -21,8 +22,9 @@ MAX_BLOCKS = 4_000_000  # of a GIF, with their parts of at most 255 bytes
 _EOI, _SOI, _SOS, _TEM = 0xD9, 0xD8, 0xDA, 0x01
 _ALONE = frozenset({_TEM, *range(0xD0, 0xD8)})  # markers without a length
 _SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOFn
-# Neither a stuffed byte nor a restart marker: those are inside a scan.
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+# Neither a stuffed byte nor a restart marker: those are inside a scan. Of fill bytes the last one: with all of them,
+# the time would grow by the square of their number, and 1 MB take an hour.
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _ROWS_AS_THEY_ARE = frozenset({0, 3, 6})  # BI_RGB, BI_BITFIELDS, BI_ALPHABITFIELDS
 IN_BOXES = frozenset({MediaType.HEIC, MediaType.AVIF})
@@ -120,8 +122,7 @@ def find_scan(data: bytes, start: int) -> int | None:
     """Where the first scan of a JPEG begins; None: three bytes look like a JPEG's, but no segments follow."""
     position = start + 2
     for _ in range(_MAX_BOXES):
-        while data[position : position + 2] == b"\xff\xff":  # fill bytes
-            position += 1
+        position = skip_fill(data, position)
         if data[position : position + 1] != b"\xff" or position + 4 > len(data):
             return None
         if data[position + 1] in _ALONE:

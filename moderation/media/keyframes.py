@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from moderation.config.model import MediaConfig
 from moderation.errors import ItemError
 from moderation.media.album import UNSEEN_PICTURE
 from moderation.media.joining import gather_members
-from moderation.media.limits import Deadline, MemberLimits, spread
+from moderation.media.limits import MAX_FRAMES_BYTES, Deadline, MemberLimits, spread
 from moderation.media.objects import Payload, claims_media, decode_object
 from moderation.media.pixels import describe
 from moderation.media.sampling import frame_limit, widest_gap
+from moderation.media.video import MAX_TRACKS
 from moderation.types import ErrorCode, Frame, Item, Kind, Media, Role
 
 # Prefix of attributes of keyframes that `moderation keyframes` cut.
 CUT_FROM = "cut_from."
 KEYFRAME_LIMITS = MemberLimits(max_frames=1, max_tiles=0)
+# Of a video that many are scored: its tracks, these again as players show them that ignore edit lists, and covers.
+_MAX_STRETCHES = 2 * MAX_TRACKS + 1
 # The row's `reader`: anybody can write a tar with such attributes, so size, length and times are only claims.
 _CLAIMED = "keyframes (claimed: times)"
 _CLAIMED_AS_CUT = "keyframes (claimed: times, size, length, cut_from)"
 
 
 def decode_keyframes(item: Item, payloads: Sequence[Payload], config: MediaConfig, deadline: Deadline) -> Media:
-    """One frame per object, with the source's index and time; of too many some, evenly spread."""
+    """One frame per object, with the source's index and time; of too many some, evenly spread.
+
+    They are held together: the pipeline decodes a set of any size object by object instead (`gather_keyframes`).
+    """
     still_config = KEYFRAME_LIMITS.apply(config)
     members: dict[int, Media] = {}
+    left = MAX_FRAMES_BYTES
     for position in _select_positions(item, payloads, config):
+        if left <= 0:
+            members[position] = Media(kind=Kind.UNKNOWN, unseen=(UNSEEN_PICTURE,))
+            break
         claimed = claims_media(item.objects[position])
         members[position] = as_keyframe(decode_object(claimed, payloads[position], still_config, deadline))
+        left -= sum(frame.pixels.nbytes for frame in members[position].frames)
     return gather_keyframes(item, members)
 
 
@@ -39,6 +51,18 @@ def gather_keyframes(item: Item, members: Mapping[int, Media]) -> Media:
 
     Backdrops follow after all frames. Frames may come without pixels.
     """
+    frames = _place_frames(item, members)
+    bare = [replace(member, frames=()) for member in members.values()]
+    media = gather_members(Kind.KEYFRAMES, bare, frames, len(item.objects))
+    if len(members) < len(item.objects) and not _are_timed(item):
+        # In order of time the gap tells how much was left out; else one left out may be of any moment.
+        media = _with_unseen_picture(media)
+    if any(name.startswith(CUT_FROM) for name in item.attributes):
+        return replace(_as_cut(media, item), reader=_CLAIMED_AS_CUT)
+    return replace(_with_own_gap(media), reader=_CLAIMED if any(f.time_s is not None for f in media.frames) else None)
+
+
+def _place_frames(item: Item, members: Mapping[int, Media]) -> list[Frame]:
     indices = _given_indices(item)
     frames: list[Frame] = []
     backdrops: list[Frame] = []
@@ -47,30 +71,38 @@ def gather_keyframes(item: Item, members: Mapping[int, Media]) -> Media:
         frames.extend(placed[:1])
         backdrops.extend(placed[1:])
     beyond = max([len(item.objects), *(index + 1 for index in indices)])
-    frames.extend(replace(f, index=beyond + k) for k, f in enumerate(backdrops))
-    bare = [replace(member, frames=()) for member in members.values()]
-    media = gather_members(Kind.KEYFRAMES, bare, frames, len(item.objects))
-    if len(members) < len(item.objects) and not _are_timed(item):
-        # With times the gap tells how much was left out; without, one left out may be of any moment.
-        media = _with_unseen_picture(media)
-    if any(name.startswith(CUT_FROM) for name in item.attributes):
-        return replace(_as_cut(media, item), reader=_CLAIMED_AS_CUT)
-    return replace(_with_own_gap(media), reader=_CLAIMED if any(f.time_s is not None for f in media.frames) else None)
+    return frames + [replace(f, index=beyond + k) for k, f in enumerate(backdrops)]
 
 
-def chosen_positions(item: Item, config: MediaConfig) -> frozenset[int]:
-    """Which objects are decoded: as many as of a video of that length, evenly spread. Without times its length is
-    unknown, and it may be long. Those that could not be read are reported besides.
+def chosen_positions(item: Item, config: MediaConfig) -> Collection[int]:
+    """Which objects are decoded: as many as of a video with these tracks, evenly spread. Of those without a time, or in
+    no order, the length is unknown, and it may be long. Those that could not be read are reported besides.
+    """
+    count = len(item.objects)
+    if count <= config.max_frames:  # nearly always
+        return range(count)
+    lengths_s = _track_lengths(item)
+    if len(lengths_s) > _MAX_STRETCHES:
+        lengths_s = [math.inf]
+    told_s = _number(item.attributes, "duration_s") or 0.0
+    return frozenset(spread(count, sum(frame_limit(max(length_s, told_s), config) for length_s in lengths_s)))
+
+
+def _track_lengths(item: Item) -> list[float]:
+    """Seconds of each stretch of objects in order of time, as those of one track are; infinite for all without a time.
+
+    Of two with one time either may show anything, so there a stretch ends, too.
     """
     times_s = [o.time_s for o in item.objects if o.time_s is not None]
-    length_s = math.inf
-    if _are_timed(item):
-        length_s = max(max(times_s) - min(times_s), _number(item.attributes, "duration_s") or 0.0)
-    return frozenset(spread(len(item.objects), frame_limit(length_s, config)))
+    begins = [n for n in range(len(times_s)) if n == 0 or times_s[n] <= times_s[n - 1]]
+    lengths_s = [times_s[stop - 1] - times_s[start] for start, stop in pairwise([*begins, len(times_s)])]
+    return lengths_s if len(times_s) == len(item.objects) else [*lengths_s, math.inf]
 
 
 def _are_timed(item: Item) -> bool:
-    return bool(item.objects) and all(o.time_s is not None for o in item.objects)
+    """Whether the objects are in order of time: the frames of one track would close the gaps of another."""
+    lengths_s = _track_lengths(item)
+    return len(lengths_s) == 1 and lengths_s[0] < math.inf
 
 
 def _with_unseen_picture(media: Media) -> Media:

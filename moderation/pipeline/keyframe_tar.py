@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moderation.media import encode_jpeg
+from moderation.media.keyframes import CUT_FROM
 from moderation.sources.items import make_id
 from moderation.sources.keys import PICTURES, VIDEOS
 from moderation.sources.tar import MAX_SIDECAR
@@ -122,12 +123,24 @@ def _about(item: Item, media: Media | None = None) -> bytes:
             "error_detail": media.error_detail or None,
         }
     cut_from = {name: value for name, value in cut_from.items() if value is not None}
+    return _bound_sidecar(cut_from, item.attributes)
+
+
+def _bound_sidecar(cut_from: Mapping[str, object], attributes: Mapping[str, str]) -> bytes:
+    """The record of the source and the item's attributes, as far as a reader takes them: it drops a larger file."""
+    # Attributes are a stranger's: one of the same name would take the place of what this job says of the video.
+    known = {"cut_from", *(CUT_FROM + name for name in cut_from)}
+    kept = {name: value for name, value in attributes.items() if name not in known}
     # First: of attributes that are too large for a row, the last are left out.
-    whole = _json({"cut_from": cut_from, **item.attributes})
+    whole = _json({"cut_from": cut_from, **kept})
     if len(whole) <= MAX_SIDECAR:
         return whole
-    # A reader would drop the whole file as too large, and the record of the source video with it.
-    return _json({"cut_from": {**cut_from, "left_out": "attributes: too large"}})
+    record = {**cut_from, "left_out": "attributes: too large"}
+    # What an earlier job did not see of the video stays unseen.
+    whole = _json({"cut_from": record, **{n: v for n, v in kept.items() if n.startswith(CUT_FROM)}})
+    if len(whole) <= MAX_SIDECAR:
+        return whole
+    return _json({"cut_from": {"error_code": ErrorCode.TOO_LARGE, **record}})
 
 
 def _json(value: Mapping[str, object]) -> bytes:

@@ -25,7 +25,7 @@ from moderation.results.receipts import Receipt, commit_shard
 from moderation.sources.fetch import Fetcher
 from moderation.types import ErrorCode, Item, Kind, Media, Shard, Status
 
-CUT_VERSION = "2"  # part of the run's identity: changes whenever the same video may give other tars
+CUT_VERSION = "3"  # part of the run's identity: changes whenever the same video may give other tars
 
 Payloads = Sequence[bytes | ItemError]
 

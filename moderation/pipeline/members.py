@@ -11,6 +11,7 @@ import threading
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import pairwise
 
 import numpy as np
 
@@ -46,12 +47,17 @@ class TimeSpent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectRange:
-    """Objects `start` to `stop` of an item, which are fetched at once: nearly always all of them."""
+    """Objects `start` to `stop` of an item, which are fetched at once: nearly always all of them.
+
+    wanted: positions of the item's objects that are decoded. limits: of each; None where their content decides.
+    """
 
     item: Item
     start: int
     stop: int
     spent: TimeSpent
+    wanted: Container[int]
+    limits: MemberLimits | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -106,16 +112,31 @@ class Member:
 
 def split_item(item: Item, max_bytes: int, config: MediaConfig, *, whole: bool = False) -> Iterator[ObjectRange]:
     """The ranges in which an item is fetched, each of about `max_bytes` (or one object)."""
+    count = len(item.objects)
+    if whole or _decoded_whole(item, config):
+        yield ObjectRange(item=item, start=0, stop=count, spent=TimeSpent(), wanted=range(count))
+        return
+    begins = list(_begins(item, max_bytes, config))
+    # Told once: an item of 100,000 objects may have thousands of ranges, and each of these looks at all objects.
+    wanted: Container[int] = range(count)
+    limits = claimed_limits(item.objects, config) if len(begins) > 1 else None
+    if item.kind is Kind.KEYFRAMES:
+        limits, wanted = KEYFRAME_LIMITS, chosen_positions(item, config)
     spent = TimeSpent()
+    for start, stop in pairwise([*begins, count]):
+        yield ObjectRange(item=item, start=start, stop=stop, spent=spent, wanted=wanted, limits=limits)
+
+
+def _begins(item: Item, max_bytes: int, config: MediaConfig) -> Iterator[int]:
+    """Where the ranges of an item begin."""
     start = held = 0
-    if not (whole or _decoded_whole(item, config)):
-        for stop, source in enumerate(item.objects):
-            size_bytes = min(_expected(source), config.max_bytes)
-            if stop > start and held + size_bytes > max_bytes:
-                yield ObjectRange(item=item, start=start, stop=stop, spent=spent)
-                start, held = stop, 0
-            held += size_bytes
-    yield ObjectRange(item=item, start=start, stop=len(item.objects), spent=spent)
+    yield start
+    for position, source in enumerate(item.objects):
+        size_bytes = min(_expected(source), config.max_bytes)
+        if position > start and held + size_bytes > max_bytes:
+            yield position
+            start, held = position, 0
+        held += size_bytes
 
 
 def _expected(source: MediaObject) -> int:
@@ -130,11 +151,7 @@ def split_members(
     if whole or _decoded_whole(item, config):
         yield Member(item=item, position=None, payloads=payloads, spent=part.spent)
         return
-    wanted: Container[int] = range(len(item.objects))
-    if item.kind is Kind.KEYFRAMES:
-        limits, wanted = KEYFRAME_LIMITS, chosen_positions(item, config)
-    else:
-        limits = member_limits(payloads, config) if part.is_whole else claimed_limits(item.objects, config)
+    limits = part.limits or member_limits(payloads, config)
     for position, payload in enumerate(payloads, part.start):
         yield Member(
             item=item,
@@ -142,7 +159,7 @@ def split_members(
             payloads=[payload],
             spent=part.spent,
             limits=limits,
-            wanted=position in wanted,
+            wanted=position in part.wanted,
         )
 
 

@@ -58,10 +58,10 @@ def open_source(source: str, config: SourceConfig) -> Iterator[Item]:
         raise UsageError(f"{_shown(source)}: can't be read: {' '.join(str(error).split())}") from error
     if first is None:
         raise UsageError(f"{_shown(source)}: empty: {_EMPTY[kind]}")
-    return chain((first,), _told(items, source))
+    return chain((first,), _name_lost_part(items, source))
 
 
-def _told(items: Iterator[Item], source: str) -> Iterator[Item]:
+def _name_lost_part(items: Iterator[Item], source: str) -> Iterator[Item]:
     """The items; UsageError for a list of several that is gone, or may not be read, when it is its turn."""
     try:
         yield from items

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from moderation.sources.items import error_item, make_id
+from moderation.errors import ItemError
+from moderation.sources.items import error_item, make_id, shorten
 from moderation.sources.keys import PICTURES, SIDECARS, VIDEOS, Parts, attributes_of, key_items, media_item
 from moderation.sources.tar import TarMember
 from moderation.storage import ObjectInfo
@@ -79,11 +80,19 @@ def _folder_item(
 def _failed_item(info: ObjectInfo, key: str, parts: Parts) -> Item | None:
     """The item of a folder without pictures whose `.json` says why: a video that could not be cut gets a row, too."""
     attributes = attributes_of(parts)
-    code = attributes.get("cut_from.error_code")
-    if not _folder(key) or code not in frozenset(ErrorCode):
+    reason = _reason(attributes)
+    if not _folder(key) or reason is None:
         return None
     item_id, where = make_id(info.uri, "folder", _folder(key)), f"{info.uri}#{_folder(key)}/"
-    return error_item(item_id, where, ErrorCode(code), attributes.get("cut_from.error_detail", ""), attributes)
+    return error_item(item_id, where, reason.code, reason.detail, attributes)
+
+
+def _reason(attributes: dict[str, str]) -> ItemError | None:
+    """Why a video has no keyframes; None where nothing is said of a video."""
+    code, frames = attributes.get("cut_from.error_code"), attributes.get("cut_from.frames", "0")
+    if code in frozenset(ErrorCode):
+        return ItemError(ErrorCode(code), attributes.get("cut_from.error_detail", ""))
+    return None if frames == "0" else ItemError(ErrorCode.NO_FRAMES, f"{shorten(frames)} were cut, and none came")
 
 
 def _number_pictures(pictures: list[Picture]) -> list[tuple[int, Picture]]:

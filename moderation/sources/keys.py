@@ -35,10 +35,9 @@ Parts = list[tuple[str, TarMember]]  # the last suffix of each member of a key, 
 def _split_key(name: str) -> tuple[str, str]:
     """The key and the last suffix of a member: `a/b.seg.png` is (`a/b`, `png`); hidden files are keys of their own."""
     folder, slash, base = name.rpartition("/")
-    stem, dot, suffixes = base.partition(".")
-    if not dot or not stem:
-        return name, ""
-    return f"{folder}{slash}{stem}", suffixes.rpartition(".")[2].lower()
+    stem, dot, _ = base.partition(".")
+    # A member with a suffix here has the same one when its tar is read: else its content would not be looked at.
+    return (f"{folder}{slash}{stem}" if dot and stem else name), suffix_of(name)
 
 
 def key_of(name: str) -> str:

@@ -13,29 +13,26 @@ Numbered = tuple[int, SourceRow]  # (index of the manifest, row)
 
 @dataclass(slots=True)
 class _Neighbours:
-    """Where in a manifest we are. last: the row before, of those that can be read. lost: the first since that can't."""
+    """Where in the rows we are. last: the row before, of those that can be read. lost: the first since that can't."""
 
-    number: int = -1
     last: SourceRow | None = None
-    lost: SourceRow | None = None
+    lost: Numbered | None = None
 
 
 def with_lost(rows: Iterable[Numbered]) -> Iterator[Numbered]:
     """The rows, and an error row more for the album or keyframes before and behind each stretch of unreadable rows.
 
-    Manifests mostly name the rows of one item together. Which item an unreadable row belongs to is not known.
+    Manifests mostly name the rows of one item together, and one that was split goes on in the next file. Which item an
+    unreadable row belongs to is not known.
     """
     beside = _Neighbours()
     for number, row in rows:
-        if number != beside.number:
-            beside = _Neighbours(number=number)
         yield number, row
         if _is_lost(row):
-            yield from ((number, told) for told in _taint(beside.last, row) if beside.lost is None)
-            beside.lost = beside.lost or row
+            yield from _taint(beside.last, (number, row) if beside.lost is None else None)
+            beside.lost = beside.lost or (number, row)
         else:
-            before = None if _same_item(row, beside.last) else beside.lost
-            yield from ((number, told) for told in _taint(row, before))
+            yield from _taint(row, None if _same_item(row, beside.last) else beside.lost)
             beside.last, beside.lost = row, None
 
 
@@ -54,8 +51,9 @@ def _same_item(row: SourceRow, other: SourceRow | None) -> bool:
     return other is not None and (row.group, row.item_id) == (other.group, other.item_id)
 
 
-def _taint(beside: SourceRow | None, lost: SourceRow | None) -> Iterator[SourceRow]:
-    """A row of the same item with the fault of the lost one."""
+def _taint(beside: SourceRow | None, lost: Numbered | None) -> Iterator[Numbered]:
+    """A row of the same item with the fault and the place of the lost one."""
     if beside is not None and lost is not None and has_parts(beside):
-        detail = f"it can't be read, and may belong to this item: {lost.detail}"
-        yield beside._replace(line=lost.line, uri="", error=lost.error, detail=detail)
+        number, row = lost
+        detail = f"it can't be read, and may belong to this item: {row.detail}"
+        yield number, beside._replace(line=row.line, uri="", error=row.error, detail=detail)

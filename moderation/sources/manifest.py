@@ -6,7 +6,8 @@
 - A repeated id (the same `item_id` or URI twice, and none of the above) keeps its row: the later item's id is
   `<id>~<hash of its URI>`, and the attribute `item_id` holds the id that the manifest gave.
 - Any other column is an attribute, as text, nulls left out. Where rows of one item differ, it is a JSON list.
-- A URI may name a part of a tar or a table as a run's own tables do: `x.tar#a/b.jpg`, `x.parquet#row=7`.
+- A URI may name a part of a tar or a table as a run's own tables do: `x.tar#a/b.jpg`, `x.parquet#row=7`. A folder of
+  keyframes in a tar is an item by itself, and in a group or beside other rows of its item an error row.
 - A row that can't be used (no URI, not readable, outside of `source.allow`) is an error row, and so are the album or
   the keyframes that it belongs to, or may belong to (`lost_rows`): unseen content is never passed.
 """
@@ -14,7 +15,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +25,11 @@ from moderation import storage
 from moderation.config.model import SourceConfig
 from moderation.errors import ItemError, UsageError
 from moderation.sources.allow import resolver
-from moderation.sources.items import MAX_OBJECTS, UniqueIds, base_name, bound_attributes, error_item, make_id
+from moderation.sources.items import MAX_OBJECTS, UniqueIds, base_name, error_item, make_id
 from moderation.sources.listed import entry_error, list_files
 from moderation.sources.lost_rows import Numbered, has_parts, with_lost
 from moderation.sources.packed import PackedItems, split_packed
+from moderation.sources.row_attributes import common, merge_attributes, with_packed
 from moderation.sources.rows import SUFFIXES, SourceRow, read_columns, read_rows
 from moderation.types import ErrorCode, Item, Kind, MediaObject
 
@@ -178,6 +181,7 @@ class _ManifestItems:
                 detail = f"more than {MAX_OBJECTS} rows of one item"
                 raise _RowError(ItemError(ErrorCode.TOO_LARGE, detail), rows[0].uri)
             parts = [self._part(number, row) for number, row in numbered]
+            _refuse_keyframes(parts, rows)
         except _RowError as error:
             return self._error_item(numbered[0][0], rows, error)
         objects = [found for part in parts for found in part.objects]
@@ -187,7 +191,7 @@ class _ManifestItems:
             objects.sort(key=_moment)
         # Only the plan keeps the signature of a signed address: only fetching needs it.
         shown = storage.mask_signatures(parts[0].uri)
-        attributes = _with_packed(attributes, [part.attributes for part in parts])
+        attributes = with_packed(attributes, [part.attributes for part in parts])
         return Item(item_id=item_id, uri=shown, objects=tuple(objects), kind=kind, attributes=attributes)
 
     def _part(self, number: int, row: SourceRow) -> Item:
@@ -197,7 +201,7 @@ class _ManifestItems:
                 raise ItemError(row.error, row.detail)
             packed = split_packed(row.uri)
             if packed is not None:
-                return self._find_packed(number, *packed)
+                return _with_moment(self._find_packed(number, *packed), row)
             uri = self._resolvers[number](row.uri)
         except ItemError as error:
             where = f"line {row.line} of {self._files[number]}"
@@ -222,9 +226,9 @@ class _ManifestItems:
 
     def _identify(self, number: int, rows: list[SourceRow], own_id: str, uri: str) -> tuple[str, dict[str, str]]:
         """The item's id, unique in the source, and its attributes. own_id: used where the manifest gives none."""
-        given = _common([row.item_id for row in rows]) or rows[0].group
+        given = common([row.item_id for row in rows]) or rows[0].group
         item_id = self._ids.claim(given or own_id, uri, (self._files[number], rows[0].line))
-        attributes = _attributes(rows)
+        attributes = merge_attributes(rows)
         if given and item_id != given:
             attributes["item_id"] = given
         return item_id, attributes
@@ -239,6 +243,25 @@ class _RowError(Exception):
         self.written = written
 
 
+def _refuse_keyframes(parts: list[Item], rows: list[SourceRow]) -> None:
+    """Raises _RowError where one of several parts, or of a group, is a set of keyframes.
+
+    What was not seen of its video, and the gaps between its pictures, are of that set alone.
+    """
+    is_alone = len(parts) == 1 and rows[0].group is None
+    for part in parts:
+        if part.kind is Kind.KEYFRAMES and not is_alone:
+            detail = "a set of keyframes is an item by itself, and no part of another"
+            raise _RowError(ItemError(ErrorCode.UNSUPPORTED_TYPE, detail), part.uri)
+
+
+def _with_moment(part: Item, row: SourceRow) -> Item:
+    """A part of a container with the frame and the time that its row states; keyframes have their own."""
+    if part.kind is Kind.KEYFRAMES or (row.frame is None and row.time_s is None):
+        return part
+    return replace(part, objects=tuple(replace(o, frame=row.frame, time_s=row.time_s) for o in part.objects))
+
+
 def _kind_of(first: SourceRow) -> Kind | None:
     if first.group is not None:
         return Kind.ALBUM
@@ -251,38 +274,3 @@ def _moment(picture: MediaObject) -> tuple[float, float]:
         late if picture.frame is None else float(picture.frame),
         late if picture.time_s is None else picture.time_s,
     )
-
-
-def _attributes(rows: list[SourceRow]) -> dict[str, str]:
-    if rows[0].group is None and len(rows) == 1:
-        return dict(rows[0].attributes)  # bounded when the row was made
-    attributes = dict(rows[0].attributes) if len(rows) == 1 else _merge_attributes(rows)
-    if rows[0].group is not None:
-        attributes["group"] = rows[0].group
-    return bound_attributes(attributes)
-
-
-def _with_packed(attributes: dict[str, str], packed: list[Mapping[str, str]]) -> dict[str, str]:
-    """With what a tar says of the one item that a row names. What was not seen of its video stays unseen."""
-    if len(packed) > 1 or not packed[0]:
-        return attributes
-    cut_from = {name: value for name, value in packed[0].items() if name.startswith("cut_from.")}
-    return bound_attributes({**cut_from, **packed[0], **attributes, **cut_from})
-
-
-def _merge_attributes(rows: list[SourceRow]) -> dict[str, str]:
-    names = dict.fromkeys(name for row in rows for name in row.attributes)
-    merged = {name: _merge([row.attributes.get(name) for row in rows]) for name in names}
-    item_ids = [row.item_id for row in rows]
-    if rows[0].group is not None and any(item_ids) and _common(item_ids) is None:
-        merged["item_id"] = _merge(item_ids)
-    return merged
-
-
-def _merge(values: list[str | None]) -> str:
-    first = values[0]
-    return first if first is not None and all(v == first for v in values) else json.dumps(values, ensure_ascii=False)
-
-
-def _common(values: list[str | None]) -> str | None:
-    return values[0] if len(set(values)) == 1 else None

@@ -101,7 +101,12 @@ class _TarIndex:
 def _index_tar(container: str, config: SourceConfig) -> _TarIndex:
     info = storage.info(container)
     items = tar_items(info, list(read_members(info, READ_SIDECARS, NAMED)), keyframes=config.keyframes)
-    return _TarIndex(container=container, items={item.uri: item for item in items})
+    by_uri: dict[str, Item] = {}
+    for item in items:
+        # Of two members of one name a row means one, and the other would pass as that one.
+        twice = error_item(item.item_id, item.uri, ErrorCode.CORRUPT, "the tar has several items of this name")
+        by_uri[item.uri] = twice if item.uri in by_uri else item
+    return _TarIndex(container=container, items=by_uri)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

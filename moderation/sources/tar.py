@@ -33,6 +33,8 @@ _FAR = 4 * 1024 * 1024
 _NEAR_WINDOW = 4 * 1024 * 1024
 _FAR_WINDOW = 64 * 1024
 _LOCAL_WINDOW = 4 * 1024
+# In place of an empty name, which only a fault of the archive has here.
+_NO_NAME = "(no name)"
 # GNU tar's label of a volume, and its list of the names in a folder.
 _OF_VOLUMES = (b"V", b"D")
 # Zeros after the end mark are read through up to here, in pieces.
@@ -162,7 +164,7 @@ def _check_global_records(records: Mapping[str, str]) -> None:
 
 def _member(entry: tarfile.TarInfo, seen: dict[str, TarMember], archive_bytes: int) -> TarMember | None:
     """The file of a header; None for folders and labels of volumes. seen: the members before it, by name."""
-    name, offset, length = clean_text(entry.name), entry.offset_data, entry.size
+    name, offset, length = clean_text(entry.name) or _NO_NAME, entry.offset_data, entry.size
     if entry.islnk():
         return _linked(name, offset, seen.get(entry.linkname))
     if entry.issym():
@@ -202,8 +204,9 @@ def _with_content(member: TarMember, source: _RangeReader, *, whole: bool) -> Ta
 
 
 def suffix_of(name: str) -> str:
-    """The last suffix of a member's name, in lower case, without its dot."""
-    return name.rpartition("/")[2].rpartition(".")[2].lower()
+    """The last suffix of a member's name, in lower case, without its dot; none of a hidden file (`.a.jpg`)."""
+    stem, _, suffixes = name.rpartition("/")[2].partition(".")
+    return suffixes.rpartition(".")[2].lower() if stem else ""
 
 
 def _check_end(source: _RangeReader, end: int, size_bytes: int) -> TarMember | None:

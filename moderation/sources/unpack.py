@@ -142,12 +142,19 @@ def _encoding_of(head: bytes) -> str | None:
 
 
 def _stored_chunks(uri: str) -> Iterator[bytes]:
-    """All of one version, as long as it was at first: a line would begin in one version and end in another."""
+    """All of one version, as long as it was at first: a line would begin in one version and end in another.
+
+    Raises ChangedError, also where a file became shorter: the rows at its end would be lost.
+    """
     info = storage.info(uri)
     # A local file that is open stays the same one, and may grow.
     with storage.open_input(uri, etag=None if storage.scheme_of(uri) == "file" else info.etag) as file:
         for offset in range(0, info.size_bytes, CHUNK):
-            yield file.read(min(CHUNK, info.size_bytes - offset))
+            length = min(CHUNK, info.size_bytes - offset)
+            piece = file.read(length)
+            if len(piece) < length:
+                raise storage.ChangedError(f"{uri}: became shorter while it was read")
+            yield piece
 
 
 def _bounded(uri: str, pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ version.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 # In request timeouts, for a whole page. An object's bytes have no such deadline, only the client's for the next ones.
 _PAGE_DEADLINES = 2.0
 _PARTIAL = 206  # HTTP
+_SKIPPED_BYTES = 1024 * 1024
 
 
 _T = TypeVar("_T")
@@ -58,14 +60,13 @@ def get_typed(path: str, start: int, length: int | None, etag: str | None = None
             # Taken for the whole object, it would be other bytes than those asked for.
             raise ConnectionResetError(f"a part came that does not say which of how many: {answer.get('ContentRange')}")
         async with answer["Body"] as body:
-            data = await _read_body(body, described, None if length is None else start + length, answer)
+            data = await (_read_part(body, described) if described else _read_whole(body, start, length, answer))
             return data, answer.get("ContentRange"), answer.get("ContentType")
 
     data, content_range, content_type = _call(read)
     described = _CONTENT_RANGE.fullmatch(content_range or "")
     if described is None:
-        # A server that does not know ranges sends the whole object.
-        return data[start:] if length is None else data[start : start + length], content_type
+        return data, content_type  # a server that does not know ranges sent the whole object
     first, last, total = map(int, described.groups())
     end = total if length is None else min(start + length, total)
     if first != start or last + 1 != end or len(data) != end - start:
@@ -73,20 +74,27 @@ def get_typed(path: str, start: int, length: int | None, etag: str | None = None
     return data, content_type
 
 
-async def _read_body(
+async def _read_whole(
     body: Any,  # noqa: ANN401 - botocore is untyped
-    described: re.Match[str] | None,
-    most: int | None,
+    start: int,
+    length: int | None,
     answer: Mapping[str, Any],
 ) -> bytes:
-    """An answer's bytes. described: its Content-Range; None where it is the whole object, of which `most` are read.
+    """The bytes from `start` of an answer that is the whole object. What is in front of them is not held."""
+    left = start
+    while left > 0 and (skipped := await body.read(min(left, _SKIPPED_BYTES))):
+        left -= len(skipped)
+    if length is None or answer.get("ContentLength", math.inf) <= start + length:
+        return bytes(await body.read())  # to its end, where the client compares a checksum
+    return await _read_most(body, length)
+
+
+async def _read_part(body: Any, described: re.Match[str]) -> bytes:  # noqa: ANN401 - botocore is untyped
+    """The bytes of an answer in part. described: its Content-Range.
 
     The client compares a checksum when it meets the end. For a range it must not: some servers send the checksum of
     the whole object. The caller checks the length instead.
     """
-    if described is None:
-        is_longer = most is not None and answer.get("ContentLength", most + 1) > most
-        return await _read_most(body, most) if is_longer and most is not None else bytes(await body.read())
     first, last, total = map(int, described.groups())
     if first == 0 and last + 1 == total:
         return bytes(await body.read())

@@ -153,11 +153,11 @@ def test_a_part_that_is_cut_short_is_read_again(moto: S3Server, monkeypatch: pyt
     cut = iter([True])
 
     async def read_less(*answer: Any) -> bytes:
-        data = await read_body(*answer)
+        data = await read_part(*answer)
         return data[:-1] if next(cut, False) else data
 
-    read_body = s3._read_body
-    monkeypatch.setattr(s3, "_read_body", read_less)
+    read_part = s3._read_part
+    monkeypatch.setattr(s3, "_read_part", read_less)
     with environment(moto.env()):
         storage.publish(uri, DATA)
         assert storage.read_bytes(uri, offset=1, length=9) == DATA[1:10]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import time
+import tracemalloc
 import zlib
 from itertools import pairwise
 
@@ -16,7 +18,7 @@ from moderation.file_types import MediaType
 from moderation.media import ends, layers
 from moderation.media import png as png_chunks
 from moderation.media.behind import find_behind
-from moderation.media.ends import end_of_gif
+from moderation.media.ends import end_of_gif, end_of_jpeg, find_scan
 from moderation.media.limits import start_deadline
 from moderation.media.objects import decode_object
 from moderation.media.png import SIGNATURE, chunks, keep_what_shows
@@ -201,6 +203,32 @@ def test_a_fill_byte_before_a_marker_hides_no_jpeg_behind() -> None:
     body[at : at + 2] = b"\xff\xda"
     media = decode(first + red[:2] + padding + comment(bytes(body)) + red[2:])
     assert shows_red(media) and len(media.frames) == 2
+
+
+def test_fill_bytes_take_no_more_time_than_their_number() -> None:
+    picture, fill = encode(plain(GREY), "JPEG"), b"\xff" * 30_000
+    scan = find_scan(picture, 0)
+    assert scan is not None and find_scan(picture[:2] + fill + picture[2:], 0) == scan + len(fill)
+    stuffed = picture[:-2] + fill + b"\0" + picture[-2:]
+    began_s = time.process_time()
+    assert end_of_jpeg(stuffed) == len(stuffed)
+    assert end_of_jpeg(picture[:-2] + fill + picture) == len(picture) - 2 + len(fill)
+    assert time.process_time() - began_s < 1  # it was 4 s, and 1 MB took an hour
+
+
+def test_the_end_of_a_large_jpeg_is_found_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture, fill = encode(plain(GREY), "JPEG"), b"\xff" * (3 << 20)
+    tracemalloc.start()
+    try:
+        assert find_behind(picture[:-2] + fill + picture[-2:], MediaType.JPEG, start_deadline(9)) == []
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+    behind = encode(plain(RED), "JPEG")
+    for window in (1, 2, 3, 1000):
+        monkeypatch.setattr("moderation.media.behind._WINDOW_BYTES", window)
+        assert not find_behind(picture, MediaType.JPEG, start_deadline(9))
+        assert len(find_behind(picture + behind, MediaType.JPEG, start_deadline(9))) == 1
 
 
 def test_what_is_behind_and_shown_otherwise_by_others_is_kept() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from moderation.config.load import load_config
 from moderation.config.model import Config, MediaConfig, RuntimeConfig, SourceConfig
 from moderation.errors import ItemError
 from moderation.pipeline.items import moderate_items
-from moderation.pipeline.keyframe_tar import folder_name, write_tar
+from moderation.pipeline.keyframe_tar import Cut, cut_media, folder_name, pass_on, write_tar
 from moderation.pipeline.keyframes import cut_items, cut_shard
 from moderation.pipeline.pools import Pools
 from moderation.planning.shards import make_shard
@@ -26,7 +27,7 @@ from moderation.results.tables import ItemRow
 from moderation.scoring.build import build_stack
 from moderation.scoring.stack import Stack
 from moderation.sources import open_source
-from moderation.types import ErrorCode, Item, Kind, MediaObject, Verdict
+from moderation.types import ErrorCode, Frame, Item, Kind, Media, MediaObject, Verdict
 from tests.drawn_media import draw, encode, jpegs, matroska, mp4
 from tests.fake_detectors import Fake, animation, policy_for, pools_of, stack_of
 from tests.job_runs import SHARED
@@ -263,3 +264,38 @@ def test_real_videos_get_the_same_verdicts_and_scores_within_0_05(tmp_path: Path
         assert video.votes is not None and cut.votes is not None
         assert (cut.votes.frames, cut.votes.times_s) == (video.votes.frames, video.votes.times_s)
         assert np.nanmax(np.abs(cut.votes.scores - video.votes.scores)[:, networks]) < 0.05
+
+
+VIDEO = Item(item_id="v", uri="u", objects=(MediaObject(uri="u", name="v.mp4"),))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"cut_from": "a shop"}, {"cut_from.unseen": "", "cut_from.error_code": ""}, {"cut_from.unseen": "x" * 70_000}],
+)
+def test_attributes_of_a_video_do_not_replace_what_cutting_found(told: dict[str, str], tmp_path: Path) -> None:
+    frame = Frame(index=0, pixels=np.zeros((8, 8, 3), np.uint8), width=8, height=8, time_s=0.0)
+    media = Media(kind=Kind.VIDEO, frames=(frame,), unseen=("track",), error=ErrorCode.TRUNCATED)
+    (tmp_path / "x.tar").write_bytes(write_tar([cut_media(replace(VIDEO, attributes=told), media)]))
+    (item,) = open_source(str(tmp_path / "x.tar"), KEYFRAMES)
+    assert item.attributes["cut_from.unseen"] == "track"
+    assert item.attributes["cut_from.error_code"] == "truncated" and "cut_from" not in item.attributes
+
+
+@pytest.mark.parametrize("text", [9_000, 1])
+def test_what_was_not_seen_of_a_video_stays_unseen_where_its_keyframes_are_passed_on(tmp_path: Path, text: int) -> None:
+    objects = (MediaObject(uri="u", name="1.jpg", frame=1),)
+    attributes = {"cut_from.unseen": "track", "text": "漢" * text, "more": "漢" * text}
+    item = Item(item_id="v", uri="u", objects=objects, kind=Kind.KEYFRAMES, attributes=attributes)
+    cut = Cut(item=item, members=tuple(pass_on(item, [b"picture"])), kind=Kind.KEYFRAMES)
+    (tmp_path / "x.tar").write_bytes(write_tar([cut]))
+    (found,) = open_source(str(tmp_path / "x.tar"), KEYFRAMES)
+    assert found.attributes["cut_from.unseen"] == "track"
+
+
+def test_a_record_of_a_video_that_is_too_large_to_pass_on_is_an_error() -> None:
+    objects = (MediaObject(uri="u", name="1.jpg", frame=1),)
+    attributes = {"cut_from.unseen": "track", "cut_from.note": "漢" * 20_000}
+    item = Item(item_id="v", uri="u", objects=objects, kind=Kind.KEYFRAMES, attributes=attributes)
+    *_, (name, data) = pass_on(item, [b"picture"])
+    assert name == "v/item.json" and json.loads(data)["cut_from"]["error_code"] == "too_large"

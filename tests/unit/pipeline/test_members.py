@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from moderation.config.model import Config, MediaConfig, RuntimeConfig
 from moderation.errors import ItemError
 from moderation.media import decode_item
 from moderation.media.objects import Payload
+from moderation.pipeline import members
 from moderation.pipeline.clock import Clock
 from moderation.pipeline.items import moderate_items
 from moderation.pipeline.judging import judge_decoded
@@ -225,11 +226,29 @@ def test_the_time_of_an_item_is_shared_by_its_objects(pools: Pools, monkeypatch:
 def test_a_set_of_keyframes_decodes_the_chosen_ones_only() -> None:
     frames, few = item(20, Kind.KEYFRAMES), CONFIG.media.model_copy(update={"frame_budget": 6})
     (part,) = split_item(frames, MIB * 999, few)
-    members = list(split_members(part, [png(0)] * 20, few))
-    assert [m.position for m in members if m.wanted] == [0, 4, 8, 11, 15, 19]
+    split = list(split_members(part, [png(0)] * 20, few))
+    assert [m.position for m in split if m.wanted] == [0, 4, 8, 11, 15, 19]
 
 
 def test_items_of_one_object_are_passed_on_as_they_come() -> None:
     alone = Decoded(item=item(1, None), media=Media(kind=Kind.IMAGE), size_bytes=1, content_hash="x")
     assert list(gather_items([(alone, None)], CONFIG.media)) == [(alone, None)]
     assert Member(item=item(1, None), position=None, payloads=[b""], spent=TimeSpent()).request == item(1, None)
+
+
+@pytest.mark.parametrize("kind", [Kind.KEYFRAMES, Kind.ALBUM])
+def test_what_is_decoded_of_a_large_item_is_told_once(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: asked.append(1) or function(*args)
+
+    for name in ("chosen_positions", "claimed_limits", "member_limits"):
+        monkeypatch.setattr(members, name, counted(getattr(members, name)))
+    objects = tuple(MediaObject(uri="x", name="a.png", frame=n, time_s=float(n)) for n in range(1000))
+    large = Item(item_id="a", uri="u", objects=objects, kind=kind)
+    parts = list(split_item(large, 8 * MIB, CONFIG.media))
+    found = [m for part in parts for m in split_members(part, [b""] * (part.stop - part.start), CONFIG.media)]
+    assert [m.position for m in found] == list(range(1000)) and len(parts) > 100
+    assert sum(m.wanted for m in found) == (201 if kind is Kind.KEYFRAMES else 1000)
+    assert len(asked) <= 2

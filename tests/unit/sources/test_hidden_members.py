@@ -93,6 +93,12 @@ def test_members_behind_many_zeros_are_told(tmp_path: Path) -> None:
     assert judged(tmp_path, member("a.png", PICTURE) + END + bytes(3 << 20)) == {"a.png": "ok"}
 
 
+def test_members_without_a_name_are_looked_at_like_others(tmp_path: Path) -> None:
+    data = member("a.png", PICTURE) + member("", PICTURE) + member("", PICTURE) + member("", b"", tarfile.SYMTYPE) + END
+    assert judged(tmp_path, data) == {"a.png": "ok", "(no name)": "ok"}
+    assert len(list(open_source(str(tmp_path / "x.tar"), SourceConfig()))) == 3
+
+
 def test_a_member_of_negative_length_is_corrupt(tmp_path: Path) -> None:
     header = bytearray(member("a.png"))
     header[124:136] = b"\xff" * 11 + b"\xf0"
@@ -104,3 +110,14 @@ def test_a_member_of_negative_length_is_corrupt(tmp_path: Path) -> None:
 def test_tarfile_agrees_that_these_are_tars() -> None:
     with tarfile.open(fileobj=io.BytesIO(member("a.png", PICTURE) + END)) as tar:
         assert tar.getnames() == ["a.png"]
+
+
+@pytest.mark.parametrize("name", [".a.jpg", "v/.a.png", "jpg", "v/png", ".jpg"])
+@pytest.mark.parametrize("keyframes", [False, True])
+def test_of_two_members_of_one_name_that_is_no_key_both_are_looked_at(
+    tmp_path: Path, name: str, keyframes: bool
+) -> None:
+    (tmp_path / "x.tar").write_bytes(member(name, PICTURE) + member(name, PICTURE) + member("b.txt") + END)
+    items = list(open_source(str(tmp_path / "x.tar"), SourceConfig(keyframes=keyframes)))
+    assert len({source.offset for item in items for source in item.objects}) == 2
+    assert len({item.item_id for item in items}) == len(items)

@@ -145,3 +145,48 @@ def test_a_row_of_a_table_that_a_list_names_twice_is_read_twice(tmp_path: Path) 
     items = read(tmp_path / "m.csv")
     fetch = Fetcher(items, MediaConfig())
     assert [fetch(item) for item in items] == [[b"two"], [b"one"], [b"two"]]
+
+
+def test_an_album_that_begins_a_list_behind_an_unreadable_row_of_another_is_an_error_row(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("uri,group\na.jpg,f\nb.jpg,x,g\n")
+    (tmp_path / "2.csv").write_text("uri,group\nc.jpg,g\nd.jpg,h\n")
+    found = {item.item_id: item for item in read(tmp_path, type="manifest")}
+    assert (found["f"].error, found["g"].error, found["h"].error) == (ErrorCode.CORRUPT, ErrorCode.CORRUPT, None)
+    assert "line 3 of" in found["g"].error_detail and "1.csv" in found["g"].error_detail
+
+
+def test_one_picture_of_several_at_which_a_tar_is_cut_is_an_error_row(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", {"a.0.jpg": b"1", "b.0.jpg": b"2", "b.1.jpg": b"3"}, cut=2 * 1024)
+    assert [item.error for item in read(path)] == [None, ErrorCode.TRUNCATED, ErrorCode.TRUNCATED]
+    path = write_tar(tmp_path / "x.tar", {"a.jpg": b"1", "b.jpg": b"2", "c.jpg": b"3"}, cut=2 * 1024)
+    assert [item.error for item in read(path)] == [None, None, ErrorCode.TRUNCATED]
+
+
+@pytest.mark.parametrize("columns", ["group", "item_id,frame"])
+def test_keyframes_of_a_tar_are_no_part_of_another_item(tmp_path: Path, columns: str) -> None:
+    about = json.dumps({"cut_from": {"unseen": "track", "error_code": "truncated"}}).encode()
+    write_tar(tmp_path / "x.tar", {"v/1.jpg": b"1", "v/item.json": about, "w/1.jpg": b"2"})
+    rows = [f"x.tar#{folder}/,{name},{n}" for n, (folder, name) in enumerate([("v", "g"), ("w", "g")])]
+    rows += ["x.tar#v/,h,0"] if columns == "group" else []
+    lines = [f"uri,{columns}", *(row if "frame" in columns else row.rpartition(",")[0] for row in rows)]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    found = read(tmp_path / "m.csv", keyframes=True)
+    assert {item.item_id: item.error for item in found} == dict.fromkeys(
+        ["g", "h"] if columns == "group" else ["g"], ErrorCode.UNSUPPORTED_TYPE
+    )
+
+
+def test_a_folder_of_keyframes_alone_may_have_an_id_and_a_frame(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", {"v/1.jpg": b"1", "v/2.jpg": b"2"})
+    (tmp_path / "m.csv").write_text("uri,item_id,frame\nx.tar#v/,k,0\n")
+    (item,) = read(tmp_path / "m.csv", keyframes=True)
+    assert (item.kind, item.error, [o.frame for o in item.objects]) == (Kind.KEYFRAMES, None, [1, 2])
+
+
+def test_a_video_of_which_no_frame_that_was_cut_came_is_an_error_row(tmp_path: Path) -> None:
+    members = {
+        f"{name}/item.json": json.dumps({"cut_from": {"frames": n}}).encode() for name, n in (("v", 3), ("w", 0))
+    }
+    v, w = read(write_tar(tmp_path / "x.tar", members), keyframes=True)
+    assert (v.error, v.uri[-8:], w.error) == (ErrorCode.NO_FRAMES, "x.tar#v/", ErrorCode.NOT_MEDIA)
+    assert v.error_detail == "3 were cut, and none came"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import fsspec
@@ -59,3 +60,13 @@ def test_fewer_bytes_than_were_listed_are_not_judged(monkeypatch: pytest.MonkeyP
     fetch = Fetcher(items, MediaConfig())
     found = [payload.code if isinstance(payload, ItemError) else payload for i in items for payload in fetch(i)]
     assert found == [ErrorCode.CHANGED, ErrorCode.CHANGED, b"12345", b"12345"]
+
+
+def test_a_local_list_that_becomes_shorter_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack, "CHUNK", 1000)
+    (tmp_path / "m.txt").write_bytes(OLD)
+    items = open_source(str(tmp_path / "m.txt"), SourceConfig(type="manifest"))
+    next(items)
+    os.truncate(tmp_path / "m.txt", 2500)
+    with pytest.raises(storage.ChangedError, match="became shorter"):
+        list(items)

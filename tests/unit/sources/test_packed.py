@@ -129,3 +129,25 @@ def test_a_link_to_a_container_elsewhere_is_forbidden(tmp_path: Path) -> None:
 )
 def test_a_part_is_told_from_a_name(uri: str, parts: tuple[str, str] | None) -> None:
     assert split_packed(uri) == parts
+
+
+@pytest.mark.parametrize("uris", [("x.tar#a/1.jpg", "x.tar#b/2.jpg"), ("x.parquet#row=0", "x.parquet#row=1")])
+def test_keyframes_in_a_container_have_the_frames_and_times_of_their_rows(
+    tmp_path: Path, uris: tuple[str, str]
+) -> None:
+    write_tar(tmp_path)
+    write_parquet(tmp_path)
+    rows = [{"uri": uri, "item_id": "v", "frame": 7 * n, "time_s": 90.0 * n} for n, uri in enumerate(uris)]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (item,) = open_source(str(tmp_path / "m.jsonl"), SourceConfig())
+    assert [(o.frame, o.time_s) for o in item.objects] == [(0, 0.0), (7, 90.0)]
+
+
+def test_a_name_that_several_items_of_a_tar_have_is_an_error_row(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name, data in (("a.mp4", b"one"), ("b.jpg", b"two"), ("a.mp4", b"three")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    twice, once = open_source(write_manifest(tmp_path, "x.tar#a.mp4", "x.tar#b.jpg"), SourceConfig())
+    assert (twice.error, once.error) == (ErrorCode.CORRUPT, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import threading
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -74,3 +75,16 @@ def test_of_a_server_that_sends_all_no_more_is_read_than_was_asked_for(monkeypat
     monkeypatch.setattr(_OddAnswers, "length", 10**12)
     assert storage.read_bytes("s3://b/a.bin", offset=100, length=200) == DATA[100:300]
     assert _OddAnswers.sent < 50 << 20
+
+
+def test_what_is_in_front_of_a_part_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_OddAnswers, "said", "")
+    monkeypatch.setattr(_OddAnswers, "status", 200)
+    monkeypatch.setattr(_OddAnswers, "sent", 0)
+    monkeypatch.setattr(_OddAnswers, "length", 10**12)
+    tracemalloc.start()
+    try:
+        assert storage.read_bytes("s3://b/a.bin", offset=40 << 20, length=200) == bytes(200)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
