@@ -26,7 +26,7 @@ class AuditRegion:
 
     attribute, value: of a threshold by attribute: only items that have the value. others: (attribute, value) of the
     thresholds by attribute of the check that are certified, too; without an attribute of its own, the region has the
-    items that have none of them.
+    items that have none of them. passes_from: of a positive check, the score from which on every item passes by it.
     """
 
     side: CertifiedSide
@@ -38,6 +38,7 @@ class AuditRegion:
     attribute: str | None = None
     value: str | None = None
     others: tuple[tuple[str, str], ...] = ()
+    passes_from: float | None = None
 
     @property
     def action(self) -> str:
@@ -84,12 +85,19 @@ class AuditRegion:
         stage, _, rest = item.reason.partition(":")
         if not item.may_pass:
             return False
-        if stage in _PASSABLE and (not self.negative or item.verdict == "pass"):
+        if not self.negative:
+            return stage in _PASSABLE and not self._lacks_votes(item)
+        if stage in _PASSABLE and item.verdict == "pass":
             return True
         # Below a negative check's threshold nothing more passes than before, where another rule does not let it. What
         # the run reviewed for want of a certificate would pass by the policy as it is written.
         objects = stage == "default" or (stage in _BY_SCORE and rest.partition(":")[0] == self.check)
-        return self.negative and objects and item.approved and item.objectors <= {self.check}
+        return objects and item.approved is not False and item.objectors <= {self.check}
+
+    def _lacks_votes(self, item: JudgedItem) -> bool:
+        """Whether an item is over the threshold and was reviewed: a frame has no score, so it passes at none."""
+        score, passes_from = item.scores[self.check], as_float32(self.passes_from)
+        return item.verdict == "review" and score is not None and passes_from is not None and score >= passes_from
 
 
 def _is_decided_by_list(item: JudgedItem) -> bool:
@@ -153,7 +161,13 @@ def _region(policy: Policy, side: CertifiedSide, given: AuditSide) -> AuditRegio
         negative=policy.checks[given.check].side == "negative",
         start=given.from_,
         stop=given.to,
+        passes_from=_highest_pass(policy.checks[given.check]),
     )
+
+
+def _highest_pass(check: Check) -> float | None:
+    by = [other.pass_ for values in check.by.values() for other in values.values()]
+    return max((number for number in (check.pass_, *by) if number is not None), default=None)
 
 
 def group_of(audit: Audit, item: JudgedItem) -> str:
@@ -173,13 +187,17 @@ def is_uniform(audit: Audit | None, item: JudgedItem) -> bool:
 def drawn_for(audit: Audit, region: AuditRegion, items: Sequence[JudgedItem], most: int | None = 1) -> list[JudgedItem]:
     """The items of a region that were drawn for it, at most `most` per group: those with the smallest hashes of their
     ids. They stand group by group, in the order of each group's first item."""
-    by_group: dict[str, list[tuple[str, str, JudgedItem]]] = {}
+    by_group: dict[str, list[JudgedItem]] = {}
     for item in items:
         if not item.audit or not region.holds(item):
             continue
         group = group_of(audit, item)
         # Items that only the other side's higher rate has drawn are no sample for this side.
         if audit_value(audit.salt, group) < region.rate:
-            digest = hashlib.sha256(item.item_id.encode("utf-8", "surrogatepass")).hexdigest()
-            by_group.setdefault(group, []).append((digest, item.item_id, item))
-    return [item for own in by_group.values() for _, _, item in sorted(own, key=lambda o: o[:2])[:most]]
+            by_group.setdefault(group, []).append(item)
+    return [item for own in by_group.values() for item in sorted(own, key=lambda i: item_order(i.item_id))[:most]]
+
+
+def item_order(item_id: str) -> tuple[str, str]:
+    """By what the items of a group are ordered: the hash of the id."""
+    return hashlib.sha256(item_id.encode("utf-8", "surrogatepass")).hexdigest(), item_id

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,9 @@ from moderation.evaluation.walks import F64
 from moderation.labels.meaning import Meaning
 from moderation.labels.resolve import Label
 from moderation.policy.audit import Audit
+from moderation.policy.matching import attribute_values
+from moderation.policy.model import Policy
+from moderation.policy.thresholds import as_float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +44,48 @@ class SideOutcome:
     held_back: float | None = None
 
 
+# (check, attribute, value) -> from where on it blocks, so that nothing passes; None, None: whatever the attributes.
+Blocks = Mapping[tuple[str, str | None, str | None], float]
+
+
+def block_thresholds(policy: Policy) -> Blocks:
+    """The `block` of every check of a policy."""
+    own = {(name, None, None): check.block for name, check in policy.checks.items()}
+    by = {
+        (name, attribute, value): other.block
+        for name, check in policy.checks.items()
+        for attribute, values in check.by.items()
+        for value, other in values.items()
+    }
+    return {key: block for key, block in (own | by).items() if block is not None}
+
+
 def certify_side(
-    audit: Audit, region: AuditRegion, drawn: Sequence[JudgedItem], meaning: Meaning, claim: Claim, risk: float
+    audit: Audit,
+    region: AuditRegion,
+    drawn: Sequence[JudgedItem],
+    meaning: Meaning,
+    claim: Claim,
+    risk: float,
+    blocks: Blocks | None = None,
 ) -> SideOutcome:
+    """The outcome of one side from its drawn items. blocks: those of the policy, and the certified ones."""
+    blocks = blocks or {}
     labels = [item.audit_label for item in drawn]
     pairs = zip(drawn, labels, strict=True)
-    errors = np.array([_is_error(region, item, label, meaning, claim) for item, label in pairs], np.bool_)
-    strictness = np.array([region.strictness(item.scores[region.check] or 0.0) for item in drawn], np.float64)
+    errors = np.array(
+        [
+            _never_passes(region, item, blocks) or _is_error(region, item, label, meaning, claim)
+            for item, label in pairs
+        ],
+        np.bool_,
+    )
+    strictness = np.array([_strictness(region, item, blocks) for item in drawn], np.float64)
     groups = number_groups(group_of(audit, item) for item in drawn)[0] if claim.whole_groups else None
-    certified = AuditLabels(strictness=strictness, errors=errors, groups=groups, weights=_weights(region, labels))
-    result = certify(certified, claim.allowed(region), risk)
+    certified = AuditLabels(
+        strictness=strictness, errors=errors, groups=groups, weights=weigh_labels(region.name, labels)
+    )
+    result = certify(certified, claim.allowed(region), risk, _end_of(region, blocks))
     threshold = None if result.threshold is None else _policy_threshold(region, result.threshold)
     return SideOutcome(
         region=region,
@@ -65,8 +101,8 @@ def certify_side(
     )
 
 
-def _weights(region: AuditRegion, labels: Sequence[Label | None]) -> F64 | None:
-    """Smallest probability over that of each label: float64 [N]; None where no label says one.
+def weigh_labels(name: str, labels: Sequence[Label | None]) -> F64 | None:
+    """Smallest probability over that of each label: float64 [N]; None where no label says one. name: of the region.
 
     Raises UsageError where only some labels say it. A missing label is an error with the largest weight.
     """
@@ -76,10 +112,51 @@ def _weights(region: AuditRegion, labels: Sequence[Label | None]) -> F64 | None:
         return None
     unsaid = len(labels) - labels.count(None) - len(known)
     if unsaid:
-        raise UsageError(f"{region.name}: {unsaid:,} audit labels have no `probability`, others have one: all or none")
+        raise UsageError(f"{name}: {unsaid:,} audit labels have no `probability`, others have one: all or none")
     least = min(known)
     weights = np.array([least / (probability or least) for probability in probabilities], np.float64)
     return weights
+
+
+def _strictness(region: AuditRegion, item: JudgedItem, blocks: Blocks) -> float:
+    """Larger is decided more surely. What only a part of a picture would block was not blocked, whatever its score: the
+    score that counts lies somewhere under the threshold that it was held against."""
+    score = region.strictness(item.scores[region.check] or 0.0)
+    if not _is_blocked_by_part(region, item):
+        return score
+    block = _block_by_values(region, item, blocks)
+    if block is None:
+        block = blocks.get((region.check, None, None), score)
+    return min(score, float(np.nextafter(np.float32(block), np.float32(0))))
+
+
+def _is_blocked_by_part(region: AuditRegion, item: JudgedItem) -> bool:
+    return region.side == "block" and item.reason.startswith(f"context:{region.check}:")
+
+
+def _end_of(region: AuditRegion, blocks: Blocks) -> float:
+    """The strictness over which thresholds must lie: fine items that are blocked would hide bad ones that pass."""
+    if not region.falls:
+        return -math.inf
+    keys = ((region.check, region.attribute, region.value), (region.check, None, None))
+    block = next((blocks[key] for key in keys if key in blocks), 1.0)
+    return -min(1.0, as_float32(block) or 0.0)
+
+
+def _never_passes(region: AuditRegion, item: JudgedItem, blocks: Blocks) -> bool:
+    """Whether a value of an attribute blocks an item of the pass side: an error, which is on the safe side."""
+    score, block = item.scores[region.check], _block_by_values(region, item, blocks)
+    return region.falls and score is not None and block is not None and score >= block
+
+
+def _block_by_values(region: AuditRegion, item: JudgedItem, blocks: Blocks) -> float | None:
+    """The strictest `block` that the attributes of an item select, as float32."""
+    selected = [
+        block
+        for (check, attribute, value), block in blocks.items()
+        if check == region.check and attribute is not None and value in attribute_values(item.attributes.get(attribute))
+    ]
+    return as_float32(min(selected, default=None))
 
 
 def _is_error(region: AuditRegion, item: JudgedItem, label: Label | None, meaning: Meaning, claim: Claim) -> bool:
@@ -88,6 +165,12 @@ def _is_error(region: AuditRegion, item: JudgedItem, label: Label | None, meanin
         return True
     # One that passes only beyond several thresholds is an error of each, which is on the safe side.
     if region.side == "pass" and len(region.fits(item)) > 1:
+        return True
+    # So is one that perhaps does not pass: among items that do, fine ones would hide the bad ones.
+    if region.falls and item.verdict != "pass" and item.approved is None:
+        return True
+    # So is what perhaps is not blocked: a part of it is over the threshold, and the picture is not.
+    if _is_blocked_by_part(region, item):
         return True
     return meaning.is_bad(label.words) is (region.side == "pass")
 

@@ -17,13 +17,13 @@ from moderation.evaluation.walks import (
     Bools,
     Zones,
     binomial_p,
+    certified_zones,
     count_errors,
     draw_zones,
     find_starts,
     labels_needed,
     labels_without_error,
     upper_bound,
-    walk,
 )
 from moderation.evaluation.wealth import betting_logs, grouped_logs, grouped_without_error, p_of, times_needed
 
@@ -69,9 +69,10 @@ class Certified:
     more: int | None
 
 
-def certify(audit: AuditLabels, allowed: float, risk: float) -> Certified:
+def certify(audit: AuditLabels, allowed: float, risk: float, beyond: float = -math.inf) -> Certified:
     """The laxest threshold whose rate of errors is at most `allowed`; that is wrong with probability at most `risk`.
 
+    beyond: only thresholds over this one may be taken; it may depend on labels.
     Exact binomial where every item has the same weight and is a group of its own; else betting. Raises UsageError.
     """
     level = risk / STARTS
@@ -85,7 +86,9 @@ def certify(audit: AuditLabels, allowed: float, risk: float) -> Certified:
     logs = None if method == "binomial" else _logs(audit, zones, allowed)
     p_values = binomial_p(zones.counts, errors, allowed) if logs is None else p_of(logs)
     starts = find_starts(zones.counts, allowed, level)
-    chosen = int(walk(p_values, starts, level))
+    # All certified zones hold together, so a stricter one than the laxest may be taken.
+    usable = int((zones.thresholds > beyond).sum())
+    chosen = int(np.flatnonzero(np.r_[True, certified_zones(p_values, starts, level)[:usable]])[-1]) - 1
     counts = zones.counts.tolist()
     if chosen >= 0:
         n, k = counts[chosen], int(errors[chosen])
@@ -97,6 +100,7 @@ def certify(audit: AuditLabels, allowed: float, risk: float) -> Certified:
     else:
         times = [times_needed(column, level) for column in logs.T]
         needed = [None if t is None else math.ceil(t * n) for t, n in zip(times, counts, strict=True)]
+    needed[usable:] = [None] * (len(counts) - usable)
     return _nearest(counts, errors.tolist(), needed, _none(level, method, None))
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from moderation.config.hints import did_you_mean
 from moderation.errors import UsageError
-from moderation.evaluation.audit import is_uniform
+from moderation.evaluation.audit import group_of, is_uniform
 from moderation.evaluation.measures import (
     Rate,
     ScoreMeasures,
@@ -24,6 +24,7 @@ from moderation.evaluation.population import (
     JudgedItem,
     Population,
     group_numbers,
+    number_groups,
     read_population,
     score_array,
     weights_of,
@@ -114,11 +115,13 @@ def _evaluate_population(
     items = population.labelled
     bad = truths(items, meaning)
     audited = np.array([is_uniform(population.policy.audit, item) for item in items], np.bool_)
-    verdicts = [measure_verdicts("all labels", [i.verdict for i in items], bad)]
+    weights, (groups, _) = weights_of(items), group_numbers(items)
+    verdicts = [measure_verdicts("all labels", [i.verdict for i in items], bad, groups)]
     if audited.any():
         own = [item for item, audit in zip(items, audited.tolist(), strict=True) if audit]
-        verdicts.append(measure_verdicts("the audit", [i.verdict for i in own], bad[audited]))
-    weights, (groups, _) = weights_of(items), group_numbers(items)
+        audit = population.policy.audit
+        drawn, _ = number_groups(i.group if audit is None else group_of(audit, i) for i in own)
+        verdicts.append(measure_verdicts("the audit", [i.verdict for i in own], bad[audited], drawn))
     automatic = population.verdicts["block"] + population.verdicts["pass"]
     judged = automatic + population.verdicts["review"]
     return Evaluation(

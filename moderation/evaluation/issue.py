@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 
+from moderation import storage
 from moderation.errors import UsageError
 from moderation.evaluation.audit import AuditRegion, audit_of, drawn_for, regions_of, split_region
 from moderation.evaluation.calibrate import LEAST, Calibration, CalibrationKind, calibrate_scores
 from moderation.evaluation.certified_policy import apply_certified
-from moderation.evaluation.certified_side import SideOutcome, all_or_none, certify_side
+from moderation.evaluation.certified_side import Blocks, SideOutcome, all_or_none, block_thresholds, certify_side
 from moderation.evaluation.certify import needed_without_error
 from moderation.evaluation.claim import Claim
 from moderation.evaluation.evaluate import LabelWords, meaning_of
@@ -24,8 +25,10 @@ from moderation.evaluation.wealth import MAX_GROUP
 from moderation.labels.label_files import hash_labels, read_labels
 from moderation.labels.meaning import Meaning
 from moderation.labels.resolve import resolve_labels
+from moderation.policy.audit import Audit
 from moderation.policy.certified import Certificate, CertificateSet, certified_hash
 from moderation.policy.model import Policy, load_policy
+from moderation.results.layout import DECIDED_FOLDER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +69,9 @@ def issue(
     meaning = meaning_of(population.policy, labels, words or LabelWords())
     most = MAX_GROUP if claim.whole_groups else 1
     drawn = {region: drawn_for(audit, region, population.items, most) for region in regions}
-    sides = tuple(
-        certify_side(audit, region, items, meaning, claim, claim.risk_of(region, regions))
-        for region, items in drawn.items()
-    )
-    sides = all_or_none(sides)
-    # As in the file: without the entries of lists that it names by `from`.
-    certified, withdrawn = apply_certified(load_policy(Path(population.policy_path)), sides, [one for one, _ in pooled])
+    file = _read_file(population)
+    sides = _certify_sides(audit, drawn, meaning, claim, block_thresholds(file))
+    certified, withdrawn = apply_certified(file, sides, [one for one, _ in pooled])
     calibrations, remarks = _calibrate_checks(population, regions, meaning, calibrate)
     return Issued(
         sides=sides,
@@ -94,6 +93,48 @@ def issue(
         notes=(*_notes(population, sides, claim), *_pooled_notes(pooled, claim, regions), *remarks),
         calibrations=calibrations,
     )
+
+
+def _read_file(population: Population) -> Policy:
+    """The policy as in its file: without the entries of lists that it names by `from`.
+
+    Raises UsageError where the file says something else by now: nobody has labelled what that decides.
+    """
+    policy = load_policy(Path(population.policy_path))
+    if certified_hash(policy) != certified_hash(population.written):
+        kept = storage.join(population.outs[0], DECIDED_FOLDER)
+        raise UsageError(
+            f"{population.policy_path}: has changed since {population.outs[0]} was judged, so its labels say nothing of"
+            f" it; name the file that the run had by --policy, {kept} keeps a copy"
+        )
+    return policy
+
+
+def _certify_sides(
+    audit: Audit, drawn: Mapping[AuditRegion, Sequence[JudgedItem]], meaning: Meaning, claim: Claim, blocks: Blocks
+) -> tuple[SideOutcome, ...]:
+    """Those that block first: what they block does not pass. blocks: of the policy."""
+    regions, sides = tuple(drawn), tuple[SideOutcome, ...]()
+    for which in ("block", "pass"):
+        own = [
+            certify_side(audit, region, items, meaning, claim, claim.risk_of(region, regions), blocks)
+            for region, items in drawn.items()
+            if region.side == which
+        ]
+        sides += all_or_none(own)
+        blocks = _with_certified(blocks, sides)
+    return sides
+
+
+def _with_certified(blocks: Blocks, sides: Iterable[SideOutcome]) -> Blocks:
+    merged = dict(blocks)
+    for side in sides:
+        key = (side.region.check, side.region.attribute, side.region.value)
+        if side.region.side == "block" and side.threshold is not None:
+            # A value's own `block` reviews from the old threshold on where the certified one is higher.
+            old = merged.get(key, 1.0) if side.region.attribute is not None else 1.0
+            merged[key] = min(old, side.threshold)
+    return merged
 
 
 Pooled = Sequence[tuple[AuditRegion, int]]

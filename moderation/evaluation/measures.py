@@ -105,11 +105,12 @@ class VerdictMeasures:
     wrong: Rate
 
 
-def rate(k: int, n: int, risk: float = 0.05) -> Rate:
-    """A share with its exact interval, two-sided."""
-    beta = scipy_stats().beta
-    low = 0.0 if k == 0 else float(beta.ppf(risk / 2, k, n - k + 1))
-    high = 1.0 if k >= n else float(beta.ppf(1 - risk / 2, k + 1, n - k))
+def rate(k: int, n: int, risk: float = 0.05, effective: float | None = None) -> Rate:
+    """A share with its exact interval, two-sided. effective: as many independent items say as much; None: all n."""
+    beta, size = scipy_stats().beta, n if effective is None else effective
+    hits = k * size / n if n else 0.0
+    low = 0.0 if k == 0 else float(beta.ppf(risk / 2, hits, size - hits + 1))
+    high = 1.0 if k >= n else float(beta.ppf(1 - risk / 2, hits + 1, size - hits))
     return Rate(k=k, n=n, share=k / n if n else None, low=low, high=high)
 
 
@@ -208,26 +209,43 @@ def _points(x: F64, y: F64) -> tuple[tuple[float, float], ...]:
     return tuple((round(a, 6), round(b, 6)) for a, b in zip(x.tolist(), y.tolist(), strict=True))
 
 
-def measure_verdicts(name: str, verdicts: Sequence[str], bad: Bools) -> VerdictMeasures:
-    """verdicts: of N labelled items; bad: bool [N]."""
-    confusion = {
-        verdict: (
-            sum(v == verdict and b for v, b in zip(verdicts, bad.tolist(), strict=True)),
-            sum(v == verdict and not b for v, b in zip(verdicts, bad.tolist(), strict=True)),
-        )
-        for verdict in ("block", "review", "pass")
-    }
-    blocked, reviewed, passed = (confusion[verdict] for verdict in ("block", "review", "pass"))
-    items, all_bad = len(verdicts), int(bad.sum())
+def effective_items(part: Bools, whole: Bools, groups: I64) -> float:
+    """As many independent items as say as much of the share of `part` in `whole` as these, which come in groups.
+
+    After Korn and Graubard (1998): items over the design effect. part, whole: bool [N]; groups: int64 [N].
+    """
+    own, hits = groups[whole], part[whole]
+    if not len(own):
+        return 0.0
+    share = float(hits.mean())
+    if share in (0.0, 1.0):
+        return float(len(own) ** 2 / (np.bincount(own).astype(np.float64) ** 2).sum())
+    spread = float((np.bincount(own, hits - share) ** 2).sum())
+    return min(float(len(own)), len(own) ** 2 * share * (1 - share) / spread) if spread else float(len(own))
+
+
+def measure_verdicts(name: str, verdicts: Sequence[str], bad: Bools, groups: I64 | None = None) -> VerdictMeasures:
+    """verdicts: of N labelled items; bad: bool [N]; groups: int64 [N], whose items are no independent ones; None: each
+    is one."""
+    said = np.array(verdicts, np.str_)
+    kinds = {verdict: said == verdict for verdict in ("block", "review", "pass")}
+    every = np.ones(len(said), np.bool_)
+
+    def share(part: Bools, whole: Bools) -> Rate:
+        effective = None if groups is None else effective_items(part & whole, whole, groups)
+        return rate(int((part & whole).sum()), int(whole.sum()), effective=effective)
+
+    confusion = {verdict: (int((own & bad).sum()), int((own & ~bad).sum())) for verdict, own in kinds.items()}
+    blocked, reviewed, passed = kinds["block"], kinds["review"], kinds["pass"]
     return VerdictMeasures(
         name=name,
-        items=items,
-        bad=all_bad,
+        items=len(said),
+        bad=int(bad.sum()),
         confusion=confusion,
-        block_precision=rate(blocked[0], sum(blocked)),
-        block_recall=rate(blocked[0], all_bad),
-        leak=rate(passed[0], sum(passed)),
-        review=rate(sum(reviewed), items),
-        automation=rate(sum(blocked) + sum(passed), items),
-        wrong=rate(blocked[1] + passed[0], items),
+        block_precision=share(bad, blocked),
+        block_recall=share(blocked, bad),
+        leak=share(bad, passed),
+        review=share(reviewed, every),
+        automation=share(blocked | passed, every),
+        wrong=share((blocked & ~bad) | (passed & bad), every),
     )

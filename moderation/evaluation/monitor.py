@@ -8,10 +8,9 @@ Any-time valid: labels may be looked at every night, and of the certificates tha
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -23,13 +22,12 @@ from pydantic import TypeAdapter
 from moderation import storage
 from moderation.errors import UsageError, one_line
 from moderation.evaluation.audit import audit_of, group_of, values_with
-from moderation.evaluation.claim import is_settled_by
 from moderation.evaluation.evaluate import LabelWords, meaning_of
+from moderation.evaluation.monitor_bets import CertificateMonitor, bet_on_labels, settled_label
 from moderation.evaluation.population import JudgedItem, read_population
-from moderation.evaluation.wealth import ALARM, MonitorWealth, bet_on
+from moderation.evaluation.wealth import ALARM, MonitorWealth
 from moderation.labels.label_files import read_labels
-from moderation.labels.meaning import Meaning
-from moderation.labels.resolve import Label, find_label, resolve_labels
+from moderation.labels.resolve import resolve_labels
 from moderation.policy.audit import audit_value
 from moderation.policy.certified import Certificate, CertificateSet
 from moderation.policy.matching import attribute_values
@@ -51,14 +49,6 @@ DRAWN_SCHEMA: Final = pa.schema(
 WEALTH_FILE: Final = "wealth.json"
 _NIGHTS: Final = 400  # the newest, which are kept
 _MAX_BYTES: Final = 256 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateMonitor:
-    """One certificate's monitor. groups: hashes of the groups that it has bet on; each counts once."""
-
-    wealth: MonitorWealth
-    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,35 +189,19 @@ def hold_labels(
     monitors, ended, reports = dict(state.monitors), dict(state.ended), []
     for certificate in certificates.certificates:
         key = certificate_key(certificates, certificate.name)
-        before = monitors.get(key, CertificateMonitor(wealth=MonitorWealth()))
+        before = monitors.get(key, CertificateMonitor(wealth=MonitorWealth(), reads_unnamed=False))
         # What an earlier certificate let the machine decide says nothing of this one. Tables of version 1 do not tell;
-        # they count for monitors that have begun.
-        keys = (key, None) if key in state.monitors else (key,)
+        # they count for monitors that began when there were no others.
+        keys = (key, None) if before.reads_unnamed else (key,)
         own = (row for row in drawn if row["action"] == certificate.name and row["certificate"] in keys)
-        found = ((row["group"], find_label(labels.audit, row)) for row in own)
-        settled = ((group, label) for group, label in found if label and is_settled_by(certificates.rule, label))
-        monitors[key] = _bet_on_labels(before, settled, certificate, meaning)
+        labelled = ((row, settled_label(row, labels, certificates.rule)) for row in own)
+        monitors[key] = bet_on_labels(before, labelled, certificate, meaning)
         wealth = monitors[key].wealth
         if wealth.alarmed and key not in ended:
             ended[key] = _alarm_text(certificate, wealth)
         reports.append(_report(certificate, wealth, wealth.labels - before.wealth.labels, ended.get(key)))
     _write_state(home, replace(state, monitors=monitors, ended=ended))
     return tuple(reports)
-
-
-def _bet_on_labels(
-    before: CertificateMonitor, settled: Iterable[tuple[str, Label]], certificate: Certificate, meaning: Meaning
-) -> CertificateMonitor:
-    """One bet per group, on its first item with a settled label."""
-    wealth, groups = before.wealth, dict.fromkeys(before.groups)
-    for group, label in settled:
-        digest = hashlib.sha256(group.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        if label.words is None or digest in groups:
-            continue
-        groups[digest] = None
-        error = meaning.is_bad(label.words) is (certificate.side == "pass")
-        wealth = bet_on(wealth, error, certificate.allowed)
-    return CertificateMonitor(wealth=wealth, groups=tuple(groups))
 
 
 def _alarm_text(certificate: Certificate, wealth: MonitorWealth) -> str:

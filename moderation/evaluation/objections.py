@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from moderation.policy.check import Check
 from moderation.policy.model import Policy
 from moderation.policy.thresholds import as_float32, bind_thresholds, fitting, strictest
+from moderation.policy.vouched import bind_vouch
+from moderation.policy.vouching import Vouch
 
 Scores = Mapping[str, float | None]
 
@@ -27,11 +29,37 @@ def _objectors(policy: Policy, scores: Scores, attributes: Mapping[str, str]) ->
             yield name
 
 
-def is_approved(policy: Policy, scores: Scores, attributes: Mapping[str, str]) -> bool:
-    """Whether an item passes where nothing objects: by default or a positive check, or perhaps by a positive rule."""
-    if policy.default == "pass" or policy.vouch:
+def is_approved(
+    policy: Policy, scores: Scores, attributes: Mapping[str, str], frames: int, actions: Collection[str] | None = None
+) -> bool | None:
+    """Whether an item passes where nothing objects: by default, by a positive check or by a positive rule.
+
+    actions: only these (`pass:default`, `pass:vouch:plain`) are asked; None: all. None: a positive rule may hold; of an
+    item of several frames, or of what it is declared as, only the votes tell.
+    """
+
+    def may(action: str) -> bool:
+        return actions is None or action in actions
+
+    checks = ((name, check) for name, check in policy.checks.items() if may(f"pass:{name}"))
+    if policy.default == "pass" and may("pass:default"):
         return True
-    return any(_reaches(scores[name], _own_pass(check, attributes)) for name, check in policy.checks.items())
+    if any(_reaches(scores[name], _own_pass(check, attributes)) for name, check in checks):
+        return True
+    negative = [name for name, check in policy.checks.items() if check.side == "negative"]
+    rules = [
+        rule for name, rule in policy.vouch.items() if may(f"pass:vouch:{name}") and _may_hold(rule, scores, negative)
+    ]
+    if frames == 1 and any(rule.declared is None for rule in rules):
+        return True
+    return None if rules else False
+
+
+def _may_hold(rule: Vouch, scores: Scores, negative: list[str]) -> bool:
+    bound = bind_vouch("", rule.model_copy(update={"declared": None}), negative, {})
+    return all(_reaches(scores[name], least) for name, least in bound.at_least.items()) and all(
+        scores[name] is not None and not _reaches(scores[name], limit) for name, limit in bound.below.items()
+    )
 
 
 def _lowest_objection(check: Check, attributes: Mapping[str, str]) -> float | None:

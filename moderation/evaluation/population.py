@@ -50,7 +50,7 @@ class JudgedItem:
     label: Label | None
     audit_label: Label | None
     objectors: frozenset[str] = frozenset()  # checks that keep it from passing
-    approved: bool = True  # it passes where nothing objects
+    approved: bool | None = True  # it passes where nothing objects; None: the row does not tell
 
     @property
     def group(self) -> str:
@@ -64,11 +64,15 @@ class JudgedItem:
 
 @dataclass(slots=True, kw_only=True)
 class Population:
-    """The labelled or drawn items of runs of one stack and one policy; verdicts, frames and rows are of all items."""
+    """The labelled or drawn items of runs of one stack and one policy; verdicts, frames and rows are of all items.
+
+    written: the policy with the actions that the runs withdrew for want of a certificate. withdrawn: these actions.
+    """
 
     outs: tuple[str, ...]
     policy: Policy
-    written: Policy  # the policy with the actions that the runs withdrew for want of a certificate
+    written: Policy
+    withdrawn: tuple[str, ...]
     policy_path: str
     policy_hash: str
     stack_fingerprint: str
@@ -104,15 +108,17 @@ def read_population(
     if twice:
         raise UsageError(f"{twice[0]}: is named twice; its items would count twice")
     stack, judged_by = identity_of(runs[0])
+    withdrawn = withdrawn_by(runs[0])
     rules = load_policy_of_run(runs[0], policy)
     if policy_hash(rules) != judged_by:
         # A policy file still has the actions that the run withdrew; the policy that the run keeps does not.
-        rules = withdraw(rules, withdrawn_by(runs[0]))
+        rules = withdraw(rules, withdrawn)
     path = policy or runs[0].load_config().policy
     population = Population(
         outs=tuple(outs),
         policy=rules,
-        written=_as_written(rules, withdrawn_by(runs[0]), path),
+        written=as_written(rules, withdrawn, path),
+        withdrawn=tuple(withdrawn),
         policy_path=path,
         policy_hash=policy_hash(rules),
         stack_fingerprint=stack,
@@ -125,13 +131,13 @@ def read_population(
     return population
 
 
-def _as_written(judged_by: Policy, withdrawn: Sequence[str], path: str) -> Policy:
+def as_written(judged_by: Policy, withdrawn: Sequence[str], path: str) -> Policy:
     """The policy with the actions that the run withdrew; of a file that has changed since, with its default alone."""
     if not withdrawn:
         return judged_by
     if Path(path).is_file():
         written = load_whole_policy(Path(path))
-        if policy_hash(withdraw(written, withdrawn)) == policy_hash(judged_by):
+        if certified_hash(withdraw(written, withdrawn)) == certified_hash(judged_by):
             return written
     return judged_by.model_copy(update={"default": "pass"}) if "pass:default" in withdrawn else judged_by
 
@@ -208,15 +214,18 @@ def _item_of(
     gap = allowed_s is not None and gap_s is not None and gap_s > allowed_s
     scores = {check: row.get(score_column(check)) for check in policy.checks}
     attributes = dict(row["attributes"] or ())
+    reason, frames = row["reason"] or "", row.get("frames_scored") or 0
+    # What was reviewed though nothing objected passes only by what the run withdrew.
+    actions = population.withdrawn if reason.startswith("default:review") else None
     return JudgedItem(
         item_id=row["item_id"],
         uri=row["uri"],
         content_hash=row.get("content_hash"),
         kind=row["kind"],
         verdict=row["verdict"],
-        reason=row["reason"] or "",
+        reason=reason,
         scores=scores,
-        frames=row.get("frames_scored") or 0,
+        frames=frames,
         may_pass=row["error_code"] is None and not row.get("unseen") and not gap,
         attributes=attributes,
         group_id=row.get("group_id"),
@@ -224,7 +233,7 @@ def _item_of(
         label=label,
         audit_label=audit_label,
         objectors=find_objectors(policy, scores, attributes),
-        approved=is_approved(population.written, scores, attributes),
+        approved=is_approved(population.written, scores, attributes, frames, actions),
     )
 
 

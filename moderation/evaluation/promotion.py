@@ -23,7 +23,14 @@ from moderation.evaluation.bundle_store import (
 )
 from moderation.evaluation.evaluate import LabelWords
 from moderation.evaluation.gate import GateLimits, GateOutcome, Pair, compare
-from moderation.evaluation.population import JudgedItem, Population, identity_of, read_population, withdrawn_by
+from moderation.evaluation.population import (
+    JudgedItem,
+    Population,
+    as_written,
+    identity_of,
+    read_population,
+    withdrawn_by,
+)
 from moderation.labels.label_files import read_labels
 from moderation.labels.meaning import make_meaning
 from moderation.labels.resolve import LabelTable, resolve_labels
@@ -169,10 +176,10 @@ def describe_live(store: str, incumbent: str) -> str | None:
         return one_line(error, 300)  # what is live is not there any more: the more reason to promote another one
     run = open_run(incumbent)
     # A run that withdrew actions was judged by less than its bundle's policy says.
-    policy = live.policy if withdrawn_by(run) else certified_hash(load_policy_of_run(run))
+    policy = as_written(load_policy_of_run(run), withdrawn_by(run), run.load_config().policy)
     for what, own, wanted in (
         ("stack", identity_of(run)[0], live.stack_fingerprint),
-        ("policy", policy, live.policy),
+        ("policy", certified_hash(policy), live.policy),
     ):
         if own != wanted:
             return (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moderation.evaluation.measures import VerdictMeasures, measure_verdicts
-from moderation.evaluation.population import JudgedItem
+from moderation.evaluation.population import JudgedItem, group_numbers
 from moderation.evaluation.walks import Bools
 
 LEAST_ITEMS = 30
@@ -60,7 +60,8 @@ def _members(items: Sequence[JudgedItem], only: Sequence[str]) -> Mapping[str, M
 
 
 def _measure(value: str, own: Sequence[int], items: Sequence[JudgedItem], bad: Bools) -> VerdictMeasures:
-    return measure_verdicts(value, [items[i].verdict for i in own], bad[np.array(own)])
+    groups, _ = group_numbers([items[i] for i in own])
+    return measure_verdicts(value, [items[i].verdict for i in own], bad[np.array(own)], groups)
 
 
 def _badness(one: SliceMeasures) -> tuple[float, float, str, str]:

@@ -70,17 +70,22 @@ def find_starts(counts: I64, allowed: float, level: float) -> tuple[int, ...]:
 
 
 def walk(p_values: F64, starts: tuple[int, ...], level: float) -> I64:
-    """The laxest certified zone of each sample, -1 where none is.
+    """The laxest certified zone of each sample, -1 where none is. Arguments as for `certified_zones`."""
+    zones = certified_zones(p_values, starts, level)
+    laxest = zones.shape[-1] - 1 - zones[..., ::-1].argmax(axis=-1)
+    return np.where(zones.any(axis=-1), laxest, -1).astype(np.int64)
+
+
+def certified_zones(p_values: F64, starts: tuple[int, ...], level: float) -> Bools:
+    """The certified zones of each sample, all of which hold together: bool [..., T].
 
     p_values: float64 [..., T]. From each start the walk goes on while p <= level; certified is the union.
     """
-    failed = p_values > level
-    laxest = np.full(p_values.shape[:-1], -1, np.int64)
+    passed = p_values <= level
+    certified = np.zeros(p_values.shape, np.bool_)
     for start in starts:
-        behind = failed[..., start:]
-        steps = np.where(behind.any(axis=-1), behind.argmax(axis=-1), behind.shape[-1])
-        laxest = np.where(steps > 0, np.maximum(laxest, start + steps - 1), laxest)
-    return laxest
+        certified[..., start:] |= np.logical_and.accumulate(passed[..., start:], axis=-1)
+    return certified
 
 
 def upper_bound(count: int, errors: int, level: float) -> float:

@@ -8,6 +8,7 @@ looks.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,15 +99,21 @@ class MonitorWealth:
         return self.highest >= ALARM
 
 
-def bet_on(wealth: MonitorWealth, error: bool, allowed: float) -> MonitorWealth:
-    """The wealth after one more label. Unlike in certifying, it grows where there are more errors than allowed."""
-    gain = (1.0 if error else 0.0) - allowed
-    logs = np.array(wealth.logs) + np.log1p(BETS / (1.0 - allowed) * gain)
+def bet_on(
+    wealth: MonitorWealth, errors: Sequence[bool], weights: Sequence[float], allowed: float, *, whole: bool = False
+) -> MonitorWealth:
+    """The wealth after one more group. Unlike in certifying, it grows where there are more errors than allowed.
+
+    errors: of its labels. weights: as for `betting_logs`. whole: as `grouped_logs` bets, on at most MAX_GROUP labels;
+    else on one.
+    """
+    gain = sum(weight * (float(error) - allowed) for error, weight in zip(errors, weights, strict=True))
+    logs = np.array(wealth.logs) + np.log1p(BETS / (1.0 - allowed) * gain / (MAX_GROUP if whole else 1))
     # Bounded, so that it fits into JSON; the alarm is far below.
     now = math.exp(min(50.0, float(_log_mean(logs[:, None])[0])))
     return MonitorWealth(
         logs=tuple(logs.tolist()),
-        labels=wealth.labels + 1,
-        errors=wealth.errors + int(error),
+        labels=wealth.labels + len(errors),
+        errors=wealth.errors + sum(errors),
         highest=max(wealth.highest, now),
     )

@@ -128,7 +128,7 @@ def _word_table(classes: Sequence[str], reading: AdditionReading) -> Mapping[str
 def _read_rows(reading: AdditionReading, config: SourceConfig) -> tuple[str, list[LabelRow], SourceConfig]:
     """(source of the pictures, rows, how the source is read)."""
     if reading.labels.lower().endswith(LABEL_SUFFIXES):
-        learned = [row for row in read_label_rows(reading.labels) if row.source != AUDIT]
+        learned = _without_audit(read_label_rows(reading.labels))
         if not learned:
             raise UsageError(f"--add {reading.labels}: only labels of an audit, which nothing may learn from")
         return reading.images or reading.labels, learned, config
@@ -149,6 +149,12 @@ def _read_rows(reading: AdditionReading, config: SourceConfig) -> tuple[str, lis
         raise UsageError(
             f"--add {reading.labels}: its record names no source; say --images, where its pictures lie"
         ) from error
+
+
+def _without_audit(rows: Sequence[LabelRow]) -> list[LabelRow]:
+    """The rows of items that are of no audit: whichever row of such an item is learned, the head has seen it."""
+    audited = {key for row in rows if row.source == AUDIT for key in row.keys.items()}
+    return [row for row in rows if not audited & row.keys.items()]
 
 
 def _read_decided(out: str) -> list[LabelRow]:

@@ -20,7 +20,7 @@ from moderation.training.heads.backbone import LoadedBackbone, tail_layers
 from moderation.training.heads.batches import Examples, FinetuneSettings
 from moderation.training.heads.features import Features
 from moderation.training.heads.finetune import TunedNetwork, finetune, predict
-from moderation.training.heads.probe import Probe, choose_probe, fit_probe
+from moderation.training.heads.probe import Probe, choose_probes, fit_probe
 from moderation.training.heads.progress import LayerProgress
 from moderation.training.heads.quality import calibrated_loss, fit_temperature
 
@@ -110,7 +110,7 @@ def fit_head(
     """Fit the probe, and the layers above `backbone.depth` where it has one; keep the better."""
     several, targets = settings.several, data.targets
     embeddings = data.features.embeddings
-    probe, outside = choose_probe(
+    probe, fit_plain, outside = choose_probes(
         embeddings, targets, data.fold_of, several=several, balance=settings.balance, classifier=backbone.classifier
     )
     alone = FittedHead(
@@ -123,9 +123,7 @@ def fit_head(
     if data.features.features is None:
         return alone
     # Layers change what an embedding means, so that its place among the backbone's classes would mean nothing.
-    plain = probe
-    if probe.classifier is not None:
-        plain, _ = choose_probe(embeddings, targets, data.fold_of, several=several, balance=settings.balance)
+    plain = fit_plain()
     trial = _try_layers(data, (probe, plain), backbone, settings, resume, save, tune)
     if not trial.better:
         return replace(alone, trial=trial)

@@ -160,7 +160,7 @@ def _read_test(
 ) -> ClassifiedItems | None:
     if request.test is None:
         return None
-    reading = LabelReading(labels=request.test_labels, several=settings.several)
+    reading = LabelReading(labels=request.test_labels, several=settings.several, learned=False)
     return classify_items(list_pictures(request.test, config), request.test, reading, classes=classes)
 
 

@@ -14,7 +14,7 @@ from moderation import storage
 from moderation.config.hints import did_you_mean
 from moderation.detectors.heads.head_file import MAX_CLASSES, column_label
 from moderation.errors import UsageError
-from moderation.training.prompts.labelled import NAMES, hold_to_labels, names_of_item, read_label_rows
+from moderation.training.prompts.labelled import NAMES, hold_to_labels, names_of_item, picture_of, read_label_rows
 from moderation.types import Item
 
 NONE: Final = "none"  # label of a picture of no class; only where a picture may have several classes
@@ -40,13 +40,15 @@ class ClassifiedItems:
 class LabelReading:
     """How labels are read. labels: URI of a file; None: an attribute of the items, else the folder they lie in.
 
-    column, group_column: of the file, or attributes. several: `dress|hat` are two classes of one picture.
+    column, group_column: of the file, or attributes. several: `dress|hat` are two classes of one picture. learned: what
+    a file labels for an audit is left out; False: a test may use it.
     """
 
     labels: str | None = None
     column: str = "label"
     group_column: str | None = None
     several: bool = False
+    learned: bool = True
 
 
 def classify_items(
@@ -121,7 +123,7 @@ def _label_of(own: Sequence[str], labels: Mapping[str, _Said], bearers: Mapping[
 
 def _read_file(uri: str, reading: LabelReading) -> dict[str, _Said]:
     labels: dict[str, _Said] = {}
-    for number, row in enumerate(read_label_rows(uri), start=2):
+    for number, row in read_label_rows(uri, learned=reading.learned):
         where = f"{uri}, line {number}"
         key, answer = _read_row(row, reading, where)
         if answer[0] and labels.setdefault(key, answer) != answer:
@@ -132,8 +134,8 @@ def _read_file(uri: str, reading: LabelReading) -> dict[str, _Said]:
 
 
 def _read_row(row: Mapping[str, str], reading: LabelReading, where: str) -> tuple[str, _Said]:
-    key = next((row[name] for name in NAMES if row.get(name)), None)
-    if key is None:
+    key = picture_of(row)
+    if not key:
         raise UsageError(f"{where}: names no picture; a column is called one of: {', '.join(NAMES)}")
     for column in filter(None, (reading.column, reading.group_column)):
         if column not in row:

@@ -5,9 +5,10 @@ Shape suffixes: N pictures, V views, D embedding, A classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -142,6 +143,23 @@ def choose_probe(
     Both use the penalty with the least loss on unseen groups, found with view 0 only; the returned probe has learned
     from all views. classifier: of the backbone; the place among its classes is read, too, where that loss is then less.
     """
+    probe, _, logits = choose_probes(
+        embeddings, targets, fold_of, several=several, balance=balance, penalties=penalties, classifier=classifier
+    )
+    return probe, logits
+
+
+def choose_probes(
+    embeddings: torch.Tensor,
+    targets: torch.Tensor,
+    fold_of: npt.NDArray[np.int64],
+    *,
+    several: bool,
+    balance: bool,
+    penalties: Sequence[float] = PENALTIES,
+    classifier: ClassVectors | None = None,
+) -> tuple[Probe, Callable[[], Probe], torch.Tensor]:
+    """As `choose_probe`, and between both what fits the best probe that reads the embedding alone."""
     first = embeddings[:, :1]
     ones = torch.ones(targets.shape[1])
     trials: list[tuple[float, float, ClassVectors | None, torch.Tensor]] = []
@@ -152,8 +170,9 @@ def choose_probe(
         penalty = min(losses, key=losses.__getitem__)
         trials.append((losses[penalty], penalty, reading, outside[penalty]))
     _, penalty, reading, logits = min(trials, key=lambda trial: trial[0])
-    probe = fit_probe(embeddings, targets, penalty, several=several, balance=balance, classifier=reading)
-    return probe, logits
+    fit = partial(fit_probe, embeddings, targets, several=several, balance=balance)
+    probe = fit(penalty, classifier=reading)
+    return probe, lambda: probe if reading is None else fit(trials[0][1]), logits
 
 
 def _answer_outside(

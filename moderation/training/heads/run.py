@@ -132,7 +132,7 @@ def _read_test(config: Config, request: HeadRequest, labelled: ClassifiedItems) 
     if request.test is None:
         return None
     old = request.reading
-    reading = LabelReading(labels=request.test_labels, column=old.column, several=old.several)
+    reading = LabelReading(labels=request.test_labels, column=old.column, several=old.several, learned=False)
     return classify_items(list_pictures(request.test, config), request.test, reading, classes=labelled.classes)
 
 

@@ -14,6 +14,7 @@ from moderation.config.canonical import parse_json
 from moderation.config.hints import closest, did_you_mean
 from moderation.errors import UsageError
 from moderation.labels.label_files import read_training_rows
+from moderation.labels.rows import AUDIT
 from moderation.training.reading import hold_to_contents
 from moderation.types import Item
 
@@ -75,10 +76,10 @@ def read_labels(
     for rule in rules:
         _class_of(rule.name, classes, f"--rule {rule.name}")
     labels: dict[str, int] = {}
-    for number, row in enumerate(read_label_rows(uri), start=2):
+    for number, row in read_label_rows(uri, learned=True):
         where = f"{uri}, line {number}"
-        key = next((row[name] for name in NAMES if row.get(name)), None)
-        if key is None:
+        key = picture_of(row)
+        if not key:
             raise UsageError(f"{where}: names no picture in any of: {', '.join(NAMES)}")
         target = _by_rules(row, rules, classes, where) if rules else _by_column(row, column, classes, where)
         if target is None:
@@ -92,8 +93,8 @@ def read_labels(
 
 def hold_to_labels(items: Sequence[Item], labels: str, source: str) -> list[Item]:
     """The items, each held to the content that its label is of, where a file of labels or an OUT tells that."""
-    rows = [(next((row[name] for name in NAMES if row.get(name)), ""), row) for row in read_label_rows(labels)]
-    told = {key: row["content_hash"] for key, row in rows if row.get("content_hash")}
+    rows = read_label_rows(labels, learned=False)
+    told = {picture_of(row): row["content_hash"] for _, row in rows if row.get("content_hash")}
     # The most specific name last, so that it is the one that counts.
     named = ((item.uri, name) for item in items for name in reversed(names_of_item(item, source)) if name in told)
     return hold_to_contents(items, {uri: told[name] for uri, name in named})
@@ -130,11 +131,28 @@ def _refuse_small_classes(counts: Mapping[int, int], classes: Sequence[str]) -> 
             raise UsageError(f"class {name!r} has {counts[index]} labelled pictures; at least two are needed")
 
 
-def read_label_rows(uri: str) -> Iterator[Mapping[str, str]]:
-    """The rows of a file of labels: CSV, TSV or JSON lines; or of an OUT, one per item that somebody decided there.
+def read_label_rows(uri: str, *, learned: bool) -> list[tuple[int, Mapping[str, str]]]:
+    """The rows of a file of labels (CSV, TSV, JSON lines) with their lines; or of an OUT, one per item decided there.
 
+    learned: without the pictures of an audit: its labels could not certify what has learned from them.
     Raises UsageError.
     """
+    rows = list(enumerate(_rows(uri), start=2))
+    audited = (
+        {picture_of(row) for _, row in rows if row.get("source", "").strip() == AUDIT} - {""} if learned else set()
+    )
+    kept = [(number, row) for number, row in rows if picture_of(row) not in audited]
+    if audited and not kept:
+        raise UsageError(f"{uri}: only labels of an audit, which nothing may learn from")
+    return kept
+
+
+def picture_of(row: Mapping[str, str]) -> str:
+    """What a row names its picture by; empty where it names none."""
+    return next((row[name] for name in NAMES if row.get(name)), "")
+
+
+def _rows(uri: str) -> Iterator[Mapping[str, str]]:
     decided = read_training_rows(uri)
     if decided is not None:
         # Of an object that was replaced and decided again, the newer content is the one that lies there.

@@ -8,6 +8,7 @@ scored, and the threshold has its precision with the false alarms and one standa
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -30,9 +31,15 @@ _Numbers = npt.NDArray[np.float64]
 
 
 def hold_back(grounds: Sequence[U8], share: float = 0.1) -> tuple[list[U8], list[U8]]:
-    """(backgrounds to learn on, backgrounds held back): every n-th is held back, at least one."""
+    """(backgrounds to learn on, backgrounds held back): every n-th is held back, at least one.
+
+    A picture that stands there twice is on the side of the first: else it would be learned and held back.
+    """
     every = max(2, round(1 / share))
-    return [g for i, g in enumerate(grounds) if i % every], [g for i, g in enumerate(grounds) if i % every == 0]
+    first: dict[bytes, int] = {}
+    places = [first.setdefault(hashlib.sha256(ground.tobytes()).digest(), i) for i, ground in enumerate(grounds)]
+    learned = [ground for ground, place in zip(grounds, places, strict=True) if place % every]
+    return learned, [ground for ground, place in zip(grounds, places, strict=True) if place % every == 0]
 
 
 def even_tuned(

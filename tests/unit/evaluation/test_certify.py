@@ -207,7 +207,7 @@ def test_the_monitor_alarms_on_a_rate_that_is_over_and_seldom_on_one_that_is_kep
     def alarms(rate: float, seed: int) -> bool:
         rng, wealth = np.random.default_rng(seed), MonitorWealth()
         for _ in range(700):
-            wealth = bet_on(wealth, bool(rng.random() < rate), 0.01)
+            wealth = bet_on(wealth, [bool(rng.random() < rate)], [1.0], 0.01)
         return wealth.alarmed
 
     assert sum(alarms(0.01, seed) for seed in range(20)) <= 3
@@ -217,10 +217,10 @@ def test_the_monitor_alarms_on_a_rate_that_is_over_and_seldom_on_one_that_is_kep
 def test_the_monitors_wealth_falls_without_errors_and_an_alarm_stays() -> None:
     wealth = MonitorWealth()
     for _ in range(30):
-        wealth = bet_on(wealth, True, 0.01)
+        wealth = bet_on(wealth, [True], [1.0], 0.01)
     assert wealth.alarmed
     for _ in range(3000):
-        wealth = bet_on(wealth, False, 0.01)
+        wealth = bet_on(wealth, [False], [1.0], 0.01)
     assert wealth.alarmed
     assert (wealth.labels, wealth.errors) == (3030, 30)
     assert max(wealth.logs) < 0

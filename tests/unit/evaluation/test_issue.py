@@ -188,6 +188,29 @@ audit:
     assert passed == side.result.labels
 
 
+@pytest.mark.parametrize("block", ["block: 0.8", "block: 0.99, by: {region: {eu: {block: 0.8}}}"])
+@pytest.mark.parametrize("every", [0, 15])
+def test_what_a_check_blocks_says_nothing_of_what_passes_by_it(tmp_path: Path, block: str, every: int) -> None:
+    """Two of three items are fine and blocked; of those that can pass 6.7% are bad, or none: of all 2.2%."""
+    policy = f"""
+default: pass
+checks:
+  bad: {{side: negative, votes: [a.bad], review: 0.4, {block}}}
+audit:
+  salt: pepper
+  pass: {{check: bad, rate: 1.0, to: 1.0}}
+"""
+    scores = [n / 625 if n < 500 else 0.9 if n % 2 else 1.0 for n in range(1500)]
+    items = [Made(name=f"i{n}", votes=[(score,)], attributes={"region": "eu"}) for n, score in enumerate(scores)]
+    out = write_run(tmp_path, LABELS, items, policy, shard_items=1500)
+    bad = [bool(every) and n < 500 and n % every == 0 for n in range(1500)]
+    rows = [f"i{n},{'bad' if b else 'ok'},audit,r{r}" for n, b in enumerate(bad) for r in range(2)]
+    (tmp_path / "labels.csv").write_text("\n".join(["item_id,label,source,reviewer", *rows]))
+    (side,) = issue([out], str(tmp_path / "labels.csv"), TODAY, claim=LOOSE).sides
+    assert (side.threshold is None) is bool(every)
+    assert side.threshold is None or side.threshold < 0.81
+
+
 def test_a_run_that_withdrew_its_default_can_certify_it(tmp_path: Path) -> None:
     """`require_certificate` without any certificate: all is reviewed, and that is no reason never to certify."""
     policy = """
@@ -279,6 +302,27 @@ def test_nights_whose_lists_have_grown_are_certified_together(tmp_path: Path) ->
     assert drawn == [10, 10, 20]
     with pytest.raises(UsageError, match="judged by another policy than"):
         plan_labels([outs[0], outs[2]], LOOSE)
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        (("invert: true, pass", "pass"), True),
+        (("0.4", "0.5"), True),
+        (("default: review", "default: review  # x"), False),
+    ],
+)
+def test_labels_of_one_policy_certify_no_other(tmp_path: Path, change: tuple[str, str], refused: bool) -> None:
+    """The file that the run names was edited after it: its labels say nothing of what that decides."""
+    out = kept_run(tmp_path / "run", POLICY)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("item_id,label,source\nrun-0,bad,audit", encoding="utf-8")
+    (tmp_path / "run" / "policy.yaml").write_text(POLICY.replace(*change))
+    if refused:
+        with pytest.raises(UsageError, match="has changed since"):
+            issue([out], str(labels), TODAY)
+    else:
+        assert issue([out], str(labels), TODAY).withdrawn == ("block:bad", "pass:fine")
 
 
 def kept_run(folder: Path, policy: str) -> str:

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from moderation.evaluation.calibrate import CalibrationKind, calibrate_scores
 from moderation.evaluation.curves import areas, calibration_error, coverage_at, rank, resample
-from moderation.evaluation.measures import measure_score, measure_verdicts, rate
+from moderation.evaluation.measures import effective_items, measure_score, measure_verdicts, rate
 from moderation.evaluation.weighted import measure_weighted
 
 
@@ -115,6 +115,27 @@ def test_verdicts_are_counted_by_what_items_are() -> None:
     assert (found.block_precision.share, found.block_recall.share) == (0.5, pytest.approx(1 / 3))
     assert (found.leak.k, found.leak.n) == (1, 3)
     assert (found.automation.k, found.review.k, found.wrong.k) == (5, 1, 2)
+
+
+def test_items_of_a_group_are_no_independent_ones() -> None:
+    """Albums of ten pictures with one fate: the interval holds the true share as often as it says."""
+    rng, held, naive = np.random.default_rng(2), 0, 0
+    for _ in range(100):
+        bad = np.repeat(rng.random(60) < 0.2, 10)
+        verdicts, groups = ["pass"] * 600, np.repeat(np.arange(60), 10)
+        leak, plain = measure_verdicts("all", verdicts, bad, groups).leak, measure_verdicts("all", verdicts, bad).leak
+        assert (leak.k, leak.n, leak.share) == (plain.k, plain.n, plain.share)
+        held += leak.low <= 0.2 <= leak.high
+        naive += plain.low <= 0.2 <= plain.high
+    assert held >= 93
+    assert naive < 60
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=50))
+def test_items_that_are_groups_by_themselves_all_count(bad: list[bool]) -> None:
+    part, whole = np.array(bad), np.ones(len(bad), np.bool_)
+    assert effective_items(part, whole, np.arange(len(bad))) == pytest.approx(len(bad))
+    assert effective_items(part, whole, np.zeros(len(bad), np.int64)) <= len(bad)
 
 
 def test_the_order_of_labels_with_one_score_does_not_matter() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -166,16 +167,23 @@ def test_a_new_certificate_is_not_held_against_what_an_earlier_one_decided(tmp_p
     assert hold_labels(home, labels, policy, second)[0].labels == 200
 
 
-def test_tables_of_earlier_nights_that_name_no_certificate_count_for_monitors_that_have_begun(tmp_path: Path) -> None:
+def test_tables_of_earlier_nights_that_name_no_certificate_count_for_monitors_from_before_them(tmp_path: Path) -> None:
     out, policy = night_of(tmp_path)
     home, first = str(tmp_path / "home"), certified(policy)
     note_night(home, "20261126-1", out, policy, first)
     hold_labels(home, labels_of(tmp_path, wrong=0, count=10), policy, first)
-    path = tmp_path / "home" / "monitor" / "drawn-20261126-1.parquet"
+    # As version 1 left both files.
+    folder = tmp_path / "home" / "monitor"
+    path = folder / "drawn-20261126-1.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["certificate"]), path)
+    state = json.loads((folder / "wealth.json").read_text())
+    assert [monitor.pop("reads_unnamed") for monitor in state["monitors"].values()] == [False]
+    (folder / "wealth.json").write_text(json.dumps(state))
     labels = labels_of(tmp_path, wrong=0)
     assert hold_labels(home, labels, policy, first)[0].labels == 200
-    assert hold_labels(home, labels, policy, replace(first, labels_sha256="2" * 64))[0].labels == 0
+    second = replace(first, labels_sha256="2" * 64)
+    # Nor on the second night, when its monitor has begun.
+    assert [hold_labels(home, labels, policy, second)[0].labels for _ in range(2)] == [0, 0]
 
 
 def test_a_monitor_bets_on_a_uniform_sample_of_its_zone_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -44,8 +45,12 @@ def test_copies_of_one_picture_are_one_change(tmp_path: Path) -> None:
     assert (outcome.fixed, outcome.broken, outcome.p) == (30, 0, 1.0)
 
 
-def test_an_incumbent_that_is_not_live_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("withdrawn", [[], ["pass:default"]])
+def test_an_incumbent_that_is_not_live_is_named(tmp_path: Path, withdrawn: list[str]) -> None:
+    """Also one that withdrew what was not certified: it was judged by less than its file says."""
     store, old = str(tmp_path / "store"), night(tmp_path / "old", [1])
+    record = Path(old) / "run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "identity": {"withdrawn": withdrawn}}))
     policy = certified_hash(load_policy(tmp_path / "old" / "policy.yaml"))
     live = Bundle(stack_fingerprint="stack", policy=policy, weights=(), files={}, code_version="1")
     assert describe_live(store, old) is None

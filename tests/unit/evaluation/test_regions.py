@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moderation.evaluation.audit import drawn_for, regions_of
+from moderation.evaluation.audit import audit_of, drawn_for, regions_of
 from moderation.evaluation.certified_policy import apply_certified
-from moderation.evaluation.certified_side import SideOutcome
+from moderation.evaluation.certified_side import SideOutcome, certify_side
 from moderation.evaluation.certify import Certified
+from moderation.evaluation.claim import Claim
+from moderation.evaluation.evaluate import LabelWords, meaning_of
 from moderation.evaluation.population import read_population
+from moderation.labels.label_files import read_labels
 from moderation.labels.resolve import resolve_labels
 from moderation.policy.bind import bind
 from moderation.policy.certified import not_covered
 from moderation.policy.judge import judge_item
 from moderation.policy.model import Policy
-from moderation.types import ItemFacts, ItemVotes, Verdict
+from moderation.types import ItemFacts, ItemVotes, Kind, Verdict
 from tests.finished_run import Made, write_run
 
 LABELS = ("a.bad", "a.odd", "a.fine")
@@ -67,6 +70,62 @@ def test_the_pass_side_holds_what_passes_where_its_check_alone_objects(
     tmp_path: Path, default: str, may_pass: set[str]
 ) -> None:
     assert drawn(tmp_path, default)["pass"] == may_pass
+
+
+VOUCHING = CHECKS.replace(
+    "odd: {side: negative, votes: [a.odd], review: 0.5}", "odd: {side: attribute, votes: [a.odd]}"
+)
+VOUCHED = [
+    Made(name="vouched", votes=[(0.1, 0.9, 0.1)]),
+    Made(name="default", votes=[(0.1, 0.1, 0.1)]),
+    Made(name="band", votes=[(0.4, 0.9, 0.1)]),
+    Made(name="band, not vouched", votes=[(0.4, 0.1, 0.1)]),
+    Made(name="band, two frames", votes=[(0.4, 0.9, 0.1), (0.1, 0.9, 0.1)], kind=Kind.VIDEO),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "sure", "unsure"),
+    [
+        ("{at_least: {odd: 0.8}}", {"vouched", "band"}, {"band, two frames"}),
+        ("{at_least: {odd: 0.8}, below: {bad: 0.3}}", {"vouched"}, set()),
+    ],
+)
+def test_a_positive_rule_approves_what_it_holds_of_and_nothing_else(
+    tmp_path: Path, rule: str, sure: set[str], unsure: set[str]
+) -> None:
+    """Fine items that never pass would hide the bad ones among those that do."""
+    out = write_run(tmp_path, LABELS, VOUCHED, f"{VOUCHING}vouch: {{odd: {rule}}}\n", shard_items=20)
+    words = ["item_id,label,source,reviewer", *(f'"{made.name}",ok,audit,{r}' for made in VOUCHED for r in "ab")]
+    (tmp_path / "labels.csv").write_text("\n".join(words))
+    labels = resolve_labels(read_labels(str(tmp_path / "labels.csv")))
+    population = read_population([out], labels)
+    region = regions_of(population.policy)[1]
+    audit = audit_of(population.policy)
+    drawn = drawn_for(audit, region, population.items)
+    assert {item.item_id for item in drawn} == sure | unsure
+    meaning = meaning_of(population.policy, labels, LabelWords())
+    # What perhaps passes is an error, whatever its label.
+    assert certify_side(audit, region, drawn, meaning, Claim(), 0.025).errors == len(unsure)
+
+
+def test_what_a_positive_check_cannot_pass_is_in_no_region_of_it(tmp_path: Path) -> None:
+    """It is over the threshold and has a frame without a score: fine ones would hide the bad ones that pass."""
+    text = CHECKS.replace("pass: 0.8}", "pass: 0.8, null: ignore}").replace(
+        "bad, rate: 1.0, to: 0.6", "fine, rate: 1.0, from: 0.1"
+    )
+    frames: dict[str, list[tuple[float, float, float | None]]] = {
+        "passes": [(0.1, 0.1, 0.9)] * 2,
+        "would pass": [(0.1, 0.1, 0.5)] * 2,
+        "lacks a vote": [(0.1, 0.1, 0.9), (0.1, 0.1, None)],
+    }
+    items = [Made(name=name, votes=votes, kind=Kind.VIDEO) for name, votes in frames.items()]
+    population = read_population(
+        [write_run(tmp_path, LABELS, items, text, shard_items=20)], resolve_labels([]), check_labels=False
+    )
+    region = regions_of(population.policy)[1]
+    drawn = drawn_for(audit_of(population.policy), region, population.items)
+    assert {item.item_id for item in drawn} == {"passes", "would pass"}
 
 
 def test_the_block_side_holds_nothing_that_a_list_has_decided(tmp_path: Path) -> None:

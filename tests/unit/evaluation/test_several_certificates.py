@@ -291,6 +291,27 @@ def test_a_missing_label_lifts_no_neighbour_of_its_group(bad: float, certified: 
     assert (outcome.threshold is not None) is certified
 
 
+@pytest.mark.parametrize("wrong", [0, 20])
+def test_what_only_a_part_of_a_picture_would_block_certifies_no_block(wrong: int) -> None:
+    """It was reviewed: that people call it bad says nothing of what is blocked, of which one in `wrong` is fine."""
+    region = AuditRegion(side="block", check="c", rate=1.0, negative=True, start=0.5, stop=None)
+    audit = Audit.model_validate({"salt": "s", "block": {"check": "c", "from": 0.5, "rate": 1.0}})
+
+    def made(number: int, reason: str, verdict: str, word: str) -> JudgedItem:
+        label = Label(words=frozenset({word}), answers=2, agreed=True, settled=True)
+        score = float(np.float32(0.8 + number % 1000 / 5000))
+        return replace(
+            PLAIN_ITEM, item_id=str(number), scores={"c": score}, reason=reason, verdict=verdict, audit_label=label
+        )
+
+    blocked = [made(n, "negative:c:block", "block", "ok" if wrong and n % wrong == 0 else "bad") for n in range(1000)]
+    by_part = [made(n, "context:c:review", "review", "bad") for n in range(1000, 8000)]
+    meaning = make_meaning({"c": "negative"}, ("bad", "ok"))
+    outcome = certify_side(audit, region, blocked + by_part, meaning, Claim(), 0.025, {("c", None, None): 0.8})
+    assert (outcome.threshold is None) is bool(wrong)
+    assert wrong or ((outcome.threshold or 0) >= 0.8 and 800 < outcome.result.labels <= 1000)
+
+
 @pytest.mark.parametrize(
     ("by", "side", "threshold"),
     [

@@ -122,6 +122,9 @@ def test_labels_of_an_audit_in_a_file_are_not_learned(folder: Path) -> None:
     assert names(found) == ["2.jpg"]
     with pytest.raises(UsageError, match="only labels of an audit"):
         read(folder, "uri,label,source\n1.jpg,hat,audit\n")
+    # Nor is another answer about such a picture.
+    found = read(folder, "uri,label,source\n1.jpg,hat,audit\n1.jpg,hat,queue\n2.jpg,dress,queue\n")
+    assert names(found) == ["2.jpg"]
 
 
 def test_a_picture_that_was_replaced_since_its_label_is_not_learned(folder: Path) -> None:

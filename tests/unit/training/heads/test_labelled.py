@@ -68,6 +68,20 @@ def test_class_that_the_head_does_not_have_is_named_with_the_nearest() -> None:
         classify_items([item("dres/1.jpg")], SOURCE, LabelReading(), classes=("dress", "hat"))
 
 
+def test_labels_of_an_audit_are_tested_on_and_never_learned(tmp_path: Path) -> None:
+    """Another answer about such a picture is not learned either."""
+    labels = tmp_path / "labels.csv"
+    rows = ("1.jpg,hat,audit", "1.jpg,hat,queue", "2.jpg,hat,queue", "3.jpg,dress,queue")
+    labels.write_text("\n".join(["file,label,source", *rows]))
+    items = [item(f"{n}.jpg") for n in (1, 2, 3)]
+    for learned, wanted in ((True, ["2.jpg", "3.jpg"]), (False, ["1.jpg", "2.jpg", "3.jpg"])):
+        found = classify_items(items, SOURCE, LabelReading(labels=str(labels), learned=learned))
+        assert [one.item_id for one in found.items] == wanted
+    labels.write_text("file,label,source\n1.jpg,hat,audit\n")
+    with pytest.raises(UsageError, match="only labels of an audit"):
+        classify_items(items, SOURCE, LabelReading(labels=str(labels)))
+
+
 def test_name_of_two_pictures_is_refused(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("file,label\n1.jpg,hat\n")

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from moderation.detectors.nn.class_mean import ClassVectors
-from moderation.training.heads.probe import choose_probe, class_weights, fit_probe, head_loss
+from moderation.training.heads import probe as probe_module
+from moderation.training.heads.probe import choose_probe, choose_probes, class_weights, fit_probe, head_loss
 
 
 def clusters(count: int, *, classes: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,6 +87,19 @@ def test_classes_of_the_backbone_tell_families_of_which_no_member_was_seen(sever
     assert outside.shape == (60, 3)
     right = [(probe.logits(x[60:, 0]).argmax(1) == own[60:]).float().mean() for probe in (plain, related)]
     assert right[1] > 0.85 > 0.7 > right[0]
+
+
+def test_the_probe_that_reads_no_classes_comes_from_the_same_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers start from it; its penalty was searched for twice."""
+    x, y, _, vectors = families(90, relatives=True, seed=0)
+    folds = np.arange(90) % 5
+    wanted, _ = choose_probe(x, y, folds, several=False, balance=True)
+    best, fit_plain, _ = choose_probes(x, y, folds, several=False, balance=True, classifier=vectors)
+    assert best.classifier is vectors
+    monkeypatch.delattr(probe_module, "_answer_outside")
+    plain = fit_plain()
+    assert (plain.classifier, plain.penalty) == (None, wanted.penalty)
+    torch.testing.assert_close(plain.weight_AD, wanted.weight_AD)
 
 
 def test_classes_that_say_nothing_of_the_pictures_are_not_read() -> None:

@@ -32,6 +32,10 @@ def test_labels_of_a_two_sided_question_are_its_name_or_one_and_zero(tmp_path: P
     assert read_labels(uri, SIDES) == {"a.png": 0, "b.png": 1, "c.png": 0, "d.png": 1}
 
 
+def test_labels_of_an_audit_are_not_learned(tmp_path: Path) -> None:
+    assert read_labels(written(tmp_path, "file,label,source\na,cat,audit\nb,dog,queue\n"), KINDS) == {"b": 0}
+
+
 def test_json_lines_and_tabs_are_read_too(tmp_path: Path) -> None:
     lines = written(tmp_path, '{"uri": "/pics/a.png", "label": "cat"}\n\n{"uri": "b", "label": "dog"}\n', "l.jsonl")
     assert read_labels(lines, KINDS) == {"/pics/a.png": 1, "b": 0}

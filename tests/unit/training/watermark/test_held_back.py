@@ -29,6 +29,13 @@ def test_every_background_is_learned_from_or_held_back(count: int) -> None:
     assert len(held) <= max(1, -(-count // 10))
 
 
+def test_a_background_that_stands_there_twice_is_not_learned_and_held_back() -> None:
+    grounds = [np.full((1, 1, 3), number % 15, np.uint8) for number in range(30)]
+    learned, held = ({int(g[0, 0, 0]) for g in side} for side in hold_back(grounds))
+    assert held == {0, 10}
+    assert learned == set(range(15)) - held
+
+
 @given(st.lists(st.tuples(_SCORES, st.booleans(), st.integers(0, 4)), min_size=1, max_size=40), st.floats(0.5, 8))
 def test_threshold_has_its_precision_among_the_pictures_it_was_fitted_on(
     rows: list[tuple[float, bool, int]], clean_per_marked: float
