@@ -14,7 +14,7 @@ from moderation.pages.text import json_text, size
 from moderation.planning.slices import parse_slice
 
 from .escalations import check_escalations, tell_escalations
-from .extending import print_extended, print_scored, show_extension, warn_of_errors
+from .extending import is_scored_only, print_extended, print_scored, show_extension, warn_of_errors
 from .options import (
     AllowPartialOption,
     BundleOption,
@@ -166,7 +166,7 @@ def _print_plan(plan: Preview) -> None:
 def _print_outcome(outcome: RunOutcome, *, extend: bool, as_json: bool) -> None:
     if as_json:
         print_json(outcome.summary)
-    elif extend and "extended" not in outcome.summary and not outcome.nothing_left:
+    elif extend and is_scored_only(outcome):
         print_scored(outcome)
     else:
         _print_summary(outcome.summary, nothing_left=outcome.nothing_left, partial=outcome.partial)

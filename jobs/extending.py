@@ -69,6 +69,12 @@ def print_extended(summary: Mapping[str, Any]) -> None:
         console.print(f"  {before} -> {after}: {items:,}")
 
 
+def is_scored_only(outcome: RunOutcome) -> bool:
+    """Whether the call judged nothing; a slice may have had nothing to score either."""
+    judged = "extended" in outcome.summary
+    return not judged and (not outcome.nothing_left or bool(outcome.summary.get("slice")))
+
+
 def print_scored(outcome: RunOutcome) -> None:
     """What a call has scored that did not judge: of one slice, or ended early."""
     summary = outcome.summary

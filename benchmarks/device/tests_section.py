@@ -16,7 +16,9 @@ _FEW = "(open_nsfw or quality) and default"
 
 def run(record: Record, place: Place) -> None:
     """Run pytest; a failing test is a line with an error, not an error of the section."""
-    command = [sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "-q", "--no-header", "-rf"]
+    # Parity first: of the faults less is new.
+    files = ["tests/gpu/test_device_parity.py", "tests/gpu/test_device_faults.py"]
+    command = [sys.executable, "-m", "pytest", *files, "-m", "gpu", "-q", "--no-header", "-rf"]
     command += ["--timeout", "100"]
     environment = {**os.environ, "DEVICE_RECORD": str(record.path)}
     if place.tiny:

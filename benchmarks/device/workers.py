@@ -26,18 +26,15 @@ from benchmarks.device.timing import Utilisation
 from benchmarks.device.weights import PACK
 from moderation.pipeline.clock import Clock
 
-# How long a thread keeps the interpreter's lock when others wait for it: Python's own, and a shorter time.
-_LONG_S, _SHORT_S = 0.005, 0.0005
-# Stack, size, processes, that time; each process decodes with its share of the cores.
-MEASURED: Sequence[tuple[str, str, int, float]] = (
-    ("default", "small", 8, _LONG_S), ("default", "small", 1, _LONG_S), ("default", "small", 1, _SHORT_S),
-    ("default", "small", 4, _LONG_S), ("default", "small", 4, _SHORT_S), ("default", "small", 16, _LONG_S),
-    ("clip_l14", "small", 8, _LONG_S), ("clip_l14", "small", 4, _LONG_S),
-    ("clip_b32", "small", 8, _LONG_S), ("clip_b32", "small", 16, _LONG_S),
-    ("default", "medium", 8, _LONG_S), ("clip_l14", "medium", 8, _LONG_S), ("default", "small", 2, _LONG_S),
-    ("default", "large", 8, _LONG_S), ("clip_l14", "small", 1, _LONG_S), ("clip_b32", "small", 1, _LONG_S),
+# Stack, size, processes; each process decodes with its share of the cores.
+MEASURED: Sequence[tuple[str, str, int]] = (
+    ("default", "small", 8), ("default", "small", 16), ("default", "small", 4), ("default", "small", 1),
+    ("clip_l14", "small", 8), ("clip_l14", "medium", 8),
+    ("clip_b32", "small", 8), ("clip_b32", "small", 16),
+    ("default", "medium", 8), ("clip_l14", "small", 4), ("default", "large", 8), ("clip_l14", "small", 1),
+    ("clip_b32", "small", 1), ("default", "small", 2),
 )  # fmt: skip
-_TINY: Sequence[tuple[str, str, int, float]] = (("default", "small", 2, _LONG_S),)
+_TINY: Sequence[tuple[str, str, int]] = (("default", "small", 2),)
 _WARM_S, _MEASURED_S, _NEEDS_S = 2.0, 4.0, 9.0
 
 
@@ -64,20 +61,19 @@ class _Worker:
 def run(record: Record, place: Place) -> None:
     """Start them, load all stacks, then measure."""
     measured = _TINY if place.tiny else MEASURED
-    most = max(count for _, _, count, _ in measured)
+    most = max(count for _, _, count in measured)
     workers: list[_Worker] = []
     try:
         if not record.measure("start", partial(_start, place, most, workers), needs_s=20):
             return
         loaded: set[str] = set()
-        for name, size, count, switch_s in measured:
+        for name, size, count in measured:
             if name not in loaded:
                 loaded.add(name)
                 if not record.measure(f"{name}: load", partial(_load, workers, name), needs_s=20):
                     return
-            title = f"{name}: {size}, {count} processes" + (", short switches" if switch_s < _LONG_S else "")
-            work = partial(_measure, workers[:count], name, size, place, switch_s)
-            record.measure(title, work, needs_s=_NEEDS_S)
+            work = partial(_measure, workers[:count], name, size, place)
+            record.measure(f"{name}: {size}, {count} processes", work, needs_s=_NEEDS_S)
     finally:
         for worker in workers:
             worker.process.kill()
@@ -105,13 +101,13 @@ def _load(workers: Sequence[_Worker], name: str) -> dict[str, Any]:
     return {"slowest_s": round(max(seconds), 1)}
 
 
-def _measure(workers: Sequence[_Worker], name: str, size: str, place: Place, switch_s: float) -> dict[str, Any]:
+def _measure(workers: Sequence[_Worker], name: str, size: str, place: Place) -> dict[str, Any]:
     """All at once: rows between two moments of the clock that processes share."""
     threads = max(1, len(os.sched_getaffinity(0)) // len(workers))
     warm_s, measured_s = (0.5, 1.0) if place.tiny else (_WARM_S, _MEASURED_S)
     begins_s = time.monotonic() + warm_s
     for worker in workers:
-        asked = {"stack": name, "size": size, "threads": threads, "begins_s": begins_s, "switch_s": switch_s}
+        asked = {"stack": name, "size": size, "threads": threads, "begins_s": begins_s}
         worker.ask({**asked, "ends_s": begins_s + measured_s})
     with Utilisation() as used:
         time.sleep(max(0.0, begins_s - time.monotonic()))
@@ -139,7 +135,7 @@ def serve(place: Place) -> None:
             began_s = time.monotonic()
             held[asked["load"]] = load_streamed(asked["load"], place)
             # A first batch takes seconds: kernels are loaded, memory is pinned.
-            first = {"size": "small", "threads": 2, "switch_s": _LONG_S, "begins_s": 0.0}
+            first = {"size": "small", "threads": 2, "begins_s": 0.0}
             _count(held[asked["load"]], first | {"ends_s": time.monotonic() + _WARM_S}, place)
             print(json.dumps({"seconds": time.monotonic() - began_s}), flush=True)
         else:
@@ -149,7 +145,6 @@ def serve(place: Place) -> None:
 def _count(held: Any, asked: Mapping[str, Any], place: Place) -> dict[str, Any]:  # noqa: ANN401 - of `load_streamed`
     payloads = read_variants(place.scratch / "pictures", asked["size"])
     torch.set_num_threads(asked["threads"])
-    sys.setswitchinterval(asked["switch_s"])
     clock, rows_seen, before = Clock(), 0, {}
     with open_rows(*held, payloads, asked["threads"], clock) as rows:
         while (now_s := time.monotonic()) < asked["ends_s"]:

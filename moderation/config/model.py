@@ -172,7 +172,7 @@ class StackConfig(ConfigSection):
         return bool(running) and running <= HASHING
 
     def frames_per_batch(self, *, on_gpu: bool) -> int:
-        """`batch_size`, or the default: an H100 scores 690 pictures/s in batches of 16, 1,190 in batches of 256."""
+        """`batch_size`, or the default: a GPU needs many frames at once (docs/gpu.md)."""
         return self.batch_size or (256 if on_gpu else 16)
 
 
@@ -187,7 +187,8 @@ class RuntimeConfig(ConfigSection):
     """Workers and bounds. One worker owns one shard, end to end."""
 
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="auto: one per GPU, else one for all CPU cores"
+        default="auto",
+        description="auto: one for every two cores beside a GPU, at most 8 on each; else one for all cores",
     )
     pool: Literal["auto", "ray", "processes"] = Field(default="auto", description="auto: Ray for a cluster or GPUs")
     num_gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(default="auto", description="GPUs per worker")
@@ -208,7 +209,7 @@ class RuntimeConfig(ConfigSection):
     frame_budget_bytes: int | None = Field(
         default=None,
         ge=16 * MIB,
-        description="decoded pixels waiting in a worker; null: 384 MiB on a CPU, 2 GiB on a GPU",
+        description="decoded pixels waiting in a worker; null: 384 MiB on a CPU, 1 GiB on a GPU",
     )
     decode_budget_bytes: int | None = Field(
         default=None,
@@ -237,7 +238,7 @@ class RuntimeConfig(ConfigSection):
 
     def waiting_frame_bytes(self, *, on_gpu: bool) -> int:
         """`frame_budget_bytes`, or the default of the device."""
-        return self.frame_budget_bytes or (2048 if on_gpu else 384) * MIB
+        return self.frame_budget_bytes or (1024 if on_gpu else 384) * MIB
 
 
 # Detectors that only hash: a pass of these alone is cheap.

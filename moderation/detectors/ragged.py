@@ -26,6 +26,7 @@ Kernel = Literal["bilinear", "bicubic", "lanczos"]
 _BUCKET_RATIO = 1.5
 # More threads copy no faster than memory allows.
 _COPY_THREADS = 4
+_MIDDLE = 128  # of the levels
 # The reach of each kernel from its centre, in source pixels, where the picture is not made smaller.
 _REACH: dict[Kernel, int] = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
 
@@ -120,16 +121,19 @@ def resample(
     count, height, width, _ = padded_BHWC.shape
     device = padded_BHWC.device
     # Tensor cores multiply 16-bit numbers ten times as fast as float32 ones. Levels are exact in them, weights are off
-    # by 2^-12 of themselves: less than a tenth of a level.
+    # by 2^-12 of themselves: less than a tenth of a level, and half as much when levels are counted from the middle.
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     with torch.autocast(device.type, enabled=False):
-        rows_BSH = axis_weights(vertical, side, height, kernel, device).to(dtype)  # noqa: N806
-        columns_BSW = axis_weights(horizontal, side, width, kernel, device).to(dtype)  # noqa: N806
-        pixels = padded_BHWC.reshape(count, height, width * 3).to(dtype)
-        shorter = (rows_BSH @ pixels).view(count, side, width, 3).permute(0, 3, 1, 2)
+        rows_BSH = axis_weights(vertical, side, height, kernel, device)  # noqa: N806
+        columns_BSW = axis_weights(horizontal, side, width, kernel, device)  # noqa: N806
+        pixels = padded_BHWC.reshape(count, height, width * 3).to(dtype) - _MIDDLE
+        shorter = (rows_BSH.to(dtype) @ pixels).view(count, side, width, 3).permute(0, 3, 1, 2)
         if kernel == "lanczos":
-            shorter = shorter.round().clamp_(0, 255)
-        return (shorter @ columns_BSW.transpose(1, 2)[:, None]).float().round_().clamp_(0, 255)
+            shorter = shorter.round().clamp_(-_MIDDLE, 255 - _MIDDLE)
+        levels = (shorter @ columns_BSW.to(dtype).transpose(1, 2)[:, None]).float()
+        # The sums are 1 where the view shows the frame, else 0.
+        levels += _MIDDLE * (rows_BSH.sum(dim=2)[:, None, :, None] * columns_BSW.sum(dim=2)[:, None, None])
+        return levels.round_().clamp_(0, 255)
 
 
 def axis_weights(axes: Sequence[Axis], side: int, padded: int, kernel: Kernel, device: torch.device) -> torch.Tensor:

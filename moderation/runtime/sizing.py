@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from moderation.config.model import RuntimeConfig
 
 Resources = Mapping[str, float]
+# Workers of one GPU: the threads of one process wait for each other's Python, so that one leaves it idle. Measured on
+# an H100 beside 16 cores (benchmarks/NOTES.md).
+CORES_BESIDE_GPU = 2
+MOST_ON_GPU = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +38,9 @@ class WorkerSize:
 def size_workers(config: RuntimeConfig, nodes: Sequence[Resources]) -> WorkerSize:
     """One worker's share of the nodes' resources (`CPU`, `GPU`).
 
-    auto: one GPU each where there are any, with its share of the node's cores; else all the cores of the smallest node,
-    or a share of them when the number of workers is given. Without nodes (an autoscaling cluster that sleeps): one
-    core, and GPUs only as configured.
+    auto: several workers share a GPU where there are any, each with its share of the node's cores; else all the cores
+    of the smallest node, or a share of them when the number of workers is given. Without nodes (an autoscaling cluster
+    that sleeps): one core, and GPUs only as configured.
     """
     num_gpus = _gpus(config, nodes)
     if config.num_cpus != "auto":
@@ -47,7 +51,16 @@ def size_workers(config: RuntimeConfig, nodes: Sequence[Resources]) -> WorkerSiz
 def _gpus(config: RuntimeConfig, nodes: Sequence[Resources]) -> float:
     if config.num_gpus != "auto":
         return config.num_gpus
-    return 1.0 if any(n.get("GPU", 0.0) >= 1 for n in nodes) else 0.0
+    hosts = [node for node in nodes if node.get("GPU", 0.0) >= 1]
+    if not hosts:
+        return 0.0
+    if config.workers != "auto":
+        sharing = math.ceil(config.workers / sum(int(node["GPU"]) for node in hosts))
+    else:
+        cores = CORES_BESIDE_GPU if config.num_cpus == "auto" else config.num_cpus
+        sharing = int(min(node.get("CPU", 0.0) / node["GPU"] for node in hosts) / cores)
+    # Ray counts in ten-thousandths.
+    return math.floor(1e4 / min(max(1, sharing), MOST_ON_GPU)) / 1e4
 
 
 def _auto_cpus(config: RuntimeConfig, nodes: Sequence[Resources], num_gpus: float) -> float:
@@ -60,7 +73,8 @@ def _auto_cpus(config: RuntimeConfig, nodes: Sequence[Resources], num_gpus: floa
         workers_per_host = 1 if config.workers == "auto" else math.ceil(config.workers / len(hosts))
         cores = min(n["CPU"] for n in hosts) / workers_per_host
     # A worker with less than a core is possible (four workers on two cores); Ray counts in ten-thousandths.
-    return float(math.floor(cores)) if cores >= 1 else math.floor(cores * 1e4) / 1e4
+    # A third of a GPU is a little less than one in ten-thousandths.
+    return float(math.floor(cores + 1e-3)) if cores >= 1 else math.floor(cores * 1e4) / 1e4
 
 
 def count_workers(config: RuntimeConfig, size: WorkerSize, nodes: Sequence[Resources]) -> int:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from moderation.config.load import load_config
+from moderation.runtime.sizing import WorkerSize
 from tests.rendered_cluster import (
     OVERLAYS,
     RAY_KINDS,
@@ -232,8 +233,8 @@ def test_a_worker_fits_in_a_pod_and_its_grace_in_the_pods(objects: list[Object],
     room = 0
     for group in cluster_spec(of_kind(objects, "RayCluster")[0])["workerGroupSpecs"]:
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-        if runtime.num_gpus <= quantity(limits.get("nvidia.com/gpu", 0)):
-            room += group["maxReplicas"] * int(quantity(limits["cpu"]) // runtime.num_cpus)
+        node = {"CPU": quantity(limits["cpu"]), "GPU": quantity(limits.get("nvidia.com/gpu", 0))}
+        room += group["maxReplicas"] * WorkerSize(num_cpus=runtime.num_cpus, num_gpus=runtime.num_gpus).count_on(node)
     assert runtime.workers <= room
     for pod in pods(objects):
         if pod.role != "submitter":

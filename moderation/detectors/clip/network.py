@@ -139,6 +139,10 @@ def cast_visual(visual: nn.Module, architecture: _Architecture, device: torch.de
     visual = visual.to(device)
     if dtype == torch.bfloat16 and _is_transformer(architecture):
         convert_weights_to_lp(visual, dtype=dtype)
+        if device.type == "cuda":
+            from moderation.detectors.clip.gpu_tower import suit_gpu
+
+            suit_gpu(visual)
     return visual
 
 
