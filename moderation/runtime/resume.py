@@ -106,8 +106,9 @@ def _read_or_write_summary(run: Run, committed: set[str], *, judged: bool) -> di
     summary = read_summary(run.home)
     if summary.get("state") == "done" and not _find_unplanned(run, committed):
         return summary
+    facts = {} if run.part is None else {"slice": str(run.part)}
     return finish_run(
-        run, list(shard_sizes), wall_s=0.0, partial=False, facts={}, judged=judged, extras=report_extras()
+        run, list(shard_sizes), wall_s=0.0, partial=False, facts=facts, judged=judged, extras=report_extras()
     )
 
 
