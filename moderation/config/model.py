@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from moderation.config.devices import DeviceName
 from moderation.config.escalations import EscalationConfig
 from moderation.config.explain import ExplainConfig
+from moderation.config.hash_passes import DENSE, HASHING
 from moderation.config.nights import LearnConfig, MonitorConfig
 from moderation.config.section import ConfigSection
 
@@ -224,6 +225,11 @@ class RuntimeConfig(ConfigSection):
         description="a shard that takes longer is killed and retried; auto: 300 s, 4 s for "
         "each object, and media.decode_timeout_s for each item over the decode threads (or 1 s for 256 KiB)",
     )
+    score_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="a batch that takes longer in the detectors ends the worker, as a device that hangs does",
+    )
     no_room_every_s: float = Field(default=60.0, gt=0, description="how often to report that no worker has room")
     grace_s: float = Field(default=30.0, ge=0, description="time after SIGTERM for shards in flight to finish")
     max_error_rate: float = Field(default=0.05, ge=0, le=1, description="a larger share of error rows: exit code 3")
@@ -239,14 +245,6 @@ class RuntimeConfig(ConfigSection):
     def waiting_frame_bytes(self, *, on_gpu: bool) -> int:
         """`frame_budget_bytes`, or the default of the device."""
         return self.frame_budget_bytes or (1024 if on_gpu else 384) * MIB
-
-
-# Detectors that only hash: a pass of these alone is cheap.
-HASHING: frozenset[str] = frozenset({"pdq", "known"})
-# How such a pass samples videos, so that a copy which was trimmed has frames near those of the original: of videos in
-# motion half of the frames are within 31 bits of those 1/15 s later, and hardly any of those 1/4 s later. Eight frames
-# a second up to 112 s, one up to 15 minutes, as many spread over a longer video (1 GB of frames at 16:9).
-DENSE: Mapping[str, Any] = {"sampling": "uniform", "fps": 8.0, "max_gap_s": 0.125, "frame_budget": 900}
 
 
 class ReportConfig(ConfigSection):

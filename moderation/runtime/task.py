@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, Protocol, Self
 
 from moderation.config.model import MIB, Config
 from moderation.errors import ItemError
 from moderation.pipeline.pools import Pools, make_pools
+from moderation.runtime.watched_device import WatchedDevice
 from moderation.types import Shard
 
 # `small` keeps less in memory, so that a shard that was only too large at once can run whole; `smallest` also scores in
@@ -57,14 +59,18 @@ class WorkerTask(Protocol):
 def make_task_pools(config: Config, threads: int) -> Pools:
     """The thread pools of a worker with `threads` cores: as configured, or one decoder per core."""
     decode_threads = config.runtime.decode_threads
-    return make_pools(config, threads if decode_threads == "auto" else decode_threads)
+    return _watch(make_pools(config, threads if decode_threads == "auto" else decode_threads), config)
+
+
+def _watch(pools: Pools, config: Config) -> Pools:
+    return replace(pools, device=WatchedDevice(config.runtime.score_timeout_s))
 
 
 @contextmanager
 def small_memory(config: Config) -> Iterator[tuple[Config, Pools]]:
     """A configuration with the least memory, and thread pools for it that end with the context."""
     config = small_memory_config(config)
-    pools = make_pools(config, 1)
+    pools = _watch(make_pools(config, 1), config)
     try:
         yield config, pools
     finally:

@@ -131,6 +131,17 @@ def test_sigterm_finishes_what_is_in_flight_and_the_next_call_goes_on(
     assert part_bytes(out) == undisturbed
 
 
+def test_a_batch_that_hangs_is_ended_long_before_its_shard_is_overdue(tmp_path: Path) -> None:
+    folder = make_pictures(tmp_path / "in", 6, {3: HANGS})
+    config = make_tiny_config(tmp_path / "config", deadly=True)
+    sets = ["--set", "runtime.score_timeout_s=2", "--set", "runtime.max_error_rate=0.5"]
+    ended = run_job("backfill", folder, "--out", tmp_path / "out", "--config", config, *sets, timeout_s=300)
+    assert ended.returncode == 0, ended.stderr
+    rows = by_name(verdicts(tmp_path / "out"), ["status", "verdict", "error_code"])
+    assert rows.pop("0003.png") == ("error", "review", "timeout")
+    assert set(rows.values()) == {("ok", "pass", None)}
+
+
 def test_items_that_kill_hang_or_raise_are_found_and_their_neighbours_judged(tmp_path: Path) -> None:
     special = {5: ABORTS, 21: IS_KILLED, 30: HANGS, 42: RAISES, 50: (255, 0, 0)}
     folder = make_pictures(tmp_path / "in", 64, special)
