@@ -238,8 +238,8 @@ def test_training_reads_an_output_and_a_file_alike(tmp_path: Path) -> None:
     decisions = [said(1, "ann", BLOCK, labels=("gore", "weapon"), group_id="g"), said(2, "ann", PASS, "j")]
     append_decisions(str(tmp_path), decisions)
     write_rows(str(tmp_path / "l.csv"), rows_for(decide_labels(decisions), train=True))
-    rows = list(read_training_file(str(tmp_path)))
-    assert rows == list(read_training_file(str(tmp_path / "l.csv")))
+    rows = [row for _, row in read_training_file(str(tmp_path), learned=True)]
+    assert rows == [row for _, row in read_training_file(str(tmp_path / "l.csv"), learned=True)]
     assert [(row["label"], row["group"]) for row in rows] == [("gore|weapon", "g"), ("pass", "")]
 
 
