@@ -38,6 +38,7 @@ def map_ahead(
 
     Running calls count with their expected bytes, finished ones with their true bytes; one input is always allowed, so
     a large one cannot stall. The budget is exceeded at most by what the pool's threads return at once.
+    held_bytes: is called in the pool's threads, once for each result; it must not raise.
     waited: receives the seconds in which no call was running: `starved`, waiting for an input; `blocked`, waiting for
     the consumer.
     Raises what `call` or `inputs` raise, at its place in the order. Calls that have not begun then, or when the
@@ -129,6 +130,8 @@ class _Ahead(Generic[_Out]):
         """Cancel the calls that have not begun."""
         for future, _ in self._calls:
             future.cancel()
+        # Each refers to this object by its callback, and would stay with what it returned: see `_CallAhead`.
+        self._calls.clear()
 
     def _end(self, call: _CallAhead, future: Future[_Out]) -> None:
         failed = future.cancelled() or future.exception() is not None

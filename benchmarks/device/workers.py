@@ -114,12 +114,13 @@ def _measure(workers: Sequence[_Worker], name: str, size: str, place: Place) -> 
         used.samples.clear()
         answers = [worker.answer() for worker in workers]
     done = sum(int(answer["rows"]) for answer in answers)
-    facts: dict[str, Any] = {"per_s": round(done / measured_s, 1), "processes": len(workers), "threads": threads}
+    per_s = sum(answer["rows"] / answer["span_s"] for answer in answers if answer["rows"])
+    facts: dict[str, Any] = {"per_s": round(per_s, 1), "processes": len(workers), "threads": threads}
     facts |= {"pictures": done, "nvml_percent": used.percent}
     waits: dict[str, float] = {}
     for answer in answers:
         for kind, seconds in answer["seconds"].items():
-            waits[kind] = waits.get(kind, 0.0) + seconds / measured_s / len(answers)
+            waits[kind] = waits.get(kind, 0.0) + seconds / answer["span_s"] / len(answers)
     # Of each second of one process; of `decode` and `fetch` of all its threads together.
     return facts | {"seconds_a_second": {kind: round(seconds, 4) for kind, seconds in waits.items()}}
 
@@ -145,12 +146,19 @@ def serve(place: Place) -> None:
 def _count(held: Any, asked: Mapping[str, Any], place: Place) -> dict[str, Any]:  # noqa: ANN401 - of `load_streamed`
     payloads = read_variants(place.scratch / "pictures", asked["size"])
     torch.set_num_threads(asked["threads"])
-    clock, rows_seen, before = Clock(), 0, {}
+    clock, rows_seen, before, first_s = Clock(), 0, {}, 0.0
     with open_rows(*held, payloads, asked["threads"], clock) as rows:
         while (now_s := time.monotonic()) < asked["ends_s"]:
             if now_s >= asked["begins_s"]:
-                before = before or {**clock.seconds, **clock.waits}
+                if not before:
+                    before, first_s = {**clock.seconds, **clock.waits}, now_s
                 rows_seen += 1
             next(rows)
+        # Rows come in whole batches: from the end of one to that of another.
+        span_s = time.monotonic() - first_s
     after = {**clock.seconds, **clock.waits}
-    return {"rows": rows_seen, "seconds": {kind: after[kind] - before.get(kind, 0.0) for kind in after}}
+    return {
+        "rows": rows_seen,
+        "span_s": span_s,
+        "seconds": {kind: after[kind] - before.get(kind, 0.0) for kind in after},
+    }

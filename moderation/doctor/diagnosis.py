@@ -35,6 +35,7 @@ GIB = 1024 * MIB
 
 # Models of the default stack, and Python with torch: measured 1.1 GiB per worker on a CPU.
 _WORKER_BYTES = 1300 * MIB
+_GPU_WORKER_BYTES = 3072 * MIB  # with CUDA
 # A run over a million items writes about 1 GB of votes; with less space the first nightly run may fail.
 _MIN_DISK_BYTES = 2 * GIB
 # Ray's object store holds receipts and plan rows, never pixels: a small one is enough. Docker's default is 64 MiB.
@@ -228,11 +229,13 @@ def _space(config: Config, machine: Machine) -> Iterator[Finding]:
         yield Finding(group=group, name="/dev/shm", status="note" if low else "ok", detail=detail, advice=advice)
     if machine.memory_bytes is not None:
         runtime = config.runtime
-        frame_bytes = runtime.waiting_frame_bytes(on_gpu=torch.cuda.is_available())
-        needs = _WORKER_BYTES + frame_bytes + runtime.fetch_budget_bytes
+        on_gpu = torch.cuda.is_available()
+        frame_bytes = runtime.waiting_frame_bytes(on_gpu=on_gpu)
+        needs = (_GPU_WORKER_BYTES if on_gpu else _WORKER_BYTES) + frame_bytes + runtime.fetch_budget_bytes
         low = machine.memory_bytes < needs
         advice = "--set runtime.frame_budget_bytes=134217728, or a larger machine" if low else ""
-        detail = f"{size(machine.memory_bytes)} available, a worker takes about {size(needs)}"
+        several = "; several share a GPU, see docs/gpu.md" if on_gpu else ""
+        detail = f"{size(machine.memory_bytes)} available, a worker takes about {size(needs)}{several}"
         yield Finding(group=group, name="memory", status="wrong" if low else "ok", detail=detail, advice=advice)
 
 

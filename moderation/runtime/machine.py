@@ -90,6 +90,7 @@ class GpuShares:
         if not num_gpus:
             return ()
         free = [one for one in self.ids if self._used.get(one, 0.0) + share <= 1.0 + 1e-6]
+        free.sort(key=lambda one: self._used.get(one, 0.0))  # so that none is idle while others are shared
         taken = tuple(free[:wanted])
         for one in taken:
             self._used[one] = self._used.get(one, 0.0) + share

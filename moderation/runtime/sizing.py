@@ -12,6 +12,7 @@ Resources = Mapping[str, float]
 # Workers of one GPU: the threads of one process wait for each other's Python, so that one leaves it idle. Measured on
 # an H100 beside 16 cores (benchmarks/NOTES.md).
 CORES_BESIDE_GPU = 2
+BYTES_BESIDE_GPU = 4 * 2**30  # of the host's memory, for one of them: docs/gpu.md
 MOST_ON_GPU = 8
 
 
@@ -58,7 +59,8 @@ def _gpus(config: RuntimeConfig, nodes: Sequence[Resources]) -> float:
         sharing = math.ceil(config.workers / sum(int(node["GPU"]) for node in hosts))
     else:
         cores = CORES_BESIDE_GPU if config.num_cpus == "auto" else config.num_cpus
-        sharing = int(min(node.get("CPU", 0.0) / node["GPU"] for node in hosts) / cores)
+        rooms = (min(n.get("CPU", 0.0) / cores, n.get("memory", math.inf) / BYTES_BESIDE_GPU) / n["GPU"] for n in hosts)
+        sharing = int(min(rooms))
     # Ray counts in ten-thousandths.
     return math.floor(1e4 / min(max(1, sharing), MOST_ON_GPU)) / 1e4
 

@@ -352,3 +352,36 @@ def test_the_size_of_each_result_is_asked_once_however_many_wait() -> None:
         )
         assert list(ahead) == list(range(500))
     assert sorted(asked) == list(range(500))
+
+
+def test_what_was_not_taken_is_forgotten_with_the_first_error() -> None:
+    class Result:
+        """What a call returns; a plain object can't be referred to weakly."""
+
+    made: list[weakref.ref[Result]] = []
+
+    def call(number: int) -> Result:
+        if number == 3:
+            raise ValueError("3")
+        result = Result()
+        made.append(weakref.ref(result))
+        return result
+
+    gc.disable()  # a cycle would stay until the collector runs
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            ahead = map_ahead(
+                call,
+                range(20),
+                pool,
+                max_ahead=20,
+                budget_bytes=100,
+                expected_bytes=lambda _: 1,
+                held_bytes=lambda _: 1,
+            )
+            with pytest.raises(ValueError, match="3"):
+                list(ahead)
+            del ahead
+        assert [one for one in made if one() is not None] == []
+    finally:
+        gc.enable()

@@ -19,6 +19,7 @@ from moderation.runtime.sizing import WorkerSize, count_workers, size_workers
         ({}, [{"CPU": 96, "GPU": 2}], (6, 0.125), 16),
         ({}, [{"CPU": 1, "GPU": 1}], (1, 1), 1),
         ({}, [{"CPU": 6, "GPU": 1}], (2, 0.3333), 3),
+        ({}, [{"CPU": 16, "GPU": 1, "memory": 22e9}], (3, 0.2), 5),  # four gigabytes of the host each
         ({"num_gpus": 1}, [{"CPU": 16, "GPU": 4}], (4, 1), 4),
         ({"num_cpus": 4}, [{"CPU": 16, "GPU": 1}], (4, 0.25), 4),
         ({"workers": 2}, [{"CPU": 16, "GPU": 1}], (8, 0.5), 2),

@@ -92,6 +92,8 @@ def test_of_many_at_once_none_that_has_bars_is_left_out(seed: int) -> None:
         place[: drawn.shape[0], : drawn.shape[1]] = drawn
     can = can_have_bars(torch.from_numpy(padded), *torch.from_numpy(sides).T).tolist()
     assert all(possible or find_content(drawn) is None for possible, drawn in zip(can, lumas, strict=True))
+    noise = torch.from_numpy(rng.normal(128, 40, (1, 150, 180)).clip(0, 255).astype(np.float32))
+    assert not can_have_bars(noise, torch.tensor([150]), torch.tensor([180])).any()
 
 
 def test_frames_that_have_bars_get_the_closer_look() -> None:
