@@ -20,7 +20,7 @@ from typing import Any, Final
 from moderation import storage
 from moderation.analysis.part_processes import work_by_processes
 from moderation.analysis.sweep_by_decision import HELD, CopyLimits
-from moderation.analysis.sweep_changes import SweepCounts, ended_at_before, read_sweep, rule_of
+from moderation.analysis.sweep_changes import SweepCounts, began_at_before, ended_at_before, read_sweep, rule_of
 from moderation.analysis.sweep_judging import JudgingSettings, certified_settings, own_policy
 from moderation.analysis.sweep_parts import SweepSettings, brief, settings_of, sweep_portions
 from moderation.analysis.sweep_sources import SweepSources, SweptPart, first_parts
@@ -139,15 +139,15 @@ def sweep(
     to = None if to is None else storage.canonical(to).rstrip("/")
     if to is not None:
         _check_to(to, sources, sweep_id)
-        ended_at = ended_at_before(to)
-        _write_record(to, {"sweep_id": sweep_id, "kind": change.kind, "state": "running", "ended_at": ended_at})
+        moments = {"began_at": began_at_before(to) or datetime.now(UTC).isoformat(), "ended_at": ended_at_before(to)}
+        _write_record(to, {"sweep_id": sweep_id, "kind": change.kind, "state": "running", **moments})
     settings = _settings(sources, change, judging, sweep_id=sweep_id, to=to, earlier=earlier, as_of=day)
     certificates = {out: own["certificates"] for out, own in by_policy.items() if own["certificates"]}
     swept = _summed(_work(settings, parts, workers), sources, sweep_id, to, left_out)
     swept = replace(swept, certificates=certificates)
     if to is not None:
-        ended_at = ended_at_before(to) or datetime.now(UTC).isoformat(timespec="seconds")
-        _write_record(to, {**_record(swept, change, sources, identity), "state": "done", "ended_at": ended_at})
+        moments = moments | {"ended_at": moments["ended_at"] or datetime.now(UTC).isoformat(timespec="seconds")}
+        _write_record(to, {**_record(swept, change, sources, identity), "state": "done", **moments})
     return swept
 
 

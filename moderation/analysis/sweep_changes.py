@@ -238,3 +238,9 @@ def ended_at_before(to: str) -> str | None:
     """When this sweep had ended before: a repeated call changes nothing, so that its verdicts hold since then."""
     said = (read_sweep(to) or {}).get("ended_at")
     return None if said is None else str(said)
+
+
+def began_at_before(to: str) -> str | None:
+    """When the first call of this sweep began: it read decisions then, and none of later."""
+    said = (read_sweep(to) or {}).get("began_at")
+    return None if said is None else str(said)

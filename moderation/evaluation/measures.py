@@ -212,16 +212,21 @@ def _points(x: F64, y: F64) -> tuple[tuple[float, float], ...]:
 def effective_items(part: Bools, whole: Bools, groups: I64) -> float:
     """As many independent items as say as much of the share of `part` in `whole` as these, which come in groups.
 
-    After Korn and Graubard (1998): items over the design effect. part, whole: bool [N]; groups: int64 [N].
+    After Korn and Graubard (1998): items over the design effect, fewer for few groups. part, whole: bool [N]; groups:
+    int64 [N].
     """
     own, hits = groups[whole], part[whole]
-    if not len(own):
-        return 0.0
+    count = len(np.unique(own))
+    if count < 2:
+        return float(count)
+    # Few groups tell little of how groups differ: 1 where each item is one.
+    t = scipy_stats().t
+    few = float(t.ppf(0.975, len(own) - 1) / t.ppf(0.975, count - 1)) ** 2
     share = float(hits.mean())
     if share in (0.0, 1.0):
-        return float(len(own) ** 2 / (np.bincount(own).astype(np.float64) ** 2).sum())
+        return few * float(len(own) ** 2 / (np.bincount(own).astype(np.float64) ** 2).sum())
     spread = float((np.bincount(own, hits - share) ** 2).sum())
-    return min(float(len(own)), len(own) ** 2 * share * (1 - share) / spread) if spread else float(len(own))
+    return few * (min(float(len(own)), len(own) ** 2 * share * (1 - share) / spread) if spread else float(len(own)))
 
 
 def measure_verdicts(name: str, verdicts: Sequence[str], bad: Bools, groups: I64 | None = None) -> VerdictMeasures:

@@ -186,21 +186,30 @@ def hold_labels(
     labels = resolve_labels(read_labels(labels_uri))
     meaning = meaning_of(policy, labels, words or LabelWords())
     drawn = list(_read_drawn(home, state.nights))
-    monitors, ended, reports = dict(state.monitors), dict(state.ended), []
+    monitors, ended, reports, refused = dict(state.monitors), dict(state.ended), [], []
     for certificate in certificates.certificates:
         key = certificate_key(certificates, certificate.name)
-        before = monitors.get(key, CertificateMonitor(wealth=MonitorWealth(), reads_unnamed=False))
+        before = monitors.get(key)
+        if before is None or (before.reads_unnamed and certificate.method != "binomial"):
+            # Of those from before rows named a certificate, labels were not weighed, and groups not bet on whole.
+            before = CertificateMonitor(wealth=MonitorWealth(), reads_unnamed=False)
         # What an earlier certificate let the machine decide says nothing of this one. Tables of version 1 do not tell;
         # they count for monitors that began when there were no others.
         keys = (key, None) if before.reads_unnamed else (key,)
         own = (row for row in drawn if row["action"] == certificate.name and row["certificate"] in keys)
         labelled = ((row, settled_label(row, labels, certificates.rule)) for row in own)
-        monitors[key] = bet_on_labels(before, labelled, certificate, meaning)
+        try:
+            monitors[key] = bet_on_labels(before, labelled, certificate, meaning)
+        except UsageError as error:
+            refused.append(str(error))  # the other certificates are held against theirs all the same
+            continue
         wealth = monitors[key].wealth
         if wealth.alarmed and key not in ended:
             ended[key] = _alarm_text(certificate, wealth)
         reports.append(_report(certificate, wealth, wealth.labels - before.wealth.labels, ended.get(key)))
     _write_state(home, replace(state, monitors=monitors, ended=ended))
+    if refused:
+        raise UsageError("\n".join(refused))
     return tuple(reports)
 
 

@@ -46,18 +46,24 @@ def bet_on_labels(
     Raises UsageError where only some labels say with which probability they were drawn.
     """
     whole = certificate.method == "grouped betting"
-    chosen = {group: _labels_that_count(own, whole=whole) for group, own in _by_group(drawn).items()}
+    # What was bet on needs no weight any more: its labels may be from before labels had one.
+    known = frozenset(before.groups)
+    new = {group: own for group, own in _by_group(drawn).items() if _digest(group) not in known}
+    chosen = {group: _labels_that_count(own, whole=whole) for group, own in new.items()}
     weights = weigh_labels(certificate.name, [label for own in chosen.values() for label in own])
     left = itertools.repeat(1.0) if weights is None else iter(weights.tolist())
     wealth, groups = before.wealth, dict.fromkeys(before.groups)
     for group, own in chosen.items():
         own_weights = list(itertools.islice(left, len(own)))
-        digest = hashlib.sha256(group.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        if own and digest not in groups:
-            groups[digest] = None
+        if own:
+            groups[_digest(group)] = None
             errors = [meaning.is_bad(label.words or frozenset()) is (certificate.side == "pass") for label in own]
             wealth = bet_on(wealth, errors, own_weights, certificate.allowed, whole=whole)
     return replace(before, wealth=wealth, groups=tuple(groups))
+
+
+def _digest(group: str) -> str:
+    return hashlib.sha256(group.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _by_group(drawn: Iterable[DrawnLabel]) -> dict[str, list[DrawnLabel]]:

@@ -85,7 +85,9 @@ def chosen_positions(item: Item, config: MediaConfig) -> Collection[int]:
     if len(lengths_s) > _MAX_STRETCHES:
         lengths_s = [math.inf]
     told_s = _number(item.attributes, "duration_s") or 0.0
-    return frozenset(spread(count, sum(frame_limit(max(length_s, told_s), config) for length_s in lengths_s)))
+    limit = sum(frame_limit(max(length_s, told_s), config) for length_s in lengths_s)
+    # Of several stretches what is left out is unseen: as many are looked at as where the length is unknown.
+    return frozenset(spread(count, limit if len(lengths_s) == 1 else max(limit, frame_limit(math.inf, config))))
 
 
 def _track_lengths(item: Item) -> list[float]:

@@ -19,13 +19,15 @@ from moderation.results.tables import decode_table
 class SweptRecord:
     """What a sweep says of itself. kind: policy, list, decision. runs: the OUTs that were swept.
 
-    certificates: OUT -> as in the summary of a run. ended_at: None of one from before that was noted.
+    certificates: OUT -> as in the summary of a run. began_at: when it read what people had decided. Both moments are
+    None of one from before they were noted.
     """
 
     sweep_id: str
     kind: str
     runs: tuple[str, ...] = ()
     certificates: Mapping[str, Any] = field(default_factory=dict)
+    began_at: datetime | None = None
     ended_at: datetime | None = None
 
 
@@ -39,12 +41,12 @@ def read_swept_record(home: str) -> SweptRecord | None:
         sweep_id, state = str(record["sweep_id"]), str(record["state"])
         kind, certificates = str(record.get("kind", "policy")), dict(record.get("certificates") or {})
         runs = tuple(map(str, record.get("runs") or ()))
-        ended_at = _moment(record.get("ended_at"))
+        moments = {name: _moment(record.get(name)) for name in ("began_at", "ended_at")}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"{sweep_uri(home)}: not readable as that of a sweep") from error
     if state != "done":
         raise UsageError(f"{home}: the sweep there has not ended; the same command of `moderation sweep` goes on")
-    return SweptRecord(sweep_id=sweep_id, kind=kind, runs=runs, certificates=certificates, ended_at=ended_at)
+    return SweptRecord(sweep_id=sweep_id, kind=kind, runs=runs, certificates=certificates, **moments)
 
 
 def _moment(text: object) -> datetime | None:

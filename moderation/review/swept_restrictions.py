@@ -82,7 +82,8 @@ def _final_of(
     if stored.is_restricted:
         return None
     people = stored.by_people
-    if people is not None and (swept.ended_at is None or people.holds.decided_at > swept.ended_at):
+    # What they decided while it ran it did not know either.
+    if people is not None and (swept.began_at is None or people.holds.decided_at > swept.began_at):
         return None
     reason = str(change["new_reason"] or "")
     kind, _, rest = reason.partition(":")

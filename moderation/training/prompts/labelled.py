@@ -139,9 +139,9 @@ def read_label_rows(uri: str, *, learned: bool) -> list[tuple[int, Mapping[str, 
     """
     rows = list(enumerate(_rows(uri), start=2))
     audited = (
-        {picture_of(row) for _, row in rows if row.get("source", "").strip() == AUDIT} - {""} if learned else set()
+        {key for _, row in rows if row.get("source", "").strip() == AUDIT for key in _keys(row)} if learned else set()
     )
-    kept = [(number, row) for number, row in rows if picture_of(row) not in audited]
+    kept = [(number, row) for number, row in rows if not audited & _keys(row)]
     if audited and not kept:
         raise UsageError(f"{uri}: only labels of an audit, which nothing may learn from")
     return kept
@@ -150,6 +150,11 @@ def read_label_rows(uri: str, *, learned: bool) -> list[tuple[int, Mapping[str, 
 def picture_of(row: Mapping[str, str]) -> str:
     """What a row names its picture by; empty where it names none."""
     return next((row[name] for name in NAMES if row.get(name)), "")
+
+
+def _keys(row: Mapping[str, str]) -> set[str]:
+    """What a row's picture is known by: its name, and its content under any name."""
+    return {picture_of(row), row.get("content_hash", "")} - {""}
 
 
 def _rows(uri: str) -> Iterator[Mapping[str, str]]:

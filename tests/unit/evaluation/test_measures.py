@@ -135,7 +135,17 @@ def test_items_of_a_group_are_no_independent_ones() -> None:
 def test_items_that_are_groups_by_themselves_all_count(bad: list[bool]) -> None:
     part, whole = np.array(bad), np.ones(len(bad), np.bool_)
     assert effective_items(part, whole, np.arange(len(bad))) == pytest.approx(len(bad))
-    assert effective_items(part, whole, np.zeros(len(bad), np.int64)) <= len(bad)
+    assert effective_items(part, whole, np.zeros(len(bad), np.int64)) == 1.0
+
+
+@pytest.mark.parametrize("groups", [2, 5, 10])
+def test_few_groups_are_told_as_the_little_that_they_say(groups: int) -> None:
+    rng, held = np.random.default_rng(3), 0
+    for _ in range(200):
+        bad = np.concatenate([rng.random(20) < share for share in rng.beta(2, 3, groups)])
+        leak = measure_verdicts("all", ["pass"] * len(bad), bad, np.repeat(np.arange(groups), 20)).leak
+        held += leak.low <= 0.4 <= leak.high
+    assert held >= 180
 
 
 def test_the_order_of_labels_with_one_score_does_not_matter() -> None:

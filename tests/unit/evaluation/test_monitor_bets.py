@@ -49,6 +49,14 @@ def test_labels_are_weighed_by_the_probability_with_which_they_were_drawn() -> N
         wealth_of([*rows, drawn("x", "x", wrong=False)], PLAIN)
 
 
+def test_labels_that_were_bet_on_before_need_no_probability() -> None:
+    old = [drawn(f"a{n}", f"a{n}", wrong=True) for n in range(3)]
+    before = bet_on_labels(CertificateMonitor(wealth=MonitorWealth()), old, PLAIN, MEANING)
+    new = [drawn(f"b{n}", f"b{n}", wrong=True, probability=0.5) for n in range(30)]
+    after = wealth_of([*old, *new], PLAIN, before)
+    assert (after.labels, after.errors) == (33, 33)
+
+
 def test_whole_groups_are_bet_on_as_they_are_certified() -> None:
     """0.3% of the items are wrong, though 3% of the groups have a wrong one."""
     groups = [

@@ -69,6 +69,14 @@ def test_of_frames_with_one_time_none_stands_for_another(times_s: list[float | N
     assert gathered(keyframes(times_s[: CONFIG.frame_budget])).unseen == ()
 
 
+@pytest.mark.parametrize("repeats", [0, 1, 2, 9, 10])
+def test_of_frames_that_fit_into_the_budget_none_is_unseen_for_a_time_that_repeats(repeats: int) -> None:
+    times_s: list[float | None] = [2.0 * n for n in range(300)]
+    for n in range(repeats):
+        times_s[30 * n + 1] = times_s[30 * n]
+    assert gathered(keyframes(times_s)).unseen == ()
+
+
 def test_the_frames_of_one_track_do_not_stand_for_those_of_another() -> None:
     times_s: list[float | None] = [start_s + 5.0 * n for start_s in (0.0, 2.5) for n in range(64)]
     media = gathered(keyframes(times_s, duration_s="320", widest_gap_s="5"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,20 @@ def test_what_people_passed_before_the_sweep_is_stated_and_what_they_passed_sinc
     earlier = Decision(decision_id="d0", item_id="copy.jpg", decision=Answer.PASS, reviewer="r", decided_at=at)
     append_decisions(runs[0], [earlier])
     assert len(statements(tmp_path, by_decision(runs, tmp_path / "swept"))) == count
+
+
+def test_what_people_passed_while_it_ran_is_not_stated(tmp_path: Path, runs: list[str]) -> None:
+    home = by_decision(runs, tmp_path / "swept")
+    record = json.loads((Path(home) / "sweep.json").read_text())
+    assert record["began_at"] < record["ended_at"] or record["began_at"][:19] == record["ended_at"][:19]
+    began_at = datetime.fromisoformat(record["began_at"])
+    ended_at = (began_at + timedelta(minutes=9)).isoformat()
+    (Path(home) / "sweep.json").write_text(json.dumps({**record, "ended_at": ended_at}))
+    at = began_at + timedelta(minutes=4)
+    append_decisions(runs[0], [
+        Decision(decision_id="d0", item_id="copy.jpg", decision=Answer.PASS, reviewer="r", decided_at=at)
+    ])  # fmt: skip
+    assert statements(tmp_path, home) == []
 
 
 def test_the_note_of_a_list_s_entry_does_not_make_another_statement(tmp_path: Path, runs: list[str]) -> None:

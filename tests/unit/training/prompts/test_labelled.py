@@ -34,6 +34,9 @@ def test_labels_of_a_two_sided_question_are_its_name_or_one_and_zero(tmp_path: P
 
 def test_labels_of_an_audit_are_not_learned(tmp_path: Path) -> None:
     assert read_labels(written(tmp_path, "file,label,source\na,cat,audit\nb,dog,queue\n"), KINDS) == {"b": 0}
+    # Nor the same content under another name.
+    rows = "file,content_hash,label,source\na,aa,cat,audit\nb,aa,cat,queue\nc,cc,dog,queue\n"
+    assert read_labels(written(tmp_path, rows), KINDS) == {"c": 0}
 
 
 def test_json_lines_and_tabs_are_read_too(tmp_path: Path) -> None:
