@@ -67,15 +67,6 @@ def wait_for_item(page: Page, unlike: str | None = None) -> str:
     return str(page.get_attribute("body", "data-shown"))
 
 
-def wait_for_grid(page: Page) -> None:
-    """Wait for a grid; an item that is decided alone (a second answer, an appeal) comes before it, and is put off."""
-    is_ready = "() => document.body.dataset.state === 'ready'"
-    wait_until(page, is_ready)
-    while not page.evaluate("() => document.querySelector('.cell') !== null"):
-        page.keyboard.press("n")
-        wait_until(page, is_ready)
-
-
 def press(page: Page, *keys: str) -> str:
     """Press keys of which the last decides; returns the next item's id."""
     before = page.get_attribute("body", "data-shown")
@@ -281,7 +272,7 @@ def test_it_works_without_a_mouse_for_screen_readers_and_on_small_screens(browse
             # The browser closes a dialog when it has asked itself; keys until then are the dialog's.
             wait_until(page, "() => !document.querySelector('dialog[open]')")
             page.keyboard.press("g")
-            wait_for_grid(page)
+            wait_until(page, "() => document.querySelector('.cell') && document.body.dataset.state === 'ready'")
             assert_no_serious_finding(Axe(), page)
             assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
             if width < 800:

@@ -560,7 +560,8 @@ const KEYS = {p: "pass", b: "block", e: "escalate", s: "skip", u: "undo", n: "la
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || dialogs.some((dialog) => dialog.open)) return;
-  if (event.target.closest("input, select, textarea") || !settings.keys) return;
+  // For some milliseconds after a dialog closed its field still has the focus.
+  if (event.target.closest("input, select, textarea")?.closest("dialog:not([open])") === null || !settings.keys) return;
   if (inGrid() && event.key.startsWith("Arrow") && stage.querySelector(".cell")) {
     event.preventDefault();
     return moveInGrid(event.key);
