@@ -23,7 +23,7 @@ from moderation.detectors.nn.class_mean import ClassVectors
 from moderation.sources import open_source
 from moderation.training.heads.backbone import find_backbone, load_backbone
 from moderation.training.heads.features import compute_features
-from moderation.training.heads.probe import choose_probe
+from moderation.training.heads.probe import choose_probes
 
 LEARNED: Final = 100
 _DRAWS: Final = 20
@@ -117,7 +117,7 @@ def measure_draws(
         order = _spread(of.numpy(), seed)
         learned, asked = order[:LEARNED], order[LEARNED:]
         folds = np.arange(LEARNED, dtype=np.int64) % 5
-        probe, _ = choose_probe(
+        probe, _, _ = choose_probes(
             embeddings[learned], targets[learned], folds, several=False, balance=True, classifier=classifier
         )
         answers = probe.logits(embeddings[asked, 0]).argmax(dim=1)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from moderation.detectors.clip.gpu_tower import SelfAttention, project_heads
 from moderation.detectors.nn.gradients import as_leaf
 from moderation.scoring.slots import Slot
 
@@ -35,7 +36,7 @@ def _is_transformer(network: nn.Module) -> bool:
     if not isinstance(blocks, nn.ModuleList) or not hasattr(network, "grid_size"):
         return False
     # Other blocks of open_clip (scaled cosine, ...) keep their attention elsewhere; pooling by attention is no layer.
-    plain = all(isinstance(getattr(block, "attn", None), nn.MultiheadAttention) for block in blocks)
+    plain = all(isinstance(getattr(block, "attn", None), nn.MultiheadAttention | SelfAttention) for block in blocks)
     return plain and len(blocks) > 0 and getattr(network, "attn_pool", None) is None
 
 
@@ -76,9 +77,9 @@ class LeGrad:
 
 
 class _OpenAttention(nn.Module):
-    """Self-attention of a `nn.MultiheadAttention`, with its weights kept: the fused one never forms them."""
+    """Self-attention of a block, with its weights kept: the fused one never forms them."""
 
-    def __init__(self, attention: nn.MultiheadAttention) -> None:
+    def __init__(self, attention: nn.MultiheadAttention | SelfAttention) -> None:
         super().__init__()
         self._attention = attention
         self.weights_BHNN: torch.Tensor | None = None
@@ -94,23 +95,21 @@ class _OpenAttention(nn.Module):
         del key, value, need_weights  # the same as the query
         attention = self._attention
         x_BND = query if attention.batch_first else query.transpose(0, 1)  # noqa: N806 - shape suffix
-        frames, tokens, width = x_BND.shape
-        projected = nn.functional.linear(x_BND, attention.in_proj_weight, attention.in_proj_bias)
-        q, k, v = projected.reshape(frames, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = project_heads(x_BND, attention)
         logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
         if attn_mask is not None:
             logits = logits + attn_mask
         self.weights_BHNN = logits.softmax(dim=-1)
-        mixed = (self.weights_BHNN @ v).transpose(1, 2).reshape(frames, tokens, width)
+        mixed = (self.weights_BHNN @ v).transpose(1, 2).reshape(x_BND.shape)
         out = attention.out_proj(mixed)
         return (out if attention.batch_first else out.transpose(0, 1)), None
 
 
 @contextmanager
-def _opened(attention: nn.MultiheadAttention) -> Iterator[_OpenAttention]:
+def _opened(attention: nn.MultiheadAttention | SelfAttention) -> Iterator[_OpenAttention]:
     """The forward pass of an attention replaced by one that keeps its weights."""
     opened = _OpenAttention(attention)
-    attention.forward = opened.forward  # type: ignore[method-assign,assignment]  # for one pass
+    attention.forward = opened.forward  # type: ignore[method-assign]  # for one pass
     try:
         yield opened
     finally:

@@ -38,6 +38,8 @@ def _is_plain(attention: nn.Module) -> bool:
 class SelfAttention(nn.Module):
     """`nn.MultiheadAttention` of one input with itself, [B,N,D] -> [B,N,D]: no tensor is transposed in memory."""
 
+    batch_first = True
+
     def __init__(self, given: Any) -> None:  # noqa: ANN401 - its parameters may be None for torch's types
         super().__init__()
         self.in_proj_weight, self.in_proj_bias = given.in_proj_weight, given.in_proj_bias
@@ -56,8 +58,12 @@ class SelfAttention(nn.Module):
         """As torch's. Raises ValueError for what an image tower does not ask for."""
         if key is not query or value is not query or need_weights:
             raise ValueError("attention of one input with itself, without its weights")
-        count, tokens, width = query.shape
-        joined = F.linear(query, self.in_proj_weight, self.in_proj_bias)
-        parts = joined.view(count, tokens, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], attn_mask=attn_mask)
-        return self.out_proj(out.transpose(1, 2).reshape(count, tokens, width)), None
+        queries, keys, values = project_heads(query, self)
+        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
+        return self.out_proj(out.transpose(1, 2).reshape(query.shape)), None
+
+
+def project_heads(x: torch.Tensor, attention: Any) -> tuple[torch.Tensor, ...]:  # noqa: ANN401 - torch's, or ours
+    """Queries, keys and values of an attention of one input with itself: [B,N,D] -> three of [B,H,N,D/H]."""
+    joined = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    return joined.reshape(*x.shape[:2], 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()

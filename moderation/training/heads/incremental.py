@@ -40,7 +40,7 @@ from moderation.training.heads.labelled import (
     refuse_two_labels,
 )
 from moderation.training.heads.mixture import Mixture, mix_pictures
-from moderation.training.heads.probe import choose_probe
+from moderation.training.heads.probe import choose_probes
 from moderation.training.heads.quality import HeadQuality, fit_temperature, measure_head
 from moderation.training.heads.replay import ReplayMemory, trim_replay
 from moderation.training.heads.run import features_folder, hash_pictures, list_pictures
@@ -170,7 +170,7 @@ def _fit(
     """The probe on all pictures, below it the older head's own layers as they are."""
     memory = mixture.memory
     folds = group_folds(memory.targets.numpy(), mixture.groups, count_folds(held_share), settings.seed)
-    probe, outside = choose_probe(
+    probe, _, outside = choose_probes(
         memory.embeddings,
         memory.targets,
         folds,

@@ -128,27 +128,6 @@ def fit_probe(
     )
 
 
-def choose_probe(
-    embeddings: torch.Tensor,
-    targets: torch.Tensor,
-    fold_of: npt.NDArray[np.int64],
-    *,
-    several: bool,
-    balance: bool,
-    penalties: Sequence[float] = PENALTIES,
-    classifier: ClassVectors | None = None,
-) -> tuple[Probe, torch.Tensor]:
-    """(probe fitted on all pictures, logits [N,A] of each picture by a probe that has not seen its group).
-
-    Both use the penalty with the least loss on unseen groups, found with view 0 only; the returned probe has learned
-    from all views. classifier: of the backbone; the place among its classes is read, too, where that loss is then less.
-    """
-    probe, _, logits = choose_probes(
-        embeddings, targets, fold_of, several=several, balance=balance, penalties=penalties, classifier=classifier
-    )
-    return probe, logits
-
-
 def choose_probes(
     embeddings: torch.Tensor,
     targets: torch.Tensor,
@@ -159,7 +138,12 @@ def choose_probes(
     penalties: Sequence[float] = PENALTIES,
     classifier: ClassVectors | None = None,
 ) -> tuple[Probe, Callable[[], Probe], torch.Tensor]:
-    """As `choose_probe`, and between both what fits the best probe that reads the embedding alone."""
+    """Returns the probe fitted on all pictures; a call that fits the best one which reads the embedding alone; and the
+    logits [N,A] of each picture by a probe that has not seen its group.
+
+    All use the penalty with the least loss on unseen groups, found with view 0 only; the returned probe has learned
+    from all views. classifier: of the backbone; the place among its classes is read, too, where that loss is then less.
+    """
     first = embeddings[:, :1]
     ones = torch.ones(targets.shape[1])
     trials: list[tuple[float, float, ClassVectors | None, torch.Tensor]] = []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -155,3 +157,21 @@ def test_opened_attention_computes_what_the_fused_one_does(transformer: VoteStac
             np.testing.assert_allclose(tower(pixels).numpy(), plain.numpy(), atol=1e-5)
     assert opened.weights_BHNN is not None
     np.testing.assert_allclose(opened.weights_BHNN.sum(dim=-1).numpy(), 1, atol=1e-5)
+
+
+@pytest.mark.long
+def test_the_tower_in_the_form_for_a_gpu_is_explained_as_the_plain_one(transformer: VoteStack) -> None:
+    from moderation.detectors.clip.gpu_tower import suit_gpu
+    from moderation.explain.attention import LeGrad, transformer_of
+
+    tower = transformer_of(transformer.stack.slots)
+    assert tower is not None
+    suited = copy.deepcopy(tower)
+    suit_gpu(suited)
+    view = torch.randn(1, 3, 64, 64)
+    with with_gradients():
+        maps = [LeGrad(one).attribute(lambda x, one=one: one(x)[:, 0], view) for one in (tower, suited)]
+    assert maps[0].max() > 0
+    np.testing.assert_allclose(maps[1].detach().numpy(), maps[0].detach().numpy(), atol=1e-6)
+    suited_slot = SimpleNamespace(detector=SimpleNamespace(networks=(suited,)))
+    assert transformer_of([suited_slot]) is suited  # type: ignore[list-item]  # of a slot only this is read

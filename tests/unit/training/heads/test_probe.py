@@ -8,7 +8,7 @@ import torch
 
 from moderation.detectors.nn.class_mean import ClassVectors
 from moderation.training.heads import probe as probe_module
-from moderation.training.heads.probe import choose_probe, choose_probes, class_weights, fit_probe, head_loss
+from moderation.training.heads.probe import choose_probes, class_weights, fit_probe, head_loss
 
 
 def clusters(count: int, *, classes: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,7 +23,7 @@ def clusters(count: int, *, classes: int = 3, seed: int = 0) -> tuple[torch.Tens
 @pytest.mark.parametrize("several", [False, True])
 def test_learns_what_can_be_told_apart(several: bool) -> None:
     x, y = clusters(60)
-    probe, outside = choose_probe(x, y, np.arange(60) % 5, several=several, balance=True)
+    probe, _, outside = choose_probes(x, y, np.arange(60) % 5, several=several, balance=True)
     fresh, truth = clusters(60, seed=1)
     assert (probe.logits(fresh[:, 0]).argmax(1) == truth.argmax(1)).float().mean() > 0.95
     assert (outside.argmax(1) == y.argmax(1)).float().mean() > 0.95
@@ -81,8 +81,8 @@ def families(
 def test_classes_of_the_backbone_tell_families_of_which_no_member_was_seen(several: bool) -> None:
     x, y, own, vectors = families(90, relatives=True, seed=0)
     folds = np.arange(60) % 5
-    plain, _ = choose_probe(x[:60], y[:60], folds, several=several, balance=True)
-    related, outside = choose_probe(x[:60], y[:60], folds, several=several, balance=True, classifier=vectors)
+    plain, _, _ = choose_probes(x[:60], y[:60], folds, several=several, balance=True)
+    related, _, outside = choose_probes(x[:60], y[:60], folds, several=several, balance=True, classifier=vectors)
     assert related.classifier is vectors
     assert outside.shape == (60, 3)
     right = [(probe.logits(x[60:, 0]).argmax(1) == own[60:]).float().mean() for probe in (plain, related)]
@@ -93,7 +93,7 @@ def test_the_probe_that_reads_no_classes_comes_from_the_same_trials(monkeypatch:
     """Layers start from it; its penalty was searched for twice."""
     x, y, _, vectors = families(90, relatives=True, seed=0)
     folds = np.arange(90) % 5
-    wanted, _ = choose_probe(x, y, folds, several=False, balance=True)
+    wanted, _, _ = choose_probes(x, y, folds, several=False, balance=True)
     best, fit_plain, _ = choose_probes(x, y, folds, several=False, balance=True, classifier=vectors)
     assert best.classifier is vectors
     monkeypatch.delattr(probe_module, "_answer_outside")
@@ -107,8 +107,8 @@ def test_classes_that_say_nothing_of_the_pictures_are_not_read() -> None:
     noise = ClassVectors(
         weight_KD=torch.randn((20, 8), generator=torch.Generator().manual_seed(0)), bias_K=torch.zeros(20)
     )
-    probe, outside = choose_probe(x, y, np.arange(60) % 5, several=False, balance=True, classifier=noise)
-    alone, expected = choose_probe(x, y, np.arange(60) % 5, several=False, balance=True)
+    probe, _, outside = choose_probes(x, y, np.arange(60) % 5, several=False, balance=True, classifier=noise)
+    alone, _, expected = choose_probes(x, y, np.arange(60) % 5, several=False, balance=True)
     assert probe.classifier is None
     torch.testing.assert_close(outside, expected)
     torch.testing.assert_close(probe.weight_AD, alone.weight_AD)
