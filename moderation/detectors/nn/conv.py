@@ -71,6 +71,7 @@ class Conv(nn.Conv2d):
         # How a GPU computes it; see `suit_gpu`.
         self._is_linear = False
         self._odd_weight: torch.Tensor | None = None
+        self._learns_odd = False
 
     def forward(self, x: torch.Tensor, shortcut: torch.Tensor | None = None) -> torch.Tensor:
         """`shortcut` [B,D,h,w] is consumed: the result may overwrite it."""
@@ -104,10 +105,11 @@ class Conv(nn.Conv2d):
             chosen = x[:, :, :: self.stride[0], :: self.stride[1]].permute(0, 2, 3, 1)
             rows = F.linear(chosen.reshape(-1, self.in_channels), self.weight.flatten(1), self.bias)
             return rows.view(*chosen.shape[:3], self.out_channels).permute(0, 3, 1, 2)
-        if self._odd_weight is not None:
+        odd = self.weight[:, :, 1:, 1:] if self._learns_odd else self._odd_weight
+        if odd is not None:
             after = self.kernel_size[0] // 2 - 1  # before it one less: a kernel without its first row begins later
             x = F.pad(x, (after - 1, after, after - 1, after))
-            return F.conv2d(x, self._odd_weight, self.bias, self.stride, 0, self.dilation, self.groups)
+            return F.conv2d(x, odd, self.bias, self.stride, 0, self.dilation, self.groups)
         return super().forward(x)
 
     def suit_gpu(self) -> None:
@@ -117,13 +119,22 @@ class Conv(nn.Conv2d):
         output. A kernel of an even side whose first row and column are zeros (see `imagenet_network`) is one of an odd
         side: cuDNN took 3.5 ms for such a layer of 256 frames, as much as for 60 others (H100, bf16).
         """
-        high, wide = self.kernel_size
         if self.kernel_size == (1, 1) and self.padding == (0, 0):
             self._is_linear = self.groups == 1
-        elif high == wide and high % 2 == 0 and self.padding == (high // 2 - 1, high // 2 - 1):
+        elif self._is_odd():
             weight = self.weight.detach()
-            if not weight[:, :, 0].any() and not weight[:, :, :, 0].any():
-                self._odd_weight = weight[:, :, 1:, 1:].contiguous(memory_format=torch.channels_last)
+            self._odd_weight = weight[:, :, 1:, 1:].contiguous(memory_format=torch.channels_last)
+
+    def learn_as_odd(self, on: bool) -> None:
+        """Whether a kernel whose first row and column are zeros is trained as one of an odd side: they stay zeros."""
+        self._learns_odd = on and self._is_odd()
+
+    def _is_odd(self) -> bool:
+        high, wide = self.kernel_size
+        if high != wide or high % 2 or self.padding != (high // 2 - 1, high // 2 - 1):
+            return False
+        weight = self.weight.detach()
+        return not weight[:, :, 0].any() and not weight[:, :, :, 0].any()
 
     @property
     def packed(self) -> bool:

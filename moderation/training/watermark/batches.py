@@ -6,8 +6,9 @@ nothing: their cells and pictures may answer either. Shape suffixes: B composite
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -18,6 +19,7 @@ from moderation.detectors.general.watermark import Watermark
 from moderation.detectors.views import TensorFrames
 from moderation.training.heads.augment import augment_frame
 from moderation.training.watermark.composites import FAINT, Composite, make_composite
+from moderation.training.watermark.drawing import draw_ahead
 from moderation.training.watermark.marks import known_families
 from moderation.training.watermark.targets import cell_targets
 from moderation.types import U8
@@ -28,9 +30,10 @@ _CPU: Final = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkBatch:
-    """frames float32 [B,3,320,320]; kinds int8 [B,G,G]; owners float32 [B,4,G,G]; marked float32 [B].
+    """frames uint8 [B,3,320,320], as `scale_frames` takes them; kinds int8 [B,G,G]; owners float16 [B,4,G,G].
 
-    plain: float32 [B], 0 where all marks of a picture are hardly seen, so that it may answer either; else 1.
+    marked: float32 [B]. plain: float32 [B], 0 where all marks of a picture are hardly seen, so that it may answer
+    either; else 1.
     """
 
     frames: torch.Tensor
@@ -41,22 +44,29 @@ class MarkBatch:
 
 
 def learning_batches(
-    grounds: Sequence[U8], seed: Sequence[int], batch_size: int, begin: int, steps: int
+    grounds: Sequence[U8], seed: Sequence[int], batch_size: int, begin: int, steps: int, *, processes: int = 0
 ) -> Iterator[MarkBatch]:
-    """Batches from number `begin` to `steps`; the next is drawn by a thread while one is learned from."""
+    """Batches from number `begin` to `steps`, drawn ahead: the next by a thread, or several by so many processes.
 
-    def make(step: int) -> MarkBatch:
-        numbers = range(step * batch_size, (step + 1) * batch_size)
-        return stack_composites([_compose(grounds, seed, number) for number in numbers])
-
+    A core draws some 70 composites a second; a GPU learns from a thousand and more. The batches are the same.
+    """
+    tasks = ((tuple(seed), batch_size, step) for step in range(begin, steps))
+    if processes:
+        yield from draw_ahead(grounds, processes, _draw, tasks)
+        return
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(make, begin) if begin < steps else None
-        for step in range(begin, steps):
-            assert waiting is not None  # submitted before
-            batch = waiting.result()
-            if step + 1 < steps:
-                waiting = pool.submit(make, step + 1)
-            yield batch
+        waiting: deque[Future[MarkBatch]] = deque()
+        for task in tasks:
+            waiting.append(pool.submit(_draw, grounds, *task))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _draw(grounds: Sequence[U8], seed: Sequence[int], batch_size: int, step: int) -> MarkBatch:
+    numbers = range(step * batch_size, (step + 1) * batch_size)
+    return stack_composites([_compose(grounds, seed, number) for number in numbers])
 
 
 def _compose(grounds: Sequence[U8], seed: Sequence[int], number: int) -> Composite:
@@ -69,6 +79,11 @@ def _compose(grounds: Sequence[U8], seed: Sequence[int], number: int) -> Composi
     return make_composite(
         ground, known_families(), (*seed, number, 1), marked=number % 2 == 0, confusing=number % 4 >= 2
     )
+
+
+def scale_frames(frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """uint8 [B,3,320,320] -> as the network reads them."""
+    return ((frames.float() - 127) / 128).to(dtype)
 
 
 def halve_batch(batch: MarkBatch) -> list[MarkBatch]:
@@ -86,9 +101,9 @@ def stack_composites(composites: Sequence[Composite]) -> MarkBatch:
     seen = [c.contrasts >= FAINT for c in composites]
     targets = [cell_targets(c.boxes[own], c.boxes[~own]) for c, own in zip(composites, seen, strict=True)]
     return MarkBatch(
-        frames=((view - 127) / 128).contiguous(memory_format=torch.channels_last),
+        frames=view.to(torch.uint8).contiguous(memory_format=torch.channels_last),
         kinds=torch.from_numpy(np.stack([kinds for kinds, _ in targets])),
-        owners=torch.from_numpy(np.stack([owners for _, owners in targets])).float(),
+        owners=torch.from_numpy(np.stack([owners for _, owners in targets])),
         marked=torch.tensor([float(len(c.boxes) > 0) for c in composites]),
         plain=torch.tensor([float(own.any() or not len(own)) for own in seen]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -25,11 +26,13 @@ _CHINESE: Final = {"manimgx_fonts_cjk": ""}
 _NOT_FOR_WORDS: Final = ("cmex", "cmsy", "cmmi", "STIX", "LastResort", "cmr", "cmtt", "cmss", "cmb", "Display")
 
 
+@cache
 def latin_fonts() -> tuple[str, ...]:
     """Paths of Latin fonts, sorted by name. Raises UsageError where a package is missing."""
     return _fonts(_LATIN)
 
 
+@cache
 def chinese_fonts() -> tuple[str, ...]:
     """Paths of fonts with Chinese characters. Raises UsageError where the package is missing."""
     return _fonts(_CHINESE)

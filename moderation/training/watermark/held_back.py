@@ -10,17 +10,18 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from moderation.detectors.general.watermark_network import MarkNetwork, picture_logits
+from moderation.detectors.general.watermark_network import MarkHead, MarkNetwork, picture_logits
 from moderation.detectors.nn.prepare import infer, prepare
-from moderation.training.watermark.batches import stack_composites
+from moderation.training.heads.quality import fit_line
+from moderation.training.watermark.batches import scale_frames, stack_composites
 from moderation.training.watermark.composites import Composite, make_composite
-from moderation.training.watermark.descent import MarkRound, even_scores
 from moderation.training.watermark.marks import known_families
 from moderation.types import U8
 
@@ -28,6 +29,19 @@ CLEAN_PER_MARKED: Final = 7.0  # one picture in eight is marked, as in the evalu
 _PRECISION: Final = 0.95
 _BATCH: Final = 16
 _Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkFit:
+    """After training: the mean loss of its last batches, and figures on the held-back composites.
+
+    held_right: share of them that a threshold of 0.5 gets right. threshold, recall: from `careful_threshold`.
+    """
+
+    loss: float
+    held_right: float
+    threshold: float | None
+    recall: float
 
 
 def hold_back(grounds: Sequence[U8], share: float = 0.1) -> tuple[list[U8], list[U8]]:
@@ -52,7 +66,7 @@ def even_tuned(
     loss: float,
     device: torch.device,
     dtype: torch.dtype,
-) -> MarkRound:
+) -> MarkFit:
     """Fit the scores, so that 0.5 is an even chance for a picture of which half are marked, and the threshold.
 
     pairs: marked composites, and as many clean ones, that the scores are fitted on; more_clean: for the threshold.
@@ -63,9 +77,7 @@ def even_tuned(
     slope, shift = even_scores(network.head, logits[fitted], marked[fitted])
     even = slope * logits + shift
     threshold, recall = careful_threshold(even.sigmoid().double().numpy(), marked.numpy() > 0, places)
-    return MarkRound(
-        number=3,
-        cells=0,
+    return MarkFit(
         loss=loss,
         held_right=((even > 0) == (marked > 0))[fitted].float().mean().item(),
         threshold=threshold,
@@ -94,7 +106,8 @@ def answer_composites(
     for start in range(0, count, _BATCH):
         batch = stack_composites([make(number) for number in range(start, min(count, start + _BATCH))])
         with torch.inference_mode():
-            logits.append(picture_logits(infer(network, batch.frames.to(like))[:, 0].float()).cpu())
+            answer = infer(network, scale_frames(batch.frames.to(like.device), like.dtype))
+            logits.append(picture_logits(answer[:, 0].float()).cpu())
         marks.append(batch.marked)
     return torch.cat(logits), torch.cat(marks), places
 
@@ -133,3 +146,17 @@ def _upper_rate(alarms: npt.NDArray[np.bool_], places: npt.NDArray[np.int64]) ->
     counts = np.bincount(places, weights=alarms)
     error = float(np.sqrt(((counts - rate * sizes) ** 2).sum())) / len(alarms)
     return min(1.0, rate + error)
+
+
+@torch.no_grad()
+def even_scores(head: MarkHead, logits: torch.Tensor, marked: torch.Tensor) -> tuple[float, float]:
+    """Scale and shift the head's logits of cells, so that a picture's score is its chance to be marked among these.
+
+    Returns scale and shift, which hold for picture logits, too.
+    """
+    slope, shift = fit_line(logits, marked)
+    last = head.last
+    assert last.bias is not None  # built with one
+    last.weight[0].mul_(slope)
+    last.bias[0].mul_(slope).add_(shift)
+    return slope, shift

@@ -20,14 +20,12 @@ from moderation.config.canonical import canonical_json
 from moderation.config.model import Config
 from moderation.detectors.general.imagenet import ImageNet
 from moderation.detectors.general.watermark import Watermark, load_marks
-from moderation.detectors.general.watermark_network import DEPTHS, MarkHead, MarkNetwork, MarkTrunk
+from moderation.detectors.general.watermark_network import DEPTHS, MarkNetwork, MarkTrunk, pick_layers
 from moderation.detectors.weights.locator import default_cache, resolve
 from moderation.errors import UsageError
 from moderation.scoring.devices import pick_device, pick_dtype
 from moderation.training.watermark.backgrounds import draw_texture, read_backgrounds
-from moderation.training.watermark.dataset import MarkFeatures, compute_mark_features
-from moderation.training.watermark.descent import MarkRound, MarkSettings, train_marks
-from moderation.training.watermark.held_back import even_tuned, hold_back
+from moderation.training.watermark.held_back import MarkFit, even_tuned, hold_back
 from moderation.training.watermark.tuning import DRAW, MarkTuning, load_tuning, save_tuning, tune_marks
 from moderation.types import U8
 from moderation.version import __version__
@@ -35,17 +33,16 @@ from moderation.version import __version__
 _LOG = logging.getLogger(__name__)
 MARK_FILE: Final = "watermark.safetensors"
 MARK_CARD: Final = "card.json"
-_MAX_COMPOSITES: Final = 40_000  # their features take 15 GB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkOutcome:
-    """What was written. rounds: losses, and accuracy on held-back composites."""
+    """What was written. fit: the last loss, and figures on held-back composites."""
 
     uri: str
     sha256: str
     size_bytes: int
-    rounds: tuple[MarkRound, ...]
+    fit: MarkFit
     card: Mapping[str, Any]
 
 
@@ -54,86 +51,54 @@ def train_watermark(
     *,
     backgrounds: Sequence[str],
     out: str,
-    composites: int,
-    settings: MarkSettings,
+    tuning: MarkTuning,
     licence: str = "unknown",
     cache: Path | None = None,
-    tuning: MarkTuning | None = None,
     start: str | None = None,
+    processes: int = 0,
 ) -> MarkOutcome:
-    """Make composites, compute the frozen trunk's features of them (kept in the cache), and train the head.
+    """Make composites and train the network on them: the trunk from the packaged ImageNet network, the head anew.
 
-    tuning: then layers of the trunk are trained with the head. start: a file of weights (`packaged`: those that ship)
-    that tuning starts from, in place of a new head. Raises UsageError where the call is wrong; FatalError for weights
-    and storage.
+    start: a file of weights (`packaged`: those that ship) to go on from. cache: where a killed run finds how far it
+    was. processes: that draw composites. Raises UsageError where the call is wrong; FatalError for weights and storage.
     """
-    if not 0 < composites <= _MAX_COMPOSITES:
-        raise UsageError(f"--composites {composites}: 1 to {_MAX_COMPOSITES:,}")
-    if start is not None and tuning is None:
-        raise UsageError("--from needs --tune, the number of composites to go on with")
     began = time.monotonic()
-    network = MarkNetwork()
-    if start is not None:
-        load_marks(network, _weights_file(start))
-    grounds = read_backgrounds(backgrounds, config, seed=settings.seed)
+    network = _begin(start, tuning.seed)
+    grounds = read_backgrounds(backgrounds, config, seed=tuning.seed)
     # Composites on backgrounds that were not learned from fit the scores and the threshold.
-    learned, held = (grounds, []) if tuning is None else hold_back(grounds)
-    device = pick_device(config.stack.device)
-    rounds: tuple[MarkRound, ...] = ()
-    if start is None:
-        network, rounds = _train_head(learned, composites, settings, device, config, cache)
-    if tuning is not None:
-        rounds = (*rounds, _tune(network, learned, held, tuning, device, config, cache))
+    learned, held = hold_back(grounds)
+    fit = _tune(network, learned, held, tuning, config, cache, processes)
     content = _encode(network.state_dict())
     sha256 = hashlib.sha256(content).hexdigest()
     card: dict[str, Any] = {
         "backgrounds": {"pictures": len(grounds), "sources": len(backgrounds), "licence": licence},
-        "composites": composites if start is None else 0,
-        "settings": asdict(settings),
-        "tuning": None if tuning is None else {**asdict(tuning), "from": start},
-        "held_back": [asdict(each) for each in rounds],
+        "tuning": {**asdict(tuning), "from": start},
+        "held_back": asdict(fit),
         "trunk": {"origin": ImageNet.weights[0].origin, "licence": ImageNet.weights[0].licence, "layers": DEPTHS[-1]},
         "seconds": round(time.monotonic() - began),
+        "device": str(pick_device(config.stack.device)),
         "sha256": sha256,
         "code_version": __version__,
     }
     uri = storage.join(out, MARK_FILE)
     storage.publish(uri, content)
     storage.publish(storage.join(out, MARK_CARD), json.dumps(card, indent=1).encode())
-    return MarkOutcome(uri=uri, sha256=sha256, size_bytes=len(content), rounds=rounds, card=card)
+    return MarkOutcome(uri=uri, sha256=sha256, size_bytes=len(content), fit=fit, card=card)
 
 
-def _weights_file(start: str) -> Path:
-    """Raises UsageError where there is no such file."""
+def _begin(start: str | None, seed: int) -> MarkNetwork:
+    """The network before training. Raises UsageError where there is no such file."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = MarkNetwork()
+    if start is None:
+        network.trunk = packaged_trunk()
+        return network
     path = Path(resolve(Watermark.weights[0]) if start == "packaged" else start)
     if not path.is_file():
         raise UsageError(f"--from {start}: no such file; `packaged` are the weights that ship")
-    return path
-
-
-def _train_head(
-    grounds: Sequence[U8],
-    composites: int,
-    settings: MarkSettings,
-    device: torch.device,
-    config: Config,
-    cache: Path | None,
-) -> tuple[MarkNetwork, tuple[MarkRound, ...]]:
-    """A head on the frozen trunk."""
-    network = MarkNetwork()
-    network.trunk = packaged_trunk()
-    dtype = pick_dtype(config.stack.dtype, torch.device("cpu"))
-    features = compute_mark_features(
-        grounds,
-        packaged_trunk(),
-        composites,
-        (cache or default_cache()) / "marks",
-        seed=settings.seed,
-        dtype=dtype,
-        told=lambda done: _LOG.info("%d of %d composites", done, composites),
-    )
-    network.head, rounds = _train(features, settings, device)
-    return network, rounds
+    load_marks(network, path)
+    return network
 
 
 def _tune(
@@ -141,11 +106,13 @@ def _tune(
     learned: Sequence[U8],
     held: Sequence[U8],
     tuning: MarkTuning,
-    device: torch.device,
     config: Config,
     cache: Path | None,
-) -> MarkRound:
-    """Train layers and head, then fit scores and threshold on held-back backgrounds; a killed run goes on."""
+    processes: int,
+) -> MarkFit:
+    """Train, then fit scores and threshold on held-back backgrounds; a killed run goes on."""
+    device = pick_device(config.stack.device)
+    dtype = pick_dtype(config.stack.dtype, device)
     textures = [draw_texture(np.random.default_rng([tuning.seed, 4, n])) for n in range(len(learned) // 10)]
     learned = [*learned, *textures]
     digest = hashlib.sha256(
@@ -155,10 +122,16 @@ def _tune(
         digest.update(ground.tobytes())
     key = canonical_json([asdict(tuning), digest.hexdigest()])
     kept = str((cache or default_cache()) / "marks" / "tuning.safetensors")
-    dtype = pick_dtype(config.stack.dtype, device)
     loss = 0.0
     tuned = tune_marks(
-        network, learned, tuning, device, dtype, resume=load_tuning(kept, key), save=partial(save_tuning, kept, key)
+        network,
+        learned,
+        tuning,
+        device,
+        dtype,
+        processes=processes,
+        resume=load_tuning(kept, key),
+        save=partial(save_tuning, kept, key),
     )
     for seen, loss in tuned:
         _LOG.info("%d of %d composites, loss %.3f", seen, tuning.pictures, loss)
@@ -179,22 +152,8 @@ def packaged_trunk() -> MarkTrunk:
     backbone = ImageNet({})
     backbone.load(torch.device("cpu"), torch.float32, [str(resolve(backbone.weights[0]))])
     trunk = MarkTrunk()
-    trunk.layers.load_state_dict(backbone.trunk()[: DEPTHS[-1]].state_dict())
+    trunk.layers.load_state_dict(pick_layers(backbone.trunk()).state_dict())
     return trunk
-
-
-def _train(
-    features: MarkFeatures, settings: MarkSettings, device: torch.device
-) -> tuple[MarkHead, tuple[MarkRound, ...]]:
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        head = MarkNetwork().head
-    rounds = []
-    for epoch in train_marks(head, features, settings, device):
-        facts = (epoch.number, epoch.cells, epoch.loss, epoch.held_right)
-        _LOG.info("round %d: %d cells, loss %.3f, held-back right %.3f", *facts)
-        rounds.append(epoch)
-    return head, tuple(rounds)
 
 
 def _encode(tensors: Mapping[str, torch.Tensor]) -> bytes:

@@ -52,7 +52,7 @@ def _cells(x0: float, y0: float, x1: float, y1: float) -> tuple[slice, slice]:
 
 
 def box_overlap(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of boxes [n,4], pair by pair."""
+    """Intersection over union of boxes [B,4,G,G], cell by cell: [B,G,G]."""
     low, high = torch.maximum(left[:, :2], right[:, :2]), torch.minimum(left[:, 2:], right[:, 2:])
     shared = (high - low).clamp_min(0).prod(dim=1)
     areas = [(box[:, 2:] - box[:, :2]).clamp_min(1e-6).prod(dim=1) for box in (left, right)]

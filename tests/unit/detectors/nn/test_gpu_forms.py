@@ -41,3 +41,22 @@ def test_other_kernels_of_an_even_side_stay() -> None:
     layer = Conv(4, 4, 2, padding=1).requires_grad_(False)
     compare(layer, torch.randn(2, 4, 9, 9))
     assert layer._odd_weight is None
+
+
+def test_a_kernel_that_learns_as_a_smaller_one_keeps_its_empty_row_and_column() -> None:
+    layer = _same(8, 8, 3, stride=2, groups=8)
+    with torch.no_grad():
+        layer.weight[:, :, 0] = 0
+        layer.weight[:, :, :, 0] = 0
+    x = torch.randn(2, 8, 32, 64)
+    plain = layer(x)
+    layer.learn_as_odd(True)
+    torch.testing.assert_close(layer(x), plain, atol=1e-4, rtol=1e-4)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
+    layer(x).sum().backward()
+    optimizer.step()
+    assert not layer.weight[:, :, 0].any() and not layer.weight[:, :, :, 0].any()
+    learned = layer(x)
+    assert not torch.equal(learned, plain)
+    layer.learn_as_odd(False)
+    torch.testing.assert_close(layer(x), learned, atol=1e-4, rtol=1e-4)

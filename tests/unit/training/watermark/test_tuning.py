@@ -11,7 +11,7 @@ import torch
 from moderation.detectors.general.watermark_network import MarkNetwork
 from moderation.detectors.nn.prepare import one_thread
 from moderation.training.watermark.backgrounds import draw_ground
-from moderation.training.watermark.batches import halve_batch, stack_composites
+from moderation.training.watermark.batches import halve_batch, learning_batches, stack_composites
 from moderation.training.watermark.composites import make_composite
 from moderation.training.watermark.marks import known_families
 
@@ -70,4 +70,14 @@ def test_killed_tuning_goes_on_to_the_same_numbers_and_leaves_the_first_layers()
         torch.testing.assert_close(resumed.state_dict()[name], tensor, atol=1e-5, rtol=1e-4)
     for name, tensor in first.items():
         assert torch.equal(whole.trunk.layers[: tuning.FROZEN].state_dict()[name], tensor)
-    assert not torch.equal(whole.head.first.weight, network().head.first.weight)
+    assert not torch.equal(whole.head.fine.weight, network().head.fine.weight)
+
+
+def test_batches_are_the_same_however_they_are_drawn() -> None:
+    grounds = [draw_ground(np.random.default_rng(seed)) for seed in range(3)]
+    by_thread = list(learning_batches(grounds, (0, 1), 2, 1, 4))
+    by_processes = list(learning_batches(grounds, (0, 1), 2, 1, 4, processes=2))
+    assert len(by_thread) == len(by_processes) == 3
+    for one, other in zip(by_thread, by_processes, strict=True):
+        for name in ("frames", "kinds", "owners", "marked", "plain"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
