@@ -31,7 +31,7 @@ FRAMES = 64
 ROUNDS = 5
 SPREAD = 2.0
 # Detectors of README's table that full.yaml lacks, and that run without a list, a gallery or a hub.
-FURTHER = ("watermark", "nudity", "c2pa")
+FURTHER = ("nudity", "c2pa")
 
 
 def measure_detectors(frames: Sequence[Frame], config: Config, rounds: int) -> dict[str, Any]:

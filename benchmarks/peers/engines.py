@@ -44,17 +44,18 @@ def use_engine(stack: Stack, engine: str) -> None:
     for slot in stack.slots:
         for network in slot.detector.networks:
             unpack_network(network)
-            _give(network, engine, stack.dtype)
+            # Of the default stack and of a CLIP every network reads the view of its detector.
+            _give(network, engine, stack.dtype, slot.detector.view.crop or _SIDE)
 
 
-def _give(network: nn.Module, engine: str, dtype: torch.dtype) -> None:
+def _give(network: nn.Module, engine: str, dtype: torch.dtype, side: int) -> None:
     if engine == "eager":
         return
     if engine == "compiled":
         # The last batch is filled up (see `full_batches`), so that one shape is compiled.
         network.compile(dynamic=False)
         return
-    run = _by_onnxruntime(network) if engine == "onnxruntime" else _by_openvino(network)
+    run = _by_onnxruntime(network, side) if engine == "onnxruntime" else _by_openvino(network, side)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         filled = full_batch(x.float())
@@ -69,10 +70,10 @@ def full_batch(x: torch.Tensor) -> torch.Tensor:
     return x if missing <= 0 else torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
 
 
-def _as_onnx(network: nn.Module) -> bytes:
+def _as_onnx(network: nn.Module, side: int) -> bytes:
     """The network in fp32 as ONNX, of one batch size: engines plan best for shapes that they know."""
     network = network.float()
-    pixels = torch.zeros(BATCH, 3, _SIDE, _SIDE)
+    pixels = torch.zeros(BATCH, 3, side, side)
     with torch.no_grad(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
         warnings.simplefilter("ignore")  # the exporter for TorchScript is deprecated; the other one is not in the lock
         file = Path(scratch) / "network.onnx"
@@ -80,22 +81,22 @@ def _as_onnx(network: nn.Module) -> bytes:
         return file.read_bytes()
 
 
-def _by_onnxruntime(network: nn.Module) -> _Forward:
+def _by_onnxruntime(network: nn.Module, side: int) -> _Forward:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     # Threads that spin between calls would take the cores from the decoders.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(_as_onnx(network), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(_as_onnx(network, side), options, providers=["CPUExecutionProvider"])
     return lambda x: torch.from_numpy(session.run(None, {"pixels": x.contiguous().numpy()})[0])
 
 
-def _by_openvino(network: nn.Module) -> _Forward:
+def _by_openvino(network: nn.Module, side: int) -> _Forward:
     import openvino
 
     core: Any = openvino.Core()
-    model = core.read_model(_as_onnx(network), b"")
+    model = core.read_model(_as_onnx(network, side), b"")
     # By its own choice of precision: bf16 where the processor has it.
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = core.compile_model(model, "CPU", settings)

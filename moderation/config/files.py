@@ -31,6 +31,8 @@ def resolve_config_path(path: str | None, *, beside: Path | None = None, kind: s
     if named is not None:
         return named
     known = _packaged_names(kind)
+    if kind is None and (policy := _packaged_policy(name)):
+        raise UsageError(f"no configuration {name!r}; of this name there is a packaged policy: --policy {policy}")
     close = closest(name, [*known, *(Path(path).stem for path in known)], cutoff=0.5)
     hint = f"; did you mean {close!r}?" if close else ""
     raise UsageError(f"no file {name!r}; packaged: {', '.join(known) or 'none'}{hint}")
@@ -52,6 +54,12 @@ def _packaged_candidates(name: str, kind: str | None) -> list[Path]:
     inside = name.removeprefix("configs/")
     folders = [packaged_configs() / kind, packaged_configs()] if kind else [packaged_configs()]
     return [folder / named for folder in folders for named in (inside, f"{inside}.yaml")]
+
+
+def _packaged_policy(name: str) -> str | None:
+    """The name of the packaged policy that is called as this configuration is, which is not there."""
+    stem = name.removeprefix("configs/").removesuffix(".yaml")
+    return stem if (packaged_configs() / "policies" / f"{stem}.yaml").is_file() else None
 
 
 def _packaged_names(kind: str | None) -> list[str]:

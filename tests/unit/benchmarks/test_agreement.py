@@ -44,3 +44,16 @@ def test_measurements_of_pixels_are_not_held_to_the_tolerance() -> None:
     assert not compare(table(), ScoreTable(labels=LABELS, rows={**other, "0.jpg": np.full(3, np.nan, np.float32)}))[
         "agrees"
     ]
+
+
+def test_a_lead_has_a_tolerance_of_its_own() -> None:
+    marked = {
+        shift: ScoreTable(
+            labels=(*LABELS, "watermark.mark"),
+            rows={name: np.append(row, np.float32(0.5 + shift)) for name, row in table().rows.items()},
+        )
+        for shift in (0.0, 0.09, 0.11)
+    }
+    near, far = (compare(marked[0.0], marked[shift]) for shift in (0.09, 0.11))
+    assert (near["agrees"], near["largest"], near["largest_of_leads"]) == (True, 0.0, 0.09)
+    assert not far["agrees"]

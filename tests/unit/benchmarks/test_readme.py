@@ -60,6 +60,6 @@ def test_a_readme_without_the_marks_is_refused() -> None:
 
 @pytest.mark.parametrize(("name", "stated_ms"), ROW.findall(TEXT))
 def test_the_table_of_detectors_has_the_cost_that_each_states(name: str, stated_ms: str) -> None:
-    if name in ("gallery", "known", "watermark"):
+    if name in ("gallery", "known"):
         pytest.skip("needs a gallery or a list, or states more than one cost")
     assert build(DetectorConfig(name=name)).cost_ms == float(stated_ms)

@@ -125,6 +125,13 @@ def test_a_file_that_is_not_there_is_told_with_the_nearest_packaged_one(tmp_path
         load_config(write(tmp_path / "c.yaml", "policy: none.yaml"))
 
 
+@pytest.mark.parametrize("name", ["watermark", "watermark.yaml", "configs/watermark.yaml"])
+def test_a_configuration_that_is_only_a_policy_is_told_as_one(name: str) -> None:
+    with pytest.raises(UsageError, match=r"no configuration '\S+'; .* a packaged policy: --policy watermark$"):
+        load_config(name)
+    assert Path(load_config(None, ["policy=watermark"]).policy).name == "watermark.yaml"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -303,7 +303,7 @@ STACK = (
     *("open_nsfw.sfw", "open_nsfw.nsfw", "image_safety.nsfl", "image_safety.nsfw", "image_safety.sfw"),
     *("imagenet.weapon", "imagenet.swimwear", "imagenet.alcohol"),
     *("quality.sharpness", "quality.brightness", "quality.contrast", "quality.entropy", "quality.megapixels"),
-    "pdq.quality",
+    *("pdq.quality", "watermark.mark"),
 )
 
 
@@ -330,11 +330,11 @@ STACK = (
 )
 def test_the_packaged_policy_decides_typical_votes(open_nsfw, nsfl, nsfw, reason):
     bound = bind(load_policy(packaged_configs() / "policies" / "default.yaml"), STACK)
-    row = (1 - open_nsfw, open_nsfw, nsfl, nsfw, 1 - nsfl - nsfw) + (0.5,) * 9
+    row = (1 - open_nsfw, open_nsfw, nsfl, nsfw, 1 - nsfl - nsfw) + (0.5,) * 10
     assert judge(bound, votes_of(row, labels=STACK)).reason == reason
 
 
-PLAIN = (0.98, 0.02, 0.03, 0.04, 0.93) + (0.5,) * 9
+PLAIN = (0.98, 0.02, 0.03, 0.04, 0.93) + (0.5,) * 10
 
 
 @pytest.mark.parametrize(
@@ -349,12 +349,13 @@ PLAIN = (0.98, 0.02, 0.03, 0.04, 0.93) + (0.5,) * 9
 )
 def test_one_odd_frame_among_plain_ones_counts_by_how_sure_the_networks_are(odd, verdict):
     bound = bind(load_policy(packaged_configs() / "policies" / "default.yaml"), STACK)
-    rows = [PLAIN] * 3 + [odd + (0.5,) * 9] + [PLAIN] * 6
+    rows = [PLAIN] * 3 + [odd + (0.5,) * 10] + [PLAIN] * 6
     assert judge(bound, votes_of(*rows, labels=STACK), seen=Seen(kind=Kind.VIDEO)).verdict == verdict
 
 
 def test_the_packaged_policy_binds_to_the_labels_of_the_packaged_detectors():
-    names = ("open_nsfw", "image_safety", "imagenet", "quality", "pdq")
+    names = ("open_nsfw", "image_safety", "imagenet", "quality", "pdq", "watermark")
     labels = [f"{name}.{label}" for name in names for label in build(DetectorConfig(name=name)).labels]
-    policy = load_policy(packaged_configs() / "policies" / "default.yaml")
-    assert len(bind(policy, labels).checks) == len(check_names(policy))
+    for name in ("default", "watermark"):
+        policy = load_policy(packaged_configs() / "policies" / f"{name}.yaml")
+        assert len(bind(policy, labels).checks) == len(check_names(policy))
