@@ -65,7 +65,12 @@ def train_head(
     blocks: Annotated[
         int, typer.Option(min=0, max=100, help="Last layers of the backbone trained, too; 0: a linear probe.")
     ] = 0,
-    views: Annotated[int, typer.Option(min=1, max=64, help="Of each picture: itself and augmented ones.")] = 4,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=64, help="Of each picture: itself and augmented ones; default: 4, or 16 with --blocks."
+        ),
+    ] = None,
     input_px: Annotated[
         int | None,
         typer.Option(
@@ -74,7 +79,7 @@ def train_head(
             help="Side that `imagenet` reads, by its own pass; 0: as the stack has it; default: 288 with --blocks.",
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, max=1000, help="At most; stops earlier where it should.")] = 15,
+    epochs: Annotated[int, typer.Option(min=1, max=1000, help="At most; stops earlier where it should.")] = 30,
     held_share: Annotated[
         float, typer.Option(help="Share of the groups held back to choose, stop and calibrate.")
     ] = 0.2,
@@ -156,7 +161,7 @@ def train_head(
 
     from moderation.training.heads.batches import FinetuneSettings
     from moderation.training.heads.labelled import LabelReading
-    from moderation.training.heads.request import HeadRequest
+    from moderation.training.heads.request import TUNED_VIEWS, VIEWS, HeadRequest
 
     request = HeadRequest(
         images=images or "",
@@ -167,7 +172,7 @@ def train_head(
         test=test,
         test_labels=test_labels,
         blocks=blocks,
-        views=views,
+        views=views or (TUNED_VIEWS if blocks else VIEWS),
         held_share=held_share,
         replay=replay,
         licence=licence,

@@ -22,8 +22,8 @@ from moderation.config.canonical import canonical_json
 from moderation.config.model import Config
 from moderation.detectors.views import TensorFrames
 from moderation.media import DECODE_VERSION
-from moderation.training.heads.augment import augment_frame
 from moderation.training.heads.backbone import LoadedBackbone
+from moderation.training.heads.views import VIEWS_VERSION, draw_view
 from moderation.training.reading import READ_THREADS, read_items
 from moderation.types import Frame, Item
 
@@ -166,7 +166,7 @@ def _look(
     if view == 0:
         frames, sizes = [f.pixels for _, f in batch], [(f.width, f.height) for _, f in batch]
     else:
-        frames = [augment_frame(f.pixels, name, view, seed) for name, f in batch]
+        frames = [draw_view(f.pixels, name, view, seed) for name, f in batch]
         sizes = [(pixels.shape[1], pixels.shape[0]) for pixels in frames]
     return backbone.look(TensorFrames(frames, sizes, backbone.device))
 
@@ -179,6 +179,7 @@ def _cache_key(backbone: LoadedBackbone, config: Config, views: int, seed: int) 
         "canvas": config.media.canvas_px,
         "views": views,
         "seed": seed if views > 1 else 0,
+        "augmentation": VIEWS_VERSION if views > 1 else 0,
     }
     return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:32]
 

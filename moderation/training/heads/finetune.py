@@ -1,9 +1,9 @@
 """Trains the last layers of a backbone with a head, from features of the layers below, which stay frozen.
 
-In two stages: the head starts as the linear probe; then head and layers are trained together, the layers at a smaller
-rate. The loss is the one that the probe minimises, with its penalty, so the first step does not jump. An average of the
-latest weights is kept. Each epoch sees one view of each picture, drawn by seed and epoch alone, so that a killed run
-continues as if it had not been killed.
+In two stages: the head starts as the linear probe; then head and layers are trained together, the lower a layer the
+smaller its rate. The loss is the probe's, with its penalty, on mixed pictures with targets that are less sure. The
+result lies between the weights at the start and the average of the latest ones. Each epoch sees one view of each
+picture, drawn by seed and epoch alone, so that a killed run continues as if it had not been killed.
 
 Shape suffixes: N pictures, V views, B of a batch, C channels, A classes.
 """
@@ -31,6 +31,7 @@ from moderation.training.heads.batches import (
 from moderation.training.heads.probe import Probe, class_weights, head_loss
 from moderation.training.heads.progress import (
     LayerProgress,
+    blend_states,
     copy_moments,
     copy_state,
     move_average,
@@ -92,7 +93,8 @@ def finetune(
     """
     team = team or TrainingTeam()
     network.to(device)
-    average = copy.deepcopy(network).requires_grad_(False)
+    start = copy_state(network)
+    average, result = (copy.deepcopy(network).requires_grad_(False) for _ in range(2))
     optimizer = _make_optimizer(network, settings)
     progress = resume or _begin(network, examples, settings, device, dtype)
     if resume is not None:
@@ -112,8 +114,10 @@ def finetune(
             _take_gradients(network, batch, weights.to(device), settings, dtype, team)
             nn.utils.clip_grad_norm_(network.parameters(), _CLIPPED)
             optimizer.step()
-            move_average(average, network, settings.average)
-        progress = _advance(progress, network, average, optimizer, examples, settings, device, dtype)
+            move_average(average, network, settings.average, step=epoch * steps + step)
+        result.load_state_dict(blend_states(copy_state(average), start, settings.kept))
+        losses = _held_loss(result, examples, settings, device, dtype)
+        progress = _advance(progress, network, average, optimizer, copy_state(result), losses)
         save(progress)
     network.load_state_dict(progress.best)
     return progress
@@ -187,21 +191,18 @@ def _advance(
     network: TunedNetwork,
     average: TunedNetwork,
     optimizer: torch.optim.Optimizer,
-    examples: Examples,
-    settings: FinetuneSettings,
-    device: torch.device,
-    dtype: torch.dtype,
+    result: dict[str, torch.Tensor],
+    held_loss: tuple[float, ...],
 ) -> LayerProgress:
-    losses = (*before.losses, *_held_loss(average, examples, settings, device, dtype))
-    state = copy_state(average)
+    losses = (*before.losses, *held_loss)
     better = not losses or losses[-1] < min(before.losses)
     return LayerProgress(
         epoch=before.epoch + 1,
         network=copy_state(network),
-        average=state,
+        average=copy_state(average),
         optimizer=copy_moments(optimizer),
         losses=losses,
-        best=state if better else before.best,
+        best=result if better else before.best,
         best_epoch=before.epoch + 1 if better else before.best_epoch,
     )
 
@@ -223,8 +224,11 @@ def _make_optimizer(network: TunedNetwork, settings: FinetuneSettings) -> torch.
             "initial_lr": settings.rate,
             "weight_decay": 0.0,  # its penalty is in the loss
         },
-        {"params": list(network.tail.parameters()), "lr": settings.layer_rate, "initial_lr": settings.layer_rate},
     ]
+    rate = settings.layer_rate
+    for layer in reversed(network.tail.layers):
+        groups.append({"params": list(layer.parameters()), "lr": rate, "initial_lr": rate})
+        rate *= settings.layer_share
     return torch.optim.AdamW(groups, weight_decay=settings.decay)
 
 

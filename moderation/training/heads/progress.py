@@ -19,7 +19,8 @@ class LayerProgress:
     """Where training stands after some whole epochs: enough to go on from.
 
     losses: on held-back pictures, each at its own temperature: before the first epoch, and after each; or empty.
-    best: the averaged state with the least loss (without held-back pictures: the latest); best_epoch: its epoch.
+    best: the state between start and average with the least loss (without held-back pictures: the latest); best_epoch:
+    its epoch.
     """
 
     epoch: int
@@ -61,7 +62,16 @@ def restore_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, torc
 
 
 @torch.no_grad()
-def move_average(average: nn.Module, network: nn.Module, share: float) -> None:
-    """Keep this share of the averaged weights, and take the rest from the latest."""
+def move_average(average: nn.Module, network: nn.Module, share: float, *, step: int | None = None) -> None:
+    """Keep this share of the averaged weights, and take the rest from the latest. step: the first steps keep less."""
+    if step is not None:
+        share = min(share, (2 + step) / (11 + step))
     for kept, latest in zip(average.parameters(), network.parameters(), strict=True):
         kept.lerp_(latest, 1 - share)
+
+
+def blend_states(
+    state: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor], share: float
+) -> dict[str, torch.Tensor]:
+    """Weights between two states of one network; share: of the other."""
+    return {name: tensor.lerp(other[name], share) for name, tensor in state.items()}

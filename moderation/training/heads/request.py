@@ -11,6 +11,8 @@ from moderation.training.heads.backbone import FoundBackbone, find_backbone, tak
 from moderation.training.heads.labelled import LabelReading
 
 TUNED_INPUT_PX: Final = 288  # of a backbone whose layers are trained: it has a pass of its own anyway
+VIEWS: Final = 4  # of each picture, for a probe: more change its figures by less than chance
+TUNED_VIEWS: Final = 16  # where layers are trained, which learn few views by heart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class HeadRequest:
     test: str | None = None
     test_labels: str | None = None
     blocks: int = 0
-    views: int = 4
+    views: int = VIEWS
     held_share: float = 0.2
     replay: int = 2000
     licence: str = "unknown"

@@ -71,6 +71,18 @@ def test_every_picture_of_a_batch_is_with_one_process() -> None:
     assert torch.equal(whole.targets[0::2], parts[0].targets)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_targets_are_less_sure(several: bool) -> None:
+    data = examples(6)
+    settings = FinetuneSettings(batch_size=6, several=several, smoothing=0.3)
+    batch = mix_batch(data, draw_batches(data, settings, 0)[0], settings, 0, CPU, TrainingTeam())
+    least = 0.15 if several else 0.1
+    assert batch.whole.min() >= least - 1e-6
+    assert batch.whole.max() <= 0.7 + least + 1e-6
+    if not several:
+        torch.testing.assert_close(batch.whole.sum(dim=1), torch.ones(6))
+
+
 def test_step_and_seed_alone_decide_the_mixture() -> None:
     data, settings = examples(6), FinetuneSettings(batch_size=6)
     drawn = draw_batches(data, settings, 0)[0]

@@ -77,6 +77,29 @@ def test_best_epoch_is_the_one_that_stays() -> None:
         assert torch.equal(tensor, progress.best[name])
 
 
+@pytest.mark.parametrize("kept", [0.0, 0.5, 1.0])
+def test_result_lies_between_the_start_and_the_average(kept: float) -> None:
+    data = examples()
+    network = TunedNetwork(layers(), probe_on(data))
+    start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    unheld = replace(data, held_features=None, held_targets=None)
+    progress = finetune(network, unheld, replace(SETTINGS, kept=kept), device=CPU, dtype=FP32)
+    for name, tensor in network.state_dict().items():
+        expected = start[name] * kept + progress.average[name] * (1 - kept)
+        torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=1e-5)
+    assert not torch.equal(progress.average["head.weight"], start["head.weight"])
+
+
+def test_lower_layers_have_a_smaller_rate() -> None:
+    data = examples()
+    network = TunedNetwork(layers(), probe_on(data))
+    start = [next(layer.parameters()).detach().clone() for layer in layers()]
+    finetune(network, data, replace(SETTINGS, layer_share=0.0), device=CPU, dtype=FP32)
+    lower, upper = (next(layer.parameters()) for layer in network.tail.layers)
+    assert torch.equal(lower, start[0])
+    assert not torch.equal(upper, start[1])
+
+
 def test_training_stops_where_held_back_pictures_gain_nothing() -> None:
     data = replace(examples(), held_targets=1 - examples().targets[:24])
     hopeless = replace(SETTINGS, epochs=50, patience=2, rate=1e-2, layer_rate=1e-2)
