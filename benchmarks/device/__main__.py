@@ -7,6 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.device.weights import ROUNDED_BITS
+
 
 def main() -> int:
     """Parse and call one of three."""
@@ -15,7 +17,7 @@ def main() -> int:
     pack = commands.add_parser("pack", help="write the folder that runs without a network")
     pack.add_argument("out", type=Path)
     pack.add_argument("--no-wheels", action="store_true", help="for a machine that has all packages")
-    pack.add_argument("--bits", type=int, default=9, help="of mantissa that weights keep; 23: all, and 90 MB")
+    pack.add_argument("--bits", type=int, default=ROUNDED_BITS, help="of mantissa that weights keep; 23: all, 90 MB")
     run = commands.add_parser("run", help="all sections, one JSON")
     run.add_argument("--scratch", type=Path)
     run.add_argument("--out", type=Path, default=Path("device-results"))
