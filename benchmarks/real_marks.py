@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +46,10 @@ def main() -> None:
 
 
 def summarise(scores: dict[str, float], marks: dict[str, str]) -> dict[str, Any]:
-    """Found of plain and of faint marks, and pictures without a mark over each threshold; the surest false alarms."""
+    """Found of plain and of faint marks, and pictures without a mark over each threshold; the surest false alarms.
+
+    average_precision: over all thresholds, plain and faint marks together.
+    """
     kinds = {kind: [s for name, s in scores.items() if marks.get(name, "none") == kind] for kind in _KINDS}
     wrong = sorted((s, name) for name, s in scores.items() if name not in marks)[::-1]
     return {
@@ -53,8 +57,16 @@ def summarise(scores: dict[str, float], marks: dict[str, str]) -> dict[str, Any]
         "at_threshold": {
             f"{t:g}": {kind: sum(s >= t for s in own) for kind, own in kinds.items()} for t in _THRESHOLDS
         },
+        "average_precision": round(average_precision([(s, name in marks) for name, s in scores.items()]), 3),
         "surest_without_a_mark": [[name, round(score, 3)] for score, name in wrong[:10]],
     }
+
+
+def average_precision(answers: Sequence[tuple[float, bool]]) -> float:
+    """The mean, over pictures with a mark, of the precision at their scores. answers: (score, has a mark)."""
+    scores, marked = (np.array(side) for side in zip(*answers, strict=True))
+    precisions = [float(marked[scores >= own].mean()) for own in scores[marked]]
+    return sum(precisions) / max(1, len(precisions))
 
 
 def _score(detector: Watermark, path: Path) -> float:

@@ -115,8 +115,11 @@ def load_marks(network: MarkNetwork, path: Path) -> None:
     except (SafetensorError, OSError, ValueError) as error:
         raise FatalError(f"{path}: not readable as safetensors: {error}") from error
     parameters = dict(network.named_parameters())
-    with fitting("watermark"):
-        if set(parameters) != set(tensors):
-            raise KeyError("other layers than the watermark network has")
+    if set(parameters) != set(tensors):
+        raise FatalError(
+            f"{path}: weights of another network: they have other layers than `watermark`, version {Watermark.version};"
+            " weights for an earlier version must be trained anew"
+        )
+    with fitting(f"watermark: {path}"):
         for name, parameter in parameters.items():
             copy_exactly(parameter, tensors[name].to(parameter.dtype))

@@ -209,6 +209,6 @@ def _class_of(word: str, words: Mapping[str, str], reading: AdditionReading) -> 
         return ""
     shown = short_line(word, 60)
     raise UsageError(
-        f"{reading.labels}: label {shown!r} is no class of the head{did_you_mean(shown, sorted(words))} Say"
-        f" --means CLASS={shown} for another word of a class, --new-class {shown} for a new one"
+        f"{reading.labels}: label {shown!r} is no class of the head: say --means CLASS={shown} for another word of a"
+        f" class, --new-class {shown} for a new one{did_you_mean(shown, sorted(words))}"
     )

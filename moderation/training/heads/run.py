@@ -35,6 +35,7 @@ from moderation.training.heads.quality import HeadQuality, measure_head
 from moderation.training.heads.replay import ReplayMemory, trim_replay
 from moderation.training.heads.request import HeadRequest, find_requested
 from moderation.training.heads.split import group_folds
+from moderation.training.heads.views import VIEWS_VERSION
 from moderation.types import Item
 
 _MAX_PICTURES: Final = 200_000  # their embeddings take 1 GB
@@ -242,6 +243,7 @@ def _key(data: _Dataset, backbone: LoadedBackbone, request: HeadRequest, setting
         "depth": backbone.depth,
         "settings": asdict(settings),
         "views": request.views,
+        "augmentation": VIEWS_VERSION if request.views > 1 else 0,
         "held_share": request.held_share,
     }
     return hashlib.sha256(canonical_json(facts).encode()).hexdigest()

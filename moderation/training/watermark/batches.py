@@ -7,7 +7,7 @@ nothing: their cells and pictures may answer either. Shape suffixes: B composite
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Final
@@ -45,14 +45,14 @@ class MarkBatch:
 
 def learning_batches(
     grounds: Sequence[U8], seed: Sequence[int], batch_size: int, begin: int, steps: int, *, processes: int = 0
-) -> Iterator[MarkBatch]:
+) -> Generator[MarkBatch, None, None]:
     """Batches from number `begin` to `steps`, drawn ahead: the next by a thread, or several by so many processes.
 
     A core draws some 70 composites a second; a GPU learns from a thousand and more. The batches are the same.
     """
     tasks = ((tuple(seed), batch_size, step) for step in range(begin, steps))
-    if processes:
-        yield from draw_ahead(grounds, processes, _draw, tasks)
+    if processes and begin < steps:
+        yield from draw_ahead(grounds, min(processes, steps - begin), _draw, tasks)
         return
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[MarkBatch]] = deque()

@@ -18,7 +18,9 @@ import numpy.typing as npt
 import torch
 
 from moderation.detectors.general.watermark_network import MarkHead, MarkNetwork, picture_logits
+from moderation.detectors.hashing.pdq import HASH_BYTES, hash_bits, pack, quality, shrink
 from moderation.detectors.nn.prepare import infer, prepare
+from moderation.hashes.pairs import near_pairs
 from moderation.training.heads.quality import fit_line
 from moderation.training.watermark.batches import scale_frames, stack_composites
 from moderation.training.watermark.composites import Composite, make_composite
@@ -28,6 +30,8 @@ from moderation.types import U8
 CLEAN_PER_MARKED: Final = 7.0  # one picture in eight is marked, as in the evaluation
 _PRECISION: Final = 0.95
 _BATCH: Final = 16
+_NEAR_BITS: Final = 31  # of 256, and the least quality: Meta's advice for near copies
+_USABLE: Final = 0.5
 _Numbers = npt.NDArray[np.float64]
 
 
@@ -47,13 +51,40 @@ class MarkFit:
 def hold_back(grounds: Sequence[U8], share: float = 0.1) -> tuple[list[U8], list[U8]]:
     """(backgrounds to learn on, backgrounds held back): every n-th is held back, at least one.
 
-    A picture that stands there twice is on the side of the first: else it would be learned and held back.
+    A picture that stands there twice, or is a near copy of another, is on the side of the first: else it would be
+    learned and held back.
     """
     every = max(2, round(1 / share))
-    first: dict[bytes, int] = {}
-    places = [first.setdefault(hashlib.sha256(ground.tobytes()).digest(), i) for i, ground in enumerate(grounds)]
+    places = _first_alike(grounds)
     learned = [ground for ground, place in zip(grounds, places, strict=True) if place % every]
     return learned, [ground for ground, place in zip(grounds, places, strict=True) if place % every == 0]
+
+
+def _first_alike(grounds: Sequence[U8]) -> list[int]:
+    """For each, the number of the first that it is like, directly or by others between."""
+    seen: dict[bytes, int] = {}
+    first = [seen.setdefault(hashlib.sha256(ground.tobytes()).digest(), i) for i, ground in enumerate(grounds)]
+
+    def find(number: int) -> int:
+        while first[number] != number:
+            first[number] = number = first[first[number]]
+        return number
+
+    distinct = sorted(seen.values())
+    hashes = [_hash_content(grounds[number]) for number in distinct]
+    usable = [(number, own) for number, own in zip(distinct, hashes, strict=True) if own is not None]
+    rows = np.frombuffer(b"".join(own for _, own in usable), np.uint8).reshape(-1, HASH_BYTES)
+    pairs = near_pairs(rows, _NEAR_BITS)
+    for left, right in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
+        one, other = find(usable[left][0]), find(usable[right][0])
+        first[max(one, other)] = min(one, other)
+    return [find(number) for number in range(len(grounds))]
+
+
+def _hash_content(ground: U8) -> bytes | None:
+    """PDQ of a background; None where it has too little content to be compared."""
+    small = shrink([torch.from_numpy(ground)], torch.device("cpu"))
+    return pack(hash_bits(small))[0] if float(quality(small)) >= _USABLE else None
 
 
 def even_tuned(

@@ -8,9 +8,12 @@ Shape suffixes: B composites, G cells a side.
 from __future__ import annotations
 
 import copy
+import json
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -33,6 +36,7 @@ from moderation.types import U8
 
 FROZEN: Final = DEPTHS[0]  # layers that stay as they are
 _WARM_SHARE: Final = 0.05  # of the steps, in which rates rise
+_TOLD: Final = 50  # batches whose mean loss is told
 _CLIPPED: Final = 5.0  # largest norm of a gradient
 _HARD: Final = 40  # cells without a mark that the network is surest of, of each composite
 _BOX_WEIGHT: Final = 0.3
@@ -64,12 +68,13 @@ class MarkTuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkProgress:
-    """Where tuning stands after `step` batches: enough to go on from. Tensors by name."""
+    """Where tuning stands after `step` batches: enough to go on from. Tensors by name. losses: of the last batches."""
 
     step: int
     network: dict[str, torch.Tensor]
     average: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
+    losses: tuple[float, ...] = ()
 
 
 def tune_marks(
@@ -93,15 +98,16 @@ def tune_marks(
     learner = MarkLearner(network, tuning, device, dtype)
     begin = 0 if resume is None else learner.resume(resume)
     steps = math.ceil(tuning.pictures / tuning.batch_size)
-    losses: list[torch.Tensor] = []
+    losses = deque(torch.tensor(() if resume is None else resume.losses, device=device), maxlen=_TOLD)
     seed = (tuning.seed, DRAW)
-    batches = learning_batches(grounds, seed, tuning.batch_size, begin, steps, processes=processes)
-    for step, batch in enumerate(batches, start=begin):
-        losses.append(learner.learn(batch, step, step / steps))
-        if (step + 1) % save_every == 0 and step + 1 < steps:
-            save(learner.progress(step + 1))
-        if (step + 1) % 50 == 0 or step + 1 == steps:
-            yield min(tuning.pictures, (step + 1) * tuning.batch_size), float(torch.stack(losses[-50:]).mean())
+    # Closed at once where a step fails: processes that draw would go on to the end of what they have been given.
+    with closing(learning_batches(grounds, seed, tuning.batch_size, begin, steps, processes=processes)) as batches:
+        for step, batch in enumerate(batches, start=begin):
+            losses.append(learner.learn(batch, step, step / steps))
+            if (step + 1) % save_every == 0 and step + 1 < steps:
+                save(replace(learner.progress(step + 1), losses=tuple(torch.stack(list(losses)).tolist())))
+            if (step + 1) % _TOLD == 0 or step + 1 == steps:
+                yield min(tuning.pictures, (step + 1) * tuning.batch_size), float(torch.stack(list(losses)).mean())
     learner.finish()
 
 
@@ -179,7 +185,8 @@ def save_tuning(uri: str, key: str, progress: MarkProgress) -> None:
 
     parts = (("network", progress.network), ("average", progress.average), ("optimizer", progress.optimizer))
     tensors = {f"{part}/{name}": tensor.clone().contiguous() for part, own in parts for name, tensor in own.items()}
-    storage.publish(uri, save(tensors, metadata={"key": key, "step": str(progress.step)}))
+    record = {"key": key, "step": str(progress.step), "losses": json.dumps(progress.losses)}
+    storage.publish(uri, save(tensors, metadata=record))
 
 
 def load_tuning(uri: str, key: str) -> MarkProgress | None:
@@ -195,7 +202,8 @@ def load_tuning(uri: str, key: str) -> MarkProgress | None:
             for name in file.keys():  # noqa: SIM118 - an open file is not a mapping
                 part, _, inner = name.partition("/")
                 parts[part][inner] = file.get_tensor(name)
-            return MarkProgress(step=int(record["step"]), **parts)
+            losses = tuple(map(float, json.loads(record["losses"])))
+            return MarkProgress(step=int(record["step"]), losses=losses, **parts)
     except (SafetensorError, OSError, KeyError, ValueError):
         return None
 

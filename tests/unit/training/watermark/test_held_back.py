@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moderation.media.lettering import recompress
+from moderation.media.pixels import scale_array
 from moderation.training.watermark.held_back import careful_threshold, hold_back
 
 _SCORES = st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9])
@@ -34,6 +36,16 @@ def test_a_background_that_stands_there_twice_is_not_learned_and_held_back() -> 
     learned, held = ({int(g[0, 0, 0]) for g in side} for side in hold_back(grounds))
     assert held == {0, 10}
     assert learned == set(range(15)) - held
+
+
+def test_a_background_saved_anew_in_another_size_is_on_the_side_of_the_first() -> None:
+    cells = np.random.default_rng(0).integers(0, 256, (12, 9, 9, 3), dtype=np.uint8)
+    originals = [np.kron(own, np.ones((50, 50, 1), np.uint8)) for own in cells]
+    copies = [recompress(scale_array(ground, (300, 300)), 60, subsampled=True) for ground in originals]
+    learned, held = hold_back([*originals, *copies])
+    expected = [originals[0], originals[10], copies[0], copies[10]]
+    assert len(learned) == 20
+    assert all(own is ground for own, ground in zip(held, expected, strict=True))
 
 
 @given(st.lists(st.tuples(_SCORES, st.booleans(), st.integers(0, 4)), min_size=1, max_size=40), st.floats(0.5, 8))

@@ -26,11 +26,13 @@ FAMILIES = known_families()
 def test_kept_state_is_read_by_the_same_call_alone(tmp_path: Path) -> None:
     uri = tmp_path / "tuning.safetensors"
     state = {"a.weight": torch.arange(4.0)}
-    kept = tuning.MarkProgress(step=7, network=state, average=state, optimizer={"0.exp_avg": torch.ones(2)})
+    kept = tuning.MarkProgress(
+        step=7, network=state, average=state, optimizer={"0.exp_avg": torch.ones(2)}, losses=(0.5, 0.25)
+    )
     assert tuning.load_tuning(str(uri), "key") is None
     tuning.save_tuning(str(uri), "key", kept)
     back = tuning.load_tuning(str(uri), "key")
-    assert back is not None and back.step == 7
+    assert back is not None and back.step == 7 and back.losses == (0.5, 0.25)
     assert torch.equal(back.network["a.weight"], state["a.weight"])
     assert torch.equal(back.optimizer["0.exp_avg"], torch.ones(2))
     assert tuning.load_tuning(str(uri), "other") is None
@@ -64,8 +66,9 @@ def test_killed_tuning_goes_on_to_the_same_numbers_and_leaves_the_first_layers()
     with one_thread():
         whole, resumed = network(), network()
         first = {name: tensor.clone() for name, tensor in whole.trunk.layers[: tuning.FROZEN].state_dict().items()}
-        list(tuning.tune_marks(whole, grounds, settings, CPU, torch.float32, save=saved.append, save_every=2))
-        list(tuning.tune_marks(resumed, grounds, settings, CPU, torch.float32, resume=saved[0]))
+        told = list(tuning.tune_marks(whole, grounds, settings, CPU, torch.float32, save=saved.append, save_every=2))
+        told_again = list(tuning.tune_marks(resumed, grounds, settings, CPU, torch.float32, resume=saved[0]))
+    assert told_again == [pytest.approx(entry, rel=1e-4) for entry in told]
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], tensor, atol=1e-5, rtol=1e-4)
     for name, tensor in first.items():
