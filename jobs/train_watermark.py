@@ -20,7 +20,7 @@ def train_watermark(
     ],
     out: Annotated[str, typer.Option(help="Folder or prefix that gets watermark.safetensors and card.json.")],
     composites: Annotated[int, typer.Option(min=64, max=10_000_000, help="Pictures to make and learn from.")] = 20_000,
-    batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Composites a step; on a GPU 64.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, max=256, help="Composites a step; on a GPU 64.")] = 8,
     rate: Annotated[
         float, typer.Option(min=1e-6, max=0.1, help="Of learning; with --from a lower one, as 3e-4.")
     ] = 1e-3,

@@ -121,15 +121,16 @@ class Conv(nn.Conv2d):
         """
         if self.kernel_size == (1, 1) and self.padding == (0, 0):
             self._is_linear = self.groups == 1
-        elif self._is_odd():
+        elif self.is_odd():
             weight = self.weight.detach()
             self._odd_weight = weight[:, :, 1:, 1:].contiguous(memory_format=torch.channels_last)
 
     def learn_as_odd(self, on: bool) -> None:
         """Whether a kernel whose first row and column are zeros is trained as one of an odd side: they stay zeros."""
-        self._learns_odd = on and self._is_odd()
+        self._learns_odd = on and self.is_odd()
 
-    def _is_odd(self) -> bool:
+    def is_odd(self) -> bool:
+        """Whether its side is even, and its first row and column are zeros."""
         high, wide = self.kernel_size
         if high != wide or high % 2 or self.padding != (high // 2 - 1, high // 2 - 1):
             return False

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
 import torch
 
 from moderation.config.model import Config
@@ -39,12 +38,14 @@ from moderation.training.heads.labelled import (
     refuse_small_classes,
     refuse_two_labels,
 )
-from moderation.training.heads.mixture import Mixture, mix_pictures
+from moderation.training.heads.mixture import Mixture, mix_pictures, unseen_rows
 from moderation.training.heads.probe import choose_probes
 from moderation.training.heads.quality import HeadQuality, fit_temperature, measure_head
 from moderation.training.heads.replay import ReplayMemory, trim_replay
 from moderation.training.heads.run import features_folder, hash_pictures, list_pictures
 from moderation.training.heads.split import group_folds
+
+_ENOUGH: Final = 20  # pictures for a temperature; with fewer the older head's stays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +137,11 @@ def continue_head(config: Config, request: ContinueRequest) -> ContinuedHead:
         several=settings.several,
         record=_record(base, request, settings, continued, memory, counts, features),
         held=measure_head(
-            head.outside, memory.targets, memory.classes, temperature=head.temperature, several=settings.several
+            head.outside[head.outside_rows],
+            memory.targets[head.outside_rows],
+            memory.classes,
+            temperature=head.temperature,
+            several=settings.several,
         ),
         test=None if tested is None else _measure_test(base, head, tested, memory.classes),
         memory=trim_replay(
@@ -167,7 +172,10 @@ def _read_test(
 def _fit(
     base: HeadBase, backbone: LoadedBackbone, mixture: Mixture, settings: FinetuneSettings, held_share: float
 ) -> FittedHead:
-    """The probe on all pictures, below it the older head's own layers as they are."""
+    """The probe on all pictures, below it the older head's own layers as they are.
+
+    outside: of all pictures, by a probe that has not seen their groups.
+    """
     memory = mixture.memory
     folds = group_folds(memory.targets.numpy(), mixture.groups, count_folds(held_share), settings.seed)
     probe, _, outside = choose_probes(
@@ -178,12 +186,16 @@ def _fit(
         balance=settings.balance,
         classifier=backbone.classifier if base.record.depth is None else None,  # its layers have changed the embedding
     )
+    rows = unseen_rows(base, mixture)
+    temperature = float(base.tensors["temperature"][0])
+    if base.record.depth is None or len(rows) >= _ENOUGH:
+        temperature = fit_temperature(outside[rows], memory.targets[rows], several=settings.several)
     return FittedHead(
         probe=probe,
         tuned=base_network(base, backbone, probe),
-        temperature=fit_temperature(outside, memory.targets, several=settings.several),
+        temperature=temperature,
         outside=outside,
-        outside_rows=np.arange(len(memory.targets)),
+        outside_rows=rows,
     )
 
 

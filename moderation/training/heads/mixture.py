@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from moderation.training.heads.additions import Additions
@@ -59,4 +60,16 @@ def mix_pictures(base: HeadBase, additions: Additions, features: Features, embed
         if name in remembered:
             own[place] = base.memory.outside[remembered[name]]
     is_added = np.arange(len(memory.names)) >= len(old.names)
-    return Mixture(memory=memory, before=torch.cat([old.outside, own]), is_added=is_added, corrected=int(corrected))
+    # Layers that have learned from the older pictures answer for both heads, so both are asked on them alike.
+    before = old.outside if base.record.depth is None else base.logits(old.embeddings[:, 0])
+    return Mixture(memory=memory, before=torch.cat([before, own]), is_added=is_added, corrected=int(corrected))
+
+
+def unseen_rows(base: HeadBase, mixture: Mixture) -> npt.NDArray[np.int64]:
+    """Rows by which the newer head is measured: all, or, where layers have learned from the older ones, the added."""
+    every = np.arange(len(mixture.memory.names))
+    if base.record.depth is None:
+        return every
+    learned = set(base.memory.names)
+    fresh = np.array([name not in learned for name in mixture.memory.names])
+    return every[fresh] if fresh.any() else every

@@ -26,6 +26,7 @@ from moderation.errors import UsageError
 from moderation.scoring.devices import pick_device, pick_dtype
 from moderation.training.watermark.backgrounds import draw_texture, read_backgrounds
 from moderation.training.watermark.held_back import MarkFit, even_tuned, hold_back
+from moderation.training.watermark.marks import known_families
 from moderation.training.watermark.tuning import DRAW, MarkTuning, load_tuning, save_tuning, tune_marks
 from moderation.types import U8
 from moderation.version import __version__
@@ -33,6 +34,7 @@ from moderation.version import __version__
 _LOG = logging.getLogger(__name__)
 MARK_FILE: Final = "watermark.safetensors"
 MARK_CARD: Final = "card.json"
+_FEW: Final = 5  # backgrounds held back, with which a threshold is luck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +65,13 @@ def train_watermark(
     was. processes: that draw composites. Raises UsageError where the call is wrong; FatalError for weights and storage.
     """
     began = time.monotonic()
+    known_families()  # fonts that are missing are told before anything is read
     network = _begin(start, tuning.seed)
     grounds = read_backgrounds(backgrounds, config, seed=tuning.seed)
     # Composites on backgrounds that were not learned from fit the scores and the threshold.
     learned, held = hold_back(grounds)
+    if len(held) < _FEW:
+        _LOG.warning("%d backgrounds are few: take hundreds, as different as those to come", len(grounds))
     fit = _tune(network, learned, held, tuning, config, cache, processes)
     content = _encode(network.state_dict())
     sha256 = hashlib.sha256(content).hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from moderation.training.heads.additions import Additions
 from moderation.training.heads.base import HeadBase
 from moderation.training.heads.features import Features
 from moderation.training.heads.labelled import refuse_two_labels
-from moderation.training.heads.mixture import Mixture, mix_pictures
+from moderation.training.heads.mixture import Mixture, mix_pictures, unseen_rows
 from moderation.training.heads.replay import ReplayMemory
 from moderation.types import Item, MediaObject
 
@@ -44,7 +46,13 @@ def item(name: str) -> Item:
     return Item(item_id=name, uri=name, objects=(MediaObject(uri=name, name=name),), attributes={})
 
 
-def mix(names: list[str], targets: list[list[float]], classes: tuple[str, ...] = ("a", "b")) -> Mixture:
+def mix(
+    names: list[str],
+    targets: list[list[float]],
+    classes: tuple[str, ...] = ("a", "b"),
+    *,
+    own: HeadBase | None = None,
+) -> Mixture:
     additions = Additions(
         items=tuple(map(item, names)),
         targets=np.array(targets, dtype=np.float32),
@@ -63,7 +71,7 @@ def mix(names: list[str], targets: list[list[float]], classes: tuple[str, ...] =
         repeated=(),
         computed=0,
     )
-    return mix_pictures(base(), additions, features, embeddings)
+    return mix_pictures(own or base(), additions, features, embeddings)
 
 
 def test_new_pictures_come_after_the_remembered_ones_with_the_older_heads_answers() -> None:
@@ -93,3 +101,16 @@ def test_same_bytes_with_two_labels_are_refused() -> None:
     with pytest.raises(UsageError, match="x and y are the same picture"):
         refuse_two_labels([item("x"), item("y")], np.eye(2, dtype=np.float32), [(0, 1)])
     refuse_two_labels([item("x"), item("y")], np.ones((2, 2), dtype=np.float32), [(0, 1)])
+
+
+def test_a_head_with_layers_of_its_own_is_measured_on_pictures_that_these_have_not_seen() -> None:
+    plain, tuned = base(), replace(base(), record=base().record.model_copy(update={"depth": 3}))
+    for own, rows in ((plain, [0, 1, 2, 3]), (tuned, [3])):
+        mixture = mix(["n1", "new"], [[1.0, 0], [0, 1]], own=own)
+        assert mixture.memory.names == ("n0", "n2", "n1", "new")
+        assert unseen_rows(own, mixture).tolist() == rows
+    # On older pictures both heads answer from these layers: the older one, too.
+    kept = tuned.memory.embeddings[[0, 2], 0]
+    torch.testing.assert_close(mixture.before[:2], tuned.logits(kept))
+    # Where all are corrections nothing else is left.
+    assert unseen_rows(tuned, mix(["n1"], [[1.0, 0]], own=tuned)).tolist() == [0, 1, 2]

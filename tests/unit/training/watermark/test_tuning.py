@@ -60,7 +60,11 @@ def test_killed_tuning_goes_on_to_the_same_numbers_and_leaves_the_first_layers()
 
     def network() -> MarkNetwork:
         torch.manual_seed(0)
-        return MarkNetwork()
+        made = MarkNetwork()
+        with torch.no_grad():
+            made.trunk.layers[3].steps[1].weight[:, :, 0] = 0
+            made.trunk.layers[3].steps[1].weight[:, :, :, 0] = 0
+        return made
 
     saved: list[object] = []
     with one_thread():
@@ -73,6 +77,8 @@ def test_killed_tuning_goes_on_to_the_same_numbers_and_leaves_the_first_layers()
         torch.testing.assert_close(resumed.state_dict()[name], tensor, atol=1e-5, rtol=1e-4)
     for name, tensor in first.items():
         assert torch.equal(whole.trunk.layers[: tuning.FROZEN].state_dict()[name], tensor)
+    odd = whole.trunk.layers[3].steps[1]
+    assert odd.kernel_size == (6, 6) and odd.is_odd()
     assert not torch.equal(whole.head.fine.weight, network().head.fine.weight)
 
 
