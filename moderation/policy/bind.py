@@ -87,7 +87,7 @@ def bind(
     Raises UsageError naming the check, the vote and the nearest right one; or a list that was not read.
     """
     columns = {label: index for index, label in enumerate(labels)}
-    for label in disabled:
+    for label in (*disabled, *_absent_detectors_votes(policy, {*labels, *disabled})):
         columns.setdefault(label, -1)  # `judge` appends a null to every row
     problems = list(_find_all_problems(policy, columns, gated))
     if problems:
@@ -113,6 +113,17 @@ def bind(
         review_order=policy.review_order or ReviewOrder(),
         by_attribute=any(check.by for check in checks),
     )
+
+
+def _absent_detectors_votes(policy: Policy, cast: Collection[str]) -> Iterator[str]:
+    """Votes of optional checks by detectors that the stack does not have; of one that it has, a vote is misspelt."""
+    detectors = {_detector_of(label) for label in cast}
+    optional = (label for check in policy.checks.values() if check.optional for label in check.votes)
+    return (label for label in optional if _detector_of(label) not in detectors)
+
+
+def _detector_of(label: str) -> str:
+    return label.partition(".")[0]
 
 
 def _find_all_problems(policy: Policy, columns: Collection[str], gated: Collection[str]) -> Iterator[str]:

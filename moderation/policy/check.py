@@ -117,6 +117,10 @@ class Check(PolicySection):
         default="review",
         description="negative, with `block`: what it means that a frame is over `block` and the pooled score is not",
     )
+    optional: bool = Field(
+        default=False,
+        description="attribute: a stack without the detectors of its votes is not refused; the score is null there",
+    )
     severity: str | None = Field(default=None, description="one of the policy's `severities`")
     label: str | None = Field(
         default=None,
@@ -172,6 +176,8 @@ class Check(PolicySection):
     def _rules_are_consistent(self) -> Check:
         if self.side == "attribute" and self.null == "ignore":
             raise ValueError("an attribute decides nothing, so its `null: ignore` means nothing")
+        if self.optional and (self.side != "attribute" or self.null_is_review):
+            raise ValueError("`optional: true` is for attributes that decide nothing")
         if self.block is not None and self.review is not None and self.review > self.block:
             raise ValueError(f"`review` ({self.review}) must not be over `block` ({self.block})")
         return self

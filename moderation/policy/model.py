@@ -255,6 +255,7 @@ def _null_key_spelt(check: object) -> object:
 def _spell_check(tree: dict[str, Any], check: Check) -> None:
     tree["pool"] = {str(kind): _spelt_pool(check.pooling(kind)) for kind in Kind}
     del tree["definition"]
+    del tree["optional"]  # no verdict is another one by it: without it a stack that lacks the vote is refused
     # A policy from before this key had the behaviour of `ignore`.
     if check.isolated == "ignore" or not check.may_be_isolated():
         del tree["isolated"]

@@ -10,6 +10,7 @@ from moderation.errors import UsageError
 from moderation.planning.names import plan_uri
 from moderation.planning.plan import read_shard_sizes
 from moderation.planning.slices import find_slices, slice_home
+from moderation.results.decided import read_index
 from moderation.results.layout import (
     EVALUATION_FILE,
     FIGURE_FORMATS,
@@ -20,6 +21,7 @@ from moderation.results.layout import (
     RUN_FILES,
     RUN_FOLDERS,
     checks_folder,
+    decided_uri,
     document_folder,
     evaluation_folder,
     promotion_folder,
@@ -51,7 +53,7 @@ def check_owner(run: Output) -> bool:
         if identity != run.identity:
             raise UsageError(
                 f"{home}: belongs to another run: {describe_difference(identity, dict(run.identity))}."
-                f" Choose another OUT, or --fresh to delete these tables and start over{_or_extend(identity, run)}"
+                f" Choose another OUT, or --fresh to delete these tables and start over{_or_go_on(identity, run)}"
             )
     return bool(identities)
 
@@ -68,12 +70,32 @@ def _is_extended(out: str) -> bool:
 EXTENDABLE: Final = ("stack", "policy", "withdrawn")
 
 
-def _or_extend(identity: Mapping[str, Any], run: Output) -> str:
+def _or_go_on(identity: Mapping[str, Any], run: Output) -> str:
     """What else can be done where only the detectors or the policy are others."""
     others = {key for key in {*identity, *run.identity} if identity.get(key) != run.identity.get(key)}
     if not others or others.difference(EXTENDABLE):
         return ""
-    return ", or --extend to score only the detectors that it lacks and judge again"
+    if (read_record(run.out) or {}).get("state") == "done":
+        return ", or --extend to score only the detectors that it lacks and judge again"
+    named = [_own_detectors(run.out), *([_own_policy(run.out)] if "policy" in others else [])]
+    return f". It is not done: to finish it first, name {' and '.join(way for way in named if way)}"
+
+
+def _own_detectors(out: str) -> str:
+    """How a call names the detectors of the run that was begun in OUT, or in its slices."""
+    homes = [out, *(slice_home(out, part) for part in find_slices(out))]
+    records = (read_record(home) for home in homes)
+    described: Mapping[str, Any] = next(
+        (record["detectors"] for record in records if record and record.get("detectors")), {}
+    )
+    names = sorted(described.get("detectors", ()))
+    return f"its detectors (--set stack.only=[{','.join(names)}], if they are as they were)" if names else "its stack"
+
+
+def _own_policy(out: str) -> str:
+    """How a call names the policy of the run that was begun in OUT."""
+    kept = ((read_index(out) or {}).get("policy") or {}).get("sha256")
+    return f"its policy (--policy with a copy of {decided_uri(out, f'{kept}.yaml')})" if kept else "its policy"
 
 
 def read_identity(home: str) -> dict[str, Any] | None:

@@ -53,6 +53,36 @@ def decide(policy, *rows, **kwargs):
     return judge(bind(policy, LABELS), votes_of(*rows, **kwargs))
 
 
+# ---- optional attributes ----
+
+
+def test_an_optional_attribute_is_null_where_the_stack_has_none_of_its_detectors(load):
+    policy = load(BASE + "  mark: {side: attribute, votes: [m.mark], optional: true}\n")
+    row = decide(policy, (0.1, 0.1, 0.8, 0.5))
+    assert (row.reason, row.scores["mark"]) == ("positive:fine:pass", None)
+    with_mark = (*LABELS, "m.mark")
+    assert judge(bind(policy, with_mark), votes_of((0.1, 0.1, 0.8, 0.5, 0.5), labels=with_mark)).scores["mark"] == 0.5
+
+
+def test_a_misspelt_vote_of_an_optional_attribute_is_refused(load):
+    policy = load(BASE + "  dark: {side: attribute, votes: [q.lihgt], optional: true}\n")
+    with pytest.raises(UsageError, match=r"casts no vote 'q\.lihgt'; did you mean 'q\.light'"):
+        bind(policy, LABELS)
+
+
+@pytest.mark.parametrize(
+    "check", ["{side: negative, votes: [m.mark], review: 0.5", "{side: attribute, votes: [m.mark], null: review"]
+)
+def test_what_decides_is_not_optional(load, check):
+    with pytest.raises(UsageError, match="`optional: true` is for attributes that decide nothing"):
+        load(BASE + f"  mark: {check}, optional: true}}\n")
+
+
+def test_optional_ends_no_certificate(load):
+    mark = "  mark: {side: attribute, votes: [m.mark]"
+    assert policy_hash(load(BASE + mark + ", optional: true}\n")) == policy_hash(load(BASE + mark + "}\n"))
+
+
 # ---- the cascade ----
 
 

@@ -10,6 +10,7 @@ import pytest
 from moderation.config.files import packaged_configs
 from moderation.config.load import load_config
 from moderation.detectors.general.watermark import LEAD_THRESHOLD
+from moderation.errors import UsageError
 from moderation.policy.bind import bind
 from moderation.policy.judge import judge
 from moderation.policy.model import Policy, load_policy
@@ -37,6 +38,23 @@ def test_by_default_a_mark_is_written_and_decides_nothing(mark: float) -> None:
     row = judged("default", mark)
     assert row.reason == "positive:sfw:pass"
     assert row.scores["watermark"] == (None if math.isnan(mark) else mark)
+
+
+@pytest.mark.parametrize("name", ["default", "full"])
+def test_a_stack_of_before_the_detector_is_judged_by_the_packaged_policy_and_its_mark_is_null(name: str) -> None:
+    policy = packaged_policy(name)
+    labels = tuple(label for label in policy.votes() if not label.startswith("watermark."))
+    scores = np.array([[PLAIN.get(label, 0.03) for label in labels]], np.float32)
+    row = judge(bind(policy, labels), ItemVotes(labels=labels, frames=(0,), times_s=(None,), scores=scores))
+    assert row.reason == "positive:sfw:pass"
+    assert row.scores["watermark"] is None
+
+
+def test_the_policy_for_marks_refuses_votes_without_any() -> None:
+    policy = packaged_policy("watermark")
+    labels = tuple(label for label in policy.votes() if label != "watermark.mark")
+    with pytest.raises(UsageError, match=r"check 'watermark': the stack casts no vote 'watermark\.mark'"):
+        bind(policy, labels)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from moderation.planning.names import plan_uri
 from moderation.planning.plan import encode_shards
 from moderation.planning.shards import make_shard
 from moderation.planning.slices import Slice
+from moderation.results.decided import keep_inputs
 from moderation.results.output import check_owner
 from moderation.results.receipts import commit_parts, readable_ids
 from moderation.results.record import write_record
@@ -160,6 +162,22 @@ def test_a_backfill_of_a_larger_stack_is_told_of_extend(out: Path) -> None:
     rewrite(out, extending="0" * 16)
     with pytest.raises(UsageError, match="has not come to its end"):
         check_owner(run)
+
+
+@pytest.mark.parametrize("state", ["running", "partial"])
+def test_a_larger_stack_over_a_run_that_is_not_done_is_told_how_to_finish_it(out: Path, state: str) -> None:
+    before = config_of(out.parent, "quality")
+    keep_inputs(str(out), prepare_run(str(out.parent / "in"), str(out), before).policy, before)
+    kept = f"{out}/decided_by/{hashlib.sha256(POLICY.encode()).hexdigest()}.yaml"
+    rewrite(out, state=state)
+    config = config_of(out.parent, "quality", "pdq", policy=POLICY.replace("0.9", "0.8"))
+    with pytest.raises(UsageError) as refused:
+        check_owner(prepare_run(str(out.parent / "in"), str(out), config))
+    message = str(refused.value)
+    assert "--extend" not in message
+    assert "name its detectors (--set stack.only=[quality], if they are as they were)" in message
+    assert message.endswith(f"and its policy (--policy with a copy of {kept})")
+    assert Path(kept).read_text() == POLICY
 
 
 def test_the_task_is_the_same_after_its_journey(out: Path) -> None:
