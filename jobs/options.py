@@ -125,10 +125,13 @@ def load_bundle_settings(
     if held:
         raise UsageError(f"--set {held[0]} with --bundle: it would not be that bundle any more")
 
-    from moderation.evaluation.bundle_store import CONFIG_FILE, bundle_cache, fetch_bundle
+    from moderation.evaluation.bundle_store import CONFIG_FILE, bundle_cache, fetch_bundle, read_bundle
+    from moderation.evaluation.bundles import check_stack
 
     folder = fetch_bundle(store, bundle, bundle_cache())
-    return load_settings(str(folder / CONFIG_FILE), overrides, workers=workers)
+    settings = load_settings(str(folder / CONFIG_FILE), overrides, workers=workers)
+    check_stack(read_bundle(store, folder.name), settings)
+    return settings
 
 
 def load_settings(

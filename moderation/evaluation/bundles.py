@@ -12,6 +12,7 @@ from moderation import storage
 from moderation.config.load import packaged_configs, read_yaml
 from moderation.config.model import Config
 from moderation.config.show import show_config
+from moderation.errors import UsageError
 from moderation.evaluation.bundle_store import CONFIG_FILE, POLICY_FILE, Bundle, BundleWeights, write_bundle
 from moderation.lists.policy_file import load_whole_policy
 from moderation.policy.bind import bind
@@ -45,6 +46,23 @@ def make_bundle(config: Config, store: str) -> str:
         code_version=__version__,
     )
     return write_bundle(store, bundle, contents)
+
+
+def check_stack(bundle: Bundle, config: Config) -> None:
+    """Check that a bundle's configuration still means its stack: another version may ship other detectors or weights.
+
+    config: read back from the bundle. Raises UsageError naming the detectors that are others.
+    """
+    stack = build_stack(config)
+    if stack.fingerprint == bundle.stack_fingerprint:
+        return
+    now = {(slot.detector.name, w.locator): w.sha256 for slot in stack.slots for w in slot.weights}
+    others = sorted({w.detector for w in bundle.weights if now.get((w.detector, w.locator)) != w.sha256})
+    what = f"other weights of {', '.join(others)}" if others else "detectors or decoding of another version"
+    raise UsageError(
+        f"bundle {bundle.bundle_hash[:12]}: this version has {what}, so it would not be that bundle any more:"
+        f" run the version that it was made with (it says {bundle.code_version}), or make and promote another bundle"
+    )
 
 
 def _contents(config: Config, policy: Policy, path: Path) -> Iterator[tuple[str, bytes]]:

@@ -145,9 +145,11 @@ class _ListingDifference:
         changed = there & (versions != before) & (versions != 0) & (before != 0)
         retried = there & ~changed & (flags & RETRY > 0) & ~listed_errors
         older = there & ~changed & ~retried & (flags & OLDER > 0)
-        rejudged = older & self.choice.rejudge_older
+        other = self._have_other_attributes(batch, at)
+        # Votes of another stack do not fit, so it is looked at. By another policy, the key may be of other attributes.
+        rejudged = older & (self.choice.rejudge_older | (other & self.index.are_of_this_policy(at)))
         judged = ~there | changed | retried | rejudged
-        reattributed = there & ~judged & ~older & self._have_other_attributes(batch, at)
+        reattributed = there & ~judged & ~older & other
         self.reattributed += [item for item, other in zip(batch, reattributed.tolist(), strict=True) if other]
         returned = ~judged & ~reattributed & (flags & DELETED > 0)
         self.retried = frozenset(item.item_id for item, again in zip(batch, retried.tolist(), strict=True) if again)

@@ -28,6 +28,7 @@ OLDER = 1  # judged by another stack or policy
 DELETED = 2
 ELSEWHERE = 4  # listed by another SOURCE
 RETRY = 8  # the cause of its error lay outside the object
+_SAME_POLICY = 16  # judged by this policy, whatever the stack
 _COLUMNS = (
     "key", "version", "content_key", "status", "error_code", "source", "stack_fingerprint", "policy_hash", "deleted_at",
 )  # fmt: skip
@@ -70,6 +71,10 @@ class LedgerIndex:
         """The position of each key; -1 where it is missing."""
         where, there = locate(self.high, self.low, high, low)
         return np.where(there, where, -1)
+
+    def are_of_this_policy(self, at: Positions) -> npt.NDArray[np.bool_]:
+        """Whether the row at each position was judged by tonight's policy, whatever the stack; not of -1."""
+        return self.flags[at] & _SAME_POLICY > 0 if len(self) else np.zeros(len(at), np.bool_)
 
     def has_content(self, keys: U64) -> npt.NDArray[np.bool_]:
         """Whether a row with this content exists (by 64 bits, so it has to be verified)."""
@@ -146,15 +151,14 @@ def _fill(ledger: str, files: tuple[LogFile, ...] | list[LogFile], provenance: P
 
 
 def _flags(table: pa.Table, provenance: Provenance) -> Flags:
-    same = pc.and_(
-        pc.equal(table["stack_fingerprint"], provenance.stack_fingerprint),
-        pc.equal(table["policy_hash"], provenance.policy_hash),
-    )
+    same_policy = pc.equal(table["policy_hash"], provenance.policy_hash)
+    same = pc.and_(pc.equal(table["stack_fingerprint"], provenance.stack_fingerprint), same_policy)
     retried = pc.is_in(table["error_code"].cast(pa.string()), value_set=pa.array([str(c) for c in RETRIED]))
     flags = np.where(_mask(same), 0, OLDER)
     flags |= np.where(_mask(pc.is_valid(table["deleted_at"])), DELETED, 0)
     flags |= np.where(_mask(pc.equal(table["source"], provenance.source)), 0, ELSEWHERE)
     flags |= np.where(_mask(retried), RETRY, 0)
+    flags |= np.where(_mask(same_policy), _SAME_POLICY, 0)
     return flags.astype(np.uint8)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from jobs.options import load_bundle_settings
 from moderation.config.load import load_config
+from moderation.detectors.safety.skin import Skin
 from moderation.errors import UsageError
 from moderation.evaluation.bundle_store import CONFIG_FILE, fetch_bundle, read_bundle
-from moderation.evaluation.bundles import make_bundle
+from moderation.evaluation.bundles import check_stack, make_bundle
 from moderation.lists.policy_file import load_whole_policy
 from moderation.policy.certified import certified_hash
 from moderation.scoring.build import build_stack
@@ -41,6 +44,28 @@ def test_what_is_read_back_has_the_same_stack_and_policy(tmp_path: Path) -> None
     assert certified_hash(policy) == bundle.policy
     # The list is read where it lies, so that what people add to it counts.
     assert [entry.value for entry in policy.lists["known"].entries or ()] == ["a" * 64]
+
+
+def test_a_bundle_whose_detectors_this_version_has_otherwise_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODERATION_CACHE", str(tmp_path / "cache"))
+    store, bundle_hash = make(tmp_path, POLICY)
+    assert load_bundle_settings(bundle_hash, store, None, None).stack.detectors[0].name == "skin"
+    monkeypatch.setattr(Skin, "version", "of another release")
+    with pytest.raises(UsageError, match=f"bundle {bundle_hash[:12]}: this version has detectors"):
+        load_bundle_settings(bundle_hash, store, None, None)
+
+
+def test_weights_that_are_others_than_those_of_the_bundle_are_named(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text("checks: {mark: {side: attribute, votes: [watermark.mark]}}\n")
+    (tmp_path / "config.yaml").write_text("{policy: policy.yaml, stack: {detectors: [{name: watermark}]}}\n")
+    config, store = load_config(str(tmp_path / "config.yaml")), str(tmp_path / "store")
+    bundle = read_bundle(store, make_bundle(config, store))
+    check_stack(bundle, config)
+    before = replace(bundle, stack_fingerprint="f", weights=(replace(bundle.weights[0], sha256="0" * 64),))
+    with pytest.raises(UsageError, match="has other weights of watermark, so it would not be that bundle any more"):
+        check_stack(before, config)
 
 
 def test_another_threshold_is_another_bundle_and_the_same_is_not(tmp_path: Path) -> None:

@@ -739,6 +739,22 @@ def test_other_attributes_of_an_item_whose_votes_are_gone_are_judged_anew(world:
     assert (second["reattributed"], second["changed"], second.judged) == (0, 1, ["a"])
 
 
+def test_other_attributes_of_an_item_of_another_stack_are_judged_anew(world: World) -> None:
+    by_region(world)
+    world.night([item("a", "x", region="mild"), item("b", "x", region="mild")])
+    world.facts = replace(world.facts, stack_fingerprint="stack-2")
+    second = world.night([item("a", "x", region="strict"), item("b", "x", region="mild")])
+    assert (second["rejudged"], second["older"], second.judged) == (1, 1, ["a"])
+
+
+def test_of_another_policy_older_items_are_not_judged_for_their_attributes(world: World) -> None:
+    by_region(world)
+    world.night([item("a", "x", region="mild")])
+    world.facts = replace(world.facts, policy_hash="policy-2", attributes=("region", "views"))
+    second = world.night([item("a", "x", region="mild")])
+    assert (second["rejudged"], second["older"], second.judged) == (0, 1, [])
+
+
 def test_a_ledger_of_before_says_nothing_of_attributes(world: World) -> None:
     by_region(world)
     facts = world.facts

@@ -40,14 +40,16 @@ def test_by_default_a_mark_is_written_and_decides_nothing(mark: float) -> None:
     assert row.scores["watermark"] == (None if math.isnan(mark) else mark)
 
 
-@pytest.mark.parametrize("name", ["default", "full"])
-def test_a_stack_of_before_the_detector_is_judged_by_the_packaged_policy_and_its_mark_is_null(name: str) -> None:
+@pytest.mark.parametrize(("name", "mark"), [("default", None), ("full", pytest.approx(0.03))])
+def test_a_stack_of_before_the_detector_is_judged_by_the_packaged_policy_without_its_vote(
+    name: str, mark: float | None
+) -> None:
     policy = packaged_policy(name)
     labels = tuple(label for label in policy.votes() if not label.startswith("watermark."))
     scores = np.array([[PLAIN.get(label, 0.03) for label in labels]], np.float32)
     row = judge(bind(policy, labels), ItemVotes(labels=labels, frames=(0,), times_s=(None,), scores=scores))
     assert row.reason == "positive:sfw:pass"
-    assert row.scores["watermark"] is None
+    assert row.scores["watermark"] == mark  # of `full`: the names that are read
 
 
 def test_the_policy_for_marks_refuses_votes_without_any() -> None:
