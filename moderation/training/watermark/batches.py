@@ -17,7 +17,7 @@ import torch
 
 from moderation.detectors.general.watermark import Watermark
 from moderation.detectors.views import TensorFrames
-from moderation.training.heads.augment import augment_frame
+from moderation.training.watermark.augment import augment_frame
 from moderation.training.watermark.composites import FAINT, Composite, make_composite
 from moderation.training.watermark.drawing import draw_ahead
 from moderation.training.watermark.marks import known_families

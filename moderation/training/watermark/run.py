@@ -34,7 +34,7 @@ from moderation.version import __version__
 _LOG = logging.getLogger(__name__)
 MARK_FILE: Final = "watermark.safetensors"
 MARK_CARD: Final = "card.json"
-_FEW: Final = 5  # backgrounds held back, with which a threshold is luck
+_FEW: Final = 5  # backgrounds; near copies count on one side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +70,11 @@ def train_watermark(
     grounds = read_backgrounds(backgrounds, config, seed=tuning.seed)
     # Composites on backgrounds that were not learned from fit the scores and the threshold.
     learned, held = hold_back(grounds)
-    if len(held) < _FEW:
-        _LOG.warning("%d backgrounds are few: take hundreds, as different as those to come", len(grounds))
+    if min(len(learned), len(held)) < _FEW:
+        _LOG.warning(
+            "%d backgrounds to learn on and %d held back are few: take hundreds, as different as those to come",
+            len(learned), len(held),
+        )  # fmt: skip
     fit = _tune(network, learned, held, tuning, config, cache, processes)
     content = _encode(network.state_dict())
     sha256 = hashlib.sha256(content).hexdigest()

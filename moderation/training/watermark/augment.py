@@ -1,4 +1,4 @@
-"""Other views of one picture, as a camera or a person might have made them. Pure: a seed gives the same views."""
+"""Other views of a background, as a camera or a person might have made them. Pure: a seed gives the same views."""
 
 from __future__ import annotations
 
